@@ -1,0 +1,37 @@
+# `make demo` and `make test` each do all set-up on a fresh machine: Python 3.10 or newer with venv is all they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: setup demo test test-all lint clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[test]'
+	touch $@
+
+# Draws people who do not exist, trains both stages on them, shows that time carries information, predicts a video.
+demo: setup
+	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 60 --clips-per-subject 70
+	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 20 --clips-per-subject 12 --fps 5
+	$(BIN)/python train.py recipes/demo.yaml
+	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 30 --clips-per-subject 10 --fps 5
+	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_lstm --temporal lstm
+	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_mean --temporal mean
+	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement
+	$(BIN)/engagement predict drawn/daisee/DataSet/Test/*/*/*.avi --model runs/demo/engagement
+
+test: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m "not slow"
+
+test-all: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf runs drawn build *.egg-info

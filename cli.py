@@ -1,0 +1,149 @@
+"""The `engagement` command. It only reads options and prints; what it prints is computed in the other rooms.
+
+Imports are inside the commands: torch and transformers take seconds, and `engagement --help` must answer at once.
+"""
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Recognise apparent student engagement from face video.",
+)
+
+
+class DrawnFormat(str, Enum):
+    """Layouts that can be drawn."""
+
+    daisee = "daisee"
+    expressions = "expressions"
+    states = "states"
+
+
+class DrawnVariant(str, Enum):
+    """Where a drawn clip's label shows."""
+
+    appearance = "appearance"
+    dynamics = "dynamics"
+
+
+@app.command()
+def draw(
+    output: Annotated[Path, typer.Option(help="Folder to write to.")],
+    format: Annotated[DrawnFormat, typer.Option(help="Layout and labels.")] = DrawnFormat.daisee,
+    subjects: Annotated[int, typer.Option(min=3, help="People, split by person.")] = 12,
+    clips_per_subject: Annotated[int, typer.Option(min=1, help="Clips (or pictures) a person.")] = 8,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    variant: Annotated[DrawnVariant, typer.Option(help="Clips: label in each frame, or only in their order.")] = (
+        DrawnVariant.appearance
+    ),
+    fps: Annotated[int, typer.Option(min=1, max=60, help="Clips: frames a second.")] = 30,
+    duration_sec: Annotated[float, typer.Option(min=0.5, max=60, help="Clips: seconds each.")] = 10.0,
+) -> None:
+    """Draw labelled data of people who do not exist, in the layout of a real data set."""
+    from .data.drawn_datasets import draw_dataset
+
+    clip_options = {"variant": variant.value, "fps": fps, "duration_sec": duration_sec}
+    options = clip_options if format is DrawnFormat.daisee else {}
+    counts = draw_dataset(format.value, output, subjects, clips_per_subject, seed, **options)
+    typer.echo(f"{output}: {json.dumps(counts)}")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="Videos; photos too, with a single-face model.")],
+    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
+    timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
+    plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG goes.")] = Path(),
+) -> None:
+    """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
+    from .predict import Predictor, Refusal, predict_all, to_json
+
+    results = predict_all(Predictor.from_pretrained(model), inputs, timeline)
+    if as_json:
+        typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
+    for result in results:
+        if isinstance(result, Refusal):
+            typer.echo(f"refused: {result.error}", err=True)
+        elif not as_json:
+            _print_prediction(result)
+        if getattr(result, "timeline", None):
+            _show_timeline(result, plot_dir, as_json)
+    num_refused = sum(isinstance(result, Refusal) for result in results)
+    raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == len(results) else 1)
+
+
+def _print_prediction(result: object) -> None:
+    from .predict import PhotoPrediction
+
+    if isinstance(result, PhotoPrediction):
+        typer.echo(f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
+        for face in result.faces:
+            typer.echo(f"  {face.label}  {_scores(face.scores)}  box {face.box_xyxy_px}")
+        return
+    coverage = "whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"
+    repeats = f", {result.num_repeated_frames} frames repeated" if result.num_repeated_frames else ""
+    typer.echo(f"{result.source}: {result.label}  {_scores(result.scores)}  ({coverage}{repeats})")
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+
+
+def _show_timeline(result: object, plot_dir: Path, as_json: bool) -> None:
+    from .timeline import draw_in_terminal, save_plot
+
+    path = plot_dir / f"{Path(result.source).stem}_timeline.png"
+    plot_dir.mkdir(parents=True, exist_ok=True)
+    save_plot(result, path)
+    typer.echo(f"{'' if as_json else draw_in_terminal(result)}\ntimeline: {path}", err=as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context, recipe: Annotated[Path, typer.Argument(help="A YAML file, see recipes/.")]) -> None:
+    """Train a recipe; the same as `python train.py RECIPE [OPTIONS]`."""
+    from .train import main as train_main
+
+    raise typer.Exit(train_main([str(recipe), *context.args]))
+
+
+@app.command()
+def report(folders: Annotated[list[Path], typer.Argument(help="Folders written by train.py.")]) -> None:
+    """Measured results of one or more models as a Markdown table."""
+    from .report import results_table
+
+    typer.echo(results_table(folders))
+
+
+@app.command()
+def benchmark(
+    video: Annotated[Path | None, typer.Argument(help="A video; without one, ten seconds are drawn.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id; default: ResNet-18 + LSTM, untrained.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each way is timed this often, in turn.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="Threads torch may use.")] = 2,
+) -> None:
+    """Our way against the plain way, from video file to label, as ratios within one run."""
+    from .benchmark import run_benchmark
+
+    typer.echo(json.dumps(run_benchmark(video, model, rounds, threads), indent=2))
+
+
+def main() -> None:
+    """What a user got wrong is one line and exit code 2; only our own mistakes show a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        from .processor.input_errors import EngagementInputError
+
+        if not isinstance(error, EngagementInputError):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,72 @@
+"""The architecture of an engagement model: which frame encoder, how many frames, which temporal head.
+
+Architecture only; how a run is trained lives in recipes, how pixels are made lives in the processor.
+This file is copied to the Hub beside the weights and imports nothing of ours.
+"""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class EngagementConfig(PreTrainedConfig):
+    """Configuration of `EngagementForImageClassification` and `EngagementForVideoClassification`.
+
+    Args:
+        encoder_config: any transformers vision config (`TimmWrapperConfig(architecture="resnet18")`, `BeitConfig()`,
+            ...), as an object or as the dictionary it was saved as. Default: timm's `resnet18`.
+        encoder_features: what a frame's features are. `"map"`: the mean over space of the last feature map, and the
+            layers behind the map are cut away. `"pooled"`: the encoder's own pooled output.
+        num_frames: frames a clip is sampled to.
+        image_size: height and width of a face crop, in pixels.
+        num_channels: 3 for colour, 1 for grey.
+        temporal: the head that reads the frames together: `"lstm"` (last hidden state), `"transformer"`
+            (self-attention, then the mean over frames) or `"mean"` (the mean over frames, blind to their order).
+        temporal_hidden_size: units of the LSTM or width of the transformer; the mean head has none.
+        temporal_num_layers: layers of the LSTM or of the transformer.
+        temporal_num_heads: attention heads of the transformer.
+        dropout: share of features dropped before the classifier.
+        initializer_range: standard deviation of the classifier's first weights.
+
+    Raises:
+        ValueError: for a size below 1, a dropout outside [0, 1), or a width the attention heads do not divide.
+    """
+
+    model_type = "engagement"
+    sub_configs_defaults = {  # noqa: RUF012 (transformers reads this class attribute)
+        "encoder_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="timm_wrapper", init_kwargs={"architecture": "resnet18"}
+        )
+    }
+
+    encoder_config: dict[str, Any] | PreTrainedConfig | None = None
+    encoder_features: Literal["map", "pooled"] = "map"
+    num_frames: int = 8
+    image_size: int = 224
+    num_channels: int = 3
+    temporal: Literal["lstm", "transformer", "mean"] = "lstm"
+    temporal_hidden_size: int = 256
+    temporal_num_layers: int = 1
+    temporal_num_heads: int = 4
+    dropout: float = 0.5
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        temporal_sizes = ("temporal_hidden_size", "temporal_num_layers", "temporal_num_heads")
+        for name in ("num_frames", "image_size", "num_channels", *temporal_sizes):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Expected dropout in [0, 1), got {self.dropout}.")
+        if self.temporal == "transformer" and self.temporal_hidden_size % self.temporal_num_heads:
+            raise ValueError(
+                f"Expected temporal_hidden_size ({self.temporal_hidden_size}) to be a multiple of "
+                f"temporal_num_heads ({self.temporal_num_heads})."
+            )
+
+
+__all__ = ["EngagementConfig"]

@@ -1,0 +1,95 @@
+"""Random changes to training frames, drawn once a clip and the same for all its frames.
+
+A flip or a brightness that differed from frame to frame would be motion that never happened. Frames stay uint8 at
+the crop's size: augmentation comes before the processor's resize and normalisation, which are never random.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch.nn import functional
+
+from ..processor.input_errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far each change may go; 0 switches it off."""
+
+    flip: float = 0.0  # probability of a mirror image
+    rotation_deg: float = 0.0  # uniform in +-
+    shift: float = 0.0  # of the picture's width and height, uniform in +-
+    zoom: float = 0.0  # scale uniform in 1 +- zoom
+    brightness: float = 0.0  # factor uniform in 1 +- brightness
+    contrast: float = 0.0
+    saturation: float = 0.0
+    erasing: float = 0.0  # probability that one rectangle (2 to 20 % of the picture) turns grey
+
+    @classmethod
+    def from_recipe(cls, values: dict[str, float]) -> "Augmentation":
+        """Raises RecipeError for an unknown name or a value outside 0..1 (rotation: 0..180)."""
+        known = {field.name for field in fields(cls)}
+        for name, value in values.items():
+            limit = 180 if name == "rotation_deg" else 1
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if name not in known or not is_number or not 0 <= value <= limit:
+                raise RecipeError(
+                    f"Expected augmentations among {', '.join(sorted(known))}, each in 0..1, got {name}: {value}."
+                )
+        return cls(**values)
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """frames: (batch, num_frames, C, H, W) uint8 → the same shape and type; draws from torch's generator."""
+        pixels = frames.float()
+        if self.flip or self.rotation_deg or self.shift or self.zoom:
+            pixels = self._move(pixels)
+        pixels = self._recolour(pixels)
+        if self.erasing:
+            pixels = self._erase(pixels)
+        return pixels.clamp_(0, 255).round_().to(torch.uint8)
+
+    def _move(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Flip, rotation, shift and zoom as one resampling; what comes from outside repeats the edge."""
+        batch, num_frames = pixels.shape[:2]
+        mirror = 1 - 2 * (torch.rand(batch) < self.flip).float()
+        angle = _uniform(batch, self.rotation_deg) * math.pi / 180
+        scale = 1 + _uniform(batch, self.zoom)
+        cos, sin = angle.cos() * scale, angle.sin() * scale
+        shift_x, shift_y = 2 * _uniform(batch, self.shift), 2 * _uniform(batch, self.shift)
+        rows = (cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y)
+        matrices = torch.stack(rows, dim=1).unflatten(1, (2, 3))  # (batch, 6) -> (batch, 2, 3)
+        stacked = pixels.flatten(1, 2)  # (batch, frames, C, H, W) -> (batch, frames*C, H, W): one draw moves them all
+        grid = functional.affine_grid(matrices, list(stacked.shape), align_corners=False)
+        moved = functional.grid_sample(stacked, grid, padding_mode="border", align_corners=False)
+        return moved.unflatten(1, (num_frames, -1))
+
+    def _recolour(self, pixels: torch.Tensor) -> torch.Tensor:
+        shape = (pixels.shape[0], 1, 1, 1, 1)
+        if self.brightness:
+            pixels = pixels * (1 + _uniform(pixels.shape[0], self.brightness)).view(shape)
+        if self.contrast:
+            mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
+            pixels = mean + (pixels - mean) * (1 + _uniform(pixels.shape[0], self.contrast)).view(shape)
+        if self.saturation:
+            grey = pixels.mean(dim=2, keepdim=True)
+            pixels = grey + (pixels - grey) * (1 + _uniform(pixels.shape[0], self.saturation)).view(shape)
+        return pixels
+
+    def _erase(self, pixels: torch.Tensor) -> torch.Tensor:
+        height, width = pixels.shape[-2:]
+        pixels = pixels.clone()
+        for clip in (torch.rand(len(pixels)) < self.erasing).nonzero().flatten().tolist():
+            area, ratio = torch.empty(2).uniform_(0, 1).tolist()
+            side = math.sqrt(0.02 + 0.18 * area)
+            rows = max(1, min(height, round(height * side * (0.6 + 0.8 * ratio))))
+            columns = max(1, min(width, round(width * side / (0.6 + 0.8 * ratio))))
+            top = int(torch.randint(height - rows + 1, ()))
+            left = int(torch.randint(width - columns + 1, ()))
+            pixels[clip, :, :, top : top + rows, left : left + columns] = 127.0
+        return pixels
+
+
+def _uniform(count: int, half_width: float) -> torch.Tensor:
+    """(count,) in +- half_width."""
+    return (torch.rand(count) * 2 - 1) * half_width

@@ -1,0 +1,372 @@
+"""Engagement models: one frame encoder, two heads (single face, clip of faces).
+
+`EngagementFrameEncoder` wraps any timm or transformers vision model and gives a spatial feature map (which
+explanations read) and a feature vector a frame. `EngagementForImageClassification` classifies one face from it,
+`EngagementForVideoClassification` reads the frames of a clip together. Both hold the encoder as `self.encoder`, so
+that a model trained on expressions (stage one) starts an engagement model (stage two) by `from_encoder`.
+The two stages follow Nezami et al. (arXiv 1808.02324), CNN + LSTM the DAiSEE study this project reproduces.
+This file is copied to the Hub beside the weights.
+"""
+
+import contextlib
+import math
+import os
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, TimmWrapperConfig, TimmWrapperModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_engagement import EngagementConfig
+from .nezami_encoders import NezamiNet as NezamiNet  # registers nezami_cnn and nezami_vgg with timm
+
+
+class _TimmEncoder(TimmWrapperModel):
+    """A timm model that keeps the first weights timm gave it; the wrapper would redraw each from N(0, 0.02)."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Built on the meta device (from_pretrained) there are no first weights to keep.
+        if getattr(self, "_built_empty", False):
+            super()._init_weights(module)
+
+    def post_init(self) -> None:
+        self._built_empty = any(parameter.is_meta for parameter in self.parameters())
+        super().post_init()
+
+
+class EngagementPreTrainedModel(PreTrainedModel):
+    """What the encoder and both heads share: how they are loaded, and how they start from a pretrained encoder."""
+
+    config_class = EngagementConfig
+    base_model_prefix = "encoder"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    # The loss is a mean over clips, never over tokens: Trainer must not divide it by their number.
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel) and not isinstance(module, EngagementPreTrainedModel):
+                module._set_gradient_checkpointing(enable, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; weights on the CPU are moved to memory of their own.
+
+        Mapped from the file they lie unaligned, and PyTorch's kernels then round otherwise: logits would differ from
+        those before saving by about 1e-8.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type == "cpu":
+                tensor.data = tensor.data.clone(memory_format=torch.preserve_format)
+        return loaded
+
+    @classmethod
+    def from_encoder(cls, encoder: str | os.PathLike, **config_arguments: Any) -> "EngagementPreTrainedModel":
+        """A model on a pretrained encoder: its weights are loaded, the heads are drawn anew.
+
+        Args:
+            encoder: a Hub id (`"timm/resnet18.a1_in1k"`, `"microsoft/beit-base-patch16-224-pt22k-ft22k"`), a local
+                folder of either, the folder of an engagement model, or the bare name of a timm architecture
+                (`"resnet18"`), which starts from random weights.
+            config_arguments: further fields of `EngagementConfig`.
+
+        Raises:
+            OSError: the encoder cannot be fetched or found, or its weights do not fit its config.
+        """
+        encoder_config = load_encoder_config(encoder)
+        if isinstance(encoder_config, EngagementConfig):
+            shared = {name: getattr(encoder_config, name) for name in ("encoder_features", "num_channels")}
+            config_arguments = {**shared, **config_arguments}
+            if config_arguments["num_channels"] != shared["num_channels"]:
+                raise ValueError(
+                    f"Expected {shared['num_channels']} channels, as {encoder} was trained on; pass these."
+                )
+            encoder_config = encoder_config.encoder_config
+        elif _is_timm_name(encoder):
+            encoder_config.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
+        # Tokens are normalised by the encoder's own pooling; a map's plain mean would skip that.
+        is_map = isinstance(encoder_config, TimmWrapperConfig) and _is_convolutional(encoder_config)
+        config_arguments.setdefault("encoder_features", "map" if is_map else "pooled")
+        model = cls(EngagementConfig(encoder_config=encoder_config, **config_arguments))
+        if not _is_timm_name(encoder):
+            model.load_encoder_weights(encoder)
+        return model
+
+    def load_encoder_weights(self, encoder: str | os.PathLike) -> None:
+        """Copy the weights of the pretrained encoder named or stored at `encoder` into `self.encoder`.
+
+        Raises:
+            OSError: the weights cannot be fetched, or do not cover the encoder.
+        """
+        weights = _load_encoder_weights(encoder)
+        missing, _ = self.encoder.model.load_state_dict(weights, strict=False)  # layers cut away are left over
+        if missing:
+            raise OSError(
+                f"Expected weights for every layer of the encoder, got none for {len(missing)} (first: {missing[0]}) "
+                f"in {encoder}; pass an encoder of the same architecture."
+            )
+
+
+class EngagementFrameEncoder(EngagementPreTrainedModel):
+    """Any vision model as an encoder of single frames.
+
+    `forward` gives `last_hidden_state`, the last feature map (num_images, feature_size, map_height, map_width), and
+    `pooler_output`, the features (num_images, feature_size) the heads read.
+    """
+
+    _keys_to_ignore_on_load_unexpected = (r"^temporal\.", r"^classifier\.")  # a whole model's heads
+
+    def __init__(self, config: EngagementConfig) -> None:
+        super().__init__(config)
+        encoder_config = config.encoder_config
+        if isinstance(encoder_config, TimmWrapperConfig):
+            self.model = _TimmEncoder(encoder_config)
+        else:
+            self.model = AutoModel.from_config(encoder_config)
+        if config.encoder_features == "map":
+            _cut_after_feature_map(self.model)
+        self.feature_size = _feature_size(self.model, config.encoder_features)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> "EngagementFrameEncoder":
+        """A frozen encoder stays in evaluation mode: its BatchNorm layers would go on adapting to what they see."""
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+    @can_return_tuple
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """pixel_values: (num_images, num_channels, height, width), float, normalised."""
+        pooled = self.config.encoder_features == "pooled"
+        arguments = {"do_pooling": pooled} if isinstance(self.model, TimmWrapperModel) else {}
+        outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
+        feature_map = self._to_feature_map(outputs.last_hidden_state, pixel_values.shape[-2:])
+        # Pooled: ResNetModel gives (n, D, 1, 1). Map: (n, D, h, w) -> (n, D).
+        features = outputs.pooler_output.flatten(1) if pooled else feature_map.mean(dim=(2, 3))
+        return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features)
+
+    def _to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
+        """Tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w)."""
+        if hidden.ndim == 4:
+            channels_last = getattr(getattr(self.model, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
+            return hidden.permute(0, 3, 1, 2) if channels_last else hidden
+        height, width = _token_grid(hidden.shape[1], image_size_px, getattr(self.model.config, "patch_size", None))
+        patches = hidden[:, hidden.shape[1] - height * width :]  # class and register tokens come first
+        return patches.transpose(1, 2).unflatten(2, (height, width))  # (n, T, D) -> (n, D, h, w)
+
+
+class EngagementForImageClassification(EngagementPreTrainedModel):
+    """One face -> logits: facial expressions (stage one) and every single-face engagement system."""
+
+    def __init__(self, config: EngagementConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.encoder = EngagementFrameEncoder(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.encoder.feature_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values: (batch_size, num_channels, height, width), float, normalised.
+            labels: (batch_size,), class indices.
+        """
+        _check_dimensions(pixel_values, "batch_size, num_channels, height, width")
+        features = self.encoder(pixel_values).pooler_output
+        logits = self.classifier(self.dropout(features))  # (batch, D) -> (batch, num_labels)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+class EngagementForVideoClassification(EngagementPreTrainedModel):
+    """A clip of faces -> logits: any encoder, any temporal head."""
+
+    input_modalities = ("video",)
+
+    def __init__(self, config: EngagementConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.encoder = EngagementFrameEncoder(config)
+        self.temporal = build_temporal_head(config, self.encoder.feature_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.temporal.output_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values: (batch_size, num_frames, num_channels, height, width), float, normalised.
+            labels: (batch_size,), class indices.
+        """
+        _check_dimensions(pixel_values, "batch_size, num_frames, num_channels, height, width")
+        frames = pixel_values.flatten(0, 1)  # (batch, frames, C, H, W) -> (batch*frames, C, H, W)
+        features = self.encoder(frames).pooler_output
+        features = features.unflatten(0, pixel_values.shape[:2])  # (batch*frames, D) -> (batch, frames, D)
+        clip_features = self.temporal(features)  # (batch, frames, D) -> (batch, D')
+        logits = self.classifier(self.dropout(clip_features))  # (batch, D') -> (batch, num_labels)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+class LSTMHead(nn.LSTM):
+    """(batch, frames, D) -> the last hidden state (batch, hidden)."""
+
+    def __init__(self, config: EngagementConfig, feature_size: int) -> None:
+        super().__init__(feature_size, config.temporal_hidden_size, config.temporal_num_layers, batch_first=True)
+        self.output_size = config.temporal_hidden_size
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features)[1][0][-1]  # h_n: (layers, batch, hidden) -> (batch, hidden)
+
+
+class TransformerHead(nn.Module):
+    """Self-attention over the frames with sinusoidal positions, so that any number of frames fits; then their mean."""
+
+    def __init__(self, config: EngagementConfig, feature_size: int) -> None:
+        super().__init__()
+        self.output_size = size = config.temporal_hidden_size
+        self.projection = nn.Linear(feature_size, size)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                size, config.temporal_num_heads, 4 * size, dropout=0.1, batch_first=True, norm_first=True
+            )
+            for _ in range(config.temporal_num_layers)
+        )
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden = self.projection(features)  # (batch, frames, D) -> (batch, frames, hidden)
+        hidden = hidden + sinusoidal_positions(hidden.shape[1], self.output_size).to(hidden)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.norm(hidden).mean(dim=1)  # (batch, frames, hidden) -> (batch, hidden)
+
+
+class MeanHead(nn.Module):
+    """(batch, frames, D) -> their mean over frames (batch, D): the control that cannot see order."""
+
+    def __init__(self, config: EngagementConfig, feature_size: int) -> None:
+        super().__init__()
+        self.output_size = feature_size
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mean(dim=1)
+
+
+TEMPORAL_HEADS = {"lstm": LSTMHead, "transformer": TransformerHead, "mean": MeanHead}
+
+
+def build_temporal_head(config: EngagementConfig, feature_size: int) -> nn.Module:
+    """A module from (batch, frames, feature_size) to (batch, output_size), with that size as an attribute."""
+    return TEMPORAL_HEADS[config.temporal](config, feature_size)
+
+
+def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
+    """(num_frames, size); Vaswani et al. 2017, section 3.5."""
+    positions = torch.arange(num_frames)[:, None]
+    frequencies = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000.0) / size))
+    angles = positions * frequencies  # (frames, 1) * (size/2,) -> (frames, size/2)
+    return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
+
+
+def load_encoder_config(encoder: str | os.PathLike) -> PreTrainedConfig:
+    """The config behind a Hub id, a local folder or the bare name of a timm architecture.
+
+    Raises:
+        OSError: nothing is found there; one line says what to pass instead.
+    """
+    if _is_timm_name(encoder):
+        return TimmWrapperConfig(architecture=str(encoder))
+    try:
+        return AutoConfig.from_pretrained(encoder)
+    except (OSError, ValueError) as error:
+        raise OSError(_not_fetched(encoder)) from error
+
+
+def _load_encoder_weights(encoder: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The encoder's stored weights by name, and those alone: transformers draws at random what a file lacks."""
+    try:
+        is_ours = isinstance(load_encoder_config(encoder), EngagementConfig)
+        kind = EngagementFrameEncoder if is_ours else AutoModel
+        source, report = kind.from_pretrained(encoder, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise OSError(_not_fetched(encoder)) from error
+    prefix = "model." if is_ours else ""
+    drawn = {name.removeprefix(prefix) for name in report["missing_keys"]}
+    model = source.model if is_ours else source
+    return {name: weight for name, weight in model.state_dict().items() if name not in drawn}
+
+
+def _not_fetched(encoder: str | os.PathLike) -> str:
+    return (
+        f"Expected a pretrained encoder at '{encoder}', and it could be neither found here nor fetched from the Hub "
+        "(no network, no such repository, or no weights in it); pass a local folder with config.json and "
+        "model.safetensors, or a timm architecture such as resnet18 to start from random weights."
+    )
+
+
+def _is_timm_name(encoder: str | os.PathLike) -> bool:
+    return timm.is_model(str(encoder)) and not os.path.isdir(encoder)  # noqa: PTH112 (a Hub id is no path)
+
+
+def _is_convolutional(encoder_config: TimmWrapperConfig) -> bool:
+    with torch.device("meta"):
+        model = timm.create_model(encoder_config.architecture, num_classes=0, **(encoder_config.model_args or {}))
+    return not hasattr(model, "patch_embed") and not isinstance(model, NezamiNet)
+
+
+def _cut_after_feature_map(model: PreTrainedModel) -> None:
+    """Drop what lies behind the last feature map, so that no weight is carried that is never used."""
+    if isinstance(model, TimmWrapperModel):
+        with contextlib.suppress(AttributeError):  # a few timm models have no such method, and keep their head
+            model.timm_model.prune_intermediate_layers([-1], prune_head=True)
+    elif hasattr(model, "pooler"):
+        model.pooler = nn.Identity()  # not None, which ResNet and its kin would call
+
+
+def _feature_size(model: PreTrainedModel, encoder_features: str) -> int:
+    if isinstance(model, TimmWrapperModel):
+        return model.timm_model.num_features if encoder_features == "map" else model.timm_model.head_hidden_size
+    sizes = getattr(model.config, "hidden_sizes", None)
+    return sizes[-1] if sizes else model.config.hidden_size
+
+
+def _token_grid(
+    num_tokens: int, image_size_px: tuple[int, int], patch_size: int | tuple[int, int] | None
+) -> tuple[int, int]:
+    """Rows and columns of the patch tokens among `num_tokens`, leading class and register tokens left out."""
+    if patch_size is not None:
+        rows_px, columns_px = patch_size if isinstance(patch_size, (tuple, list)) else (patch_size, patch_size)
+        rows, columns = image_size_px[0] // rows_px, image_size_px[1] // columns_px
+        if 0 <= num_tokens - rows * columns <= 8:
+            return rows, columns
+    # timm's token models and merged patches (Swin) do not say: faces are square, and so is their grid.
+    side = math.isqrt(num_tokens)
+    return side, side
+
+
+def _check_dimensions(pixel_values: torch.Tensor, expected: str) -> None:
+    if pixel_values.ndim != len(expected.split(", ")):
+        raise ValueError(f"Expected pixel_values of shape ({expected}), got {tuple(pixel_values.shape)}.")
+
+
+__all__ = [
+    "EngagementForImageClassification",
+    "EngagementForVideoClassification",
+    "EngagementFrameEncoder",
+    "EngagementPreTrainedModel",
+]

@@ -1,0 +1,141 @@
+"""The two small networks of Nezami et al. (arXiv 1808.02324) as timm models, for 48x48 grey faces.
+
+`nezami_cnn` and `nezami_vgg` follow the paper and its TFLearn code: convolutions and pools pad to "same", the
+dropout numbers there are keep probabilities (0.8 and 0.7, so p = 0.2 and 0.3 here), local response normalisation
+after the first block, first weights as TFLearn draws them. The paper's classifier is our model's own, so both nets
+end at 1,024 features. Their published TensorFlow weights are no longer served; nothing can be imported.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import timm
+import torch
+from timm.models import register_model
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+_CONV_DROP, _DENSE_DROP = 0.2, 0.3
+
+
+class _LocalResponseNorm(nn.LocalResponseNorm):
+    """As TFLearn: depth_radius 5, alpha 1e-4 for the plain sum; PyTorch divides alpha by the window's size."""
+
+    def __init__(self) -> None:
+        super().__init__(size=11, alpha=11e-4, beta=0.75, k=1.0)
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        # The pool within has no bfloat16 kernel on the CPU.
+        return super().forward(feature_map.float()).to(feature_map.dtype)
+
+
+class NezamiNet(nn.Module):
+    """A plain stack of convolution blocks, then dense layers, with timm's interface for encoders.
+
+    Args:
+        blocks: the convolution part; its last map has `num_features` channels.
+        num_features: channels of the last feature map.
+        map_size: height and width of that map for a 48x48 picture.
+        dense_sizes: widths of the dense layers; the last is `head_hidden_size`.
+        num_classes: outputs of the classifier; 0 gives features.
+    """
+
+    def __init__(
+        self, blocks: list[nn.Module], num_features: int, map_size: int, dense_sizes: tuple[int, ...], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.num_features = num_features
+        self.head_hidden_size = dense_sizes[-1]
+        self.blocks = nn.ModuleList(blocks)
+        widths = (num_features * map_size**2, *dense_sizes)
+        dense = [(nn.Linear(i, o), nn.ReLU(), nn.Dropout(_DENSE_DROP)) for i, o in pairwise(widths)]
+        self.dense = nn.Sequential(*(layer for triple in dense for layer in triple))
+        self.reset_classifier(num_classes)
+        self.apply(_tflearn_init)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        self.num_classes = num_classes
+        self.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
+
+    def prune_intermediate_layers(
+        self, indices: list[int], prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Keep all blocks (the last map is wanted); `prune_head` cuts the dense layers away."""
+        if prune_head:
+            self.dense = nn.Identity()
+            self.reset_classifier(0)
+        return list(indices)
+
+    def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(n, 1, 48, 48) -> (n, num_features, map_size, map_size)."""
+        feature_map = pixel_values
+        for block in self.blocks:
+            if self.grad_checkpointing and self.training:
+                feature_map = checkpoint(block, feature_map, use_reentrant=False)
+            else:
+                feature_map = block(feature_map)
+        return feature_map
+
+    def forward_head(self, feature_map: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """(n, num_features, map_size, map_size) -> (n, head_hidden_size), or class logits."""
+        features = self.dense(feature_map.flatten(1))  # (n, C, h, w) -> (n, C*h*w)
+        return features if pre_logits else self.classifier(features)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(pixel_values))
+
+
+def _tflearn_init(module: nn.Module) -> None:
+    """TFLearn's defaults: "uniform_scaling" for convolutions, a truncated normal of 0.02 for dense layers."""
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        nn.init.uniform_(module.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)
+    elif isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.zeros_(module.bias)
+
+
+def _conv(num_in: int, num_out: int, kernel_size: int) -> list[nn.Module]:
+    return [nn.Conv2d(num_in, num_out, kernel_size, padding="same"), nn.ReLU()]
+
+
+def _cnn_block(num_in: int, num_out: int, kernel_size: int, normalised: bool) -> nn.Module:
+    layers = _conv(num_in, num_out, kernel_size) + ([_LocalResponseNorm()] if normalised else [])
+    # ceil_mode: TensorFlow's "same" pool pads on the right and below, 48 -> 24 -> 12.
+    return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Dropout(_CONV_DROP))
+
+
+def _vgg_block(num_in: int, num_out: int, normalised: bool) -> nn.Module:
+    layers = _conv(num_in, num_out, 3) + _conv(num_out, num_out, 3) + ([_LocalResponseNorm()] if normalised else [])
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout(_CONV_DROP))
+
+
+def nezami_cnn(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1, **kwargs: object) -> NezamiNet:
+    """Convolutions of 64 (5x5) and 128 (3x3), dense layers of 1,024 and 1,024."""
+    blocks = [_cnn_block(in_chans, 64, 5, normalised=True), _cnn_block(64, 128, 3, normalised=False)]
+    return NezamiNet(blocks, 128, 12, (1024, 1024), num_classes)
+
+
+def nezami_vgg(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1, **kwargs: object) -> NezamiNet:
+    """Pairs of 3x3 convolutions of 64, 128, 256 and 512, dense layers of 4,096, 4,096 and 1,024."""
+    widths = (in_chans, 64, 128, 256, 512)
+    blocks = [_vgg_block(i, o, normalised=o == 64) for i, o in pairwise(widths)]
+    return NezamiNet(blocks, 512, 3, (4096, 4096, 1024), num_classes)
+
+
+def _register_once(*builders: Callable[..., nn.Module]) -> None:
+    # As remote code this file is imported anew for every model, and timm warns at each second registration.
+    for builder in builders:
+        if not timm.is_model(builder.__name__):
+            register_model(builder)
+
+
+_register_once(nezami_cnn, nezami_vgg)

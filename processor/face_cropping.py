@@ -1,0 +1,143 @@
+"""Cuts a face out of a frame as a level, square crop, and keeps the transform, so that points can follow.
+
+A transform is a (2, 3) float64 affine from crop to frame: `frame_xy = transform @ (crop_x, crop_y, 1)`. Points are
+continuous on both sides: (0, 0) is the outer corner of the first pixel, whose centre lies at (0.5, 0.5); so a box's
+edges map to edges, and the identity gives back the frame's own pixels. Beyond the frame its edge pixels are repeated.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from .input_errors import NoFaceError
+
+# A head rarely leans further; what looks like more is landmarks gone astray (a profile, a covered eye, a false face),
+# and a crop on its side harms more than one not levelled.
+MAX_ROLL_DEG = 45.0
+
+
+def face_transform(
+    box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray, crop_size_px: int, margin_ratio: float = 0.2
+) -> np.ndarray:
+    """The (2, 3) affine, crop to frame, of a square about the box's centre with the eyes level.
+
+    The square's side is the box's longer side and `margin_ratio` of it on either side. Landmarks, (5, 2), may be NaN:
+    then, as with a roll beyond `MAX_ROLL_DEG`, the crop stays upright.
+    """
+    box = np.asarray(box_xyxy_px, dtype=np.float64)
+    width_px, height_px = box[2:] - box[:2]
+    if not (np.isfinite(box).all() and width_px > 0 and height_px > 0):
+        raise NoFaceError(
+            f"Expected a face box with x1 < x2 and y1 < y2, got {box.tolist()}; "
+            "frames without a face take a neighbour's box from fill_missing first."
+        )
+    if crop_size_px < 1 or not margin_ratio > -0.5:
+        raise ValueError(
+            f"Expected crop_size_px >= 1 and margin_ratio > -0.5, got {crop_size_px} and {margin_ratio}; correct them."
+        )
+    scale = max(width_px, height_px) * (1 + 2 * margin_ratio) / crop_size_px  # frame pixels a crop pixel
+    roll = _eye_roll_rad(landmarks_xy_px)
+    turn = scale * np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
+    center_px = (box[:2] + box[2:]) / 2
+    return np.column_stack([turn, center_px - turn @ np.full(2, crop_size_px / 2)])
+
+
+def invert_transform(transform: np.ndarray) -> np.ndarray:
+    """Crop to frame -> frame to crop, and back: (2, 3) -> (2, 3)."""
+    turn = np.linalg.inv(transform[:, :2])
+    return np.column_stack([turn, -turn @ transform[:, 2]])
+
+
+def map_points(points_xy_px: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """(..., 2) points through a (2, 3) transform; of the frame into the crop with `invert_transform(transform)`."""
+    return np.asarray(points_xy_px, dtype=np.float64) @ transform[:, :2].T + transform[:, 2]
+
+
+def crop_face(frame: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
+    """(height, width, 3), uint8 -> (crop_size_px, crop_size_px, 3), uint8.
+
+    A reduction does not alias: what the crop reads is brought to the crop's scale first, by a filter as wide as the
+    reduction asks for, and only then turned.
+    """
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
+        raise ValueError(f"Expected a (height, width, 3) uint8 frame, got {frame.dtype} {frame.shape}; convert it.")
+    left, top, right, bottom = _footprint_px(transform, crop_size_px, frame.shape)
+    window = np.array(frame[top:bottom, left:right])  # a copy, since torch takes no flipped and no read-only array
+    scale = math.sqrt(abs(np.linalg.det(transform[:, :2])))  # frame pixels a crop pixel
+    if scale > 1:
+        reduced_wh_px = [max(1, round(side_px / scale)) for side_px in (right - left, bottom - top)]
+        reduced = Image.fromarray(window).resize(reduced_wh_px, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        window = np.array(reduced)
+    ratios = np.array([[window.shape[1] / (right - left)], [window.shape[0] / (bottom - top)]])
+    in_window = (transform - np.array([[0, 0, left], [0, 0, top]])) * ratios  # crop -> window
+    return _sample(window, in_window, crop_size_px)
+
+
+def crop_faces(
+    frames: Sequence[np.ndarray] | np.ndarray,
+    boxes_xyxy_px: np.ndarray,
+    landmarks_xy_px: np.ndarray,
+    crop_size_px: int,
+    margin_ratio: float = 0.2,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One face a frame -> crops (num_frames, crop, crop, 3), uint8, and transforms (num_frames, 2, 3), crop to frame.
+
+    frames: (num_frames, height, width, 3), uint8; boxes: (num_frames, 4); landmarks: (num_frames, 5, 2).
+    """
+    if len(frames) == 0:
+        raise NoFaceError("Expected at least 1 frame with a face to crop, got 0 frames; check the window's frames.")
+    if not len(frames) == len(boxes_xyxy_px) == len(landmarks_xy_px):
+        raise ValueError(
+            f"Expected one box and one set of landmarks a frame, got {len(frames)} frames, {len(boxes_xyxy_px)} boxes "
+            f"and {len(landmarks_xy_px)} sets of landmarks; pass those of one track over these frames."
+        )
+    transforms = np.stack(
+        [
+            face_transform(box, landmarks, crop_size_px, margin_ratio)
+            for box, landmarks in zip(boxes_xyxy_px, landmarks_xy_px, strict=True)
+        ]
+    )
+    crops = [crop_face(frame, transform, crop_size_px) for frame, transform in zip(frames, transforms, strict=True)]
+    return np.stack(crops), transforms
+
+
+def _eye_roll_rad(landmarks_xy_px: np.ndarray) -> float:
+    """How far the line from the left eye in the picture to the right one falls; 0 where that is not to be trusted."""
+    right_minus_left = np.subtract(landmarks_xy_px[1], landmarks_xy_px[0], dtype=np.float64)
+    roll = math.atan2(right_minus_left[1], right_minus_left[0])  # NaN stays NaN, and fails the comparison below
+    return roll if abs(roll) <= math.radians(MAX_ROLL_DEG) else 0.0
+
+
+def _footprint_px(transform: np.ndarray, crop_size_px: int, frame_shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """The part of the frame that the crop reads, as left, top, right, bottom.
+
+    Never empty: a crop that lies beyond the frame reads the edge pixels next to it.
+    """
+    height, width = frame_shape[:2]
+    corners = map_points(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * crop_size_px, transform)
+    # A bilinear sample on the footprint's rim reads one crop pixel, or one frame pixel, beyond it.
+    spare_px = 2 * math.ceil(max(1.0, np.linalg.norm(transform[:, 0])))
+    left, top = np.clip(np.floor(corners.min(axis=0)) - spare_px, 0, [width - 1, height - 1]).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)) + spare_px, [left + 1, top + 1], [width, height]).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _sample(window: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
+    """Bilinear samples of window, (height, width, 3), at transform's places -> (crop_size_px, crop_size_px, 3)."""
+    pixels = torch.from_numpy(window).permute(2, 0, 1)[None].float()  # (h, w, 3) -> (1, 3, h, w)
+    theta = _normalised(transform, crop_size_px, window.shape[1], window.shape[0])
+    grid = F.affine_grid(theta, [1, 3, crop_size_px, crop_size_px], align_corners=False)  # (1, crop, crop, 2)
+    crop = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return crop[0].permute(1, 2, 0).round().to(torch.uint8).contiguous().numpy()  # (1, 3, s, s) -> (s, s, 3)
+
+
+def _normalised(transform: np.ndarray, crop_size_px: int, width_px: int, height_px: int) -> torch.Tensor:
+    """A transform in pixels -> the (1, 2, 3) theta of affine_grid, whose square runs from -1 to 1 on both sides."""
+    to_pixels = np.array([[crop_size_px / 2, 0, crop_size_px / 2], [0, crop_size_px / 2, crop_size_px / 2], [0, 0, 1]])
+    from_pixels = np.array([[2 / width_px, 0, -1], [0, 2 / height_px, -1], [0, 0, 1]])
+    theta = from_pixels @ np.vstack([transform, [0, 0, 1]]) @ to_pixels
+    return torch.from_numpy(theta[None, :2]).float()

@@ -1,0 +1,137 @@
+"""Finds the faces in frames: boxes, probabilities and five landmarks, by facenet-pytorch's MTCNN.
+
+MTCNN (arXiv 1604.02878) spends most of its time on faces far smaller than a person at a webcam has. So every frame is
+first looked at reduced to about 320 px, several in one batch, and only the frames in which nobody is found are looked
+at again at up to 1280 px. That is several times as fast as the library's own setting, and it often leaves alone the
+printed faces (on a T-shirt, a poster) that full size turns up beside the person. Which of the faces is the person's is
+for face tracking to say.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+FRAMES_PER_BATCH = 16  # bounds memory for a long window; a clip's eight frames are one batch
+
+
+@dataclass(frozen=True)
+class FaceDetections:
+    """The faces of one frame, the most probable first; empty arrays when nobody was found.
+
+    Points are continuous: (0, 0) is the outer corner of the frame's first pixel, whose centre lies at (0.5, 0.5). A box
+    may reach over the frame's edge, since it frames the whole face where only a part is visible.
+
+    Landmarks are ordered as MTCNN has them, left and right as seen in the picture (for a camera's unmirrored picture
+    the left eye of the list is the person's own right eye): left eye, right eye, nose, left and right mouth corner.
+    """
+
+    boxes_xyxy_px: np.ndarray  # (num_faces, 4), float32, in the frame's own pixels
+    probabilities: np.ndarray  # (num_faces,), float32
+    landmarks_xy_px: np.ndarray  # (num_faces, 5, 2), float32
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy_px)
+
+
+@dataclass(frozen=True)
+class FaceDetector:
+    """Settings only; the networks behind them are built on first use, once a process, so that this pickles small."""
+
+    device: str = "cpu"
+    # On webcam clips people score 0.985 and more even reading a book, printed faces mostly below this.
+    min_probability: float = 0.9
+    fast_long_side_px: int = 320
+    fast_min_face_size_px: int = 40
+    thorough_long_side_px: int = 1280
+    thorough_min_face_size_px: int = 20
+
+    def detect(self, frames: np.ndarray) -> list[FaceDetections]:
+        """frames: (num_frames, height, width, 3), uint8 RGB -> one entry a frame, in order."""
+        detections = self.detect_fast(frames)
+        empty = [index for index, found in enumerate(detections) if len(found) == 0]
+        for index, found in zip(empty, self._detect(frames, empty, thorough=True), strict=True):
+            detections[index] = found
+        return detections
+
+    def detect_fast(self, frames: np.ndarray) -> list[FaceDetections]:
+        """Faces of about a twelfth of the frame's width and more; (num_frames, height, width, 3), uint8 RGB."""
+        _check_frames(frames)
+        return list(self._detect(frames, range(len(frames)), thorough=False))
+
+    def detect_thorough(self, frames: np.ndarray) -> list[FaceDetections]:
+        """Also small faces, at about four times the cost; (num_frames, height, width, 3), uint8 RGB."""
+        _check_frames(frames)
+        return list(self._detect(frames, range(len(frames)), thorough=True))
+
+    def _detect(self, frames: np.ndarray, indices: Sequence[int], thorough: bool) -> Iterator[FaceDetections]:
+        long_side_px = max(frames.shape[1:3])
+        if thorough:
+            min_face_size_px = self.thorough_min_face_size_px
+            reduction = -(-long_side_px // self.thorough_long_side_px)  # rounded up: never above the limit
+        else:
+            min_face_size_px = self.fast_min_face_size_px
+            reduction = max(1, long_side_px // self.fast_long_side_px)  # rounded down: never below, nor enlarged
+        for start in range(0, len(indices), FRAMES_PER_BATCH):
+            batch = indices[start : start + FRAMES_PER_BATCH]
+            reduced = np.stack([_reduce(frames[index], reduction) for index in batch])
+            for raw in _run_mtcnn(reduced, min_face_size_px, self.device):
+                yield _to_detections(*raw, reduction, self.min_probability)
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise ValueError(f"Expected frames as a (num_frames, height, width, 3) uint8 RGB, got {got}; convert them.")
+    if 0 in frames.shape[1:3]:
+        raise ValueError(f"Expected frames of at least 1x1 px, got {frames.shape}; check how they were cut.")
+
+
+def _reduce(frame: np.ndarray, reduction: int) -> np.ndarray:
+    """Average blocks of reduction x reduction pixels: (height, width, 3) -> (ceil(height / r), ceil(width / r), 3)."""
+    if reduction == 1:
+        return frame
+    # An integer factor is exact (no block straddles two pixels) and five times as fast as torch's "area".
+    return np.asarray(Image.fromarray(frame).reduce(reduction))
+
+
+@lru_cache(maxsize=8)
+def _build_mtcnn(min_face_size_px: int, device: str) -> torch.nn.Module:
+    from facenet_pytorch import MTCNN
+
+    # Its layers draw their first weights before the trained ones are loaded: the caller's seed must not notice.
+    with torch.random.fork_rng(devices=[]):
+        return MTCNN(keep_all=True, min_face_size=min_face_size_px, device=torch.device(device)).eval()
+
+
+def _run_mtcnn(frames: np.ndarray, min_face_size_px: int, device: str) -> list[tuple[Any, Any, Any]]:
+    """(num_frames, height, width, 3) -> boxes, probabilities, landmarks of each frame, None where there is no face."""
+    # A side below the smallest face leaves no scale to look at, on which facenet-pytorch 2.5.3 stops with
+    # "torch.cat(): expected a non-empty list of Tensors". Such a frame holds no face that large.
+    if min(frames.shape[1:3]) < min_face_size_px:
+        return [(None, None, None)] * len(frames)
+    mtcnn = _build_mtcnn(min_face_size_px, device)
+    # Boxes must be the same inside of somebody's training step, so its half precision is kept out.
+    with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+        return list(zip(*mtcnn.detect(frames, landmarks=True), strict=True))
+
+
+def _to_detections(
+    boxes: Any, probabilities: Any, landmarks: Any, reduction: int, min_probability: float
+) -> FaceDetections:
+    """MTCNN's answer for one reduced frame -> the faces that count, in the pixels of the frame itself."""
+    if boxes is None:
+        boxes, probabilities, landmarks = [], [], []
+    # A batch in which every frame has as many faces comes as one array of dtype object: convert each by name.
+    # Its pixels count from 1 (it comes from MATLAB), so a box that begins with the first pixel has its left edge at 0.
+    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) - np.float32([1, 1, 0, 0])
+    probabilities = np.asarray(probabilities, dtype=np.float32).reshape(-1)
+    landmarks = np.asarray(landmarks, dtype=np.float32).reshape(-1, 5, 2)
+    order = np.argsort(-probabilities, kind="stable")
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # its last regression may turn a box inside out; NaN fails too
+    order = order[(has_area & (probabilities >= min_probability))[order]]
+    return FaceDetections(boxes[order] * reduction, probabilities[order], landmarks[order] * reduction)

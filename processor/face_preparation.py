@@ -1,0 +1,144 @@
+"""What the video and the image processor share: frames → one person's face crops → pixel values.
+
+Both processors inherit `FacePreparation`, so that a crop is made in one place only, for training, evaluation, the
+pipeline and everything else. Decoding, detection, tracking and cropping each have a file of their own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from .face_cropping import crop_faces
+from .face_detection import FaceDetections, FaceDetector
+from .face_tracking import FaceTrack, choose_person, fill_missing, track_faces
+from .input_errors import EngagementInputError, NoFaceError
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """The frames of one clip, ready to be resized and normalised, and where the face was found in them.
+
+    Without face cropping the arrays of faces are None: nobody has looked for one.
+    """
+
+    source: str  # the file's name, for messages
+    frames: np.ndarray  # (num_frames, crop, crop, 3) uint8 RGB: face crops, or whole frames squeezed to that size
+    whole_frames: np.ndarray  # (num_frames, height, width, 3) uint8 RGB
+    frame_indices: np.ndarray  # (num_frames,) int64, in the video
+    frame_times_sec: np.ndarray  # (num_frames,), NaN where frames came as arrays without times
+    num_repeated_frames: int
+    found: np.ndarray | None = None  # (num_frames,) bool; False: the box is the nearest frame's
+    boxes_xyxy_px: np.ndarray | None = None  # (num_frames, 4), in the whole frame
+    landmarks_xy_px: np.ndarray | None = None  # (num_frames, 5, 2), in the whole frame
+    probabilities: np.ndarray | None = None  # (num_frames,), 0 where not found
+    transforms: np.ndarray | None = None  # (num_frames, 2, 3), from crop pixels to frame pixels
+
+    @property
+    def face_coverage(self) -> float | None:
+        """Share of frames in which the person's face was found; None when nobody looked."""
+        return None if self.found is None else float(self.found.mean())
+
+
+@dataclass(frozen=True)
+class PreparedFaces:
+    """All faces of one picture."""
+
+    source: str
+    frames: np.ndarray  # (num_faces, crop, crop, 3) uint8 RGB
+    boxes_xyxy_px: np.ndarray  # (num_faces, 4)
+    landmarks_xy_px: np.ndarray  # (num_faces, 5, 2)
+    probabilities: np.ndarray  # (num_faces,)
+    transforms: np.ndarray  # (num_faces, 2, 3)
+
+
+class FacePreparation:
+    """Settings and steps that both processors share; the fields below are saved in the processor's config."""
+
+    size = {"height": 224, "width": 224}  # noqa: RUF012 (transformers copies class attributes)
+    image_mean = [0.485, 0.456, 0.406]  # noqa: RUF012
+    image_std = [0.229, 0.224, 0.225]  # noqa: RUF012
+    rescale_factor = 1 / 255
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    # Whole frames (False) are what the CNN + LSTM reference reads; they also serve pictures that are faces already.
+    face_crop = True
+    face_margin_ratio = 0.2  # of the box's longer side, on each side; as the BEiT reference crops
+    face_crop_size_px = 224  # every crop is made at this size first, in a cache as in serving, then resized to `size`
+    do_grayscale = False
+    # Nezami et al.: each picture loses its mean and is scaled to this Euclidean norm (100) before mean and std apply.
+    picture_norm = None
+
+    def to_pixel_values(self, frames: np.ndarray) -> torch.Tensor:
+        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size) float32, normalised.
+
+        Raises:
+            EngagementInputError: with `picture_norm`, for a flat picture, which has no norm to scale.
+        """
+        pixels = self.to_model_size(frames)
+        if self.do_grayscale:
+            pixels = transforms.rgb_to_grayscale(pixels)
+        pixels = pixels.float() * (self.rescale_factor if self.do_rescale else 1.0)
+        if self.picture_norm is not None:
+            pixels = _scale_to_norm(pixels, self.picture_norm)
+        if not self.do_normalize:
+            return pixels
+        mean = torch.tensor(self.image_mean[: pixels.shape[1]])[:, None, None]
+        std = torch.tensor(self.image_std[: pixels.shape[1]])[:, None, None]
+        return (pixels - mean) / std
+
+    def to_model_size(self, frames: np.ndarray) -> torch.Tensor:
+        """(num_frames, height, width, 3) -> (num_frames, 3, size, size), uint8."""
+        size = (self.size["height"], self.size["width"])
+        frames = np.require(frames, requirements="CW")  # torch takes no read-only array, and PIL's are
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
+        if pixels.shape[-2:] == size or not self.do_resize:
+            return pixels
+        return transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
+
+    def detect_faces(self, frames: np.ndarray) -> list[FaceDetections]:
+        """(num_frames, height, width, 3) uint8 RGB -> all faces of each frame, as `face_detection` finds them."""
+        return FaceDetector().detect(frames)
+
+    def find_person(self, frames: np.ndarray, source: str) -> FaceTrack:
+        """The one person of a clip: the track with the highest summed probability, gaps filled from the nearest frame.
+
+        Raises:
+            NoFaceError: no face in any frame.
+        """
+        tracks = track_faces(self.detect_faces(frames))
+        if not tracks:
+            raise NoFaceError(
+                f"Expected a face in {source}, found none in the {len(frames)} frames looked at; "
+                "pass a video in which a face is visible, or face_crop=False to use whole frames."
+            )
+        return fill_missing(choose_person(tracks))
+
+    def crop(
+        self, frames: np.ndarray, boxes_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One crop a frame: (t, crop, crop, 3) uint8, and the transforms (t, 2, 3) from crop to frame pixels."""
+        return crop_faces(frames, boxes_xyxy_px, landmarks_xy_px, self.face_crop_size_px, self.face_margin_ratio)
+
+    def shrink_whole_frames(self, frames: np.ndarray) -> np.ndarray:
+        """(t, H, W, 3) -> (t, crop, crop, 3), uint8: whole frames at the one size a cache holds, squeezed to a square
+        as the CNN + LSTM reference does."""
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
+        size = [self.face_crop_size_px, self.face_crop_size_px]
+        pixels = transforms.resize(pixels, size, InterpolationMode.BILINEAR, antialias=True)
+        return pixels.permute(0, 2, 3, 1).numpy()  # (t, C, H, W) -> (t, H, W, C)
+
+
+def _scale_to_norm(pixels: torch.Tensor, norm: float) -> torch.Tensor:
+    """Remove each picture's mean, scale the rest to `norm`; (t, C, H, W) float."""
+    centred = pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)
+    lengths = centred.flatten(1).norm(dim=1)
+    if (lengths < 1e-3).any():
+        flat = int((lengths < 1e-3).nonzero()[0])
+        raise EngagementInputError(
+            f"Expected a face with some contrast, got a flat picture (frame {flat}); pass another picture."
+        )
+    return centred * (norm / lengths)[:, None, None, None]

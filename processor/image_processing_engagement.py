@@ -1,0 +1,92 @@
+"""`EngagementImageProcessor`: pictures of faces → `pixel_values` (batch, channels, height, width).
+
+With `face_crop` the largest face of a picture is found, levelled and cropped (as Nezami et al. and the BEiT reference
+do); without it a picture is a face already, as in FER2013. The same steps, from the same place, as for video.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.processing_utils import ImagesKwargs
+
+from .face_preparation import FacePreparation, PreparedFaces
+from .input_errors import EngagementInputError, NoFaceError
+from .media_inputs import is_file_like, load_picture
+
+
+class EngagementImagesKwargs(ImagesKwargs, total=False):
+    """Settings beyond transformers' own; what each means stands at `FacePreparation`."""
+
+    face_crop: bool
+    face_margin_ratio: float
+    face_crop_size_px: int
+    do_grayscale: bool
+    picture_norm: float | None
+
+
+class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
+    """
+    Args:
+        size: `{"height": ..., "width": ...}` of the model's input, in pixels.
+        face_crop, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see `FacePreparation`.
+    """
+
+    valid_kwargs = EngagementImagesKwargs
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+
+    def __call__(self, images: object, **kwargs: Any) -> BatchFeature:
+        return self.preprocess(images, **kwargs)
+
+    def preprocess(
+        self, images: object, face_crop: bool | None = None, return_tensors: str | None = "pt"
+    ) -> BatchFeature:
+        """One picture or a list of them → `pixel_values` (batch, channels, height, width), float32.
+
+        Args:
+            images: paths, URLs, bytes, PIL pictures, arrays or tensors, one or a list (or a 4-D array).
+            face_crop: overrides the processor's own.
+
+        Raises:
+            EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face.
+        """
+        crop = self.face_crop if face_crop is None else face_crop
+        faces = [self._largest_face(picture) if crop else load_picture(picture) for picture in _as_batch(images)]
+        pixel_values = torch.cat([self.to_pixel_values(face[None]) for face in faces])
+        return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
+
+    def prepare_faces(self, picture: object) -> PreparedFaces:
+        """All faces of one picture, the most probable first: crops, boxes, landmarks, transforms.
+
+        Raises:
+            NoFaceError: there is none.
+        """
+        source = str(picture) if isinstance(picture, (str,)) or hasattr(picture, "__fspath__") else "<picture>"
+        pixels = load_picture(picture)
+        found = self.detect_faces(pixels[None])[0]
+        if len(found.boxes_xyxy_px) == 0:
+            raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
+        order = np.argsort(-found.probabilities, kind="stable")
+        boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
+        repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop a box, all from the one picture
+        crops, crop_transforms = self.crop(repeated, boxes, landmarks)
+        return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms)
+
+    def _largest_face(self, picture: object) -> np.ndarray:
+        faces = self.prepare_faces(picture)
+        widths_heights = faces.boxes_xyxy_px[:, 2:] - faces.boxes_xyxy_px[:, :2]
+        return faces.frames[int(widths_heights.prod(axis=1).argmax())]
+
+
+def _as_batch(images: object) -> list[object]:
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (list, tuple)):
+        if not images:
+            raise EngagementInputError("Expected at least one picture, got an empty list.")
+        return list(images)
+    if is_file_like(images) or hasattr(images, "convert"):
+        return [images]
+    raise EngagementInputError(f"Expected a picture or a list of them, got {type(images).__name__}.")

@@ -1,0 +1,54 @@
+"""The one family of errors a user's input can cause; every entry point turns them into one line.
+
+Each message names what was expected, what was found, in which file, and what to do. The classes
+carry nothing but their message, so that they survive pickling between processes. Errors in our own
+code are not in this family and keep their traceback.
+"""
+
+
+class EngagementInputError(ValueError):
+    """Something the user gave (a file, a folder, a recipe, an option) cannot be used."""
+
+
+class VideoReadError(EngagementInputError):
+    """A video file cannot be read: missing, a directory, empty, not a video, unreadable."""
+
+
+class NoVideoStreamError(VideoReadError):
+    """The container holds no video stream, for instance only sound."""
+
+
+class NoDecodableFrameError(VideoReadError):
+    """A video stream is there, and not one frame of it (or not the frame asked for) decodes."""
+
+
+class TruncatedVideoError(VideoReadError):
+    """The file ends before the frames its own structure promises."""
+
+
+class VideoTooLargeError(VideoReadError):
+    """The frames exceed the pixel limit; refused before one is decoded."""
+
+
+class ImageReadError(EngagementInputError):
+    """A picture file cannot be read."""
+
+
+class NoFaceError(EngagementInputError):
+    """No face in any of the frames looked at."""
+
+
+class DataError(EngagementInputError):
+    """A data set's folder, table or label cannot be used."""
+
+
+class RecipeError(EngagementInputError):
+    """A recipe or an option of a run is wrong."""
+
+
+class ModelLoadError(EngagementInputError):
+    """A model or encoder cannot be loaded from where the user said."""
+
+
+class NonFiniteLossError(EngagementInputError):
+    """Training met a loss that is not a finite number, and stopped."""

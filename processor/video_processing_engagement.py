@@ -1,0 +1,147 @@
+"""`EngagementVideoProcessor`: a face video → `pixel_values` (batch, num_frames, channels, height, width).
+
+Decode only what is needed → MTCNN faces → one person over the frames → level, square crops → resize and normalise.
+Training, evaluation, the pipeline, the app and the endpoint all use this one class. Calling it returns only what the
+model's forward takes, since pipelines pass it on whole; `prepare_clip` returns frames, boxes, landmarks and which
+faces were found.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.processing_utils import VideosKwargs
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from .face_preparation import FacePreparation, PreparedClip
+from .input_errors import EngagementInputError
+from .media_inputs import as_batch, fetch, is_file_like, stack_frames
+from .video_decoding import VideoIndex, consecutive_frame_indices, decode_video, uniform_frame_indices
+
+
+class EngagementVideosKwargs(VideosKwargs, total=False):
+    """Settings beyond transformers' own; what each means stands at `FacePreparation`."""
+
+    face_crop: bool
+    face_margin_ratio: float
+    face_crop_size_px: int
+    do_grayscale: bool
+    picture_norm: float | None
+    sampling: str
+
+
+class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
+    """
+    Args:
+        num_frames: frames a clip is sampled to.
+        sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip, or `"consecutive"`, neighbouring
+            frames from `start_frame` on (the CNN + LSTM reference's windows).
+        size: `{"height": ..., "width": ...}` of the model's input, in pixels.
+        face_crop, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see `FacePreparation`.
+    """
+
+    valid_kwargs = EngagementVideosKwargs
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+    num_frames = 8
+    sampling = "uniform"
+    do_sample_frames = True
+
+    def preprocess(
+        self,
+        videos: object,
+        num_frames: int | None = None,
+        do_sample_frames: bool = True,
+        return_tensors: str | None = "pt",
+        **clip_arguments: Any,
+    ) -> BatchFeature:
+        """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
+
+        Args:
+            videos: paths, URLs, bytes or binary files; arrays or tensors of frames (num_frames, height, width,
+                channels) or (num_frames, channels, height, width); lists of pictures; or a list (or a 5-D array) of
+                any of these, a batch.
+            num_frames: overrides the processor's own.
+            do_sample_frames: False takes frames given as arrays as they are, all of them.
+            clip_arguments: as for `prepare_clip`.
+
+        Raises:
+            EngagementInputError: a video cannot be read, or shows no face; the message names it and the reason.
+        """
+        if not do_sample_frames:
+            clip_arguments["sampling"] = "all"
+        clips = [self.prepare_clip(video, num_frames, **clip_arguments) for video in as_batch(videos)]
+        pixel_values = [self.to_pixel_values(clip.frames) for clip in clips]
+        return BatchFeature({"pixel_values": torch.stack(pixel_values)}, tensor_type=return_tensors)
+
+    def prepare_clip(
+        self,
+        video: object,
+        num_frames: int | None = None,
+        sampling: str | None = None,
+        start_frame: int = 0,
+        clip_start_sec: float | None = None,
+        clip_end_sec: float | None = None,
+        face_crop: bool | None = None,
+        index: VideoIndex | None = None,
+    ) -> PreparedClip:
+        """One video → its sampled frames, the person's boxes, landmarks, found flags and crops.
+
+        Args:
+            video: a path, URL, bytes, binary file, array or tensor of frames, or list of pictures.
+            num_frames, sampling, face_crop: override the processor's own.
+            start_frame: where a consecutive window starts, in frames.
+            clip_start_sec, clip_end_sec: the labelled span within a file, in seconds.
+            index: of the same file, when it is already known (`video_decoding.index_video`).
+
+        Raises:
+            EngagementInputError: unreadable, or without a face in any sampled frame (`NoFaceError`).
+        """
+        num_frames = self.num_frames if num_frames is None else num_frames
+        sampling = sampling or self.sampling
+        if is_file_like(video):
+            if sampling == "all":
+                raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
+            video = fetch(video)
+            decoded = decode_video(video, num_frames, sampling, start_frame, clip_start_sec, clip_end_sec, index=index)
+            clip = PreparedClip(
+                decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices,
+                decoded.frame_times_sec, decoded.num_repeated_frames,
+            )  # fmt: skip
+        elif clip_start_sec is not None or clip_end_sec is not None:
+            raise EngagementInputError("Expected a video file with clip_start_sec or clip_end_sec, got frames alone.")
+        else:
+            clip = _sample_frames(stack_frames(video), num_frames, sampling, start_frame)
+        if self.face_crop if face_crop is None else face_crop:
+            return self._crop_person(clip)
+        return replace(clip, frames=self.shrink_whole_frames(clip.whole_frames))
+
+    def _crop_person(self, clip: PreparedClip) -> PreparedClip:
+        person = self.find_person(clip.whole_frames, clip.source)
+        crops, crop_transforms = self.crop(clip.whole_frames, person.boxes_xyxy_px, person.landmarks_xy_px)
+        return replace(
+            clip,
+            frames=crops,
+            found=person.found,
+            boxes_xyxy_px=person.boxes_xyxy_px,
+            landmarks_xy_px=person.landmarks_xy_px,
+            probabilities=person.probabilities,
+            transforms=crop_transforms,
+        )
+
+
+def _sample_frames(frames: np.ndarray, num_frames: int, sampling: str, start_frame: int) -> PreparedClip:
+    """The same sampling for frames that come as arrays; `"all"` takes every one."""
+    if sampling == "all":
+        indices = np.arange(len(frames))
+    elif sampling == "uniform" and start_frame == 0:
+        indices = uniform_frame_indices(len(frames), num_frames)
+    elif sampling == "consecutive":
+        indices = consecutive_frame_indices(len(frames), num_frames, start_frame)
+    else:
+        expected = 'sampling "consecutive", or "uniform" with start_frame 0'  # as decode_video says of a file
+        raise EngagementInputError(f"Expected {expected}, got {sampling!r} with start_frame {start_frame}.")
+    sampled = frames[indices]
+    times_sec = np.full(len(indices), np.nan)
+    return PreparedClip("<frames>", sampled, sampled, indices, times_sec, len(indices) - len(np.unique(indices)))

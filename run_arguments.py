@@ -1,0 +1,184 @@
+"""Recipes and command-line options → the typed arguments of each stage.
+
+A recipe is a small YAML file: options for both stages at the top, options of one stage under `expression:` and
+`engagement:`. Any option may be one of `StageArguments` or of transformers' TrainingArguments. On the command line
+`--name value` overrides the recipe for both stages, `--expression_name value` and `--engagement_name value` for one.
+`bf16: auto` means bfloat16 where the machine has it.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from .processor.input_errors import RecipeError
+
+STAGES = ("expression", "engagement")
+# What every run of ours wants and TrainingArguments does not do by itself.
+_DEFAULTS = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    # Selected on macro-F1: 95 % of DAiSEE is "engaged", so accuracy rewards a constant.
+    "metric_for_best_model": "macro_f1",
+    "greater_is_better": True,
+    "logging_strategy": "epoch",
+    "remove_unused_columns": False,
+    "report_to": "none",
+    "output_dir": "runs/run",
+}
+
+
+@dataclass
+class StageArguments:
+    """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
+
+    data: str | None = field(default=None, metadata={"help": "folder of the raw data; without it the stage is skipped"})
+    model: str = field(default="video", metadata={"help": "video (clips of faces) or image (single faces)"})
+    encoder: str = field(default="resnet18", metadata={"help": "Hub id, local folder or timm architecture"})
+    encoder_features: str | None = field(default=None, metadata={"help": "map or pooled; default: what suits it"})
+    start_from: str | None = field(default=None, metadata={"help": "folder of a trained stage one to start from"})
+    temporal: str = field(default="lstm", metadata={"help": "lstm, transformer or mean"})
+    temporal_hidden_size: int = 256
+    temporal_num_layers: int = 1
+    dropout: float = 0.5
+    freeze_encoder: bool = False
+    num_frames: int = 8
+    sampling: str = "uniform"
+    image_size: int = 112
+    face_crop: bool = field(default=True, metadata={"help": "False: whole frames, as the CNN + LSTM reference"})
+    grayscale: bool = False
+    picture_norm: float | None = field(default=None, metadata={"help": "100 is what Nezami et al. scale pictures to"})
+    image_mean: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})
+    image_std: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})
+    label_scheme: str = field(default="binary", metadata={"help": "binary or levels"})
+    class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
+    augmentation: str = field(default="{}", metadata={"help": "JSON: name to strength, see data/augmentation.py"})
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "epochs without a better macro-F1"})
+    channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
+    cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared clips are kept"})
+    num_preparation_processes: int = 2
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage, ready to run: its name, its own arguments, Trainer's, and everything as it was given."""
+
+    name: str
+    stage: StageArguments
+    training: TrainingArguments
+    given: dict[str, object]
+    run_dir: Path
+    push_to_hub: bool  # kept apart: Trainer would push checkpoints, which hold pickles; we push the export
+
+    @property
+    def export_dir(self) -> Path:
+        return self.run_dir / self.name
+
+
+def read_recipe(path: Path) -> dict[str, object]:
+    """Raises RecipeError when the file is missing or is not a YAML mapping."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"Expected a recipe at {path}, found no such file; recipes are in recipes/.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"Expected names and values in {path}, got {type(recipe).__name__}.")
+    return recipe
+
+
+def read_options(options: list[str]) -> dict[str, str]:
+    """`["--seed", "1", "--bf16"]` → `{"seed": "1", "bf16": "true"}`; dashes in names become underscores."""
+    values: dict[str, str] = {}
+    name = None
+    for option in options:
+        if option.startswith("--"):
+            name, _, value = option[2:].partition("=")
+            name = name.replace("-", "_")
+            values[name] = value or "true"
+        elif name is None:
+            raise RecipeError(f"Expected an option that begins with --, got {option!r}.")
+        else:
+            values[name], name = option, None
+    return values
+
+
+def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[StageRun]:
+    """The stages that have data, in order.
+
+    Raises:
+        RecipeError: an unknown option, a value of the wrong type, or no data for any stage.
+    """
+    runs = [_plan_stage(name, recipe, options) for name in STAGES]
+    with_data = [run for run in runs if run.stage.data]
+    if not with_data:
+        raise RecipeError("Expected expression_data or engagement_data, got neither; name a folder for one of them.")
+    return with_data
+
+
+def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -> StageRun:
+    merged = {key: value for key, value in recipe.items() if key not in STAGES}
+    merged |= _section(recipe, name)
+    for stage in STAGES:
+        _section(recipe, stage)
+    merged |= {key: value for key, value in options.items() if not key.startswith(tuple(f"{s}_" for s in STAGES))}
+    merged |= {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
+    # Trainer takes bf16 on a CPU only when told that the CPU is meant.
+    values = {**_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
+    if values.get("bf16") == "auto":
+        values["bf16"] = has_fast_bf16()
+    run_dir = Path(str(values["output_dir"]))
+    values["output_dir"] = str(run_dir / "checkpoints" / name)
+    stage, training = _parse(values)
+    if name == "expression":
+        stage.model = "image"
+    push_to_hub, training.push_to_hub = training.push_to_hub, False
+    return StageRun(name, stage, training, merged, run_dir, push_to_hub)
+
+
+def has_fast_bf16() -> bool:
+    """Whether this machine computes in bfloat16; elsewhere it is emulated, and slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # from torch 2.10 on
+    capabilities = get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _section(recipe: dict[str, object], name: str) -> dict[str, object]:
+    section = recipe.get(name) or {}
+    if not isinstance(section, dict):
+        raise RecipeError(f"Expected names and values under {name}:, got {section!r}.")
+    return section
+
+
+def _parse(values: dict[str, object]) -> tuple[StageArguments, TrainingArguments]:
+    parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
+    parser.error = _raise_recipe_error
+    known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
+    for name in values:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; see python train.py --help."
+            raise RecipeError(f"Expected a known option, got {name!r}{hint}")
+    argv = []
+    for name, value in values.items():
+        if value is not None:
+            argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    try:
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
+        raise RecipeError(f"Expected options that go together, got: {' '.join(str(error).split())}") from error
+
+
+def _raise_recipe_error(message: str) -> NoReturn:
+    raise RecipeError(f"Expected options that fit, got: {message}.")

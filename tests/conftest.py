@@ -1,0 +1,120 @@
+"""Drawn data and models trained on it, tiny and made once for all test files that need them."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from engagement_recognition.data import preparation
+from engagement_recognition.data.drawn_datasets import write_daisee, write_expressions
+
+
+class SameProcessPool:
+    """What `ProcessPoolExecutor` does, in this process: a spawned one spends seconds on imports."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __enter__(self) -> "SameProcessPool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., object], *arguments: object) -> Future:
+        done: Future = Future()
+        try:
+            done.set_result(work(*arguments))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+@contextmanager
+def prepared_in_this_process() -> Iterator[None]:
+    """Clips are prepared without other processes."""
+    num_threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "ProcessPoolExecutor", SameProcessPool)
+        yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(name="prepared_in_this_process")
+def _prepared_in_this_process() -> Iterator[None]:
+    with prepared_in_this_process():
+        yield
+
+
+@dataclass(frozen=True)
+class TrainedStages:
+    """What training left behind, the recipe it followed, and what stage two's model was before its first step."""
+
+    recipe: dict[str, object]
+    run_dir: Path
+    expression: Path
+    engagement: Path
+    first_weights: dict[str, dict[str, torch.Tensor]]  # by stage
+
+
+@pytest.fixture(scope="session")
+def drawn_daisee(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 labelled clips of 5 people in DAiSEE's layout, oddities included: 8 frames of 320x240 each."""
+    folder = tmp_path_factory.mktemp("drawn") / "daisee"
+    shape = {"fps": 4, "duration_sec": 2.0, "width_px": 320, "height_px": 240}
+    write_daisee(folder, 5, 3, seed=0, **shape, processes=1, show_progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_expressions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """56 face pictures of 4 people in class folders, 48x48."""
+    folder = tmp_path_factory.mktemp("drawn") / "expressions"
+    write_expressions(folder, 4, 14, seed=0, size_px=48, processes=1, show_progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(
+    drawn_daisee: Path, drawn_expressions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    """Both stages in a second or two; without an `output_dir`, which every test names for itself."""
+    return {
+        "encoder": "test_resnet",
+        "image_size": 32,
+        "num_frames": 4,
+        "temporal_hidden_size": 16,
+        "cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "disable_tqdm": True,
+        "seed": 0,
+        "expression": {"data": str(drawn_expressions)},
+        "engagement": {"data": str(drawn_daisee)},
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> TrainedStages:
+    """Both stages, trained once; tests read the folders and never write to them."""
+    from engagement_recognition import train
+
+    recipe = {**tiny_recipe, "output_dir": str(tmp_path_factory.mktemp("run"))}
+    first_weights = {}
+    build_model = train._build_model
+
+    def build_and_remember(*arguments: object) -> torch.nn.Module:
+        model = build_model(*arguments)
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        first_weights["engagement" if "temporal.weight_ih_l0" in weights else "expression"] = weights
+        return model
+
+    with pytest.MonkeyPatch.context() as patch, prepared_in_this_process():
+        patch.setattr(train, "_build_model", build_and_remember)
+        expression, engagement = train.train(recipe, {})
+    return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)

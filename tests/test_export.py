@@ -1,0 +1,236 @@
+"""The export folder alone: it loads without this package and says the same, and its card says what was measured."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TrainedStages
+from huggingface_hub import ModelCard
+from transformers import AutoImageProcessor, AutoVideoProcessor, TimmWrapperConfig, TrainingArguments
+
+from engagement_recognition import (
+    EngagementConfig,
+    EngagementForImageClassification,
+    EngagementForVideoClassification,
+    EngagementImageProcessor,
+)
+from engagement_recognition.evaluation import read_results, write_results
+from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError
+from engagement_recognition.publish import export_model, push_export, render_card
+
+# Run in a process that finds none of these packages, and no network: what a stranger's machine has.
+ELSEWHERE = """
+import json, sys
+
+MISSING = {"engagement_recognition", "datasets", "evaluate", "cv2", "rich", "typer", "sklearn", "matplotlib",
+           "accelerate", "pandas", "conftest"}
+
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *where):
+        return None if name.partition(".")[0] in MISSING else self.finder.find_spec(name, *where)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+try:
+    import engagement_recognition
+    sys.exit("the package is still there")
+except ModuleNotFoundError:
+    pass
+
+import torch
+from transformers import (AutoImageProcessor, AutoModelForImageClassification, AutoModelForVideoClassification,
+                          AutoVideoProcessor, pipeline)
+
+video, picture, video_model, image_model, grey_model = sys.argv[1:]
+trusted = {"trust_remote_code": True}
+said = {}
+
+
+def logits(kind, processor, model, source):
+    inputs = processor.from_pretrained(model, **trusted)(source)
+    with torch.inference_mode():
+        return kind.from_pretrained(model, **trusted).eval()(**inputs).logits[0].tolist()
+
+
+for name in (video_model, "org/engagement"):
+    said[name] = logits(AutoModelForVideoClassification, AutoVideoProcessor, name, video)
+    said[name + " pipeline"] = pipeline("video-classification", model=name, **trusted)(video)
+for name in (image_model, grey_model, grey_model):
+    said[name] = logits(AutoModelForImageClassification, AutoImageProcessor, name, picture)
+    said[name + " pipeline"] = pipeline("image-classification", model=name, top_k=7, **trusted)(picture)
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def grey_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of Nezami's nets, which timm knows only once our code has registered it."""
+    folder = tmp_path_factory.mktemp("export") / "nezami"
+    config = EngagementConfig(
+        encoder_config=TimmWrapperConfig(architecture="nezami_cnn"),
+        num_channels=1,
+        image_size=48,
+        id2label={0: "disengaged", 1: "engaged"},
+        label2id={"disengaged": 0, "engaged": 1},
+    )
+    torch.manual_seed(0)
+    EngagementForImageClassification(config).save_pretrained(folder)
+    processor = EngagementImageProcessor(size={"height": 48, "width": 48}, do_grayscale=True, picture_norm=100.0)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(drawn_daisee: Path) -> Path:
+    return next(path for path in sorted(drawn_daisee.glob("DataSet/Test/*/*/*")))
+
+
+@pytest.fixture(scope="module")
+def picture(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_subject
+
+    path = tmp_path_factory.mktemp("pictures") / "person.png"
+    Image.fromarray(draw_frame(draw_subject(0), FacePose(roll_deg=8))).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def said_elsewhere(
+    video: Path, picture: Path, trained: TrainedStages, grey_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict]:
+    """What the models say in a clean process, and what that process wrote to stderr."""
+    home = tmp_path_factory.mktemp("huggingface")
+    cached = home / "hub/models--org--engagement"
+    shutil.copytree(trained.engagement, cached / "snapshots" / ("0" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("0" * 40)
+    environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(home / "modules")}
+    arguments = [video, picture, trained.engagement, trained.expression, grey_model]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ELSEWHERE, *map(str, arguments)],
+        env=environment, cwd=home, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    yield {**json.loads(done.stdout.splitlines()[-1]), "stderr": done.stderr}
+
+
+def logits_here(model: torch.nn.Module, processor: object, source: Path) -> np.ndarray:
+    with torch.inference_mode():
+        return model.eval()(**processor(str(source))).logits[0].numpy()
+
+
+def assert_same(said: dict, name: str, expected: np.ndarray, label_names: dict[int, str]) -> None:
+    """Logits through the Auto classes, and scores through the pipeline, within 1e-6 of those of this process."""
+    np.testing.assert_allclose(said[name], expected, atol=1e-6, rtol=0)
+    scores = np.exp(expected - expected.max()) / np.exp(expected - expected.max()).sum()
+    through_pipeline = {row["label"]: row["score"] for row in said[f"{name} pipeline"]}
+    assert through_pipeline == pytest.approx({label_names[i]: float(s) for i, s in enumerate(scores)}, abs=1e-6)
+
+
+def test_a_video_model_says_the_same_elsewhere_and_from_the_hub(
+    said_elsewhere: dict, trained: TrainedStages, video: Path
+):
+    model = EngagementForVideoClassification.from_pretrained(trained.engagement)
+    expected = logits_here(model, AutoVideoProcessor.from_pretrained(trained.engagement), video)
+    assert_same(said_elsewhere, str(trained.engagement), expected, model.config.id2label)
+    assert_same(said_elsewhere, "org/engagement", expected, model.config.id2label)
+
+
+def test_single_face_models_say_the_same_elsewhere(
+    said_elsewhere: dict, trained: TrainedStages, grey_model: Path, picture: Path
+):
+    for folder in (trained.expression, grey_model):
+        model = EngagementForImageClassification.from_pretrained(folder)
+        expected = logits_here(model, AutoImageProcessor.from_pretrained(folder), picture)
+        assert_same(said_elsewhere, str(folder), expected, model.config.id2label)
+
+
+def test_nothing_is_registered_twice_and_nothing_is_missing(said_elsewhere: dict):
+    assert "Overwriting" not in said_elsewhere["stderr"]
+    assert "MISSING" not in said_elsewhere["stderr"]
+
+
+# --- The card and the results
+
+
+@pytest.mark.parametrize("stage", ["expression", "engagement"])
+def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages):
+    folder = trained.run_dir / stage
+    card, results = ModelCard.load(folder / "README.md"), read_results(folder)
+    is_video = stage == "engagement"
+    assert card.data.pipeline_tag == ("video-classification" if is_video else "image-classification")
+    assert (card.data.library_name, card.data.license) == ("transformers", "mit")
+    assert "custom_code" in card.data.tags
+    measured = card.text.partition("## Measured")[2].partition("## What it must not")[0]
+    test = results["evaluation"]["test"]
+    numbers = [test[row][name] for row in ("scores", "majority_baseline") for name in
+               ("macro_f1", "balanced_accuracy", "accuracy")]  # fmt: skip
+    numbers += [row[name] for row in test["scores"]["per_class"].values() for name in ("precision", "recall", "f1")]
+    assert sorted(re.findall(r"\d\.\d+", measured)) == sorted(f"{number:.3f}" for number in numbers)
+    this, baseline = (next(row for row in measured.splitlines() if name in row) for name in ("this model", "always"))
+    assert f"{test['scores']['macro_f1']:.3f}" in this and f"{test['majority_baseline']['macro_f1']:.3f}" in baseline
+    assert results["data"]["fingerprint"][:12] in measured
+
+
+def test_other_results_make_another_card(trained: TrainedStages):
+    model = EngagementForVideoClassification.from_pretrained(trained.engagement)
+    results = read_results(trained.engagement)
+    assert render_card(model, results, trained.engagement) == (trained.engagement / "README.md").read_text()
+    results["evaluation"]["test"]["scores"] |= {"macro_f1": 0.1234, "num_examples": 4321}
+    card = render_card(model, results, trained.engagement)
+    assert "**0.123**" in card and "4321 examples" in card
+
+
+def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path):
+    class Broken:
+        def save_pretrained(self, folder: Path) -> None:
+            raise OSError("No space left on device")
+
+    model = EngagementForVideoClassification.from_pretrained(trained.engagement)
+    processor, results = AutoVideoProcessor.from_pretrained(trained.engagement), read_results(trained.engagement)
+    folder = tmp_path / "engagement"
+    with pytest.raises(OSError, match="space"):
+        export_model(model, Broken(), results, folder)
+    assert not folder.exists()
+    export_model(model, processor, results, folder)
+    (folder / "leftover").touch()
+    export_model(model, processor, results, folder)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in trained.engagement.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == ["engagement"]
+
+
+def test_later_commands_only_add_to_the_results(tmp_path: Path):
+    write_results(tmp_path, seed=1)
+    assert write_results(tmp_path, explained=[0.5]) == {"version": 1, "seed": 1, "explained": [0.5]}
+    assert read_results(tmp_path) == {"version": 1, "seed": 1, "explained": [0.5]}
+    (tmp_path / "results.json").write_text('{"version": 99}')
+    with pytest.raises(ModelLoadError, match="version 1"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(("repository", "told"), [(None, "--hub_model_id"), ("org/engagement", "push again")])
+def test_a_push_that_cannot_be_done_is_one_line(
+    repository: str | None, told: str, trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    arguments = TrainingArguments(str(tmp_path), hub_model_id=repository, hub_token="hf_none", use_cpu=True)
+    with pytest.raises(EngagementInputError, match=told) as refusal:
+        push_export(trained.engagement, arguments)
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,301 @@
+"""The `engagement` command: files in, lines or JSON out, one line for what cannot be used, and the exit codes."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import TrainedStages
+from PIL import Image
+
+from engagement_recognition import cli
+from engagement_recognition.data.drawn_datasets import encode_video
+from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.predict import Predictor, Span, VideoPrediction
+from engagement_recognition.timeline import draw_in_terminal
+
+WIDTH_PX, HEIGHT_PX = 320, 240
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def engagement(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Command:
+    """`engagement ARGUMENTS...` in this process → exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["engagement", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capfd.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    return run
+
+
+def person_frame(seed: int = 0, roll_deg: float = 0.0) -> np.ndarray:
+    return draw_frame(draw_subject(seed), FacePose(roll_deg=roll_deg), WIDTH_PX, HEIGHT_PX)
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 4) -> Path:
+    encode_video(path, iter(frames), fps, WIDTH_PX, HEIGHT_PX, path.suffix[1:])
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base = 8000, Fraction(1, 8000)
+        container.mux([*stream.encode(frame), *stream.encode()])
+    return path
+
+
+EMPTY_ROOM = np.full((HEIGHT_PX, WIDTH_PX, 3), 90, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good and bad files of every kind that people pass."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_video(folder / "good one é.mp4", [person_frame(0, roll) for roll in range(-4, 4)])
+    write_video(folder / "half.mp4", [person_frame()] * 8 + [EMPTY_ROOM] * 8)
+    write_video(folder / "one_frame.avi", [person_frame(1)])
+    write_video(folder / "no_face.mp4", [EMPTY_ROOM] * 8)
+    write_sound(folder / "sound.mp4")
+    (folder / "nothing.mp4").touch()
+    (folder / "text.mp4").write_text("not a video\n" * 100)
+    (folder / "folder.mp4").mkdir()
+    two = [Person(draw_subject(seed), FacePose(), (x, 230), 150) for seed, x in ((2, 180), (4, 460))]
+    Image.fromarray(draw_people(two)).save(folder / "two.png")
+    Image.fromarray(np.full((240, 320, 3), 90, np.uint8)).save(folder / "wall.png")
+    (folder / "broken.png").write_bytes((folder / "two.png").read_bytes()[:2000])
+    return folder
+
+
+BAD = {
+    "nothing.mp4": "0 bytes|empty",
+    "text.mp4": "text|video",
+    "folder.mp4": "director|folder",
+    "sound.mp4": "video stream",
+    "missing.mp4": "nothing there",
+    "no_face.mp4": "face",
+}
+
+
+# --- Videos
+
+
+def test_good_videos_exit_0_and_say_what_was_seen(engagement: Command, inputs: Path, trained: TrainedStages):
+    code, out, err = engagement(
+        "predict", inputs / "good one é.mp4", inputs / "half.mp4", "--model", trained.engagement
+    )
+    assert code == 0 and "refused" not in err
+    good, half = out.splitlines()
+    assert re.search(r"good one é\.mp4: (dis)?engaged  disengaged 0\.\d{3}, engaged 0\.\d{3}  \(face in 100%", good)
+    assert "face in 50% of frames" in half and "repeated" not in out
+
+
+def test_one_bad_video_exits_1_and_the_others_still_come_out(engagement: Command, inputs: Path, trained: TrainedStages):
+    good = inputs / "good one é.mp4"
+    code, out, err = engagement("predict", good, inputs / "text.mp4", good, "--model", trained.engagement)
+    assert code == 1
+    assert len(out.splitlines()) == 2 and out.splitlines()[0] == out.splitlines()[1]
+    assert len(refusals(err)) == 1
+
+
+def refusals(stderr: str) -> list[str]:
+    assert "Traceback" not in stderr
+    return [line for line in stderr.splitlines() if line.startswith("refused: ")]
+
+
+def test_every_bad_file_is_refused_in_one_line_of_its_own(engagement: Command, inputs: Path, trained: TrainedStages):
+    code, out, err = engagement("predict", *(inputs / name for name in BAD), "--model", trained.engagement)
+    assert code == 2 and out == ""
+    lines = refusals(err)
+    assert len(lines) == len(BAD) and err.strip().splitlines()[-len(BAD) :] == lines
+    for line, (name, reason) in zip(lines, BAD.items(), strict=True):
+        assert name in line and re.search(reason, line.replace(str(inputs), "").replace(name, ""), re.IGNORECASE), line
+
+
+def test_json_is_json(engagement: Command, inputs: Path, trained: TrainedStages):
+    videos = [inputs / "half.mp4", inputs / "nothing.mp4"]
+    code, out, _ = engagement("predict", *videos, "--model", trained.engagement, "--json")
+    prediction, refusal = json.loads(out)
+    assert code == 1
+    assert sum(prediction["scores"].values()) == pytest.approx(1, abs=1e-5)
+    assert prediction["label"] == max(prediction["scores"], key=prediction["scores"].get)
+    assert set(prediction["scores"]) == {"disengaged", "engaged"} and prediction["face_coverage"] == 0.5
+    assert set(refusal) == {"source", "error"} and refusal["source"] == str(videos[1])
+
+
+def test_a_single_frame_is_repeated_and_that_is_said(engagement: Command, inputs: Path, trained: TrainedStages):
+    code, out, _ = engagement("predict", inputs / "one_frame.avi", "--model", trained.engagement)
+    assert code == 0 and "3 frames repeated" in out
+
+
+def test_the_command_says_what_the_processor_and_the_model_say(inputs: Path, trained: TrainedStages):
+    video = inputs / "good one é.mp4"
+    predictor = Predictor.from_pretrained(str(trained.engagement))
+    logits = predictor.model(**predictor.processor(str(video))).logits[0].softmax(0)
+    assert list(predictor.predict(video).scores.values()) == pytest.approx(logits.tolist(), abs=1e-6)
+
+
+# --- Timelines
+
+
+def test_a_timeline_is_a_plot_and_spans_without_a_face_have_no_label(
+    engagement: Command, inputs: Path, trained: TrainedStages, tmp_path: Path
+):
+    plots = tmp_path / "plots"
+    options = ("--model", trained.engagement, "--timeline", "1", "--plot-dir", plots)
+    code, out, _ = engagement("predict", inputs / "half.mp4", *options)
+    assert code == 0
+    rows = re.findall(r"engaged \|(.+)\|", out)
+    assert len(rows) == 2 and all(len(row) == 4 and row.endswith("··") and "·" not in row[:2] for row in rows)
+    with Image.open(plots / "half_timeline.png") as picture:
+        assert picture.format == "PNG" and picture.width > 500
+    code, out, _ = engagement("predict", inputs / "half.mp4", *options, "--json")
+    timeline = json.loads(out)[0]["timeline"]
+    assert [(span["start_sec"], span["end_sec"]) for span in timeline] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert [span["label"] is None for span in timeline] == [False, False, True, True]
+    assert [span["scores"] is None for span in timeline] == [False, False, True, True]
+
+
+def test_the_terminal_plot_is_as_high_as_the_scores():
+    spans = [Span(i, i + 1, "a", {"a": score, "b": 1 - score}, 1.0) for i, score in enumerate((0.0, 0.5, 1.0))]
+    spans.append(Span(3, 4, None, None, 0.0))
+    a, b, seconds = draw_in_terminal(VideoPrediction("x", "a", {"a": 0.5, "b": 0.5}, 0.75, 0, spans)).splitlines()
+    assert (a, b) == ("a | ▄█·|", "b |█▄ ·|")
+    assert seconds.split() == ["0", "s", "4", "s"]
+
+
+# --- Photos and single-face models
+
+
+def test_every_face_of_a_photo_comes_out(engagement: Command, inputs: Path, trained: TrainedStages):
+    code, out, _ = engagement("predict", inputs / "two.png", "--model", trained.expression, "--json")
+    (photo,) = json.loads(out)
+    assert code == 0 and len(photo["faces"]) == 2
+    centers = sorted((face["box_xyxy_px"][0] + face["box_xyxy_px"][2]) / 2 for face in photo["faces"])
+    assert centers == pytest.approx([180, 460], abs=25)
+    for face in photo["faces"]:
+        assert len(face["scores"]) == 7 and sum(face["scores"].values()) == pytest.approx(1, abs=1e-5)
+        assert face["face_probability"] > 0.9
+    code, out, _ = engagement("predict", inputs / "two.png", "--model", trained.expression)
+    assert code == 0 and "2 faces" in out and out.count("box [") == 2
+
+
+def test_bad_photos_are_refused_by_name(engagement: Command, inputs: Path, trained: TrainedStages):
+    photos = [inputs / name for name in ("wall.png", "broken.png", "missing.png")]
+    code, _, err = engagement("predict", *photos, "--model", trained.expression)
+    assert code == 2
+    assert all(photo.name in line for photo, line in zip(photos, refusals(err), strict=True))
+
+
+def test_a_photo_before_a_clip_model_is_refused(engagement: Command, inputs: Path, trained: TrainedStages):
+    code, _, err = engagement("predict", inputs / "two.png", "--model", trained.engagement)
+    assert code == 2 and "two.png" in err and "single-face model" in err and len(refusals(err)) == 1
+
+
+def test_a_single_face_model_scores_a_video(engagement: Command, inputs: Path, trained: TrainedStages):
+    # Its pictures were faces already (face_crop is off); in a video the face must be found first.
+    code, out, _ = engagement("predict", inputs / "half.mp4", "--model", trained.expression, "--json")
+    (prediction,) = json.loads(out)
+    assert code == 0 and prediction["face_coverage"] == 0.5
+    assert len(prediction["scores"]) == 7 and sum(prediction["scores"].values()) == pytest.approx(1, abs=1e-5)
+
+
+# --- Models that are none
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Damage a model folder."""
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if how == "no weights":
+        weights.unlink()
+    elif how == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif how == "other weights":
+        config.write_text(config.read_text().replace('"temporal_hidden_size": 16', '"temporal_hidden_size": 24'))
+    elif how == "no config":
+        config.unlink()
+    elif how == "bad config":
+        config.write_text("{")
+    elif how == "unknown head":
+        config.write_text(config.read_text().replace('"lstm"', '"gru"'))
+    elif how == "no processor":
+        (folder / "video_preprocessor_config.json").unlink()
+    elif how == "another model":
+        config.write_text('{"model_type": "bert"}')
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["no weights", "cut weights", "other weights", "no config", "bad config", "unknown head", "no processor",
+     "another model", "missing folder"],
+)  # fmt: skip
+def test_what_is_no_model_is_one_line(
+    how: str, engagement: Command, inputs: Path, trained: TrainedStages, tmp_path: Path
+):
+    folder = tmp_path / "model"
+    if how != "missing folder":
+        shutil.copytree(trained.engagement, folder)
+        spoil(folder, how)
+    code, out, err = engagement("predict", inputs / "half.mp4", "--model", folder)
+    assert code == 2 and out == "" and "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and str(folder) in errors[0] and err.endswith(errors[0] + "\n")
+
+
+# --- The other commands
+
+
+def test_the_report_s_numbers_are_the_results(engagement: Command, trained: TrainedStages, tmp_path: Path):
+    code, out, _ = engagement("report", trained.expression, trained.engagement)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()[2:]]
+    assert code == 0
+    for row, folder in zip(rows, (trained.expression, trained.engagement), strict=True):
+        test = json.loads((folder / "results.json").read_text())["evaluation"]["test"]
+        scores = [test["scores"][name] for name in ("macro_f1", "balanced_accuracy", "accuracy")]
+        shown = [f"{score:.3f}" for score in (*scores, test["majority_baseline"]["macro_f1"])]
+        assert row[0] == str(folder) and row[2:] == [str(test["scores"]["num_examples"]), *shown]
+    code, _, err = engagement("report", tmp_path)
+    assert code == 2 and err.startswith("error: ") and len(err.splitlines()) == 1
+
+
+def test_training_through_the_command_reports_mistakes(engagement: Command, tmp_path: Path):
+    code, _, err = engagement("train", tmp_path / "none.yaml", "--seed", "3")
+    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "none.yaml" in err
+
+
+def test_help_answers_at_once():
+    program = "import sys; from engagement_recognition.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", program, "--help"]
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ})
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert "predict" in done.stdout
+    assert not {"torch", "transformers", "timm", "av", "datasets"} & set(done.stdout.split())
+    assert min(seconds) < 0.5
+
+
+def test_the_benchmark_compares_the_same_frames(engagement: Command, inputs: Path, trained: TrainedStages):
+    video = inputs / "good one é.mp4"
+    code, out, _ = engagement("benchmark", video, "--model", trained.engagement, "--rounds", "1", "--threads", "1")
+    measured = json.loads(out)
+    assert code == 0 and measured["frames_identical"] is True
+    for name in ("decode_cpu_ms", "video_to_label_wall_ms"):
+        assert measured[name]["ratio"] == pytest.approx(measured[name]["plain"] / measured[name]["ours"], abs=0.02)

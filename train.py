@@ -1,0 +1,194 @@
+"""Train in two stages: facial expressions first, engagement second. Either stage alone works.
+
+    python train.py recipes/demo.yaml
+    python train.py recipes/fer2013_resnet18.yaml --expression_data fer2013/
+    accelerate launch train.py recipes/demo.yaml --engagement_learning_rate 1e-4
+
+Options are those of `StageArguments` (run_arguments.py) and of transformers' TrainingArguments; `--expression_NAME` and
+`--engagement_NAME` set one for a single stage. Each stage ends in one export folder, `OUTPUT_DIR/expression` and
+`OUTPUT_DIR/engagement`: weights, config, processor, code, measured results and a card.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, set_seed
+
+from engagement_recognition import register_auto_classes
+from engagement_recognition.data.augmentation import Augmentation
+from engagement_recognition.data.training_sets import FrameCollator
+from engagement_recognition.evaluation import describe_environment, evaluate_logits
+from engagement_recognition.modeling_engagement import (
+    EngagementForImageClassification,
+    EngagementForVideoClassification,
+    EngagementPreTrainedModel,
+    load_encoder_config,
+)
+from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError
+from engagement_recognition.publish import export_model, push_export
+from engagement_recognition.run_arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
+from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
+from engagement_recognition.trainer import EngagementTrainer, class_weights, last_whole_checkpoint, trainer_metrics
+
+SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2."""
+    try:
+        recipe_path, options = parse_command_line(argv)
+        train(read_recipe(recipe_path) if recipe_path else {}, options)
+    except EngagementInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
+    """Both stages of a recipe, the second from the first's weights; returns the export folders."""
+    register_auto_classes()
+    stage_one_dir = None
+    exported = []
+    for run in plan_stages(recipe, options):
+        if run.name == "expression":
+            stage_one_dir = train_on_expressions(run)
+            exported.append(stage_one_dir)
+        else:
+            exported.append(train_on_engagement(run, stage_one_dir))
+    return exported
+
+
+def train_on_expressions(run: StageRun) -> Path:
+    """Stage one: single faces, facial expressions. Returns the export folder."""
+    return _train_stage(run, run.stage.start_from)
+
+
+def train_on_engagement(run: StageRun, stage_one_dir: Path | None) -> Path:
+    """Stage two: clips (or single faces), engagement, from stage one's encoder if there is one."""
+    return _train_stage(run, run.stage.start_from or stage_one_dir)
+
+
+def _train_stage(run: StageRun, start_from: str | Path | None) -> Path:
+    set_seed(run.training.seed)
+    # First what a typing error in the recipe would break: preparing clips can take hours.
+    augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
+    check_encoder(start_from or run.stage.encoder)
+    data = load_stage_data(run)
+    model = _build_model(run.stage, data, start_from)
+    trainer = _build_trainer(run, model, data, augmentation)
+    checkpoint = last_whole_checkpoint(Path(run.training.output_dir)) if run.training.resume_from_checkpoint else None
+    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    prediction = trainer.predict(data.test)
+    if trainer.is_world_process_zero():
+        scores = evaluate_logits(prediction.predictions, prediction.label_ids, data.train.label_ids, data.label_names)
+        results = {
+            **_describe_run(run, data, start_from),
+            "training": {"seconds": outcome.metrics["train_runtime"], "log": trainer.state.log_history},
+            "evaluation": {"test": scores},
+        }
+        export_model(trainer.accelerator.unwrap_model(trainer.model), data.processor, results, run.export_dir)
+        print(describe_scores(run, scores))
+        if run.push_to_hub:
+            push_export(run.export_dir, run.training)
+    trainer.accelerator.wait_for_everyone()
+    return run.export_dir
+
+
+def _build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
+    kind = EngagementForVideoClassification if stage.model == "video" else EngagementForImageClassification
+    architecture = {
+        "num_frames": stage.num_frames,
+        "image_size": stage.image_size,
+        "num_channels": 1 if stage.grayscale else 3,
+        "temporal": stage.temporal,
+        "temporal_hidden_size": stage.temporal_hidden_size,
+        "temporal_num_layers": stage.temporal_num_layers,
+        "dropout": stage.dropout,
+        "id2label": dict(enumerate(data.label_names)),
+        "label2id": {name: i for i, name in enumerate(data.label_names)},
+    }
+    if stage.encoder_features:
+        architecture["encoder_features"] = stage.encoder_features
+    try:
+        model = kind.from_encoder(start_from or stage.encoder, **architecture)
+    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
+        raise ModelLoadError(" ".join(str(error).split())) from error
+    if stage.freeze_encoder:
+        model.encoder.requires_grad_(False)
+    return model.to(memory_format=torch.channels_last) if stage.channels_last else model
+
+
+def check_encoder(encoder: str | Path) -> None:
+    """Raises ModelLoadError when there is no such encoder."""
+    try:
+        load_encoder_config(encoder)
+    except OSError as error:
+        raise ModelLoadError(str(error)) from error
+
+
+def _build_trainer(
+    run: StageRun, model: EngagementPreTrainedModel, data: StageData, augmentation: Augmentation
+) -> EngagementTrainer:
+    single_face = isinstance(model, EngagementForImageClassification)
+    patience = run.stage.early_stopping_patience
+    return EngagementTrainer(
+        model=model,
+        args=run.training,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        loss_weights=class_weights(data.train.label_ids, len(data.label_names), run.stage.class_weight_cap),
+        train_collator=FrameCollator(data.processor, single_face, augmentation),
+        eval_collator=FrameCollator(data.processor, single_face),
+        compute_metrics=partial(trainer_metrics, label_names=data.label_names),
+        callbacks=[EarlyStoppingCallback(patience)] if patience else [],
+    )
+
+
+def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> dict[str, object]:
+    return {
+        "stage": run.name,
+        "label_names": data.label_names,
+        "seed": run.training.seed,
+        "recipe": {key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
+        "started_from": Path(start_from).name if start_from else run.stage.encoder,
+        "data": data.description,
+        "environment": describe_environment(),
+    }
+
+
+def _without_folder(value: object) -> object:
+    """Results are published, and where a file lay on somebody's disk is nobody's business; Hub ids stay whole."""
+    return Path(value).name if isinstance(value, str) and Path(value).exists() else value
+
+
+def describe_scores(run: StageRun, evaluation: dict[str, dict]) -> str:
+    """One line for the terminal: the stage's scores on test beside the majority baseline's."""
+    scores, baseline = evaluation["scores"], evaluation["majority_baseline"]
+    measured = ", ".join(f"{name.replace('_', ' ')} {scores[name]:.3f}" for name in SHOWN_SCORES)
+    return (
+        f'{run.name}: {measured} on {scores["num_examples"]} test examples; always "{baseline["predicts"]}": macro f1 '
+        f"{baseline['macro_f1']:.3f}, accuracy {baseline['accuracy']:.3f}. Model, results and card: {run.export_dir}"
+    )
+
+
+def parse_command_line(argv: Sequence[str] | None) -> tuple[Path | None, dict[str, str]]:
+    """The recipe's path, if there is one, and all options as they were written."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("recipe", nargs="?", type=Path, help="a YAML file, see recipes/")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    recipe = [arguments.pop(0)] if arguments and not arguments[0].startswith("--") else []
+    if "--help" in arguments:
+        recipe = ["--help"]
+    return parser.parse_args(recipe).recipe, read_options(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
