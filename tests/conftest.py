@@ -27,21 +27,21 @@ class SameProcessPool:
 
     def submit(self, work: Callable[..., object], *arguments: object) -> Future:
         done: Future = Future()
+        num_threads = torch.get_num_threads()  # a worker takes one, and the training that follows must have them all
         try:
             done.set_result(work(*arguments))
         except Exception as error:
             done.set_exception(error)
+        torch.set_num_threads(num_threads)
         return done
 
 
 @contextmanager
 def prepared_in_this_process() -> Iterator[None]:
     """Clips are prepared without other processes."""
-    num_threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "ProcessPoolExecutor", SameProcessPool)
         yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(name="prepared_in_this_process")
