@@ -53,6 +53,7 @@ class StageArguments:
     sampling: str = "uniform"
     image_size: int = 112
     face_crop: bool = field(default=True, metadata={"help": "False: whole frames, as the CNN + LSTM reference"})
+    face_crop_size: int = field(default=224, metadata={"help": "pixels at which crops are made, cached and served"})
     grayscale: bool = False
     picture_norm: float | None = field(default=None, metadata={"help": "100 is what Nezami et al. scale pictures to"})
     image_mean: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})

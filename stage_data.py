@@ -83,6 +83,7 @@ def _load_clips(run: StageRun) -> StageData:
 def _pixel_settings(stage: StageArguments) -> dict[str, object]:
     settings: dict[str, object] = {
         "size": {"height": stage.image_size, "width": stage.image_size},
+        "face_crop_size_px": stage.face_crop_size,
         "do_grayscale": stage.grayscale,
         "picture_norm": stage.picture_norm,
     }
