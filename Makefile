@@ -17,11 +17,11 @@ demo: setup
 	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 50 --clips-per-subject 60
 	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 24 --clips-per-subject 12 --fps 2
 	$(BIN)/python train.py recipes/demo.yaml
-	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 30 --clips-per-subject 10 --fps 2
+	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 30 --clips-per-subject 8 --fps 2
 	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_lstm --temporal lstm
 	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_mean --temporal mean
 	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement
-	$(BIN)/engagement predict drawn/daisee/DataSet/Test/*/*/*.avi --model runs/demo/engagement
+	$(BIN)/engagement predict drawn/daisee/DataSet/Test/*/*1001/* --model runs/demo/engagement
 
 test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m "not slow"
