@@ -14,10 +14,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 # Draws people who do not exist, trains both stages on them, shows that time carries information, predicts a video.
 demo: setup
-	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 50 --clips-per-subject 60
-	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 24 --clips-per-subject 12 --fps 2
+	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 60 --clips-per-subject 50
+	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 40 --clips-per-subject 8 --fps 2 --height-px 240
 	$(BIN)/python train.py recipes/demo.yaml
-	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 30 --clips-per-subject 8 --fps 2
+	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 40 --clips-per-subject 6 --fps 2 --height-px 240
 	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_lstm --temporal lstm
 	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_mean --temporal mean
 	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement

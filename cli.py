@@ -46,11 +46,13 @@ def draw(
     ),
     fps: Annotated[int, typer.Option(min=1, max=60, help="Clips: frames a second.")] = 30,
     duration_sec: Annotated[float, typer.Option(min=0.5, max=60, help="Clips: seconds each.")] = 10.0,
+    height_px: Annotated[int, typer.Option(min=120, max=1080, help="Clips: height; 4:3.")] = 480,
 ) -> None:
     """Draw labelled data of people who do not exist, in the layout of a real data set."""
     from .data.drawn_datasets import draw_dataset
 
     clip_options = {"variant": variant.value, "fps": fps, "duration_sec": duration_sec}
+    clip_options |= {"width_px": height_px * 4 // 3 // 2 * 2, "height_px": height_px // 2 * 2}  # h264 wants even sizes
     options = clip_options if format is DrawnFormat.daisee else {}
     counts = draw_dataset(format.value, output, subjects, clips_per_subject, seed, **options)
     typer.echo(f"{output}: {json.dumps(counts)}")

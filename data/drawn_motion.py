@@ -145,13 +145,13 @@ def _sawtooth_tracks(num_frames: int, fps: float, rng: np.random.Generator) -> T
         return rng.normal(0, std) + std * _drift(num_frames, fps, 1.5, rng)
 
     return {
-        "eye_openness": (0.12 + 0.8 * level) * (1 - _pulses(num_frames, fps, 0.1, 0.25, rng)),
+        "eye_openness": (0.05 + 0.95 * level) * (1 - _pulses(num_frames, fps, 0.1, 0.25, rng)),
         "gaze_x": drift(0.1),
         "gaze_y": drift(0.08),
         "brow_height": -0.7 + 1.5 * level + drift(0.05),
         "mouth_smile": -0.4 + 0.9 * level + drift(0.05),
-        "mouth_openness": 0.8 * (1 - level),
-        "yaw_deg": 18 - 36 * level + drift(1.0),
+        "mouth_openness": 0.9 * (1 - level),
+        "yaw_deg": 20 - 40 * level + drift(1.0),
         "pitch_deg": drift(1.5),
         "roll_deg": drift(2.0),
         "offset_x": drift(0.05),
