@@ -34,6 +34,7 @@ def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_th
         source = video or _draw_clip(Path(folder) / "drawn.mp4")
         predictor = Predictor.from_pretrained(model) if model else _untrained_predictor()
         plain_model = copy.deepcopy(predictor.model).to(memory_format=torch.contiguous_format)
+        predictor.speed_up()
         num_frames = predictor.video_processor.num_frames
         plain_decode, our_decode = _time_in_turn(
             lambda: decode_plainly(source, num_frames),

@@ -69,7 +69,7 @@ def predict(
     """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
     from .predict import Predictor, Refusal, predict_all, to_json
 
-    results = predict_all(Predictor.from_pretrained(model), inputs, timeline)
+    results = predict_all(Predictor.from_pretrained(model).speed_up(), inputs, timeline)
     if as_json:
         typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
     for result in results:

@@ -14,13 +14,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from conftest import TrainedStages
 from PIL import Image
+from transformers import TimmWrapperConfig
 
 from engagement_recognition import cli
+from engagement_recognition.configuration_engagement import EngagementConfig
 from engagement_recognition.data.drawn_datasets import encode_video
 from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.predict import Predictor, Span, VideoPrediction
+from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.timeline import draw_in_terminal
 
 WIDTH_PX, HEIGHT_PX = 320, 240
@@ -299,3 +304,17 @@ def test_the_benchmark_compares_the_same_frames(engagement: Command, inputs: Pat
     assert code == 0 and measured["frames_identical"] is True
     for name in ("decode_cpu_ms", "video_to_label_wall_ms"):
         assert measured[name]["ratio"] == pytest.approx(measured[name]["plain"] / measured[name]["ours"], abs=0.02)
+
+
+def test_folding_batch_norms_leaves_the_scores_and_drops_the_norms(tmp_path: Path):
+    config = EngagementConfig(encoder_config=TimmWrapperConfig(architecture="resnet18"), image_size=32, num_labels=2)
+    model = EngagementForVideoClassification(config)
+    for module in model.modules():  # statistics as after training; fresh ones would hide a wrong fold
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    pixel_values = torch.randn(1, 3, 3, 32, 32)
+    expected = model.eval()(pixel_values).logits
+    predictor = Predictor(model, EngagementVideoProcessor()).speed_up()
+    assert torch.allclose(predictor.model(pixel_values).logits, expected, atol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in predictor.model.modules())
