@@ -8,7 +8,8 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -29,8 +30,7 @@ from .processor.video_processing_engagement import EngagementVideoProcessor
 
 def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_threads: int) -> dict[str, object]:
     """Medians in milliseconds and the ratios plain / ours, warm, of decoding (CPU time) and of the whole way (wall)."""
-    torch.set_num_threads(num_threads)
-    with tempfile.TemporaryDirectory() as folder:
+    with _torch_threads(num_threads), tempfile.TemporaryDirectory() as folder:
         source = video or _draw_clip(Path(folder) / "drawn.mp4")
         predictor = Predictor.from_pretrained(model) if model else _untrained_predictor()
         plain_model = copy.deepcopy(predictor.model).to(memory_format=torch.contiguous_format)
@@ -57,6 +57,16 @@ def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_th
         "decode_cpu_ms": {"plain": plain_decode, "ours": our_decode, "ratio": round(plain_decode / our_decode, 2)},
         "video_to_label_wall_ms": {"plain": plain_way, "ours": our_way, "ratio": round(plain_way / our_way, 2)},
     }
+
+
+@contextmanager
+def _torch_threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def decode_plainly(source: Path, num_frames: int) -> np.ndarray:
