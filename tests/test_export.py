@@ -176,7 +176,8 @@ def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages
     card, results = ModelCard.load(folder / "README.md"), read_results(folder)
     is_video = stage == "engagement"
     assert card.data.pipeline_tag == ("video-classification" if is_video else "image-classification")
-    assert (card.data.library_name, card.data.license) == ("transformers", "mit")
+    front_matter = card.data.to_dict()
+    assert (front_matter["library_name"], front_matter["license"]) == ("transformers", "mit")
     assert "custom_code" in card.data.tags
     measured = card.text.partition("## Measured")[2].partition("## What it must not")[0]
     test = results["evaluation"]["test"]
