@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.processing_utils import ImagesKwargs
 
+from .face_detection import FaceDetector
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
 from .media_inputs import is_file_like, load_picture
@@ -57,15 +58,19 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         pixel_values = torch.cat([self.to_pixel_values(face[None]) for face in faces])
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
 
-    def prepare_faces(self, picture: object) -> PreparedFaces:
+    def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
         """All faces of one picture, the most probable first: crops, boxes, landmarks, transforms.
+
+        Args:
+            thorough: look for small faces too. The fast setting, which videos are read with, finds the people in
+                front, and looks closer only where it found nobody.
 
         Raises:
             NoFaceError: there is none.
         """
         source = str(picture) if isinstance(picture, (str,)) or hasattr(picture, "__fspath__") else "<picture>"
         pixels = load_picture(picture)
-        found = self.detect_faces(pixels[None])[0]
+        found = (FaceDetector().detect_thorough if thorough else self.detect_faces)(pixels[None])[0]
         if len(found.boxes_xyxy_px) == 0:
             raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
         order = np.argsort(-found.probabilities, kind="stable")
@@ -75,7 +80,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms)
 
     def _largest_face(self, picture: object) -> np.ndarray:
-        faces = self.prepare_faces(picture)
+        # Not thorough: at full size a print on a shirt can be the largest "face".
+        faces = self.prepare_faces(picture, thorough=False)
         widths_heights = faces.boxes_xyxy_px[:, 2:] - faces.boxes_xyxy_px[:, :2]
         return faces.frames[int(widths_heights.prod(axis=1).argmax())]
 

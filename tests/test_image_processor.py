@@ -188,7 +188,7 @@ def test_every_face_of_a_picture_is_prepared(couple: np.ndarray, tmp_path: Path)
 
 def test_called_it_takes_the_largest_face(couple: np.ndarray):
     processor = small_processor()
-    faces = processor.prepare_faces(couple)
+    faces = processor.prepare_faces(couple, thorough=False)
     assert faces.boxes_xyxy_px[1, 0] > 160, "the larger face, on the right, is meant to be the less probable one"
     assert torch.equal(processor(couple)["pixel_values"], processor.to_pixel_values(faces.frames[1:]))
 
@@ -310,3 +310,15 @@ def test_loading_by_the_auto_class_warns_of_nothing(tmp_path: Path, caplog: pyte
     logging.Logger.warning_once.cache_clear()  # transformers' own, which stays silent the second time
     AutoImageProcessor.from_pretrained(tmp_path)
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_every_face_of_a_group_is_prepared_the_small_ones_too():
+    # The fast setting alone finds the near face and would leave the far ones out.
+    sizes_px = (170.0, 50.0, 50.0)
+    places = ((200.0, 280.0), (430.0, 200.0), (560.0, 200.0))
+    people = [
+        Person(draw_subject(i), FacePose(), place, size)
+        for i, (place, size) in enumerate(zip(places, sizes_px, strict=True))
+    ]
+    faces = EngagementImageProcessor().prepare_faces(draw_people(people, 640, 480))
+    assert len(faces.frames) == 3
