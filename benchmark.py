@@ -1,4 +1,5 @@
-"""Our way against the plain way, from a video file to its label, in turn within one run and quoted as ratios.
+"""Our way against the plain way, in turn within one run and quoted as ratios: from a video file to its label, and from
+a prepared data set to the pixels of a random clip.
 
 The plain way is what a first script does: decode every frame to RGB, MTCNN with its defaults on each sampled frame,
 crop, run the model as it was loaded. Both take the same frames of the same file through the same weights.
@@ -13,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import av
+import h5py
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import TimmWrapperConfig
 
 from .configuration_engagement import EngagementConfig
 from .data.drawn_datasets import encode_video
 from .data.drawn_faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
+from .data.picture_codec import decode_picture
+from .data.prepared_data import load_prepared
 from .modeling_engagement import EngagementForVideoClassification
 from .predict import Predictor
 from .processor.face_cropping import crop_faces
@@ -57,6 +62,50 @@ def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_th
         "decode_cpu_ms": {"plain": plain_decode, "ours": our_decode, "ratio": round(plain_decode / our_decode, 2)},
         "video_to_label_wall_ms": {"plain": plain_way, "ours": our_way, "ratio": round(plain_way / our_way, 2)},
     }
+
+
+def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> dict[str, object]:
+    """A prepared data set against the same frames as the CNN + LSTM reference stores them: gzipped arrays in HDF5.
+
+    Returns MiB a clip, medians in milliseconds to read a random clip, and the ratios reference / ours.
+
+    Raises:
+        DataError: there is no prepared data set.
+    """
+    rows = load_prepared(folder).splits["train"].select_columns(["frames", "clip_id"])
+    rows = rows.select(range(min(num_clips, len(rows))))
+    order = iter(np.random.default_rng(0).integers(len(rows), size=(2, num_rounds + 1)).flatten().tolist())
+    with tempfile.TemporaryDirectory() as temporary, h5py.File(Path(temporary) / "frames.h5", "w") as file:
+        for row in range(len(rows)):
+            file.create_dataset(
+                f"sequences/{row}", data=_frames_of(rows, row)[None], compression="gzip", compression_opts=4
+            )
+        file.flush()
+        hdf5_mib = Path(file.filename).stat().st_size / len(rows) / 2**20
+        hdf5_ms, our_ms = _time_in_turn(
+            lambda: file[f"sequences/{next(order)}"][0],
+            lambda: _frames_of(rows, next(order)),
+            num_rounds,
+            time.perf_counter,
+        )
+    our_mib = sum(len(frame) for frames in rows["frames"] for frame in frames) / len(rows) / 2**20
+    return {
+        "data": folder.name,
+        "clips": len(rows),
+        "rounds": num_rounds,
+        "frames_a_clip": list(_frames_of(rows, 0).shape),
+        "mib_a_clip": {
+            "hdf5_gzip": round(hdf5_mib, 3),
+            "ours": round(our_mib, 3),
+            "ratio": round(hdf5_mib / our_mib, 2),
+        },
+        "ms_a_random_clip": {"hdf5_gzip": hdf5_ms, "ours": our_ms, "ratio": round(hdf5_ms / our_ms, 2)},
+    }
+
+
+def _frames_of(rows: Dataset, row: int) -> np.ndarray:
+    """(num_frames, height, width, 3) uint8 RGB."""
+    return np.stack([decode_picture(frame) for frame in rows[row]["frames"]])
 
 
 @contextmanager
@@ -124,4 +173,4 @@ def _time_in_turn(
             way()
             if round_number:
                 milliseconds.append((clock() - start) * 1000)
-    return tuple(round(statistics.median(milliseconds), 1) for milliseconds in times.values())
+    return tuple(round(statistics.median(milliseconds), 2) for milliseconds in times.values())

@@ -39,7 +39,17 @@ _DEFAULTS = {
 class StageArguments:
     """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
 
-    data: str | None = field(default=None, metadata={"help": "folder of the raw data; without it the stage is skipped"})
+    data: str | None = field(
+        default=None, metadata={"help": "a prepared data set, or a raw source; without it the stage is skipped"}
+    )
+    data_kind: str | None = field(default=None, metadata={"help": "of a raw source; default: what it looks like"})
+    subset: str | None = field(default=None, metadata={"help": "raw DAiSEE: stratified, the published subset"})
+    subject_pattern: str | None = field(
+        default=None, metadata={"help": "raw folders: regex that finds the person in a file's path"}
+    )
+    drop_conflicts: bool = field(default=False, metadata={"help": "leave out identical pictures with different labels"})
+    allow_leakage: bool = field(default=False, metadata={"help": "train although the audit failed or is missing"})
+    oversample_to: int | None = field(default=None, metadata={"help": "rows a class is drawn up to, in training"})
     model: str = field(default="video", metadata={"help": "video (clips of faces) or image (single faces)"})
     encoder: str = field(default="resnet18", metadata={"help": "Hub id, local folder or timm architecture"})
     encoder_features: str | None = field(default=None, metadata={"help": "map or pooled; default: what suits it"})
@@ -49,22 +59,29 @@ class StageArguments:
     temporal_num_layers: int = 1
     dropout: float = 0.5
     freeze_encoder: bool = False
-    num_frames: int = 8
-    sampling: str = "uniform"
+    num_frames: int | None = field(default=None, metadata={"help": "of a window; default: 8"})
+    sampling: str | None = field(default=None, metadata={"help": "uniform (default) or consecutive"})
+    window_stride_frames: int | None = field(default=None, metadata={"help": "consecutive windows; default: 16"})
     image_size: int = 112
-    face_crop: bool = field(default=True, metadata={"help": "False: whole frames, as the CNN + LSTM reference"})
-    face_crop_size: int = field(default=224, metadata={"help": "pixels at which crops are made, cached and served"})
+    face_crop: bool | None = field(
+        default=None, metadata={"help": "default: for videos; False: whole frames, as the CNN + LSTM reference"}
+    )
+    face_crop_size: int | None = field(
+        default=None, metadata={"help": "pixels at which crops are made, cached and served; default: 224"}
+    )
     grayscale: bool = False
     picture_norm: float | None = field(default=None, metadata={"help": "100 is what Nezami et al. scale pictures to"})
     image_mean: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})
     image_std: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})
-    label_scheme: str = field(default="binary", metadata={"help": "binary or levels"})
+    label_scheme: str | None = field(
+        default=None, metadata={"help": "own (default, where the data has names), binary, three-class, levels, affects"}
+    )
     class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
     augmentation: str = field(default="{}", metadata={"help": "JSON: name to strength, see data/augmentation.py"})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "epochs without a better macro-F1"})
     channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
     cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared clips are kept"})
-    num_preparation_processes: int = 2
+    num_preparation_processes: int | None = field(default=None, metadata={"help": "default: one a processor"})
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,29 @@
-"""The data of one training stage: raw folder → splits with labels, the processor that made their frames, and a record.
+"""The data of one training stage: a prepared data set, or a raw source that is prepared and audited into the cache
+first → splits with labels, the processor that made their frames, and a record of both.
 
-The processor built here is the one exported with the model, so that serving makes its frames as training did.
+The processor built here is the one exported with the model, so that serving makes its frames as training did. Data
+whose split cannot be trusted is refused.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .data.daisee import read_daisee
-from .data.face_pictures import fingerprint_pictures, load_face_pictures
-from .data.preparation import prepare_clips
-from .data.schema import LABEL_SCHEMES
-from .data.training_sets import LabelledFrames, clips_with_labels, pictures_with_labels
+from .data.audit_page import read_audit, read_duplicates, write_audit
+from .data.leakage import audit
+from .data.preparation import describe_counts, plan_of, prepare
+from .data.preparation_parts import PreparationSettings, settings_for
+from .data.prepared_data import PreparedData, is_prepared, load_prepared
+from .data.schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, order_label_names
+from .data.sources import SourceOptions, read_source
+from .data.training_sets import LabelledFrames, labelled_frames, labels_of
 from .processor.face_preparation import FacePreparation
 from .processor.image_processing_engagement import EngagementImageProcessor
-from .processor.input_errors import RecipeError
+from .processor.input_errors import DataError, LeakageError, RecipeError
 from .processor.video_processing_engagement import EngagementVideoProcessor
 from .run_arguments import StageArguments, StageRun
+
+_PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size")
 
 
 @dataclass(frozen=True)
@@ -29,61 +36,183 @@ class StageData:
     label_names: list[str]
     processor: FacePreparation
     description: dict[str, object]
+    clean_test_rows: list[int] | None  # of test, without those that have a twin in training; None: there are none
 
 
 def load_stage_data(run: StageRun) -> StageData:
-    """Clips for a video model, single face pictures for an image model.
+    """Windows for a video model, single faces for an image model.
 
     Raises:
-        DataError: the folder is missing or laid out otherwise, or nothing in it can be used.
-        RecipeError: an unknown label scheme, or a list of numbers that is none.
+        DataError: the source is missing or laid out otherwise, or a split of it is empty.
+        LeakageError: the audit failed or is missing, and leakage was not allowed.
+        RecipeError: an option that does not fit the data.
     """
-    if run.stage.model not in ("video", "image"):
-        raise RecipeError(f"Expected model: video or image, got {run.stage.model!r}.")
-    data = _load_clips(run) if run.stage.model == "video" else _load_pictures(run)
-    counts = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
-    data.description.update(source=Path(run.stage.data).name, examples=counts)
-    return data
-
-
-def _load_pictures(run: StageRun) -> StageData:
-    splits = load_face_pictures(Path(run.stage.data))
-    # The pictures are faces already: nothing is detected in them.
-    processor = EngagementImageProcessor(**_pixel_settings(run.stage), face_crop=False)
-    sets = {name: pictures_with_labels(rows) for name, rows in splits.items()}
-    description = {"kind": "face pictures", "fingerprint": fingerprint_pictures(splits)}
-    names = splits["train"].features["label"].names
-    return StageData(**sets, label_names=names, processor=processor, description=description)
-
-
-def _load_clips(run: StageRun) -> StageData:
     stage = run.stage
-    if stage.label_scheme not in LABEL_SCHEMES:
-        raise RecipeError(f"Expected a label scheme among {', '.join(LABEL_SCHEMES)}, got {stage.label_scheme!r}.")
-    processor = EngagementVideoProcessor(
-        **_pixel_settings(stage), num_frames=stage.num_frames, sampling=stage.sampling, face_crop=stage.face_crop
-    )
-    found = read_daisee(Path(stage.data))
-    with run.training.main_process_first(desc="preparing clips"):
-        prepared = prepare_clips(found.clips, processor, Path(stage.cache_dir), stage.num_preparation_processes)
-    label_names = list(LABEL_SCHEMES[stage.label_scheme][0])
-    sets = {name: clips_with_labels(rows, stage.label_scheme, label_names) for name, rows in prepared.splits.items()}
+    if stage.model not in ("video", "image"):
+        raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
+    with run.training.main_process_first(desc="preparing data"):
+        prepared = _open_or_prepare(stage)
+    audited = _require_audit(prepared, stage)
+    _check_model_fits(stage, prepared)
+    scheme = _label_scheme_of(stage, prepared)
+    names = _label_names_of(scheme, prepared)
+    single_face = stage.model == "image"
+    sets, unlabelled = {}, {}
+    for split in SPLITS:
+        sets[split], unlabelled[split] = labelled_frames(prepared.splits[split], scheme, names, single_face)
+    _check_labels(names, sets)
     description = {
-        "kind": "clips",
-        "label_scheme": stage.label_scheme,
-        "fingerprint": prepared.fingerprint,
-        "rejected": len(prepared.rejects),
-        "without_label": len(found.without_label),
-        "without_video": len(found.without_video),
-        "subjects": {name: len(set(rows["subject_id"])) for name, rows in prepared.splits.items()},
+        **_describe(prepared, audited, stage.allow_leakage),
+        "label_scheme": scheme,
+        "without_label_under_scheme": unlabelled,
+        "examples": {split: len(rows) for split, rows in sets.items()},
     }
-    return StageData(**sets, label_names=label_names, processor=processor, description=description)
+    clean_rows = _clean_rows(sets["test"], prepared.folder)
+    if stage.oversample_to:
+        sets["train"] = sets["train"].oversampled(stage.oversample_to, run.training.seed)
+        description["oversampled_to"] = stage.oversample_to
+    return StageData(**sets, label_names=names, processor=_processor_of(stage, prepared), description=description,
+                     clean_test_rows=clean_rows)  # fmt: skip
+
+
+def _open_or_prepare(stage: StageArguments) -> PreparedData:
+    path = Path(stage.data)
+    if is_prepared(path):
+        prepared = load_prepared(path)
+        _check_settings(stage, prepared)
+        return prepared
+    source = read_source(stage.data_kind, path, SourceOptions(stage.subset, stage.subject_pattern))
+    settings = settings_for(source.media, **{name: getattr(stage, name) for name in _PREPARATION_OPTIONS})
+    plan = plan_of(source, settings, path, stage.drop_conflicts)
+    folder = Path(stage.cache_dir) / f"{source.kind}-{plan[:12]}"
+    prepared = prepare(source, settings, path, folder, stage.num_preparation_processes, stage.drop_conflicts)
+    print(f"{path} -> {folder}: {describe_counts(prepared.description)}")
+    if not _has_audit(prepared):
+        found = audit(prepared, None if _has_own_labels(prepared) else stage.label_scheme)
+        write_audit(found, prepared, folder)
+        print(f"audit of {folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
+    return prepared
+
+
+def _has_audit(prepared: PreparedData) -> bool:
+    found = read_audit(prepared.folder)
+    return found is not None and found["fingerprint"] == prepared.fingerprint
+
+
+def _require_audit(prepared: PreparedData, stage: StageArguments) -> dict[str, object] | None:
+    """The data's audit; None where there is none, which only `allow_leakage` permits."""
+    if not _has_audit(prepared):
+        if stage.allow_leakage:
+            return None
+        raise LeakageError(
+            f"Expected an audit of {prepared.folder} as it is now, found none; run `engagement audit "
+            f"{prepared.folder}`, or pass --allow_leakage, which the results will say."
+        )
+    audited = read_audit(prepared.folder)
+    if not audited["passed"] and not stage.allow_leakage:
+        failed = "; ".join(finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail")
+        raise LeakageError(
+            f"Expected a split that can be trusted in {prepared.folder}, the audit failed: {failed}. Run `engagement "
+            f"audit {prepared.folder} --suggest-split FOLDER`, or pass --allow_leakage, which the results will say."
+        )
+    return audited
+
+
+def _check_settings(stage: StageArguments, prepared: PreparedData) -> None:
+    """Options that differ from how the data was prepared would be silently without effect."""
+    settings = prepared.description["settings"]
+    is_pictures = prepared.description["media"] == "picture"
+    for name in ("face_crop", "face_crop_size") if is_pictures else _PREPARATION_OPTIONS:
+        stored = settings["face_crop_size_px" if name == "face_crop_size" else name]
+        given = getattr(stage, name)
+        if given is not None and given != stored:
+            raise RecipeError(
+                f"Expected {name} {stored}, as {prepared.folder} was prepared, got {given}; leave the option out or "
+                "prepare the data again."
+            )
+
+
+def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
+    if stage.model == "video" and prepared.description["media"] == "picture":
+        raise RecipeError(f"Expected clips for a video model, got single pictures in {stage.data}; pass --model image.")
+    absent = [split for split in SPLITS if split not in prepared.splits]
+    if absent:
+        raise DataError(
+            f"Expected train, validation and test in {prepared.folder}, {' and '.join(absent)} came out empty."
+        )
+
+
+def _has_own_labels(prepared: PreparedData) -> bool:
+    return any("label" in counts for counts in prepared.description["splits"].values())
+
+
+def _label_scheme_of(stage: StageArguments, prepared: PreparedData) -> str:
+    """The scheme asked for; by default the data's own labels, or binary for data rated as DAiSEE is."""
+    has_affects = any(AFFECTS[0] in counts for counts in prepared.description["splits"].values())
+    if stage.label_scheme is None:
+        return OWN_LABELS if _has_own_labels(prepared) else "binary"
+    known = [*(LABEL_SCHEMES if has_affects else ()), *([OWN_LABELS] if _has_own_labels(prepared) else ())]
+    if stage.label_scheme not in known:
+        raise RecipeError(
+            f"Expected a label scheme among {', '.join(known)} for {stage.data}, got {stage.label_scheme!r}."
+        )
+    return stage.label_scheme
+
+
+def _label_names_of(scheme: str, prepared: PreparedData) -> list[str]:
+    if scheme != OWN_LABELS:
+        return list(LABEL_SCHEMES[scheme][0])
+    names = {label for rows in prepared.splits.values() for label in labels_of(rows, scheme)}
+    return order_label_names(names - {None})
+
+
+def _check_labels(names: list[str], sets: dict[str, LabelledFrames]) -> None:
+    for split, rows in sets.items():
+        if len(set(rows.label_ids)) < (2 if split == "train" else 1):
+            raise DataError(
+                f"Expected {'at least two labels' if split == 'train' else 'labelled examples'} in {split}, got "
+                f"{len(rows)} examples of {len(set(rows.label_ids))}; the labels are {', '.join(names)}."
+            )
+
+
+def _clean_rows(test: LabelledFrames, folder: Path) -> list[int] | None:
+    """Rows of test that have no twin in the other splits, when the audit found some that have."""
+    twins = read_duplicates(folder, "test")
+    return [row for row, key in enumerate(test.keys) if key not in twins] if twins else None
+
+
+def _describe(prepared: PreparedData, audited: dict[str, object] | None, leakage_allowed: bool) -> dict[str, object]:
+    description = prepared.description
+    found = None
+    if audited is not None:
+        listed = [{key: finding[key] for key in ("name", "grade", "summary")} for finding in audited["findings"]]
+        found = {"passed": audited["passed"], "findings": listed}
+    return {
+        "kind": description["kind"],
+        "source": description["source"],
+        "fingerprint": prepared.fingerprint,
+        "inputs": description["inputs"],
+        "rejected": description["rejects"],
+        "rejects_by_stage": description["rejects_by_stage"],
+        "label_conflicts": description["label_conflicts"],
+        "split": description["notes"].get("split"),
+        "subjects": {split: counts["subjects"] for split, counts in description["splits"].items()},
+        "audit": found,
+        "leakage_allowed": leakage_allowed,
+    }
+
+
+def _processor_of(stage: StageArguments, prepared: PreparedData) -> FacePreparation:
+    settings = PreparationSettings(**prepared.description["settings"]).processor_settings()
+    if stage.model == "video":
+        return EngagementVideoProcessor(**_pixel_settings(stage), **settings)
+    del settings["num_frames"], settings["sampling"]
+    return EngagementImageProcessor(**_pixel_settings(stage), **settings)
 
 
 def _pixel_settings(stage: StageArguments) -> dict[str, object]:
     settings: dict[str, object] = {
         "size": {"height": stage.image_size, "width": stage.image_size},
-        "face_crop_size_px": stage.face_crop_size,
         "do_grayscale": stage.grayscale,
         "picture_norm": stage.picture_norm,
     }

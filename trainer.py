@@ -76,7 +76,7 @@ class EngagementTrainer(Trainer):
 
     def _name_culprits(self, rows: list[int]) -> str:
         data: LabelledFrames = self.train_dataset
-        names = ", ".join(data.names[row] for row in rows[:16])
+        names = ", ".join(data.name_of(row) for row in rows[:16])
         return (
             f"Expected a finite loss, got a non-finite one at step {self.state.global_step} in the batch of {names}; "
             "look at these clips, or lower the learning rate. The weights of this run were not exported."

@@ -1,204 +1,219 @@
-"""Labelled videos → a cache of face clips: decoded, cropped by the one processor, stored as JPEG bytes in Arrow.
+"""Labelled source → prepared data set: decoded, cropped by the one processor, stored as JPEG bytes in Arrow.
 
-Work is cut into parts of a few clips; each finished part is a file, so that a run that was killed goes on where it
-was and ends with the same result. A clip that cannot be used is a row in `rejects.csv` with stage and reason, and
-inputs = outputs + rejects always holds. The folder's name carries a fingerprint of the clips and the settings.
+Work is cut into parts of a few clips; each finished part is on disk, so that a run that was killed goes on where it
+was and ends with the same result, whatever the number of processes. A clip that cannot be used is a reject with stage
+and reason, and inputs = outputs + rejects always holds. What the finished folder looks like is in `prepared_data`.
 """
 
-import csv
 import hashlib
-import io
 import json
 import multiprocessing
+import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet
-import torch
-from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, disable_progress_bars, load_from_disk
-from datasets import List as Repeated
-from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from datasets import Dataset, concatenate_datasets
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
-from ..processor.video_processing_engagement import EngagementVideoProcessor
-from .schema import AFFECTS, SPLITS, ClipRecord
+from ..processor.input_errors import DataError
+from .preparation_parts import PreparationSettings, is_done, prepare_part, read_part
+from .prepared_data import DATA_VERSION, PreparedData, is_prepared, load_prepared, write_prepared
+from .schema import AFFECTS, ClipRecord, LabelledSource, Reject
 
-CACHE_VERSION = 1
-CLIPS_PER_PART = 16
-JPEG_QUALITY = 95  # 0.12 MiB for 8 crops of 224, against 0.96 as gzipped arrays
-# Settings that change the stored crops. Size, mean and deviation apply after the cache and are not among them.
-CROP_SETTINGS = ("num_frames", "sampling", "face_crop", "face_margin_ratio", "face_crop_size_px")
-FEATURES = Features(
-    {
-        "frames": Repeated(Value("binary")),
-        "clip_id": Value("string"),
-        "window_index": Value("int32"),
-        "subject_id": Value("string"),
-        "split": Value("string"),
-        "source_path": Value("string"),
-        **{affect: Value("int8") for affect in AFFECTS},
-        "frame_times_sec": Repeated(Value("float64")),
-        "found": Repeated(Value("bool")),
-        "boxes_xyxy_px": Repeated(Repeated(Value("float32"))),
-        "landmarks_xy_px": Repeated(Repeated(Repeated(Value("float32")))),
-        "transforms": Repeated(Repeated(Repeated(Value("float64")))),
-    }
-)
+# Clips a part: what a killed run may lose, against the cost of a file.
+CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64}
+PLAN_FILE = "plan.json"
 
 
-@dataclass(frozen=True)
-class PreparedData:
-    """A finished cache: its splits, what was left out and why, and what identifies it."""
-
-    splits: DatasetDict
-    rejects: list[dict[str, str]]
-    fingerprint: str
-    folder: Path
-
-
-def prepare_clips(
-    clips: Sequence[ClipRecord], processor: EngagementVideoProcessor, cache_dir: Path, num_processes: int = 2
-) -> PreparedData:
-    """Decode, crop and store all clips, or find them done; progress and time left are shown.
-
-    Raises:
-        DataError: there is no clip to prepare, or not one of them came out.
-    """
-    if not clips:
-        raise DataError("Expected at least one clip with a label and a video, got none.")
-    settings = {name: getattr(processor, name) for name in CROP_SETTINGS}
-    fingerprint = fingerprint_of(clips, settings)
-    folder = cache_dir / f"clips-{fingerprint[:12]}"
-    if not (folder / "dataset.json").is_file():
-        _prepare_parts(clips, settings, folder / "parts", num_processes)
-        _join_parts(len(clips), settings, fingerprint, folder)
-    with (folder / "rejects.csv").open(encoding="utf-8", newline="") as file:
-        rejects = list(csv.DictReader(file))
-    return PreparedData(load_from_disk(str(folder / "arrow")), rejects, fingerprint, folder)
-
-
-def fingerprint_of(clips: Iterable[ClipRecord], settings: dict[str, object]) -> str:
-    """Changes with any clip (id, label, split, size of its file), any setting and the cache's version."""
-    digest = hashlib.sha256(json.dumps([CACHE_VERSION, settings], sort_keys=True).encode())
-    for clip in clips:
-        row = {**asdict(clip), "source_path": Path(clip.source_path).name, "bytes": _size_bytes(clip.source_path)}
-        digest.update(json.dumps(row, sort_keys=True).encode())
+def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
+    """Identifies a preparation before it is done: any clip, label, split, file size or setting changes it."""
+    plan = [DATA_VERSION, source.kind, drop_conflicts, asdict(settings)]
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
+    for item in (*source.records, *source.rejects):
+        digest.update(json.dumps(asdict(item), sort_keys=True).encode())
+    for path in [root] if root.is_file() else sorted(path for path in root.glob("*") if path.is_file()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives hold many pictures
+    folder = root.parent if root.is_file() else root
+    for record in source.records:
+        path = folder / record.source_path
+        digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
     return digest.hexdigest()
 
 
-def _size_bytes(path: str) -> int:
-    return Path(path).stat().st_size if Path(path).is_file() else -1
+def prepare(
+    source: LabelledSource,
+    settings: PreparationSettings,
+    root: Path,
+    output: Path,
+    num_processes: int | None = None,
+    drop_conflicts: bool = False,
+) -> PreparedData:
+    """Decode, crop and store every clip of the source, or find it done; progress and time left are shown.
+
+    Args:
+        root: the file or folder the source was read from.
+        output: an empty folder, or one in which the same preparation was begun.
+        num_processes: default: one a processor.
+        drop_conflicts: leave out identical pictures that carry different labels.
+
+    Raises:
+        DataError: nothing to prepare, nothing came out, or the folder holds something else.
+    """
+    if not source.records:
+        first = f"; the first of {len(source.rejects)} rejects: {source.rejects[0].reason}" if source.rejects else ""
+        raise DataError(f"Expected at least one labelled clip or picture in {root}, got none{first}")
+    plan = plan_of(source, settings, root, drop_conflicts)
+    _claim(output, plan)
+    parts = output / "parts"
+    if not is_prepared(output):
+        _prepare_parts(source, settings, parts, num_processes or os.cpu_count() or 1)
+        _join_parts(source, settings, root, output, drop_conflicts)
+    shutil.rmtree(parts, ignore_errors=True)
+    return load_prepared(output)
 
 
-def _prepare_parts(clips: Sequence[ClipRecord], settings: dict[str, object], parts: Path, num_processes: int) -> None:
+def _claim(output: Path, plan: str) -> None:
+    """Mark the folder as this preparation's; refuse one that holds anything else."""
+    path = output / PLAN_FILE
+    if output.exists() and not output.is_dir():
+        raise DataError(f"Expected a folder to write to, got the file {output}; choose another place.")
+    if path.is_file():
+        if path.read_text(encoding="utf-8").strip() != plan:
+            raise DataError(
+                f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
+                "other settings; choose another folder, or delete this one."
+            )
+        return
+    if output.is_dir() and any(output.iterdir()):
+        raise DataError(f"Expected an empty folder, got other files in {output}; choose another place.")
+    output.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(output.name + ".partial")
+    unfinished.write_text(plan + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _prepare_parts(source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int) -> None:
     parts.mkdir(parents=True, exist_ok=True)
-    chunks = {start: clips[start : start + CLIPS_PER_PART] for start in range(0, len(clips), CLIPS_PER_PART)}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    size = CLIPS_PER_PART[source.media]
+    chunks = {start: source.records[start : start + size] for start in range(0, len(source.records), size)}
+    todo = {start: chunk for start, chunk in chunks.items() if not is_done(parts, start)}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        finished = sum(len(chunks[start]) for start in chunks.keys() - todo.keys())
+        bar = progress.add_task("preparing", total=len(source.records), completed=finished)
+        for start in _run(todo, source, settings, parts, num_processes):
+            progress.advance(bar, len(chunks[start]))
+
+
+def _run(
+    todo: dict[int, list[ClipRecord]],
+    source: LabelledSource,
+    settings: PreparationSettings,
+    parts: Path,
+    num_processes: int,
+) -> Iterator[int]:
+    """Prepare these parts, in this process or several; yields each one's number when it is on disk."""
+    work = (source.read, source.media, settings, parts)
+    # Pictures that are faces already are only read; sending them to other processes would cost more.
+    if num_processes == 1 or len(todo) < 2 or (source.media == "picture" and not settings.face_crop):
+        for start, chunk in todo.items():
+            prepare_part(chunk, *work, start)
+            yield start
+        return
     spawn = multiprocessing.get_context("spawn")  # a forked torch can hang
-    with Progress(*columns) as progress, ProcessPoolExecutor(num_processes, mp_context=spawn) as pool:
-        bar = progress.add_task("preparing clips", total=len(clips))
-        todo = {}
-        for start, chunk in chunks.items():
-            if (parts / f"{start:08}.parquet").is_file():
-                progress.advance(bar, len(chunk))
-            else:
-                todo[pool.submit(_prepare_part, chunk, settings, parts, start)] = len(chunk)
-        for done in as_completed(todo):
-            done.result()
-            progress.advance(bar, todo[done])
-
-
-def _prepare_part(chunk: Sequence[ClipRecord], settings: dict[str, object], parts: Path, start: int) -> None:
-    torch.set_num_threads(1)  # one thread in each of several processes is fastest
-    processor = EngagementVideoProcessor(**settings)
-    rows, rejects = [], []
-    for clip in chunk:
+    with ProcessPoolExecutor(min(num_processes, len(todo)), mp_context=spawn) as pool:
+        futures = {pool.submit(prepare_part, chunk, *work, start): start for start, chunk in todo.items()}
         try:
-            rows.append(_to_row(clip, processor))
-        except EngagementInputError as error:
-            stage = "face" if isinstance(error, NoFaceError) else "decode"
-            rejects.append({"path": clip.source_path, "clip_id": clip.clip_id, "stage": stage, "reason": str(error)})
-    (parts / f"{start:08}.rejects.json").write_text(json.dumps(rejects), encoding="utf-8")
-    disable_progress_bars()
-    # The table's name appears last and at once: a killed run leaves no part that looks whole.
-    unfinished = parts / f"{start:08}.partial"
-    # By column, since all clips of a part may have been rejected.
-    columns = {name: [row[name] for row in rows] for name in FEATURES}
-    pyarrow.parquet.write_table(Dataset.from_dict(columns, features=FEATURES).data.table, unfinished)
-    unfinished.rename(parts / f"{start:08}.parquet")
+            for done in as_completed(futures):
+                done.result()
+                yield futures[done]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _to_row(clip: ClipRecord, processor: EngagementVideoProcessor) -> dict[str, object]:
-    prepared = processor.prepare_clip(
-        clip.source_path, clip_start_sec=clip.clip_start_sec, clip_end_sec=clip.clip_end_sec
-    )
+def _join_parts(
+    source: LabelledSource, settings: PreparationSettings, root: Path, output: Path, drop_conflicts: bool
+) -> None:
+    tables, rejects = [], list(source.rejects)
+    for start in range(0, len(source.records), CLIPS_PER_PART[source.media]):
+        table, rejected = read_part(output / "parts", start)
+        tables += [table] if table is not None else []
+        rejects += rejected
+    if not tables:
+        raise DataError(
+            f"Expected usable clips in {root}, all {len(source.records)} were rejected; the first: {rejects[0].reason}"
+        )
+    rows = concatenate_datasets(tables)
+    conflicts = conflicting_rows(rows)
+    if drop_conflicts and conflicts:
+        reason = "the same picture is there with another label"
+        dropped = {row for group in conflicts for row in group}
+        twins = rows.select_columns(["source_path", "clip_id"]).select(sorted(dropped))
+        rejects += [Reject(twin["source_path"], twin["clip_id"], "conflict", reason) for twin in twins]
+        rows = rows.select([row for row in range(len(rows)) if row not in dropped])
+    description = {
+        "kind": source.kind,
+        "media": source.media,
+        "source": root.name,
+        "settings": asdict(settings),
+        "notes": source.notes,
+        **count_clips(source, rows, rejects),
+        "label_conflicts": {
+            "groups": len(conflicts),
+            "pictures": sum(map(len, conflicts)),
+            "dropped": drop_conflicts,
+        },
+    }
+    write_prepared(rows, rejects, description, output)
+
+
+def conflicting_rows(rows: Dataset) -> list[list[int]]:
+    """Groups of rows with identical pixels and more than one label."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, pixels in enumerate(rows["frames_sha256"][:]):
+        groups[pixels].append(row)
+    labels = list(zip(*(rows[name][:] for name in ("label", *AFFECTS)), strict=True))
+    return [group for group in groups.values() if len({labels[row] for row in group}) > 1]
+
+
+def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]) -> dict[str, object]:
+    """Inputs, outputs and rejects, by clip and by window.
+
+    A clip of which at least one window came out is an output; its other windows are rejected windows.
+
+    Raises:
+        DataError: they do not add up, which a damaged folder can cause.
+    """
+    outputs = set(rows["clip_id"][:])
+    at_reading = len(source.rejects)
+    lost = {record.clip_id for record in source.records} - outputs
+    missing = lost - {reject.clip_id for reject in rejects[at_reading:]}
+    if missing:
+        raise DataError(
+            f"Expected every clip prepared or rejected, {len(missing)} are neither, such as {min(missing)}; delete the "
+            "output folder and prepare again."
+        )
+    windows = sum(reject.window_index is not None for reject in rejects)
     return {
-        "frames": [encode_jpeg(frame) for frame in prepared.frames],
-        "clip_id": clip.clip_id,
-        "window_index": 0,
-        "subject_id": clip.subject_id,
-        "split": clip.split,
-        "source_path": clip.source_path,
-        **{affect: clip.affects.get(affect) for affect in AFFECTS},
-        "frame_times_sec": prepared.frame_times_sec.tolist(),
-        "found": _listed(prepared.found),
-        "boxes_xyxy_px": _listed(prepared.boxes_xyxy_px),
-        "landmarks_xy_px": _listed(prepared.landmarks_xy_px),
-        "transforms": _listed(prepared.transforms),
+        "inputs": len(source.records) + at_reading,
+        "outputs": len(outputs),
+        "rejects": len(lost) + at_reading,
+        "windows": {"inputs": len(rows) + windows, "outputs": len(rows), "rejects": windows},
     }
 
 
-def _listed(array: np.ndarray | None) -> list | None:
-    return None if array is None else array.tolist()
-
-
-def encode_jpeg(frame: np.ndarray) -> bytes:
-    """(height, width, 3) uint8 RGB → JPEG bytes, colour at full resolution."""
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return file.getvalue()
-
-
-def decode_picture(content: bytes) -> np.ndarray:
-    """Encoded bytes → (height, width, 3) uint8 RGB."""
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def _join_parts(num_clips: int, settings: dict[str, object], fingerprint: str, folder: Path) -> None:
-    parts = folder / "parts"
-    # A table without rows, of a part whose clips were all rejected, cannot be loaded.
-    filled = [path for path in sorted(parts.glob("*.parquet")) if pyarrow.parquet.read_metadata(path).num_rows]
-    rejects = [row for path in sorted(parts.glob("*.rejects.json")) for row in json.loads(path.read_text("utf-8"))]
-    if not filled:
-        raise DataError(f"Expected usable clips, all {num_clips} were rejected; the first: {rejects[0]['reason']}")
-    # Cached beside the parts, which go when all is done, and not in the user's home.
-    load = partial(Dataset.from_parquet, features=FEATURES, cache_dir=str(parts / "loaded"))
-    whole = concatenate_datasets([load(str(path)) for path in filled])
-    if len(whole) + len(rejects) != num_clips:
-        raise DataError(
-            f"Expected {num_clips} clips, got {len(whole)} prepared and {len(rejects)} rejected in {folder}; "
-            "delete that folder and prepare again."
-        )
-    split_column = np.asarray(whole["split"])
-    splits = DatasetDict({split: whole.select(np.flatnonzero(split_column == split)) for split in SPLITS})
-    splits.save_to_disk(str(folder / "arrow"))
-    _write_rejects(rejects, folder / "rejects.csv")
-    counts = {split: len(rows) for split, rows in splits.items()}
-    description = {"version": CACHE_VERSION, "fingerprint": fingerprint, "settings": settings, "inputs": num_clips}
-    description |= {"outputs": len(whole), "rejects": len(rejects), "clips": counts}
-    # Written last: a folder without it is unfinished.
-    (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(parts)
-
-
-def _write_rejects(rejects: list[dict[str, str]], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "clip_id", "stage", "reason"])
-        writer.writeheader()
-        writer.writerows(rejects)
+def describe_counts(description: dict[str, object]) -> str:
+    """One line: inputs = outputs + rejects, and why."""
+    stages = ", ".join(f"{stage} {count}" for stage, count in description["rejects_by_stage"].items())
+    line = f"inputs {description['inputs']} = outputs {description['outputs']} + rejects {description['rejects']}"
+    windows = description["windows"]
+    if windows["outputs"] != description["outputs"]:
+        line += f"; windows {windows['inputs']} = {windows['outputs']} + {windows['rejects']}"
+    return f"{line}{f' ({stages})' if stages else ''}"

@@ -1,5 +1,6 @@
 """Columns, label names and label schemes of every prepared data set: the single source. Imports nothing of ours."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 SPLITS = ("train", "validation", "test")
@@ -12,19 +13,48 @@ STATES = ("bored", "confused", "engaged", "neutral")  # the BEiT reference
 AFFECTS = ("boredom", "engagement", "confusion", "frustration")
 LEVELS = ("very low", "low", "high", "very high")
 BINARY = ("disengaged", "engaged")
+THREE_CLASSES = ("engaged", "bored", "other")  # the CNN + LSTM reference's order
+OWN_LABELS = "own"  # the scheme of data whose labels are names already
 
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """One labelled clip of a video data set, before preparation."""
+    """One labelled clip or picture of a data set, before preparation."""
 
-    clip_id: str
-    subject_id: str
-    split: str
-    source_path: str
+    clip_id: str  # unique within its data set
+    subject_id: str | None  # None: the source does not tell
+    split: str | None  # None: the source has no splits
+    source_path: str  # within the source, with forward slashes
     affects: dict[str, int] = field(default_factory=dict)  # by name, 0..3
+    label: str | None = None  # a name, where the source has one label a clip
     clip_start_sec: float | None = None
     clip_end_sec: float | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One input that did not come out, and why."""
+
+    path: str
+    clip_id: str
+    stage: str  # archive, table, source (file missing), label, decode, face, conflict or duplicate
+    reason: str
+    window_index: int | None = None  # None: the whole clip
+
+
+@dataclass(frozen=True)
+class LabelledSource:
+    """What a reader found: inputs = records + rejects."""
+
+    kind: str  # daisee, fer2013, images, videos or reference-h5
+    media: str  # what `read` gives: video (path or bytes), picture (path or bytes), windows (array)
+    records: list[ClipRecord]
+    rejects: list[Reject]
+    # Picklable, for it goes to other processes. A path or bytes of an encoded file, or for windows an array
+    # (num_windows, num_frames, height, width, 3) uint8 RGB. Raises EngagementInputError.
+    read: Callable[[ClipRecord], object]
+    # What the reader wants told, for instance {"subset": "stratified"}; JSON goes in, and into dataset.json.
+    notes: dict[str, object] = field(default_factory=dict)
 
 
 def binary_label(affects: dict[str, int]) -> str:
@@ -32,10 +62,51 @@ def binary_label(affects: dict[str, int]) -> str:
     return BINARY[int(affects["engagement"] >= 2)]
 
 
+def three_class_label(affects: dict[str, int]) -> str | None:
+    """The strongest affect as engaged, bored or other (confused, frustrated), as in the CNN + LSTM reference.
+
+    A tie of three or four affects says nothing (None); boredom with engagement goes by the binary label; any other
+    tie of two is other.
+    """
+    strongest = _strongest(affects)
+    if len(strongest) > 2:
+        return None
+    if strongest == {"boredom", "engagement"}:
+        return "engaged" if binary_label(affects) == "engaged" else "bored"
+    if strongest == {"engagement"}:
+        return "engaged"
+    return "bored" if strongest == {"boredom"} else "other"
+
+
+def affect_label(affects: dict[str, int]) -> str | None:
+    """The one strongest affect; None where several are equally strong."""
+    strongest = _strongest(affects)
+    return strongest.pop() if len(strongest) == 1 else None
+
+
 def level_label(affects: dict[str, int]) -> str:
     """The engagement level itself, as one of four names."""
     return LEVELS[affects["engagement"]]
 
 
+def _strongest(affects: dict[str, int]) -> set[str]:
+    return {name for name in AFFECTS if affects[name] == max(affects[other] for other in AFFECTS)}
+
+
 # Label schemes, chosen when training from the stored affects: name -> (label names, affects -> label).
-LABEL_SCHEMES = {"binary": (BINARY, binary_label), "levels": (LEVELS, level_label)}
+# A clip whose label is None is left out, and counted.
+LABEL_SCHEMES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, int]], str | None]]] = {
+    "binary": (BINARY, binary_label),
+    "three-class": (THREE_CLASSES, three_class_label),
+    "levels": (LEVELS, level_label),
+    "affects": (AFFECTS, affect_label),
+}
+
+
+def order_label_names(names: Iterable[str]) -> list[str]:
+    """The order of a known set of labels, or the alphabet's."""
+    present = set(names)
+    for known in (BINARY, LEVELS, THREE_CLASSES, STATES, EXPRESSIONS):
+        if present <= set(known):
+            return [name for name in known if name in present]
+    return sorted(present)

@@ -3,6 +3,7 @@
 Frames are decoded one by one and changed, resized and normalised a batch at a time, which is several times faster.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,49 +13,81 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
 from ..processor.face_preparation import FacePreparation
-from ..processor.input_errors import DataError
 from .augmentation import Augmentation
-from .preparation import decode_picture
-from .schema import AFFECTS, LABEL_SCHEMES
+from .picture_codec import decode_picture
+from .schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS
 
 
 class LabelledFrames(TorchDataset):
-    """Rows of encoded frames with a label each.
+    """Windows (or single pictures) with a label each.
 
-    `[i]` gives `frames` (num_frames, height, width, 3) uint8, `label` and `row`; a single picture has one frame.
+    `[i]` gives `frames` (num_frames, height, width, 3) uint8, `label` and `row`, which is i; with `single_face` only a
+    window's first frame is read, as the CNN + LSTM study's one-frame baseline does.
     """
 
-    def __init__(self, rows: Dataset, frames_column: str, label_ids: Sequence[int], names: Sequence[str]) -> None:
-        self.rows = rows.select_columns([frames_column])
-        self.frames_column = frames_column
-        self.label_ids = list(label_ids)
-        self.names = list(names)  # clip or picture ids, to name the culprits of a bad loss
+    def __init__(
+        self, rows: Dataset, keys: Sequence[tuple[str, int]], label_ids: Sequence[int], single_face: bool
+    ) -> None:
+        self.rows = rows  # its column `frames` is read
+        self.keys = keys  # clip id and window index: to name the culprits of a bad loss, and to find a row again
+        self.label_ids = label_ids
+        self.single_face = single_face
 
     def __len__(self) -> int:
         return len(self.label_ids)
 
     def __getitem__(self, row: int) -> dict[str, object]:
-        content = self.rows[row][self.frames_column]
-        try:
-            frames = [decode_picture(item) for item in (content if isinstance(content, list) else [content])]
-        except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
-            raise DataError(
-                f"Expected a picture in {self.names[row]}, could not read it: {error}; delete it."
-            ) from error
+        contents = self.rows[row]["frames"]
+        frames = [decode_picture(content) for content in (contents[:1] if self.single_face else contents)]
         return {"frames": np.stack(frames), "label": self.label_ids[row], "row": row}
 
+    def name_of(self, row: int) -> str:
+        """The clip's id, and which of its windows."""
+        clip_id, window_index = self.keys[row]
+        return f"{clip_id} (window {window_index})" if window_index else clip_id
 
-def clips_with_labels(rows: Dataset, label_scheme: str, label_names: Sequence[str]) -> LabelledFrames:
-    """Prepared clips under a label scheme of `schema.LABEL_SCHEMES`."""
+    def take(self, rows: Sequence[int]) -> "LabelledFrames":
+        """These rows, in this order; one may come more than once."""
+        keys, label_ids = [self.keys[row] for row in rows], [self.label_ids[row] for row in rows]
+        return LabelledFrames(self.rows.select(rows), keys, label_ids, self.single_face)
+
+    def oversampled(self, target: int, seed: int) -> "LabelledFrames":
+        """Classes with fewer rows than `target` are drawn from again until they have as many; no file is copied.
+
+        Each row of a class comes once more, in an order from the seed, before any comes a third time.
+        """
+        rng = random.Random(seed)
+        chosen = list(range(len(self)))
+        for label in sorted(set(self.label_ids)):
+            rows = [row for row, other in enumerate(self.label_ids) if other == label]
+            missing = target - len(rows)
+            while missing > 0:
+                again = rng.sample(rows, len(rows))[:missing]
+                chosen += again
+                missing -= len(again)
+        return self.take(chosen)
+
+
+def labels_of(rows: Dataset, label_scheme: str) -> list[str | None]:
+    """One label a row under a scheme of `schema.LABEL_SCHEMES`, or the data's own; None where the scheme has none."""
+    if label_scheme == OWN_LABELS:
+        return rows["label"][:]
     _, to_label = LABEL_SCHEMES[label_scheme]
-    affects = zip(*(rows[affect] for affect in AFFECTS), strict=True)
-    labels = [to_label(dict(zip(AFFECTS, values, strict=True))) for values in affects]
-    return LabelledFrames(rows, "frames", [label_names.index(label) for label in labels], rows["clip_id"])
+    affects = zip(*(rows[affect][:] for affect in AFFECTS), strict=True)
+    return [to_label(dict(zip(AFFECTS, values, strict=True))) for values in affects]
 
 
-def pictures_with_labels(rows: Dataset) -> LabelledFrames:
-    """Face pictures under their own labels."""
-    return LabelledFrames(rows, "picture", rows["label"], rows["picture_id"])
+def labelled_frames(
+    rows: Dataset, label_scheme: str, label_names: Sequence[str], single_face: bool
+) -> tuple[LabelledFrames, int]:
+    """The rows that have a label under the scheme, and how many have none."""
+    labels = labels_of(rows, label_scheme)
+    kept = [row for row, label in enumerate(labels) if label is not None]
+    label_ids = [label_names.index(labels[row]) for row in kept]
+    with_label = rows.select(kept)
+    keys = list(zip(with_label["clip_id"][:], with_label["window_index"][:], strict=True))
+    frames = with_label.select_columns(["frames"])
+    return LabelledFrames(frames, keys, label_ids, single_face), len(labels) - len(kept)
 
 
 @dataclass

@@ -53,6 +53,12 @@ class PreparedFaces:
     probabilities: np.ndarray  # (num_faces,)
     transforms: np.ndarray  # (num_faces, 2, 3)
 
+    @property
+    def largest(self) -> int:
+        """Number of the face whose box has the largest area."""
+        widths_heights = self.boxes_xyxy_px[:, 2:] - self.boxes_xyxy_px[:, :2]
+        return int(widths_heights.prod(axis=1).argmax())
+
 
 class FacePreparation:
     """Settings and steps that both processors share; the fields below are saved in the processor's config."""

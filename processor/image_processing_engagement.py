@@ -82,8 +82,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
     def _largest_face(self, picture: object) -> np.ndarray:
         # Not thorough: at full size a print on a shirt can be the largest "face".
         faces = self.prepare_faces(picture, thorough=False)
-        widths_heights = faces.boxes_xyxy_px[:, 2:] - faces.boxes_xyxy_px[:, :2]
-        return faces.frames[int(widths_heights.prod(axis=1).argmax())]
+        return faces.frames[faces.largest]
 
 
 def _as_batch(images: object) -> list[object]:

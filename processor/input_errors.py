@@ -42,6 +42,14 @@ class DataError(EngagementInputError):
     """A data set's folder, table or label cannot be used."""
 
 
+class ArchiveError(EngagementInputError):
+    """A member of an archive cannot be read: bad checksum, encrypted, or not safe to read."""
+
+
+class LeakageError(EngagementInputError):
+    """A data set's split cannot be trusted, or nobody has looked."""
+
+
 class RecipeError(EngagementInputError):
     """A recipe or an option of a run is wrong."""
 

@@ -110,6 +110,12 @@ def consecutive_frame_indices(num_available: int, num_frames: int, start_frame: 
     return np.minimum(start_frame + np.arange(num_frames, dtype=np.int64), num_available - 1)
 
 
+def window_start_frames(num_available: int, num_frames: int, stride_frames: int) -> np.ndarray:
+    """First frames of the whole windows of `num_frames` at this stride, (num_windows,) int64; at least one."""
+    _require_positive(num_available=num_available, num_frames=num_frames, stride_frames=stride_frames)
+    return np.arange(0, max(num_available - num_frames, 0) + 1, stride_frames, dtype=np.int64)
+
+
 def _require_positive(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
@@ -132,7 +138,7 @@ def decode_video(
     spares the pass that makes one.
     """
     index = index_video(path, max_pixels) if index is None else index
-    first, end = _clip_frames(index, clip_start_sec, clip_end_sec)
+    first, end = frames_between(index, clip_start_sec, clip_end_sec)
     if sampling == "consecutive":
         indices = first + consecutive_frame_indices(end - first, num_frames, start_frame)
     elif sampling == "uniform" and start_frame == 0:
@@ -148,8 +154,11 @@ def decode_video(
     return decoded
 
 
-def _clip_frames(index: VideoIndex, start_sec: float | None, end_sec: float | None) -> tuple[int, int]:
-    """First frame of the clip, and the one after its last; a clip between two frames has the one then on screen."""
+def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | None) -> tuple[int, int]:
+    """Number of the first frame shown from `start_sec` on, and of the one after the last before `end_sec`.
+
+    A clip between two frames has the one then on screen. Raises EngagementInputError for a span outside the video.
+    """
     start = 0.0 if start_sec is None else start_sec
     end = index.duration_sec if end_sec is None else end_sec
     if not 0 <= start < min(end, index.duration_sec):

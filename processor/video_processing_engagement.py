@@ -6,6 +6,7 @@ model's forward takes, since pipelines pass it on whole; `prepare_clip` returns 
 faces were found.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,19 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from .face_preparation import FacePreparation, PreparedClip
 from .input_errors import EngagementInputError
 from .media_inputs import as_batch, fetch, is_file_like, stack_frames
-from .video_decoding import VideoIndex, consecutive_frame_indices, decode_video, uniform_frame_indices
+from .video_container import VideoSource
+from .video_decoding import (
+    VideoIndex,
+    consecutive_frame_indices,
+    decode_frames_at,
+    decode_video,
+    frames_between,
+    index_video,
+    uniform_frame_indices,
+    window_start_frames,
+)
+
+_WINDOWS_DECODED_AT_ONCE = 8
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
@@ -113,6 +126,44 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             raise EngagementInputError("Expected a video file with clip_start_sec or clip_end_sec, got frames alone.")
         else:
             clip = _sample_frames(stack_frames(video), num_frames, sampling, start_frame)
+        return self.finish_clip(clip, face_crop)
+
+    def sample_windows(
+        self,
+        video: VideoSource,
+        window_stride_frames: int,
+        num_frames: int | None = None,
+        clip_start_sec: float | None = None,
+        clip_end_sec: float | None = None,
+    ) -> Iterator[PreparedClip]:
+        """Windows of `num_frames` consecutive frames, one every `window_stride_frames`, without faces yet.
+
+        The CNN + LSTM reference's windows. A clip shorter than one window gives one, with its last frame repeated.
+        Hand each to `finish_clip`. Memory holds a few windows at a time, however long the video.
+
+        Raises:
+            EngagementInputError: the video cannot be read.
+        """
+        num_frames = self.num_frames if num_frames is None else num_frames
+        index = index_video(video)
+        first, end = frames_between(index, clip_start_sec, clip_end_sec)
+        starts = first + window_start_frames(end - first, num_frames, window_stride_frames)
+        for batch in np.array_split(starts, -(-len(starts) // _WINDOWS_DECODED_AT_ONCE)):
+            # One pass for several windows: each by itself would decode from its key frame again.
+            wanted = np.minimum(batch[:, None] + np.arange(num_frames), end - 1)  # (windows, num_frames)
+            numbers, places = np.unique(wanted, return_inverse=True)
+            decoded = decode_frames_at(index, numbers)
+            for indices, rows in zip(wanted, places.reshape(wanted.shape), strict=True):
+                frames, times_sec = decoded.frames[rows], index.frame_times_sec[indices]
+                repeats = num_frames - len(np.unique(indices))
+                yield PreparedClip(index.path, frames, frames, indices, times_sec, repeats)
+
+    def finish_clip(self, clip: PreparedClip, face_crop: bool | None = None) -> PreparedClip:
+        """Sampled frames → the clip's face crops, or whole frames at the crop's size.
+
+        Raises:
+            NoFaceError: no face in any of the frames.
+        """
         if self.face_crop if face_crop is None else face_crop:
             return self._crop_person(clip)
         return replace(clip, frames=self.shrink_whole_frames(clip.whole_frames))

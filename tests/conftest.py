@@ -1,53 +1,23 @@
 """Drawn data and models trained on it, tiny and made once for all test files that need them."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from engagement_recognition.data import preparation
 from engagement_recognition.data.drawn_datasets import write_daisee, write_expressions
+from engagement_recognition.data.preparation import prepare
+from engagement_recognition.data.preparation_parts import settings_for
+from engagement_recognition.data.prepared_data import PreparedData
+from engagement_recognition.data.sources import SourceOptions, read_source
 
 
-class SameProcessPool:
-    """What `ProcessPoolExecutor` does, in this process: a spawned one spends seconds on imports."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        pass
-
-    def __enter__(self) -> "SameProcessPool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def submit(self, work: Callable[..., object], *arguments: object) -> Future:
-        done: Future = Future()
-        num_threads = torch.get_num_threads()  # a worker takes one, and the training that follows must have them all
-        try:
-            done.set_result(work(*arguments))
-        except Exception as error:
-            done.set_exception(error)
-        torch.set_num_threads(num_threads)
-        return done
-
-
-@contextmanager
-def prepared_in_this_process() -> Iterator[None]:
-    """Clips are prepared without other processes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "ProcessPoolExecutor", SameProcessPool)
-        yield
-
-
-@pytest.fixture(name="prepared_in_this_process")
-def _prepared_in_this_process() -> Iterator[None]:
-    with prepared_in_this_process():
-        yield
+def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> PreparedData:
+    """Prepare a source without other processes: a spawned one spends seconds on imports."""
+    found = read_source(None, source, SourceOptions())
+    chosen = settings_for(found.media, **settings)
+    return prepare(found, chosen, source, output, num_processes=1, drop_conflicts=drop_conflicts)
 
 
 @dataclass(frozen=True)
@@ -87,6 +57,7 @@ def tiny_recipe(
         "encoder": "test_resnet",
         "image_size": 32,
         "num_frames": 4,
+        "num_preparation_processes": 1,
         "temporal_hidden_size": 16,
         "cache_dir": str(tmp_path_factory.mktemp("cache")),
         "num_train_epochs": 2,
@@ -94,7 +65,7 @@ def tiny_recipe(
         "learning_rate": 1e-3,
         "disable_tqdm": True,
         "seed": 0,
-        "expression": {"data": str(drawn_expressions)},
+        "expression": {"data": str(drawn_expressions), "subject_pattern": r"^\d+"},
         "engagement": {"data": str(drawn_daisee)},
     }
 
@@ -114,7 +85,7 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
         first_weights["engagement" if "temporal.weight_ih_l0" in weights else "expression"] = weights
         return model
 
-    with pytest.MonkeyPatch.context() as patch, prepared_in_this_process():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_build_model", build_and_remember)
         expression, engagement = train.train(recipe, {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)

@@ -111,7 +111,7 @@ def test_results_hold_together(stage: str, trained: TrainedStages):
 def test_results_count_what_was_left_out(trained: TrainedStages):
     data = results_of(trained.engagement)["data"]
     assert data["examples"] == {"train": 9, "validation": 3, "test": 3}
-    assert (data["rejected"], data["without_label"], data["without_video"]) == (0, 1, 1)
+    assert data["inputs"] == 15 + data["rejected"] and data["rejects_by_stage"] == {"label": 1, "source": 1}
     assert data["subjects"] == {"train": 3, "validation": 1, "test": 1}
 
 
@@ -221,7 +221,6 @@ def test_a_bad_recipe_is_one_line(
     trained: TrainedStages,
     tmp_path: Path,
     capfd: pytest.CaptureFixture,
-    prepared_in_this_process: None,
 ):
     changes, told = BAD_RECIPES[name]
     recipe = {**tiny_recipe, "output_dir": str(tmp_path / "run"), "expression": {}, **changes}
