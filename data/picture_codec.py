@@ -8,13 +8,16 @@ from PIL import Image
 
 from ..processor.input_errors import ImageReadError
 
-JPEG_QUALITY = 95  # 0.12 MiB for 8 crops of 224, against 0.96 as gzipped arrays
+JPEG_QUALITY = 95  # 0.1 MiB for 8 crops of 224, against 0.7 to 1 as gzipped arrays
 
 
 def encode_jpeg(frame: np.ndarray) -> bytes:
-    """(height, width, 3) uint8 RGB → JPEG bytes, colour at full resolution."""
+    """(height, width, 3) uint8 RGB → JPEG bytes, colour at half resolution as videos store it themselves.
+
+    Against full resolution: read in three quarters of the time, 0.08 grey levels more error on average.
+    """
     file = io.BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
     return file.getvalue()
 
 

@@ -105,7 +105,29 @@ def _build_mtcnn(min_face_size_px: int, device: str) -> torch.nn.Module:
 
     # Its layers draw their first weights before the trained ones are loaded: the caller's seed must not notice.
     with torch.random.fork_rng(devices=[]):
-        return MTCNN(keep_all=True, min_face_size=min_face_size_px, device=torch.device(device)).eval()
+        mtcnn = MTCNN(keep_all=True, min_face_size=min_face_size_px, device=torch.device(device)).eval()
+    mtcnn.rnet, mtcnn.onet = _FewBatchSizes(mtcnn.rnet), _FewBatchSizes(mtcnn.onet)
+    return mtcnn
+
+
+class _FewBatchSizes(torch.nn.Module):
+    """Fills a batch of candidates up to one of a few sizes.
+
+    There are as many candidates as a frame has corners that look like faces, and for every number it has not seen
+    oneDNN keeps kernels of its own: hundreds of megabytes in a process that reads many videos.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(num_candidates, 3, side, side) -> the network's answers for these candidates."""
+        count = len(candidates)
+        step = 8 if count <= 64 else 64
+        missing = -count % step
+        filled = torch.cat([candidates, candidates.new_zeros(missing, *candidates.shape[1:])]) if missing else candidates
+        return tuple(answer[:count] for answer in self.network(filled))
 
 
 def _run_mtcnn(frames: np.ndarray, min_face_size_px: int, device: str) -> list[tuple[Any, Any, Any]]:
