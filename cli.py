@@ -104,9 +104,12 @@ def prepare(
     from .data.preparation import prepare as prepare_source
     from .data.preparation_parts import settings_for
     from .data.sources import SourceOptions, read_source
+    from .processor.input_errors import RecipeError
 
     options = SourceOptions(subset=subset and subset.value, subject_pattern=subject_pattern, seed=seed)
     found = read_source(kind.value, source, options)
+    if found.media == "picture" and (frames or sampling or stride_frames):
+        raise RecipeError("Expected no --frames, --sampling or --stride-frames for pictures, which are single frames.")
     settings = settings_for(
         found.media,
         num_frames=frames,

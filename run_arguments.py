@@ -40,7 +40,7 @@ class StageArguments:
     """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
 
     data: str | None = field(
-        default=None, metadata={"help": "a prepared data set, or a raw source; without it the stage is skipped"}
+        default=None, metadata={"help": "a prepared data set, or a raw source; without it, or with none, no such stage"}
     )
     data_kind: str | None = field(default=None, metadata={"help": "of a raw source; default: what it looks like"})
     subset: str | None = field(default=None, metadata={"help": "raw DAiSEE: stratified, the published subset"})
@@ -92,6 +92,7 @@ class StageRun:
     stage: StageArguments
     training: TrainingArguments
     given: dict[str, object]
+    on_command_line: frozenset[str]  # names of the options that came from there, for this stage
     run_dir: Path
     push_to_hub: bool  # kept apart: Trainer would push checkpoints, which hold pickles; we push the export
 
@@ -156,11 +157,14 @@ def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -
         values["bf16"] = has_fast_bf16()
     run_dir = Path(str(values["output_dir"]))
     values["output_dir"] = str(run_dir / "checkpoints" / name)
+    if values.get("data") == "none":
+        values["data"] = None
     stage, training = _parse(values)
     if name == "expression":
         stage.model = "image"
     push_to_hub, training.push_to_hub = training.push_to_hub, False
-    return StageRun(name, stage, training, merged, run_dir, push_to_hub)
+    on_command_line = frozenset(key.removeprefix(f"{name}_") for key in options)
+    return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
 
 
 def has_fast_bf16() -> bool:

@@ -6,6 +6,7 @@ whose split cannot be trusted is refused.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def load_stage_data(run: StageRun) -> StageData:
     if stage.model not in ("video", "image"):
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
     with run.training.main_process_first(desc="preparing data"):
-        prepared = _open_or_prepare(stage)
+        prepared = _open_or_prepare(stage, run.on_command_line)
     audited = _require_audit(prepared, stage)
     _check_model_fits(stage, prepared)
     scheme = _label_scheme_of(stage, prepared)
@@ -75,11 +76,13 @@ def load_stage_data(run: StageRun) -> StageData:
                      clean_test_rows=clean_rows)  # fmt: skip
 
 
-def _open_or_prepare(stage: StageArguments) -> PreparedData:
+def _open_or_prepare(stage: StageArguments, on_command_line: Collection[str]) -> PreparedData:
     path = Path(stage.data)
     if is_prepared(path):
         prepared = load_prepared(path)
-        _check_settings(stage, prepared)
+        _check_settings(stage, prepared, on_command_line)
+        if _has_audit(prepared):
+            _audit_under_the_scheme(prepared, stage)
         return prepared
     source = read_source(stage.data_kind, path, SourceOptions(stage.subset, stage.subject_pattern))
     settings = settings_for(source.media, **{name: getattr(stage, name) for name in _PREPARATION_OPTIONS})
@@ -87,11 +90,18 @@ def _open_or_prepare(stage: StageArguments) -> PreparedData:
     folder = Path(stage.cache_dir) / f"{source.kind}-{plan[:12]}"
     prepared = prepare(source, settings, path, folder, stage.num_preparation_processes, stage.drop_conflicts)
     print(f"{path} -> {folder}: {describe_counts(prepared.description)}")
-    if not _has_audit(prepared):
-        found = audit(prepared, None if _has_own_labels(prepared) else stage.label_scheme)
-        write_audit(found, prepared, folder)
-        print(f"audit of {folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
+    _audit_under_the_scheme(prepared, stage)
     return prepared
+
+
+def _audit_under_the_scheme(prepared: PreparedData, stage: StageArguments) -> None:
+    """Audit what nobody has audited as it is now, under the labels that will be trained on."""
+    scheme = _label_scheme_of(stage, prepared)
+    if _has_audit(prepared) and read_audit(prepared.folder).get("label_scheme") == scheme:
+        return
+    found = audit(prepared, scheme)
+    write_audit(found, prepared, prepared.folder)
+    print(f"audit of {prepared.folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
 
 
 def _has_audit(prepared: PreparedData) -> bool:
@@ -110,22 +120,25 @@ def _require_audit(prepared: PreparedData, stage: StageArguments) -> dict[str, o
         )
     audited = read_audit(prepared.folder)
     if not audited["passed"] and not stage.allow_leakage:
-        failed = "; ".join(finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail")
+        failed = {finding["name"]: finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail"}
+        remedy = f"Run `engagement audit {prepared.folder} --suggest-split FOLDER`"
+        if set(failed) == {"one-recording classes"}:
+            remedy = "No split can mend that: add recordings of these classes"
         raise LeakageError(
-            f"Expected a split that can be trusted in {prepared.folder}, the audit failed: {failed}. Run `engagement "
-            f"audit {prepared.folder} --suggest-split FOLDER`, or pass --allow_leakage, which the results will say."
+            f"Expected a split that can be trusted in {prepared.folder}, the audit failed: {' '.join(failed.values())} "
+            f"{remedy}, or pass --allow_leakage, which the results will say."
         )
     return audited
 
 
-def _check_settings(stage: StageArguments, prepared: PreparedData) -> None:
-    """Options that differ from how the data was prepared would be silently without effect."""
+def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_line: Collection[str]) -> None:
+    """A recipe's values give way to how the data was prepared; an option that somebody typed must not be ignored."""
     settings = prepared.description["settings"]
     is_pictures = prepared.description["media"] == "picture"
     for name in ("face_crop", "face_crop_size") if is_pictures else _PREPARATION_OPTIONS:
         stored = settings["face_crop_size_px" if name == "face_crop_size" else name]
         given = getattr(stage, name)
-        if given is not None and given != stored:
+        if name in on_command_line and given is not None and given != stored:
             raise RecipeError(
                 f"Expected {name} {stored}, as {prepared.folder} was prepared, got {given}; leave the option out or "
                 "prepare the data again."

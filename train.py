@@ -54,33 +54,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
     """Both stages of a recipe, the second from the first's weights; returns the export folders."""
     register_auto_classes()
+    runs = plan_stages(recipe, options)
+    # First what a typing error would break, in both stages: preparing and training take hours.
+    for run in runs:
+        check_options(run)
+    data = [load_stage_data(run) for run in runs]
     stage_one_dir = None
     exported = []
-    for run in plan_stages(recipe, options):
+    for run, stage_data in zip(runs, data, strict=True):
         if run.name == "expression":
-            stage_one_dir = train_on_expressions(run)
+            stage_one_dir = train_on_expressions(run, stage_data)
             exported.append(stage_one_dir)
         else:
-            exported.append(train_on_engagement(run, stage_one_dir))
+            exported.append(train_on_engagement(run, stage_data, stage_one_dir))
     return exported
 
 
-def train_on_expressions(run: StageRun) -> Path:
+def check_options(run: StageRun) -> None:
+    """Raises RecipeError or ModelLoadError for an augmentation or an encoder that does not exist."""
+    Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
+    check_encoder(run.stage.start_from or run.stage.encoder)
+
+
+def train_on_expressions(run: StageRun, data: StageData) -> Path:
     """Stage one: single faces, facial expressions. Returns the export folder."""
-    return _train_stage(run, run.stage.start_from)
+    return _train_stage(run, data, run.stage.start_from)
 
 
-def train_on_engagement(run: StageRun, stage_one_dir: Path | None) -> Path:
+def train_on_engagement(run: StageRun, data: StageData, stage_one_dir: Path | None) -> Path:
     """Stage two: clips (or single faces), engagement, from stage one's encoder if there is one."""
-    return _train_stage(run, run.stage.start_from or stage_one_dir)
+    return _train_stage(run, data, run.stage.start_from or stage_one_dir)
 
 
-def _train_stage(run: StageRun, start_from: str | Path | None) -> Path:
+def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) -> Path:
     set_seed(run.training.seed)
-    # First what a typing error in the recipe would break: preparing clips can take hours.
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
-    check_encoder(start_from or run.stage.encoder)
-    data = load_stage_data(run)
     model = _build_model(run.stage, data, start_from)
     trainer = _build_trainer(run, model, data, augmentation)
     checkpoint = last_whole_checkpoint(Path(run.training.output_dir)) if run.training.resume_from_checkpoint else None

@@ -65,10 +65,13 @@ def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
 
 
 def _labels(columns: dict[str, list], scheme: str) -> list[str | None]:
+    has_own = any(label is not None for label in columns["label"])
+    has_affects = any(level is not None for level in columns[AFFECTS[0]])
+    known = [*([OWN_LABELS] if has_own else []), *(LABEL_SCHEMES if has_affects else [])]
+    if scheme not in known:
+        raise RecipeError(f"Expected a label scheme this data has, {', '.join(known) or 'none'}, got {scheme!r}.")
     if scheme == OWN_LABELS:
         return columns["label"]
-    if scheme not in LABEL_SCHEMES:
-        raise RecipeError(f"Expected label scheme {', '.join((OWN_LABELS, *LABEL_SCHEMES))}, got {scheme!r}.")
     to_label = LABEL_SCHEMES[scheme][1]
     levels = zip(*(columns[name] for name in AFFECTS), strict=True)
     return [None if None in values else to_label(dict(zip(AFFECTS, values, strict=True))) for values in levels]

@@ -29,6 +29,9 @@ AUDIT_VERSION = 1
 SHARED_GROUP_PICTURES = 3
 SHARED_ROWS_SHARE = 0.1
 SHARED_ROWS_LEAST = 3
+# Some duplicates are to be told; when this share of a held-out split is known from an earlier one, it measures memory.
+# FER2013's test has 9 %.
+DUPLICATES_SHARE = 0.2
 _NAMES_KEPT = 100  # in the details of a finding
 # `fer2013.csv#12` names a row of a table; every other path is a file, and so one recording.
 _TABLE_ROW = re.compile(r"\.(csv|tsv|parquet|h5|hdf5)#", re.IGNORECASE)
@@ -87,6 +90,7 @@ def thresholds() -> dict[str, float]:
         "shared_group_pictures": SHARED_GROUP_PICTURES,
         "shared_rows_share": SHARED_ROWS_SHARE,
         "shared_rows_least": SHARED_ROWS_LEAST,
+        "duplicates_share": DUPLICATES_SHARE,
         "duplicate_bits": recordings.DUPLICATE_BITS,
         "duplicate_levels": doubles.DUPLICATE_LEVELS,
     }
@@ -112,6 +116,7 @@ def audit(data: PreparedData, label_scheme: str | None = None) -> Audit:
         _judge_files(rows, files),
         recordings_finding,
         judge_classes(rows, likeness.groups),
+        _judge_split_contents(rows),
         _judge_duplicates(rows, duplicates),
         find_conflicts(rows, duplicates),
         judge_giveaway(rows, rows.subject_id, "subject"),
@@ -236,10 +241,26 @@ def _describe_group(rows: AuditRows, groups: np.ndarray, group: int, sizes: np.n
     }
 
 
+def _judge_split_contents(rows: AuditRows) -> Finding:
+    """A split that is empty, or lacks a class, measures nothing of it."""
+    classes = {split: {rows.label[row] for row in np.flatnonzero(rows.split == split)} - {None} for split in SPLITS}
+    every = sorted(set().union(*classes.values()))
+    empty = [split for split in SPLITS if not (rows.split == split).any()]
+    lacking = {split: [name for name in every if name not in classes[split]] for split in SPLITS if split not in empty}
+    lacking = {split: names for split, names in lacking.items() if names}
+    told = [f"{split} is empty" for split in empty]
+    told += [f"{split} has no {listed(names)}" for split, names in lacking.items()]
+    details = {"empty": empty, "lacking": lacking}
+    if told:
+        return Finding("split contents", REPORT, f"{'; '.join(told).capitalize()}.", details)
+    return Finding("split contents", OK, "Every class is in every split.", details)
+
+
 def _judge_duplicates(rows: AuditRows, duplicates: tuple[Duplicate, ...]) -> Finding:
     counts = count_by_splits(rows, duplicates)
     left_out = ~clean_rows(rows, duplicates)
     by_split = {split: int(left_out[rows.split == split].sum()) for split in _present(rows)}
+    shares = {split: count / int((rows.split == split).sum()) for split, count in by_split.items()}
     details = {"by_splits": counts, "windows_to_leave_out": by_split}
     if not duplicates:
         return Finding("duplicates", OK, "No picture of one split is in another, exactly or nearly.", details)
@@ -247,4 +268,9 @@ def _judge_duplicates(rows: AuditRows, duplicates: tuple[Duplicate, ...]) -> Fin
         f"{pair}: {kinds['identical']} identical, {kinds['near-identical']} nearly so" for pair, kinds in counts.items()
     )
     summary = f"{number_of(left_out.nonzero()[0], 'window')} to leave out, listed in duplicates.csv ({told})."
+    widespread = [f"{share:.0%} of {split}" for split, share in shares.items() if share >= DUPLICATES_SHARE]
+    if widespread:
+        return Finding(
+            "duplicates", FAIL, f"{' and '.join(widespread)} are known from earlier splits; {summary}", details
+        )
     return Finding("duplicates", REPORT, summary, details)

@@ -13,15 +13,17 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..processor.input_errors import DataError
-from .preparation_parts import PreparationSettings, is_done, prepare_part, read_part
+from .preparation_parts import PreparationSettings, is_done, leave_with_parent, prepare_part, read_part
 from .prepared_data import DATA_VERSION, PreparedData, is_prepared, load_prepared, write_prepared
 from .schema import AFFECTS, ClipRecord, LabelledSource, Reject
 
@@ -68,13 +70,35 @@ def prepare(
         first = f"; the first of {len(source.rejects)} rejects: {source.rejects[0].reason}" if source.rejects else ""
         raise DataError(f"Expected at least one labelled clip or picture in {root}, got none{first}")
     plan = plan_of(source, settings, root, drop_conflicts)
-    _claim(output, plan)
     parts = output / "parts"
-    if not is_prepared(output):
-        _prepare_parts(source, settings, parts, num_processes or os.cpu_count() or 1)
-        _join_parts(source, settings, root, output, drop_conflicts)
-    shutil.rmtree(parts, ignore_errors=True)
+    with _alone(output):
+        _claim(output, plan)
+        if not is_prepared(output):
+            _prepare_parts(source, settings, parts, num_processes or os.cpu_count() or 1)
+            _join_parts(source, settings, root, output, drop_conflicts)
+        shutil.rmtree(parts, ignore_errors=True)
     return load_prepared(output)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Two preparations in one folder would write over each other; the lock goes with the process that holds it."""
+    lock = FileLock(output.with_name(f"{output.name}.lock"), timeout=0)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(
+            f"Expected to be alone in {output}, another preparation is running there; wait for it, or choose another "
+            "folder."
+        ) from error
+    except OSError as error:
+        raise DataError(f"Expected to write beside {output}, got: {error.strerror}; choose another place.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _claim(output: Path, plan: str) -> None:
@@ -127,7 +151,8 @@ def _run(
             yield start
         return
     spawn = multiprocessing.get_context("spawn")  # a forked torch can hang
-    with ProcessPoolExecutor(min(num_processes, len(todo)), mp_context=spawn) as pool:
+    num_workers = min(num_processes, len(todo))
+    with ProcessPoolExecutor(num_workers, spawn, leave_with_parent, (os.getpid(),)) as pool:
         futures = {pool.submit(prepare_part, chunk, *work, start): start for start, chunk in todo.items()}
         try:
             for done in as_completed(futures):

@@ -7,7 +7,10 @@ part whose rejects are there is whole.
 import hashlib
 import io
 import json
+import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -127,6 +130,17 @@ def prepare_part(
         unfinished.unlink(missing_ok=True)
     unfinished.write_text(json.dumps([asdict(reject) for reject in rejects]), encoding="utf-8")
     unfinished.replace(_rejects_path(parts, start))
+
+
+def leave_with_parent(parent_pid: int) -> None:
+    """In a worker: end when the process that started it is gone, which a killed one cannot see to itself."""
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(1)
+        os._exit(1)  # nothing is lost: parts that are not whole are done again
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

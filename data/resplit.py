@@ -3,7 +3,6 @@
 Both write a new prepared data set and leave the old one alone; whether the new one can be trusted is for another audit.
 """
 
-import random
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -17,10 +16,7 @@ from .leakage import Audit
 from .prepared_data import FEATURES, PreparedData, write_prepared
 from .recordings import join_groups, join_pairs
 from .schema import SPLITS, Reject
-from .splits import SHARES
-
-_DRAWS = 50
-_DRAWN_GROUPS = 20_000  # in all draws together: data of very many groups is alike in every draw
+from .splits import SHARES, draw_splits
 
 
 def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0) -> PreparedData:
@@ -38,13 +34,13 @@ def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0)
             f"Expected at least {len(SPLITS)} people or recordings to split in {data.folder}, got {groups.max() + 1}; "
             "no split of this data can be trusted, so record more people."
         )
-    split = _draw(groups, audit.rows.label, seed)
+    split = np.asarray(draw_splits(groups.tolist(), audit.rows.label, SHARES, seed))
     how = f"drawn by {by_what}, class shares kept (seed {seed}, from {data.fingerprint[:12]})"
     limits = _limits(groups, audit.rows.label, split)
     rows = _all_rows(data)
     rows = rows.remove_columns("split").add_column("split", split.tolist(), feature=Value("string"))
     notes = {**_notes(data), "split": how, "split_limits": limits}
-    description = _description(data) | {"notes": notes, "split": how}
+    description = _description(data) | {"notes": notes}
     return write_prepared(rows.select_columns(list(FEATURES)), _rejects(data), description, output)
 
 
@@ -131,41 +127,6 @@ def _whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
     if known == len(rows):
         return whole, "person and recording"
     return whole, "recording, for people are not known" if not known else "person where known, and recording"
-
-
-def _draw(groups: np.ndarray, labels: list[str | None], seed: int) -> np.ndarray:
-    """A split a row: of several seeded draws the one with most classes in every split, then with the closest shares."""
-    codes = to_codes([label or "" for label in labels])
-    counts = np.zeros((groups.max() + 1, codes.max() + 1))  # (groups, classes) rows
-    np.add.at(counts, (groups, codes), 1)
-    # The whole counts as one more class: a class in one group alone says nothing about where to put the next one.
-    counts = np.column_stack([counts / counts.sum(0), counts.sum(1) / counts.sum()])
-    wanted = np.outer(SHARES, np.ones(counts.shape[1]))  # (splits, classes) shares of each class
-    rng = random.Random(seed)
-    num_draws = max(1, min(_DRAWS, _DRAWN_GROUPS // len(counts)))
-    draws = [_place(counts, wanted, rng) for _ in range(num_draws)]
-    return np.asarray(SPLITS)[min(draws, key=lambda placed: _cost(placed, counts, wanted))[groups]]
-
-
-def _place(counts: np.ndarray, wanted: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Groups one by one, large ones first, each to the split that lacks its classes most: (groups,) int."""
-    # What a split lacks, in rows (fills train first) or as a share of what it wants (fills all three alike).
-    scale = wanted ** rng.choice((0.0, 0.5, 1.0))
-    size = counts[:, -1]
-    order = sorted(range(len(counts)), key=lambda group: -size[group] * rng.uniform(0.7, 1.3))
-    held = np.zeros_like(wanted)
-    placed = np.zeros(len(counts), np.int64)
-    for group in order:
-        placed[group] = ((wanted - held) / scale @ counts[group]).argmax()
-        held[placed[group]] += counts[group]
-    return placed
-
-
-def _cost(placed: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> tuple[int, int, float]:
-    """Empty splits, classes missing from a split, distance from the shares: the lower the better."""
-    held = np.zeros_like(wanted)
-    np.add.at(held, placed, counts)
-    return int((held[:, -1] == 0).sum()), int((held == 0).sum()), float(np.abs(held - wanted).sum())
 
 
 def _limits(groups: np.ndarray, labels: list[str | None], split: np.ndarray) -> list[str]:

@@ -2,8 +2,10 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from ..processor.input_errors import DataError
 from .schema import BINARY, SPLITS, ClipRecord, binary_label
@@ -11,7 +13,9 @@ from .schema import BINARY, SPLITS, ClipRecord, binary_label
 SUBSET_SEED = 42
 SUBSET_CLIPS_PER_SUBJECT = 15  # of each class
 SUBSET_LARGEST_RATIO = 3  # engaged clips for one disengaged
-SHARES = (0.6, 0.2, 0.2)  # of train, validation and test, where we draw the split
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # where we draw the split
+_DRAWS = 50
+_DRAWN_GROUPS = 20_000  # in all draws together: data of very many groups is alike in every draw
 
 
 def stratified_subset(labels: dict[str, dict[str, int]]) -> list[str]:
@@ -66,8 +70,7 @@ def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[Clip
     if not missing:
         return list(records), "the source's own"
     if given == {None}:
-        shares = dict(zip(SPLITS, SHARES, strict=True))
-        return _draw(records, shares, seed), f"drawn {_by_what(records)} (seed {seed})"
+        return _draw(records, SHARES, seed), f"drawn {_by_what(records)} (seed {seed})"
     if None in given or "train" not in given:
         found = ", ".join(sorted(str(split) for split in given))
         raise DataError(f"Expected a train split, and a split for every clip or for none, got {found}.")
@@ -80,27 +83,51 @@ def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[Clip
 
 
 def _draw(records: Sequence[ClipRecord], shares: dict[str, float], seed: int) -> list[ClipRecord]:
-    drawn = draw_splits([_group_of(record) for record in records], seed, shares)
+    labels = [record.label or (binary_label(record.affects) if record.affects else None) for record in records]
+    drawn = draw_splits([_group_of(record) for record in records], labels, shares, seed)
     return [replace(record, split=split) for record, split in zip(records, drawn, strict=True)]
 
 
-def draw_splits(groups: Sequence[str], seed: int, shares: dict[str, float]) -> list[str]:
-    """One split a row, such that rows of one group stay together; the largest groups are placed first.
+def draw_splits(
+    groups: Sequence[Hashable], labels: Sequence[str | None], shares: dict[str, float], seed: int
+) -> list[str]:
+    """One split a row: rows of one group stay together, and each split gets its share of every class.
 
-    Each group goes where most rows are still missing; ties go by a seeded order of the groups.
+    Of several seeded draws the one with most classes in every split, then with the closest shares.
     """
-    rows_of: dict[str, int] = defaultdict(int)
-    for group in groups:
-        rows_of[group] += 1
-    order = sorted(rows_of)
-    random.Random(seed).shuffle(order)
-    order.sort(key=lambda group: -rows_of[group])
-    missing = {split: share * len(groups) for split, share in shares.items()}
-    split_of = {}
+    group_of = np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
+    class_of = np.unique([label or "" for label in labels], return_inverse=True)[1].ravel()
+    counts = np.zeros((group_of.max() + 1, class_of.max() + 1))  # (groups, classes) rows
+    np.add.at(counts, (group_of, class_of), 1)
+    # The whole counts as one more class: a class in one group alone says nothing about where to put the next one.
+    counts = np.column_stack([counts / counts.sum(0), counts.sum(1) / counts.sum()])
+    wanted = np.outer(list(shares.values()), np.ones(counts.shape[1]))  # (splits, classes) shares of each class
+    rng = random.Random(seed)
+    num_draws = max(1, min(_DRAWS, _DRAWN_GROUPS // len(counts)))
+    draws = [_place(counts, wanted, rng) for _ in range(num_draws)]
+    best = min(draws, key=lambda placed: _cost(placed, counts, wanted))
+    return [list(shares)[split] for split in best[group_of]]
+
+
+def _place(counts: np.ndarray, wanted: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Groups one by one, large ones first, each to the split that lacks its classes most: (groups,) int."""
+    # What a split lacks, in rows (fills train first) or as a share of what it wants (fills all three alike).
+    scale = wanted ** rng.choice((0.0, 0.5, 1.0))
+    size = counts[:, -1]
+    order = sorted(range(len(counts)), key=lambda group: -size[group] * rng.uniform(0.7, 1.3))
+    held = np.zeros_like(wanted)
+    placed = np.zeros(len(counts), np.int64)
     for group in order:
-        split_of[group] = max(missing, key=missing.__getitem__)
-        missing[split_of[group]] -= rows_of[group]
-    return [split_of[group] for group in groups]
+        placed[group] = ((wanted - held) / scale @ counts[group]).argmax()
+        held[placed[group]] += counts[group]
+    return placed
+
+
+def _cost(placed: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> tuple[int, int, float]:
+    """Empty splits, classes missing from a split, distance from the shares: the lower the better."""
+    held = np.zeros_like(wanted)
+    np.add.at(held, placed, counts)
+    return int((held[:, -1] == 0).sum()), int((held == 0).sum()), float(np.abs(held - wanted).sum())
 
 
 def _group_of(record: ClipRecord) -> str:

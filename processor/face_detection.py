@@ -126,7 +126,9 @@ class _FewBatchSizes(torch.nn.Module):
         count = len(candidates)
         step = 8 if count <= 64 else 64
         missing = -count % step
-        filled = torch.cat([candidates, candidates.new_zeros(missing, *candidates.shape[1:])]) if missing else candidates
+        filled = (
+            torch.cat([candidates, candidates.new_zeros(missing, *candidates.shape[1:])]) if missing else candidates
+        )
         return tuple(answer[:count] for answer in self.network(filled))
 
 

@@ -81,7 +81,17 @@ def load_picture(picture: object) -> np.ndarray:
         picture = _open_picture(fetch(picture))
     if not isinstance(picture, Image.Image):
         raise EngagementInputError(f"Expected a picture, got {type(picture).__name__}.")
-    return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    return np.asarray(_to_8_bit(ImageOps.exif_transpose(picture)).convert("RGB"))
+
+
+def _to_8_bit(picture: Image.Image) -> Image.Image:
+    """16-bit grey to 8; PIL's own conversion would cut every value above 255 to white."""
+    if not picture.mode.startswith("I"):
+        return picture
+    levels = np.asarray(picture).astype(np.int64)
+    if picture.mode == "I" and levels.max() <= 255:
+        return Image.fromarray(levels.astype(np.uint8))
+    return Image.fromarray(np.clip(levels // 257, 0, 255).astype(np.uint8))
 
 
 def _open_picture(source: object) -> Image.Image:

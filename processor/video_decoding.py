@@ -19,6 +19,7 @@ from .video_packets import decode_packet, frame_times_sec_of, numbered_packets, 
 logger = logging.getLogger(__name__)
 # Matroska rounds times to a millisecond; a frame that close to a clip's edge counts as on it.
 TIME_TOLERANCE_SEC = 1e-3
+END_TOLERANCE_SEC = 1.0  # annotations are often rounded up to whole seconds
 # Decoders that leave out a picture nobody refers to without a trace in those that follow. HEVC's is not among them: a
 # "non-reference" picture there may serve a higher temporal layer. VP9 learns its probabilities from every picture.
 _SKIPPING_CODECS = {"h264", "mpeg4"}
@@ -161,10 +162,10 @@ def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | 
     """
     start = 0.0 if start_sec is None else start_sec
     end = index.duration_sec if end_sec is None else end_sec
-    if not 0 <= start < min(end, index.duration_sec):
+    if not 0 <= start < min(end, index.duration_sec) or end > index.duration_sec + END_TOLERANCE_SEC:
         found = f"got {start:g} to {end:g} s in {index.path}"
         raise EngagementInputError(
-            f"Expected a clip that begins within 0 to {index.duration_sec:g} s and ends later, {found}."
+            f"Expected a clip that begins and ends within 0 to {index.duration_sec:g} s, {found}."
         )
     first, after = np.searchsorted(index.frame_times_sec, np.array([start, end]) - TIME_TOLERANCE_SEC)
     if end_sec is None:

@@ -149,7 +149,7 @@ def test_labels_come_from_the_levels_by_the_scheme_asked_for(tmp_path: Path):
     data = write_rows(rows, tmp_path / "data")
     assert Counter(read_rows(data).label).keys() == {"disengaged", "engaged"}
     assert len(set(read_rows(data, "levels").label)) == 4
-    with pytest.raises(RecipeError, match="Expected label scheme own, binary"):
+    with pytest.raises(RecipeError, match="a label scheme this data has, binary"):
         audit(data, "moods")
 
 
@@ -195,6 +195,26 @@ def test_two_names_in_one_room_are_two_people(tmp_path: Path):
     likeness = compare_rows(read_rows(write_rows(rows, tmp_path / "data")), [None] * len(rows))
     people = [row.subject_id for row in rows]
     assert all(len({people[i] for i in np.flatnonzero(likeness.groups == group)}) == 1 for group in likeness.groups)
+
+
+def test_a_split_that_is_mostly_copies_fails(tmp_path: Path):
+    # Pairs of copies are no recording, and a score on them is worth as little.
+    rows = people_apart(num_people=20, count=2)
+    train = [row for row in rows if row.split == "train"]
+    copies = [
+        row.but(clip_id=f"copy{i}", split=SPLITS[1 + i % 2], source_path=f"copy{i}.jpg", subject_id=None)
+        for i, row in enumerate(train)
+    ]
+    found = audit_rows(train + copies, tmp_path)
+    assert not found.passed and findings_of(found)["duplicates"].grade == "fail"
+    assert "100% of validation and 100% of test" in findings_of(found)["duplicates"].summary
+
+
+def test_an_empty_split_and_a_class_that_one_lacks_are_told(tmp_path: Path):
+    lost = ("test", "engaged")
+    rows = [row for row in people_apart() if row.split != "validation" and (row.split, row.label) != lost]
+    told = findings_of(audit_rows(rows, tmp_path))["split contents"]
+    assert told.grade == "report" and told.summary == "Validation is empty; test has no engaged."
 
 
 def test_a_suggested_split_passes_a_new_audit(tmp_path: Path):

@@ -3,13 +3,7 @@
 import csv
 import io
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import prepare_drawn
 from datasets import load_from_disk
+from filelock import FileLock
 from PIL import Image as PictureFile
 
 from engagement_recognition.data import preparation
@@ -161,24 +156,10 @@ def test_several_processes_give_the_same(
     assert together.fingerprint == prepared.fingerprint and together.rejects() == prepared.rejects()
 
 
-@pytest.mark.slow
-def test_ten_kills_at_random_moments_change_nothing(drawn_daisee: Path, tmp_path: Path):
-    program = "from engagement_recognition.data import preparation as p; p.CLIPS_PER_PART['video'] = 2; "
-    program += "from engagement_recognition.cli import main; main()"
-    command = [sys.executable, "-c", program, "prepare", "daisee", str(drawn_daisee), "--processes", "1", "--output"]
-    subprocess.run([*command, str(tmp_path / "calm")], check=True, capture_output=True)
-    rng = random.Random(0)
-    for kill in range(10):
-        started = subprocess.Popen(
-            [*command, str(tmp_path / f"killed{kill}")], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        while not (tmp_path / f"killed{kill}/plan.json").exists():
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 3))
-        os.kill(started.pid, signal.SIGKILL)
-        started.communicate()
-        subprocess.run([*command, str(tmp_path / f"killed{kill}")], check=True, capture_output=True)
-        assert load_prepared(tmp_path / f"killed{kill}").fingerprint == load_prepared(tmp_path / "calm").fingerprint
+def test_two_preparations_do_not_share_a_folder(source: LabelledSource, folder: Path, tmp_path: Path):
+    with FileLock(tmp_path / "data.lock"), pytest.raises(DataError, match="another preparation is running"):
+        prepare(source, SETTINGS, folder, tmp_path / "data", num_processes=1)
+    assert not (tmp_path / "data").exists()
 
 
 def test_another_preparation_needs_another_folder(prepared: PreparedData, source: LabelledSource, folder: Path):
@@ -299,6 +280,19 @@ def test_a_turned_or_large_picture_is_stored_upright_and_small(drawn_expressions
     assert PictureFile.open(io.BytesIO(row["frames"][0])).size == (341, 512)
 
 
+@pytest.mark.parametrize(("suffix", "dtype"), [(".png", np.uint16), (".tif", np.int32)])
+def test_a_16_bit_picture_keeps_its_greys(suffix: str, dtype: type, drawn_expressions: Path, tmp_path: Path):
+    # PIL's own conversion cuts every value above 255 to white.
+    root = shutil.copytree(drawn_expressions, tmp_path / "pictures")
+    path = min(root.glob("test/happy/*.png"))
+    grey = np.asarray(PictureFile.open(path).convert("L"))
+    path.unlink()
+    PictureFile.fromarray(grey.astype(dtype) * 257).save(path.with_suffix(suffix))
+    row = next(row for row in prepare_drawn(root, tmp_path / "data").splits["test"] if path.stem in row["source_path"])
+    stored = np.asarray(PictureFile.open(io.BytesIO(row["frames"][0])).convert("L")).astype(int)
+    assert np.abs(stored - grey).mean() < 2
+
+
 def test_faces_are_cut_out_of_photos_on_request(drawn_daisee: Path, tmp_path: Path):
     for number, video in enumerate(sorted(drawn_daisee.glob("DataSet/*/*/*/*"))[:6]):
         photo = EngagementVideoProcessor(num_frames=1).prepare_clip(video).whole_frames[0]
@@ -346,7 +340,7 @@ def test_reference_windows_come_in_as_they_are(tmp_path: Path):
         with h5py.File(tmp_path / f"{split}.h5", "w") as file:
             names = [f"{split}{number}" for number in range(2)]
             for name in names:
-                small = rng.integers(256, size=(2, 8, 14, 14, 3), dtype=np.uint8)
+                small = rng.integers(256, size=(2, 8, 14, 14, 1), dtype=np.uint8).repeat(3, axis=4)
                 stored[name] = small.repeat(8, axis=2).repeat(8, axis=3)  # (2, 8, 112, 112, 3), smooth as pictures are
                 file.create_dataset(f"sequences/{name}", data=stored[name], compression="gzip", compression_opts=4)
             columns = {"clip_id": names, "participant_id": names, "engagement_binary": [0, 1]}

@@ -38,10 +38,11 @@ def leaking(drawn_expressions: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def load(tiny_recipe: dict[str, object], data: Path, stage: str = "engagement", **options: object) -> StageData:
-    # What the tiny recipe says of frames, which a prepared data set brings along.
-    recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement", "num_frames")}
-    (run,) = plan_stages({**recipe, stage: {"data": str(data), **options}}, {})
+def load(
+    tiny_recipe: dict[str, object], data: Path, stage: str = "engagement", typed: dict | None = None, **options: object
+) -> StageData:
+    recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement")}
+    (run,) = plan_stages({**recipe, stage: {"data": str(data), **options}}, typed or {})
     return load_stage_data(run)
 
 
@@ -57,11 +58,36 @@ def test_prepared_data_is_used_as_it_is(audited: Path, tiny_recipe: dict[str, ob
 @pytest.mark.parametrize(
     "option", [{"num_frames": 8}, {"face_crop": False}, {"sampling": "consecutive"}, {"face_crop_size": 96}]
 )
-def test_options_that_prepared_data_contradicts_are_refused(
+def test_a_recipe_gives_way_to_prepared_data_and_a_typed_option_does_not(
     option: dict, audited: Path, tiny_recipe: dict[str, object]
 ):
-    with pytest.raises(RecipeError, match=next(iter(option))):
-        load(tiny_recipe, audited, **option)
+    assert load(tiny_recipe, audited, **option).processor.num_frames == 4
+    typed = {name: str(value) for name, value in option.items()}
+    for prefix in ("", "engagement_"):
+        with pytest.raises(RecipeError, match=next(iter(option))):
+            load(tiny_recipe, audited, typed={f"{prefix}{name}": value for name, value in typed.items()})
+
+
+def test_both_stages_data_is_looked_at_before_the_first_trains(
+    trained: TrainedStages, unaudited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(train, "_train_stage", None)
+    recipe = {**trained.recipe, "output_dir": str(tmp_path), "engagement": {"data": str(unaudited)}}
+    with pytest.raises(LeakageError, match="engagement audit"):
+        train.train(recipe, {})
+
+
+def test_a_stage_without_data_is_skipped(trained: TrainedStages):
+    (run,) = plan_stages(trained.recipe, {"expression_data": "none"})
+    assert run.name == "engagement"
+
+
+def test_an_audit_under_other_labels_is_done_again(audited: Path, tiny_recipe: dict[str, object], tmp_path: Path):
+    copy = shutil.copytree(audited, tmp_path / "copy")
+    load(tiny_recipe, copy, label_scheme="three-class")
+    assert json.loads((copy / "audit.json").read_text())["label_scheme"] == "three-class"
+    refused = CliRunner().invoke(app, ["audit", str(copy), "--label-scheme", "own"])
+    assert refused.exit_code and isinstance(refused.exception, RecipeError)
 
 
 def test_data_that_nobody_audited_is_refused(unaudited: Path, tiny_recipe: dict[str, object]):
