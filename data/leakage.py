@@ -159,7 +159,7 @@ def _judge_subjects(rows: AuditRows) -> Finding:
         summary = (
             f"Not to be told: {who} of {len(rows)} windows." if unknown == len(rows) else f"Not to be told: {who}."
         )
-        return Finding("shared subjects", REPORT, summary, details)
+        return Finding("unknown people", REPORT, summary, details)
     return Finding("shared subjects", OK, f"Each of {number_of(splits, 'person', 'people')} is in one split.", details)
 
 

@@ -55,7 +55,7 @@ def test_a_split_by_person_has_nothing_to_tell(first: int, tmp_path: Path):
 
 def test_unknown_people_are_reported_and_no_more(tmp_path: Path):
     found = audit_rows(people_apart(knows_people=False), tmp_path)
-    assert found.passed and grades_of(found) == {"shared subjects": "report"}
+    assert found.passed and grades_of(found) == {"unknown people": "report"}
 
 
 def test_a_shared_subject_fails_and_is_named(tmp_path: Path):
