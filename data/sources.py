@@ -3,7 +3,7 @@
 The kind of a source is told from what lies in it; every reader keeps inputs = records + rejects.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..processor.input_errors import DataError, RecipeError
@@ -53,7 +53,8 @@ def read_source(kind: str | None, path: Path, options: SourceOptions | None = No
         records, origin = complete_splits(source.records, options.seed)
     except DataError as error:
         raise DataError(f"{str(error).removesuffix('.')} in {path}.") from error
-    return replace(source, records=records, notes={**source.notes, "split": origin})
+    asked = {name: value for name, value in asdict(options).items() if value is not None}
+    return replace(source, records=records, notes={**source.notes, **asked, "split": origin})
 
 
 def _check_exists(path: Path) -> None:
