@@ -73,6 +73,19 @@ def test_a_bad_video_is_one_reject_with_file_and_reason(name: str, prepared: Pre
     assert name in rejected[0]["reason"] and "Expected" in rejected[0]["reason"] and "\n" not in rejected[0]["reason"]
 
 
+@pytest.mark.parametrize(("end_sec", "comes_out"), [(1.5, True), (2.9, True), (99, False)])
+def test_a_span_may_end_a_little_late_and_not_far_beyond_the_video(
+    end_sec: float, comes_out: bool, drawn_daisee: Path, tmp_path: Path
+):
+    good = sorted(drawn_daisee.glob("DataSet/*/*/*/*.avi"))[:2]  # two seconds each
+    rows = [f"{good[0]},engaged,a,train,0,{end_sec}", f"{good[1]},bored,b,test,,"]
+    (tmp_path / "clips.csv").write_text("path,label,subject_id,split,start_sec,end_sec\n" + "\n".join(rows) + "\n")
+    data = prepare_drawn(tmp_path / "clips.csv", tmp_path / "data", num_frames=4)
+    reasons = [row["reason"] for row in data.rejects()]
+    assert ("train" in data.splits or "validation" in data.splits) == comes_out
+    assert len(reasons) == (not comes_out) and all("0 to 99 s" in reason for reason in reasons)
+
+
 def test_the_good_ones_come_out_and_all_is_counted(prepared: PreparedData):
     description = prepared.description
     assert description["inputs"] == 3 + len(BAD) + 2 == description["outputs"] + description["rejects"]

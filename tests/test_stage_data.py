@@ -170,6 +170,13 @@ def test_a_clip_model_cannot_be_trained_on_pictures(leaking: Path, tiny_recipe: 
         load(tiny_recipe, leaking, allow_leakage=True)
 
 
+def test_options_about_frames_are_refused_for_pictures(leaking: Path, tmp_path: Path):
+    for option in (["--frames", "4"], ["--sampling", "consecutive"], ["--stride-frames", "4"]):
+        command = ["prepare", "images", str(leaking), "--output", str(tmp_path / "data"), *option]
+        refused = CliRunner().invoke(app, command)
+        assert isinstance(refused.exception, RecipeError) and not (tmp_path / "data").exists()
+
+
 def test_an_empty_split_is_named(drawn_daisee: Path, tiny_recipe: dict[str, object], tmp_path: Path):
     folder = shutil.copytree(drawn_daisee, tmp_path / "daisee")
     for video in folder.glob("DataSet/Test/*/*/*"):
