@@ -46,3 +46,13 @@ def decode_plainly(source) -> np.ndarray:
     with av.open(source) as container:
         frames = list(container.decode(video=0))
         return np.stack([np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in frames])
+
+
+def write_sound(path: Path) -> None:
+    """An mp4 file that holds sound alone."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -5,23 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from conftest import prepare_drawn
+from numbered_videos import write_sound
 from PIL import Image
 
 from engagement_recognition.data.drawn_datasets import encode_video
 from engagement_recognition.data.prepared_data import PreparedData
-
-
-def write_sound(path: Path, good: bytes) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
-        frame.rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def write_picture(path: Path, good: bytes) -> None:
@@ -39,7 +30,7 @@ BAD: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
     "empty.avi": (lambda path, good: path.write_bytes(b""), "decode"),
     "text.avi": (lambda path, good: path.write_text("no video"), "decode"),
     "picture.mp4": (write_picture, "decode"),
-    "sound.mp4": (write_sound, "decode"),
+    "sound.mp4": (lambda path, good: write_sound(path), "decode"),
     "half.avi": (lambda path, good: path.write_bytes(good[: len(good) // 2]), "decode"),
     "head.avi": (lambda path, good: path.write_bytes(good[:200]), "decode"),
     "beheaded.avi": (lambda path, good: path.write_bytes(good[len(good) // 2 :]), "decode"),

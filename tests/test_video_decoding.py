@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered_videos import HEIGHT_PX, WIDTH_PX, decode_plainly, encode, numbered_picture, numbers_in
+from numbered_videos import HEIGHT_PX, WIDTH_PX, decode_plainly, encode, numbered_picture, numbers_in, write_sound
 
 from engagement_recognition.processor import video_decoding
 from engagement_recognition.processor.input_errors import (
@@ -224,15 +224,6 @@ def test_bytes_and_file_objects_are_read_like_files(videos):
 def test_names_do_not_matter(videos, tmp_path, name):
     (tmp_path / name).write_bytes(videos["h264.mp4"].read_bytes())
     assert numbers_in(decode_video(tmp_path / name, 2).frames) == [10, 30]
-
-
-def write_sound(path: Path) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @pytest.mark.parametrize(
