@@ -119,8 +119,8 @@ class FacePreparation:
         if not tracks:
             raise NoFaceError(
                 f"Expected a face in {source}, found none in the {len(frames)} frames looked at; "
-                "pass a video in which a face is visible, or take whole frames (face_crop=False, or --whole-frames when "
-                "preparing)."
+                "pass a video in which a face is visible, or take whole frames (face_crop=False, "
+                "or --whole-frames when preparing)."
             )
         return fill_missing(choose_person(tracks))
 
