@@ -292,9 +292,14 @@ def load_encoder_config(encoder: str | os.PathLike) -> PreTrainedConfig:
     if _is_timm_name(encoder):
         return TimmWrapperConfig(architecture=str(encoder))
     try:
-        return AutoConfig.from_pretrained(encoder)
+        config = AutoConfig.from_pretrained(encoder)
     except (OSError, ValueError) as error:
         raise OSError(_not_fetched(encoder)) from error
+    if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
+        config.name_or_path = (
+            ""  # exported with the model, and where a file lay on somebody's disk is nobody's business
+        )
+    return config
 
 
 def _load_encoder_weights(encoder: str | os.PathLike) -> dict[str, torch.Tensor]:

@@ -90,9 +90,12 @@ class Predictor:
         if self.is_video_model:
             self.video_processor = processor
         else:
-            # A video before a single-face model: the person's face is found in it, whatever the pictures were.
+            # A video before a single-face model: the person's face is found in it, unless it reads whole frames.
             settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
-            self.video_processor = EngagementVideoProcessor(**settings, num_frames=model.config.num_frames)
+            self.reads_frames = processor.pictures_are_frames and not processor.face_crop
+            self.video_processor = EngagementVideoProcessor(
+                **settings, num_frames=model.config.num_frames, face_crop=not self.reads_frames
+            )
 
     @classmethod
     def from_pretrained(cls, model: str) -> "Predictor":
@@ -172,6 +175,10 @@ class Predictor:
         if self.is_video_model:
             raise EngagementInputError(
                 f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
+            )
+        if self.reads_frames:
+            raise EngagementInputError(
+                f"Expected a video for this model of whole frames, got the photo {source}; pass a video."
             )
         faces = self.processor.prepare_faces(source)
         scores = self._score(self.processor.to_pixel_values(faces.frames))

@@ -3,7 +3,7 @@
 A recipe is a small YAML file: options for both stages at the top, options of one stage under `expression:` and
 `engagement:`. Any option may be one of `StageArguments` or of transformers' TrainingArguments. On the command line
 `--name value` overrides the recipe for both stages, `--expression_name value` and `--engagement_name value` for one.
-`bf16: auto` means bfloat16 where the machine has it.
+`bf16: auto` means bfloat16 where the machine has it. `base: other.yaml` puts a recipe's values over those of another.
 """
 
 import json
@@ -30,6 +30,8 @@ _DEFAULTS = {
     "greater_is_better": True,
     "logging_strategy": "epoch",
     "remove_unused_columns": False,
+    # A resumed run would begin to count its patience anew.
+    "restore_callback_states_from_checkpoint": True,
     "report_to": "none",
     "output_dir": "runs/run",
 }
@@ -52,6 +54,9 @@ class StageArguments:
     oversample_to: int | None = field(default=None, metadata={"help": "rows a class is drawn up to, in training"})
     model: str = field(default="video", metadata={"help": "video (clips of faces) or image (single faces)"})
     encoder: str = field(default="resnet18", metadata={"help": "Hub id, local folder or timm architecture"})
+    pretrained: bool = field(
+        default=True, metadata={"help": "False: timm/NAME.TAG means the architecture NAME with random weights"}
+    )
     encoder_features: str | None = field(default=None, metadata={"help": "map or pooled; default: what suits it"})
     start_from: str | None = field(default=None, metadata={"help": "folder of a trained stage one to start from"})
     temporal: str = field(default="lstm", metadata={"help": "lstm, transformer or mean"})
@@ -71,11 +76,25 @@ class StageArguments:
     )
     grayscale: bool = False
     picture_norm: float | None = field(default=None, metadata={"help": "100 is what Nezami et al. scale pictures to"})
-    image_mean: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})
-    image_std: str | None = field(default=None, metadata={"help": "JSON list; default: ImageNet's"})
+    image_mean: str | None = field(
+        default=None, metadata={"help": "JSON list, or train: the training pictures' own; default: ImageNet's"}
+    )
+    image_std: str | None = field(default=None, metadata={"help": "JSON list, or train; default: ImageNet's"})
     label_scheme: str | None = field(
         default=None, metadata={"help": "own (default, where the data has names), binary, three-class, levels, affects"}
     )
+    loss: str = field(default="cross_entropy", metadata={"help": "cross_entropy, focal or ordinal, see losses.py"})
+    focal_gamma: float = 2.0
+    logit_adjustment: float = field(default=0.0, metadata={"help": "tau of Menon et al. 2021; 0: none"})
+    label_smoothing: float = 0.0
+    subject_adversary: float = field(
+        default=0.0, metadata={"help": "strength at which the encoder is made to forget who it sees; 0: none"}
+    )
+    optimizer: str | None = field(
+        default=None, metadata={"help": "adam or momentum, with an L2 penalty; default: what --optim says"}
+    )
+    lr_decay_factor: float | None = field(default=None, metadata={"help": "every lr_decay_steps; default: none"})
+    lr_decay_steps: int = 500
     class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
     augmentation: str = field(default="{}", metadata={"help": "JSON: name to strength, see data/augmentation.py"})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "epochs without a better macro-F1"})
@@ -102,11 +121,41 @@ class StageRun:
 
 
 def read_recipe(path: Path) -> dict[str, object]:
-    """Raises RecipeError when the file is missing or is not a YAML mapping."""
+    """A recipe's values over those of its `base`: another recipe, named from its folder, or a list of them.
+
+    Of several the last one counts most. The sections of the stages are merged key by key, all else is replaced; a value
+    of null gives an option its default back.
+
+    Raises:
+        RecipeError: a file is missing or is not a YAML mapping, or is its own base.
+    """
+    return _read_over_bases(path, ())
+
+
+def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> dict[str, object]:
+    chain = (*readers, path)
+    if path.resolve() in [reader.resolve() for reader in readers]:
+        raise RecipeError(f"Expected a base that has an end, got a circle: {' -> '.join(p.name for p in chain)}.")
+    recipe = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
+    bases = recipe.pop("base", [])
+    merged: dict[str, object] = {}
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise RecipeError(f"Expected the name of a recipe under base: in {path}, got {base!r}.")
+        merged = _lay_over(merged, _read_over_bases(path.parent / base, chain))
+    return _lay_over(merged, recipe)
+
+
+def _lay_over(base: dict[str, object], recipe: dict[str, object]) -> dict[str, object]:
+    shared = [name for name in STAGES if name in base and name in recipe]
+    return {**base, **recipe, **{name: {**_section(base, name), **_section(recipe, name)} for name in shared}}
+
+
+def _read_yaml(path: Path, role: str) -> dict[str, object]:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"Expected a recipe at {path}, found no such file; recipes are in recipes/.") from error
+        raise RecipeError(f"Expected a recipe at {path}{role}, found no such file; recipes are in recipes/.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
@@ -162,9 +211,24 @@ def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -
     stage, training = _parse(values)
     if name == "expression":
         stage.model = "image"
+    if stage.data and not stage.pretrained and not stage.start_from:
+        stage.encoder = _without_weights(stage.encoder)
     push_to_hub, training.push_to_hub = training.push_to_hub, False
     on_command_line = frozenset(key.removeprefix(f"{name}_") for key in options)
     return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
+
+
+def _without_weights(encoder: str) -> str:
+    """`timm/resnet18.tv_in1k` → `resnet18`, which starts from random weights, so that a recipe can be tried offline."""
+    if "/" not in encoder or Path(encoder).is_dir():
+        return encoder
+    owner, _, name = encoder.partition("/")
+    if owner != "timm":
+        raise RecipeError(
+            f"Expected an encoder timm/NAME.TAG with pretrained false, got {encoder!r}; pass --encoder with a local "
+            "folder or the name of a timm architecture."
+        )
+    return name.partition(".")[0]
 
 
 def has_fast_bf16() -> bool:

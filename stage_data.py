@@ -6,9 +6,12 @@ whose split cannot be trusted is refused.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from .data.audit_page import read_audit, read_duplicates, write_audit
 from .data.leakage import audit
@@ -17,14 +20,14 @@ from .data.preparation_parts import PreparationSettings, settings_for
 from .data.prepared_data import PreparedData, is_prepared, load_prepared
 from .data.schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, order_label_names
 from .data.sources import SourceOptions, read_source
-from .data.training_sets import LabelledFrames, labelled_frames, labels_of
+from .data.training_sets import FrameCollator, LabelledFrames, labelled_frames, labels_of
 from .processor.face_preparation import FacePreparation
 from .processor.image_processing_engagement import EngagementImageProcessor
-from .processor.input_errors import DataError, LeakageError, RecipeError
+from .processor.input_errors import DataError, EngagementInputError, LeakageError, RecipeError
 from .processor.video_processing_engagement import EngagementVideoProcessor
 from .run_arguments import StageArguments, StageRun
 
-_PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size")
+PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size")
 
 
 @dataclass(frozen=True)
@@ -52,31 +55,42 @@ def load_stage_data(run: StageRun) -> StageData:
     if stage.model not in ("video", "image"):
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
     with run.training.main_process_first(desc="preparing data"):
-        prepared = _open_or_prepare(stage, run.on_command_line)
+        prepared = open_or_prepare(stage, run.on_command_line)
     audited = _require_audit(prepared, stage)
     _check_model_fits(stage, prepared)
-    scheme = _label_scheme_of(stage, prepared)
+    scheme = choose_label_scheme(stage, prepared)
     names = _label_names_of(scheme, prepared)
-    single_face = stage.model == "image"
-    sets, unlabelled = {}, {}
+    processor = _processor_of(stage, prepared)
+    sets, unlabelled, flat = {}, {}, {}
     for split in SPLITS:
-        sets[split], unlabelled[split] = labelled_frames(prepared.splits[split], scheme, names, single_face)
+        rows, unlabelled[split] = labelled_frames(prepared.splits[split], scheme, names, stage.model == "image")
+        sets[split], flat[split] = leave_out_flat(rows, processor)
     _check_labels(names, sets)
     description = {
-        **_describe(prepared, audited, stage.allow_leakage),
+        **describe_data(prepared, audited, stage.allow_leakage),
         "label_scheme": scheme,
         "without_label_under_scheme": unlabelled,
         "examples": {split: len(rows) for split, rows in sets.items()},
     }
-    clean_rows = _clean_rows(sets["test"], prepared.folder)
+    if stage.picture_norm is not None:
+        description["flat_pictures_left_out"] = flat
+    clean_rows = find_clean_rows(sets["test"], "test", prepared.folder)
+    if "train" in (stage.image_mean, stage.image_std):
+        description["train_pixels"] = _standardise(processor, sets["train"], stage)
     if stage.oversample_to:
         sets["train"] = sets["train"].oversampled(stage.oversample_to, run.training.seed)
         description["oversampled_to"] = stage.oversample_to
-    return StageData(**sets, label_names=names, processor=_processor_of(stage, prepared), description=description,
+    return StageData(**sets, label_names=names, processor=processor, description=description,
                      clean_test_rows=clean_rows)  # fmt: skip
 
 
-def _open_or_prepare(stage: StageArguments, on_command_line: Collection[str]) -> PreparedData:
+def open_or_prepare(stage: StageArguments, on_command_line: Collection[str] = ()) -> PreparedData:
+    """The prepared data set a stage names, or the raw source it names prepared and audited into the cache.
+
+    Raises:
+        DataError: nothing is there, or nothing that can be used.
+        RecipeError: options that contradict how the data was prepared.
+    """
     path = Path(stage.data)
     if is_prepared(path):
         prepared = load_prepared(path)
@@ -85,7 +99,7 @@ def _open_or_prepare(stage: StageArguments, on_command_line: Collection[str]) ->
             _audit_under_the_scheme(prepared, stage)
         return prepared
     source = read_source(stage.data_kind, path, SourceOptions(stage.subset, stage.subject_pattern))
-    settings = settings_for(source.media, **{name: getattr(stage, name) for name in _PREPARATION_OPTIONS})
+    settings = settings_for(source.media, **{name: getattr(stage, name) for name in PREPARATION_OPTIONS})
     plan = plan_of(source, settings, path, stage.drop_conflicts)
     folder = Path(stage.cache_dir) / f"{source.kind}-{plan[:12]}"
     prepared = prepare(source, settings, path, folder, stage.num_preparation_processes, stage.drop_conflicts)
@@ -96,7 +110,7 @@ def _open_or_prepare(stage: StageArguments, on_command_line: Collection[str]) ->
 
 def _audit_under_the_scheme(prepared: PreparedData, stage: StageArguments) -> None:
     """Audit what nobody has audited as it is now, under the labels that will be trained on."""
-    scheme = _label_scheme_of(stage, prepared)
+    scheme = choose_label_scheme(stage, prepared)
     if _has_audit(prepared) and read_audit(prepared.folder).get("label_scheme") == scheme:
         return
     found = audit(prepared, scheme)
@@ -135,7 +149,7 @@ def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_li
     """A recipe's values give way to how the data was prepared; an option that somebody typed must not be ignored."""
     settings = prepared.description["settings"]
     is_pictures = prepared.description["media"] == "picture"
-    for name in ("face_crop", "face_crop_size") if is_pictures else _PREPARATION_OPTIONS:
+    for name in ("face_crop", "face_crop_size") if is_pictures else PREPARATION_OPTIONS:
         stored = settings["face_crop_size_px" if name == "face_crop_size" else name]
         given = getattr(stage, name)
         if name in on_command_line and given is not None and given != stored:
@@ -159,7 +173,7 @@ def _has_own_labels(prepared: PreparedData) -> bool:
     return any("label" in counts for counts in prepared.description["splits"].values())
 
 
-def _label_scheme_of(stage: StageArguments, prepared: PreparedData) -> str:
+def choose_label_scheme(stage: StageArguments, prepared: PreparedData) -> str:
     """The scheme asked for; by default the data's own labels, or binary for data rated as DAiSEE is."""
     has_affects = any(AFFECTS[0] in counts for counts in prepared.description["splits"].values())
     if stage.label_scheme is None:
@@ -188,13 +202,16 @@ def _check_labels(names: list[str], sets: dict[str, LabelledFrames]) -> None:
             )
 
 
-def _clean_rows(test: LabelledFrames, folder: Path) -> list[int] | None:
-    """Rows of test that have no twin in the other splits, when the audit found some that have."""
-    twins = read_duplicates(folder, "test")
-    return [row for row, key in enumerate(test.keys) if key not in twins] if twins else None
+def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int] | None:
+    """Rows that have no twin in an earlier split, when the audit found some that have."""
+    twins = read_duplicates(folder, split)
+    return [row for row, key in enumerate(rows.keys) if key not in twins] if twins else None
 
 
-def _describe(prepared: PreparedData, audited: dict[str, object] | None, leakage_allowed: bool) -> dict[str, object]:
+def describe_data(
+    prepared: PreparedData, audited: dict[str, object] | None, leakage_allowed: bool
+) -> dict[str, object]:
+    """What results say of the data they were measured on; `audited` is its audit's record, None without one."""
     description = prepared.description
     found = None
     if audited is not None:
@@ -220,7 +237,8 @@ def _processor_of(stage: StageArguments, prepared: PreparedData) -> FacePreparat
     if stage.model == "video":
         return EngagementVideoProcessor(**_pixel_settings(stage), **settings)
     del settings["num_frames"], settings["sampling"]
-    return EngagementImageProcessor(**_pixel_settings(stage), **settings)
+    is_frame = prepared.description["media"] != "picture"
+    return EngagementImageProcessor(**_pixel_settings(stage), **settings, pictures_are_frames=is_frame)
 
 
 def _pixel_settings(stage: StageArguments) -> dict[str, object]:
@@ -230,9 +248,65 @@ def _pixel_settings(stage: StageArguments) -> dict[str, object]:
         "picture_norm": stage.picture_norm,
     }
     for name in ("image_mean", "image_std"):
-        if getattr(stage, name):
+        if getattr(stage, name) not in (None, "train"):  # "train" is measured once the training pictures are known
             settings[name] = parse_json(getattr(stage, name), name, list)
     return settings
+
+
+def leave_out_flat(rows: LabelledFrames, processor: FacePreparation) -> tuple[LabelledFrames, int]:
+    """The rows without flat pictures, which `picture_norm` cannot scale, and how many those are.
+
+    Nezami et al. drop them too; FER2013 holds a dozen. Without `picture_norm` no picture is looked at.
+    """
+    if processor.picture_norm is None:
+        return rows, 0
+    collate = FrameCollator(processor, rows.single_face)
+    kept = [row for batch in _batches(rows) for row in _accepted(batch, collate)]
+    return rows.take(kept), len(rows) - len(kept)
+
+
+def _accepted(batch: list[dict[str, object]], collate: FrameCollator) -> list[int]:
+    """The rows that the processor takes; they are tried one by one only where it refuses the batch."""
+    try:
+        collate(batch)
+    except EngagementInputError:
+        return [] if len(batch) == 1 else [row for example in batch for row in _accepted([example], collate)]
+    return [example["row"] for example in batch]
+
+
+def _standardise(processor: FacePreparation, rows: LabelledFrames, stage: StageArguments) -> dict[str, list[float]]:
+    """Give the processor the training pixels' own mean or deviation, where the recipe says `train`."""
+    mean, std = measure_pixels(rows, processor)
+    print(f"training pixels: mean {mean}, deviation {std}")
+    if stage.image_mean == "train":
+        processor.image_mean = tuple(mean)
+    if stage.image_std == "train":
+        processor.image_std = tuple(std)
+    return {"mean": mean, "std": std}
+
+
+def measure_pixels(rows: LabelledFrames, processor: FacePreparation) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel over all pixels, as the processor makes them before it normalises.
+
+    So after `picture_norm`, if there is one: Nezami et al. centre and scale by both of the training set.
+    """
+    plain = copy(processor)
+    plain.do_normalize = False
+    collate = FrameCollator(plain, rows.single_face)
+    count, total, squares = 0, 0.0, 0.0
+    for batch in _batches(rows):
+        pixels = collate(batch)["pixel_values"].movedim(-3, 0).flatten(1)  # (..., C, H, W) -> (C, pixels)
+        count += pixels.shape[1]
+        total += pixels.sum(1, dtype=torch.float64)
+        squares += pixels.square().sum(1, dtype=torch.float64)
+    mean = total / count
+    std = (squares / count - mean.square()).sqrt()
+    return [round(value, 6) + 0.0 for value in mean.tolist()], [round(value, 6) for value in std.tolist()]  # no -0.0
+
+
+def _batches(rows: LabelledFrames, size: int = 16) -> Iterator[list[dict[str, object]]]:
+    for start in range(0, len(rows), size):
+        yield [rows[row] for row in range(start, min(start + size, len(rows)))]
 
 
 def parse_json(text: str, name: str, kind: type) -> object:

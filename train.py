@@ -12,32 +12,37 @@ Options are those of `StageArguments` (run_arguments.py) and of transformers' Tr
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import PredictionOutput
 
 from engagement_recognition import register_auto_classes
 from engagement_recognition.data.augmentation import Augmentation
-from engagement_recognition.data.training_sets import FrameCollator
-from engagement_recognition.evaluation import describe_environment, evaluate_logits
+from engagement_recognition.data.schema import LEVELS
+from engagement_recognition.data.training_sets import FrameCollator, LabelledFrames
+from engagement_recognition.engagement_metric import EngagementMetric
+from engagement_recognition.evaluation import (
+    SplitPredictions,
+    count_labels,
+    describe_environment,
+    describe_scores,
+    evaluate_split,
+)
+from engagement_recognition.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
     EngagementPreTrainedModel,
     load_encoder_config,
 )
-from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError
+from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError
 from engagement_recognition.publish import export_model, push_export
 from engagement_recognition.run_arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
 from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
-from engagement_recognition.trainer import EngagementTrainer, class_weights, last_whole_checkpoint, trainer_metrics
-
-SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy")
+from engagement_recognition.trainer import EngagementTrainer, last_whole_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,29 +98,29 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     trainer = _build_trainer(run, model, data, augmentation)
     checkpoint = last_whole_checkpoint(Path(run.training.output_dir)) if run.training.resume_from_checkpoint else None
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    prediction = trainer.predict(data.test)
+    validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
     if trainer.is_world_process_zero():
-        scores = evaluate_logits(prediction.predictions, prediction.label_ids, data.train.label_ids, data.label_names)
         results = {
             **_describe_run(run, data, start_from),
             "training": {"seconds": outcome.metrics["train_runtime"], "log": trainer.state.log_history},
-            "evaluation": {"test": scores, **_evaluate_clean_part(prediction, data)},
+            "train_label_counts": count_labels(data.train.label_ids, data.label_names),
+            "evaluation": evaluate_split(
+                test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
+            ),
         }
-        export_model(trainer.accelerator.unwrap_model(trainer.model), data.processor, results, run.export_dir)
-        print(describe_scores(run, scores))
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        trained.subject_adversary = None  # it has done its work, and is no part of the model
+        export_model(trained, data.processor, results, run.export_dir, [validation, test])
+        print(f"{run.name}: {describe_scores(results['evaluation']['test'], 'test')}; see {run.export_dir}")
         if run.push_to_hub:
             push_export(run.export_dir, run.training)
     trainer.accelerator.wait_for_everyone()
     return run.export_dir
 
 
-def _evaluate_clean_part(prediction: PredictionOutput, data: StageData) -> dict[str, object]:
-    """Test once more without what has a twin in training, where the audit found such pictures."""
-    rows = data.clean_test_rows
-    if not rows:
-        return {}
-    logits, label_ids = prediction.predictions[rows], prediction.label_ids[rows]
-    return {"test_without_duplicates": evaluate_logits(logits, label_ids, data.train.label_ids, data.label_names)}
+def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> SplitPredictions:
+    prediction = trainer.predict(rows)
+    return SplitPredictions(split, rows.keys, rows.subject_ids, prediction.label_ids, prediction.predictions)
 
 
 def _build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
@@ -140,7 +145,33 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         raise ModelLoadError(" ".join(str(error).split())) from error
     if stage.freeze_encoder:
         model.encoder.requires_grad_(False)
+    if stage.subject_adversary:
+        model.subject_adversary = _build_adversary(stage, data, model)
     return model.to(memory_format=torch.channels_last) if stage.channels_last else model
+
+
+def _build_adversary(stage: StageArguments, data: StageData, model: EngagementPreTrainedModel) -> SubjectAdversary:
+    people = set(data.train.subject_ids)
+    if None in people or len(people) < 2:
+        raise RecipeError(
+            f"Expected at least two people in {stage.data} for subject_adversary, and the person of every clip; "
+            f"got {len(people - {None})}{' and clips without' if None in people else ''}."
+        )
+    return SubjectAdversary(model.encoder.feature_size, len(people), stage.subject_adversary)
+
+
+def _build_loss(stage: StageArguments, data: StageData) -> Loss:
+    if stage.loss == "ordinal" and data.label_names != list(LEVELS):
+        raise RecipeError(f"Expected label_scheme levels with loss ordinal, got labels {', '.join(data.label_names)}.")
+    return build_loss(
+        stage.loss,
+        data.train.label_ids,
+        len(data.label_names),
+        stage.class_weight_cap,
+        stage.focal_gamma,
+        stage.logit_adjustment,
+        stage.label_smoothing,
+    )
 
 
 def check_encoder(encoder: str | Path) -> None:
@@ -161,10 +192,12 @@ def _build_trainer(
         args=run.training,
         train_dataset=data.train,
         eval_dataset=data.validation,
-        loss_weights=class_weights(data.train.label_ids, len(data.label_names), run.stage.class_weight_cap),
+        loss=_build_loss(run.stage, data),
+        optimizer_name=run.stage.optimizer,
+        lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
         train_collator=FrameCollator(data.processor, single_face, augmentation),
         eval_collator=FrameCollator(data.processor, single_face),
-        compute_metrics=partial(trainer_metrics, label_names=data.label_names),
+        compute_metrics=EngagementMetric(data.label_names).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
 
@@ -184,16 +217,6 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
 def _without_folder(value: object) -> object:
     """Results are published, and where a file lay on somebody's disk is nobody's business; Hub ids stay whole."""
     return Path(value).name if isinstance(value, str) and Path(value).exists() else value
-
-
-def describe_scores(run: StageRun, evaluation: dict[str, dict]) -> str:
-    """One line for the terminal: the stage's scores on test beside the majority baseline's."""
-    scores, baseline = evaluation["scores"], evaluation["majority_baseline"]
-    measured = ", ".join(f"{name.replace('_', ' ')} {scores[name]:.3f}" for name in SHOWN_SCORES)
-    return (
-        f'{run.name}: {measured} on {scores["num_examples"]} test examples; always "{baseline["predicts"]}": macro f1 '
-        f"{baseline['macro_f1']:.3f}, accuracy {baseline['accuracy']:.3f}. Model, results and card: {run.export_dir}"
-    )
 
 
 def parse_command_line(argv: Sequence[str] | None) -> tuple[Path | None, dict[str, str]]:

@@ -3,49 +3,79 @@
 Everything else (schedules, mixed precision, several processes, checkpoints) is Trainer's own.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.nn import functional
-from transformers import EvalPrediction, Trainer
+from transformers import Trainer
 
 from .data.training_sets import FrameCollator, LabelledFrames
-from .metrics import compute_scores
+from .losses import Loss, encoder_features
 from .processor.input_errors import NonFiniteLossError
-
-
-def class_weights(label_ids: Sequence[int], num_labels: int, cap: float) -> torch.Tensor:
-    """(num_labels,) weights of the loss, as the CNN + LSTM reference computes them.
-
-    Inverse frequency, divided by the smallest, clamped at `cap`, rescaled to sum to the number of classes. A class
-    without examples counts as one example. A cap of 1 weighs all classes alike.
-    """
-    counts = torch.bincount(torch.as_tensor(label_ids), minlength=num_labels).clamp(min=1)
-    weights = (counts.max() / counts.float()).clamp(max=cap)
-    return weights * num_labels / weights.sum()
 
 
 class EngagementTrainer(Trainer):
     """
     Args:
-        loss_weights: (num_labels,), weights of the cross-entropy.
+        loss: from logits and class indices, see `losses.build_loss`.
         train_collator, eval_collator: training frames are augmented, others never.
+        optimizer_name: "adam" or "momentum" (SGD, 0.9), whose weight decay is an L2 penalty: on all parameters with
+            adam, as the CNN + LSTM reference trains, on all but biases and LayerNorms with momentum, much as
+            TFLearn's regularisers; None: what TrainingArguments say.
+        lr_decay: (factor, steps): the learning rate shrinks smoothly, by the factor in so many steps; None: no decay.
     """
 
     # Our loss is a mean over the batch; Trainer divides it by the number of accumulated batches.
     loss_is_scaled_for_ga = False
 
     def __init__(
-        self, *, loss_weights: torch.Tensor, train_collator: FrameCollator, eval_collator: FrameCollator, **kwargs: Any
+        self,
+        *,
+        loss: Loss,
+        train_collator: FrameCollator,
+        eval_collator: FrameCollator,
+        optimizer_name: str | None = None,
+        lr_decay: tuple[float, int] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=eval_collator, **kwargs)
-        self.loss_weights = loss_weights
+        self.loss = loss
         self.train_collator = train_collator
         self.eval_collator = eval_collator
+        self.optimizer_name = optimizer_name
+        self.lr_decay = lr_decay
+        people = sorted({subject for subject in self.train_dataset.subject_ids if subject})
+        self.subject_index = {subject: index for index, subject in enumerate(people)}
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer has no Adam without decoupled weight decay, and no SGD with momentum."""
+        if self.optimizer_name is None or self.optimizer is not None:
+            return super().create_optimizer()
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        rates = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
+        if self.optimizer_name == "adam":
+            self.optimizer = torch.optim.Adam([weight for _, weight in named], **rates)
+            return self.optimizer
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups = [
+            {"params": [weight for name, weight in named if name in decayed]},
+            {"params": [weight for name, weight in named if name not in decayed], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.SGD(groups, momentum=0.9, **rates)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> object:
+        """Decay by steps where a recipe asks for it, else what TrainingArguments say."""
+        if self.lr_decay is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        factor, steps = self.lr_decay
+        # TFLearn decays smoothly, although it names the steps: its staircase is off by default.
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: factor ** (step / steps)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         self.data_collator = self.train_collator
@@ -61,18 +91,33 @@ class EngagementTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, object]:
-        """Weighted cross-entropy.
+        """The recipe's loss and, in training, the subject adversary's.
 
         Raises:
             NonFiniteLossError: naming the clips; Trainer itself would log 0.0 and go on with NaN weights.
         """
         rows, labels = inputs.pop("rows"), inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = functional.cross_entropy(outputs.logits.float(), labels, self.loss_weights.to(outputs.logits.device))
+        adversary = getattr(self.accelerator.unwrap_model(model), "subject_adversary", None)
+        if adversary is None or not model.training:
+            outputs = model(**inputs)
+            loss = self.loss(outputs.logits, labels)
+        else:
+            with encoder_features(self.accelerator.unwrap_model(model).encoder) as features:
+                outputs = model(**inputs)
+            loss = self.loss(outputs.logits, labels)
+            loss = loss + adversary(features[0], self._subjects_of(rows), self._progress())
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._name_culprits(rows.tolist()) if model.training else self._blame_weights())
         inputs["labels"] = labels  # prediction_step looks for them again
         return (loss, outputs) if return_outputs else loss
+
+    def _subjects_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(batch,) indices of the people in these training rows."""
+        subjects = [self.subject_index[self.train_dataset.subject_ids[row]] for row in rows.tolist()]
+        return torch.tensor(subjects, device=rows.device)
+
+    def _progress(self) -> float:
+        return self.state.global_step / max(self.state.max_steps, 1)
 
     def _name_culprits(self, rows: list[int]) -> str:
         data: LabelledFrames = self.train_dataset
@@ -91,13 +136,6 @@ class EngagementTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Trainer would write its own README over ours, which is rendered from measured results."""
-
-
-def trainer_metrics(prediction: EvalPrediction, label_names: Sequence[str]) -> dict[str, float]:
-    """What Trainer logs and selects the best model on."""
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    scores = compute_scores(np.asarray(prediction.label_ids), np.asarray(logits).argmax(axis=1), label_names)
-    return {name: scores[name] for name in ("macro_f1", "balanced_accuracy", "accuracy", "num_examples")}
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

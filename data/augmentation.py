@@ -9,8 +9,11 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional
+from torchvision.transforms import v2 as transforms
 
 from ..processor.input_errors import RecipeError
+
+_LIMITS = {"rotation_deg": 180, "padding_px": 64}  # of the others: 1
 
 
 @dataclass(frozen=True)
@@ -25,29 +28,47 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     erasing: float = 0.0  # probability that one rectangle (2 to 20 % of the picture) turns grey
+    padding_px: int = 0  # pixels of the stored picture added on each side, out of which its own size is cropped
+    crop_area: float = 0.0  # a crop keeps at least this share of the area, at 3:4 to 4:3, and is resized back
 
     @classmethod
     def from_recipe(cls, values: dict[str, float]) -> "Augmentation":
-        """Raises RecipeError for an unknown name or a value outside 0..1 (rotation: 0..180)."""
+        """Raises RecipeError for an unknown name or a value outside 0..1 (rotation: 0..180, padding: 0, 1, .. 64)."""
         known = {field.name for field in fields(cls)}
         for name, value in values.items():
-            limit = 180 if name == "rotation_deg" else 1
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name not in known or not is_number or not 0 <= value <= limit:
+            kind = int if name == "padding_px" else (int, float)
+            is_number = isinstance(value, kind) and not isinstance(value, bool)
+            if name not in known or not is_number or not 0 <= value <= _LIMITS.get(name, 1):
                 raise RecipeError(
-                    f"Expected augmentations among {', '.join(sorted(known))}, each in 0..1, got {name}: {value}."
+                    f"Expected augmentations among {', '.join(sorted(known))}, each in 0..1 (rotation_deg in 0..180, "
+                    f"padding_px a whole number in 0..64), got {name}: {value}."
                 )
         return cls(**values)
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """frames: (batch, num_frames, C, H, W) uint8 → the same shape and type; draws from torch's generator."""
         pixels = frames.float()
+        if self.padding_px or self.crop_area:
+            pixels = self._crop(pixels)
         if self.flip or self.rotation_deg or self.shift or self.zoom:
             pixels = self._move(pixels)
         pixels = self._recolour(pixels)
         if self.erasing:
             pixels = self._erase(pixels)
         return pixels.clamp_(0, 255).round_().to(torch.uint8)
+
+    def _crop(self, pixels: torch.Tensor) -> torch.Tensor:
+        """torchvision's random crops, each drawn once a clip; (batch, frames, C, H, W) keeps its shape."""
+        size = list(pixels.shape[-2:])
+        if self.padding_px:
+            # Padded with each clip's mean colour: Nezami et al. pad with zeros after they took the picture's mean away.
+            mean = pixels.mean(dim=(1, 3, 4), keepdim=True)  # (batch, frames, C, H, W) -> (batch, 1, C, 1, 1)
+            crop = transforms.RandomCrop(size, padding=self.padding_px)
+            pixels = torch.stack([crop(clip) for clip in pixels - mean]) + mean
+        if self.crop_area:
+            crop = transforms.RandomResizedCrop(size, scale=(self.crop_area, 1.0))
+            pixels = torch.stack([crop(clip) for clip in pixels])
+        return pixels
 
     def _move(self, pixels: torch.Tensor) -> torch.Tensor:
         """Flip, rotation, shift and zoom as one resampling; what comes from outside repeats the edge."""

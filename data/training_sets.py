@@ -26,10 +26,16 @@ class LabelledFrames(TorchDataset):
     """
 
     def __init__(
-        self, rows: Dataset, keys: Sequence[tuple[str, int]], label_ids: Sequence[int], single_face: bool
+        self,
+        rows: Dataset,
+        keys: Sequence[tuple[str, int]],
+        subject_ids: Sequence[str | None],
+        label_ids: Sequence[int],
+        single_face: bool,
     ) -> None:
         self.rows = rows  # its column `frames` is read
         self.keys = keys  # clip id and window index: to name the culprits of a bad loss, and to find a row again
+        self.subject_ids = subject_ids  # None where nobody knows
         self.label_ids = label_ids
         self.single_face = single_face
 
@@ -48,8 +54,9 @@ class LabelledFrames(TorchDataset):
 
     def take(self, rows: Sequence[int]) -> "LabelledFrames":
         """These rows, in this order; one may come more than once."""
-        keys, label_ids = [self.keys[row] for row in rows], [self.label_ids[row] for row in rows]
-        return LabelledFrames(self.rows.select(rows), keys, label_ids, self.single_face)
+        columns = (self.keys, self.subject_ids, self.label_ids)
+        taken = ([column[row] for row in rows] for column in columns)
+        return LabelledFrames(self.rows.select(rows), *taken, self.single_face)
 
     def oversampled(self, target: int, seed: int) -> "LabelledFrames":
         """Classes with fewer rows than `target` are drawn from again until they have as many; no file is copied.
@@ -87,7 +94,8 @@ def labelled_frames(
     with_label = rows.select(kept)
     keys = list(zip(with_label["clip_id"][:], with_label["window_index"][:], strict=True))
     frames = with_label.select_columns(["frames"])
-    return LabelledFrames(frames, keys, label_ids, single_face), len(labels) - len(kept)
+    subject_ids = with_label["subject_id"][:]
+    return LabelledFrames(frames, keys, subject_ids, label_ids, single_face), len(labels) - len(kept)
 
 
 @dataclass

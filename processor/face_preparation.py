@@ -72,6 +72,8 @@ class FacePreparation:
     do_normalize = True
     # Whole frames (False) are what the CNN + LSTM reference reads; they also serve pictures that are faces already.
     face_crop = True
+    # Of a single-face model: its pictures were frames of videos, so that in a video no face is to be looked for.
+    pictures_are_frames = False
     face_margin_ratio = 0.2  # of the box's longer side, on each side; as the BEiT reference crops
     face_crop_size_px = 224  # every crop is made at this size first, in a cache as in serving, then resized to `size`
     do_grayscale = False

@@ -24,6 +24,7 @@ class EngagementImagesKwargs(ImagesKwargs, total=False):
     face_crop: bool
     face_margin_ratio: float
     face_crop_size_px: int
+    pictures_are_frames: bool
     do_grayscale: bool
     picture_norm: float | None
 
@@ -32,7 +33,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
     """
     Args:
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
-        face_crop, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see `FacePreparation`.
+        face_crop, pictures_are_frames, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see
+            `FacePreparation`.
     """
 
     valid_kwargs = EngagementImagesKwargs

@@ -27,7 +27,16 @@ from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 
 ALL_CHANGES = Augmentation(
-    flip=0.5, rotation_deg=20, shift=0.2, zoom=0.2, brightness=0.3, contrast=0.3, saturation=0.3, erasing=0.5
+    flip=0.5,
+    rotation_deg=20,
+    shift=0.2,
+    zoom=0.2,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.3,
+    erasing=0.5,
+    padding_px=3,
+    crop_area=0.7,
 )
 
 
@@ -61,7 +70,7 @@ def test_a_change_is_one_for_a_clip_and_another_for_the_next():
 @pytest.mark.parametrize("name", list(Augmentation.__dataclass_fields__))
 def test_each_change_is_drawn_from_the_seed_and_can_be_off(name: str):
     frames = torch.randint(256, (8, 2, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    augmentation = Augmentation.from_recipe({name: 30 if name == "rotation_deg" else 0.8})
+    augmentation = Augmentation.from_recipe({name: {"rotation_deg": 30, "padding_px": 4}.get(name, 0.8)})
     torch.manual_seed(1)
     first = augmentation(frames)
     torch.manual_seed(1)
@@ -75,7 +84,11 @@ def test_a_sure_flip_is_the_mirror_image():
     assert torch.equal(Augmentation(flip=1.0)(frames), frames.flip(-1))
 
 
-@pytest.mark.parametrize("recipe", [{"blur": 0.5}, {"flip": 2}, {"zoom": -0.1}, {"flip": True}, {"flip": "often"}])
+BAD_CHANGES = [{"blur": 0.5}, {"flip": 2}, {"zoom": -0.1}, {"flip": True}, {"flip": "often"}, {"crop_area": 1.1}]
+BAD_CHANGES += [{"padding_px": pixels} for pixels in (65, 2.5, True)]
+
+
+@pytest.mark.parametrize("recipe", BAD_CHANGES, ids=str)
 def test_unknown_changes_and_strengths_are_refused(recipe: dict):
     with pytest.raises(RecipeError, match=next(iter(recipe))):
         Augmentation.from_recipe(recipe)

@@ -199,6 +199,8 @@ def test_a_local_beit_arrives_untouched(model_class: type, features: str, tmp_pa
         expected = {name: weight for name, weight in expected.items() if not name.startswith("pooler.")}
     assert_same_tensors(model.encoder.model.state_dict(), expected)
     assert model.config.num_labels == 3 and model.classifier.out_features == 3
+    model.save_pretrained(tmp_path / "exported")
+    assert str(tmp_path) not in (tmp_path / "exported/config.json").read_text()  # configs are published
 
 
 def train_a_little_encoder(encoder: nn.Module) -> nn.Module:

@@ -22,9 +22,10 @@ from engagement_recognition import (
     EngagementForVideoClassification,
     EngagementImageProcessor,
 )
-from engagement_recognition.evaluation import read_results, write_results
+from engagement_recognition.evaluation import read_predictions
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError
 from engagement_recognition.publish import export_model, push_export, render_card
+from engagement_recognition.results_file import read_results, write_results
 
 # Run in a process that finds none of these packages, and no network: what a stranger's machine has.
 ELSEWHERE = """
@@ -170,6 +171,15 @@ def test_nothing_is_registered_twice_and_nothing_is_missing(said_elsewhere: dict
 # --- The card and the results
 
 
+def numbers_in(value: object) -> Iterator[float]:
+    """Every number in a results file, however deep."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(inner)
+    elif isinstance(value, float | int):
+        yield value
+
+
 @pytest.mark.parametrize("stage", ["expression", "engagement"])
 def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages):
     folder = trained.run_dir / stage
@@ -181,10 +191,13 @@ def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages
     assert "custom_code" in card.data.tags
     measured = card.text.partition("## Measured")[2].partition("## What it must not")[0]
     test = results["evaluation"]["test"]
-    numbers = [test[row][name] for row in ("scores", "majority_baseline") for name in
-               ("macro_f1", "balanced_accuracy", "accuracy")]  # fmt: skip
-    numbers += [row[name] for row in test["scores"]["per_class"].values() for name in ("precision", "recall", "f1")]
-    assert sorted(re.findall(r"\d\.\d+", measured)) == sorted(f"{number:.3f}" for number in numbers)
+    # The card may round only what the results hold, and shows each of the headline scores and of the per-class table.
+    printed = set(re.findall(r"\d\.\d{3}", measured.partition("Trained on")[0]))
+    assert printed <= {f"{number:.3f}" for number in numbers_in(test)}
+    rows = [test[row] for row in ("scores", "majority_baseline", "stratified_baseline")]
+    shown = [row[name] for row in rows for name in ("macro_f1", "balanced_accuracy", "accuracy")]
+    shown += [row[name] for row in test["scores"]["per_class"].values() for name in ("precision", "recall", "f1")]
+    assert {f"{number:.3f}" for number in shown} <= printed
     this, baseline = (next(row for row in measured.splitlines() if name in row) for name in ("this model", "always"))
     assert f"{test['scores']['macro_f1']:.3f}" in this and f"{test['majority_baseline']['macro_f1']:.3f}" in baseline
     assert results["data"]["fingerprint"][:12] in measured
@@ -192,10 +205,10 @@ def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages
 
 def test_other_results_make_another_card(trained: TrainedStages):
     model = EngagementForVideoClassification.from_pretrained(trained.engagement)
-    results = read_results(trained.engagement)
-    assert render_card(model, results, trained.engagement) == (trained.engagement / "README.md").read_text()
+    processor, results = AutoVideoProcessor.from_pretrained(trained.engagement), read_results(trained.engagement)
+    assert render_card(model, processor, results, "engagement") == (trained.engagement / "README.md").read_text()
     results["evaluation"]["test"]["scores"] |= {"macro_f1": 0.1234, "num_examples": 4321}
-    card = render_card(model, results, trained.engagement)
+    card = render_card(model, processor, results, "engagement")
     assert "**0.123**" in card and "4321 examples" in card
 
 
@@ -206,23 +219,24 @@ def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path
 
     model = EngagementForVideoClassification.from_pretrained(trained.engagement)
     processor, results = AutoVideoProcessor.from_pretrained(trained.engagement), read_results(trained.engagement)
+    predictions = [read_predictions(trained.engagement, split)[0] for split in ("validation", "test")]
     folder = tmp_path / "engagement"
     with pytest.raises(OSError, match="space"):
-        export_model(model, Broken(), results, folder)
+        export_model(model, Broken(), results, folder, predictions)
     assert not folder.exists()
-    export_model(model, processor, results, folder)
+    export_model(model, processor, results, folder, predictions)
     (folder / "leftover").touch()
-    export_model(model, processor, results, folder)
+    export_model(model, processor, results, folder, predictions)
     assert {path.name for path in folder.iterdir()} == {path.name for path in trained.engagement.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["engagement"]
 
 
 def test_later_commands_only_add_to_the_results(tmp_path: Path):
     write_results(tmp_path, seed=1)
-    assert write_results(tmp_path, explained=[0.5]) == {"version": 1, "seed": 1, "explained": [0.5]}
-    assert read_results(tmp_path) == {"version": 1, "seed": 1, "explained": [0.5]}
+    assert write_results(tmp_path, explained=[0.5]) == {"version": 2, "seed": 1, "explained": [0.5]}
+    assert read_results(tmp_path) == {"version": 2, "seed": 1, "explained": [0.5]}
     (tmp_path / "results.json").write_text('{"version": 99}')
-    with pytest.raises(ModelLoadError, match="version 1"):
+    with pytest.raises(ModelLoadError, match="version 2"):
         read_results(tmp_path)
 
 

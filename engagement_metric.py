@@ -1,0 +1,74 @@
+"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, for Trainer and for evaluation alike.
+
+A class of our own, since `evaluate.load` fetches its metrics from the network. It keeps what it is given in memory and
+writes nothing. Several processes need nothing of it: Trainer gathers predictions before it asks for scores.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from scipy.special import softmax
+from transformers import EvalPrediction
+
+from .metrics import compute_scores
+
+_DESCRIPTION = "Macro-F1, balanced accuracy and what belongs beside them on imbalanced data."
+_INPUTS = """
+Args:
+    predictions: class indices (n,), or softmax scores (n, num_labels), whose argmax then is the prediction.
+    references: (n,) true class indices.
+    scores: (n, num_labels) softmax, where `predictions` are class indices chosen otherwise than by argmax.
+    minority_class: its name; default: the rarest class among the references.
+
+Returns:
+    What `compute_scores` returns.
+"""
+
+
+class EngagementMetric(evaluate.Metric):
+    """
+    Args:
+        label_names: by class index.
+
+    Used as `EngagementMetric(names).compute(predictions=..., references=...)`, in batches by `add_batch`, or as
+    `Trainer(compute_metrics=EngagementMetric(names).score_trainer_predictions)`.
+    """
+
+    def __init__(self, label_names: Sequence[str]) -> None:
+        self.label_names = tuple(label_names)
+        super().__init__(keep_in_memory=True)
+
+    def score_trainer_predictions(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The plain numbers among the scores of a Trainer's logits; Trainer can log neither tables nor None."""
+        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+        scores = softmax(np.asarray(logits, dtype=float), axis=-1)
+        result = self.compute(predictions=scores, references=np.asarray(prediction.label_ids))
+        return {name: value for name, value in result.items() if isinstance(value, int | float)}
+
+    def _info(self) -> evaluate.MetricInfo:
+        reference = datasets.Value("int64")
+        scores = datasets.Features({"predictions": datasets.List(datasets.Value("float64")), "references": reference})
+        class_ids = datasets.Features({"predictions": datasets.Value("int64"), "references": reference})
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=[scores, class_ids]
+        )
+
+    def _build_data_dir(self) -> str:
+        # evaluate makes a folder in the user's cache even for a metric that stays in memory.
+        return ""
+
+    def _compute(
+        self,
+        *,
+        predictions: Sequence[Any],
+        references: Sequence[int],
+        scores: np.ndarray | None = None,
+        minority_class: str | None = None,
+    ) -> dict[str, object]:
+        predictions = np.asarray(predictions)
+        if predictions.ndim == 2:
+            scores, predictions = predictions, predictions.argmax(axis=1)
+        return compute_scores(np.asarray(references), predictions, self.label_names, scores, minority_class)

@@ -1,0 +1,206 @@
+"""Calibration, abstention and thresholds: against scikit-learn, against brute force, and fitted on validation alone."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import f1_score, log_loss
+
+from engagement_recognition.calibration import (
+    apply_offsets,
+    apply_temperature,
+    calibration_scores,
+    compare_decisions,
+    fit_offsets,
+    fit_temperature,
+    risk_coverage,
+)
+from engagement_recognition.data.schema import BINARY
+from engagement_recognition.processor.input_errors import DataError
+
+
+def draw_logits(
+    num_labels: int, size: int = 300, true_temperature: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(logits, labels): the labels are drawn from softmax(logits / true_temperature)."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(size, num_labels))
+    shares = softmax(logits / true_temperature, axis=1)
+    labels = (shares.cumsum(axis=1) < rng.random((size, 1))).sum(axis=1)
+    return logits, labels
+
+
+# --- Calibration
+
+
+@pytest.mark.parametrize("num_labels", range(2, 8))
+def test_likelihood_and_brier_are_what_they_are_elsewhere(num_labels: int):
+    logits, labels = draw_logits(num_labels, seed=num_labels)
+    scores = softmax(logits, axis=1)
+    ours = calibration_scores(scores, labels)
+    assert ours["nll"] == pytest.approx(log_loss(labels, scores, labels=range(num_labels)))
+    rows = [sum((p - (k == label)) ** 2 for k, p in enumerate(row)) for row, label in zip(scores, labels, strict=True)]
+    assert ours["brier"] == pytest.approx(np.mean(rows))
+
+
+def test_the_error_is_the_mean_gap_of_the_bins():
+    # Two bins: confidence 0.6 is right half of the time, 0.9 always: 4/6 * 0.1 + 2/6 * 0.1.
+    scores = np.array([[0.6, 0.4]] * 4 + [[0.9, 0.1]] * 2)
+    ours = calibration_scores(scores, np.array([0, 0, 1, 1, 0, 0]))
+    assert ours["ece"] == pytest.approx(0.1) and ours["ece_equal_mass"] == pytest.approx(0.1)
+    assert ours["num_bins"] == len(ours["bins"]) == 15
+    filled = {round(row["confidence"], 6): (row["count"], row["accuracy"]) for row in ours["bins"] if row["count"]}
+    assert filled == {0.6: (4, 0.5), 0.9: (2, 1.0)}
+    empty = next(row for row in ours["bins"] if not row["count"])
+    assert empty["confidence"] is None and empty["accuracy"] is None
+    assert "NaN" not in json.dumps(ours)
+
+
+def test_bins_hold_their_upper_edge_and_everyone_once():
+    scores = np.array([[1.0, 0.0], [0.5, 0.5], [0.8, 0.2]])  # 0.8 is the edge of the bins 11 and 12
+    bins = calibration_scores(scores, np.zeros(3, int))["bins"]
+    assert [row["count"] for row in bins] == [0] * 7 + [1, 0, 0, 0, 1, 0, 0, 1]
+
+
+def test_a_perfect_model_has_no_error_and_a_sure_wrong_one_has_all():
+    one_hot = np.eye(3)[[0, 1, 2, 1]]
+    perfect, wrong = (calibration_scores(one_hot, labels) for labels in ([0, 1, 2, 1], [1, 2, 0, 0]))
+    assert [perfect[name] for name in ("ece", "ece_equal_mass", "brier", "nll")] == [0] * 4
+    assert [wrong[name] for name in ("ece", "ece_equal_mass", "brier")] == [1, 1, 2] and np.isfinite(wrong["nll"])
+
+
+def test_calibrated_scores_have_little_error():
+    logits, labels = draw_logits(3, size=20_000)
+    calibrated, sure = (calibration_scores(softmax(logits * factor, axis=1), labels) for factor in (1, 3))
+    for name in ("ece", "ece_equal_mass"):
+        assert calibrated[name] < 0.015 < 0.1 < sure[name]
+
+
+def test_the_order_of_examples_does_not_matter():
+    logits, labels = draw_logits(3)
+    scores = softmax(np.round(logits), axis=1)  # many equal confidences
+    shuffled = np.random.default_rng(1).permutation(len(labels))
+    for measure in (calibration_scores, risk_coverage):
+        first, second = measure(scores, labels), measure(scores[shuffled], labels[shuffled])
+        for name in first.keys() & {"ece", "ece_equal_mass", "brier", "nll", "aurc", "risk"}:
+            assert first[name] == pytest.approx(second[name])
+
+
+# --- Temperature
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("num_labels", [2, 4, 7])
+def test_the_temperature_is_found_again(temperature: float, num_labels: int):
+    logits, labels = draw_logits(num_labels, size=20_000, true_temperature=temperature)
+    fitted = fit_temperature(logits, labels)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    np.testing.assert_array_equal(apply_temperature(logits, fitted).argmax(axis=1), logits.argmax(axis=1))
+    around = [log_loss(labels, apply_temperature(logits, fitted * factor)) for factor in (0.98, 1, 1.02)]
+    assert min(around) == around[1]
+
+
+def test_a_split_that_cannot_tell_gives_a_bound():
+    logits = np.array([[0.5, 0.0], [0.0, 0.5]])
+    assert fit_temperature(logits, [0, 1]) == pytest.approx(0.05, rel=0.01)  # no error: ever more sure
+    assert fit_temperature(logits, [1, 0]) == pytest.approx(20, rel=0.01)
+
+
+@pytest.mark.parametrize("logits", [[[np.nan, 1.0]], [[np.inf, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+def test_logits_that_fit_nothing_are_refused(logits: list[list[float]]):
+    with pytest.raises(DataError, match="finite logits, one row for each of 1"):
+        fit_temperature(logits, [0])
+
+
+# --- Abstaining
+
+
+def test_risk_and_coverage_by_hand():
+    # By falling confidence: right, right, wrong, right, wrong.
+    confidence = np.array([0.95, 0.9, 0.8, 0.7, 0.6])
+    curve = risk_coverage(np.stack([confidence, 1 - confidence], axis=1), np.array([0, 0, 1, 0, 1]), (0, 0.25, 0.3, 1))
+    assert curve["coverage"] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    assert curve["risk"] == pytest.approx([0, 0, 1 / 3, 1 / 4, 2 / 5])
+    assert curve["aurc"] == pytest.approx(np.mean([0, 0, 1 / 3, 1 / 4, 2 / 5]))
+    assert curve["risk_at_full_coverage"] == 0.4
+    found = {risk: point["coverage"] for risk, point in curve["coverage_at_risk"].items()}
+    assert found == {"0": 0.4, "0.25": 0.8, "0.3": 0.8, "1": 1}  # beyond the bump at 0.6
+    assert curve["coverage_at_risk"]["0.25"]["confidence"] == 0.7
+
+
+def test_equal_confidences_are_answered_together():
+    scores = np.full((10, 2), 0.5)
+    curve = risk_coverage(scores, np.repeat([0, 1], [9, 1]), risks=(0.05, 0.1))
+    assert curve["risk"] == pytest.approx([0.1] * 10) and curve["aurc"] == pytest.approx(0.1)
+    assert curve["coverage_at_risk"]["0.05"] is None  # no threshold leaves out the wrong one alone
+    assert curve["coverage_at_risk"]["0.1"] == {"coverage": 1.0, "confidence": 0.5}
+
+
+def test_a_confidence_that_knows_more_has_less_area():
+    logits, labels = draw_logits(4, size=3000)
+    knowing = risk_coverage(softmax(logits, axis=1), labels)
+    guessing = risk_coverage(np.eye(4)[logits.argmax(axis=1)], labels)
+    assert knowing["risk_at_full_coverage"] == guessing["risk_at_full_coverage"] == pytest.approx(guessing["aurc"])
+    assert knowing["aurc"] < 0.7 * guessing["aurc"]
+    assert len(knowing["coverage"]) == 101 and knowing["coverage"][-1] == 1
+
+
+# --- Deciding
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_threshold_of_two_classes_is_the_best_there_is(seed: int):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(60) < 0.85).astype(int)
+    second = np.round(1 / (1 + np.exp(-(rng.normal(size=60) + labels + 1))), 2)  # some are equal
+    scores = np.stack([1 - second, second], axis=1)
+    offsets = fit_offsets(scores, labels)
+    reached = f1_score(labels, apply_offsets(scores, offsets), average="macro", zero_division=0)
+    thresholds = np.append(np.unique(second), 2)
+    best = max(f1_score(labels, second >= threshold, average="macro", zero_division=0) for threshold in thresholds)
+    assert reached == pytest.approx(best) and offsets[0] == 0
+
+
+@pytest.mark.parametrize("num_labels", range(3, 8))
+def test_offsets_of_many_classes_repair_a_shift(num_labels: int):
+    logits, labels = draw_logits(num_labels, size=600, seed=num_labels)
+    shift = np.linspace(0, 3, num_labels)
+    scores = softmax(logits + shift, axis=1)
+    offsets = fit_offsets(scores, labels)
+    macro_f1 = [
+        f1_score(labels, predicted, average="macro", zero_division=0)
+        for predicted in (scores.argmax(axis=1), apply_offsets(scores, offsets), logits.argmax(axis=1))
+    ]
+    # Without the shift is what an oracle would decide; on the split it is fitted on, the fit may not be worse.
+    assert macro_f1[0] < macro_f1[1] and macro_f1[1] > macro_f1[2] - 0.01
+
+
+def test_what_cannot_gain_stays_plain_argmax():
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    assert fit_offsets(scores, np.array([0, 1, 1])).tolist() == [0, 0]
+    assert fit_offsets(np.eye(3)[[0, 1, 2]], np.array([0, 1, 2])).tolist() == [0, 0, 0]
+
+
+def test_a_model_that_leans_to_the_rare_class_is_repaired_by_validation_alone():
+    # Seen: heavy weights, macro-F1 0.05 at an AUROC of 0.65; the scores know, only the threshold does not.
+    rng = np.random.default_rng(0)
+    labels = (rng.random(1200) < 0.95).astype(int)
+    second = 1 / (1 + np.exp(-(rng.normal(size=1200) + 2 * labels - 5)))
+    scores = np.stack([1 - second, second], axis=1)
+    validation, test = slice(0, 600), slice(600, None)
+    result = compare_decisions(scores[validation], labels[validation], scores[test], labels[test], BINARY)
+    assert result["test"]["argmax"]["macro_f1"] < 0.1 < 0.6 < result["test"]["fitted"]["macro_f1"]
+    predicted = (second[test] >= result["threshold"]).astype(int)
+    assert f1_score(labels[test], predicted, average="macro") == pytest.approx(result["test"]["fitted"]["macro_f1"])
+    assert result["test"]["argmax"]["auroc"] == result["test"]["fitted"]["auroc"]
+    json.dumps(result, allow_nan=False)
+    # Another test split leaves what was fitted as it was.
+    other = compare_decisions(scores[validation], labels[validation], scores[:50], 1 - labels[:50], BINARY)
+    assert other["threshold"] == result["threshold"] and other["offsets"] == result["offsets"]
+
+
+@pytest.mark.parametrize("measure", [calibration_scores, risk_coverage, fit_offsets])
+def test_logits_in_place_of_scores_are_refused(measure):
+    with pytest.raises(DataError, match="pass softmax, not logits"):
+        measure(np.array([[3.0, -1.0]]), np.array([0]))

@@ -1,0 +1,119 @@
+"""Figures come out as PNG and SVG that can be read, say what they show, and are the same bytes each time."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from engagement_recognition.calibration import calibration_scores, risk_coverage
+from engagement_recognition.data.schema import BINARY, EXPRESSIONS, LEVELS
+from engagement_recognition.figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
+from engagement_recognition.processor.input_errors import DataError
+
+TRAINER_LOG = [
+    {"epoch": 0.5, "loss": 0.8, "learning_rate": 1e-4},
+    {"epoch": 1.0, "loss": 0.6},
+    {"epoch": 1.0, "eval_loss": 0.7, "eval_macro_f1": 0.4},
+    {"epoch": 2.0, "loss": 0.5},
+    {"epoch": 2.0, "eval_loss": 0.6, "eval_macro_f1": 0.55},
+    {"epoch": 2.0, "train_loss": 123.0, "train_runtime": 9.0},
+]
+CSV_LOG = [{"epoch": i, "train_loss": 1 / i, "val_loss": 1.1 / i, "val_macro_f1": 0.1 * i} for i in (1, 2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def _text_stays_text(monkeypatch: pytest.MonkeyPatch):
+    # So that a test can read what an SVG says; by default letters are drawn, and look alike everywhere.
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
+
+
+def draw_scores(num_labels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.dirichlet(np.ones(num_labels), 200), rng.integers(num_labels, size=200)
+
+
+def draw_confusion(path: Path) -> list[Path]:
+    return save_confusion([[22, 61], [105, 1441]], BINARY, path, "Test")
+
+
+def draw_reliability(path: Path) -> list[Path]:
+    return save_reliability(calibration_scores(*draw_scores()), path, "Test")
+
+
+def draw_risk(path: Path) -> list[Path]:
+    return save_risk_coverage({"LSTM": risk_coverage(*draw_scores()), "mean": risk_coverage(*draw_scores(2))}, path)
+
+
+def draw_training(path: Path) -> list[Path]:
+    return save_training_curves(TRAINER_LOG, path, "Test")
+
+
+FIGURES = {
+    draw_confusion: ("1,441", "27 %", "disengaged", "predicted", "true"),
+    draw_reliability: ("ECE", "accuracy", "confidence", "examples"),
+    draw_risk: ("coverage", "risk", "LSTM (AURC", "mean (AURC"),
+    draw_training: ("training loss", "validation loss", "best: 0.550 at epoch 2", "epoch"),
+}
+
+
+@pytest.mark.parametrize(("draw", "texts"), FIGURES.items(), ids=[draw.__name__ for draw in FIGURES])
+def test_figures_say_what_they_show(draw, texts: tuple[str, ...], tmp_path: Path):
+    png, svg = draw(tmp_path / "new" / "figure")
+    assert (png.name, svg.name) == ("figure.png", "figure.svg")
+    said = svg.read_text(encoding="utf-8")
+    assert [text for text in texts if text not in said] == []
+    picture = Image.open(png)
+    assert min(picture.size) > 600  # legible on a phone and in print
+    assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24)) > 10
+
+
+@pytest.mark.parametrize("draw", FIGURES, ids=[draw.__name__ for draw in FIGURES])
+def test_the_same_input_gives_the_same_bytes(draw, tmp_path: Path):
+    first, second = ([hashlib.sha256(path.read_bytes()).hexdigest() for path in draw(tmp_path / name)] for name in "ab")
+    assert first == second
+
+
+@pytest.mark.parametrize("draw", FIGURES, ids=[draw.__name__ for draw in FIGURES])
+def test_drawing_leaves_matplotlib_as_it_was(draw, tmp_path: Path):
+    before = dict(matplotlib.rcParams)
+    draw(tmp_path / "figure")
+    assert dict(matplotlib.rcParams) == before
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+@pytest.mark.parametrize("names", [BINARY, LEVELS, EXPRESSIONS])
+def test_a_class_that_never_occurs_is_drawn_as_zero(names: tuple[str, ...], tmp_path: Path):
+    confusion = np.diag(np.arange(len(names)))
+    _, svg = save_confusion(confusion.tolist(), names, tmp_path / "confusion.png")
+    said = svg.read_text(encoding="utf-8")
+    assert said.count("100 %") == len(names) - 1 + 1  # the diagonal but the empty class, and the axis
+
+
+def test_edges_of_reliability_and_risk_are_drawn(tmp_path: Path):
+    one_hot, labels = np.eye(2)[[0, 1]], np.array([0, 1])
+    save_reliability(calibration_scores(one_hot, labels), tmp_path / "a")
+    _, svg = save_risk_coverage(risk_coverage(one_hot, labels), tmp_path / "b")  # a model without an error
+    assert "AURC 0.000" in svg.read_text(encoding="utf-8")
+
+
+def test_csv_rows_are_drawn_as_trainer_s_log_is(tmp_path: Path):
+    _, svg = save_training_curves(CSV_LOG, tmp_path / "csv")
+    assert "best: 0.300 at epoch 3" in svg.read_text(encoding="utf-8")
+
+
+def test_the_mean_loss_of_the_whole_run_is_no_point_of_the_curve(tmp_path: Path):
+    with_end, without = (
+        save_training_curves(log, tmp_path / "x")[0].read_bytes() for log in (TRAINER_LOG, TRAINER_LOG[:-1])
+    )
+    assert with_end == without
+
+
+def test_a_log_without_numbers_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"a training log with epochs and any of train_loss.*got 1 rows"):
+        save_training_curves([{"epoch": 1, "learning_rate": 0.1}], tmp_path / "none")
+    assert not list(tmp_path.iterdir())

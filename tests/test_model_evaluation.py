@@ -1,0 +1,126 @@
+"""`engagement evaluate` and `compare`: a model measured anew, what is written, and what is refused."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import torch
+from conftest import TrainedStages, prepare_drawn
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from engagement_recognition.cli import app
+from engagement_recognition.comparison import compare_runs, describe_comparison
+from engagement_recognition.data.schema import SPLITS
+from engagement_recognition.evaluation import read_predictions
+from engagement_recognition.model_evaluation import evaluate_model
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
+from engagement_recognition.results_file import read_results
+
+
+@pytest.fixture
+def run(trained: TrainedStages, tmp_path: Path) -> Path:
+    """A copy of stage two's folder that a test may write to."""
+    return Path(shutil.copytree(trained.engagement, tmp_path / "engagement"))
+
+
+@pytest.fixture
+def prepared(trained: TrainedStages) -> Path:
+    """The data stage two was trained on, as it was prepared for that."""
+    return next(Path(trained.recipe["cache_dir"]).glob("daisee-*"))
+
+
+def without_times(evaluation: dict) -> dict:
+    return json.loads(json.dumps(evaluation))
+
+
+def test_measuring_again_gives_the_trained_scores(run: Path, prepared: Path, trained: TrainedStages):
+    before = read_results(run)
+    again = evaluate_model(run, prepared)
+    assert again["scores"]["confusion_matrix"] == before["evaluation"]["test"]["scores"]["confusion_matrix"]
+    assert again["scores"]["auroc"] == pytest.approx(before["evaluation"]["test"]["scores"]["auroc"])
+    results = read_results(run)
+    assert results["evaluated_on"]["test"]["fingerprint"] == before["data"]["fingerprint"]
+    assert set(before) <= set(results)  # later commands only add keys
+    first, second = (read_predictions(folder, "test")[0] for folder in (trained.engagement, run))
+    assert first.keys == second.keys and torch.allclose(*map(torch.tensor, (first.logits, second.logits)), atol=1e-5)
+
+
+def test_another_split_is_added_and_chooses_nothing_on_itself(run: Path, prepared: Path):
+    evaluation = evaluate_model(run, prepared, "validation")
+    assert evaluation["decision"] is None and "temperature" not in evaluation["calibration"]
+    assert set(read_results(run)["evaluation"]) == {"test", "validation"}
+    assert (run / "figures/validation_confusion.png").is_file() and (run / "figures/test_reliability.svg").is_file()
+
+
+def test_predictions_hold_a_row_a_window(run: Path, prepared: Path):
+    evaluate_model(run, prepared)
+    table = pyarrow.parquet.read_table(run / "predictions.parquet").to_pydict()
+    assert set(table["split"]) == {"validation", "test"} <= set(SPLITS)
+    test_rows = [row for row, split in enumerate(table["split"]) if split == "test"]
+    assert len(test_rows) == read_results(run)["evaluation"]["test"]["num_windows"]
+    assert all(table["subject_id"]) and set(table["label"]) <= {"engaged", "disengaged"}
+
+
+def test_groups_of_few_people_are_suppressed(run: Path, prepared: Path, tmp_path: Path):
+    people = sorted(set(read_predictions(run, "test")[0].subject_ids))
+    with (tmp_path / "groups.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["subject_id", "hair"], *([person, "dark"] for person in people)])
+    evaluation = evaluate_model(run, prepared, groups=tmp_path / "groups.csv")
+    assert evaluation["groups"] == {"hair": {"dark": {"suppressed": True}}}
+    (tmp_path / "groups.csv").write_text("person,hair\n1,dark\n")
+    with pytest.raises(DataError, match="subject_id"):
+        evaluate_model(run, prepared, groups=tmp_path / "groups.csv")
+
+
+def test_frames_made_otherwise_are_refused(run: Path, drawn_daisee: Path, tmp_path: Path):
+    whole = prepare_drawn(drawn_daisee, tmp_path / "whole", num_frames=4, face_crop=False)
+    with pytest.raises(RecipeError, match="face_crop True, as the model reads"):
+        evaluate_model(run, whole.folder)
+
+
+def test_other_labels_are_refused(run: Path, prepared: Path):
+    with pytest.raises(DataError, match="--label-scheme"):
+        evaluate_model(run, prepared, label_scheme="levels")
+
+
+def test_a_folder_without_results_is_refused(run: Path, prepared: Path):
+    (run / "results.json").unlink()
+    with pytest.raises(ModelLoadError, match=r"results\.json"):
+        evaluate_model(run, prepared)
+
+
+def test_on_the_command_line(run: Path, prepared: Path, trained: TrainedStages):
+    done = CliRunner().invoke(app, ["evaluate", str(run), "--data", str(prepared)])
+    assert done.exit_code == 0 and "macro f1" in done.stdout and "always" in done.stdout
+    done = CliRunner().invoke(app, ["compare", str(trained.engagement), str(run)])
+    assert done.exit_code == 0 and "| macro f1 |" in done.stdout
+
+
+def test_the_card_of_another_split_says_which(run: Path, prepared: Path):
+    results = read_results(run)
+    results["evaluation"] = {}
+    (run / "results.json").write_text(json.dumps(results))
+    evaluate_model(run, prepared, "validation")
+    assert "On the validation split of" in ModelCard.load(run / "README.md").text
+
+
+# --- Two runs
+
+
+def test_a_run_does_not_differ_from_itself(trained: TrainedStages):
+    compared = compare_runs(trained.engagement, trained.engagement)
+    assert all(row["value"] in (0.0, None) for row in compared["differences"].values())
+    assert "differs" not in describe_comparison(compared)
+
+
+def test_runs_of_other_labels_or_clips_are_not_compared(trained: TrainedStages, run: Path):
+    with pytest.raises(DataError, match="same labels"):
+        compare_runs(trained.expression, trained.engagement)
+    table = pyarrow.parquet.read_table(run / "predictions.parquet")
+    pyarrow.parquet.write_table(table.slice(0, table.num_rows - 1), run / "predictions.parquet")
+    with pytest.raises(DataError, match="same clips"):
+        compare_runs(trained.engagement, run)

@@ -1,0 +1,319 @@
+"""The report says what the results say, keeps apart what does not compare, and names what a score rests on."""
+
+import base64
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from conftest import TrainedStages
+
+from engagement_recognition import report
+from engagement_recognition.checkpoints import import_stock_classifier
+from engagement_recognition.data.schema import BINARY, SPLITS
+from engagement_recognition.evaluation import SplitPredictions, evaluate_split
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError
+from engagement_recognition.report import LIMITS, results_table, write_report
+from engagement_recognition.results_file import read_results, write_results
+
+NAMES = list(BINARY)
+LOG = "epoch,train_loss,val_loss,val_macro_f1\n1,0.9,0.8,0.40\n2,0.7,0.7,0.5\n3,0.6,0.8,0.45\n"
+
+
+class PageReader(HTMLParser):
+    """The page's table rows as lists of words, its pictures as (address, alt), all start tags, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.pictures: list[tuple[str, str]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.in_cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+        elif tag == "img":
+            self.pictures.append((dict(attrs)["src"], dict(attrs)["alt"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    def row(self, *starts: str) -> list[str]:
+        """The only row that begins so."""
+        (found,) = [row for row in self.rows if row[: len(starts)] == list(starts)]
+        return found
+
+
+def page_of(folders: list[Path], output: Path, logs: list[Path] = ()) -> PageReader:
+    page, _ = write_report(folders, output, logs)
+    return PageReader(page.read_text(encoding="utf-8"))
+
+
+def draw_predictions(split: str, num_people: int, num_windows: int = 1, known: bool = True) -> SplitPredictions:
+    """Ten clips a person, every fourth disengaged; a third of the predictions is wrong."""
+    rng = np.random.default_rng(num_people)
+    keys = [(f"{person}_{clip}", w) for person in range(num_people) for clip in range(10) for w in range(num_windows)]
+    label_ids = np.array([int(int(clip_id[-1]) % 4 > 0) for clip_id, _ in keys])
+    logits = np.eye(2)[label_ids] + rng.normal(0, 1, (len(keys), 2))
+    return SplitPredictions(split, keys, [k.partition("_")[0] if known else None for k, _ in keys], label_ids, logits)
+
+
+def write_run(like: Path, folder: Path, predictions: SplitPredictions, **changes: object) -> Path:
+    """A run as training writes it, with other predictions on test and other entries."""
+    options = {name: changes.pop(name, None) for name in ("clean_rows", "groups")}
+    validation = draw_predictions("validation", 6)
+    results = read_results(like)
+    names = changes.get("label_names", NAMES)
+    found = evaluate_split(predictions, validation, options["clean_rows"], [0, 1, 1, 1], names, options["groups"])
+    folder.mkdir(parents=True)
+    write_results(folder, **{**results, "evaluation": found, "train_label_counts": dict.fromkeys(names, 1), **changes})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock classifier, imported and not measured."""
+    folder = tmp_path_factory.mktemp("imported")
+    config = transformers.TimmWrapperConfig(architecture="test_resnet", num_labels=2)
+    transformers.TimmWrapperForImageClassification(config).save_pretrained(folder / "stock")
+    return import_stock_classifier(folder / "stock", folder / "ours", NAMES).folder
+
+
+def score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def test_a_row_of_the_table_is_what_the_results_say(trained: TrainedStages, tmp_path: Path):
+    folder = write_run(trained.engagement, tmp_path / "run", draw_predictions("test", 6))
+    test = read_results(folder)["evaluation"]["test"]
+    bounds = test["intervals"]["intervals"]["macro_f1"]
+    (row,) = [line for line in results_table([folder]).splitlines() if "/run |" in line]
+    assert row.strip("| ").split(" | ")[1:] == [
+        "daisee",
+        "60",
+        "6",
+        f"{score(test['scores']['macro_f1'])} ({score(bounds['lower'])} to {score(bounds['upper'])})",
+        *[score(test["scores"][name]) for name in ("balanced_accuracy", "accuracy", "auroc")],
+        *[score(test[name]["macro_f1"]) for name in ("majority_baseline", "stratified_baseline")],
+    ]
+
+
+def test_every_number_of_a_run_is_on_its_page(trained: TrainedStages, tmp_path: Path):
+    rows = [row for row in range(160) if row % 16]
+    folder = write_run(trained.engagement, tmp_path / "run", draw_predictions("test", 8, 2), clean_rows=rows)
+    page = page_of([folder], tmp_path / "out")
+    found = read_results(folder)["evaluation"]
+    test, clean = found["test"], found["test_without_duplicates"]
+    expected = ["macro-F1"]
+    for part in (test, clean):
+        bounds = part["intervals"]["intervals"]["macro_f1"]
+        expected += [score(part["scores"]["macro_f1"]), f"{score(bounds['lower'])} to {score(bounds['upper'])}"]
+        expected += [score(part[name]["macro_f1"]) for name in ("majority_baseline", "stratified_baseline")]
+    assert expected in page.rows and test["scores"]["macro_f1"] != clean["scores"]["macro_f1"]
+    by_window = test["scores_by_window"]["macro_f1"]
+    assert ["macro-F1", score(test["scores"]["macro_f1"]), score(by_window)] in page.rows
+    recall = test["intervals"]["intervals"]["recall/disengaged"]
+    told = f"{score(recall['value'])} ({score(recall['lower'])} to {score(recall['upper'])})"
+    assert page.row("disengaged", "24")[3] == told
+    fitted = test["decision"]["test"]["fitted"]
+    assert page.row("accuracy on test")[1:] == [score(test["scores"]["accuracy"]), score(fitted["accuracy"])]
+    assert f'"engaged" from a score of {score(test["decision"]["threshold"])} on' in page.text
+    calibration = test["calibration"]
+    ece = [score(calibration[name]["ece"]) for name in ("as_trained", "scaled")]
+    assert page.row("expected calibration error")[1:] == ece
+    assert f"temperature {calibration['temperature']:.3f}" in page.text
+    point = test["risk_coverage"]["coverage_at_risk"]["0.2"]
+    assert page.row("20.0 %") == ["20.0 %", f"{100 * point['coverage']:.1f} %", score(point["confidence"])]
+    median = test["people"]["accuracy"]["median"]
+    assert page.row("right")[2] == f"{100 * median:.1f} %"
+    assert ["disengaged", *map(str, test["scores"]["confusion_matrix"][0])] in page.rows
+
+
+def test_the_page_needs_nothing_else(trained: TrainedStages, imported: Path, tmp_path: Path):
+    page = page_of([trained.engagement, imported], tmp_path / "out")
+    source = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|<script|<link|@import|url\(", source)
+    assert all(address.startswith("data:image/svg+xml;base64,") and alt for address, alt in page.pictures)
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+    assert ("html", {"lang": "en"}) in page.tags and "prefers-color-scheme: dark" in source
+    scrolling = [attributes for tag, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert len(scrolling) == source.count("<table>") and all(box["tabindex"] == "0" for box in scrolling)
+    assert LIMITS.replace("'", "&#39;") in source and "Article 5(1)(f)" in LIMITS and "apparent engagement" in LIMITS
+
+
+def test_figures_are_drawn_where_the_folder_has_none(trained: TrainedStages, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained.engagement / "results.json", tmp_path / "run")
+    page = page_of([tmp_path / "run"], tmp_path / "out")
+    assert len(page.pictures) == 4  # confusion, reliability, risk, training
+    for address, _ in page.pictures:
+        assert b"<svg" in base64.b64decode(address.partition(",")[2])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.json"]
+
+
+def test_the_same_runs_give_the_same_bytes(trained: TrainedStages, tmp_path: Path):
+    (tmp_path / "log.csv").write_text(LOG)
+    first, second = (
+        [path.read_bytes() for path in write_report([trained.engagement], tmp_path / name, [tmp_path / "log.csv"])]
+        for name in "ab"
+    )
+    assert first == second
+
+
+def test_what_does_not_compare_stands_apart(trained: TrainedStages, tmp_path: Path):
+    test, data = draw_predictions("test", 6), read_results(trained.engagement)["data"]
+    first, second = (write_run(trained.engagement, tmp_path / name, test) for name in ("one", "two"))
+    other = write_run(trained.engagement, tmp_path / "three", test, data={**data, "fingerprint": "0" * 64})
+    together, apart = results_table([first, second, first]), results_table([first, second, other])
+    assert together.count("| model |") == 1 and together.count("/one |") == 1 and "do not compare" not in together
+    assert apart.count("| model |") == 2 and apart.startswith("The tables are of different data or labels")
+    assert f"**Data: daisee ({'0' * 12}); labels: disengaged, engaged**" in apart
+    renamed = write_run(trained.engagement, tmp_path / "four", test, label_names=["no", "yes"])
+    assert results_table([first, renamed]).count("| model |") == 2
+
+
+def test_a_split_measured_later_on_other_data_is_known_by_that(trained: TrainedStages, tmp_path: Path):
+    folder = write_run(trained.engagement, tmp_path / "run", draw_predictions("test", 6))
+    measured = {"source": "elsewhere", "fingerprint": "f" * 64, "label_scheme": "binary", "audit_passed": None}
+    write_results(folder, evaluated_on={"test": measured})
+    table = results_table([folder])
+    assert "**Data: elsewhere (ffffffffffff)" in table and "| elsewhere | 60 |" in table
+    assert "Trained on other data: daisee" in table and "Nobody has audited this split" in table
+
+
+def test_an_imported_model_without_scores_says_so(trained: TrainedStages, imported: Path, tmp_path: Path):
+    page = page_of([trained.engagement, imported], tmp_path / "out")
+    assert [row[1:] for row in page.rows if row[0].endswith("/ours")] == [
+        ["–", "imported, not measured yet: run engagement evaluate"]
+    ]
+    assert "TimmWrapperForImageClassification" in page.text and len(page.pictures) == 4
+    assert "not measured yet" in results_table([imported])
+
+
+def test_what_a_score_rests_on_is_said_below_the_table(trained: TrainedStages, tmp_path: Path):
+    data = read_results(trained.engagement)["data"]
+    test = draw_predictions("test", 6, known=False)
+    constant = SplitPredictions("test", test.keys, test.subject_ids, test.label_ids, test.logits * 0 + [0, 9])
+    finding = {"name": "shared subjects", "grade": "fail", "summary": "Eve is in train and test."}
+    failed = {**data, "audit": {"passed": False, "findings": [finding]}}
+    bad = write_run(trained.engagement, tmp_path / "bad", constant, data=failed)
+    unknown = write_run(trained.engagement, tmp_path / "unaudited", test, data={**data, "audit": None})
+    table = results_table([bad, unknown, trained.engagement])
+    notes = [line.partition(": ")[::2] for line in table.splitlines() if line.startswith("- ")]
+    said = {name: [note for run, note in notes if run.endswith(name)] for name in ("bad", "unaudited", "engagement")}
+    collapse = read_results(bad)["evaluation"]["test"]["collapse"]
+    assert "collapsed onto one class" in collapse and said["bad"][0] == collapse
+    assert said["bad"][1].startswith("The split failed the audit") and "too narrow" in said["bad"][2]
+    assert said["unaudited"] == ["Nobody has audited this split for leakage.", said["bad"][2]]
+    assert "worth no more than 1.0 people" in said["engagement"][-1]  # one person in test
+    assert table.count(" | unknown | ") == table.count(", over clips)") == 2
+    page, _ = write_report([bad], tmp_path / "out")
+    source = page.read_text(encoding="utf-8")
+    assert f'<p class="note fail"><strong>{collapse.replace(chr(39), "&#39;")}</strong></p>' in source
+    assert "Eve is in train and test." in source and "Nobody knows who is in the clips." in source
+
+
+def test_no_group_s_scores_follow_from_the_others(trained: TrainedStages, tmp_path: Path):
+    gender = {str(person): "f" if person < 5 else "m" if person < 13 else "x" for person in range(14)}
+    age = {str(person): "old" if person < 6 else "young" for person in range(14)}
+    predictions = draw_predictions("test", 14)
+    folder = write_run(trained.engagement, tmp_path / "run", predictions, groups={"gender": gender, "age": age})
+    cells = read_results(folder)["evaluation"]["test"]["groups"]["gender"]
+    assert [cells[name]["suppressed"] for name in "fmx"] == [True, False, True]  # x would be the whole without f and m
+    page = page_of([folder], tmp_path / "out")
+    assert page.row("f")[1].startswith("suppressed") and page.row("x")[1].startswith("suppressed")
+    assert page.row("m")[:4] == ["m", "8", "80", score(cells["m"]["macro_f1"])]
+    assert page.row("old")[1] == "6" and page.row("young")[1] == "8"
+
+
+def test_few_people_are_not_described(trained: TrainedStages, tmp_path: Path):
+    page = page_of([trained.engagement], tmp_path / "out")  # one person in test
+    assert "Not shown: how fewer than 5 people differ" in page.text and "lower quartile" not in page.text
+
+
+def test_names_are_text(trained: TrainedStages, tmp_path: Path):
+    names = ["<b>not</b>", "a|b & c"]
+    test = draw_predictions("test", 6)
+    folder = write_run(trained.engagement, tmp_path / "<i>run</i>", test, label_names=names)
+    page_path, table_path = write_report([folder], tmp_path / "out")
+    page, table = (path.read_text(encoding="utf-8") for path in (page_path, table_path))
+    assert "<b>" not in page and "<i>" not in page and "&lt;b&gt;not&lt;/b&gt;" in page
+    assert "<b>" not in table and "<i>" not in table and "a\\|b &amp; c" in table
+    assert all(line.replace("\\|", "").count("|") == 11 for line in table.splitlines() if line.startswith("|"))
+
+
+def test_folders_are_told_apart_and_not_placed(trained: TrainedStages, tmp_path: Path):
+    test = draw_predictions("test", 6)
+    folders = [write_run(trained.engagement, tmp_path / name / "run/engagement", test) for name in "ab"]
+    for path in write_report(folders, tmp_path / "out"):
+        text = path.read_text(encoding="utf-8")
+        assert "a/run/engagement" in text and "b/run/engagement" in text and str(tmp_path) not in text
+
+
+def test_training_logs_are_drawn(trained: TrainedStages, tmp_path: Path):
+    (tmp_path / "resnet18.csv").write_text(LOG)
+    page = page_of([trained.engagement], tmp_path / "out", [tmp_path / "resnet18.csv"])
+    address, alt = page.pictures[-1]
+    assert alt == "Losses and validation macro-F1 over 3 epochs of resnet18.csv; best macro-F1 0.500 at epoch 2."
+    assert b"<svg" in base64.b64decode(address.partition(",")[2])
+    (tmp_path / "resnet18.csv").write_text("epoch,loss\n1,2\n")
+    with pytest.raises(DataError, match=r"resnet18\.csv"):
+        write_report([trained.engagement], tmp_path / "other", [tmp_path / "resnet18.csv"])
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"version": 1}', '{"version": 2}'], ids=repr)
+def test_a_folder_that_is_no_run_is_named(content: str | None, trained: TrainedStages, tmp_path: Path):
+    (tmp_path / "nothing").mkdir()
+    if content is not None:
+        (tmp_path / "nothing/results.json").write_text(content)
+    for refused in (lambda folders: results_table(folders), lambda folders: write_report(folders, tmp_path / "out")):
+        with pytest.raises(ModelLoadError, match=r"nothing.results\.json"):
+            refused([trained.engagement, tmp_path / "nothing"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_way_is_one_line(trained: TrainedStages, tmp_path: Path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DataError, match=r"write the report to .*out"):
+        write_report([trained.engagement], tmp_path / "out")
+
+
+def test_the_docs_name_every_key_of_the_results(trained: TrainedStages, imported: Path):
+    described = (Path(report.__file__).parent / "docs/results.md").read_text(encoding="utf-8")
+    keys = {
+        key for folder in (trained.expression, trained.engagement, imported) for key in keys_of(read_results(folder))
+    }
+    assert len(keys) > 80 and sorted(key for key in keys if f"`{key}`" not in described) == []
+
+
+def keys_of(results: dict[str, object]) -> set[str]:
+    """All keys, but for those that are options, packages, Trainer's, labels, splits, risks or scores of a label."""
+    left_out = {*results["label_names"], *SPLITS}
+
+    def below(value: object) -> Iterator[str]:
+        for inner in value if isinstance(value, list) else []:
+            yield from below(inner)
+        for key, inner in value.items() if isinstance(value, dict) else []:
+            if key not in left_out and "/" not in key and not key[0].isdigit():
+                yield key
+            if key not in ("recipe", "environment", "log", "rejects_by_stage"):
+                yield from below(inner)
+
+    return set(below(results))
