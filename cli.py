@@ -282,9 +282,9 @@ def import_checkpoint(
     labels: Annotated[str | None, typer.Option(help="By index, with commas; default: the original's.")] = None,
 ) -> None:
     """Take in a model that people have; it gives the logits of the original. No code in it runs."""
+    from .card import write_card
     from .checkpoints import import_checkpoint as import_file
     from .checkpoints import import_stock_classifier
-    from .publish import write_card
 
     path, names = Path(source), labels.split(",") if labels else None
     is_file = path.is_file() or path.suffix in (".pth", ".pt")
@@ -310,6 +310,47 @@ def report(
     typer.echo(results_table(folders))
     for path in write_report(folders, output, training_log or ()) if output else ():
         typer.echo(path)
+
+
+class ExportFormat(str, Enum):
+    """Forms that others serve."""
+
+    stock = "stock"
+    onnx = "onnx"
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    to: Annotated[ExportFormat, typer.Option(help="A folder for plain transformers, or one ONNX file.")],
+    output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file.")],
+) -> None:
+    """Write a model in a form that needs no code of ours; refused where the logits would not be the same."""
+    from . import exports
+
+    write = exports.export_stock if to is ExportFormat.stock else exports.export_onnx
+    difference = write(model, output)
+    typer.echo(f"{output}: logits differ by at most {difference:.1e}")
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="A measured model's folder.")],
+    repo: Annotated[str, typer.Option(help="org/name on the Hub.")],
+    private: Annotated[bool, typer.Option(help="Refused where a public one is there already.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Write the exact folder and list it, and push nothing.")] = False,
+    license: Annotated[str, typer.Option(help="Of the weights, as the Hub spells it.")] = "mit",
+    output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
+) -> None:
+    """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
+    from .publish import assemble, push_folder
+
+    folder = output or run.with_name(f"{run.name}_hub")
+    for file in assemble(run, folder, repo, license):
+        typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
+    typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
+    if not dry_run:
+        typer.echo(push_folder(folder, repo, private or None))
 
 
 @app.command()

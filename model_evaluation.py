@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from .card import write_card
 from .data.audit_page import read_audit
 from .data.prepared_data import PreparedData
 from .data.schema import LABEL_SCHEMES
@@ -20,7 +21,7 @@ from .data.training_sets import FrameCollator, LabelledFrames, labelled_frames
 from .evaluation import SplitPredictions, describe_environment, evaluate_split, write_predictions
 from .predict import Predictor
 from .processor.input_errors import DataError, RecipeError
-from .publish import save_figures, write_card
+from .publish import save_figures
 from .results_file import read_results, write_results
 from .run_arguments import StageArguments
 from .stage_data import (

@@ -1,27 +1,34 @@
 """A trained model → one export folder, and from there to the Hub.
 
 The folder holds weights, config, processor, the code both need, measured results and a card rendered from them. It
-loads in a process that has transformers, torch, timm, av and facenet-pytorch, and not this package.
+loads in a process that has transformers, torch, timm, av and facenet-pytorch, and not this package. What goes to the
+Hub is a copy without each clip's predictions, whose ids are the data set's, and with what an endpoint needs; results
+that cannot be trusted are not published.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-from huggingface_hub import HfApi, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
-from transformers import TrainingArguments
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+from PIL import Image
 
+from .card import EXAMPLE_PICTURE, write_card
+from .data.drawn_faces import FacePose, draw_frame, draw_subject
 from .evaluation import SplitPredictions, write_predictions
 from .figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
-from .modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
+from .modeling_engagement import EngagementPreTrainedModel
+from .predict import Predictor
 from .processor.face_preparation import FacePreparation
-from .processor.input_errors import EngagementInputError
-from .results_file import write_results
+from .processor.input_errors import EngagementInputError, LeakageError, ModelLoadError
+from .results_file import read_results, write_results
 
 FIGURES_FOLDER = "figures"
-_TEMPLATE = Path(__file__).parent / "model_card.md"
+_ROOT = Path(__file__).parent
+_ENDPOINT_FILES = ("handler.py", "requirements.txt")
+# Whatever else lies in the folder (pickles, checkpoints, predictions with the data set's ids) stays here.
+_PUBLISHED = ("*.safetensors", "*.json", "*.py", "figures/*.png", "figures/*.svg")
 
 
 def export_model(
@@ -45,7 +52,7 @@ def export_model(
     results = write_results(unfinished, **results)
     write_predictions(unfinished, predictions, results["label_names"])
     save_figures(unfinished, results)
-    write_card(unfinished, model, processor, results, folder.name)
+    write_card(unfinished, model, processor, results)
     # transformers makes a package of the copied code; the Hub needs none of it.
     shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -67,70 +74,87 @@ def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
     return files
 
 
-def write_card(
-    folder: Path,
-    model: EngagementPreTrainedModel,
-    processor: FacePreparation,
-    results: Mapping[str, object],
-    name: str | None = None,
-) -> None:
-    """The folder's README.md; `name` is the folder's own, where it is still to be renamed."""
-    (folder / "README.md").write_text(render_card(model, processor, results, name or folder.name), encoding="utf-8")
+def assemble(run: Path, output: Path, repository: str, license_name: str = "mit") -> list[Path]:
+    """The exact folder that goes to the Hub; an older one is replaced.
 
+    Args:
+        run: a measured model's folder.
+        repository: its id on the Hub, for the card.
+        license_name: of the weights, as the Hub spells it.
 
-def render_card(
-    model: EngagementPreTrainedModel, processor: FacePreparation, results: Mapping[str, object], name: str
-) -> str:
-    """The model card: `model_card.md` filled from measured results; no number in it is typed."""
-    is_video = isinstance(model, EngagementForVideoClassification)
-    pipeline = "video-classification" if is_video else "image-classification"
-    card_data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag=pipeline,
-        license="mit",
-        metrics=["f1", "accuracy"],
-        tags=["custom_code", "engagement-recognition", "face"],
-    )
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters["score"] = lambda value: "undefined" if value is None else f"{value:.3f}"
-    evaluation = results.get("evaluation", {})
-    split = "test" if "test" in evaluation else next(iter(evaluation), None)
-    measured_on = results.get("evaluated_on", {}).get(split) or results.get("data")
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        card_data=card_data.to_yaml(),
-        title=f"{results['stage'].capitalize()} recognition with {results['started_from']}",
-        pipeline=pipeline,
-        temporal=model.config.temporal,
-        num_frames=model.config.num_frames,
-        repository=f"your-name/{name}",
-        example="lecture.mp4" if is_video else "face.jpg",
-        face_crop=processor.face_crop,
-        results=results,
-        split=split,
-        measured=evaluation.get(split),
-        without_duplicates=evaluation.get(f"{split}_without_duplicates"),
-        source=measured_on and measured_on["source"],
-        trained="training" in results,
-        audit=results["data"]["audit"] if evaluation else None,
-    )
-
-
-def push_export(folder: Path, training: TrainingArguments) -> str:
-    """Upload the export folder, and nothing else, to the Hub; returns the repository's address.
+    Returns:
+        The files, relative to `output`.
 
     Raises:
-        EngagementInputError: no repository was named, or the Hub refused or did not answer.
+        ModelLoadError: no model, or no measured results.
+        LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
     """
-    if not training.hub_model_id:
-        raise EngagementInputError("Expected --hub_model_id org/name beside --push_to_hub, got none.")
-    api = HfApi(token=training.hub_token)
+    results, predictor = read_results(run), Predictor.from_pretrained(str(run))
+    _require_trust(run, results)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    for source in sorted({path for pattern in _PUBLISHED for path in run.glob(pattern)}):
+        target = output / source.relative_to(run)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
+    for name in _ENDPOINT_FILES:
+        shutil.copyfile(_ROOT / name, output / name)
+    (output / EXAMPLE_PICTURE).parent.mkdir()
+    Image.fromarray(draw_frame(draw_subject(0), FacePose())).save(output / EXAMPLE_PICTURE)
+    write_card(output, predictor.model, predictor.processor, results, repository, license_name)
+    return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+
+
+def _require_trust(run: Path, results: Mapping[str, object]) -> None:
+    """Raises ModelLoadError or LeakageError for results that a card must not repeat."""
+    if "test" not in results.get("evaluation", {}):
+        raise ModelLoadError(f"Expected scores on test in {run}, found none; run `engagement evaluate {run}`.")
+    data, measured_on = results["data"], results.get("evaluated_on", {}).get("test")
+    if measured_on and measured_on["fingerprint"] != data["fingerprint"]:
+        raise LeakageError(
+            f"Expected scores on the data that {run} was trained and audited with ({data['fingerprint'][:12]}), got "
+            f"those of other data ({measured_on['fingerprint'][:12]}); run `engagement evaluate {run}` on its own."
+        )
+    if data["audit"] is None or not data["audit"]["passed"]:
+        state = "is missing" if data["audit"] is None else "failed"
+        raise LeakageError(
+            f"Expected a split that passed its audit behind {run}, it {state}; run `engagement audit` on the data, "
+            "mend the split, and train or evaluate again."
+        )
+
+
+def push_folder(folder: Path, repository: str, private: bool | None = None, token: str | None = None) -> str:
+    """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
+
+    Raises:
+        EngagementInputError: the Hub refused or did not answer, or a private repository was asked for and the one
+            there is public.
+    """
+    api = HfApi(token=token)
     try:
-        repository = api.create_repo(training.hub_model_id, private=training.hub_private_repo, exist_ok=True)
-        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message="Add model")
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        created = api.create_repo(repository, private=private, exist_ok=True)
+        is_public = private and not api.model_info(created.repo_id).private  # it may have been there before
+        if not is_public:
+            # What an earlier version left there and this one does not hold goes away.
+            api.upload_folder(
+                repo_id=created.repo_id, folder_path=folder, commit_message="Add model", delete_patterns="*"
+            )
+    except (HTTPError, OSError, RuntimeError) as error:
         raise EngagementInputError(
-            f"Expected to push {folder} to {training.hub_model_id}, the Hub did not take it ({reason}); the folder is "
+            f"Expected to push {folder} to {repository}, the Hub did not take it ({_reason(error)}); the folder is "
             "whole, so log in with `hf auth login` and push again."
         ) from error
-    return repository.url
+    if is_public:
+        raise EngagementInputError(
+            f"Expected to push to a private repository, got {repository}, which is public; make it private in its "
+            "settings, or pass another."
+        )
+    return created.url
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line, and what the Hub said; the failure of one file comes wrapped in a RuntimeError."""
+    error = error.__cause__ or error if type(error) is RuntimeError else error
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    lines = [first_line, getattr(error, "server_message", None)]
+    return " ".join(": ".join(filter(None, lines)).split())

@@ -39,7 +39,7 @@ from engagement_recognition.modeling_engagement import (
     load_encoder_config,
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError
-from engagement_recognition.publish import export_model, push_export
+from engagement_recognition.publish import assemble, export_model, push_folder
 from engagement_recognition.run_arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
 from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.trainer import EngagementTrainer, last_whole_checkpoint
@@ -76,7 +76,11 @@ def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
 
 
 def check_options(run: StageRun) -> None:
-    """Raises RecipeError or ModelLoadError for an augmentation or an encoder that does not exist."""
+    """Raises RecipeError or ModelLoadError for an augmentation or encoder that does not exist, or a push to nowhere."""
+    if run.push_to_hub and not run.training.hub_model_id:
+        raise RecipeError(
+            f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
+        )
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     check_encoder(run.stage.start_from or run.stage.encoder)
 
@@ -113,9 +117,16 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
         export_model(trained, data.processor, results, run.export_dir, [validation, test])
         print(f"{run.name}: {describe_scores(results['evaluation']['test'], 'test')}; see {run.export_dir}")
         if run.push_to_hub:
-            push_export(run.export_dir, run.training)
+            print(f"pushed to {_push(run)}")
     trainer.accelerator.wait_for_everyone()
     return run.export_dir
+
+
+def _push(run: StageRun) -> str:
+    """What `engagement publish` does; a stage's model goes to a repository of its own."""
+    folder = run.run_dir / f"{run.name}_hub"
+    assemble(run.export_dir, folder, run.training.hub_model_id)
+    return push_folder(folder, run.training.hub_model_id, run.training.hub_private_repo, run.training.hub_token)
 
 
 def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> SplitPredictions:

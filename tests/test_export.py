@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
-from transformers import AutoImageProcessor, AutoVideoProcessor, TimmWrapperConfig, TrainingArguments
+from transformers import AutoImageProcessor, AutoVideoProcessor, TimmWrapperConfig
 
 from engagement_recognition import (
     EngagementConfig,
@@ -22,9 +22,10 @@ from engagement_recognition import (
     EngagementForVideoClassification,
     EngagementImageProcessor,
 )
+from engagement_recognition.card import render_card
 from engagement_recognition.evaluation import read_predictions
-from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError
-from engagement_recognition.publish import export_model, push_export, render_card
+from engagement_recognition.processor.input_errors import ModelLoadError
+from engagement_recognition.publish import export_model
 from engagement_recognition.results_file import read_results, write_results
 
 # Run in a process that finds none of these packages, and no network: what a stranger's machine has.
@@ -206,9 +207,9 @@ def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages
 def test_other_results_make_another_card(trained: TrainedStages):
     model = EngagementForVideoClassification.from_pretrained(trained.engagement)
     processor, results = AutoVideoProcessor.from_pretrained(trained.engagement), read_results(trained.engagement)
-    assert render_card(model, processor, results, "engagement") == (trained.engagement / "README.md").read_text()
+    assert render_card(model, processor, results) == (trained.engagement / "README.md").read_text()
     results["evaluation"]["test"]["scores"] |= {"macro_f1": 0.1234, "num_examples": 4321}
-    card = render_card(model, processor, results, "engagement")
+    card = render_card(model, processor, results)
     assert "**0.123**" in card and "4321 examples" in card
 
 
@@ -238,14 +239,3 @@ def test_later_commands_only_add_to_the_results(tmp_path: Path):
     (tmp_path / "results.json").write_text('{"version": 99}')
     with pytest.raises(ModelLoadError, match="version 2"):
         read_results(tmp_path)
-
-
-@pytest.mark.parametrize(("repository", "told"), [(None, "--hub_model_id"), ("org/engagement", "push again")])
-def test_a_push_that_cannot_be_done_is_one_line(
-    repository: str | None, told: str, trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    arguments = TrainingArguments(str(tmp_path), hub_model_id=repository, hub_token="hf_none", use_cpu=True)
-    with pytest.raises(EngagementInputError, match=told) as refusal:
-        push_export(trained.engagement, arguments)
-    assert "\n" not in str(refusal.value)

@@ -1,0 +1,278 @@
+"""A model's folder as a Hugging Face Inference Endpoint: one video or picture in, a label and all scores out.
+
+This file is copied beside the weights and runs there without this package; whatever it needs comes from the model's own
+code. Create the endpoint with the task "Custom": for others Hugging Face's toolkit refuses or decodes strings before
+they come here (serialization/base.py of huggingface-inference-toolkit). It answers HTTP 200 with what is returned and
+HTTP 400 with what is raised (webservice_starlette.py), so a refusal is returned, with a status of its own. What the
+answers may be used for stands in the model card.
+"""
+
+import base64
+import binascii
+import contextlib
+import http.client
+import io
+import ipaddress
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+)
+
+_PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost; whoever serves the model sets others by `EndpointHandler.limits`."""
+
+    max_bytes: int = 64 << 20
+    max_duration_sec: float = 600.0
+    max_frames: int = 36_000  # ten minutes at 60 a second; a frame may take as long to decode in a small file
+    max_picture_pixels: int = 50_000_000
+    download_timeout_sec: float = 20.0  # for all of a download; names are resolved in the system's own time
+    # Off, since an endpoint stands within somebody's network: an address there is no file of the asker's.
+    allow_private_addresses: bool = False
+
+
+class Refusal(Exception):
+    """An input that gets no prediction: 400 not understood, 413 too large, 415 of a wrong kind, 422 not usable."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EndpointHandler:
+    """
+    Args:
+        path: the model's folder; its code runs, as that of this file does.
+    """
+
+    limits = Limits()
+
+    def __init__(self, path: str = "") -> None:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=True)
+        self.is_video_model = "Video" in config.architectures[0]
+        kinds = (AutoModelForVideoClassification, AutoVideoProcessor)
+        model, processor = kinds if self.is_video_model else (AutoModelForImageClassification, AutoImageProcessor)
+        self.processor = processor.from_pretrained(path, trust_remote_code=True)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.from_pretrained(path, trust_remote_code=True).eval().to(self.device)
+        # The processor's module: under whatever name it was imported, it knows the readers of files and their errors.
+        self.code = sys.modules[type(self.processor).__module__]
+
+    def __call__(self, data: object) -> dict[str, object]:
+        """
+        Args:
+            data: `{"inputs": ...}`: bytes, a base64 string, a data URL or an http(s) URL of a video (a picture, for a
+                model of single faces), or a PIL picture, which the toolkit makes of an `image/*` body.
+
+        Returns:
+            For a video `label`, `scores` by label, `face_coverage` (the share of frames with the person's face; None
+            for whole frames) and `num_repeated_frames`. For a picture `faces`, the most probable first: `label`,
+            `scores`, `box_xyxy_px`, `face_probability`; of a model of whole frames as for a video. Otherwise `error`
+            and `status`.
+        """
+        try:
+            content = _read_content(data, self.limits)
+            return self._predict_video(content) if self.is_video_model else self._predict_picture(content)
+        except Refusal as refusal:
+            return {"error": str(refusal), "status": refusal.status}
+        except self.code.EngagementInputError as error:
+            is_too_large = type(error).__name__ == "VideoTooLargeError"
+            return {"error": str(error), "status": 413 if is_too_large else 422}
+
+    def _predict_video(self, content: bytes | Image.Image) -> dict[str, object]:
+        if isinstance(content, Image.Image) or _picture_size_px(content):
+            raise Refusal(415, "Expected a video, got a picture; this model reads clips.")
+        index = self.code.index_video(content)
+        limits = self.limits
+        if index.duration_sec > limits.max_duration_sec or index.num_frames > limits.max_frames:
+            raise Refusal(
+                413,
+                f"Expected a video of at most {limits.max_duration_sec:g} s and {limits.max_frames} frames, got "
+                f"{index.duration_sec:.1f} s and {index.num_frames}; cut it.",
+            )
+        clip = self.processor.prepare_clip(content, index=index)
+        (scores,) = self._score(self.processor.to_pixel_values(clip.frames)[None])  # (1, frames, C, H, W)
+        covered = {"face_coverage": clip.face_coverage, "num_repeated_frames": clip.num_repeated_frames}
+        return {"label": _best_label(scores), "scores": scores, **covered}
+
+    def _predict_picture(self, content: bytes | Image.Image) -> dict[str, object]:
+        size_px = content.size if isinstance(content, Image.Image) else _picture_size_px(content)
+        if size_px is None:
+            raise Refusal(415, f"Expected a picture ({', '.join(_PICTURE_FORMATS)}), got something else.")
+        if size_px[0] * size_px[1] > self.limits.max_picture_pixels:
+            limit = f"Expected a picture of at most {self.limits.max_picture_pixels} pixels"
+            raise Refusal(413, f"{limit}, got {size_px[0]}x{size_px[1]}; make it smaller.")
+        if self.processor.pictures_are_frames and not self.processor.face_crop:
+            (scores,) = self._score(self.processor(content)["pixel_values"])
+            return {"label": _best_label(scores), "scores": scores, "face_coverage": None, "num_repeated_frames": 0}
+        faces = self.processor.prepare_faces(content)
+        scores = self._score(self.processor.to_pixel_values(faces.frames))
+        rows = zip(scores, faces.boxes_xyxy_px.tolist(), faces.probabilities.tolist(), strict=True)
+        keys = ("label", "scores", "box_xyxy_px", "face_probability")
+        return {"faces": [dict(zip(keys, (_best_label(row), row, *face), strict=True)) for row, *face in rows]}
+
+    def _score(self, pixel_values: torch.Tensor) -> list[dict[str, float]]:
+        """One entry a row of the batch: scores after softmax, by label."""
+        with torch.inference_mode():
+            scores = self.model(pixel_values.to(self.device)).logits.float().softmax(dim=1).tolist()
+        names = self.model.config.id2label
+        return [{names[i]: score for i, score in enumerate(row)} for row in scores]
+
+
+def _best_label(scores: dict[str, float]) -> str:
+    return max(scores, key=scores.__getitem__)
+
+
+def _read_content(data: object, limits: Limits) -> bytes | Image.Image:
+    """What a request carries, as bytes; no string is ever taken for a path on this machine."""
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    if isinstance(inputs, str):
+        inputs = _read_string(inputs, limits)
+    if isinstance(inputs, Image.Image):
+        return inputs
+    if not isinstance(inputs, (bytes, bytearray)):
+        got = "none" if inputs is None else type(inputs).__name__
+        raise Refusal(400, f'Expected {{"inputs": ...}} with bytes, a base64 string, a data URL or a URL, got {got}.')
+    if not inputs:
+        raise Refusal(400, "Expected a video or a picture, got 0 bytes.")
+    if len(inputs) > limits.max_bytes:
+        raise Refusal(413, f"Expected at most {limits.max_bytes} bytes, got {len(inputs)}; send a shorter video.")
+    return bytes(inputs)
+
+
+def _read_string(text: str, limits: Limits) -> bytes:
+    if text[:8].lower().startswith(("http://", "https://")):
+        return _download(text, limits)
+    if text[:5].lower() == "data:":
+        kind, _, text = text.partition(",")
+        if not kind.endswith(";base64"):
+            raise Refusal(400, f"Expected a data URL in base64 (data:video/mp4;base64,...), got {kind[:40]!r}.")
+    if len(text) > limits.max_bytes * 1.4:  # four characters are three bytes; the rest may be line ends
+        raise Refusal(413, f"Expected base64 of at most {limits.max_bytes} bytes, got {len(text)} characters.")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refusal(400, f"Expected base64, a data URL or an http(s) URL, got {text[:40]!r} ({error}).") from error
+
+
+def _picture_size_px(content: bytes) -> tuple[int, int] | None:
+    """Width and height by the file's head; None for what is no picture."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as picture:
+            return picture.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return None
+    except Image.DecompressionBombError as error:
+        raise Refusal(413, f"Expected a picture of fewer pixels, got one that is too large ({error}).") from error
+
+
+def _download(url: str, limits: Limits) -> bytes:
+    """The bytes behind an address, within the limits; every address on the way must be a public one."""
+    with _Guard(limits) as guard:
+        try:
+            with guard.opener().open(url) as response:
+                content = response.read(limits.max_bytes + 1)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = "it took too long" if guard.is_late() else error
+            raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({reason}).") from error
+        if guard.is_late():
+            raise Refusal(400, f"Expected a file at {url[:200]} within {limits.download_timeout_sec:g} s, got a part.")
+    if len(content) > limits.max_bytes:
+        raise Refusal(413, f"Expected at most {limits.max_bytes} bytes, got more from {url[:200]}.")
+    return content
+
+
+class _Guard:
+    """The connections of one download: to public addresses only, and all cut when its time is up.
+
+    A socket's own timeout starts anew with every byte that arrives, so that a slow sender could hold it for days.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.deadline = time.monotonic() + limits.download_timeout_sec
+        self.sockets: list[socket.socket] = []
+        self.timer = threading.Timer(limits.download_timeout_sec, self.cut)
+
+    def __enter__(self) -> "_Guard":
+        self.timer.daemon = True
+        self.timer.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.timer.cancel()
+        for connection in self.sockets:
+            connection.close()
+
+    def is_late(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    def cut(self) -> None:
+        for connection in self.sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Resolved once, and connected to what was looked at: a name may mean another address a moment later."""
+        addresses = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        if not self.limits.allow_private_addresses and not all(map(_is_public, addresses)):
+            raise Refusal(400, f"Expected a public address, got {host}, which lies within a private network.")
+        failure = TimeoutError()
+        for address in addresses:
+            try:
+                connection = socket.create_connection((address, port), max(self.deadline - time.monotonic(), 0.01))
+            except OSError as error:
+                failure = error
+                continue
+            self.sockets.append(connection.dup())  # TLS takes the connection over; this one still reaches it
+            return connection
+        raise failure
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """http and https only, without the proxies of this machine; redirects pass by `connect` too."""
+        guard = self
+
+        class Plain(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = guard.connect(self.host, self.port)
+
+        class Encrypted(http.client.HTTPSConnection, Plain):
+            """Its `connect` wraps the socket that Plain's made."""
+
+        class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Plain, request)
+
+            def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Encrypted, request)
+
+        opener = urllib.request.OpenerDirector()
+        errors = (urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler)
+        for handler in (Handler, urllib.request.HTTPRedirectHandler, urllib.request.UnknownHandler, *errors):
+            opener.add_handler(handler())
+        return opener
+
+
+def _is_public(address: str) -> bool:
+    """Not loopback, not a private network, not a cloud's metadata service; nor such an address within an IPv6 one."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == 6 and (ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96")):
+        return False
+    return ip.is_global and not ip.is_multicast

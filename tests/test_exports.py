@@ -1,0 +1,200 @@
+"""Exported models say what the models they came from say, in forms that need none of our code, or are refused."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from test_checkpoints import STATE_MAPS, STATES, save_stock, stock_beit, stock_timm
+from tiny_models import draw_pixels, tiny_model
+from torch import nn
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor, register_auto_classes
+from engagement_recognition.checkpoints import import_stock_classifier
+from engagement_recognition.exports import export_onnx, export_stock
+from engagement_recognition.processor.input_errors import DataError, EngagementInputError, ModelLoadError
+
+MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is missing"
+)
+
+
+def save_ours(folder: Path, encoder: str, head: str = "image", **fields: object) -> nn.Module:
+    """A model with logits of deviation 1, in which differences show, and its processor."""
+    register_auto_classes()
+    torch.manual_seed(0)
+    model = tiny_model(encoder, head, **STATE_MAPS, num_labels=len(STATES), **fields)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of one batch, as if trained
+    with torch.no_grad():
+        model.train()(draw_pixels(model, batch_size=32))
+        model.classifier.weight /= model.eval()(draw_pixels(model, batch_size=8)).logits.std()
+    model.save_pretrained(folder)
+    size_px = model.config.image_size
+    settings = {"size": {"height": size_px, "width": size_px}, "image_mean": MEAN, "image_std": STD}
+    if head != "image":
+        EngagementVideoProcessor(**settings, num_frames=model.config.num_frames).save_pretrained(folder)
+    else:
+        EngagementImageProcessor(**settings, do_grayscale=model.config.num_channels == 1).save_pretrained(folder)
+    return model
+
+
+def logits_apart(model: nn.Module, other: nn.Module) -> float:
+    """The largest difference of their logits."""
+    pixels = draw_pixels(model, batch_size=3, seed=7)
+    with torch.no_grad():
+        return float((model(pixels).logits - other(pixels).logits).abs().max())
+
+
+# encoder: features, as stock models pool
+STOCK = {
+    "beit": ("beit", "pooled", "BeitForImageClassification"),
+    "resnet18 map": ("resnet18", "map", "TimmWrapperForImageClassification"),
+    "mobilenetv3": ("mobilenetv3_large_100", "pooled", "TimmWrapperForImageClassification"),
+    "timm vit": ("timm_vit", "pooled", "TimmWrapperForImageClassification"),
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_a_stock_folder_says_the_same_and_comes_back(name: str, tmp_path: Path):
+    encoder, features, architecture = STOCK[name]
+    model = save_ours(tmp_path / "ours", encoder, encoder_features=features)
+    difference = export_stock(tmp_path / "ours", tmp_path / "stock")
+    stock = AutoModelForImageClassification.from_pretrained(tmp_path / "stock").eval()
+    assert type(stock).__name__ == architecture and stock.config.id2label == STATE_MAPS["id2label"]
+    as_loaded = logits_apart(model, stock)
+    for tensor in (*stock.parameters(), *stock.buffers()):
+        tensor.data = tensor.data.clone()  # mapped from the file they lie unaligned, and kernels round otherwise
+    print(f"{name}: logits differ by {as_loaded:.2g} as loaded, by {logits_apart(model, stock):.2g} aligned")
+    assert as_loaded <= 1e-4 and logits_apart(model, stock) <= 1e-6 and difference <= 1e-6
+    assert {path.suffix for path in (tmp_path / "stock").iterdir()} == {".json", ".safetensors"}  # and no code
+    config = (tmp_path / "stock/config.json").read_text()
+    assert "auto_map" not in config and str(tmp_path) not in config
+
+    again = import_stock_classifier(tmp_path / "stock", tmp_path / "again").model
+    for key, weight in again.state_dict().items():
+        assert weight.equal(model.state_dict()[key]), key
+    # A map's mean is taken by another operation than a pooling layer's.
+    assert logits_apart(model, again) <= (1e-6 if features == "map" else 0)
+
+
+@pytest.mark.parametrize("build", [lambda: stock_beit(use_relative_position_bias=True), lambda: stock_timm("resnet18")])
+def test_an_imported_stock_model_goes_back_as_it_came(build: Callable[[], nn.Module], tmp_path: Path):
+    save_stock(build(), tmp_path / "stock")
+    import_stock_classifier(tmp_path / "stock", tmp_path / "ours")
+    assert export_stock(tmp_path / "ours", tmp_path / "again") == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("stock", "again"))
+    assert before.keys() == after.keys() and all(after[name].equal(weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("encoder", ["beit", "resnet18"])
+def test_crops_are_resized_and_normalised_as_ours_are(encoder: str, tmp_path: Path):
+    model = save_ours(tmp_path / "ours", encoder, encoder_features="pooled")
+    export_stock(tmp_path / "ours", tmp_path / "stock")
+    size_px = model.config.image_size
+    ours, stock = (AutoImageProcessor.from_pretrained(tmp_path / name) for name in ("ours", "stock"))
+    random = np.random.default_rng(0)
+    for height, width in ((size_px, size_px), (120, 90)):
+        crop = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = ours(crop, face_crop=False)["pixel_values"]
+        got = stock(Image.fromarray(crop), return_tensors="pt")["pixel_values"]
+        assert got.shape == expected.shape == (1, 3, size_px, size_px)
+        levels = float((got - expected).abs().max()) * min(STD) * 255
+        assert levels <= (0.01 if height == size_px else 1.01)  # resized by PIL or by torchvision: to a grey level
+    classifier = pipeline("image-classification", model=str(tmp_path / "stock"))  # no code is trusted
+    with torch.no_grad():
+        scores = model(**ours(crop, face_crop=False)).logits[0].softmax(dim=0)
+    got = {row["label"]: row["score"] for row in classifier(Image.fromarray(crop))}
+    assert got == pytest.approx({STATES[i]: float(score) for i, score in enumerate(scores)}, abs=0.01)
+
+
+# name: (encoder, head, features, what is said)
+REFUSED = {
+    "lstm": ("resnet18", "lstm", "map", "reads clips .temporal head 'lstm'"),
+    "transformer": ("beit", "transformer", "pooled", "temporal head 'transformer'"),
+    "nezami cnn": ("nezami_cnn", "image", "map", "'nezami_cnn', which timm has from our code only"),
+    "mobilenet map": ("mobilenetv3_large_100", "image", "map", "'map' features without 2 .*timm_model.conv_head.bias"),
+    "beit map": ("beit", "image", "map", r"'map' features without 2 .* beit.pooler.layernorm.bias"),
+    "timm vit map": ("timm_vit", "image", "map", "'map' features"),
+    "other type": ("vit", "image", "pooled", "an encoder of type 'vit'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_stock_architecture_holds_is_refused_in_one_line(name: str, tmp_path: Path):
+    encoder, head, features, told = REFUSED[name]
+    save_ours(tmp_path / "ours", encoder, head, encoder_features=features)
+    with pytest.raises(ModelLoadError, match=told) as refusal:
+        export_stock(tmp_path / "ours", tmp_path / "stock")
+    print(refusal.value)
+    assert "\n" not in str(refusal.value) and str(tmp_path / "ours") in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_grey_pictures_and_other_folders_are_refused(tmp_path: Path):
+    save_ours(tmp_path / "ours", "resnet18")
+    EngagementImageProcessor(size={"height": 64, "width": 64}, picture_norm=100.0).save_pretrained(tmp_path / "ours")
+    with pytest.raises(ModelLoadError, match="scaled to a norm"):
+        export_stock(tmp_path / "ours", tmp_path / "stock")
+    for export in (export_stock, export_onnx):
+        with pytest.raises(ModelLoadError, match="Expected an engagement model"):
+            export(tmp_path / "nowhere", tmp_path / "new")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").touch()
+    EngagementImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "ours")
+    for export, output in ((export_stock, tmp_path / "full"), (export_onnx, tmp_path / "full/notes.txt")):
+        with pytest.raises(DataError, match="Expected a new"):
+            export(tmp_path / "ours", output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "ours"]
+
+
+@needs_onnx
+@pytest.mark.parametrize(("encoder", "head"), [("beit", "image"), ("resnet", "lstm")])
+def test_onnx_says_the_same_for_any_batch(encoder: str, head: str, tmp_path: Path):
+    import onnxruntime
+
+    features = "map" if head != "image" else "pooled"
+    model = save_ours(tmp_path / "ours", encoder, head, encoder_features=features)
+    difference = export_onnx(tmp_path / "ours", tmp_path / "new/model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "new/model.onnx", providers=["CPUExecutionProvider"])
+    measured = 0.0
+    for batch_size in (1, 2, 5):
+        pixels = draw_pixels(model, batch_size, seed=batch_size)
+        with torch.no_grad():
+            expected = model(pixels).logits.numpy()
+        (logits,) = session.run(None, {"pixel_values": pixels.numpy()})
+        assert logits.shape == expected.shape and expected.std() > 0.1
+        measured = max(measured, float(np.abs(logits - expected).max()))
+    print(f"{encoder} {head}: logits differ by {measured:.2g}; {difference:.2g} was said")
+    assert measured <= 1e-5 and difference <= 1e-5
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["label_names"]) == STATES
+    settings = json.loads(metadata["preprocessor_config"])
+    assert settings["image_mean"] == MEAN and str(tmp_path) not in str(metadata)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.onnx"]  # weights included
+
+
+@needs_onnx
+def test_onnx_that_says_something_else_is_refused(tmp_path: Path):
+    model = save_ours(tmp_path / "ours", "resnet")
+    model.classifier.weight.data *= 1e6  # float noise alone exceeds the limit
+    model.save_pretrained(tmp_path / "ours")
+    with pytest.raises(ModelLoadError, match=r"within 0\.001, got logits that differ by") as refusal:
+        export_onnx(tmp_path / "ours", tmp_path / "model.onnx")
+    assert "\n" not in str(refusal.value) and [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    with pytest.raises(EngagementInputError, match=r"engagement-recognition\[onnx\]") as refusal:
+        export_onnx(tmp_path / "ours", tmp_path / "model.onnx")
+    assert "\n" not in str(refusal.value)
