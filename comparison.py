@@ -69,10 +69,11 @@ def describe_comparison(compared: dict[str, object]) -> str:
     for name in SHOWN_SCORES:
         row = compared["differences"].get(name)
         if row and row["value"] is not None:
-            bounds, verdict = "unknown", "too few people to tell"
-            if row["lower"] is not None:
-                bounds = f"{row['lower']:+.3f} to {row['upper']:+.3f}"
-                verdict = "differs" if row["excludes_zero"] else "may be chance"
+            has_bounds = row["lower"] is not None
+            bounds = f"{row['lower']:+.3f} to {row['upper']:+.3f}" if has_bounds else "unknown"
+            verdict = "differs" if row["excludes_zero"] else "may be chance"
+            if row["few_clusters"] or not has_bounds:
+                verdict = f"too few {compared['resampled']} to tell"
             lines.append(
                 f"| {name.replace('_', ' ')} | {row['first']:.3f} | {row['second']:.3f} | {row['value']:+.3f} | "
                 f"{bounds} | {verdict} |"

@@ -180,7 +180,7 @@ def describe_scores(evaluation: Mapping[str, object], split: str) -> str:
     measured = ", ".join(f"{name.replace('_', ' ')} {scores[name]:.3f}" for name in _SHOWN_SCORES)
     interval, over = evaluation["intervals"]["intervals"]["macro_f1"], evaluation["intervals"]["resampled"]
     bounds = "unknown" if interval["lower"] is None else f"{interval['lower']:.3f} to {interval['upper']:.3f}"
-    collapse = f" {evaluation['collapse']}" if evaluation["collapse"] else ""
+    collapse = f". {evaluation['collapse']}" if evaluation["collapse"] else ""
     return (
         f"{measured} on {scores['num_examples']} {split} examples (macro f1 95 % over {over}: {bounds}); always "
         f'"{baseline["predicts"]}": macro f1 {baseline["macro_f1"]:.3f}, accuracy {baseline["accuracy"]:.3f}{collapse}'
