@@ -207,6 +207,24 @@ def _show_timeline(result: object, plot_dir: Path, as_json: bool) -> None:
     typer.echo(f"{'' if as_json else draw_in_terminal(result)}\ntimeline: {path}", err=as_json)
 
 
+@app.command()
+def explain(
+    source: Annotated[Path, typer.Argument(help="A video; a photo too, with a single-face model.")],
+    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    output: Annotated[Path, typer.Option(help="The picture (.png).")],
+    label: Annotated[str | None, typer.Option(help="What speaks for it; default: the predicted one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
+) -> None:
+    """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
+    from .explain import explain_file, to_json
+    from .explanation_figures import save_explanation
+    from .predict import Predictor
+
+    explanation = explain_file(Predictor.from_pretrained(model), source, label)
+    save_explanation(explanation, output)
+    typer.echo(json.dumps(to_json(explanation), indent=2) if as_json else output)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(context: typer.Context, recipe: Annotated[Path, typer.Argument(help="A YAML file, see recipes/.")]) -> None:
     """Train a recipe; the same as `python train.py RECIPE [OPTIONS]`."""
@@ -282,17 +300,17 @@ def import_checkpoint(
     labels: Annotated[str | None, typer.Option(help="By index, with commas; default: the original's.")] = None,
 ) -> None:
     """Take in a model that people have; it gives the logits of the original. No code in it runs."""
+    from . import checkpoints
     from .card import write_card
-    from .checkpoints import import_checkpoint as import_file
-    from .checkpoints import import_stock_classifier
 
     path, names = Path(source), labels.split(",") if labels else None
     is_file = path.is_file() or path.suffix in (".pth", ".pt")
-    imported = import_file(path, output, names) if is_file else import_stock_classifier(source, output, names)
+    take_in = checkpoints.import_checkpoint if is_file else checkpoints.import_stock_classifier
+    imported = take_in(path if is_file else source, output, names)
     write_card(output, imported.model, imported.processor, imported.results)
     origin, names = imported.results["imported"], ", ".join(imported.results["label_names"])
-    typer.echo(f"{output}: {origin['system']}, {origin['num_weights']:,} weights, {names}")
-    typer.echo(f"next: engagement evaluate {output} --data DATA")
+    summary = f"{output}: {origin['system']}, {origin['num_weights']:,} weights, {names}"
+    typer.echo(f"{summary}\nnext: engagement evaluate {output} --data DATA")
 
 
 @app.command()
@@ -349,8 +367,7 @@ def publish(
     for file in assemble(run, folder, repo, license):
         typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
     typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
-    if not dry_run:
-        typer.echo(push_folder(folder, repo, private or None))
+    typer.echo("" if dry_run else push_folder(folder, repo, private or None))
 
 
 @app.command()

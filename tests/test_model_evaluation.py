@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from engagement_recognition.cli import app
 from engagement_recognition.comparison import compare_runs, describe_comparison
+from engagement_recognition.data.prepared_data import load_prepared
 from engagement_recognition.data.schema import SPLITS
 from engagement_recognition.evaluation import read_predictions
 from engagement_recognition.model_evaluation import evaluate_model
@@ -30,11 +31,9 @@ def run(trained: TrainedStages, tmp_path: Path) -> Path:
 @pytest.fixture
 def prepared(trained: TrainedStages) -> Path:
     """The data stage two was trained on, as it was prepared for that."""
-    return next(Path(trained.recipe["cache_dir"]).glob("daisee-*"))
-
-
-def without_times(evaluation: dict) -> dict:
-    return json.loads(json.dumps(evaluation))
+    fingerprint = read_results(trained.engagement)["data"]["fingerprint"]
+    folders = Path(trained.recipe["cache_dir"]).glob("daisee-*")
+    return next(folder for folder in folders if load_prepared(folder).fingerprint == fingerprint)
 
 
 def test_measuring_again_gives_the_trained_scores(run: Path, prepared: Path, trained: TrainedStages):
