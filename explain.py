@@ -191,12 +191,22 @@ def explain_file(predictor: Predictor, path: Path, label: str | None = None, met
         EngagementInputError: as `Predictor.predict` and `explain_clip`.
     """
     if path.suffix.lower() not in PICTURE_SUFFIXES:
-        return Explanation(str(path), [_explain_video(predictor, path, label, method)])
+        return Explanation(str(path), _explain_video(predictor, path, label, method))
     if predictor.is_video_model:
         raise EngagementInputError(
             f"Expected a video for this clip model, got the photo {path}; pass a video, or a single-face model."
         )
     return Explanation(str(path), _explain_photo(predictor, path, label, method))
+
+
+def explain_frames(
+    predictor: Predictor, frames: np.ndarray, source: str, label: str | None = None, method: str = "gradcam"
+) -> Explanation:
+    """As `explain_file`, of frames (num_frames, height, width, 3) uint8 RGB: a clip of its most visible person, or,
+    for a single-face model, every face of the last one. `source` is how the frames are to be called."""
+    if predictor.is_video_model:
+        return Explanation(source, _explain_video(predictor, frames, label, method))
+    return Explanation(source, _explain_photo(predictor, frames[-1], label, method))
 
 
 def to_json(explanation: Explanation) -> dict[str, object]:
@@ -326,14 +336,14 @@ def _label_scores(model: EngagementModel, clips: torch.Tensor, label: str) -> to
     return scores.reshape(len(clips), -1).mean(dim=1).cpu()
 
 
-def _explain_video(predictor: Predictor, path: Path, label: str | None, method: str) -> ExplainedClip:
+def _explain_video(predictor: Predictor, video: object, label: str | None, method: str) -> list[ExplainedClip]:
     processor = predictor.video_processor
-    clip = processor.prepare_clip(path)
+    clip = processor.prepare_clip(video)
     explanation = explain_clip(predictor.model, processor.to_pixel_values(clip.frames), label, method)
     if clip.transforms is not None:
         faces = (clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.found)
-        return _with_focus(explanation, clip.frames, clip.transforms, clip.frame_times_sec, *faces)
-    return _with_focus(explanation, clip.whole_frames, None, clip.frame_times_sec, *_look_for_face(predictor, clip))
+        return [_with_focus(explanation, clip.frames, clip.transforms, clip.frame_times_sec, *faces)]
+    return [_with_focus(explanation, clip.whole_frames, None, clip.frame_times_sec, *_look_for_face(predictor, clip))]
 
 
 def _look_for_face(
@@ -347,8 +357,8 @@ def _look_for_face(
     return person.boxes_xyxy_px, person.landmarks_xy_px, person.found
 
 
-def _explain_photo(predictor: Predictor, path: Path, label: str | None, method: str) -> list[ExplainedClip]:
-    faces = predictor.processor.prepare_faces(path)
+def _explain_photo(predictor: Predictor, photo: object, label: str | None, method: str) -> list[ExplainedClip]:
+    faces = predictor.processor.prepare_faces(photo)
     pixel_values = predictor.processor.to_pixel_values(faces.frames)
     clips = []
     for i in range(len(faces.frames)):

@@ -1,0 +1,190 @@
+"""What the web page says: the statement before the camera, and results as pieces of HTML.
+
+Pictures and tables stand in the HTML itself, as data URLs, so that no frame and no result becomes a file on the server.
+People have numbers and are named in that order; nothing is sorted by a score. Layout and events are `app`'s.
+"""
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from .explain import Explanation
+from .explanation_figures import save_explanation
+from .live import PersonState
+from .live_drawing import draw_states
+from .predict import PhotoPrediction, VideoPrediction
+from .timeline import save_plot
+
+WHAT_IT_IS = """\
+**What it is.** An estimate of how annotators would rate the *apparent* engagement, or the expression, of a face. It is
+often wrong, and it is the more wrong the less you look like the people it was trained on.
+
+**What it is not.** It does not measure attention, learning, effort or emotion, and it recognises nobody."""
+
+MUST_NOT_BE_USED = """\
+**What it must not be used for.** Learners or employees in the EU: the AI Act, Article 5(1)(f), prohibits inferring
+people's emotions in education and at the workplace. Grading, discipline, proctoring, hiring, covert use, ranking
+people, minors, identification, or any decision about a person."""
+
+_STAYS_HERE = """\
+**Where pictures go.** All work is done on this machine. Nothing is sent anywhere. Camera pictures are never written to
+disk; uploads lie in a temporary folder and are deleted within minutes."""
+
+_GOES_TO_SERVER = """\
+**Where pictures go.** To the server that this page comes from, and nowhere else. Camera pictures are never written to
+disk there; uploads lie in a temporary folder and are deleted within minutes."""
+
+AGREEMENT = (
+    "I am an adult, everybody in view agrees to this, and I will not use it for any of the above. "
+    "I can stop at any time, at no cost."
+)
+
+_CAMERA_REFUSALS = {
+    "NotAllowedError": "The camera was refused. Allow it for this page in the browser's settings, then press Start "
+    "again. Videos and photos work without it.",
+    "NotFoundError": "No camera was found. Plug one in, then press Start again. Videos and photos work without it.",
+    "NotReadableError": "The camera is used by another program. Close that, then press Start again.",
+    "TypeError": "The browser gives no camera to a page at this address. Open it as http://127.0.0.1 or by https.",
+}
+_STATUS_IN_WORDS = {
+    "face too small": "the face is too small; come closer",
+    "abstains": "no label, the scores are too close to each other",
+}
+_NO_FACE = "No face is seen. Sit in front of the camera, in good light, and look at it."
+_JPEG_QUALITY = 80
+
+
+def statement(is_local: bool) -> str:
+    """Markdown: what the page is, is not, must not be used for, and where pictures go."""
+    return "\n\n".join([WHAT_IT_IS, MUST_NOT_BE_USED, _STAYS_HERE if is_local else _GOES_TO_SERVER])
+
+
+def refusal_page(text: str) -> str:
+    """Why there is no result, as an alert that screen readers speak at once."""
+    return f'<p role="alert" class="refusal">{escape(text)}</p>'
+
+
+def camera_refusal(error_name: str) -> str:
+    """What the browser's DOMException means to a person, and what to do."""
+    return refusal_page(_CAMERA_REFUSALS.get(error_name, f"The browser gave no camera ({error_name})."))
+
+
+def live_picture(frame: np.ndarray, states: Sequence[PersonState]) -> str:
+    """frame: (height, width, 3) uint8 RGB → it, with everybody's box, label and scores."""
+    return _picture(_to_jpeg(draw_states(frame, states)), "image/jpeg", "the camera's picture, a box around each face")
+
+
+def live_words(states: Sequence[PersonState]) -> str:
+    """A line a person, in order of appearance; without scores, so that it changes only when there is something new."""
+    lines = [f"{_name(state)}: {_verdict(state)}" for state in states]
+    return _list(lines) if lines else f"<p>{_NO_FACE}</p>"
+
+
+def photo_page(picture: np.ndarray, states: Sequence[PersonState]) -> str:
+    """picture: (height, width, 3) uint8 RGB → it with all its faces, and a line each."""
+    count = f"{len(states)} face{'s' if len(states) != 1 else ''}, numbered from left to right"
+    drawn = _picture(_to_jpeg(draw_states(picture, states)), "image/jpeg", f"the photo with {count}")
+    lines = [f"{_name(state)}: {_verdict(state)}{_scores(state.scores)}" for state in states]
+    return f"<p>{count}</p>{drawn}{_list(lines)}"
+
+
+def number_faces(prediction: PhotoPrediction, min_face_px: float) -> list[PersonState]:
+    """Faces of a photo from left to right; those whose longer side is below `min_face_px` get no label."""
+    states = []
+    for number, face in enumerate(sorted(prediction.faces, key=lambda face: face.box_xyxy_px[0]), start=1):
+        left, top, right, bottom = box = tuple(face.box_xyxy_px)
+        is_small = max(right - left, bottom - top) < min_face_px
+        verdict = (None, None, "face too small") if is_small else (face.label, face.scores, None)
+        states.append(PersonState(number, box, True, *verdict))
+    return states
+
+
+def video_page(prediction: VideoPrediction) -> str:
+    """The whole video in a line, its timeline as a plot, and as a table to download."""
+    name = Path(prediction.source).name
+    coverage = prediction.face_coverage
+    seen = "whole frames were read" if coverage is None else f"a face was found in {coverage:.0%} of the frames read"
+    summary = f"{name}: {prediction.label}{_scores(prediction.scores)}; {seen}."
+    plot = _picture(_drawn(lambda path: save_plot(prediction, path)), "image/png", "scores over time, as in the table")
+    table = base64.b64encode(timeline_csv(prediction).encode()).decode()
+    link = f'<a download="{escape(Path(name).stem)}_timeline.csv" href="data:text/csv;base64,{table}">'
+    download = f"<p>{link}Download the table (CSV)</a></p>"
+    return f'<p>{escape(summary)}</p><div class="wide" tabindex="0">{plot}</div>{download}{_table(prediction)}'
+
+
+def timeline_csv(prediction: VideoPrediction) -> str:
+    """A row a span: start_sec, end_sec, label, face_coverage, a column a score; empty where no face was seen."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(_timeline_rows(prediction))
+    return file.getvalue()
+
+
+def why_page(explanation: Explanation) -> str:
+    """The heat maps, a photo's from left to right as its faces are numbered, and how to read them."""
+    if len(explanation.clips) > 1:
+        clips = sorted(explanation.clips, key=lambda clip: clip.boxes_xyxy_px[0, 0])
+        explanation = replace(explanation, clips=clips)
+    words = "What spoke for the predicted label, brighter for more: where the model looked, not why a face looks so."
+    figure = _picture(_drawn(lambda path: save_explanation(explanation, path)), "image/png", "heat maps over the faces")
+    return f'<p>{words}</p><div class="wide" tabindex="0">{figure}</div>'
+
+
+def _name(state: PersonState) -> str:
+    return "whole picture" if state.number is None else f"person {state.number}"
+
+
+def _verdict(state: PersonState) -> str:
+    return state.label or _STATUS_IN_WORDS.get(state.status, state.status)
+
+
+def _scores(scores: dict[str, float] | None) -> str:
+    return "" if scores is None else f" ({', '.join(f'{name} {score:.2f}' for name, score in scores.items())})"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _timeline_rows(prediction: VideoPrediction) -> list[list[object]]:
+    names = list(prediction.scores)
+    rows: list[list[object]] = [["start_sec", "end_sec", "label", "face_coverage", *names]]
+    for span in prediction.timeline:
+        scores = [""] * len(names) if span.scores is None else [round(span.scores[name], 4) for name in names]
+        coverage = "" if span.face_coverage is None else round(span.face_coverage, 3)
+        rows.append([span.start_sec, span.end_sec, span.label or "", coverage, *scores])
+    return rows
+
+
+def _table(prediction: VideoPrediction) -> str:
+    header, *rows = _timeline_rows(prediction)
+    label = header.index("label")
+    rows = [[*row[:label], row[label] or "no face", *row[label + 1 :]] for row in rows]
+    head = "".join(f'<th scope="col">{escape(str(cell))}</th>' for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _picture(data: bytes, kind: str, alt: str) -> str:
+    return f'<img alt="{escape(alt)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def _to_jpeg(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY)
+    return file.getvalue()
+
+
+def _drawn(save: Callable[[Path], object]) -> bytes:
+    """What `save` writes as PNG; the file is gone afterwards."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "drawn.png"
+        save(path)
+        return path.read_bytes()

@@ -1,0 +1,144 @@
+"""A model and the page in `app.py` → a folder that runs as a Hugging Face Space.
+
+This package is not on PyPI, so the folder carries it: `engagement_recognition/`, beside the model in `model/` (or its
+Hub id), requirements and a README whose front matter tells the Hub how to run it. Pushing is left to the user: a public
+page is the riskiest part of all this, and the README says so.
+"""
+
+import importlib.metadata
+import platform
+import re
+import shutil
+from pathlib import Path
+
+from huggingface_hub import SpaceCardData
+
+from .app_pages import MUST_NOT_BE_USED, WHAT_IT_IS
+from .processor.input_errors import DataError, EngagementInputError, ModelLoadError
+
+PACKAGE = "engagement_recognition"
+_DISTRIBUTION = "engagement-recognition"
+_SOURCE = Path(__file__).parent
+_CODE_FOLDERS = (".", "processor", "data")
+_CODE_SUFFIXES = (".py", ".html", ".md")
+_NOT_CODE = ("README.md", "CHANGELOG.md")
+_MODEL_FILES = ("*.json", "*.safetensors", "README.md")  # its code is in the package; per-clip predictions stay at home
+# What the page imports; versions are the package's own. Gradio's is in the front matter.
+_IMPORTED = (
+    "av", "facenet-pytorch", "huggingface-hub", "matplotlib", "numpy", "opencv-python-headless", "pillow",
+    "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision", "transformers",
+)  # fmt: skip
+
+_APP = '''\
+"""The page of this Space: the model beside this file, or one on the Hub."""
+
+from pathlib import Path
+
+from engagement_recognition.app import build_app, launch
+
+NAME, MODEL = {name!r}, {model}
+
+
+def build():
+    """The page, not yet served."""
+    return build_app({{NAME: MODEL}}, is_local=False)
+
+
+if __name__ == "__main__":
+    launch(build(), host="0.0.0.0")
+'''
+
+_README = """\
+---
+{front_matter}
+---
+
+# {title}
+
+{what_it_is}
+
+{must_not}
+
+**Before this goes public.** Pictures of visitors come to this server. Whoever runs the page answers for what it is used
+for; keep the Space private, or with people who agreed. This is not legal advice.
+
+The page is `app.py` of engagement-recognition; the model is `{name}`, whose card says what was measured.
+"""
+
+
+def export_space(model: Path | str, output: Path) -> list[Path]:
+    """Write the Space; returns its files, by path.
+
+    Args:
+        model: a folder written by train.py, which is copied, or a Hub id, which the Space will load.
+        output: a new or empty folder.
+
+    Raises:
+        DataError: the output folder holds something.
+        ModelLoadError: there is no such folder, and it is no Hub id.
+        EngagementInputError: gradio is not installed, whose version the Space is given.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"Expected a new or empty folder for the Space, got {output}, which holds something.")
+    is_folder = (Path(model) / "config.json").is_file()
+    if not is_folder and (Path(model).exists() or str(model).count("/") != 1):
+        raise ModelLoadError(f"Expected a model's folder with a config.json, or a Hub id, got {model}.")
+    name = Path(model).resolve().name if is_folder else str(model)
+    place = 'str(Path(__file__).parent / "model")' if is_folder else repr(str(model))
+    readme = _render_readme(name, None if is_folder else str(model))
+    requirements = "".join(f"{line}\n" for line in _requirements())
+    output.mkdir(parents=True, exist_ok=True)
+    if is_folder:
+        _copy_model(Path(model), output / "model")
+    _copy_code(output / PACKAGE)
+    (output / "README.md").write_text(readme, encoding="utf-8")
+    (output / "requirements.txt").write_text(requirements, encoding="utf-8")
+    (output / "app.py").write_text(_APP.format(name=name, model=place), encoding="utf-8")
+    return sorted(path for path in output.rglob("*") if path.is_file())
+
+
+def _render_readme(name: str, hub_id: str | None) -> str:
+    title = "Apparent engagement from face video"
+    card = SpaceCardData(
+        title=title,
+        sdk="gradio",
+        sdk_version=_gradio_version(),
+        python_version=".".join(platform.python_version_tuple()[:2]),
+        app_file="app.py",
+        license="mit",
+        models=[hub_id] if hub_id else None,
+        pinned=False,
+    )
+    return _README.format(
+        front_matter=card.to_yaml(), title=title, name=name, what_it_is=WHAT_IT_IS, must_not=MUST_NOT_BE_USED
+    )
+
+
+def _gradio_version() -> str:
+    try:
+        return importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise EngagementInputError(
+            "Expected the package gradio, whose version the Space is given, got none; "
+            "pip install 'engagement-recognition[app]'."
+        ) from error
+
+
+def _requirements() -> list[str]:
+    required = [line for line in importlib.metadata.requires(_DISTRIBUTION) if ";" not in line]  # of no extra
+    return sorted(line for line in required if re.match(r"[\w-]+", line)[0] in _IMPORTED)
+
+
+def _copy_model(folder: Path, target: Path) -> None:
+    target.mkdir()
+    for pattern in _MODEL_FILES:
+        for path in folder.glob(pattern):
+            shutil.copyfile(path, target / path.name)
+
+
+def _copy_code(target: Path) -> None:
+    for folder in _CODE_FOLDERS:
+        (target / folder).mkdir(parents=True, exist_ok=True)
+        for path in sorted((_SOURCE / folder).iterdir()):
+            if path.suffix in _CODE_SUFFIXES and path.name not in _NOT_CODE:
+                shutil.copyfile(path, target / folder / path.name)

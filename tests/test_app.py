@@ -1,0 +1,378 @@
+"""The page and the Space: nothing before consent, plain words for every refusal, no ranking, and nothing kept."""
+
+import ast
+import base64
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from browser import CHROMIUM, Browser, write_camera_file
+from conftest import TrainedStages
+from PIL import Image
+
+from engagement_recognition import app as app_module
+from engagement_recognition.app import Page, build_app, launch
+from engagement_recognition.app_pages import camera_refusal, live_words, number_faces, statement
+from engagement_recognition.data.drawn_datasets import encode_video
+from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.live import LiveSettings, PersonState
+from engagement_recognition.predict import FacePrediction, PhotoPrediction, Predictor
+from engagement_recognition.processor.input_errors import DataError, EngagementInputError, ModelLoadError
+from engagement_recognition.space import export_space
+
+SETTINGS = LiveSettings(abstain_below=0.0, window_sec=1.0)
+NAMES_ON_PYPI = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
+EMPTY_ROOM = np.full((480, 640, 3), 90, np.uint8)
+
+
+def person_frame(roll_deg: float = 0.0, seed: int = 1) -> np.ndarray:
+    return draw_frame(draw_subject(seed), FacePose(roll_deg=roll_deg))
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: int = 4) -> Path:
+    encode_video(path, iter(frames), fps, frames[0].shape[1], frames[0].shape[0], "mp4")
+    return path
+
+
+def write_photo(path: Path) -> Path:
+    people = [Person(draw_subject(seed), FacePose(), (x, 220), 120) for seed, x in ((1, 480), (4, 160))]
+    Image.fromarray(draw_people(people)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(trained: TrainedStages) -> dict[str, str]:
+    return {"expression": str(trained.expression), "engagement": str(trained.engagement)}
+
+
+@pytest.fixture(scope="module")
+def page(models: dict[str, str]) -> Page:
+    return Page({name: Predictor.from_pretrained(folder).speed_up() for name, folder in models.items()}, SETTINGS)
+
+
+# --- The camera
+
+
+def test_without_consent_no_picture_is_looked_at(page: Page):
+    session, refusal = page.start(False, "expression", "granted")
+    assert session is None and "consent" in refusal
+    assert page.watch(person_frame(), "expression", session) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("NotAllowedError", "refused. Allow it"),
+        ("NotFoundError", "No camera was found"),
+        ("NotReadableError", "another program"),
+        ("TypeError", "127.0.0.1 or by https"),
+        ("OddError", "gave no camera (OddError)"),
+    ],
+)
+def test_a_camera_that_does_not_come_is_said_plainly(page: Page, error: str, words: str):
+    session, refusal = page.start(True, "expression", error)
+    assert session is None and words in refusal and 'role="alert"' in refusal
+    assert refusal == camera_refusal(error)
+
+
+def test_a_session_sees_speaks_only_when_there_is_news_and_follows_the_model(page: Page):
+    session, refusal = page.start(True, "expression", "granted")
+    assert refusal == ""
+    session, picture, words = page.watch(person_frame(), "expression", session)
+    assert re.search(r'<img alt="the camera.*" src="data:image/jpeg;base64,', picture)
+    assert re.fullmatch(r"<ul><li>person 1: \w+</li></ul>", words)
+    assert page.watch(person_frame(), "expression", session)[2] is None, "the same words again would be read out again"
+    assert page.watch(EMPTY_ROOM, "expression", session)[1] is not None
+    changed, _, words = page.watch(person_frame(), "engagement", session)
+    assert changed is not session and "collecting 1 of 4 frames" in words
+    assert page.watch(None, "engagement", changed) == (changed, None, None)
+
+
+def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pytest.MonkeyPatch):
+    assert "start it first" in page.explain_camera(None)
+    clock = iter(np.arange(0, 10, 0.1))
+    monkeypatch.setattr(app_module.time, "monotonic", lambda: next(clock))
+    for model, num_kept in (("expression", 1), ("engagement", 4)):
+        session, _ = page.start(True, model, "granted")
+        for roll in range(20):
+            page.watch(person_frame(roll - 10), model, session)
+        assert len(session.frames) == num_kept
+        assert session.frames[-1] is not session.frames[0] or num_kept == 1
+        html = page.explain_camera(session)
+        assert "data:image/png;base64," in html and "alert" not in html
+    for _ in range(20):
+        page.watch(EMPTY_ROOM, model, session)
+    html = page.explain_camera(session)
+    assert 'role="alert"' in html and "face" in html
+
+
+def test_words_for_what_is_missing():
+    small = PersonState(1, (0, 0, 9, 9), True, None, None, "face too small")
+    unsure = PersonState(2, (0, 0, 90, 90), True, None, {"a": 0.5, "b": 0.5}, "abstains")
+    whole = PersonState(None, None, True, "<b>", {"<b>": 1.0}, None)
+    words = live_words([small, unsure, whole])
+    assert "person 1: the face is too small; come closer" in words
+    assert "person 2: no label, the scores are too close" in words
+    assert "whole picture: &lt;b&gt;" in words, "names of labels are text, not HTML"
+    assert "No face is seen" in live_words([])
+
+
+def test_the_statement_says_what_it_must_and_where_pictures_go():
+    for is_local, place in ((True, "All work is done on this machine"), (False, "To the server")):
+        text = statement(is_local)
+        for word in ("apparent", "not measure attention", "Article 5(1)(f)", "ranking", "minors", "deleted", place):
+            assert word in text
+    assert "this machine" not in statement(False)
+
+
+# --- Files
+
+
+def test_a_video_has_a_summary_a_plot_and_a_table_to_download(page: Page, tmp_path: Path):
+    frames = [person_frame(roll) for roll in range(-4, 4)] + [EMPTY_ROOM] * 4
+    html = page.look_at_video(str(write_video(tmp_path / "a {{b}} & c.mp4", frames)), "engagement", 1.0)
+    assert "a {{b}} &amp; c.mp4: " in html and "data:image/png;base64," in html
+    assert str(tmp_path) not in html
+    data = base64.b64decode(re.search(r'href="data:text/csv;base64,([^"]+)"', html)[1]).decode()
+    rows = list(csv.DictReader(io.StringIO(data)))
+    assert [(row["start_sec"], row["end_sec"]) for row in rows] == [("0.0", "1.0"), ("1.0", "2.0"), ("2.0", "3.0")]
+    assert sum(float(rows[0][name]) for name in ("engaged", "disengaged")) == pytest.approx(1, abs=1e-3)
+    assert (rows[2]["label"], rows[2]["engaged"]) == ("", "") and html.count("<td>no face</td>") == 1
+
+
+def test_faces_of_a_photo_are_numbered_from_left_to_right(page: Page, tmp_path: Path):
+    html = page.look_at_photo(str(write_photo(tmp_path / "two.png")), "expression")
+    assert "2 faces, numbered from left to right" in html
+    assert html.index("person 1: ") < html.index("person 2: ") and "data:image/jpeg" in html
+    faces = [
+        FacePrediction("b", {"b": 0.6, "a": 0.4}, [200.0, 0.0, 300.0, 100.0], 0.99),
+        FacePrediction("a", {"a": 0.9, "b": 0.1}, [10.0, 0.0, 30.0, 25.0], 0.98),
+        FacePrediction("b", {"b": 0.99, "a": 0.01}, [90.0, 0.0, 150.0, 60.0], 0.97),
+    ]
+    states = number_faces(PhotoPrediction("x.jpg", faces), min_face_px=40)
+    assert [(state.number, state.label, state.status) for state in states] == [
+        (1, None, "face too small"),
+        (2, "b", None),
+        (3, "b", None),
+    ]
+
+
+def test_why_shows_heat_maps(page: Page, tmp_path: Path):
+    for path, model in (
+        (write_photo(tmp_path / "two.png"), "expression"),
+        (write_video(tmp_path / "one.mp4", [person_frame(roll) for roll in range(4)]), "engagement"),
+    ):
+        html = page.explain(str(path), model)
+        picture = Image.open(io.BytesIO(base64.b64decode(re.search(r'data:image/png;base64,([^"]+)"', html)[1])))
+        assert min(picture.size) > 300 and np.ptp(np.asarray(picture.convert("RGB")), axis=2).max() > 100, "colour"
+
+
+def test_what_cannot_be_used_is_refused_by_name(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    empty = write_video(tmp_path / "empty room.mp4", [EMPTY_ROOM] * 4)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    answers = [
+        (page.look_at_video(str(empty), "engagement", 5.0), "empty room.mp4"),
+        (page.look_at_photo(str(broken), "expression"), "broken.jpg"),
+        (page.look_at_photo(str(broken), "engagement"), "video for this clip model"),
+        (page.explain(str(broken), "engagement"), "broken.jpg"),
+        (page.look_at_video(None, "engagement", 5.0), "choose one first"),
+        (page.look_at_photo(None, "expression"), "choose one first"),
+        (page.explain(None, "expression"), "choose one first"),
+    ]
+    monkeypatch.setattr(app_module, "MAX_VIDEO_SEC", 0.5)
+    answers.append((page.look_at_video(str(empty), "engagement", 5.0), "at most 0.5 s on this page, got 1 s"))
+    for html, words in answers:
+        assert 'role="alert"' in html and "Expected" in html and words in html
+        assert str(tmp_path) not in html
+
+
+# --- Without a browser
+
+
+def test_a_page_needs_gradio_and_a_model(models: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(EngagementInputError, match=r"Expected the package gradio.*\[app\]"):
+        build_app(models)
+    monkeypatch.undo()
+    pytest.importorskip("gradio")
+    with pytest.raises(EngagementInputError, match="at least one model"):
+        build_app({})
+    with pytest.raises(ModelLoadError):
+        build_app({"x": "no/such/folder"})
+
+
+def test_a_space_is_whole_and_runs_without_this_package(trained: TrainedStages, tmp_path: Path):
+    pytest.importorskip("gradio")
+    files = {
+        path.relative_to(tmp_path / "space").as_posix() for path in export_space(trained.engagement, tmp_path / "space")
+    }
+    assert {"app.py", "README.md", "requirements.txt", "model/config.json", "model/model.safetensors"} <= files
+    assert {"engagement_recognition/app.py", "engagement_recognition/processor/input_errors.py"} <= files
+    assert not [name for name in files if "predictions" in name or "__pycache__" in name or name.startswith("tests")]
+    _, front, body = (tmp_path / "space/README.md").read_text(encoding="utf-8").split("---\n", 2)
+    matter = yaml.safe_load(front)
+    assert (matter["sdk"], matter["app_file"], matter["license"]) == ("gradio", "app.py", "mit")
+    assert "must not be used for" in body and str(tmp_path) not in body
+    script = (
+        "import json, sys\n"
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]\n"
+        "import app\n"
+        "page = app.build()\n"
+        "files = [m.__file__ for name, m in sys.modules.items() if name.startswith('engagement_recognition')]\n"
+        "print(json.dumps([page.title, page.analytics_enabled, files]))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path / "space", env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    title, analytics, modules = json.loads(done.stdout.splitlines()[-1])
+    assert (title, analytics) == ("Apparent engagement", False)
+    assert all(module.startswith(str(tmp_path / "space/engagement_recognition")) for module in modules)
+    wanted = {distribution for module in modules for distribution in imported_distributions(Path(module))}
+    required = {re.match(r"[\w-]+", line)[0] for line in (tmp_path / "space/requirements.txt").read_text().splitlines()}
+    assert wanted - {"gradio"} <= required and len(wanted) > 8
+
+
+def imported_distributions(path: Path) -> set[str]:
+    """What a module imports, by the names pip knows; mss is for the screen only, which no page looks at."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    outside = names - set(sys.stdlib_module_names) - {"engagement_recognition", "mss"}
+    return {NAMES_ON_PYPI.get(name, name).replace("_", "-") for name in outside}
+
+
+def test_a_space_of_a_hub_model_loads_it_from_there(tmp_path: Path):
+    pytest.importorskip("gradio")
+    export_space("someone/some-model", tmp_path / "space")
+    assert "'someone/some-model', 'someone/some-model'" in (tmp_path / "space/app.py").read_text()
+    assert yaml.safe_load((tmp_path / "space/README.md").read_text().split("---\n")[1])["models"] == [
+        "someone/some-model"
+    ]
+    assert not (tmp_path / "space/model").exists()
+    with pytest.raises(DataError, match="new or empty folder"):
+        export_space("someone/some-model", tmp_path / "space")
+    with pytest.raises(ModelLoadError, match="Expected a model's folder"):
+        export_space(tmp_path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+# --- As a person meets it: headless Chromium, whose camera plays a drawn face, then an empty room, then a far face
+
+
+@pytest.fixture(scope="module")
+def address(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page, served; uploads lie in the folder that GRADIO_TEMP_DIR names."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    pytest.importorskip("gradio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        patch.setattr(app_module, "DELETE_UPLOADS", (1, 3))
+        app = build_app(models, SETTINGS)
+        yield launch(app, block=False)
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    folder = tmp_path_factory.mktemp("browser")
+    far = draw_people([Person(draw_subject(1), FacePose(), (320, 220), 32)])
+    scenes = [*(person_frame(roll) for roll in range(10)), *[EMPTY_ROOM] * 10, *[far] * 10]
+    write_camera_file(folder / "camera.y4m", scenes, fps=4)
+    with Browser(folder / "profile", folder / "camera.y4m") as opened:
+        yield opened
+
+
+def files_under(folder: str) -> list[Path]:
+    return [path for path in Path(folder).rglob("*") if path.is_file() and path.stat().st_size]
+
+
+WORDS = "document.querySelector('#words')?.innerText ?? ''"
+VIDEO_RUNS = "!!document.querySelector('#camera video')?.srcObject?.active"
+FITS = "document.documentElement.scrollWidth <= window.innerWidth"
+
+
+@pytest.mark.browser
+def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, address: str):
+    browser.allow_camera(True)
+    browser.open(address, width_px=390)
+    start = "[...document.querySelectorAll('button')].find((e) => e.innerText == 'Start the camera')"
+    browser.wait_for(f"{start}?.disabled")  # no camera without a tick
+    assert "must not be used for" in browser.text()
+    assert browser.ask("!document.querySelector('video')") and browser.ask(FITS)
+    browser.tab_to("input[type=checkbox]")
+    browser.press(" ")
+    browser.wait_for(f"!{start}.disabled")
+    browser.tab_to("button.primary")
+    browser.press("Enter")
+    browser.wait_for(f"/person \\d: (angry|disgust|fear|happy|sad|surprise|neutral)/.test({WORDS})")
+    assert browser.ask(VIDEO_RUNS) and browser.ask("!!document.querySelector('#drawn img').naturalWidth")
+    browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
+    browser.wait_for("!!document.querySelector('#camera-why img, #camera-why [role=alert]')")
+    browser.wait_for(f"/no face for|No face is seen/.test({WORDS})")
+    browser.wait_for(f"/too small/.test({WORDS})")
+    assert browser.ask(FITS)
+    assert files_under(os.environ["GRADIO_TEMP_DIR"]) == [], "camera pictures are not to be written anywhere"
+    browser.ask("window.track = document.querySelector('#camera video').srcObject.getTracks()[0], 1")
+    browser.click("button", "Stop and forget")
+    browser.wait_for(f"!document.querySelector('video') && window.track.readyState == 'ended' && {start}.disabled")
+    assert browser.ask(
+        "!document.querySelector('#drawn img') && !document.querySelector('input[type=checkbox]').checked"
+    )
+
+
+@pytest.mark.browser
+def test_a_refused_camera_is_said_plainly(browser: Browser, address: str):
+    browser.allow_camera(False)
+    browser.open(address, width_px=1200)
+    browser.click("label", "I am an adult")
+    browser.wait_for("!document.querySelector('button.primary').disabled")
+    browser.click("button.primary", "Start the camera")
+    browser.wait_for("/The camera was refused. Allow it/.test(document.querySelector('[role=alert]')?.innerText)")
+    assert browser.ask("!document.querySelector('video')")
+
+
+@pytest.mark.browser
+def test_files_are_looked_at_explained_and_deleted(browser: Browser, address: str, tmp_path: Path):
+    browser.open(address, width_px=1200)
+    browser.click("button[role=tab]", "Photo")
+    browser.choose_file("#photo-file input[type=file]", write_photo(tmp_path / "two.png"))
+    browser.wait_for("document.querySelector('#photo-file').innerText.includes('two')")
+    browser.click("button", "Look at the photo")
+    browser.wait_for("/person 1: .*person 2: /s.test(document.querySelector('#photo-result').innerText)")
+    browser.click("button[role=tab]", "Video")
+    video = write_video(tmp_path / "one.mp4", [person_frame(roll) for roll in range(8)] + [EMPTY_ROOM] * 24)
+    browser.click("label", "engagement: ")
+    browser.choose_file("#video-file input[type=file]", video)
+    browser.wait_for("document.querySelector('#video-file').innerText.includes('one')")
+    browser.click("button", "Look at the video")
+    browser.wait_for("document.querySelectorAll('#video-result tbody tr').length == 2")
+    assert browser.ask("document.querySelector('#video-result a[download]').download") == "one_timeline.csv"
+    browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
+    browser.wait_for("document.querySelector('#video-why img')?.naturalWidth > 300")
+    folder = os.environ["GRADIO_TEMP_DIR"]
+    for _ in range(100):
+        if not files_under(folder):
+            break
+        browser.ask("new Promise((resolve) => setTimeout(resolve, 100))")
+    assert files_under(folder) == []
+
+
+@pytest.mark.browser
+def test_the_page_asks_nobody_else(browser: Browser, address: str):
+    elsewhere = [url for url in browser.requests if not url.startswith((address, "data:", "blob:"))]
+    assert elsewhere == [] and len(browser.requests) > 10

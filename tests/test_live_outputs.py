@@ -1,0 +1,130 @@
+"""`engagement live`: lines, a film and a window, from a file; what is refused, and what a broken file leaves."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import TrainedStages
+from drawn_film import HEIGHT_PX, WIDTH_PX, draw_film
+from typer.testing import CliRunner
+
+from engagement_recognition.cli import app
+from engagement_recognition.data.drawn_datasets import encode_video
+from engagement_recognition.live import LiveResult, PersonState
+from engagement_recognition.live_outputs import LiveOutputs, LiveWindow
+from engagement_recognition.processor.input_errors import EngagementInputError
+
+FPS = 5
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of four people, ten frames."""
+    path = tmp_path_factory.mktemp("live") / "four.mp4"
+    encode_video(path, (shot.pixels for shot in draw_film(2.0, FPS)), FPS, WIDTH_PX, HEIGHT_PX, "mp4")
+    return path
+
+
+def run_command(*options: object) -> object:
+    return CliRunner().invoke(app, ["live", *map(str, options)])
+
+
+def result_at(time_sec: float, size_px: tuple[int, int] = (160, 120)) -> LiveResult:
+    state = PersonState(1, (40.0, 30.0, 90.0, 90.0), True, "engaged", {"engaged": 0.8, "disengaged": 0.2}, None)
+    frame = np.full((size_px[1], size_px[0], 3), 120, np.uint8)
+    return LiveResult(frame, time_sec, [state], 10.0, 0.01, 0)
+
+
+def test_a_file_becomes_lines_and_a_film(film: Path, trained: TrainedStages, tmp_path: Path):
+    drawn = tmp_path / "drawn.mp4"
+    done = run_command("--source", film, "--model", trained.expression, "--no-window", "--json", "--output", drawn)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["time_sec"] for line in lines] == pytest.approx(np.arange(10) / FPS)
+    assert [person["person"] for person in lines[0]["people"]] == [1, 2, 3, 4]
+    scores = lines[0]["people"][0]["scores"]
+    assert len(scores) == 7 and sum(scores.values()) == pytest.approx(1, abs=1e-3)
+    assert "10 frames, 0 dropped" in done.stderr and str(drawn) in done.stderr
+    with av.open(str(drawn)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(str(film)) as container:
+        plain = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert len(frames) == 10 and frames[0].shape == plain.shape
+    assert (np.abs(frames[0].astype(int) - plain).max(axis=2) > 60).sum() > 1000, "boxes and plates are drawn in it"
+
+
+def test_a_clip_model_says_what_it_waits_for(film: Path, trained: TrainedStages):
+    done = run_command("--source", film, "--model", trained.engagement, "--no-window", "--json", "--window-sec", "0.8")
+    people = json.loads(done.stdout.splitlines()[0])["people"]
+    assert {person["status"] for person in people} == {"collecting 1 of 4 frames"}
+    assert json.loads(done.stdout.splitlines()[-1])["people"][0]["scores"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--no-window"], "Expected --json or --output beside --no-window"),
+        (["--no-window", "--output", "same"], "another --output than the video itself"),
+        (["--no-window", "--output", "film.avi"], "ends in .mp4"),
+        (["--no-window", "--output", "no/such/folder/film.mp4"], "write a video to"),
+        (["--no-window", "--json", "--source", "no.mp4"], "no.mp4"),
+        (["--no-window", "--json", "--source", "webcam:x"], "webcam:NUMBER"),
+        (["--no-window", "--json", "--model", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_wrong_input_is_one_line(options: list[str], words: str, film: Path, trained: TrainedStages):
+    options = [str(film) if option == "same" else option for option in options]
+    before = film.read_bytes()
+    done = run_command("--source", film, "--model", trained.expression, *options)
+    assert isinstance(done.exception, EngagementInputError) and words in str(done.exception)
+    assert "\n" not in str(done.exception) and film.read_bytes() == before
+
+
+def test_a_file_that_breaks_off_leaves_a_film_that_plays(film: Path, trained: TrainedStages, tmp_path: Path):
+    cut = tmp_path / "cut.mkv"
+    encode_video(cut, (shot.pixels for shot in draw_film(4.0, FPS)), FPS, WIDTH_PX, HEIGHT_PX, "matroska")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
+    drawn = tmp_path / "drawn.mp4"
+    done = run_command("--source", cut, "--model", trained.expression, "--no-window", "--output", drawn)
+    assert isinstance(done.exception, EngagementInputError) and "breaks off after" in str(done.exception)
+    with av.open(str(drawn)) as container:
+        assert 5 < sum(1 for _ in container.decode(video=0)) < 20
+
+
+# --- The window
+
+
+def test_a_window_shows_frames_and_is_closed_by_a_key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    import pygame
+
+    closed = []
+    with LiveOutputs("clip", on_close=lambda: closed.append(True)) as outputs:
+        outputs(result_at(0.0))
+        shown = pygame.surfarray.array3d(pygame.display.get_surface())  # (width, height, 3)
+        assert shown.shape == (160, 120, 3) and (shown[150, 110] == 120).all() and np.ptp(shown) > 100
+        assert pygame.display.get_caption()[0].startswith("clip") and not closed
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q))
+        outputs(result_at(0.1))
+        assert closed == [True]
+    assert not pygame.display.get_init()
+
+
+def test_a_large_picture_fits_the_screen_and_keeps_its_proportions(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    import pygame
+
+    with LiveOutputs("clip") as outputs:
+        screen = pygame.display.get_desktop_sizes()[0]
+        outputs(result_at(0.0, (4000, 1000)))
+        width, height = pygame.display.get_window_size()
+        assert width <= screen[0] and width / height == pytest.approx(4, rel=0.02)
+
+
+def test_without_a_screen_the_window_is_refused(monkeypatch: pytest.MonkeyPatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(EngagementInputError, match="pass --no-window"):
+        LiveWindow("clip")
