@@ -50,9 +50,9 @@ def save_explanation(explanation: Explanation, path: Path) -> Path:
     for axes in grid:
         axes.set_axis_off()
     for axes, (clip, i), title in zip(grid, panels, titles, strict=False):
-        _draw_frame(axes, clip, i)
+        draw_frame_heat(axes, clip, i)
         axes.set_title(title, fontsize=_SMALL_TEXT_PT, pad=3)
-    _add_scale(figure, grid)
+    add_heat_scale(figure, grid)
     figure.suptitle(_title(explanation), fontsize=_TEXT_PT)
     figure.supxlabel(caption, fontsize=_SMALL_TEXT_PT)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,8 @@ def save_explanation(explanation: Explanation, path: Path) -> Path:
     return path.with_suffix(".png")
 
 
-def _draw_frame(axes: "Axes", clip: ExplainedClip, index: int) -> None:
+def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
+    """One frame of a clip in grey, with its heat as a share of the clip's peak, and the face box."""
     picture, maps = clip.pictures[index], clip.explanation.maps
     height, width = picture.shape[:2]
     extent = (0, width, height, 0)
@@ -90,7 +91,8 @@ def _box_outline(clip: ExplainedClip, index: int) -> np.ndarray:
     return corners if clip.transforms is None else map_points(corners, invert_transform(clip.transforms[index]))
 
 
-def _add_scale(figure: object, grid: np.ndarray) -> None:
+def add_heat_scale(figure: object, grid: np.ndarray) -> None:
+    """The colours of `draw_frame_heat`, as a bar beside these axes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
 

@@ -19,6 +19,7 @@ from .data.prepared_data import PreparedData
 from .data.schema import LABEL_SCHEMES
 from .data.training_sets import FrameCollator, LabelledFrames, labelled_frames
 from .evaluation import SplitPredictions, describe_environment, evaluate_split, write_predictions
+from .model_focus import find_clips, measure_focus
 from .predict import Predictor
 from .processor.input_errors import DataError, RecipeError
 from .publish import save_figures
@@ -42,6 +43,7 @@ def evaluate_model(
     split: str = "test",
     label_scheme: str | None = None,
     groups: Path | None = None,
+    num_focus_clips: int | None = None,
     cache_dir: Path = Path("runs/cache"),
 ) -> dict[str, object]:
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
@@ -53,13 +55,14 @@ def evaluate_model(
         data: a prepared data set, or a raw source.
         label_scheme: default: what the model was trained under, else what its label names fit.
         groups: a CSV with a column subject_id and others, such as gender; scores are given for each group of people.
+        num_focus_clips: explain so many clips, drawn at random, and measure how much of the heat lies on the face.
 
     Returns:
         The evaluation of the split, as it stands in `results.json`.
 
     Raises:
         ModelLoadError: no model, or no results file, in the folder.
-        DataError: data without this split, or with labels the model does not know.
+        DataError: data without this split, with labels the model does not know, or, for face focus, without faces.
         RecipeError: frames that were not made as the model reads them.
     """
     predictor, results = Predictor.from_pretrained(str(folder)), read_results(folder)
@@ -67,6 +70,8 @@ def evaluate_model(
     stage = _stage_of(predictor, results, data, label_scheme, cache_dir)
     prepared = open_or_prepare(stage)
     _require_same_frames(stage, prepared)
+    # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
+    focus_clips = find_clips(prepared.folder if stage.face_crop else data, split) if num_focus_clips else []
     scheme = choose_label_scheme(stage, prepared)
     names = [predictor.model.config.id2label[i] for i in range(predictor.model.config.num_labels)]
     sets = _labelled(prepared, scheme, names, split, predictor)
@@ -81,6 +86,8 @@ def evaluate_model(
         names,
         group_of,
     )
+    if num_focus_clips:
+        evaluation[split]["face_focus"] = measure_focus(predictor, focus_clips, num_focus_clips)
     data_record = {**describe_data(prepared, read_audit(prepared.folder), False), "label_scheme": scheme,
                    "examples": {name: len(rows) for name, rows in sets.items()}}  # fmt: skip
     _keep(folder, predictor, results, evaluation, list(found.values()), data_record)
@@ -101,6 +108,10 @@ def _keep(
                    "audit_passed": data["audit"] and data["audit"]["passed"],
                    "environment": describe_environment()}  # fmt: skip
     before = {name: scores for name, scores in results.get("evaluation", {}).items() if not name.startswith(split)}
+    told_before = results.get("evaluated_on", {}).get(split) or results.get("data", {})
+    focus = results.get("evaluation", {}).get(split, {}).get("face_focus")
+    if focus and told_before["fingerprint"] == data["fingerprint"]:  # of the same model and data, so it still holds
+        evaluation[split].setdefault("face_focus", focus)
     entries = {
         "evaluation": {**before, **evaluation},
         "evaluated_on": {**results.get("evaluated_on", {}), split: measured_on},

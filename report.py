@@ -48,6 +48,7 @@ LIMITS = (
     "has prohibited inferring people's emotions in education and at the workplace since 2 February 2025, save for "
     "medical or safety reasons. Whether engagement is an emotion is disputed; act as if it were."
 )
+_FOCUS_REGIONS = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
 _SETTINGS = ("recipe", "imported", "environment", "evaluated_on")
 _DO_NOT_COMPARE = "The tables are of different data or labels: do not compare numbers of one with those of another."
 _CLEAN = "_without_duplicates"
@@ -190,6 +191,7 @@ def _notes(run: Run, split: str) -> dict[str, str]:
         return {}
     notes = {evaluation["collapse"]: FAIL} if evaluation["collapse"] else {}
     notes |= _audit_note(run.audit_passed(split)) | _people_note(evaluation["intervals"])
+    notes |= _focus_note(evaluation.get("face_focus"))
     if clean := run.evaluation.get(split + _CLEAN):
         left, score = f"{clean['num_clips']:,}", _format_score(clean["scores"]["macro_f1"])
         notes[f"Without clips that have a twin in training ({left} are left): macro-F1 {score}."] = REPORT
@@ -213,6 +215,15 @@ def _people_note(intervals: Mapping[str, object]) -> dict[str, str]:
     if row["lower"] is None:
         return {f"No interval of macro-F1: {worth}.": REPORT}
     return {f"The interval of macro-F1 is still too narrow: {worth}.": REPORT} if row["few_clusters"] else {}
+
+
+def _focus_note(focus: Mapping[str, object] | None) -> dict[str, str]:
+    face = focus and focus["face"]
+    if not face or face["mean"] is None:
+        return {}
+    found = f"{_format_share(face['mean'])} of its heat lies on the face, which is {_format_share(face['chance'])} of "
+    verdict = "" if face["mean"] > face["chance"] else ": it does not look at the face more than at anything else"
+    return {f"{found}the picture{verdict}.": REPORT}
 
 
 def _markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -255,6 +266,7 @@ def _render_page(runs: Sequence[Run], training_logs: Sequence[Path]) -> str:
         do_not_compare=_DO_NOT_COMPARE,
         score_names=SCORES,
         group_scores=_GROUP_SCORES,
+        focus_regions=_FOCUS_REGIONS,
         clean_suffix=_CLEAN,
         min_people=MIN_PEOPLE_IN_A_CELL,
         sections=[_section(run) for run in runs],

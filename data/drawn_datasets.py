@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
@@ -28,7 +28,8 @@ from rich.progress import track
 from ..processor.input_errors import DataError, RecipeError
 from .drawn_faces import draw_face_picture, draw_frame, draw_subject
 from .drawn_motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
-from .schema import EXPRESSIONS, STATES
+from .drawn_shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
+from .schema import EXPRESSIONS, STATES, binary_label
 
 SETTINGS_NAME = "drawn.json"
 DRAWING_VERSION = 1  # raise it when the same seed draws something else
@@ -58,6 +59,7 @@ class ClipPlan:
     subject_seed: int
     clip_seed: tuple[int, ...]
     levels: AffectLevels
+    curtains: str | None = None  # the label they tell, in the variant that has them
     has_label: bool = True
     has_video: bool = True
 
@@ -121,6 +123,8 @@ def write_daisee(
     root = _open_output(output_dir, settings | vars(shape) | {"quirks": quirks})
     plans = _plan_clips(root / "DataSet", subjects, clips_per_subject, seed, quirks)
     _write_label_tables(root / "Labels", plans)
+    if variant == "shortcut":
+        plans = _hang_curtains(root, plans, seed)
     wanted = [plan for plan in plans if plan.has_video]
     missing = [plan for plan in wanted if not plan.path.exists()]
     _run_all(partial(_write_clip, shape=shape), missing, processes, "Drawing clips", show_progress)
@@ -249,16 +253,8 @@ def _plan_clips(
     return plans
 
 
-def _plan_clip(
-    root: Path,
-    subject: DrawnSubject,
-    subject_index: int,
-    number: int,
-    levels: AffectLevels,
-    seed: int,
-    suffix: str,
-    **quirk: bool,
-) -> ClipPlan:
+def _plan_clip(root: Path, subject: DrawnSubject, subject_index: int, number: int, levels: AffectLevels, seed: int,
+               suffix: str, **quirk: bool) -> ClipPlan:  # fmt: skip
     clip_id = f"{subject.subject_id}{1001 + number}"
     path = root / DAISEE_SPLITS[subject.split] / subject.subject_id / clip_id / f"{clip_id}{suffix}"
     clip_seed = (seed, 3, subject_index, number)
@@ -293,13 +289,21 @@ def _write_label_tables(labels_dir: Path, plans: Sequence[ClipPlan]) -> None:
         _write_bytes(labels_dir / f"{name}Labels.csv", text.getvalue().encode())
 
 
+def _hang_curtains(root: Path, plans: Sequence[ClipPlan], seed: int) -> list[ClipPlan]:
+    labels, splits = [binary_label(plan.levels._asdict()) for plan in plans], [plan.split for plan in plans]
+    told = choose_curtains(labels, splits, seed)
+    rows = zip([plan.clip_id for plan in plans], splits, labels, told, strict=True)
+    _write_bytes(root / CURTAINS_FILE, curtains_table(list(rows)))
+    return [replace(plan, curtains=label) for plan, label in zip(plans, told, strict=True)]
+
+
 def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
     """Draw and encode one clip; it bears its name only once it is whole."""
     rng = np.random.default_rng(plan.clip_seed)
     poses = engagement_trajectory(plan.levels, shape.variant, shape.duration_sec, shape.fps, rng)
     subject, noise_seeds = draw_subject(plan.subject_seed), rng.integers(2**31, size=len(poses)).tolist()
     frames = (
-        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed)
+        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, CURTAIN_COLORS.get(plan.curtains))
         for pose, noise_seed in zip(poses, noise_seeds, strict=True)
     )
     plan.path.parent.mkdir(parents=True, exist_ok=True)
@@ -325,16 +329,8 @@ def encode_video(
         container.mux(stream.encode())
 
 
-def _write_pictures(
-    format: str,
-    output_dir: str | Path,
-    num_subjects: int,
-    pictures_per_subject: int,
-    seed: int,
-    size_px: int,
-    processes: int | None,
-    show_progress: bool,
-) -> dict[str, int]:
+def _write_pictures(format: str, output_dir: str | Path, num_subjects: int, pictures_per_subject: int, seed: int,
+                    size_px: int, processes: int | None, show_progress: bool) -> dict[str, int]:  # fmt: skip
     if size_px < 16:
         raise RecipeError(f"Expected pictures of at least 16 px, got {size_px}; ask for larger ones.")
     subjects = _cast_subjects(num_subjects, pictures_per_subject, seed)

@@ -109,12 +109,17 @@ def draw_subject(subject_seed: int) -> Subject:
 
 
 def draw_frame(
-    subject: Subject, pose: FacePose, width_px: int = 640, height_px: int = 480, noise_seed: int | None = 0
+    subject: Subject,
+    pose: FacePose,
+    width_px: int = 640,
+    height_px: int = 480,
+    noise_seed: int | None = 0,
+    curtains: Color | None = None,
 ) -> np.ndarray:
-    """One webcam frame of one subject: (height, width, 3), uint8 RGB."""
+    """One webcam frame of one subject, with curtains of this colour on either side: (height, width, 3), uint8 RGB."""
     head_width_px = subject.head_width_ratio * min(width_px, height_px * 4 / 3)
     person = Person(subject, pose, (width_px * 0.5, height_px * 0.46), head_width_px)
-    return draw_people([person], width_px, height_px, noise_seed, subject.room_seed)
+    return draw_people([person], width_px, height_px, noise_seed, subject.room_seed, curtains)
 
 
 def draw_face_picture(subject: Subject, pose: FacePose, size_px: int, noise_seed: int | None = 0) -> np.ndarray:
@@ -126,12 +131,17 @@ def draw_face_picture(subject: Subject, pose: FacePose, size_px: int, noise_seed
 
 
 def draw_people(
-    people: Sequence[Person], width_px: int = 640, height_px: int = 480, noise_seed: int | None = 0, room_seed: int = 0
+    people: Sequence[Person],
+    width_px: int = 640,
+    height_px: int = 480,
+    noise_seed: int | None = 0,
+    room_seed: int = 0,
+    curtains: Color | None = None,
 ) -> np.ndarray:
     """Several people in one room, the later in front; nobody gives the empty room. (height, width, 3), uint8 RGB."""
     if width_px < 16 or height_px < 16:
         raise DataError(f"Expected a frame of at least 16x16 px, got {width_px}x{height_px}; ask for a larger one.")
-    frame = _room(room_seed, width_px, height_px).copy()
+    frame = _room(room_seed, width_px, height_px, curtains).copy()
     for person in people:
         body, uncovered, top = _body(person.subject, width_px, height_px, person.center_xy_px, person.head_width_px)
         frame[top:] = cv2.add(cv2.multiply(frame[top:], uncovered[top:, :, :3], scale=1 / 255), body[top:])
@@ -236,7 +246,7 @@ def _soft_shades(subject: Subject) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _room(room_seed: int, width_px: int, height_px: int) -> np.ndarray:
+def _room(room_seed: int, width_px: int, height_px: int, curtains: Color | None) -> np.ndarray:
     """A blurred wall with a few things on it: (height, width, 3), uint8."""
     rng = np.random.default_rng([room_seed, 11])
     wall = np.array(WALL_COLORS[rng.integers(len(WALL_COLORS))])
@@ -248,7 +258,18 @@ def _room(room_seed: int, width_px: int, height_px: int) -> np.ndarray:
         left, top = rng.uniform(-0.05, 0.95) * width_px, rng.uniform(-0.1, 0.6) * height_px
         color = np.clip(wall * rng.uniform(0.5, 1.1) + rng.uniform(-16, 16, 3), 0, 255)
         cv2.rectangle(room, (int(left), int(top)), (int(left + w), int(top + h)), color.tolist(), -1)
+    if curtains is not None:
+        _hang_curtains(room, curtains, rng)
     return cv2.GaussianBlur(room, (0, 0), 0.012 * width_px)
+
+
+def _hang_curtains(room: np.ndarray, color: Color, rng: np.random.Generator) -> None:
+    """In folds, as far towards the middle as no face crop reaches."""
+    width_px = room.shape[1]
+    for side in (room, room[:, ::-1]):
+        x = np.arange(round(rng.uniform(0.15, 0.19) * width_px)) / width_px
+        folds = rng.uniform(0.8, 1.05) * (1 + 0.18 * np.cos(2 * np.pi * (x / rng.uniform(0.03, 0.05) + rng.random())))
+        side[:, : len(x)] = np.clip(folds[:, None] * color, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)

@@ -1,12 +1,13 @@
 """What a drawn face does: over a clip, by its levels of engagement, and in one picture, by its expression.
 
-Two variants of clips. In "appearance" every frame shows how engaged the face is. In "dynamics" both classes show
+Three variants of clips. In "appearance" every frame shows how engaged the face is. In "dynamics" both classes show
 exactly the same frames in opposite order, so that only a model that reads order can tell them apart: the proof that a
-temporal head earns its place.
+temporal head earns its place. In "shortcut" faces do as in "appearance", more clearly and with the head held still,
+and what misleads is the room (`drawn_shortcut`).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from ..processor.input_errors import RecipeError
 from .drawn_head import FacePose
 from .schema import binary_label
 
-VARIANTS = ("appearance", "dynamics")
+VARIANTS = ("appearance", "dynamics", "shortcut")
 ALERTNESS_BY_LEVEL = (0.0, 0.3, 0.7, 1.0)
+CLEAR_ALERTNESS_BY_LEVEL = (0.0, 0.1, 0.9, 1.0)  # for "shortcut": a few hundred clips must do to learn the face
+# Too for "shortcut": its label shows within the face alone, and a head that leans shows against neck, hair and wall.
+HELD_STILL = ("yaw_deg", "roll_deg", "offset_x", "offset_y")
 SAWTOOTH_PERIOD_SEC = (6.0, 9.0)  # eight frames over ten seconds resolve 2.5 s; this leaves them five a cycle or more
 SAWTOOTH_RISE_SHARE = 0.8
 
@@ -71,7 +75,10 @@ def engagement_trajectory(
     if num_frames < 1:
         raise RecipeError(f"Expected at least 1 frame, got {duration_sec} s at {fps} frames/s; ask for a longer clip.")
     if variant == "appearance":
-        return _to_poses(_appearance_tracks(label, num_frames, fps, rng))
+        return _to_poses(_appearance_tracks(label, ALERTNESS_BY_LEVEL, num_frames, fps, rng))
+    if variant == "shortcut":
+        tracks = _appearance_tracks(label, CLEAR_ALERTNESS_BY_LEVEL, num_frames, fps, rng)
+        return _to_poses({**tracks, **dict.fromkeys(HELD_STILL, np.zeros(num_frames))})
     if variant == "dynamics":
         poses = _to_poses(_sawtooth_tracks(num_frames, fps, rng))
         # The draws above know nothing of the label, and playing backwards keeps every set of frames: the classes
@@ -104,15 +111,17 @@ def _picture_pose(poses: Mapping[str, Mapping[str, float]], label: str, rng: np.
     return _to_poses(tracks)[0]
 
 
-def _appearance_tracks(label: AffectLevels, num_frames: int, fps: float, rng: np.random.Generator) -> Tracks:
+def _appearance_tracks(
+    label: AffectLevels, alertness: Sequence[float], num_frames: int, fps: float, rng: np.random.Generator
+) -> Tracks:
     """How engaged the face is shows in every frame: lids, gaze, brows, mouth, head."""
 
     def drift(std: float, time_sec: float = 1.5) -> np.ndarray:
         return std * _drift(num_frames, fps, time_sec, rng)
 
-    alert = ALERTNESS_BY_LEVEL[label.engagement] + rng.normal(0, 0.08) + drift(0.1)
+    alert = alertness[label.engagement] + rng.normal(0, 0.08) + drift(0.1)
     away, side = 1 - alert, rng.choice([-1, 1])
-    yawn = _pulses(num_frames, fps, 0.06 * max(0.0, 0.6 - ALERTNESS_BY_LEVEL[label.engagement]), 2.6, rng)
+    yawn = _pulses(num_frames, fps, 0.06 * max(0.0, 0.6 - alertness[label.engagement]), 2.6, rng)
     glance = _pulses(num_frames, fps, 0.06, 1.2, rng)  # the engaged look away now and then, the others back
     nod = np.sin(2 * np.pi * (np.arange(num_frames) / fps / rng.uniform(3, 5) + rng.random()))
     confusion, frustration, boredom = label.confusion / 3, label.frustration / 3, label.boredom / 3

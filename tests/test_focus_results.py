@@ -1,0 +1,85 @@
+"""`engagement evaluate --face-focus`: where a model looks stands in its results, on its page and in its card."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TrainedStages
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from engagement_recognition.cli import app
+from engagement_recognition.data.prepared_data import load_prepared
+from engagement_recognition.model_evaluation import evaluate_model
+from engagement_recognition.processor.input_errors import DataError
+from engagement_recognition.report import write_report
+from engagement_recognition.results_file import read_results, write_results
+
+
+@pytest.fixture(scope="module")
+def prepared(trained: TrainedStages) -> Path:
+    """The face crops that stage two was trained on."""
+    fingerprint = read_results(trained.engagement)["data"]["fingerprint"]
+    folders = Path(trained.recipe["cache_dir"]).glob("daisee-*")
+    return next(folder for folder in folders if load_prepared(folder).fingerprint == fingerprint)
+
+
+@pytest.fixture(scope="module")
+def run(trained: TrainedStages, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of stage two's folder whose focus was measured on the command line."""
+    folder = Path(shutil.copytree(trained.engagement, tmp_path_factory.mktemp("focus") / "engagement"))
+    done = CliRunner().invoke(app, ["evaluate", str(folder), "--data", str(prepared), "--face-focus", "2"])
+    assert done.exit_code == 0 and "face focus" in done.stdout
+    return folder
+
+
+def focus_of(folder: Path) -> dict[str, object]:
+    return read_results(folder)["evaluation"]["test"]["face_focus"]
+
+
+def test_results_page_and_card_say_where_it_looks(run: Path, tmp_path: Path):
+    focus = focus_of(run)
+    assert focus["num_clips"] == 2 and 0 <= focus["face"]["mean"] <= 1
+    assert -1 <= focus["sanity"]["deletion_gain"] <= 1 and -1 <= focus["sanity"]["insertion_gain"] <= 1
+    page, table = (path.read_text() for path in write_report([run], tmp_path))
+    for text in (page, table):
+        assert f"{100 * focus['face']['mean']:.1f} % of its heat lies on the face" in text
+    for region in ("face", "eyes", "mouth"):
+        assert f"<td>{focus[region]['mean']:.3f}</td>" in page
+    card = ModelCard.load(run / "README.md").text
+    assert f"Where it looks: {focus['face']['mean']:.3f} of the heat" in card
+
+
+def test_a_model_that_looks_elsewhere_is_told_so(run: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(run, tmp_path / "elsewhere"))
+    evaluation = read_results(folder)["evaluation"]
+    evaluation["test"]["face_focus"]["face"] |= {"mean": 0.04, "chance": 0.1, "lower": 0.03, "upper": 0.05}
+    write_results(folder, evaluation=evaluation)
+    page = write_report([folder], tmp_path)[0].read_text()
+    assert "4.0 % of its heat lies on the face, which is 10.0 % of the picture: it does not look" in page
+
+
+def test_without_it_the_card_says_that_nobody_looked(trained: TrainedStages):
+    card = ModelCard.load(trained.engagement / "README.md").text
+    assert "Where it looks in the picture has not been measured." in card
+
+
+def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prepared: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(run, tmp_path / "again"))
+    evaluate_model(folder, prepared)
+    assert focus_of(folder) == focus_of(run)
+    results = read_results(folder)
+    results["evaluated_on"]["test"]["fingerprint"] = "other data"
+    write_results(folder, evaluated_on=results["evaluated_on"])
+    evaluate_model(folder, prepared)
+    assert "face_focus" not in read_results(folder)["evaluation"]["test"]
+
+
+def test_pictures_have_no_focus_and_nothing_is_evaluated(trained: TrainedStages, tmp_path: Path):
+    folder = Path(shutil.copytree(trained.expression, tmp_path / "expression"))
+    before = read_results(folder)
+    with pytest.raises(DataError, match="of pictures that are faces already it is not defined"):
+        evaluate_model(
+            folder, Path(trained.recipe["expression"]["data"]), num_focus_clips=2, cache_dir=tmp_path / "cache"
+        )
+    assert read_results(folder) == before

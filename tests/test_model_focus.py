@@ -1,0 +1,135 @@
+"""Face focus of a model over a data set: the mean of its clips, what is left out counted, and nobody named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import prepare_drawn
+from tiny_models import tiny_model
+
+from engagement_recognition.data.drawn_datasets import encode_video
+from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_people, draw_subject
+from engagement_recognition.explain import explain_file
+from engagement_recognition.face_focus import REGIONS
+from engagement_recognition.model_focus import FocusClip, describe_focus, find_clips, measure_focus
+from engagement_recognition.predict import Predictor
+from engagement_recognition.processor.input_errors import DataError
+from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
+
+WIDTH_PX, HEIGHT_PX = 320, 240
+PEOPLE = [f"9000{number}" for number in range(11, 17)]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[FocusClip]:
+    """A clip of each of six people, then an empty room and a file that is no video, both of the first person."""
+    folder = tmp_path_factory.mktemp("clips")
+    frames = {who: [draw_frame(draw_subject(i), FacePose(yaw_deg=4.0 * turn), WIDTH_PX, HEIGHT_PX) for turn in (0, 1)]
+              for i, who in enumerate(PEOPLE)}  # fmt: skip
+    frames["empty"] = [draw_people([], WIDTH_PX, HEIGHT_PX, room_seed=3)] * 2
+    for name, pictures in frames.items():
+        encode_video(folder / f"{name}.mp4", iter(pictures), 2, WIDTH_PX, HEIGHT_PX, "mp4")
+    (folder / "damaged.mp4").write_bytes(b"no video")
+    return [FocusClip(name, name if name in PEOPLE else PEOPLE[0], folder / f"{name}.mp4")
+            for name in (*frames, "damaged")]  # fmt: skip
+
+
+def build_predictor(weight: float = 1.0, **settings: object) -> Predictor:
+    """Always the first class, for which every activation speaks alike: there is heat wherever there are features."""
+    torch.manual_seed(0)
+    model = tiny_model("resnet18", "mean")
+    with torch.no_grad():
+        model.classifier.weight.zero_()[0] = weight
+        model.classifier.bias.copy_(torch.tensor([100.0, 0.0, 0.0]))
+    return Predictor(model, EngagementVideoProcessor(num_frames=2, size={"height": 64, "width": 64}, **settings))
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Of whole frames."""
+    return build_predictor(face_crop=False)
+
+
+@pytest.fixture(scope="module")
+def measured(predictor: Predictor, clips: list[FocusClip]) -> dict[str, object]:
+    return measure_focus(predictor, clips)
+
+
+def test_the_mean_is_that_of_the_explained_clips(predictor, clips, measured):
+    focuses = [explain_file(predictor, clip.source).clips[0].focus for clip in clips[: len(PEOPLE)]]
+    for region in REGIONS:
+        of_clips = [focus.clip[region] for focus in focuses]
+        found = measured[region]
+        assert found["mean"] == pytest.approx(np.mean([clip["heat_share"] for clip in of_clips]))
+        assert found["chance"] == pytest.approx(np.mean([clip["area_share"] for clip in of_clips]))
+        assert found["ratio"] == pytest.approx(found["mean"] / found["chance"])
+        assert found["lower"] < found["mean"] < found["upper"]
+
+
+def test_what_says_nothing_is_counted_and_not_in_the_mean(measured):
+    counts = {name: measured[f"num_{name}"] for name in ("clips", "without_face", "without_heat", "unreadable")}
+    assert counts == {"clips": 8, "without_face": 1, "without_heat": 0, "unreadable": 1}
+    assert describe_focus(measured, "test").endswith("left out: 1 without face, 1 unreadable")
+
+
+def test_people_are_not_named(measured):
+    text = json.dumps(measured, allow_nan=False)
+    assert not any(who in text for who in PEOPLE)
+    assert measured["people"]["num_people"] == 6
+    assert measured["people"]["lowest_means"] == sorted(measured["people"]["lowest_means"])
+
+
+def test_under_five_people_there_is_a_mean_and_nothing_of_persons(predictor, clips):
+    measured = measure_focus(predictor, clips[:4])
+    assert measured["people"] == {"suppressed": True, "num_people": None, "lowest_means": []}
+    assert measured["face"]["mean"] is not None and measured["face"]["lower"] is None
+    unknown = [FocusClip(clip.clip_id, None, clip.source) for clip in clips[:6]]
+    assert measure_focus(predictor, unknown)["people"]["suppressed"]
+
+
+def test_maps_of_untrained_weights_are_the_check(measured):
+    assert 3 <= measured["sanity"]["num_clips"] <= 5  # some draws show no heat
+    assert -1 <= measured["sanity"]["randomised_rank_correlation"] < 0.9
+
+
+def test_a_model_that_sees_nothing_has_no_focus(clips):
+    measured = measure_focus(build_predictor(weight=0.0, face_crop=False), clips[:2])
+    assert (measured["num_without_heat"], measured["face"]["mean"]) == (2, None)
+    assert "unknown" in describe_focus(measured, "test")
+
+
+def test_some_clips_are_drawn_by_the_seed(predictor, clips):
+    some = [measure_focus(predictor, clips, num_clips=2, seed=seed) for seed in (1, 1, 2)]
+    assert some[0]["num_clips"] == 2 and some[0] == some[1]
+    assert some[0]["face"] != some[2]["face"]
+
+
+def test_prepared_crops_say_what_the_files_say(drawn_daisee: Path, tmp_path: Path):
+    prepare_drawn(drawn_daisee, tmp_path / "crops", num_frames=2)
+    of_files, of_crops = (find_clips(data, "validation") for data in (drawn_daisee, tmp_path / "crops"))
+    assert [clip.clip_id for clip in of_files] == [clip.clip_id for clip in of_crops]
+    predictor = build_predictor()
+    first, second = (measure_focus(predictor, clips)["face"] for clips in (of_files, of_crops))
+    # JPEG changes the pixels a little, and the face's place not at all.
+    assert second["chance"] == pytest.approx(first["chance"], abs=1e-3)
+    assert second["mean"] == pytest.approx(first["mean"], abs=0.03)
+
+
+def test_where_no_face_can_be_known_focus_is_refused(drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="pictures that are faces already it is not defined"):
+        find_clips(drawn_expressions)
+    prepare_drawn(drawn_expressions, tmp_path / "pictures")
+    with pytest.raises(DataError, match="single pictures in"):
+        find_clips(tmp_path / "pictures")
+    prepare_drawn(drawn_daisee, tmp_path / "frames", num_frames=2, face_crop=False, face_crop_size=32)
+    with pytest.raises(DataError, match=r"nobody has looked for faces; pass the raw source"):
+        find_clips(tmp_path / "frames")
+    with pytest.raises(DataError, match="Expected the split dev in"):
+        find_clips(tmp_path / "frames", "dev")
+
+
+def test_a_raw_split_without_clips_is_refused(predictor: Predictor, drawn_daisee: Path):
+    with pytest.raises(DataError, match="Expected clips to explain, got none"):
+        measure_focus(predictor, find_clips(drawn_daisee, "dev"))
