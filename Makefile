@@ -20,6 +20,7 @@ demo: setup
 	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 40 --clips-per-subject 6 --fps 2 --height-px 240
 	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_lstm --temporal lstm
 	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_mean --temporal mean
+	$(BIN)/engagement evaluate runs/demo/engagement --data drawn/daisee --face-focus 20
 	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement
 	$(BIN)/engagement predict drawn/daisee/DataSet/Test/*/*1001/* --model runs/demo/engagement
 

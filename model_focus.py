@@ -76,12 +76,12 @@ def measure_focus(
         num_clips: so many of them, drawn at random; None: all.
 
     Returns:
-        `num_clips`, `num_without_face`, `num_without_heat`, `num_unreadable`, `label` ("predicted"), `seed`; by `face`,
-        `eyes` and `mouth` the `mean` share over clips, its 95 % interval over people (`lower`, `upper`; None under five
-        people), `chance` (mean share of the area) and `ratio` of the two; `people` with the lowest means of persons,
-        suppressed under five and never named; `sanity` of the first `CHECKED_CLIPS` clips: the maps' rank correlation
-        with those of untrained weights, and by how much deleting or inserting the hottest cells first moves the score
-        more than random orders do.
+        `num_clips`, `num_without_face`, `num_without_heat`, `num_unreadable`, `label` ("predicted"), `seed`, `map_size`
+        (rows and columns of the feature map behind the heat); by `face`, `eyes` and `mouth` the `mean` share over
+        clips, its 95 % interval over people (`lower`, `upper`; None under five people), `chance` (mean share of the
+        area) and `ratio` of the two; `people` with the lowest means of persons, suppressed under five and never named;
+        `sanity` of the first `CHECKED_CLIPS` clips: the maps' rank correlation with those of untrained weights, and by
+        how much deleting or inserting the hottest cells first moves the score more than random orders do.
 
     Raises:
         DataError: no clips.
@@ -93,6 +93,7 @@ def measure_focus(
     chosen = [clips[i] for i in sorted(drawn)]
     counts: Counter[str] = Counter()
     found: list[tuple[FocusClip, FaceFocus]] = []
+    map_size: list[int] | None = None
     checks: list[dict[str, float | None]] = []
     console = Console(stderr=True)
     for clip in track(chosen, "Explaining clips", console=console, disable=not console.is_terminal):
@@ -101,10 +102,12 @@ def measure_focus(
             counts[explained] += 1
             continue
         found.append((clip, explained.focus))
+        map_size = list(explained.explanation.map_size)
         if len(checks) < CHECKED_CLIPS:
             checks.append(_check(predictor, explained, seed + len(checks)))
     summary = {"num_clips": len(chosen), **{f"num_{why}": counts[why] for why in _LEFT_OUT}}
-    return {**summary, "label": "predicted", "seed": seed, **_over_people(found, seed), "sanity": _sanity(checks)}
+    summary |= {"label": "predicted", "seed": seed, "map_size": map_size}
+    return {**summary, **_over_people(found, seed), "sanity": _sanity(checks)}
 
 
 def describe_focus(focus: Mapping[str, object], split: str) -> str:

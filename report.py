@@ -49,6 +49,7 @@ LIMITS = (
     "medical or safety reasons. Whether engagement is an emotion is disputed; act as if it were."
 )
 _FOCUS_REGIONS = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
+_FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
 _SETTINGS = ("recipe", "imported", "environment", "evaluated_on")
 _DO_NOT_COMPARE = "The tables are of different data or labels: do not compare numbers of one with those of another."
 _CLEAN = "_without_duplicates"
@@ -222,7 +223,10 @@ def _focus_note(focus: Mapping[str, object] | None) -> dict[str, str]:
     if not face or face["mean"] is None:
         return {}
     found = f"{_format_share(face['mean'])} of its heat lies on the face, which is {_format_share(face['chance'])} of "
-    verdict = "" if face["mean"] > face["chance"] else ": it does not look at the face more than at anything else"
+    if min(focus["map_size"]) < _FINE_MAP:
+        verdict = f", but its maps of {'×'.join(map(str, focus['map_size']))} places are too coarse to tell"
+    else:
+        verdict = "" if face["mean"] > face["chance"] else ": it does not look at the face more than at anything else"
     return {f"{found}the picture{verdict}.": REPORT}
 
 

@@ -53,10 +53,13 @@ def test_results_page_and_card_say_where_it_looks(run: Path, tmp_path: Path):
 def test_a_model_that_looks_elsewhere_is_told_so(run: Path, tmp_path: Path):
     folder = Path(shutil.copytree(run, tmp_path / "elsewhere"))
     evaluation = read_results(folder)["evaluation"]
-    evaluation["test"]["face_focus"]["face"] |= {"mean": 0.04, "chance": 0.1, "lower": 0.03, "upper": 0.05}
-    write_results(folder, evaluation=evaluation)
-    page = write_report([folder], tmp_path)[0].read_text()
-    assert "4.0 % of its heat lies on the face, which is 10.0 % of the picture: it does not look" in page
+    focus = evaluation["test"]["face_focus"]
+    focus["face"] |= {"mean": 0.04, "chance": 0.1, "lower": 0.03, "upper": 0.05}
+    found = "4.0 % of its heat lies on the face, which is 10.0 % of the picture"
+    for size, verdict in (([4, 4], ": it does not look at the face"), ([2, 2], ", but its maps of 2×2 places")):
+        focus["map_size"] = size
+        write_results(folder, evaluation=evaluation)
+        assert found + verdict in write_report([folder], tmp_path)[0].read_text()
 
 
 def test_without_it_the_card_says_that_nobody_looked(trained: TrainedStages):
