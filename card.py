@@ -3,7 +3,7 @@
 What it says of intended and prohibited uses stands in the template.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -25,14 +25,16 @@ def write_card(
     results: Mapping[str, object],
     repository: str | None = None,
     license_name: str = "mit",
+    datasets: Sequence[str] = (),
 ) -> None:
     """The folder's README.md.
 
     Args:
         repository: of the Hub, as the card's example names it; None: a made-up one, for a folder nobody has published.
         license_name: of the weights, as the Hub spells it.
+        datasets: Hub ids of what it was trained on.
     """
-    card = render_card(model, processor, results, repository, license_name)
+    card = render_card(model, processor, results, repository, license_name, datasets)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -42,6 +44,7 @@ def render_card(
     results: Mapping[str, object],
     repository: str | None = None,
     license_name: str = "mit",
+    datasets: Sequence[str] = (),
 ) -> str:
     """See `write_card`."""
     is_video = isinstance(model, EngagementForVideoClassification)
@@ -52,7 +55,7 @@ def render_card(
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["score"] = lambda value: "undefined" if value is None else f"{value:.3f}"
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        card_data=_front_matter(pipeline, results, split, measured_on, repository, license_name),
+        card_data=_front_matter(pipeline, results, split, measured_on, repository, license_name, datasets),
         title=f"{results['stage'].capitalize()} recognition with {results['started_from']}",
         pipeline=pipeline,
         temporal=model.config.temporal,
@@ -77,6 +80,7 @@ def _front_matter(
     measured_on: Mapping[str, object] | None,
     repository: str | None,
     license_name: str,
+    datasets: Sequence[str],
 ) -> str:
     """The card's YAML, as huggingface_hub writes it."""
     entries: dict[str, object] = {
@@ -89,6 +93,8 @@ def _front_matter(
     start = str(results["started_from"])
     if "/" in start:  # a Hub id: folders are recorded by their last name only
         entries["base_model"] = start
+    if datasets:
+        entries["datasets"] = list(datasets)
     if repository and pipeline == "image-classification":
         address = f"https://huggingface.co/{repository}/resolve/main/{EXAMPLE_PICTURE}"
         entries["widget"] = [{"src": address, "example_title": "A drawn face"}]

@@ -175,13 +175,14 @@ def publish(
     private: Annotated[bool, typer.Option(help="Refused where a public one is there already.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Write the exact folder and list it, and push nothing.")] = False,
     license: Annotated[str, typer.Option(help="Of the weights, as the Hub spells it.")] = "mit",
+    dataset: Annotated[list[str] | None, typer.Option(help="Hub id of data it was trained on; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
 ) -> None:
     """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
     from .publish import assemble, push_folder
 
     folder = output or run.with_name(f"{run.name}_hub")
-    for file in assemble(run, folder, repo, license):
+    for file in assemble(run, folder, repo, license, dataset or ()):
         typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
     typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
     typer.echo("" if dry_run else push_folder(folder, repo, private or None))

@@ -21,8 +21,8 @@ from .figures import save_confusion, save_reliability, save_risk_coverage, save_
 from .modeling_engagement import EngagementPreTrainedModel
 from .predict import Predictor
 from .processor.face_preparation import FacePreparation
-from .processor.input_errors import EngagementInputError, LeakageError, ModelLoadError
-from .results_file import read_results, write_results
+from .processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError
+from .results_file import RESULTS_FILE, read_results, write_results
 
 FIGURES_FOLDER = "figures"
 _ROOT = Path(__file__).parent
@@ -74,23 +74,29 @@ def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
     return files
 
 
-def assemble(run: Path, output: Path, repository: str, license_name: str = "mit") -> list[Path]:
+def assemble(
+    run: Path, output: Path, repository: str, license_name: str = "mit", datasets: Sequence[str] = ()
+) -> list[Path]:
     """The exact folder that goes to the Hub; an older one is replaced.
 
     Args:
         run: a measured model's folder.
         repository: its id on the Hub, for the card.
         license_name: of the weights, as the Hub spells it.
+        datasets: their Hub ids, where the data is there.
 
     Returns:
         The files, relative to `output`.
 
     Raises:
+        DataError: the output folder holds something else.
         ModelLoadError: no model, or no measured results.
         LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
     """
     results, predictor = read_results(run), Predictor.from_pretrained(str(run))
     _require_trust(run, results)
+    if output.exists() and not all((output / name).is_file() for name in (RESULTS_FILE, *_ENDPOINT_FILES)):
+        raise DataError(f"Expected a new folder, or one that was published before, got {output}; choose another.")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     for source in sorted({path for pattern in _PUBLISHED for path in run.glob(pattern)}):
@@ -101,7 +107,7 @@ def assemble(run: Path, output: Path, repository: str, license_name: str = "mit"
         shutil.copyfile(_ROOT / name, output / name)
     (output / EXAMPLE_PICTURE).parent.mkdir()
     Image.fromarray(draw_frame(draw_subject(0), FacePose())).save(output / EXAMPLE_PICTURE)
-    write_card(output, predictor.model, predictor.processor, results, repository, license_name)
+    write_card(output, predictor.model, predictor.processor, results, repository, license_name, datasets)
     return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
 
 

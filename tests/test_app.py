@@ -18,10 +18,12 @@ import yaml
 from browser import CHROMIUM, Browser, write_camera_file
 from conftest import TrainedStages
 from PIL import Image
+from typer.testing import CliRunner
 
 from engagement_recognition import app as app_module
 from engagement_recognition.app import Page, build_app, launch
 from engagement_recognition.app_pages import camera_refusal, live_words, number_faces, statement
+from engagement_recognition.cli import app as cli
 from engagement_recognition.data.drawn_datasets import encode_video
 from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.live import LiveSettings, PersonState
@@ -213,9 +215,10 @@ def test_a_page_needs_gradio_and_a_model(models: dict[str, str], monkeypatch: py
 
 def test_a_space_is_whole_and_runs_without_this_package(trained: TrainedStages, tmp_path: Path):
     pytest.importorskip("gradio")
-    files = {
-        path.relative_to(tmp_path / "space").as_posix() for path in export_space(trained.engagement, tmp_path / "space")
-    }
+    options = ["export", str(trained.engagement), "--to", "space", "--output", str(tmp_path / "space")]
+    done = CliRunner().invoke(cli, options)
+    assert done.exit_code == 0 and "hf upload" in done.stdout and "--private" in done.stdout
+    files = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*.*")}
     assert {"app.py", "README.md", "requirements.txt", "model/config.json", "model/model.safetensors"} <= files
     assert {"engagement_recognition/app.py", "engagement_recognition/processor/input_errors.py"} <= files
     assert not [name for name in files if "predictions" in name or "__pycache__" in name or name.startswith("tests")]
