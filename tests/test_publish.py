@@ -23,17 +23,7 @@ def run(trained: TrainedStages, tmp_path: Path) -> Path:
 
 def test_a_dry_run_writes_the_exact_folder_and_lists_it(run: Path):
     (run / "optimizer.pt").write_bytes(b"a pickle")
-    options = [
-        "publish",
-        str(run),
-        "--repo",
-        "org/name",
-        "--dry-run",
-        "--dataset",
-        "org/data",
-        "--license",
-        "apache-2.0",
-    ]
+    options = ["--repo", "org/name", "--dry-run", "--dataset", "org/data", "--license", "apache-2.0"]
     for _ in range(2):  # a second time replaces the first
         done = CliRunner().invoke(app, ["publish", str(run), *options])
         assert done.exit_code == 0, done.output
