@@ -89,7 +89,9 @@ def live(
     window: Annotated[bool, typer.Option("--window/--no-window", help="Show boxes, labels and scores.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a frame.")] = False,
     output: Annotated[Path | None, typer.Option(help="A film (.mp4) of the annotated frames.")] = None,
-    abstain_below: Annotated[float, typer.Option(min=0, max=1, help="No label under this score.")] = 0.6,
+    abstain_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="No label under this score; default: a fifth above chance.")
+    ] = None,
     smoothing: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the newest scores; 1: none.")] = 0.3,
     window_sec: Annotated[float | None, typer.Option(min=0.1, help="Clip models: time that a window spans.")] = None,
     small_faces: Annotated[bool, typer.Option(help="Look for small faces too, slower.")] = False,
@@ -97,7 +99,7 @@ def live(
     """Watch a webcam, a call on the screen or a file: one smoothed prediction a person. Ctrl-C or Q ends it."""
     import threading
 
-    from .live import LiveEngagement, LiveSettings, run_live
+    from .live import CLIP_SEC, LiveEngagement, LiveSettings, run_live
     from .live_outputs import LiveOutputs
     from .live_sources import open_source
     from .predict import Predictor
@@ -107,14 +109,17 @@ def live(
         raise RecipeError("Expected --json or --output beside --no-window: there would be nothing to see.")
     if output is not None and output.resolve() == Path(source).resolve():
         raise RecipeError(f"Expected another --output than the video itself, got {output}; choose another name.")
-    settings = LiveSettings(
-        abstain_below=abstain_below, smoothing_alpha=smoothing, window_sec=window_sec, small_faces=small_faces
-    )
-    engagement, stop = LiveEngagement(Predictor.from_pretrained(model).speed_up(), settings), threading.Event()
+    predictor, stop = Predictor.from_pretrained(model).speed_up(), threading.Event()
     with open_source(source) as frames:
+        if frames.duration_sec and frames.duration_sec < CLIP_SEC and predictor.is_video_model and window_sec is None:
+            window_sec = frames.duration_sec  # or a short video would end before its first window
+            typer.echo(f"a window spans the whole video, {window_sec:.1f} s, instead of {CLIP_SEC:g} s", err=True)
+        settings = LiveSettings(
+            abstain_below=abstain_below, smoothing_alpha=smoothing, window_sec=window_sec, small_faces=small_faces
+        )
         lines = _echo_line if as_json else None
         with LiveOutputs(source, window, lines, output, frames.duration_sec, stop.set) as outputs:
-            run_live(frames, engagement, outputs, stop)
+            run_live(frames, LiveEngagement(predictor, settings), outputs, stop)
     typer.echo(f"{source}: {outputs.num_frames} frames, {outputs.num_dropped} dropped", err=True)
     if output is not None and outputs.num_frames:
         typer.echo(output, err=True)

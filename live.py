@@ -28,6 +28,7 @@ from .processor.video_decoding import TIME_TOLERANCE_SEC
 CLIP_SEC = 10.0  # of DAiSEE, from which uniform windows are sampled
 CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
 MIN_COVERAGE = 0.5  # share of a window's frames that must show the face
+CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty
 RATE_STEPS = 10  # that the shown frame rate is taken over
 
 
@@ -40,7 +41,8 @@ class LiveSettings:
             on, or, where its processor samples neighbouring frames, as many thirtieths of a second.
         predict_every_sec: about how often a clip model predicts. A single-face model does so every step.
         smoothing_alpha: share of the newest scores in those shown; 1 does not smooth.
-        abstain_below: with a top score below this there is no label. An evaluation's risk-coverage tells good values.
+        abstain_below: with a top score below this there is no label. Default: a fifth of the way from chance to
+            certainty, 0.6 of two classes. An evaluation's risk-coverage tells better values.
         min_face_px: of the face box's longer side; smaller faces get no prediction.
         keep_lost_sec: who comes back within this time is the same person.
         max_people: the most who are followed at a time.
@@ -54,7 +56,7 @@ class LiveSettings:
     window_sec: float | None = None
     predict_every_sec: float = 0.5
     smoothing_alpha: float = 0.3
-    abstain_below: float = 0.6
+    abstain_below: float | None = None
     min_face_px: int = 40
     keep_lost_sec: float = 3.0
     max_people: int = 8
@@ -64,9 +66,9 @@ class LiveSettings:
         for name in ("window_sec", "predict_every_sec", "smoothing_alpha", "max_people"):
             _require(name, getattr(self, name), lambda value: value is None or value > 0, "above 0")
         for name in ("detect_every_sec", "abstain_below", "min_face_px", "keep_lost_sec"):
-            _require(name, getattr(self, name), lambda value: value >= 0, "of at least 0")
+            _require(name, getattr(self, name), lambda value: value is None or value >= 0, "of at least 0")
         for name in ("smoothing_alpha", "abstain_below"):
-            _require(name, getattr(self, name), lambda value: value <= 1, "of at most 1")
+            _require(name, getattr(self, name), lambda value: value is None or value <= 1, "of at most 1")
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,9 @@ class LiveEngagement:
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
         self._sample_every_sec, self._stride = self._sampling()
+        chance = 1 / predictor.model.config.num_labels
+        default = chance + CERTAINTY_TO_ANSWER * (1 - chance)
+        self._abstain_below = default if self.settings.abstain_below is None else self.settings.abstain_below
         self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
         self._people: dict[int | None, _Person] = {}  # by number
         self._start_sec: float | None = None
@@ -284,7 +289,7 @@ class LiveEngagement:
         names = self._model.config.id2label
         scores = {names[i]: float(score) for i, score in enumerate(person.scores)}
         label = best_label(scores)
-        return (label, scores, None) if scores[label] >= self.settings.abstain_below else (None, scores, "abstains")
+        return (label, scores, None) if scores[label] >= self._abstain_below else (None, scores, "abstains")
 
 
 def run_live(

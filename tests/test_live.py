@@ -151,6 +151,17 @@ def test_small_faces_and_doubt_give_no_label(face_model: Predictor):
     assert LiveEngagement(face_model).step(EMPTY_ROOM, 0.0) == []
 
 
+@pytest.mark.parametrize(("top_score", "label"), [(0.30, None), (0.33, "fear")])
+def test_by_default_doubt_begins_a_fifth_above_chance(top_score: float, label: str | None, trained: TrainedStages):
+    model = Predictor.from_pretrained(str(trained.expression))  # of seven classes: 0.314
+    rest = (1 - top_score) / 6
+    with torch.no_grad():
+        model.model.classifier.weight.zero_()
+        model.model.classifier.bias.copy_(torch.tensor([rest, rest, top_score, rest, rest, rest, rest]).log())
+    (state,) = LiveEngagement(model).step(person_frame(), 0.0)
+    assert state.label == label and state.scores["fear"] == pytest.approx(top_score)
+
+
 def test_a_window_with_little_of_the_face_is_collected_anew(clip_model: Predictor):
     live = LiveEngagement(clip_model, LiveSettings(window_sec=2.0, abstain_below=0.0, detect_every_sec=0.5))
     shown = [True] * 4 + [False] * 3 + [True] * 2

@@ -55,11 +55,13 @@ def test_a_file_becomes_lines_and_a_film(film: Path, trained: TrainedStages, tmp
     assert (np.abs(frames[0].astype(int) - plain).max(axis=2) > 60).sum() > 1000, "boxes and plates are drawn in it"
 
 
-def test_a_clip_model_says_what_it_waits_for(film: Path, trained: TrainedStages):
-    done = run_command("--source", film, "--model", trained.engagement, "--no-window", "--json", "--window-sec", "0.8")
+@pytest.mark.parametrize("options", [("--window-sec", "0.8"), ()], ids=["a window of its own", "as short as the film"])
+def test_a_clip_model_says_what_it_waits_for(options: tuple[str, ...], film: Path, trained: TrainedStages):
+    done = run_command("--source", film, "--model", trained.engagement, "--no-window", "--json", *options)
     people = json.loads(done.stdout.splitlines()[0])["people"]
     assert {person["status"] for person in people} == {"collecting 1 of 4 frames"}
     assert json.loads(done.stdout.splitlines()[-1])["people"][0]["scores"]
+    assert ("a window spans the whole video, 2.0 s" in done.stderr) == (options == ())
 
 
 @pytest.mark.parametrize(
