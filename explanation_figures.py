@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .explain import ExplainedClip, Explanation
-from .face_focus import REGIONS, FaceFocus
+from .face_focus import FINE_MAP, REGIONS, FaceFocus
 from .predict import best_label
 from .processor.face_cropping import invert_transform, map_points
 
@@ -134,7 +134,8 @@ def _caption(explanation: Explanation) -> str:
     """What the heat is and, of a single clip, how much of it lies where."""
     first = explanation.clips[0].explanation
     rows, columns = first.map_size
-    method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map"
+    coarse = ", too coarse to tell a face from what is around it" if min(rows, columns) < FINE_MAP else ""
+    method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map{coarse}"
     focused = [clip.focus for clip in explanation.clips if clip.focus is not None]
     if not focused:
         return f"{method}. No face was found to measure it against."

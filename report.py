@@ -49,7 +49,6 @@ LIMITS = (
     "medical or safety reasons. Whether engagement is an emotion is disputed; act as if it were."
 )
 _FOCUS_REGIONS = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
-_FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
 _SETTINGS = ("recipe", "imported", "environment", "evaluated_on")
 _DO_NOT_COMPARE = "The tables are of different data or labels: do not compare numbers of one with those of another."
 _CLEAN = "_without_duplicates"
@@ -219,11 +218,13 @@ def _people_note(intervals: Mapping[str, object]) -> dict[str, str]:
 
 
 def _focus_note(focus: Mapping[str, object] | None) -> dict[str, str]:
+    from .face_focus import FINE_MAP
+
     face = focus and focus["face"]
     if not face or face["mean"] is None:
         return {}
     found = f"{_format_share(face['mean'])} of its heat lies on the face, which is {_format_share(face['chance'])} of "
-    if min(focus["map_size"]) < _FINE_MAP:
+    if min(focus["map_size"]) < FINE_MAP:
         verdict = f", but its maps of {'×'.join(map(str, focus['map_size']))} places are too coarse to tell"
     else:
         verdict = "" if face["mean"] > face["chance"] else ": it does not look at the face more than at anything else"
