@@ -72,6 +72,9 @@ def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
             exported.append(stage_one_dir)
         else:
             exported.append(train_on_engagement(run, stage_data, stage_one_dir))
+    for run in runs:  # after all training: a Hub that does not answer stops none
+        if run.push_to_hub and run.training.process_index == 0:
+            print(f"pushed to {_push(run)}")
     return exported
 
 
@@ -116,8 +119,6 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
         trained.subject_adversary = None  # it has done its work, and is no part of the model
         export_model(trained, data.processor, results, run.export_dir, [validation, test])
         print(f"{run.name}: {describe_scores(results['evaluation']['test'], 'test')}; see {run.export_dir}")
-        if run.push_to_hub:
-            print(f"pushed to {_push(run)}")
     trainer.accelerator.wait_for_everyone()
     return run.export_dir
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import TrainedStages
 from hub_server import LFS_SUFFIXES, READ_TOKEN, WRITE_TOKEN, HubServer, running
 from huggingface_hub import HfApi
@@ -178,6 +179,23 @@ def test_what_is_on_the_hub_is_the_export_and_nothing_else(
         assert content[:1] != b"\x80" and content[:2] != b"PK"  # a pickle, bare or in torch.save's zip
         assert Path(name).suffix not in (".png", ".svg") or re.fullmatch(plot, name)  # and no picture of anybody
         assert str(trained.run_dir).encode() not in content and str(trained.recipe["cache_dir"]).encode() not in content
+
+
+def test_training_pushes_each_stage_s_export(hub: HubServer, tiny_recipe: dict[str, object], tmp_path: Path):
+    recipe = {**tiny_recipe, "output_dir": str(tmp_path / "run"), "num_train_epochs": 1}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    ids = {"expression": "org/faces", "engagement": "org/clips"}
+    targets = [part for stage, name in ids.items() for part in (f"--{stage}_hub_model_id", name)]
+    program = "import sys; from engagement_recognition.train import main; sys.exit(main(sys.argv[1:]))"
+    printed = run_python(
+        program, tmp_path / "recipe.yaml", "--push_to_hub", "true", *targets, **hub.environment(tmp_path, WRITE_TOKEN)
+    )
+    for stage, repository in ids.items():
+        assert f"pushed to {hub.endpoint}/{repository}" in printed
+        files = hub.files(repository)
+        assert files["model.safetensors"] == (tmp_path / "run" / stage / "model.safetensors").read_bytes()
+        assert f'model="{repository}"' in files["README.md"].decode()
+        assert not [name for name in files if name.endswith((".bin", ".pt", ".parquet"))]
 
 
 def test_a_push_without_changes_adds_no_commit(pushed: dict[str, list[str]], hub: HubServer):
