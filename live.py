@@ -29,6 +29,7 @@ CLIP_SEC = 10.0  # of DAiSEE, from which uniform windows are sampled
 CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
 MIN_COVERAGE = 0.5  # share of a window's frames that must show the face
 CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty
+MAX_SEC = 3600  # of any span of time; nobody waits longer
 RATE_STEPS = 10  # that the shown frame rate is taken over
 
 
@@ -67,6 +68,10 @@ class LiveSettings:
             _require(name, getattr(self, name), lambda value: value is None or value > 0, "above 0")
         for name in ("detect_every_sec", "abstain_below", "min_face_px", "keep_lost_sec"):
             _require(name, getattr(self, name), lambda value: value is None or value >= 0, "of at least 0")
+        for name in ("window_sec", "predict_every_sec", "detect_every_sec", "keep_lost_sec"):
+            _require(
+                name, getattr(self, name), lambda value: value is None or value <= MAX_SEC, f"of at most {MAX_SEC}"
+            )
         for name in ("smoothing_alpha", "abstain_below"):
             _require(name, getattr(self, name), lambda value: value is None or value <= 1, "of at most 1")
 
@@ -100,7 +105,7 @@ class _Person:
 
     def __init__(self, num_frames: int, stride: int) -> None:
         self.num_frames, self.stride = num_frames, stride
-        # More samples than frames: a new window begins with each of them. None where the face was not found.
+        # More samples than frames: a new window begins with each of them. None where no face was found or looked for.
         self.samples: deque[torch.Tensor | None] = deque(maxlen=stride * (num_frames - 1) + 1)
         self.scores: np.ndarray | None = None  # (num_labels,)
 
@@ -108,6 +113,20 @@ class _Person:
     def frames(self) -> list[torch.Tensor | None]:
         """The window's frames so far, the newest last."""
         return list(self.samples)[:: -self.stride][::-1]
+
+    def add(self, features: torch.Tensor | None, num_due: int) -> None:
+        """One look, and how many samples fell due since the last. A slow camera's frame stands for up to as many as lie
+        between two frames of the window; what is due beyond that nobody has seen."""
+        is_first = not self.samples
+        num_seen = 1 if is_first else min(num_due, self.stride)
+        num_unseen = 0 if is_first else min(num_due - num_seen, self.samples.maxlen)
+        self.samples.extend([None] * num_unseen + [features] * num_seen)
+
+    @property
+    def num_collected(self) -> int:
+        """Of a window's frames, how many the looks so far are worth."""
+        num_found = sum(features is not None for features in self.samples)
+        return min(self.num_frames, -(-num_found // self.stride))
 
     @property
     def num_found(self) -> int:
@@ -229,7 +248,7 @@ class LiveEngagement:
         features = self._encode(frame, time_sec)
         for number, found in features.items():
             person = self._people.setdefault(number, _Person(self._num_frames, self._stride))
-            person.samples.extend([found] * min(num_due, person.samples.maxlen))
+            person.add(found, num_due)
         seen = [self._people[number] for number, found in features.items() if found is not None]
         for person in seen:
             if not person.is_ready:
@@ -284,8 +303,8 @@ class LiveEngagement:
     def _verdict(self, person: _Person | None) -> tuple[str | None, dict[str, float] | None, str | None]:
         """Label, scores, status."""
         if person is None or person.scores is None:
-            num_found = 0 if person is None else person.num_found
-            return None, None, f"collecting {num_found} of {self._num_frames} frames"
+            num_collected = 0 if person is None else person.num_collected
+            return None, None, f"collecting {num_collected} of {self._num_frames} frames"
         names = self._model.config.id2label
         scores = {names[i]: float(score) for i, score in enumerate(person.scores)}
         label = best_label(scores)

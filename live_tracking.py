@@ -21,6 +21,7 @@ from .processor.face_tracking import MAX_SIZE_RATIO
 # A detector overlooks a face now and then; only a face that stays away this long is missing.
 MISSING_AFTER_SEC = 0.5
 REACH_FACE_SIZES, REACH_FACE_SIZES_A_SEC = 0.5, 5.0  # how far from the expected place a face may turn up
+MAX_UNWATCHED_SEC = 1.0  # nobody looked for longer than this: who is away since then was not seen to be away
 COAST_SEC = 0.7  # a head stops sooner or later: an unseen one moves on by at most its speed times this
 SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes jitter by a pixel or two
 COLOR_MEMORY_SEC = 2.0
@@ -75,9 +76,14 @@ class FaceTracker:
         self.max_people = max_people
         self.tracks: list[LiveTrack] = []  # by number
         self._next_number = 1
+        self._updated_sec = math.inf
 
     def update(self, faces: FaceDetections, frame: np.ndarray, time_sec: float) -> None:
         """faces: of this frame, (height, width, 3) uint8 RGB, and no others."""
+        unwatched_sec = max(0.0, time_sec - self._updated_sec - MAX_UNWATCHED_SEC)
+        for track in self.tracks:
+            track.seen_sec += unwatched_sec
+        self._updated_sec = time_sec
         self.tracks = [track for track in self.tracks if time_sec - track.seen_sec <= self.keep_lost_sec]
         colors = colors_about(frame, faces.boxes_xyxy_px)
         matches = self._match(faces, colors, time_sec)

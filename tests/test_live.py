@@ -137,9 +137,26 @@ def test_a_face_that_goes_is_missed_and_keeps_its_number(face_model: Predictor):
     assert (missing.number, missing.label, missing.scores, missing.status) == (1, None, None, "no face for 1.2 s")
     (back,) = live.step(person_frame(), 1.8)
     assert (back.number, back.found) == (1, True) and back.scores is not None
+    for time_sec in (2.6, 3.4):
+        live.step(EMPTY_ROOM, time_sec)
     assert live.step(EMPTY_ROOM, 4.0) == []
     (other,) = live.step(person_frame(), 4.2)
     assert other.number == 2, "numbers are never given twice"
+
+
+def test_what_nobody_looked_at_is_neither_a_window_nor_an_absence(clip_model: Predictor):
+    live = LiveEngagement(clip_model, LiveSettings(window_sec=4.0, abstain_below=0.0))
+    live.step(EMPTY_ROOM, 0.0)
+    (new,) = live.step(person_frame(), 12.0)
+    assert new.status == "collecting 1 of 4 frames", "one frame is no window, however long nobody looked"
+    for time_sec in np.arange(12.5, 17.0, 0.5):
+        (state,) = live.step(person_frame(), time_sec)
+    assert state.label is not None
+    (after,) = live.step(person_frame(), 40.0)  # the machine slept
+    assert (after.number, after.label) == (1, None) and after.status.startswith("collecting")
+    said = [live.step(person_frame(), time_sec)[0].status for time_sec in np.arange(40.5, 44.5, 0.5)]
+    waits = said[: said.index(None)]
+    assert waits == sorted(waits) and set(said[len(waits) :]) == {None}, "a count that never falls, then labels"
 
 
 def test_small_faces_and_doubt_give_no_label(face_model: Predictor):
@@ -364,6 +381,8 @@ def test_time_does_not_go_back(time_sec: float):
         {"smoothing_alpha": 0.0},
         {"smoothing_alpha": 1.5},
         {"window_sec": 0.0},
+        {"window_sec": math.inf},
+        {"keep_lost_sec": math.nan},
         {"abstain_below": -0.1},
         {"max_people": 0},
     ],
