@@ -1,41 +1,23 @@
 """The web page: a webcam, a video or a photo in, what a model makes of the faces in it out. Also the page of a Space.
 
-The camera starts only after a plain statement and a consent, and each session has a `LiveEngagement` of its own, which
-"stop and forget" drops. Gradio hands camera pictures over in memory; uploads go to a temporary folder that is emptied.
-No telemetry, no fonts or scripts from elsewhere. What the page says is in `app_pages`; gradio is imported late.
+The camera starts only after a plain statement and a consent, and "stop and forget" is in sight from every tab. Gradio
+hands camera pictures over in memory; uploads go to a temporary folder that is emptied. No telemetry, no fonts or
+scripts from elsewhere. What happens is in `app_actions`, what the page says in `app_pages`; gradio is imported late.
 """
 
-import math
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import signal
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .app_pages import (
-    AGREEMENT,
-    camera_refusal,
-    live_picture,
-    live_words,
-    number_faces,
-    photo_page,
-    refusal_page,
-    statement,
-    video_page,
-    why_page,
-)
-from .explain import explain_file, explain_frames
-from .live import LiveEngagement, LiveSettings
+from .app_actions import LiveSession, Page
+from .app_pages import AGREEMENT, statement
+from .live import LiveSettings
 from .predict import PICTURE_SUFFIXES, Predictor
-from .processor.input_errors import EngagementInputError, VideoTooLargeError
-from .processor.media_inputs import load_picture
-from .processor.video_decoding import index_video
+from .processor.input_errors import EngagementInputError
 
 if TYPE_CHECKING:
     import gradio
@@ -43,7 +25,6 @@ if TYPE_CHECKING:
 TITLE = "Apparent engagement"
 CAMERA_SIZE_PX = (640, 480)
 STREAM_EVERY_SEC = 0.2  # as often as faces are looked for
-MAX_VIDEO_SEC = 900.0  # a page is for a look; longer videos are for the command line
 MAX_FILE_SIZE = "500mb"
 DELETE_UPLOADS = (60, 300)  # every so many seconds, those older than so many
 FORGET_AFTER_SEC = 300  # a camera session from which no picture came
@@ -58,17 +39,24 @@ _ASK_FOR_CAMERA = """async (agreed, model) => {
         return [agreed, model, "granted"];
     } catch (error) { return [agreed, model, error.name]; }
 }"""
-# Consent was given: the camera's own two buttons need not be pressed as well. They stay where this finds none.
+# Consent was given: the camera's own two buttons need not be pressed as well, and are hidden, since its "Stop" would
+# leave the camera on. They stay where this does not find them.
 _START_CAMERA = """async () => {
+    const camera = () => document.querySelector("#camera");
+    if (camera()) delete camera().dataset.started;
+    let pressed = 0;
     for (const button of ["#camera [title='grant webcam access'] button", "#camera button[aria-label='capture photo']"])
         for (let tries = 0; tries < 50; tries++) {
             const found = document.querySelector(button);
-            if (found) { found.click(); break; }
+            if (found) { found.click(); pressed++; break; }
             await new Promise((resolve) => setTimeout(resolve, 100));
         }
+    if (pressed == 2) camera().dataset.started = "";
+    document.querySelector("#stop")?.focus();
 }"""
 _CSS = """
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
+#camera[data-started] :is(button, .button-wrap) { display: none; }
 .wide { overflow-x: auto; contain: inline-size; } .wide img { min-width: 640px; max-width: 100%; }
 .result img { max-width: 100%; height: auto; } #words { font-size: 1.2em; }
 .result table { border-collapse: collapse; font-size: 0.9em; }
@@ -77,119 +65,6 @@ _CSS = """
 .gradio-container { max-width: 1000px !important; margin: 0 auto !important; }
 *:focus-visible { outline: 3px solid #0072B2 !important; outline-offset: 2px; }
 """
-
-
-@dataclass
-class LiveSession:
-    """One visitor's camera: exists only between consent and "stop and forget"."""
-
-    model_name: str
-    live: LiveEngagement
-    words: str = ""
-    frames: deque[np.ndarray] = field(default_factory=deque)  # of the last window, for "why?"
-    last_frame_sec: float = -math.inf
-
-    def keep(self, frame: np.ndarray, time_sec: float) -> None:
-        """Remember a picture where the next of a window is due."""
-        if time_sec - self.last_frame_sec >= self.live.window_spacing_sec:
-            self.frames.append(frame)
-            self.last_frame_sec = time_sec
-            if len(self.frames) > self.live.num_frames:
-                self.frames.popleft()
-
-
-class Page:
-    """What happens on the page; every method takes and gives what the page's parts hold."""
-
-    def __init__(self, predictors: dict[str, Predictor], settings: LiveSettings) -> None:
-        self.predictors = predictors
-        self.settings = settings
-        self._lock = threading.Lock()  # an explanation hooks into the model, which must not see another's frames
-
-    def start(self, has_agreed: bool, model_name: str, camera: str) -> tuple[LiveSession | None, str]:
-        """A camera session, or why there is none.
-
-        Args:
-            camera: "granted", or the name of the browser's exception.
-        """
-        if not has_agreed:
-            return None, refusal_page("Expected your consent first; tick the box above.")
-        if camera != "granted":
-            return None, camera_refusal(camera)
-        return LiveSession(model_name, self._new_live(model_name)), ""
-
-    def watch(
-        self, frame: np.ndarray | None, model_name: str, session: LiveSession | None
-    ) -> tuple[LiveSession | None, str | None, str | None]:
-        """One camera picture, (height, width, 3) uint8 RGB → the session, the drawn picture, and words where new.
-
-        Without a session, which only consent gives, no picture is looked at.
-        """
-        if frame is None or session is None:
-            return session, None, None
-        if model_name != session.model_name:
-            session = LiveSession(model_name, self._new_live(model_name))
-        now_sec = time.monotonic()
-        session.keep(frame, now_sec)
-        with self._lock:
-            states = session.live.step(frame, now_sec)
-        words = live_words(states)
-        is_new, session.words = words != session.words, words
-        return session, live_picture(frame, states), words if is_new else None
-
-    def explain_camera(self, session: LiveSession | None) -> str:
-        """Heat maps of what the camera showed last: of a clip model one person's, of another everybody's."""
-        if session is None or not session.frames:
-            return refusal_page("Expected pictures of the camera, got none yet; start it first.")
-        predictor, frames = self.predictors[session.model_name], np.stack(session.frames)
-        return self._answer("", lambda _: why_page(explain_frames(predictor, frames, "camera")))
-
-    def look_at_video(self, file: str | None, model_name: str, step_sec: float) -> str:
-        """A prediction for the whole video, and one a span."""
-        if file is None:
-            return refusal_page("Expected a video, got none; choose one first.")
-        return self._answer(file, lambda path: video_page(self._predict_video(path, model_name, step_sec)))
-
-    def look_at_photo(self, file: str | None, model_name: str) -> str:
-        """A prediction for every face."""
-        if file is None:
-            return refusal_page("Expected a photo, got none; choose one first.")
-        return self._answer(file, lambda path: self._photo_page(path, model_name))
-
-    def explain(self, file: str | None, model_name: str) -> str:
-        """Heat maps of a video or photo."""
-        if file is None:
-            return refusal_page("Expected a file to explain, got none; choose one first.")
-        return self._answer(file, lambda path: why_page(explain_file(self._checked(model_name, path), path)))
-
-    def _new_live(self, model_name: str) -> LiveEngagement:
-        return LiveEngagement(self.predictors[model_name], self.settings)
-
-    def _checked(self, model_name: str, path: Path) -> Predictor:
-        if path.suffix.lower() not in PICTURE_SUFFIXES:
-            duration_sec = index_video(path).duration_sec
-            if duration_sec > MAX_VIDEO_SEC:
-                raise VideoTooLargeError(
-                    f"Expected a video of at most {MAX_VIDEO_SEC:g} s on this page, got {duration_sec:.0f} s in "
-                    f"{path}; use the command `engagement predict`."
-                )
-        return self.predictors[model_name]
-
-    def _predict_video(self, path: Path, model_name: str, step_sec: float) -> object:
-        return self._checked(model_name, path).predict_video(path, timeline_step_sec=step_sec)
-
-    def _photo_page(self, path: Path, model_name: str) -> str:
-        prediction = self.predictors[model_name].predict_photo(path)
-        return photo_page(load_picture(path), number_faces(prediction, self.settings.min_face_px))
-
-    def _answer(self, file: str, look: Callable[[Path], str]) -> str:
-        path = Path(file)
-        try:
-            with self._lock:
-                return look(path)
-        except EngagementInputError as error:
-            # Where uploads lie is nobody's business.
-            return refusal_page(str(error).replace(str(path), path.name) if file else str(error))
 
 
 def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_local: bool = True) -> "gradio.Blocks":
@@ -211,8 +86,10 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
         gr.Markdown(f"# {TITLE}\n\n{statement(is_local)}")
         choices = [(f"{name}: {_describe(predictor)}", name) for name, predictor in predictors.items()]
         model = gr.Radio(choices, value=choices[0][1], label="Model")
+        with gr.Row(visible=False) as bar:  # above the tabs: it is to be seen from each of them
+            stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
         with gr.Tab("Camera"):
-            _add_camera(gr, page, model)
+            _add_camera(gr, page, model, bar, stop)
         with gr.Tab("Video"):
             step = gr.Slider(1, 60, value=5, step=1, label="Seconds a step of the timeline", render=False)
             _add_upload(gr, page, model, "video", VIDEO_SUFFIXES, page.look_at_video, step)
@@ -221,8 +98,8 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
     return app
 
 
-def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1", block: bool = True) -> str:
-    """Serve the page, without telemetry, history or pages beside it; returns its address (with `block`, at the end)."""
+def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1") -> str:
+    """Serve the page in threads, without telemetry, history or pages beside it; returns its address."""
     gr = _import_gradio()
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the machine's own
     theme = gr.themes.Default(primary_hue="blue", **fonts)
@@ -244,25 +121,25 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
         quiet=True,
         prevent_thread_lock=True,
     )
-    if block:
-        print(f"{address} shows the page; Ctrl-C ends it", flush=True)
-        app.block_thread()
     return address
 
 
-def main(model_folders: Sequence[str], port: int = 7860, host: str = "127.0.0.1") -> None:
-    """Serve a page for these models until Ctrl-C; uploads are gone when it ends.
+def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.1") -> None:
+    """Serve a page for these models, by the name that is shown, until Ctrl-C or SIGTERM; uploads are gone when it ends.
 
     Raises:
         EngagementInputError: as `build_app`, or the port is taken.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or visitors' pictures would stay behind
     with TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app({str(folder): str(folder) for folder in model_folders}, is_local=host in LOOPBACK)
+        app = build_app(models, is_local=host in LOOPBACK)
         try:
-            launch(app, port, host)
+            address = launch(app, port, host)
         except OSError as error:
             raise EngagementInputError(f"Expected a free port, got {port}; name another. ({error})") from error
+        print(f"{address} shows the page; Ctrl-C ends it", flush=True)
+        app.block_thread()
 
 
 def _import_gradio() -> object:
@@ -282,7 +159,7 @@ def _describe(predictor: Predictor) -> str:
     return f"{', '.join(config.id2label[i] for i in range(config.num_labels))}; from {reads}"
 
 
-def _add_camera(gr: object, page: Page, model: "gradio.Radio") -> None:
+def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
     width_px, height_px = CAMERA_SIZE_PX
     wanted = {"video": {"width": {"ideal": width_px}, "height": {"ideal": height_px}, "facingMode": "user"}}
     session, camera_answer = gr.State(time_to_live=FORGET_AFTER_SEC), gr.Textbox(visible=False)
@@ -291,7 +168,6 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio") -> None:
         start = gr.Button("Start the camera", variant="primary", interactive=False)
         refusal = gr.HTML(elem_classes="result")
     with gr.Column(visible=False) as panel:
-        stop = gr.Button("Stop and forget", variant="stop")
         words = gr.HTML(elem_id="words", elem_classes="result", html_template='<div aria-live="polite">${value}</div>')
         with gr.Row():  # on a phone, one below the other
             with gr.Column(scale=3, min_width=320):
@@ -310,16 +186,18 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio") -> None:
         page.start, [agreed, model, camera_answer], [session, refusal], js=_ASK_FOR_CAMERA, api_visibility="private"
     )
     shown = asked.then(
-        lambda held: (gr.Column(visible=held is None), gr.Column(visible=held is not None)),
+        lambda held: (gr.Column(visible=held is None), *[gr.Column(visible=held is not None)] * 2),
         session,
-        [gate, panel],
+        [gate, panel, bar],
         api_visibility="private",
     )
     shown.then(None, js=_START_CAMERA)
 
     def watch(frame: np.ndarray | None, model_name: str, held: LiveSession | None) -> tuple[object, ...]:
-        held, picture, new_words = page.watch(frame, model_name, held)
-        return held, *(gr.skip() if html is None else html for html in (picture, new_words))
+        picture, new_words = page.watch(frame, model_name, held)
+        is_on = held is not None and held.live is not None
+        # Handing the session back lets it live on; one that was stopped meanwhile must not come back.
+        return held if is_on else gr.skip(), *(gr.skip() if html is None else html for html in (picture, new_words))
 
     camera.stream(
         watch,
@@ -330,13 +208,14 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio") -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+
+    def forget(held: LiveSession | None) -> tuple[object, ...]:
+        page.stop(held)
+        return None, "", "", "", False, gr.Column(visible=True), gr.Column(visible=False), gr.Column(visible=False)
+
     why.click(page.explain_camera, session, heat, api_visibility="private")
-    stop.click(
-        lambda: (None, "", "", "", False, gr.Column(visible=True), gr.Column(visible=False)),
-        None,
-        [session, drawn, words, heat, agreed, gate, panel],
-        api_visibility="private",
-    )
+    model.change(lambda: "", None, heat, api_visibility="private")
+    stop.click(forget, session, [session, drawn, words, heat, agreed, gate, panel, bar], api_visibility="private")
 
 
 def _add_upload(

@@ -20,7 +20,7 @@ from .explain import Explanation
 from .explanation_figures import save_explanation
 from .live import PersonState
 from .live_drawing import draw_states
-from .predict import PhotoPrediction, VideoPrediction
+from .predict import PhotoPrediction, Span, VideoPrediction
 from .timeline import save_plot
 
 WHAT_IT_IS = """\
@@ -77,6 +77,11 @@ def camera_refusal(error_name: str) -> str:
     return refusal_page(_CAMERA_REFUSALS.get(error_name, f"The browser gave no camera ({error_name})."))
 
 
+def no_face_in(name: str) -> str:
+    """For somebody who can choose another file."""
+    return f"No face was found in {name}. Choose one in which a face is larger, well lit and turned to the camera."
+
+
 def live_picture(frame: np.ndarray, states: Sequence[PersonState]) -> str:
     """frame: (height, width, 3) uint8 RGB → it, with everybody's box, label and scores."""
     return _picture(_to_jpeg(draw_states(frame, states)), "image/jpeg", "the camera's picture, a box around each face")
@@ -93,22 +98,30 @@ def photo_page(picture: np.ndarray, states: Sequence[PersonState]) -> str:
     count = f"{len(states)} face{'s' if len(states) != 1 else ''}, numbered from left to right"
     drawn = _picture(_to_jpeg(draw_states(picture, states)), "image/jpeg", f"the photo with {count}")
     lines = [f"{_name(state)}: {_verdict(state)}{_scores(state.scores)}" for state in states]
-    return f"<p>{count}</p>{drawn}{_list(lines)}"
+    return f'<p>{count}</p><div class="wide" tabindex="0">{drawn}</div>{_list(lines)}'
 
 
-def number_faces(prediction: PhotoPrediction, min_face_px: float) -> list[PersonState]:
-    """Faces of a photo from left to right; those whose longer side is below `min_face_px` get no label."""
+def number_faces(prediction: PhotoPrediction, min_face_px: float, abstain_below: float) -> list[PersonState]:
+    """Faces of a photo from left to right; those whose longer side is below `min_face_px` get no label, nor those
+    whose highest score is below `abstain_below`."""
     states = []
     for number, face in enumerate(sorted(prediction.faces, key=lambda face: face.box_xyxy_px[0]), start=1):
         left, top, right, bottom = box = tuple(face.box_xyxy_px)
         is_small = max(right - left, bottom - top) < min_face_px
-        verdict = (None, None, "face too small") if is_small else (face.label, face.scores, None)
-        states.append(PersonState(number, box, True, *verdict))
+        is_unsure = face.scores[face.label] < abstain_below
+        verdict = (None, face.scores, "abstains") if is_unsure else (face.label, face.scores, None)
+        states.append(PersonState(number, box, True, *((None, None, "face too small") if is_small else verdict)))
     return states
 
 
-def video_page(prediction: VideoPrediction) -> str:
-    """The whole video in a line, its timeline as a plot, and as a table to download."""
+def video_page(prediction: VideoPrediction, abstain_below: float) -> str:
+    """The whole video in a line, its timeline as a plot, and as a table to download.
+
+    Where the highest score is below `abstain_below`, words and table say "abstains" instead of a label.
+    """
+    prediction = replace(prediction, label=_label_or_doubt(prediction, abstain_below), timeline=[
+        replace(span, label=_label_or_doubt(span, abstain_below)) for span in prediction.timeline
+    ])  # fmt: skip
     name = Path(prediction.source).name
     coverage = prediction.face_coverage
     seen = "whole frames were read" if coverage is None else f"a face was found in {coverage:.0%} of the frames read"
@@ -127,14 +140,24 @@ def timeline_csv(prediction: VideoPrediction) -> str:
     return file.getvalue()
 
 
-def why_page(explanation: Explanation) -> str:
-    """The heat maps, a photo's from left to right as its faces are numbered, and how to read them."""
+def why_page(explanation: Explanation, is_unsure: bool = False) -> str:
+    """The heat maps, a photo's from left to right as its faces are numbered, and how to read them.
+
+    Args:
+        is_unsure: no label was given, and what is explained is only the highest score.
+    """
     if len(explanation.clips) > 1:
         clips = sorted(explanation.clips, key=lambda clip: clip.boxes_xyxy_px[0, 0])
         explanation = replace(explanation, clips=clips)
-    words = "What spoke for the predicted label, brighter for more: where the model looked, not why a face looks so."
+    what = "the highest score, for which no label was given" if is_unsure else "the predicted label"
+    words = f"What spoke for {what}, brighter for more: where the model looked, not why a face looks so."
     figure = _picture(_drawn(lambda path: save_explanation(explanation, path)), "image/png", "heat maps over the faces")
     return f'<p>{words}</p><div class="wide" tabindex="0">{figure}</div>'
+
+
+def _label_or_doubt(scored: VideoPrediction | Span, abstain_below: float) -> str | None:
+    is_unsure = scored.scores is not None and max(scored.scores.values()) < abstain_below
+    return "abstains" if is_unsure else scored.label
 
 
 def _name(state: PersonState) -> str:

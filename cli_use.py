@@ -72,12 +72,13 @@ def explain(
 ) -> None:
     """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
     from .explain import explain_file, to_json
-    from .explanation_figures import save_explanation
+    from .explanation_figures import picture_path, save_explanation
     from .predict import Predictor
 
+    path = picture_path(output, source)
     explanation = explain_file(Predictor.from_pretrained(model), source, label)
-    save_explanation(explanation, output)
-    typer.echo(json.dumps(to_json(explanation), indent=2) if as_json else output)
+    save_explanation(explanation, path)
+    typer.echo(json.dumps({**to_json(explanation), "picture": str(path)}, indent=2) if as_json else path)
 
 
 @app.command()
@@ -99,28 +100,37 @@ def live(
     """Watch a webcam, a call on the screen or a file: one smoothed prediction a person. Ctrl-C or Q ends it."""
     import threading
 
-    from .live import CLIP_SEC, LiveEngagement, LiveSettings, run_live
-    from .live_outputs import LiveOutputs
+    from .live import CLIP_SEC, SHORT_VIDEO_SEC, LiveEngagement, LiveSettings, run_live
+    from .live_outputs import LiveOutputs, check_film, stopping_on_signals
     from .live_sources import open_source
     from .predict import Predictor
     from .processor.input_errors import RecipeError
 
     if not (window or as_json or output):
         raise RecipeError("Expected --json or --output beside --no-window: there would be nothing to see.")
-    if output is not None and output.resolve() == Path(source).resolve():
-        raise RecipeError(f"Expected another --output than the video itself, got {output}; choose another name.")
+    if window and source.lower() == "screen":
+        raise RecipeError(
+            "Expected a part of the screen (screen:X,Y,WIDTH,HEIGHT) that leaves room for the window, got all of it, "
+            "where the window would see itself; name a part, or pass --no-window."
+        )
+    if output is not None:
+        check_film(output, source)
     predictor, stop = Predictor.from_pretrained(model).speed_up(), threading.Event()
     with open_source(source) as frames:
-        if frames.duration_sec and frames.duration_sec < CLIP_SEC and predictor.is_video_model and window_sec is None:
-            window_sec = frames.duration_sec  # or a short video would end before its first window
-            typer.echo(f"a window spans the whole video, {window_sec:.1f} s, instead of {CLIP_SEC:g} s", err=True)
+        is_uniform = predictor.is_video_model and predictor.processor.sampling == "uniform"
+        if is_uniform and window_sec is None and frames.duration_sec and frames.duration_sec < SHORT_VIDEO_SEC:
+            window_sec = frames.duration_sec / 3  # or it would end before, or soon after, its first window
+            typer.echo(f"a short video: a window spans {window_sec:.1f} s of it, not {CLIP_SEC:g} s", err=True)
         settings = LiveSettings(
             abstain_below=abstain_below, smoothing_alpha=smoothing, window_sec=window_sec, small_faces=small_faces
         )
         lines = _echo_line if as_json else None
-        with LiveOutputs(source, window, lines, output, frames.duration_sec, stop.set) as outputs:
+        outputs = LiveOutputs(source, window, lines, output, frames.fps, frames.duration_sec, stop.set)
+        with stopping_on_signals(stop), outputs:
             run_live(frames, LiveEngagement(predictor, settings), outputs, stop)
     typer.echo(f"{source}: {outputs.num_frames} frames, {outputs.num_dropped} dropped", err=True)
+    if outputs.num_frames and not outputs.num_labels:
+        typer.echo("no label: nobody's face was seen long and clearly enough; see the statuses", err=True)
     if output is not None and outputs.num_frames:
         typer.echo(output, err=True)
 
@@ -137,9 +147,9 @@ def serve_page(
     host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone.")] = "127.0.0.1",
 ) -> None:
     """A page in the browser: webcam, videos, photos, and why. All on this machine; consent first."""
-    from .app import main as serve
+    from .app import serve
 
-    serve(models, port, host)
+    serve({name: name for name in models}, port, host)
 
 
 class ExportFormat(str, Enum):
@@ -158,6 +168,12 @@ def export(
 ) -> None:
     """Write a model in a form that others serve; refused where the logits would not be the same."""
     from . import exports
+    from .measured_data import warnings_of
+    from .results_file import RESULTS_FILE, read_results
+
+    known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
+    for warning in warnings_of(known) if known else ():
+        typer.echo(f"take care: {warning}", err=True)
 
     if to is ExportFormat.space:
         from .space import export_space
@@ -179,15 +195,22 @@ def publish(
     repo: Annotated[str, typer.Option(help="org/name on the Hub.")],
     private: Annotated[bool, typer.Option(help="Refused where a public one is there already.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Write the exact folder and list it, and push nothing.")] = False,
-    license: Annotated[str, typer.Option(help="Of the weights, as the Hub spells it.")] = "mit",
+    license: Annotated[
+        str | None, typer.Option(help="Of the weights, as the Hub spells it; default: mit, or other if imported.")
+    ] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Hub id of data it was trained on; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
 ) -> None:
     """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
+    from .measured_data import warnings_of
     from .publish import assemble, push_folder
+    from .results_file import read_results
 
-    folder = output or run.with_name(f"{run.name}_hub")
+    named = run.resolve() if run.name in ("", "..") else run  # "." has no name
+    folder = output or named.with_name(f"{named.name}_hub")
     for file in assemble(run, folder, repo, license, dataset or ()):
         typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
+    for warning in warnings_of(read_results(run)):
+        typer.echo(f"take care: {warning}", err=True)
     typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
     typer.echo("" if dry_run else push_folder(folder, repo, private or None))

@@ -6,58 +6,122 @@ face of a photo has its own. The same input gives the same bytes. matplotlib is 
 """
 
 import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .explain import ExplainedClip, Explanation
-from .face_focus import FINE_MAP, REGIONS, FaceFocus
+from .face_focus import FINE_MAP, REGIONS
+from .figures import shorten, shown_name, take_literally, text_inches
+from .output_places import writing
 from .predict import best_label
 from .processor.face_cropping import invert_transform, map_points
+from .processor.input_errors import EngagementInputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
-_MAX_COLUMNS = 8
+_MAX_COLUMNS, _MAX_WIDTH_INCHES = 8, 12.5
 _TEXT_PT, _SMALL_TEXT_PT = 13, 11
 _PNG_DPI = 200
 _PICTURE_INCHES = (1.45, 2.6)  # the width of one frame among eight, and alone
-_LINE_INCHES = 0.21
-_CAPTION_INCHES = 5.6  # the width of its longest line
+_MIN_WIDTH_INCHES = 5.6  # so that a single frame, too, has room for sentences below it
+_SCALE_INCHES = 0.9  # the bar of colours and its words
+_LINE_INCHES = 0.0185  # the height of a line a point of its letters
+_GAP_INCHES = 0.15  # between the titles of two neighbours
+_ROW_PAD_INCHES = 0.06  # above and below a row
 _BOX_COLOR = "#56B4E9"  # Okabe and Ito's light blue, which no heat has
 _METHOD_NAMES = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 _REGION_NAMES = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
 
 
+def picture_path(output: Path, source: Path) -> Path:
+    """Where the picture goes that was asked for as `output`, known to be writable before anything is computed.
+
+    Raises:
+        EngagementInputError: a folder, another suffix than .png, the explained file itself, or no file can be written
+            there.
+    """
+    path = output if output.suffix or not output.name else output.with_name(f"{output.name}.png")
+    if output.name and path.suffix.lower() != ".png":
+        raise EngagementInputError(f"Expected a name that ends in .png for the picture, got {output}; choose another.")
+    with writing(path):
+        if output.is_dir():
+            raise EngagementInputError(f"Expected a name for the picture, got the folder {output}; name a file in it.")
+        if path.exists() and source.exists() and path.samefile(source):
+            raise EngagementInputError(
+                f"Expected another --output than the explained file itself, got {path}; choose another name."
+            )
+        if path.exists():
+            path.open("ab").close()
+        else:
+            TemporaryFile(dir=next(folder for folder in path.parents if folder.exists())).close()
+    return path
+
+
 def save_explanation(explanation: Explanation, path: Path) -> Path:
-    """Write the figure as PNG; returns the file written (the path's suffix becomes .png)."""
+    """Write the figure as PNG; returns the path.
+
+    Raises:
+        DataError: no file can be written there.
+    """
+    figure = draw_explanation(explanation)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=_PNG_DPI)
+    return path
+
+
+def draw_explanation(explanation: Explanation) -> "Figure":
+    """Rows of panels, as many columns as leave room for every title; all else is as wide as they are."""
     from matplotlib.figure import Figure
 
-    panels = [(clip, i) for clip in explanation.clips for i in range(len(clip.pictures))]
-    columns = min(len(panels), _MAX_COLUMNS)
+    panels = [(number, clip, i) for number, clip in enumerate(explanation.clips, 1) for i in range(len(clip.pictures))]
+    titles = [_panel_title(explanation, *panel) for panel in panels]
+    title_inches = max(text_inches(title, _SMALL_TEXT_PT) for title in titles) + _GAP_INCHES
+    columns = min(len(panels), _MAX_COLUMNS, int(_MAX_WIDTH_INCHES / max(title_inches, _PICTURE_INCHES[0])) or 1)
+    picture_inches = float(np.clip(_MIN_WIDTH_INCHES / columns, *_PICTURE_INCHES))
+    width = max(columns * max(picture_inches, title_inches), _MIN_WIDTH_INCHES) + _SCALE_INCHES
+    heading = _heading(explanation, width - _GAP_INCHES)
+    caption = "\n".join(_wrap(line, width - _GAP_INCHES, _SMALL_TEXT_PT) for line in _caption(explanation))
     rows = math.ceil(len(panels) / columns)
-    height, width = panels[0][0].pictures.shape[1:3]
-    caption = _caption(explanation)
-    titles = [_panel_title(explanation, clip, i) for clip, i in panels]
-    picture_inches = float(np.clip(_CAPTION_INCHES / columns, *_PICTURE_INCHES))
-    row_inches = picture_inches * height / width + _LINE_INCHES * (max(title.count("\n") for title in titles) + 1)
-    text_inches = _LINE_INCHES * (caption.count("\n") + 3)
-    size = (max(columns * picture_inches, _CAPTION_INCHES) + 0.9, rows * row_inches + text_inches)
-    figure = Figure(figsize=size, layout="constrained")
+    height_px, width_px = explanation.clips[0].pictures.shape[1:3]
+    row_inches = picture_inches * height_px / width_px + max(_text_height(title, _SMALL_TEXT_PT) for title in titles)
+    text_height = _text_height(heading, _TEXT_PT) + _text_height(caption, _SMALL_TEXT_PT)
+    figure = Figure(
+        figsize=(width, rows * (row_inches + 2 * _ROW_PAD_INCHES) + text_height + 0.2), layout="constrained"
+    )
+    figure.get_layout_engine().set(h_pad=_ROW_PAD_INCHES)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, (clip, i), title in zip(grid, panels, titles, strict=False):
+    for axes, (_, clip, i), title in zip(grid, panels, titles, strict=False):
         draw_frame_heat(axes, clip, i)
         axes.set_title(title, fontsize=_SMALL_TEXT_PT, pad=3)
     add_heat_scale(figure, grid)
-    figure.suptitle(_title(explanation), fontsize=_TEXT_PT)
+    figure.suptitle(heading, fontsize=_TEXT_PT)
     figure.supxlabel(caption, fontsize=_SMALL_TEXT_PT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"), dpi=_PNG_DPI)
-    return path.with_suffix(".png")
+    take_literally(figure)
+    return figure
+
+
+def _text_height(text: str, size_pt: float) -> float:
+    """In inches."""
+    return _LINE_INCHES * size_pt * (text.count("\n") + 1)
+
+
+def _wrap(text: str, width_inches: float, size_pt: float) -> str:
+    """Lines that are no wider than this."""
+    letters = max(1, int(len(text) * width_inches / text_inches(text, size_pt)))
+    while text_inches(lines := textwrap.fill(text, letters), size_pt) > width_inches and letters > 1:
+        letters -= 1
+    return lines
 
 
 def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
@@ -105,45 +169,62 @@ def add_heat_scale(figure: object, grid: np.ndarray) -> None:
     bar.set_label("share of peak heat", fontsize=_SMALL_TEXT_PT)
 
 
-def _title(explanation: Explanation) -> str:
-    name = Path(explanation.source).name
+def _heading(explanation: Explanation, width_inches: float) -> str:
+    """The file's name and, of a single clip, what the heat speaks for, what was predicted and where a face was."""
+    clip, name = explanation.clips[0], shown_name(explanation.source)
     if len(explanation.clips) > 1:
-        return f"{name}: {len(explanation.clips)} faces"
-    return f"{name}: {_heading(explanation.clips[0])}"
-
-
-def _heading(clip: ExplainedClip) -> str:
-    """What the heat speaks for and, if that is another class, what was predicted."""
+        count = f": {len(explanation.clips)} faces"
+        return shorten(name, width_inches - text_inches(count, _TEXT_PT), _TEXT_PT) + count
     label, scores = clip.explanation.label, clip.explanation.scores
     best = best_label(scores)
     asked = f"{label}, score {scores[label]:.2f}"
-    return f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
+    said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
+    said = _wrap(said, width_inches, _TEXT_PT)
+    if clip.found is not None and not clip.found.all():
+        said += f"\na face was found in {clip.found.sum()} of {_frames(clip.found)}"
+    return f"{shorten(name, width_inches, _TEXT_PT)}\n{said}"
 
 
-def _panel_title(explanation: Explanation, clip: ExplainedClip, index: int) -> str:
-    notes = ["no heat"] if clip.explanation.zero_heat[index] else []
+def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, index: int) -> str:
+    """Of a face in a photo: its number, label and score, and how much of its heat lies on it; else when it was."""
+    notes = ["no face"] if clip.found is not None and not clip.found[index] else []
+    notes += ["no heat"] if clip.explanation.zero_heat[index] else []
     if not np.isnan(clip.frame_times_sec[index]):
-        notes.insert(0, f"{clip.frame_times_sec[index]:.1f} s")
+        return f"{clip.frame_times_sec[index]:.1f} s{', ' if len(notes) == 1 else chr(10)}{', '.join(notes)}".strip()
     if len(explanation.clips) == 1:
         return ", ".join(notes)
     label = clip.explanation.label
-    return "\n".join([f"{label} {clip.explanation.scores[label]:.2f}", *notes, _region_text(clip, "face")])
+    named = f"{number}. {label} {clip.explanation.scores[label]:.2f}"
+    return "\n".join([named, *(notes or [_region_text(clip, "face")])])
 
 
-def _caption(explanation: Explanation) -> str:
-    """What the heat is and, of a single clip, how much of it lies where."""
+def _caption(explanation: Explanation) -> list[str]:
+    """What the heat is and, of a single clip, how much of it lies where; a paragraph each."""
     first = explanation.clips[0].explanation
     rows, columns = first.map_size
     coarse = ", too coarse to tell a face from what is around it" if min(rows, columns) < FINE_MAP else ""
-    method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map{coarse}"
-    focused = [clip.focus for clip in explanation.clips if clip.focus is not None]
+    method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map{coarse}."
+    focused = [clip for clip in explanation.clips if clip.focus is not None]
     if not focused:
-        return f"{method}. No face was found to measure it against."
-    scale = f"{method}; (×): against an even spread. Blue: face box."
+        return [*_cold_frames(explanation), f"{method} No face was found to measure it against."]
+    scale = f"{method} 1.0×: as heat spread evenly. Blue: face box."
     if len(explanation.clips) > 1:
-        return scale
-    shares = ", ".join(_region_text(explanation.clips[0], region) for region in REGIONS)
-    return f"Heat in {shares}{_left_out(focused[0])}.\n{scale}"
+        return [*_cold_frames(explanation), f"{scale} Each face has a heat scale of its own."]
+    shares = _shares(focused[0])
+    return [*shares, *_cold_frames(explanation), scale if "×" in "".join(shares) else f"{method} Blue: face box."]
+
+
+def _shares(clip: ExplainedClip) -> list[str]:
+    """Empty where no frame has heat, of which `_cold_frames` speaks."""
+    focus = clip.focus
+    counted = sum(share is not None for share in focus.heat_share["face"])
+    if not counted:
+        unknown = "No frame shows both heat and a face: how much of the heat lies on it is unknown."
+        return [unknown] if clip.explanation.maps.any() else []
+    shares = ", ".join(_region_text(clip, region) for region in REGIONS)
+    # A frame that is hardly warm counts as much as the hottest, while the picture shows it cold.
+    mean = f": the mean over {counted} of {_frames(focus.heat_share['face'])}, however hot each is"
+    return [f"Heat in {shares}{mean if focus.num_frames > 1 else ''}."]
 
 
 def _region_text(clip: ExplainedClip, region: str) -> str:
@@ -154,7 +235,16 @@ def _region_text(clip: ExplainedClip, region: str) -> str:
     return f"{_REGION_NAMES[region]} {100 * focus['heat_share']:.0f} %{ratio}"
 
 
-def _left_out(focus: FaceFocus) -> str:
-    reasons = {"no heat": focus.num_without_heat, "no face": focus.num_without_face}
-    said = [f"{reason} in {count} of {focus.num_frames} frames" for reason, count in reasons.items() if count]
-    return f"; {', '.join(said)}" if said else ""
+def _cold_frames(explanation: Explanation) -> list[str]:
+    """What "no heat" over a panel means, where it stands."""
+    cold = [is_cold for clip in explanation.clips for is_cold in clip.explanation.zero_heat]
+    if not any(cold):
+        return []
+    if len(explanation.clips) > 1:
+        return [f"No heat: in {sum(cold)} of {len(cold)} faces nothing speaks for the label."]
+    place = "it" if len(cold) == 1 else f"{'all' if all(cold) else f'{sum(cold)} of'} {_frames(cold)}"
+    return [f"No heat: in {place} nothing speaks for {explanation.clips[0].explanation.label}."]
+
+
+def _frames(of: Sequence[object]) -> str:
+    return f"{len(of)} frame{'s' if len(of) != 1 else ''}"

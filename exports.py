@@ -5,12 +5,9 @@ is fed with crops. ONNX holds any model, from pixel values to logits. Either is 
 the model it came from; how far apart the two are is returned. `checkpoints.import_stock_classifier` is the way back.
 """
 
-import contextlib
 import copy
 import json
-import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import timm
@@ -27,9 +24,11 @@ from transformers import (
 )
 
 from .modeling_engagement import EngagementForImageClassification, EngagementPreTrainedModel
+from .output_places import require_new_folder, whole_file, whole_folder, writing
 from .predict import Predictor
 from .processor.face_preparation import FacePreparation
 from .processor.input_errors import DataError, EngagementInputError, ModelLoadError
+from .stock_card import write_stock_card
 
 _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger ones
 _MAX_ONNX_DIFFERENCE = 1e-3  # of logits
@@ -51,21 +50,30 @@ def export_stock(folder: Path, output: Path) -> float:
     Raises:
         ModelLoadError: no model is there, or one that no stock architecture holds: a temporal head, a network that timm
             itself does not have, features other than the stock ones, grey or norm-scaled pictures.
-        DataError: the output folder holds something.
+        DataError: the output folder holds something, or cannot be written.
     """
-    model, processor = _load(folder)
-    _require_stock_parts(model, processor, folder)
-    stock = _build_stock(model, processor, folder)
+    require_new_folder(output, "the model")
+    with whole_folder(output) as unfinished:
+        model, processor = _load(folder)
+        _require_stock_parts(model, processor, folder)
+        stock = _build_stock(model, processor, folder)
+        difference = _stock_difference(model, stock, folder)
+        with writing(output):
+            stock.save_pretrained(unfinished)
+            if isinstance(stock, BeitForImageClassification):
+                _beit_processor(processor).save_pretrained(unfinished)
+            write_stock_card(unfinished, model, processor, folder)
+    return difference
+
+
+def _stock_difference(model: EngagementPreTrainedModel, stock: PreTrainedModel, folder: Path) -> float:
+    """The largest difference of their logits on noise; raises ModelLoadError where it is one."""
     noise = _draw_noise(model, batch_size=2)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
         logits, expected = stock(noise).logits, model(noise).logits
     difference = float((logits - expected).abs().max())
     if not difference <= _MAX_STOCK_DIFFERENCE * max(1.0, float(expected.abs().max())):  # NaN is not
         raise _not_stock(folder, f"{model.config.encoder_features!r} features; logits differ by {difference:.2g}")
-    with _new_folder(output) as unfinished:
-        stock.save_pretrained(unfinished)
-        if isinstance(stock, BeitForImageClassification):
-            _beit_processor(processor).save_pretrained(unfinished)
     return difference
 
 
@@ -77,7 +85,7 @@ def export_onnx(folder: Path, output: Path) -> float:
 
     Args:
         folder: of a model of ours, or its Hub id.
-        output: a new file.
+        output: a new file, .onnx.
 
     Returns:
         The largest difference between its logits in onnxruntime and ours, on noise, in batches of 1 and 3.
@@ -85,15 +93,16 @@ def export_onnx(folder: Path, output: Path) -> float:
     Raises:
         EngagementInputError: the extra is not installed.
         ModelLoadError: no model is there, or one that ONNX cannot hold or does not repeat within 1e-3.
-        DataError: there is such a file.
+        DataError: there is such a file, it is called otherwise, or it cannot be written.
     """
-    if output.exists():
-        raise DataError(f"Expected a new file for the model, got {output}, which exists.")
+    if output.suffix.lower() != ".onnx":
+        raise DataError(f"Expected a file called .onnx for the model, got {output}; give it that ending.")
+    with writing(output):
+        if output.exists():
+            raise DataError(f"Expected a new file for the model, got {output}, which exists.")
     _require_onnx()
-    model, processor = _load(folder)
-    unfinished = output.with_name(output.name + ".unfinished")
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole_file(output) as unfinished:
+        model, processor = _load(folder)
         _write_onnx(model, processor, unfinished, folder)
         difference = max(_onnx_difference(model, unfinished, batch_size) for batch_size in (1, 3))
         if not difference <= _MAX_ONNX_DIFFERENCE:  # NaN is not
@@ -101,9 +110,6 @@ def export_onnx(folder: Path, output: Path) -> float:
                 f"Expected ONNX to repeat the model in {folder} within {_MAX_ONNX_DIFFERENCE:g}, got logits that "
                 f"differ by {difference:.2g}; serve it with PyTorch."
             )
-        unfinished.rename(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return difference
 
 
@@ -201,23 +207,6 @@ def _mean_and_std(processor: FacePreparation) -> tuple[list[float], list[float]]
 def _beit_processor(processor: FacePreparation) -> BeitImageProcessor:
     names = ("size", "image_mean", "image_std", "rescale_factor", "do_resize", "do_rescale", "do_normalize")
     return BeitImageProcessor(**{name: getattr(processor, name) for name in names}, resample=Resampling.BILINEAR)
-
-
-@contextlib.contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """A folder that becomes `output` when the block ends, or is gone when it fails."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"Expected a new or empty folder for the model, got {output}, which holds something.")
-    unfinished = output.with_name(output.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        output.mkdir(exist_ok=True)
-        output.rmdir()  # an empty one; not every system renames onto a folder
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 # --- ONNX

@@ -54,8 +54,8 @@ def save_confusion(
         color = "white" if share > 0.6 else "black"  # as dark a blue as lets both be read
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=_SMALL_TEXT_PT)
     names = [name.replace(" ", "\n") for name in label_names]
-    axes.set_xticks(range(len(names)), names, parse_math=False, rotation=30 if len(names) > 4 else 0)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true (100 % a row)", title=title)
     axes.tick_params(length=0)
     return _save(figure, path)
@@ -142,6 +142,41 @@ def save_training_curves(log: Sequence[Mapping[str, Any]], path: Path, title: st
     return _save(figure, path)
 
 
+def shown_name(file: str) -> str:
+    """A file's name in letters that figures have: one line, and "?" for every other letter."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    name = Path(file).name
+    return "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "?" for letter in name)
+
+
+def shorten(text: str, width_inches: float, size_pt: float) -> str:
+    """The text, without its middle where it would be wider than this: a file's name says most at both of its ends."""
+    shown, kept = text, len(text)
+    while kept > 2 and text_inches(shown, size_pt) > width_inches:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
+    return shown
+
+
+def text_inches(text: str, size_pt: float) -> float:
+    """How wide the longest line of a text is drawn."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    font, measure = FontProperties(size=size_pt), TextToPath().get_text_width_height_descent
+    return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72  # points are 1/72 inch
+
+
+def take_literally(figure: "Figure") -> None:
+    """Show every text as it is written; a file or label with two dollar signs in its name is no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+
+
 def _read_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
     """By curve: its epochs and its values."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
@@ -186,6 +221,7 @@ def _save(figure: "Figure", path: Path) -> list[Path]:
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
             text.set_fontsize(_TEXT_PT)
         axes.tick_params(labelsize=_SMALL_TEXT_PT)
+    take_literally(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
     figure.savefig(png, dpi=_PNG_DPI)

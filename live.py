@@ -26,6 +26,7 @@ from .processor.input_errors import EngagementInputError
 from .processor.video_decoding import TIME_TOLERANCE_SEC
 
 CLIP_SEC = 10.0  # of DAiSEE, from which uniform windows are sampled
+SHORT_VIDEO_SEC = 15.0  # below this a file gets shorter windows, or it would be over before they say anything
 CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
 MIN_COVERAGE = 0.5  # share of a window's frames that must show the face
 CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty
@@ -62,6 +63,11 @@ class LiveSettings:
     keep_lost_sec: float = 3.0
     max_people: int = 8
     small_faces: bool = False
+
+    def threshold(self, num_labels: int) -> float:
+        """`abstain_below`, or its default for so many classes."""
+        chance = 1 / num_labels
+        return chance + CERTAINTY_TO_ANSWER * (1 - chance) if self.abstain_below is None else self.abstain_below
 
     def __post_init__(self) -> None:
         for name in ("window_sec", "predict_every_sec", "smoothing_alpha", "max_people"):
@@ -159,9 +165,7 @@ class LiveEngagement:
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
         self._sample_every_sec, self._stride = self._sampling()
-        chance = 1 / predictor.model.config.num_labels
-        default = chance + CERTAINTY_TO_ANSWER * (1 - chance)
-        self._abstain_below = default if self.settings.abstain_below is None else self.settings.abstain_below
+        self._abstain_below = self.settings.threshold(predictor.model.config.num_labels)
         self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
         self._people: dict[int | None, _Person] = {}  # by number
         self._start_sec: float | None = None

@@ -1,13 +1,21 @@
 """Annotated frames: a box and a small plate a person on a copy of the frame, and videos of such frames.
 
 White on a darkened plate and a coloured line in a black one show on light and dark pictures alike. People have numbers,
-in order of appearance; no order says who is better. A window or a page to show frames in is left to others.
+in order of appearance; no order says who is better. A plate has bars where there is room for them, a single line in a
+group, and in the thick of a crowd the number alone. It lies beside its face, else in the nearest free place with a line
+to the face, and hides nobody while any place is free. A window or a page to show frames in is left to others.
 """
 
-from collections.abc import Sequence
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -22,28 +30,41 @@ WHITE, GREY, BLACK = (255, 255, 255), (200, 200, 200), (0, 0, 0)
 PLATE_LIGHT = 0.3  # share of the picture's light that a plate lets through
 FONT_SHARE = 1 / 32  # of the frame's height
 MIN_FONT_PX = 11
+MAX_FULL_PLATES = 4  # with more people, nobody's plate has bars
+FACE_COST, PLATE_COST = 1e8, 1e4  # of a covered pixel, in pixels of distance: no distance is worse than hiding a face
 TIME_BASE = Fraction(1, 90_000)
+MAX_FPS = Fraction(1000)  # some files name the ticks of their clock as their rate
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+Kind = Literal["bars", "line", "number"]  # of a plate: two lines and a bar a score; number and verdict; number alone
+AT_CORNER: Box = (0, 0, 0, 0)  # where the plate of a whole picture belongs
+
+
+@dataclass(frozen=True)
+class _Plate:
+    place: Box
+    kind: Kind
+    is_near: bool  # free, and beside the face
 
 
 def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec: float | None = None) -> np.ndarray:
     """(height, width, 3) uint8 RGB → a copy with everybody's box, label or status and scores, and the frame rate."""
     canvas = Image.fromarray(frame)
     font = _font(max(MIN_FONT_PX, round(frame.shape[0] * FONT_SHARE)))
-    faces = [_to_pixels(state.box_xyxy_px) for state in states if state.box_xyxy_px]
-    taken: list[Box] = []
-    for state in states:
+    rate = None if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
+    rate_place = _rate_place(rate, canvas.width, font) if rate else None
+    plates = _arrange(states, canvas.size, font, [rate_place] if rate_place else [])
+    draw = ImageDraw.Draw(canvas)
+    for state, plate in zip(states, plates, strict=True):
         if state.box_xyxy_px:
-            _draw_box(ImageDraw.Draw(canvas), state, font.size)
-        size = _plate_size(state, font)
-        place = _find_place(
-            size, _to_pixels(state.box_xyxy_px) if state.box_xyxy_px else None, canvas.size, faces, taken
-        )
-        taken.append(place)
-        _draw_plate(canvas, place, state, font)
-    if frames_per_sec is not None:
-        _draw_rate(canvas, f"{frames_per_sec:.1f} frames/s", font)
+            _draw_box(draw, state, font.size)
+            if not plate.is_near:
+                _draw_leader(draw, state, plate.place, font.size)
+    for state, plate in zip(states, plates, strict=True):
+        _draw_plate(canvas, plate, state, font)
+    if rate_place:
+        _darken(canvas, rate_place)
+        draw.text((rate_place[0] + font.size // 2, font.size // 4), rate, font=font, fill=WHITE)
     return np.array(canvas)
 
 
@@ -53,18 +74,21 @@ class AnnotatedVideo:
     Args:
         path: where the file goes; its folder must be there.
         size: width and height in pixels.
-        fps: about how many frames a second will come.
+        fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
 
     Raises:
-        EngagementInputError: the file cannot be written.
+        EngagementInputError: the file cannot be written, or a rate that is none.
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30.0) -> None:
         self._width_px, self._height_px = size
         self._last_tick = -1
+        if not (math.isfinite(fps) and fps > 0):
+            raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
+        rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
         try:
             self._container = av.open(str(path), "w", format="mp4")
-            self._stream = self._add_stream(Fraction(fps).limit_denominator(1001))
+            self._stream = self._add_stream(rate)
             self._container.start_encoding()
         except OSError as error:
             reason = error.strerror or error
@@ -73,7 +97,10 @@ class AnnotatedVideo:
             ) from error
 
     def _add_stream(self, rate: Fraction) -> av.VideoStream:
-        stream = self._container.add_stream("libx264", rate=rate, options={"crf": "23", "preset": "veryfast"})
+        # Frames that refer to later ones ("bf") are decoded out of order, and where times are uneven the file then says
+        # that it is shorter than it is.
+        options = {"crf": "23", "preset": "veryfast", "bf": "0"}
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
         # h264 has half as many colours each way: an odd side gets one more row or column.
         stream.width, stream.height = (side + side % 2 for side in (self._width_px, self._height_px))
         stream.pix_fmt = "yuv420p"
@@ -89,12 +116,14 @@ class AnnotatedVideo:
         picture = av.VideoFrame.from_ndarray(np.pad(frame, [*odd, (0, 0)], mode="edge"), format="rgb24")
         self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
         picture.pts, picture.time_base = self._last_tick, TIME_BASE
-        self._container.mux(self._stream.encode(picture))
+        with _signals_held():  # what the encoder has given and nobody wrote is missing in the middle of the film
+            self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        """Write what is left and finish the file."""
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end does not play."""
+        with _signals_held(forget=True):
+            self._container.mux(self._stream.encode())
+            self._container.close()
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
@@ -103,12 +132,38 @@ class AnnotatedVideo:
         self.close()
 
 
+@contextmanager
+def _signals_held(forget: bool = False) -> Iterator[None]:
+    """SIGINT and SIGTERM take effect after the block, or never. Python interrupts its main thread alone, so that there
+    is nothing to do in others.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    # A handler that was not installed from Python reads as None and could not be put back.
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in [] if forget else came:
+        signal.raise_signal(number)
+
+
 @lru_cache(maxsize=8)
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
     """DejaVu comes with matplotlib and knows the letters of most languages; Pillow's own knows English alone."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size_px)
+
+
+def _small(font: ImageFont.FreeTypeFont) -> ImageFont.FreeTypeFont:
+    """For the names of scores."""
+    return _font(max(MIN_FONT_PX, round(font.size * 0.8)))
 
 
 def _color_of(state: PersonState) -> tuple[int, int, int]:
@@ -122,43 +177,56 @@ def _draw_box(draw: ImageDraw.ImageDraw, state: PersonState, font_px: int) -> No
     draw.rectangle(box, outline=_color_of(state), width=width)
 
 
-def _lines(state: PersonState) -> list[str]:
-    name = "whole picture" if state.number is None else f"person {state.number}"
-    return [name, state.label or state.status or ""]
+def _draw_leader(draw: ImageDraw.ImageDraw, state: PersonState, place: Box, font_px: int) -> None:
+    """A thin line from the face's box to a plate that lies elsewhere."""
+    box, width = _to_pixels(state.box_xyxy_px), max(1, font_px // 12)
+    ends = []
+    for low, high in ((0, 2), (1, 3)):
+        middle = (max(box[low], place[low]) + min(box[high], place[high])) // 2
+        ends.append([min(max(middle, edges[low]), edges[high]) for edges in (box, place)])
+    line = list(zip(*ends, strict=True))  # [(x, y) on the box, (x, y) on the plate]
+    draw.line(line, fill=BLACK, width=3 * width)
+    draw.line(line, fill=_color_of(state), width=width)
 
 
-def _plate_size(state: PersonState, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """Width and height: two lines of text, and a line a score."""
-    names = list(state.scores or {})
-    pad = font.size // 2
-    text_px = max(font.getlength(line) for line in _lines(state))
-    bars_px = max((font.getlength(name) for name in names), default=0) * 0.8 + _bar_px(font) + pad if names else 0
-    height_px = 2 * _line_px(font) + len(names) * _score_px(font)
-    return round(max(text_px, bars_px)) + 2 * pad, height_px + pad
+def _lines(state: PersonState, kind: Kind) -> list[str]:
+    verdict = state.label or state.status or ""
+    if kind == "bars":
+        return ["whole picture" if state.number is None else f"person {state.number}", verdict]
+    if state.number is None:
+        return [verdict]
+    return [f"{state.number}: {verdict}" if kind == "line" else str(state.number)]
 
 
-def _draw_plate(canvas: Image.Image, place: Box, state: PersonState, font: ImageFont.FreeTypeFont) -> None:
-    _darken(canvas, place)
-    draw, pad = ImageDraw.Draw(canvas), font.size // 2
-    left, y = place[0] + pad, place[1] + pad // 2
-    for line, color in zip(_lines(state), (_color_of(state), WHITE if state.label else GREY), strict=True):
+def _plate_size(state: PersonState, kind: Kind, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Width and height: a stripe, a line of text or two, and a line a score."""
+    lines = _lines(state, kind)
+    names = list(state.scores or {}) if kind == "bars" else []
+    pad, small = font.size // 2, _small(font)
+    text_px = max(font.getlength(line) for line in lines)
+    bars_px = max((small.getlength(name) for name in names), default=0) + pad + _bar_px(font) if names else 0
+    height_px = len(lines) * _line_px(font) + len(names) * _line_px(small)
+    return round(max(text_px, bars_px)) + 2 * pad + _stripe_px(font), height_px + pad // 2
+
+
+def _draw_plate(canvas: Image.Image, plate: _Plate, state: PersonState, font: ImageFont.FreeTypeFont) -> None:
+    """Names are white, since not every colour can be read on the plate; the stripe at the left has the colour."""
+    _darken(canvas, plate.place)
+    draw, pad, stripe_px = ImageDraw.Draw(canvas), font.size // 2, _stripe_px(font)
+    left, y = plate.place[0] + stripe_px + pad, plate.place[1] + pad // 4
+    draw.rectangle((*plate.place[:2], plate.place[0] + stripe_px - 1, plate.place[3] - 1), fill=_color_of(state))
+    lines = _lines(state, plate.kind)
+    for line, color in zip(lines, [WHITE, WHITE if state.label else GREY][-len(lines) :], strict=True):
         draw.text((left, y), line, font=font, fill=color)
         y += _line_px(font)
-    small = _font(round(font.size * 0.8))
-    bar_left = left + max((small.getlength(name) for name in state.scores or {}), default=0) + pad
-    for name, score in (state.scores or {}).items():
+    small, scores = _small(font), (state.scores or {}) if plate.kind == "bars" else {}
+    bar_left = left + max((small.getlength(name) for name in scores), default=0) + pad
+    for name, score in scores.items():
         draw.text((left, y), name, font=small, fill=WHITE if name == state.label else GREY)
         bar = (bar_left, y + small.size // 3, bar_left + _bar_px(font), y + small.size)
         draw.rectangle(bar, outline=GREY)
         draw.rectangle((*bar[:2], bar_left + score * _bar_px(font), bar[3]), fill=_color_of(state))
-        y += _score_px(font)
-
-
-def _draw_rate(canvas: Image.Image, text: str, font: ImageFont.FreeTypeFont) -> None:
-    width = round(font.getlength(text)) + font.size
-    place = (canvas.width - width, 0, canvas.width, _line_px(font) + font.size // 2)
-    _darken(canvas, place)
-    ImageDraw.Draw(canvas).text((place[0] + font.size // 2, font.size // 4), text, font=font, fill=WHITE)
+        y += _line_px(small)
 
 
 def _darken(canvas: Image.Image, place: Box) -> None:
@@ -166,27 +234,93 @@ def _darken(canvas: Image.Image, place: Box) -> None:
     canvas.paste(part.point(lambda level: level * PLATE_LIGHT), place[:2])
 
 
-def _find_place(
-    size: tuple[int, int], face: Box | None, canvas_size: tuple[int, int], faces: list[Box], taken: list[Box]
-) -> Box:
-    """Below, above or beside the face, wherever it covers least of what is there already."""
+def _rate_place(text: str, canvas_width_px: int, font: ImageFont.FreeTypeFont) -> Box:
+    width = round(font.getlength(text)) + font.size
+    return (canvas_width_px - width, 0, canvas_width_px, _line_px(font) + font.size // 2)
+
+
+def _arrange(
+    states: Sequence[PersonState], canvas_size: tuple[int, int], font: ImageFont.FreeTypeFont, taken: list[Box]
+) -> list[_Plate]:
+    """As much as there is room for beside the faces; if somebody is left without, all get less."""
+    few: list[tuple[Kind, ...]] = [("bars", "line"), ("line",)]
+    many: list[tuple[Kind, ...]] = [("line", "number"), ("number",)]
+    for kinds in few if len(states) <= MAX_FULL_PLATES else many:
+        plates = _place_plates(states, kinds, canvas_size, font, taken)
+        if all(plate.is_near for plate in plates):
+            break
+    return plates
+
+
+def _place_plates(
+    states: Sequence[PersonState],
+    kinds: tuple[Kind, ...],
+    canvas_size: tuple[int, int],
+    font: ImageFont.FreeTypeFont,
+    taken: list[Box],
+) -> list[_Plate]:
+    """One after the other, each of the first kind that has room beside the face, else of the last."""
+    gap_px = font.size // 3
+    boxes = [_grown(_to_pixels(state.box_xyxy_px), gap_px) if state.box_xyxy_px else AT_CORNER for state in states]
+    faces, others = [box for box in boxes if box is not AT_CORNER], [_grown(place, gap_px) for place in taken]
+    plates = []
+    for state, box in zip(states, boxes, strict=True):
+        for kind in kinds:
+            size = _plate_size(state, kind, font)
+            near = _near_place(size, box, canvas_size, [*faces, *others])
+            if near:
+                break
+        plates.append(_Plate(near or _any_place(size, box, canvas_size, faces, others), kind, near is not None))
+        others.append(_grown(plates[-1].place, gap_px))
+    return plates
+
+
+def _near_place(size: tuple[int, int], face: Box, canvas_size: tuple[int, int], others: list[Box]) -> Box | None:
+    """Below, above or beside the face or at its corners: the first place that is free."""
     width, height = size
-    if face is None:
-        return (0, 0, width, height)
     left, top, right, bottom = face
-    middle, gap = (left + right - width) // 2, height // 8
-    corners = [(middle, bottom + gap), (middle, top - gap - height), (right + gap, top), (left - gap - width, top)]
-    places = []
+    middle, above, before = (left + right - width) // 2, top - height, left - width
+    corners = [(middle, bottom), (middle, above)]
+    corners += [(x, y) for y in (bottom, above) for x in (left, right - width)]
+    corners += [(x, y) for y in (top, bottom - height, bottom, above) for x in (right, before)]
     for x, y in corners:
         x, y = max(0, min(x, canvas_size[0] - width)), max(0, min(y, canvas_size[1] - height))
-        places.append((x, y, x + width, y + height))
-    return min(places, key=lambda place: sum(_shared_px(place, other) for other in [*faces, *taken]))
+        place = (x, y, x + width, y + height)
+        if not any(_overlap(place, other) for other in others):
+            return place
+    return None
 
 
-def _shared_px(first: Box, second: Box) -> int:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(0, width) * max(0, height)
+def _any_place(
+    size: tuple[int, int], face: Box, canvas_size: tuple[int, int], faces: list[Box], plates: list[Box]
+) -> Box:
+    """The free place nearest to the face; with none, what covers least of faces, then of plates."""
+    # Pushed towards the face, a free place stops where it is level with it, or at another box's or the picture's edge.
+    others = np.array([*faces, *plates, (0, 0, *canvas_size)])
+    axes = []
+    for axis, length in enumerate(size):
+        middle = (face[axis] + face[axis + 2]) // 2
+        edges = [middle - length // 2, *others[:, axis + 2], *(others[:, axis] - length)]
+        starts = np.unique(np.clip(edges, 0, max(0, canvas_size[axis] - length)))
+        axes.append((starts, starts + length / 2 - middle))
+    (xs, across_px), (ys, down_px) = axes
+    cost = np.hypot(across_px, down_px[:, None])  # (len(ys), len(xs))
+    cost += FACE_COST * _covered_px(xs, ys, size, faces) + PLATE_COST * _covered_px(xs, ys, size, plates)
+    row, column = np.unravel_index(cost.argmin(), cost.shape)
+    x, y = int(xs[column]), int(ys[row])
+    return (x, y, x + size[0], y + size[1])
+
+
+def _covered_px(xs: np.ndarray, ys: np.ndarray, size: tuple[int, int], others: list[Box]) -> np.ndarray:
+    """(len(ys), len(xs)): how many pixels of others a box of this size covers with its corner at each x and y."""
+    left, top, right, bottom = np.array(others, dtype=float).reshape(-1, 4).T[:, :, None]  # each (len(others), 1)
+    across = np.maximum(0, np.minimum(xs + size[0], right) - np.maximum(xs, left))  # (len(others), len(xs))
+    down = np.maximum(0, np.minimum(ys + size[1], bottom) - np.maximum(ys, top))
+    return down.T @ across
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
 def _to_pixels(box: Sequence[float]) -> Box:
@@ -202,8 +336,8 @@ def _line_px(font: ImageFont.FreeTypeFont) -> int:
     return round(font.size * 1.3)
 
 
-def _score_px(font: ImageFont.FreeTypeFont) -> int:
-    return round(font.size * 1.1)
+def _stripe_px(font: ImageFont.FreeTypeFont) -> int:
+    return max(3, font.size // 4)
 
 
 def _bar_px(font: ImageFont.FreeTypeFont) -> int:

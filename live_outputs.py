@@ -5,9 +5,11 @@ The window is SDL's (pygame), since the OpenCV that comes without its own window
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,7 @@ class LiveOutputs:
         window: show the annotated frames.
         json_lines: takes a line of JSON a step.
         film: an .mp4 file of the annotated frames; written anew.
+        fps: of the source, which a film keeps.
         duration_sec: of a file, whose progress is shown on a terminal when nothing else is.
         on_close: called when the person closes the window.
 
@@ -102,13 +105,13 @@ class LiveOutputs:
         window: bool = True,
         json_lines: Callable[[str], None] | None = None,
         film: Path | None = None,
+        fps: float = 30.0,
         duration_sec: float | None = None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        if film is not None and film.suffix.lower() != ".mp4":
-            raise EngagementInputError(f"Expected a film's name that ends in .mp4, got {film}; choose such a name.")
-        self.num_frames, self.num_dropped = 0, 0
+        self.num_frames, self.num_dropped, self.num_labels = 0, 0, 0
         self._json_lines, self._film_path, self._film, self._on_close = json_lines, film, None, on_close
+        self._fps = fps
         self._closing = ExitStack()
         self._window = LiveWindow(title) if window else None
         self._progress = None
@@ -132,20 +135,54 @@ class LiveOutputs:
     def __call__(self, result: LiveResult) -> None:
         """One step's result to wherever it is wanted."""
         self.num_frames, self.num_dropped = self.num_frames + 1, result.num_dropped
+        self.num_labels += sum(state.label is not None for state in result.states)
         if self._json_lines is not None:
             self._json_lines(to_json_line(result.time_sec, result.states))
-        if self._film_path is not None or self._window is not None:
-            self._draw(result)
+        if self._film_path is not None:
+            self._film_frame(result)
+        if self._window is not None:
+            self._window.show(draw_states(result.frame, result.states, result.frames_per_sec))
+            if self._window.is_closed:
+                self._on_close()
         if self._progress is not None:
             self._progress.update(self._task, completed=result.time_sec)
 
-    def _draw(self, result: LiveResult) -> None:
-        drawn = draw_states(result.frame, result.states, result.frames_per_sec)
-        if self._film_path is not None:
-            if self._film is None:  # the first frame tells its size
-                self._film = self._closing.enter_context(AnnotatedVideo(self._film_path, drawn.shape[1::-1]))
-            self._film.write(drawn, result.time_sec)
-        if self._window is not None:
-            self._window.show(drawn)
-            if self._window.is_closed:
-                self._on_close()
+    def _film_frame(self, result: LiveResult) -> None:
+        drawn = draw_states(result.frame, result.states)  # how fast this machine was is nothing to a viewer
+        if self._film is None:  # the first frame tells its size
+            self._film = self._closing.enter_context(AnnotatedVideo(self._film_path, drawn.shape[1::-1], self._fps))
+        self._film.write(drawn, result.time_sec)
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM set `stop`, so that a step is finished; a second one interrupts at once."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def ask(*_: object) -> None:
+        stop.set()
+        for number in signals:
+            signal.signal(number, signal.default_int_handler)
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_film(film: Path, source: str) -> None:
+    """Before a model is loaded: can a film of this source be written there?
+
+    Raises:
+        EngagementInputError: another format, no such folder, or the source itself.
+    """
+    if film.suffix.lower() != ".mp4":
+        raise EngagementInputError(f"Expected a film's name that ends in .mp4, got {film}; choose such a name.")
+    if not film.parent.is_dir():
+        raise EngagementInputError(f"Expected a folder to write {film.name} to, got {film.parent}; make it first.")
+    if film.exists() and Path(source).exists() and film.samefile(source):
+        raise EngagementInputError(f"Expected another film than the video itself, got {film}; choose another name.")

@@ -40,6 +40,7 @@ class FrameSource(ABC):
     """Something that gives frames, once, and is closed afterwards."""
 
     duration_sec: float | None = None  # None: it goes on until it is stopped, or nobody knows
+    fps: float = 30.0  # about how many frames a second it gives, if they are taken as they come
 
     @abstractmethod
     def frames(self) -> Iterator[SourceFrame]:
@@ -67,11 +68,11 @@ def open_source(source: str | os.PathLike) -> FrameSource:
         EngagementInputError: there is no such camera, screen or file; one line says what to do.
     """
     name = os.fspath(source)
-    if match := re.fullmatch(r"webcam(?::(\d+))?", name):
+    if match := re.fullmatch(r"webcam(?::(\d+))?", name, re.IGNORECASE):
         return _open_webcam(int(match[1] or 0))
-    if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name):
+    if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name, re.IGNORECASE):
         return ScreenSource(tuple(map(int, match.groups())) if match[1] else None)
-    if re.match(r"(webcam|screen):", name):
+    if re.match(r"(webcam|screen):", name, re.IGNORECASE):
         raise EngagementInputError(f"Expected webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
     return FileSource(name)
 
@@ -85,10 +86,11 @@ class FileSource(FrameSource):
         self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS)
         if self._container.duration:
             self.duration_sec = self._container.duration / av.time_base
+        self.fps = float(self._stream.average_rate or ASSUMED_FPS)
 
     def frames(self) -> Iterator[SourceFrame]:
         """As `FrameSource.frames`; a file that was cut gives the frames it has before it is refused."""
-        step_sec = 1 / float(self._stream.average_rate or ASSUMED_FPS)
+        step_sec = 1 / self.fps
         first_sec = time_sec = None
         try:
             for frame in self._container.decode(self._stream):

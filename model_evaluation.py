@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from .card import write_card
 from .data.audit_page import read_audit
-from .data.prepared_data import PreparedData
+from .data.prepared_data import PreparedData, is_prepared
 from .data.schema import LABEL_SCHEMES
+from .data.sources import SourceOptions, detect_kind
 from .data.training_sets import FrameCollator, LabelledFrames, labelled_frames
 from .evaluation import SplitPredictions, describe_environment, evaluate_split, write_predictions
 from .model_focus import find_clips, measure_focus
@@ -27,6 +28,7 @@ from .results_file import read_results, write_results
 from .run_arguments import StageArguments
 from .stage_data import (
     PREPARATION_OPTIONS,
+    SOURCE_OPTIONS,
     choose_label_scheme,
     describe_data,
     find_clean_rows,
@@ -68,10 +70,14 @@ def evaluate_model(
     predictor, results = Predictor.from_pretrained(str(folder)), read_results(folder)
     group_of = _read_groups(groups) if groups else None
     stage = _stage_of(predictor, results, data, label_scheme, cache_dir)
-    prepared = open_or_prepare(stage)
-    _require_same_frames(stage, prepared)
+    split_seed = _read_as_in_training(stage, results)
+    options = SourceOptions(stage.subset, stage.subject_pattern, split_seed)
     # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
-    focus_clips = find_clips(prepared.folder if stage.face_crop else data, split) if num_focus_clips else []
+    focus_clips = find_clips(data, split, stage.data_kind, options) if num_focus_clips and not stage.face_crop else []
+    prepared = open_or_prepare(stage, split_seed=split_seed)
+    _require_same_frames(stage, prepared)
+    if num_focus_clips and stage.face_crop:
+        focus_clips = find_clips(prepared.folder, split)
     scheme = choose_label_scheme(stage, prepared)
     names = [predictor.model.config.id2label[i] for i in range(predictor.model.config.num_labels)]
     sets = _labelled(prepared, scheme, names, split, predictor)
@@ -104,7 +110,8 @@ def _keep(
 ) -> None:
     """Add to the results file what was measured, and on what; then all that is drawn from it."""
     split = next(iter(evaluation))
-    measured_on = {"source": data["source"], "fingerprint": data["fingerprint"], "label_scheme": data["label_scheme"],
+    measured_on = {"kind": data["kind"], "source": data["source"], "drawn": data["drawn"],
+                   "fingerprint": data["fingerprint"], "label_scheme": data["label_scheme"],
                    "audit_passed": data["audit"] and data["audit"]["passed"],
                    "environment": describe_environment()}  # fmt: skip
     before = {name: scores for name, scores in results.get("evaluation", {}).items() if not name.startswith(split)}
@@ -142,7 +149,7 @@ def _stage_of(
     predictor: Predictor, results: Mapping[str, object], data: Path, label_scheme: str | None, cache_dir: Path
 ) -> StageArguments:
     """The options under which data is prepared as this model was trained; prepared data must agree with them."""
-    processor, recipe = predictor.processor, results.get("recipe", {})
+    processor, trained_on = predictor.processor, _options_of(results)
     stage = StageArguments(
         data=str(data),
         model="video" if predictor.is_video_model else "image",
@@ -150,13 +157,36 @@ def _stage_of(
         cache_dir=str(cache_dir),
         allow_leakage=True,  # nothing is trained; the audit is told beside the scores
     )
-    frames = results.get("imported", {}).get("frames") or {name: recipe.get(name) for name in PREPARATION_OPTIONS}
+    frames = results.get("imported", {}).get("frames") or {name: trained_on.get(name) for name in PREPARATION_OPTIONS}
     for name, value in frames.items():
         setattr(stage, name, value)
     stage.face_crop, stage.face_crop_size = processor.face_crop, processor.face_crop_size_px
     if predictor.is_video_model:
         stage.num_frames, stage.sampling = processor.num_frames, processor.sampling
     return stage
+
+
+def _read_as_in_training(stage: StageArguments, results: Mapping[str, object]) -> int:
+    """Give the stage the options under which its source was read in training, if it is that one; returns the seed of
+    the splits that a source lacks.
+
+    Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
+    left out. To another source they mean nothing, as a pattern of file names does.
+    """
+    path, trained_on, options = Path(stage.data), results.get("data", {}), _options_of(results)
+    if is_prepared(path) or not path.exists() or path.name != trained_on.get("source"):
+        return 0
+    if (results.get("recipe", {}).get("data_kind") or detect_kind(path)) != trained_on["kind"]:
+        return 0
+    stage.data_kind, stage.drop_conflicts = trained_on["kind"], trained_on["label_conflicts"]["dropped"]
+    for name in SOURCE_OPTIONS:
+        setattr(stage, name, options.get(name))
+    return options.get("split_seed", 0)
+
+
+def _options_of(results: Mapping[str, object]) -> dict[str, object]:
+    """How the training data was prepared; older results do not know it of data that was prepared by hand."""
+    return {**results.get("recipe", {}), **results.get("data", {}).get("prepared_with", {})}
 
 
 def _scheme_of(label_names: list[str]) -> str | None:

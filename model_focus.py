@@ -19,9 +19,9 @@ from rich.progress import track
 from .data.picture_codec import decode_picture
 from .data.prepared_data import PreparedData, is_prepared, load_prepared
 from .data.schema import ClipRecord
-from .data.sources import read_source
+from .data.sources import SourceOptions, read_source
 from .explain import ClipExplanation, deletion_insertion, explain_clip, explain_file, randomisation_check
-from .face_focus import REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
+from .face_focus import FINE_MAP, REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
 from .predict import Predictor
 from .processor.input_errors import DataError, EngagementInputError, NoFaceError
 
@@ -47,16 +47,21 @@ class _Explained:
     focus: FaceFocus | None
 
 
-def find_clips(data: Path, split: str = "test") -> list[FocusClip]:
+def find_clips(
+    data: Path, split: str = "test", kind: str | None = None, options: SourceOptions | None = None
+) -> list[FocusClip]:
     """The clips of a split: the video files of a raw source, or the face crops of prepared data (of a clip in several
     windows the first).
+
+    Args:
+        kind, options: of a raw source, as for `read_source`.
 
     Raises:
         DataError: no such split, pictures that are faces already, or prepared whole frames, in which no face is known.
     """
     if is_prepared(data):
         return _find_prepared(load_prepared(data), split)
-    source = read_source(None, data)
+    source = read_source(kind, data, options)
     if source.media != "video":
         raise _not_defined(data, source.media)
     return [
@@ -116,11 +121,14 @@ def describe_focus(focus: Mapping[str, object], split: str) -> str:
     if face["mean"] is None:
         return f"face focus unknown: none of {focus['num_clips']} {split} clips shows both heat and a face"
     bounds = "unknown" if face["lower"] is None else f"{face['lower']:.3f} to {face['upper']:.3f}"
+    rows, columns = focus["map_size"]
+    coarse = f"; maps of {rows}×{columns} places are too coarse to tell a face from what is around it"
     left_out = [f"{focus[f'num_{why}']} {why.replace('_', ' ')}" for why in _LEFT_OUT if focus[f"num_{why}"]]
     return (
         f"face focus {face['mean']:.3f} on {focus['num_clips']} {split} clips (95 % over people: {bounds}), its area "
-        f"{face['chance']:.3f} of the picture" + (f"; left out: {', '.join(left_out)}" if left_out else "")
-    )
+        f"{face['chance']:.3f} of the picture" + (coarse if min(rows, columns) < FINE_MAP else "")
+        + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    )  # fmt: skip
 
 
 def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
@@ -140,7 +148,7 @@ def _not_defined(data: Path, media: str) -> DataError:
     if media == "picture":
         return DataError(
             f"Expected clips, or prepared face crops, for face focus, got single pictures in {data}; of pictures that "
-            "are faces already it is not defined."
+            "are faces already it is not defined, so leave out --face-focus."
         )
     return DataError(
         f"Expected video files, or prepared face crops, for face focus, got frames in {data} in which nobody has "

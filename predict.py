@@ -4,7 +4,8 @@ Files only; the command line prints what this returns. A video's crops come from
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor
+from transformers.utils import logging as transformers_logging
 
 from . import register_auto_classes
 from .configuration_engagement import EngagementConfig
@@ -106,6 +109,7 @@ class Predictor:
         """
         register_auto_classes()
         try:
+            _require_folder_or_hub_id(model)
             config = AutoConfig.from_pretrained(model)
             _check_architecture(model, config)
             if "Video" in config.architectures[0]:
@@ -240,6 +244,39 @@ def best_label(scores: dict[str, float]) -> str:
     return max(scores, key=scores.__getitem__)
 
 
+def _require_folder_or_hub_id(model: str) -> None:
+    """A mistyped folder is refused at once; the Hub would be asked for it again and again, and say nothing of it."""
+    folder = Path(model)
+    if folder.is_dir():
+        return
+    # A folder here that holds models is meant, and not an organisation that happens to have its name.
+    is_among_models = any(True for depth in ("*", "*/*") for _ in folder.parent.glob(f"{depth}/config.json"))
+    if folder.exists() or model.count("/") != 1 or is_among_models:
+        found = "a file" if folder.exists() else "no such folder"
+        raise ModelLoadError(
+            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id (org/name), found "
+            f"{found}; check the path."
+        )
+
+
+@contextmanager
+def _without_loading_bar() -> Iterator[None]:
+    """transformers' bar over weights that are there already is gone in a blink; bars of downloads stay."""
+    if not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    shows_downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # and those of downloads
+    if shows_downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+        if not shows_downloads:
+            disable_progress_bars()
+
+
 def _check_architecture(model: str, config: object) -> None:
     if not isinstance(config, EngagementConfig) or not config.architectures:
         raise ModelLoadError(f"Expected an engagement model at {model}, got a config of type {config.model_type!r}.")
@@ -247,7 +284,8 @@ def _check_architecture(model: str, config: object) -> None:
 
 def _load_whole(kind: type, model: str) -> torch.nn.Module:
     """A model with every weight; transformers itself would draw missing ones at random and only warn."""
-    loaded, report = kind.from_pretrained(model, output_loading_info=True)
+    with _without_loading_bar():
+        loaded, report = kind.from_pretrained(model, output_loading_info=True)
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelLoadError(f"Expected all weights in {model}, {len(absent)} are missing (first: {absent[0]}).")

@@ -2,33 +2,35 @@
 
 The folder holds weights, config, processor, the code both need, measured results and a card rendered from them. It
 loads in a process that has transformers, torch, timm, av and facenet-pytorch, and not this package. What goes to the
-Hub is a copy without each clip's predictions, whose ids are the data set's, and with what an endpoint needs; results
-that cannot be trusted are not published.
+Hub is a copy of what belongs to the model and nothing else that lies there, such as each clip's predictions, whose ids
+are the data set's; with what an endpoint needs. Results that cannot be trusted are not published.
 """
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from .card import EXAMPLE_PICTURE, write_card
+from .card import write_card
 from .data.drawn_faces import FacePose, draw_frame, draw_subject
 from .evaluation import SplitPredictions, write_predictions
 from .figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
+from .measured_data import find_doubt
+from .model_files import ENDPOINT_FILES, EXAMPLE_PICTURE, FIGURES_FOLDER, first_stranger, model_files
 from .modeling_engagement import EngagementPreTrainedModel
+from .output_places import unfinished_beside, whole_folder, writing
 from .predict import Predictor
 from .processor.face_preparation import FacePreparation
-from .processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError
-from .results_file import RESULTS_FILE, read_results, write_results
+from .processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
+from .results_file import read_results, write_results
 
-FIGURES_FOLDER = "figures"
 _ROOT = Path(__file__).parent
-_ENDPOINT_FILES = ("handler.py", "requirements.txt")
-# Whatever else lies in the folder (pickles, checkpoints, predictions with the data set's ids) stays here.
-_PUBLISHED = ("*.safetensors", "*.json", "*.py", "figures/*.png", "figures/*.svg")
+_LICENSE = re.compile(r"[a-z0-9]+([.+-]+[a-z0-9]+)*\+*")
 
 
 def export_model(
@@ -75,58 +77,104 @@ def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
 
 
 def assemble(
-    run: Path, output: Path, repository: str, license_name: str = "mit", datasets: Sequence[str] = ()
+    run: Path, output: Path, repository: str, license_name: str | None = None, datasets: Sequence[str] = ()
 ) -> list[Path]:
-    """The exact folder that goes to the Hub; an older one is replaced.
+    """The exact folder that goes to the Hub, whole or not at all; an older one is replaced.
 
     Args:
         run: a measured model's folder.
-        repository: its id on the Hub, for the card.
-        license_name: of the weights, as the Hub spells it.
+        repository: its id on the Hub (org/name), for the card.
+        license_name: of the weights, as the Hub spells it; None: see `card.choose_license`.
         datasets: their Hub ids, where the data is there.
 
     Returns:
         The files, relative to `output`.
 
     Raises:
-        DataError: the output folder holds something else.
+        RecipeError: an id or a licence that the Hub does not take.
+        DataError: the output folder holds something else, is the model's own, or cannot be written.
         ModelLoadError: no model, or no measured results.
         LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
     """
-    results, predictor = read_results(run), Predictor.from_pretrained(str(run))
+    require_hub_names(repository, license_name, datasets)
+    results = read_results(run)
     _require_trust(run, results)
-    if output.exists() and not all((output / name).is_file() for name in (RESULTS_FILE, *_ENDPOINT_FILES)):
-        raise DataError(f"Expected a new folder, or one that was published before, got {output}; choose another.")
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    for source in sorted({path for pattern in _PUBLISHED for path in run.glob(pattern)}):
-        target = output / source.relative_to(run)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, target)
-    for name in _ENDPOINT_FILES:
-        shutil.copyfile(_ROOT / name, output / name)
-    (output / EXAMPLE_PICTURE).parent.mkdir()
-    Image.fromarray(draw_frame(draw_subject(0), FacePose())).save(output / EXAMPLE_PICTURE)
-    write_card(output, predictor.model, predictor.processor, results, repository, license_name, datasets)
+    _require_place(run, output)
+    with whole_folder(output) as folder:
+        predictor = Predictor.from_pretrained(str(run))
+        with writing(output):
+            for source in model_files(run):
+                shutil.copyfile(source, folder / source.name)
+            for name in ENDPOINT_FILES:
+                shutil.copyfile(_ROOT / name, folder / name)
+            save_figures(folder, results)  # drawn anew: a picture of somebody else's may lie there under such a name
+            if not predictor.is_video_model:  # a picture is nothing that a clip model reads
+                (folder / EXAMPLE_PICTURE).parent.mkdir()
+                Image.fromarray(draw_frame(draw_subject(0), FacePose())).save(folder / EXAMPLE_PICTURE)
+            write_card(folder, predictor.model, predictor.processor, results, repository, license_name, datasets)
     return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+
+
+def require_hub_names(repository: str, license_name: str | None = None, datasets: Sequence[str] = ()) -> None:
+    """Raises RecipeError for an id, other than org/name, or a licence that the Hub does not take."""
+    try:
+        for name in (repository, *datasets):
+            validate_repo_id(name)
+    except HFValidationError as error:
+        raise RecipeError(f"Expected an id of the Hub, got {name!r}; it is written org/name.") from error
+    if "/" not in repository:
+        raise RecipeError(f"Expected a repository as org/name, got {repository!r}; put your name or the org before it.")
+    if license_name is not None and not _LICENSE.fullmatch(license_name):
+        raise RecipeError(
+            f"Expected a licence as the Hub spells it, such as mit, apache-2.0 or other, got {license_name!r}."
+        )
+
+
+def _require_place(run: Path, output: Path) -> None:
+    """Raises DataError where writing the folder would take anything away but an earlier one of the same kind."""
+    with writing(output):
+        places = [place.resolve() for place in (output, unfinished_beside(output))]
+        if any(_is_within(place, run) or _is_within(run.resolve(), place) for place in places):
+            raise DataError(f"Expected an output apart from the model's own folder {run}, got {output}; name another.")
+        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+            return
+    other = output if not output.is_dir() else first_stranger(output)
+    if other is not None:
+        raise DataError(
+            f"Expected a new folder, or one that was published before and holds nothing else, got {output} with "
+            f"{other.name}; choose another."
+        )
+
+
+def _is_within(place: Path, folder: Path) -> bool:
+    """By the files themselves: two spellings may mean one folder."""
+    return folder.exists() and any(above.exists() and above.samefile(folder) for above in (place, *place.parents))
+
+
+_MEND = "run `engagement audit` on the data, mend the split, and train or evaluate again."
+_REFUSALS: dict[str, tuple[type[EngagementInputError], str]] = {
+    "unmeasured": (
+        ModelLoadError,
+        "Expected scores on test in {run}, found none; run `engagement evaluate {run} --data DATA`.",
+    ),
+    "other data": (
+        LeakageError,
+        "Expected scores on the data that {run} was trained and audited with ({trained}), got those of other data "
+        "({measured}); run `engagement evaluate {run} --data DATA` on its own.",
+    ),
+    "unaudited": (LeakageError, f"Expected a split that passed its audit behind {{run}}, it is missing; {_MEND}"),
+    "failed": (LeakageError, f"Expected a split that passed its audit behind {{run}}, it failed; {_MEND}"),
+}
 
 
 def _require_trust(run: Path, results: Mapping[str, object]) -> None:
     """Raises ModelLoadError or LeakageError for results that a card must not repeat."""
-    if "test" not in results.get("evaluation", {}):
-        raise ModelLoadError(f"Expected scores on test in {run}, found none; run `engagement evaluate {run}`.")
-    data, measured_on = results["data"], results.get("evaluated_on", {}).get("test")
-    if measured_on and measured_on["fingerprint"] != data["fingerprint"]:
-        raise LeakageError(
-            f"Expected scores on the data that {run} was trained and audited with ({data['fingerprint'][:12]}), got "
-            f"those of other data ({measured_on['fingerprint'][:12]}); run `engagement evaluate {run}` on its own."
-        )
-    if data["audit"] is None or not data["audit"]["passed"]:
-        state = "is missing" if data["audit"] is None else "failed"
-        raise LeakageError(
-            f"Expected a split that passed its audit behind {run}, it {state}; run `engagement audit` on the data, "
-            "mend the split, and train or evaluate again."
-        )
+    doubt = find_doubt(results)
+    if doubt:
+        error, words = _REFUSALS[doubt]
+        trained, measured = results.get("data", {}), results.get("evaluated_on", {}).get("test", {})
+        prints = {"trained": trained.get("fingerprint", "")[:12], "measured": measured.get("fingerprint", "")[:12]}
+        raise error(words.format(run=run, **prints))
 
 
 def push_folder(folder: Path, repository: str, private: bool | None = None, token: str | None = None) -> str:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import jinja2
 
 from .data.verdicts import FAIL, REPORT
+from .measured_data import describe_source, is_trained_on_drawn, measured_on
 from .processor.input_errors import DataError, ModelLoadError
 from .results_file import RESULTS_FILE, read_results
 
@@ -51,6 +52,10 @@ LIMITS = (
 _FOCUS_REGIONS = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
 _SETTINGS = ("recipe", "imported", "environment", "evaluated_on")
 _DO_NOT_COMPARE = "The tables are of different data or labels: do not compare numbers of one with those of another."
+_DRAWN_NOTES = (
+    "Drawn people who do not exist: it says nothing about real faces.",
+    "Trained on drawn people who do not exist, measured on others.",
+)
 _CLEAN = "_without_duplicates"
 _NONE = "–"
 _TEMPLATE = Path(__file__).with_suffix(".html")
@@ -69,8 +74,8 @@ class Run:
         return self.results.get("evaluation", {})
 
     def measured_on(self, split: str) -> dict[str, object]:
-        """`source`, `fingerprint` and `label_scheme` of a split's data; empty where there is none."""
-        return self._evaluated_on(split) or self.results.get("data", {})
+        """`kind`, `source`, `fingerprint`, ... of a split's data; empty where there is none."""
+        return measured_on(self.results, split.removesuffix(_CLEAN))
 
     def audit_passed(self, split: str) -> bool | None:
         """Of the data the split was measured on; None: nobody has audited it."""
@@ -103,7 +108,7 @@ def results_table(folders: Sequence[Path]) -> str:
     parts = [_DO_NOT_COMPARE] if len(tables) > 1 else []
     for table in tables:
         parts += [f"**{_as_markdown(table.title)}**", "\n".join(_markdown_rows(table.rows))]
-        parts.append("\n".join(f"- {_as_markdown(f'{name}: {note}')}" for name, note in table.notes))
+        parts.append("\n".join(f"- {_as_markdown(f'{name}: {_emphasised(note)}')}" for name, note in table.notes))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -157,7 +162,7 @@ def _group_runs(runs: Iterable[Run]) -> list[ResultsTable]:
     for run in runs:
         data, labels = run.measured_on("test"), run.results["label_names"]
         key = (data.get("fingerprint"), data.get("label_scheme"), *labels)
-        where = f"{data['source']} ({data['fingerprint'][:12]})" if data else "none yet"
+        where = f"{describe_source(data)} ({data['fingerprint'][:12]})" if data else "none yet"
         table = tables.setdefault(key, ResultsTable(f"Data: {where}; labels: {', '.join(labels)}"))
         table.rows.append(_table_row(run, data.get("source", _NONE)))
         table.notes.extend((run.name, note) for note in _notes(run, "test"))
@@ -189,16 +194,23 @@ def _notes(run: Run, split: str) -> dict[str, str]:
     evaluation = run.evaluation.get(split)
     if evaluation is None:
         return {}
-    notes = {evaluation["collapse"]: FAIL} if evaluation["collapse"] else {}
+    measured, trained = run.measured_on(split), run.results["data"]
+    notes = _drawn_note(run, measured)
+    notes |= {evaluation["collapse"]: FAIL} if evaluation["collapse"] else {}
     notes |= _audit_note(run.audit_passed(split)) | _people_note(evaluation["intervals"])
     notes |= _focus_note(evaluation.get("face_focus"))
     if clean := run.evaluation.get(split + _CLEAN):
         left, score = f"{clean['num_clips']:,}", _format_score(clean["scores"]["macro_f1"])
         notes[f"Without clips that have a twin in training ({left} are left): macro-F1 {score}."] = REPORT
-    measured, trained = run.measured_on(split), run.results["data"]
     if measured["fingerprint"] != trained["fingerprint"]:
         notes[f"Trained on other data: {trained['source']} ({trained['fingerprint'][:12]})."] = REPORT
     return notes
+
+
+def _drawn_note(run: Run, measured: Mapping[str, object]) -> dict[str, str]:
+    if measured.get("drawn"):
+        return {_DRAWN_NOTES[0]: FAIL}
+    return {_DRAWN_NOTES[1]: FAIL} if is_trained_on_drawn(run.results) else {}
 
 
 def _audit_note(passed: bool | None) -> dict[str, str]:
@@ -224,7 +236,7 @@ def _focus_note(focus: Mapping[str, object] | None) -> dict[str, str]:
     if not face or face["mean"] is None:
         return {}
     found = f"{_format_share(face['mean'])} of its heat lies on the face, which is {_format_share(face['chance'])} of "
-    if min(focus["map_size"]) < FINE_MAP:
+    if min(focus.get("map_size", [FINE_MAP])) < FINE_MAP:  # older results do not tell it
         verdict = f", but its maps of {'×'.join(map(str, focus['map_size']))} places are too coarse to tell"
     else:
         verdict = "" if face["mean"] > face["chance"] else ": it does not look at the face more than at anything else"
@@ -237,6 +249,10 @@ def _markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:
         cells = [_as_markdown(cell) for cell in row] + [""] * (len(COLUMNS) - len(row))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _emphasised(note: str) -> str:
+    return f"**{note}**" if note in _DRAWN_NOTES else note
 
 
 def _as_markdown(text: str) -> str:
@@ -275,6 +291,8 @@ def _render_page(runs: Sequence[Run], training_logs: Sequence[Path]) -> str:
         clean_suffix=_CLEAN,
         min_people=MIN_PEOPLE_IN_A_CELL,
         sections=[_section(run) for run in runs],
+        describe_source=describe_source,
+        drawn_notes=_DRAWN_NOTES,
         logs=_draw_logs(training_logs),
     )
 
@@ -316,7 +334,7 @@ def _origin_facts(imported: Mapping[str, object]) -> dict[str, str]:
 
 def _data_facts(data: Mapping[str, object]) -> dict[str, str]:
     return {
-        "data": f"{data['source']} ({data['kind']}), label scheme {data['label_scheme']}",
+        "data": f"{describe_source(data)} ({data['kind']}), label scheme {data['label_scheme']}",
         "fingerprint": data["fingerprint"],
         "split": data["split"] or "not said",
         "examples": _listed(data["examples"]),

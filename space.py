@@ -14,7 +14,11 @@ from pathlib import Path
 from huggingface_hub import SpaceCardData
 
 from .app_pages import MUST_NOT_BE_USED, WHAT_IT_IS
-from .processor.input_errors import DataError, EngagementInputError, ModelLoadError
+from .measured_data import warnings_of
+from .model_files import CARD_FILE, model_files
+from .output_places import require_new_folder, whole_folder, writing
+from .processor.input_errors import EngagementInputError, ModelLoadError
+from .results_file import RESULTS_FILE, read_results
 
 PACKAGE = "engagement_recognition"
 _DISTRIBUTION = "engagement-recognition"
@@ -22,7 +26,6 @@ _SOURCE = Path(__file__).parent
 _CODE_FOLDERS = (".", "processor", "data")
 _CODE_SUFFIXES = (".py", ".html", ".md")
 _NOT_CODE = ("README.md", "CHANGELOG.md")
-_MODEL_FILES = ("*.json", "*.safetensors", "README.md")  # its code is in the package; per-clip predictions stay at home
 # What the page imports; versions are the package's own. Gradio's is in the front matter.
 _IMPORTED = (
     "av", "facenet-pytorch", "huggingface-hub", "matplotlib", "numpy", "opencv-python-headless", "pillow",
@@ -34,7 +37,7 @@ _APP = '''\
 
 from pathlib import Path
 
-from engagement_recognition.app import build_app, launch
+from engagement_recognition.app import build_app, serve
 
 NAME, MODEL = {name!r}, {model}
 
@@ -45,7 +48,7 @@ def build():
 
 
 if __name__ == "__main__":
-    launch(build(), host="0.0.0.0")
+    serve({{NAME: MODEL}}, host="0.0.0.0")
 '''
 
 _README = """\
@@ -62,7 +65,7 @@ _README = """\
 **Before this goes public.** Pictures of visitors come to this server. Whoever runs the page answers for what it is used
 for; keep the Space private, or with people who agreed. This is not legal advice.
 
-The page is `app.py` of engagement-recognition; the model is `{name}`, whose card says what was measured.
+The page is `app.py` of engagement-recognition; the model is {model}.{warnings}
 """
 
 
@@ -74,43 +77,60 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
         output: a new or empty folder.
 
     Raises:
-        DataError: the output folder holds something.
+        DataError: the output folder holds something, or cannot be written.
         ModelLoadError: there is no such folder, and it is no Hub id.
         EngagementInputError: gradio is not installed, whose version the Space is given.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"Expected a new or empty folder for the Space, got {output}, which holds something.")
+    require_new_folder(output, "the Space")
     is_folder = (Path(model) / "config.json").is_file()
     if not is_folder and (Path(model).exists() or str(model).count("/") != 1):
         raise ModelLoadError(f"Expected a model's folder with a config.json, or a Hub id, got {model}.")
-    name = Path(model).resolve().name if is_folder else str(model)
+    name = _name_of(Path(model)) if is_folder else str(model)
     place = 'str(Path(__file__).parent / "model")' if is_folder else repr(str(model))
-    readme = _render_readme(name, None if is_folder else str(model))
+    readme = _render_readme(name, Path(model) if is_folder else None)
     requirements = "".join(f"{line}\n" for line in _requirements())
-    output.mkdir(parents=True, exist_ok=True)
-    if is_folder:
-        _copy_model(Path(model), output / "model")
-    _copy_code(output / PACKAGE)
-    (output / "README.md").write_text(readme, encoding="utf-8")
-    (output / "requirements.txt").write_text(requirements, encoding="utf-8")
-    (output / "app.py").write_text(_APP.format(name=name, model=place), encoding="utf-8")
+    with whole_folder(output) as folder, writing(output):
+        if is_folder:
+            _copy_model(Path(model), folder / "model")
+        _copy_code(folder / PACKAGE)
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
+        (folder / "app.py").write_text(_APP.format(name=name, model=place), encoding="utf-8")
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 
-def _render_readme(name: str, hub_id: str | None) -> str:
+def _name_of(folder: Path) -> str:
+    """Its card's title, which says what it is; without one, the folder's name."""
+    card = folder / CARD_FILE
+    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), folder.resolve().name)
+
+
+def _render_readme(name: str, folder: Path | None) -> str:
+    """Of a model that is copied from `folder`, or (None) lies on the Hub under its name."""
+    card = f"model/{CARD_FILE}" if folder else f"https://huggingface.co/{name}"
+    has_card = folder is None or (folder / CARD_FILE).is_file()
+    model = f"[{name}]({card}), whose card says what was measured" if has_card else f"`{name}`, which has no card"
+    has_results = folder is not None and (folder / RESULTS_FILE).is_file()
+    warnings = warnings_of(read_results(folder)) if has_results else []
     title = "Apparent engagement from face video"
-    card = SpaceCardData(
+    front_matter = SpaceCardData(
         title=title,
         sdk="gradio",
         sdk_version=_gradio_version(),
         python_version=".".join(platform.python_version_tuple()[:2]),
         app_file="app.py",
         license="mit",
-        models=[hub_id] if hub_id else None,
+        models=None if folder else [name],
         pinned=False,
     )
     return _README.format(
-        front_matter=card.to_yaml(), title=title, name=name, what_it_is=WHAT_IT_IS, must_not=MUST_NOT_BE_USED
+        front_matter=front_matter.to_yaml(),
+        title=title,
+        model=model,
+        warnings="".join(f"\n\n**Take care: {warning}.**" for warning in warnings),
+        what_it_is=WHAT_IT_IS,
+        must_not=MUST_NOT_BE_USED,
     )
 
 
@@ -130,9 +150,11 @@ def _requirements() -> list[str]:
 
 
 def _copy_model(folder: Path, target: Path) -> None:
+    """Without its code, which is in the package, and what else lies there, such as predictions for each clip."""
     target.mkdir()
-    for pattern in _MODEL_FILES:
-        for path in folder.glob(pattern):
+    card = folder / CARD_FILE
+    for path in [*model_files(folder), *([card] if card.is_file() else [])]:
+        if path.suffix != ".py":
             shutil.copyfile(path, target / path.name)
 
 

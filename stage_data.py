@@ -28,6 +28,7 @@ from .processor.video_processing_engagement import EngagementVideoProcessor
 from .run_arguments import StageArguments, StageRun
 
 PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size")
+SOURCE_OPTIONS = ("subset", "subject_pattern")  # what they mean depends on the source
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def load_stage_data(run: StageRun) -> StageData:
         "label_scheme": scheme,
         "without_label_under_scheme": unlabelled,
         "examples": {split: len(rows) for split, rows in sets.items()},
+        "prepared_with": _preparation_of(prepared),
     }
     if stage.picture_norm is not None:
         description["flat_pictures_left_out"] = flat
@@ -84,8 +86,11 @@ def load_stage_data(run: StageRun) -> StageData:
                      clean_test_rows=clean_rows)  # fmt: skip
 
 
-def open_or_prepare(stage: StageArguments, on_command_line: Collection[str] = ()) -> PreparedData:
+def open_or_prepare(stage: StageArguments, on_command_line: Collection[str] = (), split_seed: int = 0) -> PreparedData:
     """The prepared data set a stage names, or the raw source it names prepared and audited into the cache.
+
+    Args:
+        split_seed: of the splits that a raw source lacks.
 
     Raises:
         DataError: nothing is there, or nothing that can be used.
@@ -98,7 +103,7 @@ def open_or_prepare(stage: StageArguments, on_command_line: Collection[str] = ()
         if _has_audit(prepared):
             _audit_under_the_scheme(prepared, stage)
         return prepared
-    source = read_source(stage.data_kind, path, SourceOptions(stage.subset, stage.subject_pattern))
+    source = read_source(stage.data_kind, path, SourceOptions(stage.subset, stage.subject_pattern, split_seed))
     settings = settings_for(source.media, **{name: getattr(stage, name) for name in PREPARATION_OPTIONS})
     plan = plan_of(source, settings, path, stage.drop_conflicts)
     folder = Path(stage.cache_dir) / f"{source.kind}-{plan[:12]}"
@@ -208,6 +213,14 @@ def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int]
     return [row for row, key in enumerate(rows.keys) if key not in twins] if twins else None
 
 
+def _preparation_of(prepared: PreparedData) -> dict[str, object]:
+    """The options under which the same source becomes the same data again, beside its kind and dropped conflicts."""
+    settings, notes = prepared.description["settings"], prepared.description["notes"]
+    known = {**notes, **settings, "face_crop_size": settings["face_crop_size_px"]}
+    options = {name: known.get(name) for name in (*PREPARATION_OPTIONS, *SOURCE_OPTIONS)}
+    return {**options, "split_seed": notes.get("seed", 0)}
+
+
 def describe_data(
     prepared: PreparedData, audited: dict[str, object] | None, leakage_allowed: bool
 ) -> dict[str, object]:
@@ -220,6 +233,7 @@ def describe_data(
     return {
         "kind": description["kind"],
         "source": description["source"],
+        "drawn": prepared.is_drawn,
         "fingerprint": prepared.fingerprint,
         "inputs": description["inputs"],
         "rejected": description["rejects"],
@@ -227,6 +241,7 @@ def describe_data(
         "label_conflicts": description["label_conflicts"],
         "split": description["notes"].get("split"),
         "subjects": {split: counts["subjects"] for split, counts in description["splits"].items()},
+        "window_span_sec": prepared.window_span_sec(),
         "audit": found,
         "leakage_allowed": leakage_allowed,
     }

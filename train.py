@@ -32,6 +32,7 @@ from engagement_recognition.evaluation import (
     evaluate_split,
 )
 from engagement_recognition.losses import Loss, SubjectAdversary, build_loss
+from engagement_recognition.measured_data import describe_source
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -39,7 +40,8 @@ from engagement_recognition.modeling_engagement import (
     load_encoder_config,
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError
-from engagement_recognition.publish import assemble, export_model, push_folder
+from engagement_recognition.publish import assemble, export_model, push_folder, require_hub_names
+from engagement_recognition.results_file import RESULTS_FILE, read_results
 from engagement_recognition.run_arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
 from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.trainer import EngagementTrainer, last_whole_checkpoint
@@ -84,6 +86,8 @@ def check_options(run: StageRun) -> None:
         raise RecipeError(
             f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
         )
+    if run.push_to_hub:
+        require_hub_names(run.training.hub_model_id)
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     check_encoder(run.stage.start_from or run.stage.encoder)
 
@@ -221,9 +225,17 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
         "seed": run.training.seed,
         "recipe": {key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
         "started_from": Path(start_from).name if start_from else run.stage.encoder,
+        "started_from_data": _data_behind(start_from),
         "data": data.description,
         "environment": describe_environment(),
     }
+
+
+def _data_behind(start_from: str | Path | None) -> str | None:
+    """What the model that a stage starts from was trained on; None: nobody knows here."""
+    is_ours = start_from is not None and (Path(start_from) / RESULTS_FILE).is_file()
+    data = read_results(Path(start_from)).get("data") if is_ours else None
+    return data and describe_source(data)
 
 
 def _without_folder(value: object) -> object:

@@ -35,6 +35,7 @@ PLAN_FILE = "plan.json"
 def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
     """Identifies a preparation before it is done: any clip, label, split, file size or setting changes it."""
     plan = [DATA_VERSION, source.kind, drop_conflicts, asdict(settings)]
+    plan += ["drawn"] if source.drawn else []  # what was prepared before this was recorded does not say so
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     for item in (*source.records, *source.rejects):
         digest.update(json.dumps(asdict(item), sort_keys=True).encode())
@@ -187,6 +188,7 @@ def _join_parts(
         "kind": source.kind,
         "media": source.media,
         "source": root.name,
+        "drawn": source.drawn,
         "settings": asdict(settings),
         "notes": source.notes,
         **count_clips(source, rows, rejects),

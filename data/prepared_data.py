@@ -9,11 +9,13 @@ trusted is for `leakage` to say.
 import csv
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars, enable_progress_bars, load_from_disk
@@ -61,6 +63,22 @@ class PreparedData:
     @property
     def fingerprint(self) -> str:
         return self.description["fingerprint"]
+
+    @property
+    def is_drawn(self) -> bool:
+        """Of people who do not exist; what was prepared before this was recorded counts as not drawn."""
+        return bool(self.description.get("drawn"))
+
+    def window_span_sec(self) -> float | None:
+        """Median time from a window's first frame to its last; None for pictures, and frames without times."""
+        times = (
+            row
+            for rows in self.splits.values()
+            for row in rows.select_columns(["frame_times_sec"])[:]["frame_times_sec"]
+        )
+        spans = [row[-1] - row[0] for row in times if len(row) > 1]
+        spans = [span for span in spans if math.isfinite(span)]
+        return round(median(spans), 3) if spans else None
 
     def rejects(self) -> list[dict[str, str]]:
         """The rows of `rejects.csv`."""

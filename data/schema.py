@@ -55,6 +55,7 @@ class LabelledSource:
     read: Callable[[ClipRecord], object]
     # What the reader wants told, for instance {"subset": "stratified"}; JSON goes in, and into dataset.json.
     notes: dict[str, object] = field(default_factory=dict)
+    drawn: bool = False  # people who do not exist, as `drawn_datasets` makes them
 
 
 def binary_label(affects: dict[str, int]) -> str:

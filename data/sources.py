@@ -3,12 +3,14 @@
 The kind of a source is told from what lies in it; every reader keeps inputs = records + rejects.
 """
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..processor.input_errors import DataError, RecipeError
 from .class_folders import read_class_folders
 from .daisee import is_daisee, read_daisee
+from .drawn_datasets import SETTINGS_NAME
 from .fer2013 import find_table, read_fer2013
 from .file_trees import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_zip, open_tree
 from .reference_h5 import SUFFIXES as H5_SUFFIXES
@@ -54,7 +56,30 @@ def read_source(kind: str | None, path: Path, options: SourceOptions | None = No
     except DataError as error:
         raise DataError(f"{str(error).removesuffix('.')} in {path}.") from error
     asked = {name: value for name, value in asdict(options).items() if value is not None}
-    return replace(source, records=records, notes={**source.notes, **asked, "split": origin})
+    notes = {**source.notes, **asked, "split": origin}
+    return replace(source, records=records, notes=notes, drawn=is_drawn(path))
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether the people at this path do not exist: the settings of a drawing lie there, or in the folder around it.
+
+    A table lies beside them, a split below them, and an archive may hold the folder itself or its contents.
+    """
+    if is_zip(path):
+        tree = open_tree(path)
+        found = [tree.read(name) for name in tree.names if f"/{name}".endswith(f"/{SETTINGS_NAME}")]
+    else:
+        places = [folder / SETTINGS_NAME for folder in (path, path.resolve().parent)]
+        found = [place.read_bytes() for place in places if place.is_file()]
+    return any(_is_drawing(content) for content in found)
+
+
+def _is_drawing(content: bytes) -> bool:
+    try:
+        settings = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(settings, dict) and "drawing_version" in settings
 
 
 def _check_exists(path: Path) -> None:

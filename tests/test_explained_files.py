@@ -139,7 +139,7 @@ def drawn_explanation(width_px: int, height_px: int, num_frames: int = 3) -> Exp
 
 @pytest.mark.parametrize(("width_px", "height_px"), [(200, 100), (90, 120), (64, 64)])
 def test_pictures_keep_their_proportions_and_heat_its_place(width_px: int, height_px: int, tmp_path: Path):
-    path = save_explanation(drawn_explanation(width_px, height_px), tmp_path / "new" / "figure.jpg")
+    path = save_explanation(drawn_explanation(width_px, height_px), tmp_path / "new" / "figure.png")
     assert path == tmp_path / "new" / "figure.png"
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     plain = (abs(pixels - 100) <= 1).all(axis=2)  # the cold half, and all of the last frame

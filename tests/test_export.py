@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 import torch
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from transformers import AutoImageProcessor, AutoVideoProcessor, TimmWrapperConfig
 
+import engagement_recognition
 from engagement_recognition import (
     EngagementConfig,
     EngagementForImageClassification,
@@ -24,10 +27,12 @@ from engagement_recognition import (
 )
 from engagement_recognition.card import render_card
 from engagement_recognition.evaluation import read_predictions
+from engagement_recognition.predict import Predictor
 from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.publish import export_model
 from engagement_recognition.results_file import read_results, write_results
 
+ROOT = Path(engagement_recognition.__file__).parent
 # Run in a process that finds none of these packages, and no network: what a stranger's machine has.
 ELSEWHERE = """
 import json, sys
@@ -211,6 +216,79 @@ def test_other_results_make_another_card(trained: TrainedStages):
     results["evaluation"]["test"]["scores"] |= {"macro_f1": 0.1234, "num_examples": 4321}
     card = render_card(model, processor, results)
     assert "**0.123**" in card and "4321 examples" in card
+
+
+def rendered(folder: Path, results: dict, **options: object) -> ModelCard:
+    predictor = Predictor.from_pretrained(str(folder))
+    return ModelCard(render_card(predictor.model, predictor.processor, results, **options))
+
+
+def test_the_card_names_what_the_model_is_and_what_it_started_from(trained: TrainedStages):
+    results = read_results(trained.engagement)
+    card = rendered(trained.engagement, results)
+    assert card.text.strip().startswith("# Engagement recognition: test_resnet + lstm")
+    assert card.data.model_name == "engagement-recognition-test_resnet-lstm"
+    assert "weights were those of stage one (`expression`), which had learned to name facial expressions" in card.text
+    face = rendered(trained.expression, read_results(trained.expression))
+    assert face.text.strip().startswith("# Expression recognition: test_resnet\n")
+    assert "The encoder's weights were random before this training." in face.text and "evenly" not in face.text
+    for start, words in {
+        "timm/resnet18.a1_in1k": "those of [`timm/resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)",
+        "mine": "those of an earlier model, `mine`,",
+    }.items():
+        assert words in rendered(trained.engagement, {**results, "started_from": start}).text
+
+
+def test_the_card_says_how_frames_are_chosen(trained: TrainedStages, tmp_path: Path):
+    results = read_results(trained.engagement)
+    results["data"]["window_span_sec"] = 8.75
+    (folder := tmp_path / "model").mkdir()
+    shutil.copytree(trained.engagement, folder, dirs_exist_ok=True)
+    settings = json.loads((folder / "video_preprocessor_config.json").read_text())
+    for sampling, words in {
+        "uniform": "evenly over the **whole** file, however long it is, and give one prediction. In training they "
+        "spanned clips of about 11.7 s.",
+        "consecutive": "neighbours from the start of the file; what comes later is not looked at. In training they "
+        "spanned about 8.75 s.",
+    }.items():
+        (folder / "video_preprocessor_config.json").write_text(json.dumps({**settings, "sampling": sampling}))
+        text = " ".join(rendered(folder, results).text.split())
+        assert words in text and "engagement predict VIDEO --model your-name/engagement --timeline" in text
+        assert "clip.mp4" in text and "lecture" not in text
+    del results["data"]["window_span_sec"]
+    assert "In training they spanned" not in rendered(folder, results).text
+
+
+def test_what_is_needed_has_versions(trained: TrainedStages):
+    results = read_results(trained.engagement)
+    required = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"}
+    assert required <= set(re.findall(r'"(\S+)"', rendered(trained.engagement, results).text)) and len(required) > 5
+    assert "`pip install -r requirements.txt`" in rendered(trained.engagement, results, repository="org/name").text
+
+
+def test_of_imported_weights_nothing_is_claimed(trained: TrainedStages):
+    results = {
+        "stage": "engagement",
+        "label_names": ["disengaged", "engaged"],
+        "started_from": "best.pth",
+        "imported": {"from": "best.pth", "system": "CNN + LSTM"},
+    }
+    card = rendered(trained.engagement, results)
+    assert card.data.license == "other" and "Whose licence the weights have is not known here" in card.text
+    assert card.data.metrics is None and "The scores above" not in card.text and "untested" in card.text
+    assert "results.json" not in card.text.partition("## What it must not")[0]
+    given = rendered(trained.engagement, results, license_name="apache-2.0")
+    assert given.data.license == "apache-2.0" and "not known here: see" not in given.text
+
+
+def test_the_card_reads_as_a_page(trained: TrainedStages):
+    for folder in (trained.engagement, trained.expression):
+        tokens = [token.type for token in MarkdownIt().enable("table").parse(ModelCard.load(folder / "README.md").text)]
+        assert tokens.count("table_open") == 3
+        assert "table_open" not in [after for before, after in pairwise(tokens) if before == "table_close"]
+        assert tokens.count("bullet_list_open") == 2
+    text = ModelCard.load(folder / "README.md").text
+    assert "looked up on test\nitself, so they are what could be had at best" in text and "\n\n\n" not in text
 
 
 def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path):

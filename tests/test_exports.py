@@ -76,7 +76,7 @@ def test_a_stock_folder_says_the_same_and_comes_back(name: str, tmp_path: Path):
         tensor.data = tensor.data.clone()  # mapped from the file they lie unaligned, and kernels round otherwise
     print(f"{name}: logits differ by {as_loaded:.2g} as loaded, by {logits_apart(model, stock):.2g} aligned")
     assert as_loaded <= 1e-4 and logits_apart(model, stock) <= 1e-6 and difference <= 1e-6
-    assert {path.suffix for path in (tmp_path / "stock").iterdir()} == {".json", ".safetensors"}  # and no code
+    assert {path.suffix for path in (tmp_path / "stock").iterdir()} == {".json", ".safetensors", ".md"}  # and no code
     config = (tmp_path / "stock/config.json").read_text()
     assert "auto_map" not in config and str(tmp_path) not in config
 
@@ -147,11 +147,12 @@ def test_grey_pictures_and_other_folders_are_refused(tmp_path: Path):
         export_stock(tmp_path / "ours", tmp_path / "stock")
     for export in (export_stock, export_onnx):
         with pytest.raises(ModelLoadError, match="Expected an engagement model"):
-            export(tmp_path / "nowhere", tmp_path / "new")
+            export(tmp_path / "nowhere", tmp_path / "new.onnx")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").touch()
     EngagementImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "ours")
-    for export, output in ((export_stock, tmp_path / "full"), (export_onnx, tmp_path / "full/notes.txt")):
+    (tmp_path / "full/model.onnx").touch()
+    for export, output in ((export_stock, tmp_path / "full"), (export_onnx, tmp_path / "full/model.onnx")):
         with pytest.raises(DataError, match="Expected a new"):
             export(tmp_path / "ours", output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "ours"]

@@ -81,8 +81,9 @@ def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prep
 def test_pictures_have_no_focus_and_nothing_is_evaluated(trained: TrainedStages, tmp_path: Path):
     folder = Path(shutil.copytree(trained.expression, tmp_path / "expression"))
     before = read_results(folder)
-    with pytest.raises(DataError, match="of pictures that are faces already it is not defined"):
+    with pytest.raises(DataError, match="it is not defined, so leave out --face-focus"):
         evaluate_model(
             folder, Path(trained.recipe["expression"]["data"]), num_focus_clips=2, cache_dir=tmp_path / "cache"
         )
+    assert not (tmp_path / "cache").exists()  # refused before the pictures are prepared and audited
     assert read_results(folder) == before

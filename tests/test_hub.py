@@ -78,13 +78,13 @@ def run_python(script: str, *arguments: object, **environment: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def lfs_files(trained: TrainedStages) -> int:
-    """How many files of the export go through LFS."""
-    return sum(path.suffix in LFS_SUFFIXES for path in trained.engagement.rglob("*"))
+def lfs_files(assembled: Path) -> int:
+    """How many of the files go through LFS."""
+    return sum(path.suffix in LFS_SUFFIXES for path in assembled.rglob("*"))
 
 
 @pytest.fixture(scope="module")
-def hub(trained: TrainedStages, lfs_files: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+def hub(lfs_files: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     # Requests about a repository: preupload, LFS batch, then a PUT and a verification a file, then the commit.
     breaks = {"preupload": 1, "first-put": 3, "last-verify": 2 + 2 * lfs_files, "commit": 3 + 2 * lfs_files}
     server = HubServer(tmp_path_factory.mktemp("hub"), {f"org/break-{name}": at for name, at in breaks.items()})

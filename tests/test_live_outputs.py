@@ -1,6 +1,8 @@
 """`engagement live`: lines, a film and a window, from a file; what is refused, and what a broken file leaves."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -61,23 +63,49 @@ def test_a_clip_model_says_what_it_waits_for(options: tuple[str, ...], film: Pat
     people = json.loads(done.stdout.splitlines()[0])["people"]
     assert {person["status"] for person in people} == {"collecting 1 of 4 frames"}
     assert json.loads(done.stdout.splitlines()[-1])["people"][0]["scores"]
-    assert ("a window spans the whole video, 2.0 s" in done.stderr) == (options == ())
+    assert ("a short video: a window spans 0.7 s of it, not 10 s" in done.stderr) == (options == ())
+
+
+def test_a_video_without_a_label_says_so(film: Path, trained: TrainedStages):
+    options = ["--no-window", "--json", "--window-sec", "9"]
+    done = run_command("--source", film, "--model", trained.engagement, *options)
+    assert done.exit_code == 0 and "no label: nobody's face was seen long and clearly enough" in done.stderr
+
+
+def test_a_film_is_as_long_as_its_source_however_it_is_ended(film: Path, trained: TrainedStages, tmp_path: Path):
+    drawn, program = tmp_path / "drawn.mp4", "from engagement_recognition.cli import main; main()"
+    command = [sys.executable, "-c", program, "live", "--source", film, "--model", trained.expression, "--no-window"]
+    with subprocess.Popen([*command, "--json", "--output", drawn], stdout=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.terminate()
+        lines += process.stdout.readlines()
+    assert process.returncode == 0
+    with av.open(str(drawn)) as container:
+        frames = list(container.decode(video=0))
+        end_sec = frames[-1].time + float(frames[-1].duration * frames[-1].time_base)
+    assert 3 <= len(frames) == len(lines) <= 10 and end_sec == pytest.approx(len(lines) / FPS, abs=0.02)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--no-window"], "Expected --json or --output beside --no-window"),
-        (["--no-window", "--output", "same"], "another --output than the video itself"),
+        (["--no-window", "--output", "same"], "another film than the video itself"),
+        (["--no-window", "--output", "hard link"], "another film than the video itself"),
         (["--no-window", "--output", "film.avi"], "ends in .mp4"),
-        (["--no-window", "--output", "no/such/folder/film.mp4"], "write a video to"),
+        (["--no-window", "--output", "no/such/folder/film.mp4"], "Expected a folder to write film.mp4 to"),
+        (["--source", "screen"], "where the window would see itself"),
         (["--no-window", "--json", "--source", "no.mp4"], "no.mp4"),
         (["--no-window", "--json", "--source", "webcam:x"], "webcam:NUMBER"),
         (["--no-window", "--json", "--model", "no/such/model"], "no/such/model"),
     ],
 )
 def test_wrong_input_is_one_line(options: list[str], words: str, film: Path, trained: TrainedStages):
-    options = [str(film) if option == "same" else option for option in options]
+    link = film.with_name("link.mp4")
+    if not link.exists():
+        link.hardlink_to(film)
+    paths = {"same": str(film), "hard link": str(link)}
+    options = [paths.get(option, option) for option in options]
     before = film.read_bytes()
     done = run_command("--source", film, "--model", trained.expression, *options)
     assert isinstance(done.exception, EngagementInputError) and words in str(done.exception)

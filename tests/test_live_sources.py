@@ -1,4 +1,4 @@
-"""Frames from cameras, screens and files, and annotated frames and videos: nothing lags, breaks in silence or hides."""
+"""Frames from cameras, screens and files: nothing lags or breaks in silence."""
 
 import shutil
 import subprocess
@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
-from numbered_videos import HEIGHT_PX, WIDTH_PX, decode_plainly, encode, numbered_picture, numbers_in, write_sound
+from numbered_videos import decode_plainly, encode, numbered_picture, numbers_in, write_sound
 from tiny_models import tiny_model
 
-from engagement_recognition.live import LiveEngagement, PersonState, run_live
-from engagement_recognition.live_drawing import AnnotatedVideo, draw_states
-from engagement_recognition.live_sources import CameraSource, FileSource, ScreenSource, camera_of, open_source
+from engagement_recognition.live import LiveEngagement, run_live
+from engagement_recognition.live_drawing import AnnotatedVideo
+from engagement_recognition.live_sources import CameraSource, ScreenSource, camera_of, open_source
 from engagement_recognition.predict import Predictor
 from engagement_recognition.processor.input_errors import EngagementInputError, VideoReadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
@@ -200,83 +199,3 @@ def test_no_screen_is_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(EngagementInputError, match="Expected a screen") as caught:
         open_source("screen")
     assert "\n" not in str(caught.value)
-
-
-# --- Annotated frames
-
-STATES = [
-    PersonState(1, (40.0, 60.0, 110.0, 150.0), True, "engaged", {"disengaged": 0.2, "engaged": 0.8}, None),
-    PersonState(2, (-20.0, 50.0, 30.0, 90.0), False, None, None, "no face for 1.2 s"),
-    PersonState(12, (290.0, 200.0, 340.0, 260.0), True, None, {"é": 0.5, "情": 0.5}, "abstains"),
-]
-
-
-@pytest.mark.parametrize("level", [0, 128, 255])
-def test_drawings_show_on_dark_and_on_light(level: int):
-    frame = np.full((240, 320, 3), level, np.uint8)
-    drawn = draw_states(frame, STATES, 24.3)
-    assert drawn.shape == frame.shape and drawn.dtype == np.uint8 and (frame == level).all()
-    for state in STATES:
-        alone = draw_states(frame, [state])
-        brightness = alone[(alone != frame).any(axis=2)].mean(axis=1)
-        assert brightness.size > 500 and np.ptp(brightness) > 120, "letters and lines stand out"
-    rate = draw_states(frame, [], 24.3)
-    assert np.ptp(rate[:30, -120:].astype(int)) > 120
-    np.testing.assert_array_equal(draw_states(frame, []), frame)
-
-
-def test_longer_bars_are_higher_scores():
-    frame = np.zeros((240, 320, 3), np.uint8)
-
-    def num_colored(score: float) -> int:
-        drawn = draw_states(frame, [PersonState(1, (40, 60, 110, 150), True, "engaged", {"engaged": score}, None)])
-        return int((np.ptp(drawn.astype(int), axis=2) > 60).sum())
-
-    assert num_colored(0.9) > num_colored(0.6) > num_colored(0.3)
-
-
-def test_plates_stay_in_the_frame_and_off_each_other():
-    frame = np.zeros((240, 320, 3), np.uint8)
-    neighbours = [
-        PersonState(number, (x, 20.0, x + 60.0, 90.0), True, "engaged", {"engaged": 1.0}, None)
-        for number, x in ((1, 30.0), (2, 110.0))
-    ]
-    alone = [(draw_states(frame + 90, [state]) != 90).any(axis=2) for state in neighbours]
-    together = (draw_states(frame + 90, neighbours) != 90).any(axis=2)
-    assert together.sum() == pytest.approx(sum(mask.sum() for mask in alone), rel=0.02)
-    whole = draw_states(frame + 90, [PersonState(None, None, True, "engaged", {"engaged": 1.0}, None)])
-    assert (whole[0, 0] != 90).all()
-
-
-# --- Annotated videos
-
-
-@pytest.mark.parametrize("size", [(WIDTH_PX, HEIGHT_PX), (WIDTH_PX - 1, HEIGHT_PX - 1)])
-def test_a_video_keeps_the_frames_times(size: tuple[int, int], tmp_path: Path):
-    times_sec = [0.0, 0.033, 0.25, 0.26, 1.5, 1.5, 4.0]
-    with AnnotatedVideo(tmp_path / "out.mp4", size, 10) as video:
-        for number, time_sec in enumerate(times_sec):
-            video.write(numbered_picture(number)[: size[1], : size[0]], time_sec)
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times_sec, abs=1e-3)
-    frames = np.stack([frame.pixels for frame in FileSource(tmp_path / "out.mp4").frames()])
-    assert frames.shape[1:] == (HEIGHT_PX, WIDTH_PX, 3) and numbers_in(frames) == list(range(7))
-
-
-def test_a_run_that_breaks_leaves_a_video_that_plays(tmp_path: Path):
-    with pytest.raises(VideoReadError), AnnotatedVideo(tmp_path / "out.mp4", (WIDTH_PX, HEIGHT_PX)) as video:
-        for number in range(5):
-            video.write(numbered_picture(number), number / 30)
-        raise VideoReadError("the camera broke")
-    assert len(list(FileSource(tmp_path / "out.mp4").frames())) == 5
-
-
-def test_what_cannot_be_written_is_one_line(tmp_path: Path):
-    with pytest.raises(EngagementInputError, match="no folder") as caught:
-        AnnotatedVideo(tmp_path / "no folder" / "out.mp4", (WIDTH_PX, HEIGHT_PX))
-    assert "\n" not in str(caught.value)
-    with (
-        AnnotatedVideo(tmp_path / "out.mp4", (WIDTH_PX, HEIGHT_PX)) as video,
-        pytest.raises(EngagementInputError, match=f"frames of {WIDTH_PX}x{HEIGHT_PX} px"),
-    ):
-        video.write(np.zeros((10, 10, 3), np.uint8), 0.0)

@@ -20,6 +20,7 @@ from engagement_recognition.evaluation import read_predictions
 from engagement_recognition.model_evaluation import evaluate_model
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
 from engagement_recognition.results_file import read_results
+from engagement_recognition.train import train
 
 
 @pytest.fixture
@@ -46,6 +47,61 @@ def test_measuring_again_gives_the_trained_scores(run: Path, prepared: Path, tra
     assert set(before) <= set(results)  # later commands only add keys
     first, second = (read_predictions(folder, "test")[0] for folder in (trained.engagement, run))
     assert first.keys == second.keys and torch.allclose(*map(torch.tensor, (first.logits, second.logits)), atol=1e-5)
+
+
+@pytest.fixture
+def expression(trained: TrainedStages, tmp_path: Path) -> Path:
+    """A copy of stage one's folder that a test may write to."""
+    return Path(shutil.copytree(trained.expression, tmp_path / "expression"))
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["new results", "results that know the recipe alone"])
+def test_pictures_are_read_again_as_in_training(
+    is_old: bool, expression: Path, drawn_expressions: Path, tmp_path: Path
+):
+    # Without the recipe's subject_pattern they would be pictures of nobody: other data, which is not published.
+    before = read_results(expression)
+    if is_old:
+        del before["data"]["prepared_with"]
+        (expression / "results.json").write_text(json.dumps(before))
+    evaluate_model(expression, drawn_expressions, cache_dir=tmp_path / "cache")
+    results = read_results(expression)
+    assert results["evaluated_on"]["test"]["fingerprint"] == before["data"]["fingerprint"]
+    test, test_before = (found["evaluation"]["test"] for found in (results, before))
+    assert test["scores"]["confusion_matrix"] == test_before["scores"]["confusion_matrix"]
+    people = {path.name.partition("_")[0] for path in drawn_expressions.glob("test/*/*.png")}
+    assert set(read_predictions(expression, "test")[0].subject_ids) == people
+
+
+def test_how_a_source_is_read_is_known_of_prepared_data_too(
+    tiny_recipe: dict[str, object], drawn_expressions: Path, tmp_path: Path
+):
+    # Here the source has no splits, and one picture twice under two labels; nothing of that stands in the recipe.
+    source = tmp_path / "pictures"
+    for picture in drawn_expressions.glob("*/*/*.png"):
+        (source / picture.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, source / picture.parent.name / picture.name)
+    happy, sad = (min(source.glob(f"{label}/*.png")) for label in ("happy", "sad"))
+    shutil.copyfile(happy, sad.with_name(happy.name.replace(".", "_again.")))
+    command = ["prepare", "images", str(source), "--output", str(tmp_path / "data"), "--seed", "3"]
+    done = CliRunner().invoke(app, [*command, "--subject-pattern", r"^\d+", "--drop-conflicts"])
+    assert done.exit_code == 0, done.output
+    section = {"data": str(tmp_path / "data"), "num_train_epochs": 1, "allow_leakage": True}
+    (folder,) = train({**tiny_recipe, "engagement": {}, "expression": section, "output_dir": str(tmp_path / "r")}, {})
+    trained_on = read_results(folder)["data"]
+    assert trained_on["label_conflicts"]["dropped"]
+    evaluate_model(folder, source, cache_dir=tmp_path / "cache")
+    assert read_results(folder)["evaluated_on"]["test"]["fingerprint"] == trained_on["fingerprint"]
+
+
+def test_another_source_is_read_as_it_is(expression: Path, drawn_expressions: Path, tmp_path: Path):
+    # The pattern of one source's names finds nobody in another's, whose pictures would all be rejected.
+    for picture in drawn_expressions.glob("*/*/*.png"):
+        target = tmp_path / "others" / picture.relative_to(drawn_expressions).with_name(f"by_{picture.name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, target)
+    evaluate_model(expression, tmp_path / "others", cache_dir=tmp_path / "cache")
+    assert set(read_predictions(expression, "test")[0].subject_ids) == {None}
 
 
 def test_another_split_is_added_and_chooses_nothing_on_itself(run: Path, prepared: Path):

@@ -11,6 +11,7 @@ from tiny_models import tiny_model
 
 from engagement_recognition.data.drawn_datasets import encode_video
 from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_people, draw_subject
+from engagement_recognition.data.sources import SourceOptions
 from engagement_recognition.explain import explain_file
 from engagement_recognition.face_focus import REGIONS
 from engagement_recognition.model_focus import FocusClip, describe_focus, find_clips, measure_focus
@@ -74,6 +75,12 @@ def test_what_says_nothing_is_counted_and_not_in_the_mean(measured):
     assert describe_focus(measured, "test").endswith("left out: 1 without face, 1 unreadable")
 
 
+def test_the_terminal_says_when_maps_are_too_coarse(measured):
+    warned = {side: describe_focus({**measured, "map_size": [side, side]}, "test") for side in (2, 4)}
+    assert "maps of 2×2 places are too coarse to tell a face from what is around it" in warned[2]
+    assert "coarse" not in warned[4]
+
+
 def test_people_are_not_named(measured):
     text = json.dumps(measured, allow_nan=False)
     assert not any(who in text for who in PEOPLE)
@@ -128,6 +135,15 @@ def test_where_no_face_can_be_known_focus_is_refused(drawn_daisee: Path, drawn_e
         find_clips(tmp_path / "frames")
     with pytest.raises(DataError, match="Expected the split dev in"):
         find_clips(tmp_path / "frames", "dev")
+
+
+def test_a_raw_source_is_read_as_it_is_asked_for(tmp_path: Path):
+    for place in (f"{label}/p{person}_{label}.mp4" for label in ("engaged", "disengaged") for person in range(20)):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    found = [find_clips(tmp_path, "test", "videos", SourceOptions(None, r"p\d+", seed)) for seed in (0, 0, 1)]
+    people = [sorted(clip.subject_id for clip in clips) for clips in found]
+    assert people[0] == people[1] != people[2] and set(people[0]) <= {f"p{person}" for person in range(20)}
 
 
 def test_a_raw_split_without_clips_is_refused(predictor: Predictor, drawn_daisee: Path):

@@ -7,7 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import TrainedStages
+from huggingface_hub import utils as hub_bars
 from PIL import Image
-from transformers import TimmWrapperConfig
+from transformers import AutoConfig, TimmWrapperConfig
+from transformers.utils import logging
 
 from engagement_recognition import cli
 from engagement_recognition.configuration_engagement import EngagementConfig
@@ -25,6 +27,7 @@ from engagement_recognition.data.drawn_datasets import encode_video
 from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.predict import Predictor, Span, VideoPrediction
+from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.timeline import draw_in_terminal
 
@@ -260,6 +263,54 @@ def test_what_is_no_model_is_one_line(
     assert code == 2 and out == "" and "Traceback" not in err
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and str(folder) in errors[0] and err.endswith(errors[0] + "\n")
+
+
+@pytest.mark.parametrize("name", ["nothing", "file", "folder/nothing", "a/b/c", "nowhere"])
+def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(AutoConfig, "from_pretrained", None)  # a call would be another error
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder/model").mkdir(parents=True)
+    (tmp_path / "folder/model/config.json").touch()
+    (tmp_path / "file").touch()
+    for model in (name, str(tmp_path / name)):
+        with pytest.raises(ModelLoadError, match=r"a file; check the path|no such folder; check the path"):
+            Predictor.from_pretrained(model)
+
+
+def test_the_hub_is_asked_for_what_may_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def no_hub(model: str) -> None:
+        asked.append(model)
+        raise OSError("the Hub does not answer")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", no_hub)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()  # of something else
+    with pytest.raises(ModelLoadError, match="the Hub does not answer"):
+        Predictor.from_pretrained("org/name")
+    assert asked == ["org/name"]
+
+
+@pytest.mark.parametrize(("bars", "downloads"), [(True, True), (True, False), (False, False)])
+def test_loading_shows_no_bar_and_leaves_the_setting(
+    bars: bool, downloads: bool, trained: TrainedStages, capfd: pytest.CaptureFixture, restored_bars: None
+):
+    logging.enable_progress_bar() if bars else logging.disable_progress_bar()
+    hub_bars.enable_progress_bars() if downloads else hub_bars.disable_progress_bars()
+    Predictor.from_pretrained(str(trained.engagement))
+    assert capfd.readouterr().err == ""
+    assert (logging.is_progress_bar_enabled(), not hub_bars.are_progress_bars_disabled()) == (bars, downloads)
+
+
+@pytest.fixture
+def restored_bars() -> Iterator[None]:
+    shown, downloads_hidden = logging.is_progress_bar_enabled(), hub_bars.are_progress_bars_disabled()
+    yield
+    logging.enable_progress_bar() if shown else logging.disable_progress_bar()
+    hub_bars.disable_progress_bars() if downloads_hidden else hub_bars.enable_progress_bars()
 
 
 # --- The other commands

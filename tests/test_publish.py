@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from engagement_recognition.cli import app
-from engagement_recognition.processor.input_errors import DataError, LeakageError, ModelLoadError
-from engagement_recognition.publish import assemble
+from engagement_recognition.model_files import model_files
+from engagement_recognition.processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
+from engagement_recognition.publish import assemble, require_hub_names
 from engagement_recognition.results_file import read_results, write_results
 
 
@@ -43,11 +44,107 @@ def test_a_dry_run_writes_the_exact_folder_and_lists_it(run: Path):
 def test_nobody_else_s_folder_is_replaced(run: Path, tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").touch()
-    for output in (tmp_path / "thesis", run):
-        before = sorted(output.rglob("*"))
-        with pytest.raises(DataError, match="a new folder, or one that was published before"):
+    (tmp_path / "empty").mkdir()
+    assemble(run, tmp_path / "empty", "org/name")  # as `export` takes one
+    published = Path(shutil.copytree(tmp_path / "empty", tmp_path / "published"))
+    (published / "figures/me.png").touch()
+    for output in (tmp_path / "thesis", tmp_path / "thesis/chapter.tex", published):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(DataError, match=r"a new folder, or one that was published before .*(chapter.tex|me.png)"):
             assemble(run, output, "org/name")
-        assert sorted(output.rglob("*")) == before
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_is_never_written_over_by_its_own_publication(run: Path, tmp_path: Path, monkeypatch):
+    assemble(run, tmp_path / "hub", "org/name")  # looks like a publication, as a download from the Hub does
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "hub")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    for output in ("hub", "hub/inside", ".", "../" + tmp_path.name + "/hub", "link", "link/inside"):
+        done = CliRunner().invoke(app, ["publish", "hub", "--repo", "org/name", "--dry-run", "--output", output])
+        assert done.exit_code != 0 and isinstance(done.exception, DataError), output
+        assert "apart from the model's own folder" in str(done.exception)
+        assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_publication_is_whole_or_not_at_all(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assemble(run, tmp_path / "hub", "org/name")
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engagement_recognition.publish.write_card", fail)
+    with pytest.raises(DataError, match=r"could not .No space left on device."):
+        assemble(run, tmp_path / "hub", "org/name")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_only_what_belongs_to_the_model_is_published(run: Path, tmp_path: Path):
+    (tmp_path / "out/figures").mkdir(parents=True)
+    clean = assemble(run, tmp_path / "clean", "org/name")
+    for name in ("my_secret.json", "notes.py", "old.safetensors", "model.safetensors.index.json", "figures/me.png"):
+        (run / name).write_text("{}")
+    (run / "figures/test_confusion.png").write_bytes(b"a photo under a name of ours")
+    assert assemble(run, tmp_path / "hub", "org/name") == clean
+    for name in clean:
+        assert (tmp_path / "hub" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
+
+
+def test_all_parts_of_large_weights_belong_to_it(run: Path):
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    (run / "model.safetensors").rename(run / parts[0])
+    (run / parts[1]).touch()
+    (run / "model-00001-of-00003.safetensors").touch()  # of an older one
+    (run / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", parts, strict=True))}))
+    names = {path.name for path in model_files(run)}
+    assert {name for name in names if "safetensors" in name} == {*parts, "model.safetensors.index.json"}
+    for name in (parts[1], "face_cropping.py"):
+        (run / name).rename(run / "aside")
+        with pytest.raises(ModelLoadError, match=name):
+            model_files(run)
+        (run / "aside").rename(run / name)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--repo", ["not a repo!!", "name", "foo bar", "a/b/c", "org/"]),
+        ("--license", ["Apache 2.0", "MIT", "", "my-licence!"]),
+        ("--dataset", ["no data!"]),
+    ],
+)
+def test_names_the_hub_does_not_take_are_refused_before_anything_is_done(option: str, values: list[str], run: Path):
+    for value in values:
+        done = CliRunner().invoke(app, ["publish", str(run), "--repo", "org/name", "--dry-run", option, value])
+        assert isinstance(done.exception, RecipeError) and "\n" not in str(done.exception), value
+    assert not run.with_name("engagement_hub").exists()
+    for name in ("cc-by-nc-4.0", "openrail++", "llama3.1", "other"):
+        require_hub_names("org/name", name)
+
+
+def test_places_that_cannot_be_written_are_told_before_the_model_is_loaded(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("engagement_recognition.publish.Predictor", None)  # touching it would fail
+    for output in ("/proc/x", str(run / "config.json/x"), str(tmp_path / ("long" * 99))):
+        with pytest.raises(DataError, match=r"could not|apart from"):
+            assemble(run, Path(output), "org/name")
+
+
+def test_the_folder_at_hand_is_published_beside_itself(run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(run)
+    done = CliRunner().invoke(app, ["publish", ".", "--repo", "org/name", "--dry-run"])
+    assert done.exit_code == 0 and (run.with_name("engagement_hub") / "README.md").is_file()
+
+
+def test_a_picture_to_try_goes_with_models_that_take_pictures(trained: TrainedStages, tmp_path: Path):
+    with_picture = {
+        folder.name: Path("examples/drawn_face.png") in assemble(folder, tmp_path / folder.name, "org/name")
+        for folder in (trained.engagement, trained.expression)
+    }
+    assert with_picture == {"engagement": False, "expression": True}
+    assert "examples/drawn_face.png" in (tmp_path / "expression/README.md").read_text()  # its widget
 
 
 def test_publishing_stops_where_the_numbers_cannot_be_trusted(run: Path, tmp_path: Path):
@@ -59,11 +156,11 @@ def test_publishing_stops_where_the_numbers_cannot_be_trusted(run: Path, tmp_pat
             assemble(run, tmp_path / "out", "org/name")
         assert not (tmp_path / "out").exists()
 
-    refused(ModelLoadError, "Expected scores on test", evaluation={})
+    refused(ModelLoadError, "Expected scores on test.* --data DATA", evaluation={})
     refused(LeakageError, "it failed", data={**results["data"], "audit": {"passed": False, "findings": []}})
     refused(LeakageError, "it is missing", data={**results["data"], "audit": None})
     other = {"test": {"source": "x", "fingerprint": "0" * 64, "label_scheme": "binary", "audit_passed": True}}
-    refused(LeakageError, "other data", evaluated_on=other)
+    refused(LeakageError, "other data.* --data DATA", evaluated_on=other)
     (run / "results.json").unlink()
     with pytest.raises(ModelLoadError, match="Expected measured results"):
         assemble(run, tmp_path / "out", "org/name")

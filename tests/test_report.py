@@ -177,7 +177,7 @@ def test_the_same_runs_give_the_same_bytes(trained: TrainedStages, tmp_path: Pat
 
 
 def test_what_does_not_compare_stands_apart(trained: TrainedStages, tmp_path: Path):
-    test, data = draw_predictions("test", 6), read_results(trained.engagement)["data"]
+    test, data = draw_predictions("test", 6), {**read_results(trained.engagement)["data"], "drawn": False}
     first, second = (write_run(trained.engagement, tmp_path / name, test) for name in ("one", "two"))
     other = write_run(trained.engagement, tmp_path / "three", test, data={**data, "fingerprint": "0" * 64})
     together, apart = results_table([first, second, first]), results_table([first, second, other])
@@ -207,7 +207,7 @@ def test_an_imported_model_without_scores_says_so(trained: TrainedStages, import
 
 
 def test_what_a_score_rests_on_is_said_below_the_table(trained: TrainedStages, tmp_path: Path):
-    data = read_results(trained.engagement)["data"]
+    data = {**read_results(trained.engagement)["data"], "drawn": False}
     test = draw_predictions("test", 6, known=False)
     constant = SplitPredictions("test", test.keys, test.subject_ids, test.label_ids, test.logits * 0 + [0, 9])
     finding = {"name": "shared subjects", "grade": "fail", "summary": "Eve is in train and test."}

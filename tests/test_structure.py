@@ -17,16 +17,17 @@ TESTS = {path.name: path for path in sorted((ROOT / "tests").glob("*.py"))}
 COMMANDS = ("cli_data.py", "cli_training.py", "cli_use.py")
 # Rooms from the top down: a module imports from its own floor or from below.
 FLOORS = {
-    **dict.fromkeys(("cli.py", *COMMANDS, "app.py", "app_pages.py", "space.py", "shortcut.py"), 0),
+    **dict.fromkeys(("cli.py", *COMMANDS, "app.py", "app_actions.py", "app_pages.py", "space.py", "shortcut.py"), 0),
     **dict.fromkeys(("study.py", "train.py", "explain.py", "live.py", "benchmark.py", "report.py", "timeline.py"), 1),
     **dict.fromkeys(
         ("study_table.py", "model_focus.py", "card.py", "face_focus.py", "explanation_figures.py", "live_sources.py"), 1
     ),
     **dict.fromkeys(("live_tracking.py", "live_drawing.py", "live_outputs.py", "exports.py", "handler.py"), 1),
     **dict.fromkeys(("predict.py", "publish.py", "evaluation.py", "stage_data.py", "trainer.py", "figures.py"), 1),
-    **dict.fromkeys(("model_evaluation.py", "comparison.py", "shortcut_figure.py"), 1),
+    **dict.fromkeys(("model_evaluation.py", "comparison.py", "shortcut_figure.py", "stock_card.py"), 1),
     **dict.fromkeys(("run_arguments.py", "metrics.py", "checkpoints.py", "losses.py"), 2),
     **dict.fromkeys(("engagement_metric.py", "bootstrap.py", "calibration.py", "results_file.py"), 2),
+    **dict.fromkeys(("output_places.py", "model_files.py", "measured_data.py"), 2),
     "processor": 3,
     **dict.fromkeys(("modeling_engagement.py", "nezami_encoders.py"), 3),
     "configuration_engagement.py": 4,

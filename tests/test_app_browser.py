@@ -1,0 +1,130 @@
+"""The page as a person meets it: headless Chromium, whose camera plays a drawn face, an empty room, a far face."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser, write_camera_file
+from conftest import TrainedStages
+from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_video
+
+from engagement_recognition import app as app_module
+from engagement_recognition.app import build_app, launch
+from engagement_recognition.data.drawn_faces import FacePose, Person, draw_people, draw_subject
+
+
+@pytest.fixture(scope="module")
+def models(trained: TrainedStages) -> dict[str, str]:
+    return {"expression": str(trained.expression), "engagement": str(trained.engagement)}
+
+
+@pytest.fixture(scope="module")
+def address(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page, served; uploads lie in the folder that GRADIO_TEMP_DIR names."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    pytest.importorskip("gradio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        patch.setattr(app_module, "DELETE_UPLOADS", (1, 3))
+        app = build_app(models, SETTINGS)
+        yield launch(app)
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    folder = tmp_path_factory.mktemp("browser")
+    far = draw_people([Person(draw_subject(1), FacePose(), (320, 220), 32)])
+    scenes = [*(person_frame(roll) for roll in range(10)), *[EMPTY_ROOM] * 10, *[far] * 10]
+    write_camera_file(folder / "camera.y4m", scenes, fps=4)
+    with Browser(folder / "profile", folder / "camera.y4m") as opened:
+        yield opened
+
+
+def files_under(folder: str) -> list[Path]:
+    return [path for path in Path(folder).rglob("*") if path.is_file() and path.stat().st_size]
+
+
+WORDS = "document.querySelector('#words')?.innerText ?? ''"
+VIDEO_RUNS = "!!document.querySelector('#camera video')?.srcObject?.active"
+FITS = "document.documentElement.scrollWidth <= window.innerWidth"
+
+
+@pytest.mark.browser
+def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, address: str):
+    browser.allow_camera(True)
+    browser.open(address, width_px=390)
+    start = "[...document.querySelectorAll('button')].find((e) => e.innerText == 'Start the camera')"
+    browser.wait_for(f"{start}?.disabled")  # no camera without a tick
+    assert "must not be used for" in browser.text()
+    assert browser.ask("!document.querySelector('video')") and browser.ask(FITS)
+    browser.tab_to("input[type=checkbox]")
+    browser.press(" ")
+    browser.wait_for(f"!{start}.disabled")
+    browser.tab_to("button.primary")
+    browser.press("Enter")
+    browser.wait_for(f"/person \\d: (angry|disgust|fear|happy|sad|surprise|neutral)/.test({WORDS})")
+    assert browser.ask("document.activeElement.id == 'stop'"), "the next key can stop it"
+    assert browser.ask("[...document.querySelectorAll('#camera button')].every((e) => !e.offsetParent)"), (
+        "one way to stop"
+    )
+    assert browser.ask(VIDEO_RUNS) and browser.ask("!!document.querySelector('#drawn img').naturalWidth")
+    browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
+    browser.wait_for("!!document.querySelector('#camera-why img, #camera-why [role=alert]')")
+    browser.wait_for(f"/no face for|No face is seen/.test({WORDS})")
+    browser.wait_for(f"/too small/.test({WORDS})")
+    assert browser.ask(FITS)
+    assert files_under(os.environ["GRADIO_TEMP_DIR"]) == [], "camera pictures are not to be written anywhere"
+    browser.ask("window.track = document.querySelector('#camera video').srcObject.getTracks()[0], 1")
+    browser.click("button[role=tab]", "Photo")
+    browser.click("button", "stop and forget")  # in sight from every tab
+    browser.click("button[role=tab]", "Camera")
+    browser.wait_for(f"!document.querySelector('video') && window.track.readyState == 'ended' && {start}?.disabled")
+    assert browser.ask(
+        "!document.querySelector('#drawn img') && !document.querySelector('input[type=checkbox]').checked"
+    )
+
+
+@pytest.mark.browser
+def test_a_refused_camera_is_said_plainly(browser: Browser, address: str):
+    browser.allow_camera(False)
+    browser.open(address, width_px=1200)
+    browser.click("label", "I am an adult")
+    browser.wait_for("!document.querySelector('button.primary').disabled")
+    browser.click("button.primary", "Start the camera")
+    browser.wait_for("/The camera was refused. Allow it/.test(document.querySelector('[role=alert]')?.innerText)")
+    assert browser.ask("!document.querySelector('video')")
+
+
+@pytest.mark.browser
+def test_files_are_looked_at_explained_and_deleted(browser: Browser, address: str, tmp_path: Path):
+    browser.open(address, width_px=1200)
+    browser.click("button[role=tab]", "Photo")
+    browser.choose_file("#photo-file input[type=file]", write_photo(tmp_path / "two.png"))
+    browser.wait_for("document.querySelector('#photo-file').innerText.includes('two')")
+    browser.click("button", "Look at the photo")
+    browser.wait_for("/person 1: .*person 2: /s.test(document.querySelector('#photo-result').innerText)")
+    browser.click("button[role=tab]", "Video")
+    video = write_video(tmp_path / "one.mp4", [person_frame(roll) for roll in range(8)] + [EMPTY_ROOM] * 24)
+    browser.click("label", "engagement: ")
+    browser.choose_file("#video-file input[type=file]", video)
+    browser.wait_for("document.querySelector('#video-file').innerText.includes('one')")
+    browser.click("button", "Look at the video")
+    browser.wait_for("document.querySelectorAll('#video-result tbody tr').length == 2")
+    assert browser.ask("document.querySelector('#video-result a[download]').download") == "one_timeline.csv"
+    browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
+    browser.wait_for("document.querySelector('#video-why img')?.naturalWidth > 300")
+    folder = os.environ["GRADIO_TEMP_DIR"]
+    for _ in range(100):
+        if not files_under(folder):
+            break
+        browser.ask("new Promise((resolve) => setTimeout(resolve, 100))")
+    assert files_under(folder) == []
+
+
+@pytest.mark.browser
+def test_the_page_asks_nobody_else(browser: Browser, address: str):
+    elsewhere = [url for url in browser.requests if not url.startswith((address, "data:", "blob:"))]
+    assert elsewhere == [] and len(browser.requests) > 10

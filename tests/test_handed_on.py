@@ -1,0 +1,129 @@
+"""What others are handed (stock folders, ONNX files, Spaces) says what it is, and is refused early or not at all."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TrainedStages
+from huggingface_hub import ModelCard
+from test_exports import needs_onnx, save_ours
+from typer.testing import CliRunner
+
+from engagement_recognition import exports, space
+from engagement_recognition.card import use_limits
+from engagement_recognition.cli import app
+from engagement_recognition.exports import export_onnx, export_stock
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError
+from engagement_recognition.results_file import read_results, write_results
+from engagement_recognition.space import export_space
+
+
+@pytest.fixture
+def run(trained: TrainedStages, tmp_path: Path) -> Path:
+    """A copy of stage two's folder whose split failed its audit."""
+    folder = Path(shutil.copytree(trained.engagement, tmp_path / "copy"))
+    write_results(folder, data={**read_results(folder)["data"], "audit": {"passed": False, "findings": []}})
+    return folder
+
+
+def test_a_stock_folder_has_a_card_that_says_how_to_feed_it(tmp_path: Path):
+    save_ours(tmp_path / "ours", "resnet18")
+    export_stock(tmp_path / "ours", tmp_path / "stock")
+    card = ModelCard.load(tmp_path / "stock/README.md")
+    assert (card.data.pipeline_tag, card.data.library_name) == ("image-classification", "transformers")
+    assert card.data.license == "other" and "is not known here" in card.text  # nobody has said whose weights these are
+    for words in ("must be fed with face crops", "20% of the box", "until the eyes are level"):
+        assert words in card.text
+    assert use_limits() in card.text and "Article 5(1)(f)" in card.text and "Grading" in card.text
+    assert "made from (`ours`)" in card.text and str(tmp_path) not in card.content and "{" not in card.text
+
+
+def test_a_stock_card_keeps_the_licence_and_the_doubts_of_its_model(trained: TrainedStages, tmp_path: Path):
+    folder = save_ours_with_results(trained, tmp_path / "ours")
+    export_stock(folder, tmp_path / "trained")
+    card = ModelCard.load(tmp_path / "trained/README.md")
+    assert card.data.license == "mit" and "failed the audit" in card.text and "drawn people" in card.text
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    export_stock(folder, tmp_path / "licensed")
+    assert ModelCard.load(tmp_path / "licensed/README.md").data.license == "cc-by-nc-4.0"
+    (folder / "README.md").write_text("---\nlicense: [\n---\n")
+    with pytest.raises(ModelLoadError, match="Expected a card with YAML"):
+        export_stock(folder, tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+
+
+def save_ours_with_results(trained: TrainedStages, folder: Path) -> Path:
+    """A single-face model with results whose split failed its audit."""
+    save_ours(folder, "resnet18")
+    results = read_results(trained.expression)
+    write_results(folder, **{**results, "data": {**results["data"], "audit": {"passed": False, "findings": []}}})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("export", "room", "output"),
+    [
+        (export_stock, exports, "/proc/x"),
+        (export_stock, exports, "{file}/x"),
+        (export_onnx, exports, "/proc/x.onnx"),
+        (export_onnx, exports, "{file}/x.onnx"),
+        (export_space, space, "/proc/x"),
+        (export_space, space, "{file}/x"),
+    ],
+)
+def test_places_that_cannot_be_written_are_told_before_the_long_part(
+    export, room, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    for name in ("_load", "_copy_code", "_write_onnx"):
+        monkeypatch.setattr(room, name, None, raising=False)  # calling it would fail
+    for name in ("_require_onnx", "_gradio_version"):
+        monkeypatch.setattr(room, name, lambda: "5.0", raising=False)
+    with pytest.raises(DataError, match=r"Expected to write .* choose another place") as refusal:
+        export("org/name", Path(output.format(file=tmp_path / "file")))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["noext", "model.pt", "dir.onnx/model"])
+def test_an_onnx_file_is_called_so(name: str, tmp_path: Path):
+    with pytest.raises(DataError, match=r"a file called \.onnx"):
+        export_onnx(tmp_path / "ours", tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+@needs_onnx
+def test_a_failed_onnx_export_leaves_nothing(tmp_path: Path):
+    with pytest.raises(ModelLoadError):
+        export_onnx(tmp_path / "nowhere", tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_space_says_which_model_it_shows_and_links_its_card(run: Path, tmp_path: Path):
+    pytest.importorskip("gradio")
+    (run / "my_secret.json").write_text("{}")
+    export_space(run, tmp_path / "space")
+    readme = (tmp_path / "space/README.md").read_text()
+    title = "Engagement recognition: test_resnet + lstm"
+    assert f"the model is [{title}](model/README.md), whose card says" in readme
+    assert (tmp_path / "space/model/README.md").is_file() and f"NAME, MODEL = '{title}'" in (
+        tmp_path / "space/app.py"
+    ).read_text()
+    assert "**Take care: its data's split failed the audit for leakage" in readme and "drawn people" in readme
+    assert {path.suffix for path in (tmp_path / "space/model").iterdir()} == {".json", ".safetensors", ".md"}
+    assert not (tmp_path / "space/model/my_secret.json").exists()
+    (run / "README.md").unlink()
+    export_space(run, tmp_path / "cardless")
+    assert "the model is `copy`, which has no card" in (tmp_path / "cardless/README.md").read_text()
+    export_space("someone/some-model", tmp_path / "hub")
+    assert "[someone/some-model](https://huggingface.co/someone/some-model)" in (tmp_path / "hub/README.md").read_text()
+
+
+def test_exporting_what_publishing_refuses_says_why(run: Path, trained: TrainedStages, tmp_path: Path):
+    pytest.importorskip("gradio")
+    reason = "take care: its data's split failed the audit for leakage"
+    done = CliRunner().invoke(app, ["export", str(run), "--to", "space", "--output", str(tmp_path / "space")])
+    assert done.exit_code == 0 and reason in done.stderr
+    sound = ["export", str(trained.engagement), "--to", "space", "--output", str(tmp_path / "sound")]
+    done = CliRunner().invoke(app, sound)
+    assert done.exit_code == 0
+    assert reason not in done.stderr
