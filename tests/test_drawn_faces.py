@@ -241,7 +241,7 @@ def test_another_drawing_or_other_files_are_not_overwritten(daisee, tmp_path):
     [
         ({"num_subjects": 2}, "at least 3 subjects, one a split, got 2"),
         ({"clips_per_subject": 0}, "at least 1 clip"),
-        ({"variant": "both"}, "appearance or dynamics, got 'both'"),
+        ({"variant": "both"}, "appearance or dynamics or shortcut, got 'both'"),
         ({"format": "fer"}, "daisee, expressions or states, got 'fer'"),
         ({"seed": -1}, "seed of 0 or more"),
         ({"width_px": 161}, "even width"),

@@ -48,7 +48,7 @@ def run(trained: TrainedStages, tmp_path: Path) -> Path:
 def old_results(results: dict) -> dict:
     """As they were written before anything was known of drawings."""
     data = {name: value for name, value in results["data"].items() if name not in ("drawn", "window_span_sec")}
-    return {**results, "data": data}
+    return {name: value for name, value in {**results, "data": data}.items() if name != "started_from_data"}
 
 
 def card_of(folder: Path, results: dict) -> ModelCard:
@@ -108,6 +108,11 @@ def test_results_from_before_still_make_a_card(trained: TrainedStages):
     card = card_of(trained.engagement, results)
     assert "drawn" not in card.content and "On the test split of `daisee`" in card.text
     assert {found.dataset_type for found in card.data.eval_results} == {"daisee"}
+
+
+def test_the_card_says_what_stage_one_learned_from(trained: TrainedStages):
+    card = card_of(trained.engagement, read_results(trained.engagement))
+    assert "to name facial expressions on drawn people, in the layout of class folders" in " ".join(card.text.split())
 
 
 def test_a_real_model_measured_on_drawings_is_told_apart(trained: TrainedStages):
