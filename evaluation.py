@@ -29,7 +29,6 @@ from .metrics import (
     stratified_baseline,
 )
 from .processor.input_errors import DataError, ModelLoadError
-from .results_file import read_results, write_results  # noqa: F401
 
 PREDICTIONS_FILE = "predictions.parquet"
 _SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy")

@@ -30,7 +30,8 @@ def test_a_stock_folder_has_a_card_that_says_how_to_feed_it(tmp_path: Path):
     save_ours(tmp_path / "ours", "resnet18")
     export_stock(tmp_path / "ours", tmp_path / "stock")
     card = ModelCard.load(tmp_path / "stock/README.md")
-    assert (card.data.pipeline_tag, card.data.library_name) == ("image-classification", "transformers")
+    told = card.data.to_dict()
+    assert (told["pipeline_tag"], told["library_name"]) == ("image-classification", "transformers")
     assert card.data.license == "other" and "is not known here" in card.text  # nobody has said whose weights these are
     for words in ("must be fed with face crops", "20% of the box", "until the eyes are level"):
         assert words in card.text
