@@ -8,6 +8,7 @@ scripts from elsewhere. What happens is in `app_actions`, what the page says in 
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,11 @@ _START_CAMERA = """async () => {
         }
     if (pressed == 2) camera().dataset.started = "";
     document.querySelector("#stop")?.focus();
+}"""
+# At once, however long the server takes to take the rest away.
+_STOP_CAMERA = """(held) => {
+    document.querySelector("#camera video")?.srcObject?.getTracks().forEach((track) => track.stop());
+    return held;
 }"""
 _CSS = """
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
@@ -138,8 +144,9 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
             address = launch(app, port, host)
         except OSError as error:
             raise EngagementInputError(f"Expected a free port, got {port}; name another. ({error})") from error
-        print(f"{address} shows the page; Ctrl-C ends it", flush=True)
-        app.block_thread()
+        with suppress(KeyboardInterrupt):  # Gradio awaits it only once it waits
+            print(f"{address} shows the page; Ctrl-C ends it", flush=True)
+            app.block_thread()
 
 
 def _import_gradio() -> object:
@@ -215,7 +222,8 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row"
 
     why.click(page.explain_camera, session, heat, api_visibility="private")
     model.change(lambda: "", None, heat, api_visibility="private")
-    stop.click(forget, session, [session, drawn, words, heat, agreed, gate, panel, bar], api_visibility="private")
+    cleared = [session, drawn, words, heat, agreed, gate, panel, bar]
+    stop.click(forget, session, cleared, js=_STOP_CAMERA, api_visibility="private")
 
 
 def _add_upload(

@@ -125,38 +125,34 @@ class Page:
         if not any(state.scores for state in states):
             return refusal_page("Nothing has been predicted yet, so there is nothing to explain; wait a little.")
         is_unsure = not any(state.label for state in states)
-        return self._explain(
-            model_name, "the camera", lambda predictor: explain_frames(predictor, np.stack(frames), "camera"), is_unsure
+        return _said(
+            "the camera",
+            lambda: self._why_page(
+                model_name, lambda predictor: explain_frames(predictor, np.stack(frames), "camera"), is_unsure
+            ),
         )
 
     def look_at_video(self, file: str | None, model_name: str, step_sec: float) -> str:
         """A prediction for the whole video, and one a span."""
-        if file is None:
-            return refusal_page("Expected a video, got none; choose one first.")
-        path = Path(file)
-        return _answer(path.name, lambda: self._video_page(path, model_name, step_sec))
+        return _answer(file, "video", lambda path: self._video_page(path, model_name, step_sec))
 
     def look_at_photo(self, file: str | None, model_name: str) -> str:
         """A prediction for every face."""
-        if file is None:
-            return refusal_page("Expected a photo, got none; choose one first.")
-        path = Path(file)
-        return _answer(path.name, lambda: self._photo_page(path, model_name))
+        return _answer(file, "photo", lambda path: self._photo_page(path, model_name))
 
     def explain(self, file: str | None, model_name: str) -> str:
         """Heat maps of a video or photo."""
-        if file is None:
-            return refusal_page("Expected a file to explain, got none; choose one first.")
-        path = Path(file)
-        return self._explain(model_name, path.name, lambda predictor: explain_file(predictor, _checked(path)))
+        return _answer(
+            file,
+            "file to explain",
+            lambda path: self._why_page(model_name, lambda predictor: explain_file(predictor, _checked(path))),
+        )
 
-    def _explain(
-        self, model_name: str, name: str, look: Callable[[Predictor], Explanation], is_unsure: bool = False
-    ) -> str:
+    def _why_page(self, model_name: str, look: Callable[[Predictor], Explanation], is_unsure: bool = False) -> str:
         with self._explaining:
             if model_name not in self._explainers:
                 self._explainers[model_name] = copy.deepcopy(self.predictors[model_name])
-            return _answer(name, lambda: why_page(look(self._explainers[model_name]), is_unsure))
+            return why_page(look(self._explainers[model_name]), is_unsure)
 
     def _new_live(self, model_name: str) -> LiveEngagement:
         return LiveEngagement(self.predictors[model_name], self.settings)
@@ -186,7 +182,19 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _answer(name: str, look: Callable[[], str]) -> str:
+def _answer(file: str | None, kind: str, look: Callable[[Path], str]) -> str:
+    """What `look` makes of an upload, or why it makes nothing of it."""
+    if file is None:
+        return refusal_page(f"Expected a {kind}, got none; choose one first.")
+    path = Path(file)
+    if not path.exists():
+        return refusal_page(
+            f"{path.name} has been deleted here, since uploads are kept for minutes only; choose it again."
+        )
+    return _said(path.name, lambda: look(path))
+
+
+def _said(name: str, look: Callable[[], str]) -> str:
     """A result, or its refusal in words for somebody who only sees the page."""
     try:
         return look()

@@ -128,7 +128,10 @@ class Browser:
         return self.ask("document.body.innerText")
 
     def click(self, selector: str, text: str = "") -> None:
-        """Press what is shown by a CSS selector and its text with the mouse, once it is there and stands still."""
+        """Press what is shown by a CSS selector and its text with the mouse, once it is there and stands still.
+
+        Where the page moved it away under the mouse, press again, as a person would.
+        """
         find = (
             f"[...document.querySelectorAll({selector!r})]"
             f".find((e) => e.innerText.includes({text!r}) && e.offsetParent && !e.disabled)"
@@ -139,11 +142,17 @@ class Browser:
             const r = e?.getBoundingClientRect(), place = r && [r.x + r.width / 2, r.y + r.height / 2];
             return place && (e.contains(document.elementFromPoint(...place)) ? place : null);
         }})()"""
-        before = self.wait_for(place)
-        while (now := self.wait_for(place)) != before:
-            before = now
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, x=now[0], y=now[1], button="left", clickCount=1)
+        end_sec = time.monotonic() + 45
+        while True:
+            before = self.wait_for(place)
+            while (now := self.wait_for(place)) != before:
+                before = now
+            self.ask(f"window.hit = false, {find}?.addEventListener('click', () => window.hit = true, true), 0")
+            for kind in ("mousePressed", "mouseReleased"):
+                self.send("Input.dispatchMouseEvent", type=kind, x=now[0], y=now[1], button="left", clickCount=1)
+            if self.ask("window.hit"):
+                return
+            assert time.monotonic() < end_sec, f"{selector} with {text!r} is not to be pressed in: {self.text()}"
 
     def press(self, key: str) -> None:
         """A key on the keyboard."""

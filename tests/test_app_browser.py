@@ -1,6 +1,7 @@
 """The page as a person meets it: headless Chromium, whose camera plays a drawn face, an empty room, a far face."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,6 @@ def address(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     pytest.importorskip("gradio")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        patch.setattr(app_module, "DELETE_UPLOADS", (1, 3))
         app = build_app(models, SETTINGS)
         yield launch(app)
         app.close()
@@ -80,11 +80,16 @@ def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, addr
     browser.ask("window.track = document.querySelector('#camera video').srcObject.getTracks()[0], 1")
     browser.click("button[role=tab]", "Photo")
     browser.click("button", "stop and forget")  # in sight from every tab
+    assert browser.ask("window.track.readyState == 'ended'"), "the camera is off before the server has answered"
+    browser.wait_for("!document.querySelector('#stop')?.offsetParent")  # what lies below moves up
     browser.click("button[role=tab]", "Camera")
-    browser.wait_for(f"!document.querySelector('video') && window.track.readyState == 'ended' && {start}?.disabled")
+    browser.wait_for(f"!document.querySelector('video') && {start}?.disabled")
     assert browser.ask(
         "!document.querySelector('#drawn img') && !document.querySelector('input[type=checkbox]').checked"
     )
+    browser.click("label", "I am an adult")  # and can be started again
+    browser.click("button", "Start the camera")
+    browser.wait_for(f"{VIDEO_RUNS} && /person \\d: /.test({WORDS})")
 
 
 @pytest.mark.browser
@@ -99,7 +104,7 @@ def test_a_refused_camera_is_said_plainly(browser: Browser, address: str):
 
 
 @pytest.mark.browser
-def test_files_are_looked_at_explained_and_deleted(browser: Browser, address: str, tmp_path: Path):
+def test_files_are_looked_at_and_explained(browser: Browser, address: str, tmp_path: Path):
     browser.open(address, width_px=1200)
     browser.click("button[role=tab]", "Photo")
     browser.choose_file("#photo-file input[type=file]", write_photo(tmp_path / "two.png"))
@@ -116,15 +121,31 @@ def test_files_are_looked_at_explained_and_deleted(browser: Browser, address: st
     assert browser.ask("document.querySelector('#video-result a[download]').download") == "one_timeline.csv"
     browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
     browser.wait_for("document.querySelector('#video-why img')?.naturalWidth > 300")
-    folder = os.environ["GRADIO_TEMP_DIR"]
-    for _ in range(100):
-        if not files_under(folder):
-            break
-        browser.ask("new Promise((resolve) => setTimeout(resolve, 100))")
-    assert files_under(folder) == []
+
+
+@pytest.mark.browser
+def test_uploads_are_deleted(
+    browser: Browser, address: str, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(app_module, "DELETE_UPLOADS", (1, 2))
+    app = build_app(models, SETTINGS)
+    browser.open(launch(app), width_px=1200)
+    browser.click("button[role=tab]", "Photo")
+    browser.choose_file("#photo-file input[type=file]", write_photo(tmp_path / "short_lived.png"))
+    browser.wait_for("document.querySelector('#photo-file').innerText.includes('short_lived')")
+    for is_there in (True, False):
+        for _ in range(600):
+            if any(path.name == "short_lived.png" for path in files_under(os.environ["GRADIO_TEMP_DIR"])) == is_there:
+                break
+            time.sleep(0.05)
+    browser.click("button", "Look at the photo")
+    browser.wait_for("/short_lived.png has been deleted here/.test(document.querySelector('#photo-result').innerText)")
+    app.close()
 
 
 @pytest.mark.browser
 def test_the_page_asks_nobody_else(browser: Browser, address: str):
-    elsewhere = [url for url in browser.requests if not url.startswith((address, "data:", "blob:"))]
+    browser.open(address, width_px=1200)
+    browser.wait_for("document.querySelector('button[role=tab]')?.offsetParent && true")
+    elsewhere = [url for url in browser.requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
     assert elsewhere == [] and len(browser.requests) > 10
