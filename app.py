@@ -144,7 +144,7 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
             address = launch(app, port, host)
         except OSError as error:
             raise EngagementInputError(f"Expected a free port, got {port}; name another. ({error})") from error
-        with suppress(KeyboardInterrupt):  # Gradio awaits it only once it waits
+        with suppress(KeyboardInterrupt):  # also before Gradio waits for it
             print(f"{address} shows the page; Ctrl-C ends it", flush=True)
             app.block_thread()
 

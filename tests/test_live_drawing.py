@@ -289,6 +289,7 @@ class Container:
             signal.raise_signal(self.signals.pop())
         self.inner.close()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background programs ignore it
 really_open = av.open
 opened = []
 av.open = lambda *args, **kwargs: opened.append(Container(really_open(*args, **kwargs))) or opened[-1]

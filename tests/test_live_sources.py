@@ -175,7 +175,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("mss")
     if not shutil.which("Xvfb"):
         pytest.skip("needs Xvfb, a screen without a monitor")
-    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp", "-noreset"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")
         yield
