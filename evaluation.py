@@ -223,7 +223,8 @@ def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[s
         raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); run `engagement "
                              f"evaluate {folder}`.") from error  # fmt: skip
     if not rows:
-        raise DataError(f"Expected predictions of {split} in {path}, found none; run `engagement evaluate {folder}`.")
+        raise DataError(f"Expected predictions of {split} in {path}, found none; run `engagement evaluate {folder} "
+                        f"--data DATA --split {split}`.")  # fmt: skip
     return SplitPredictions(split, keys, subjects, label_ids, logits), names
 
 

@@ -27,7 +27,7 @@ from .processor.input_errors import EngagementInputError, ModelLoadError, NoFace
 from .processor.video_decoding import index_video
 from .processor.video_processing_engagement import EngagementVideoProcessor
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_crop_size_px", "do_grayscale", "picture_norm",
 )  # fmt: skip
@@ -289,4 +289,7 @@ def _load_whole(kind: type, model: str) -> torch.nn.Module:
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelLoadError(f"Expected all weights in {model}, {len(absent)} are missing (first: {absent[0]}).")
+    broken = next((name for name, weights in loaded.state_dict().items() if not weights.isfinite().all()), None)
+    if broken:
+        raise ModelLoadError(f"Expected numbers as weights in {model}, got nan or infinity in {broken}; train it anew.")
     return loaded

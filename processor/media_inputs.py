@@ -2,6 +2,7 @@
 
 import io
 import urllib.request
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,19 @@ def _to_8_bit(picture: Image.Image) -> Image.Image:
 def _open_picture(source: object) -> Image.Image:
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
     try:
-        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        picture.load()
+        with warnings.catch_warnings():  # Pillow warns of what it reads all the same
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            picture.load()
     except FileNotFoundError as error:
         raise ImageReadError(f"Expected a picture at {name}, found no such file.") from error
     except IsADirectoryError as error:
         raise ImageReadError(f"Expected a picture, got the folder {name}; pass the files in it.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageReadError(
+            f"Expected a picture of at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, got more in {name}; make it smaller."
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:
         reason = "an empty file" if isinstance(source, (str, Path)) and Path(source).stat().st_size == 0 else error
         raise ImageReadError(f"Expected a picture, got {reason} in {name}; pass a JPEG, PNG or WebP file.") from error
     return picture

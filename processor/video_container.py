@@ -59,7 +59,10 @@ def resolve_source(path: VideoSource) -> tuple[str | bytes, str]:
         raise VideoReadError(f"Expected a video, got an empty file (0 bytes): {name}; copy or record it again.")
     pictures = [kind for start, kind in _PICTURE_STARTS.items() if head.startswith(start)]
     if pictures:
-        raise VideoReadError(f"Expected a video, got a still {pictures[0]} picture: {name}; use the image processor.")
+        raise VideoReadError(
+            f"Expected a video, got a {pictures[0]} picture: {name}; give a photo to a single-face model, as .jpg, "
+            ".png or .webp, and convert an animation to MP4."
+        )
     return source, name
 
 

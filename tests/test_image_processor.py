@@ -23,6 +23,7 @@ from engagement_recognition.data.drawn_faces import (
 )
 from engagement_recognition.processor.face_cropping import invert_transform, map_points
 from engagement_recognition.processor.input_errors import EngagementInputError, ImageReadError, NoFaceError
+from engagement_recognition.processor.media_inputs import load_picture
 
 SMALL = {"size": {"height": 32, "width": 32}, "face_crop_size_px": 64}
 PLAIN = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
@@ -242,6 +243,18 @@ def test_a_file_that_is_no_picture_is_refused_by_name(kind: str, reason: str, fa
         with pytest.raises(ImageReadError, match=rf"{kind} file\.jpg") as caught:
             small_processor(face_crop=face_crop)(source)
         assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_large_picture_is_read_in_peace_and_a_huge_one_refused(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    assert load_picture(file.getvalue()).shape == (48, 64, 3) and not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
+    with pytest.raises(ImageReadError, match="at most 3,070 pixels, got more in <bytes>; make it smaller"):
+        load_picture(file.getvalue())
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])

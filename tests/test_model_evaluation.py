@@ -173,6 +173,8 @@ def test_a_run_does_not_differ_from_itself(trained: TrainedStages):
 
 
 def test_runs_of_other_labels_or_clips_are_not_compared(trained: TrainedStages, run: Path):
+    with pytest.raises(DataError, match=r"evaluate .*engagement --data DATA --split train"):
+        compare_runs(trained.engagement, trained.engagement, "train")
     with pytest.raises(DataError, match="same labels"):
         compare_runs(trained.expression, trained.engagement)
     table = pyarrow.parquet.read_table(run / "predictions.parquet")

@@ -18,6 +18,7 @@ import torch
 from conftest import TrainedStages
 from huggingface_hub import utils as hub_bars
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, TimmWrapperConfig
 from transformers.utils import logging
 
@@ -190,7 +191,7 @@ def test_the_terminal_plot_is_as_high_as_the_scores():
 # --- Photos and single-face models
 
 
-def test_every_face_of_a_photo_comes_out(engagement: Command, inputs: Path, trained: TrainedStages):
+def test_every_face_of_a_photo_comes_out(engagement: Command, inputs: Path, trained: TrainedStages, tmp_path: Path):
     code, out, _ = engagement("predict", inputs / "two.png", "--model", trained.expression, "--json")
     (photo,) = json.loads(out)
     assert code == 0 and len(photo["faces"]) == 2
@@ -201,6 +202,9 @@ def test_every_face_of_a_photo_comes_out(engagement: Command, inputs: Path, trai
         assert face["face_probability"] > 0.9
     code, out, _ = engagement("predict", inputs / "two.png", "--model", trained.expression)
     assert code == 0 and "2 faces" in out and out.count("box [") == 2
+    tiff = tmp_path / "two.tiff"
+    Image.open(inputs / "two.png").save(tiff)
+    assert len(Predictor.from_pretrained(str(trained.expression)).predict(tiff).faces) == 2
 
 
 def test_bad_photos_are_refused_by_name(engagement: Command, inputs: Path, trained: TrainedStages):
@@ -233,6 +237,10 @@ def spoil(folder: Path, how: str) -> None:
         weights.unlink()
     elif how == "cut weights":
         weights.write_bytes(weights.read_bytes()[:5000])
+    elif how == "broken weights":
+        broken = load_file(weights)
+        broken["classifier.weight"][0, 0] = float("nan")
+        save_file(broken, weights, {"format": "pt"})
     elif how == "other weights":
         config.write_text(config.read_text().replace('"temporal_hidden_size": 16', '"temporal_hidden_size": 24'))
     elif how == "no config":
@@ -249,8 +257,8 @@ def spoil(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["no weights", "cut weights", "other weights", "no config", "bad config", "unknown head", "no processor",
-     "another model", "missing folder"],
+    ["no weights", "cut weights", "broken weights", "other weights", "no config", "bad config", "unknown head",
+     "no processor", "another model", "missing folder"],
 )  # fmt: skip
 def test_what_is_no_model_is_one_line(
     how: str, engagement: Command, inputs: Path, trained: TrainedStages, tmp_path: Path

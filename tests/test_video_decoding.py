@@ -235,8 +235,8 @@ def test_names_do_not_matter(videos, tmp_path, name):
         (lambda path: path.write_bytes(b""), VideoReadError, "0 bytes"),
         (lambda path: path.write_text("lecture notes\n" * 99), VideoReadError, "no known container"),
         (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"), VideoReadError, "no known"),
-        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), VideoReadError, "PNG.*image processor"),
-        (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(99)), VideoReadError, "JPEG.*image processor"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), VideoReadError, "PNG.*single-face model"),
+        (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(99)), VideoReadError, "JPEG.*single-face model"),
         (write_sound, NoVideoStreamError, "audio only"),
     ],
 )
