@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .app_actions import LiveSession, Page
-from .app_pages import AGREEMENT, statement
+from .app_pages import AGREEMENT, SERVER_LOST, refusal_page, statement
 from .live import LiveSettings
+from .live_signals import quit_signals
 from .predict import PICTURE_SUFFIXES, Predictor
 from .processor.input_errors import EngagementInputError
 
@@ -29,6 +30,7 @@ STREAM_EVERY_SEC = 0.2  # as often as faces are looked for
 MAX_FILE_SIZE = "500mb"
 DELETE_UPLOADS = (60, 300)  # every so many seconds, those older than so many
 FORGET_AFTER_SEC = 300  # a camera session from which no picture came
+ASK_SERVER_EVERY_MS, SERVER_ANSWERS_MS = 2000, 10000  # while a camera is on; a busy server is slow
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 VIDEO_SUFFIXES = [".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"]
 
@@ -42,26 +44,46 @@ _ASK_FOR_CAMERA = """async (agreed, model) => {
 }"""
 # Consent was given: the camera's own two buttons need not be pressed as well, and are hidden, since its "Stop" would
 # leave the camera on. They stay where this does not find them.
+# "Stop and forget" turns the camera off in the browser itself, at once: Gradio runs nothing, not even an event's `js`,
+# once the server is gone. Nor does a camera stay on that nobody answers.
 _START_CAMERA = """async () => {
     const camera = () => document.querySelector("#camera");
+    const turnOff = () => camera()?.querySelector("video")?.srcObject?.getTracks().forEach((track) => track.stop());
+    const run = (window.cameraRun = {isStopped: false}), isLatest = () => window.cameraRun === run;
+    clearInterval(window.cameraWatch);
+    delete document.body.dataset.serverLost;
     if (camera()) delete camera().dataset.started;
+    document.addEventListener("click", function onClick(event) {  // before Gradio, whatever it does with the button
+        if (!event.target.closest("#stop")) return;
+        run.isStopped = true;
+        turnOff();
+        document.removeEventListener("click", onClick, true);
+    }, true);
     let pressed = 0;
     for (const button of ["#camera [title='grant webcam access'] button", "#camera button[aria-label='capture photo']"])
-        for (let tries = 0; tries < 50; tries++) {
+        for (let tries = 0; tries < 50 && isLatest() && !run.isStopped; tries++) {
             const found = document.querySelector(button);
             if (found) { found.click(); pressed++; break; }
             await new Promise((resolve) => setTimeout(resolve, 100));
         }
+    if (!isLatest() || !camera()) return;  // refused
     if (pressed == 2) camera().dataset.started = "";
     document.querySelector("#stop")?.focus();
-}"""
-# At once, however long the server takes to take the rest away.
-_STOP_CAMERA = """(held) => {
-    document.querySelector("#camera video")?.srcObject?.getTracks().forEach((track) => track.stop());
-    return held;
-}"""
+    window.cameraWatch = setInterval(async () => {
+        if (run.isStopped && !camera()) return clearInterval(window.cameraWatch);
+        if (run.isStopped) turnOff();  // also a stream that was still on its way
+        try {
+            await fetch(location.href, {method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS)});
+        } catch {
+            if (!isLatest()) return;
+            if (!run.isStopped) document.querySelector("#stop")?.click();
+            document.body.dataset.serverLost = "";
+        }
+    }, WATCH_MS);
+}""".replace("ANSWER_MS", str(SERVER_ANSWERS_MS)).replace("WATCH_MS", str(ASK_SERVER_EVERY_MS))
 _CSS = """
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
+body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
 #camera[data-started] :is(button, .button-wrap) { display: none; }
 .wide { overflow-x: auto; contain: inline-size; } .wide img { min-width: 640px; max-width: 100%; }
 .result img { max-width: 100%; height: auto; } #words { font-size: 1.2em; }
@@ -94,6 +116,7 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
         model = gr.Radio(choices, value=choices[0][1], label="Model")
         with gr.Row(visible=False) as bar:  # above the tabs: it is to be seen from each of them
             stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
+        gr.HTML(refusal_page(SERVER_LOST), elem_id="server-lost", elem_classes="result")
         with gr.Tab("Camera"):
             _add_camera(gr, page, model, bar, stop)
         with gr.Tab("Video"):
@@ -131,12 +154,13 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
 
 
 def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.1") -> None:
-    """Serve a page for these models, by the name that is shown, until Ctrl-C or SIGTERM; uploads are gone when it ends.
+    """Serve a page for these models, by the name that is shown, until a signal to quit; uploads are gone when it ends.
 
     Raises:
         EngagementInputError: as `build_app`, or the port is taken.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or visitors' pictures would stay behind
+    for number in quit_signals():  # or visitors' pictures would stay behind
+        signal.signal(number, signal.default_int_handler)
     with TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         app = build_app(models, is_local=host in LOOPBACK)
@@ -174,7 +198,7 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row"
         agreed = gr.Checkbox(label=AGREEMENT)
         start = gr.Button("Start the camera", variant="primary", interactive=False)
         refusal = gr.HTML(elem_classes="result")
-    with gr.Column(visible=False) as panel:
+    with gr.Column(visible=False, elem_id="camera-panel") as panel:
         words = gr.HTML(elem_id="words", elem_classes="result", html_template='<div aria-live="polite">${value}</div>')
         with gr.Row():  # on a phone, one below the other
             with gr.Column(scale=3, min_width=320):
@@ -193,9 +217,9 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row"
         page.start, [agreed, model, camera_answer], [session, refusal], js=_ASK_FOR_CAMERA, api_visibility="private"
     )
     shown = asked.then(
-        lambda held: (gr.Column(visible=held is None), *[gr.Column(visible=held is not None)] * 2),
+        lambda held: (gr.Column(visible=held is None), *[gr.Column(visible=held is not None)] * 2, ""),
         session,
-        [gate, panel, bar],
+        [gate, panel, bar, heat],
         api_visibility="private",
     )
     shown.then(None, js=_START_CAMERA)
@@ -220,10 +244,10 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row"
         page.stop(held)
         return None, "", "", "", False, gr.Column(visible=True), gr.Column(visible=False), gr.Column(visible=False)
 
-    why.click(page.explain_camera, session, heat, api_visibility="private")
+    explained = why.click(page.explain_camera, session, heat, api_visibility="private")
     model.change(lambda: "", None, heat, api_visibility="private")
     cleared = [session, drawn, words, heat, agreed, gate, panel, bar]
-    stop.click(forget, session, cleared, js=_STOP_CAMERA, api_visibility="private")
+    stop.click(forget, session, cleared, cancels=explained, api_visibility="private")
 
 
 def _add_upload(
@@ -246,4 +270,6 @@ def _add_upload(
     heat = gr.HTML(elem_id=f"{kind}-why", elem_classes="result")
     look_button.click(look, [file, model, *options], result, api_visibility="private")
     why.click(page.explain, [file, model], heat, api_visibility="private")
+    # A result that comes later than a change says itself what it is of: `cancels` here would also end one that was
+    # asked for right after the change.
     gr.on([file.change, model.change], lambda: ("", ""), None, [result, heat], api_visibility="private")

@@ -58,7 +58,11 @@ _STATUS_IN_WORDS = {
     "face too small": "the face is too small; come closer",
     "abstains": "no label, the scores are too close to each other",
 }
-_NO_FACE = "No face is seen. Sit in front of the camera, in good light, and look at it."
+# Hidden until the browser finds that nobody answers.
+SERVER_LOST = (
+    "The program behind this page does not answer, so the camera was turned off here. Reload the page to begin again."
+)
+NO_FACE = "No face is seen. Sit in front of the camera, in good light, and look at it."
 _JPEG_QUALITY = 80
 
 
@@ -90,7 +94,7 @@ def live_picture(frame: np.ndarray, states: Sequence[PersonState]) -> str:
 def live_words(states: Sequence[PersonState]) -> str:
     """A line a person, in order of appearance; without scores, so that it changes only when there is something new."""
     lines = [f"{_name(state)}: {_verdict(state)}" for state in states]
-    return _list(lines) if lines else f"<p>{_NO_FACE}</p>"
+    return _list(lines) if lines else f"<p>{NO_FACE}</p>"
 
 
 def photo_page(picture: np.ndarray, states: Sequence[PersonState]) -> str:
@@ -140,18 +144,49 @@ def timeline_csv(prediction: VideoPrediction) -> str:
     return file.getvalue()
 
 
-def why_page(explanation: Explanation, is_unsure: bool = False) -> str:
-    """The heat maps, a photo's from left to right as its faces are numbered, and how to read them.
+def why_page(explanation: Explanation, has_label: Sequence[bool]) -> str:
+    """The heat maps of a video or, from left to right as they are numbered, of a photo's faces, and how to read them.
 
     Args:
-        is_unsure: no label was given, and what is explained is only the highest score.
+        has_label: of each clip, whether the page gives it a label; else only its highest score is explained.
     """
-    if len(explanation.clips) > 1:
-        clips = sorted(explanation.clips, key=lambda clip: clip.boxes_xyxy_px[0, 0])
-        explanation = replace(explanation, clips=clips)
-    what = "the highest score, for which no label was given" if is_unsure else "the predicted label"
-    words = f"What spoke for {what}, brighter for more: where the model looked, not why a face looks so."
-    figure = _picture(_drawn(lambda path: save_explanation(explanation, path)), "image/png", "heat maps over the faces")
+    clips, has_label = explanation.clips, list(has_label)
+    if len(clips) > 1:
+        order = sorted(range(len(clips)), key=lambda i: clips[i].boxes_xyxy_px[0, 0])
+        clips, has_label = [clips[i] for i in order], [has_label[i] for i in order]
+    without = [str(number) for number, is_labelled in enumerate(has_label, start=1) if not is_labelled]
+    if not without:
+        what = "the predicted label"
+    elif len(without) == len(clips):
+        what = "the highest score, for which no label was given"
+    else:
+        people = f"person{'s' if len(without) > 1 else ''} {', '.join(without)}"
+        what = f"the predicted label or, for {people}, the highest score, for which no label was given"
+    return _heat_maps(replace(explanation, clips=clips), what, None)
+
+
+def camera_why_page(explanation: Explanation, numbers: Sequence[int | None]) -> str:
+    """The heat maps of what the camera showed last, and how to read them.
+
+    Args:
+        numbers: of each clip, the number of its person in the live picture; None: the whole picture, or not known.
+    """
+    is_window = len(explanation.clips[0].pictures) > 1
+    who = f" of person {numbers[0]}" if len(numbers) == 1 and numbers[0] is not None else ""
+    when = "the last window of pictures alone" if is_window else "the last picture alone"
+    what = f"the highest score{who} in {when}, not smoothed over time as the labels above are"
+    return _heat_maps(explanation, what, None if None in numbers else numbers)
+
+
+def by_model(model_name: str, source: str, html: str) -> str:
+    """A result under the names of what it is from, so that it is not taken for another's where it comes late."""
+    return f"<p>Model: {escape(model_name)}; of: {escape(source)}</p>{html}"
+
+
+def _heat_maps(explanation: Explanation, what: str, numbers: Sequence[int] | None) -> str:
+    words = f"What spoke for {what}; brighter for more. It shows where the model looked, not why a face looks so."
+    drawn = _drawn(lambda path: save_explanation(explanation, path, numbers))
+    figure = _picture(drawn, "image/png", "heat maps over the faces")
     return f'<p>{words}</p><div class="wide" tabindex="0">{figure}</div>'
 
 

@@ -72,7 +72,8 @@ def render_card(
         clip_sec=_clip_sec(processor, results),
         repository=repository or f"your-name/{results['stage']}",
         requirements=None if repository else _requirements(),
-        example="clip.mp4" if is_video else "face.jpg",
+        example=_example(model, processor),
+        face_alone=takes_face_alone(model, processor),
         face_crop=processor.face_crop,
         license_name=license_name,
         results=results,
@@ -86,6 +87,19 @@ def render_card(
         audit=results["data"]["audit"] if evaluation else None,
     )
     return re.sub(r"\n{3,}", "\n\n", card)
+
+
+def takes_face_alone(model: EngagementPreTrainedModel, processor: FacePreparation) -> bool:
+    """Whether its pictures are faces already, so that the pipeline looks for none in what it is given."""
+    is_video = isinstance(model, EngagementForVideoClassification)
+    return not (is_video or processor.face_crop or processor.pictures_are_frames)
+
+
+def _example(model: EngagementPreTrainedModel, processor: FacePreparation) -> str:
+    """The name of a file such as it takes."""
+    if isinstance(model, EngagementForVideoClassification):
+        return "clip.mp4"
+    return "face_crop.jpg" if takes_face_alone(model, processor) else "face.jpg"
 
 
 def title_of(model: EngagementPreTrainedModel, stage: str) -> str:

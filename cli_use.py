@@ -3,7 +3,9 @@
 import json
 import sys
 from enum import Enum
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -22,16 +24,17 @@ def predict(
     """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
     from .predict import Predictor, Refusal, predict_all, to_json
 
+    plots = _timeline_plots(inputs, plot_dir) if timeline else [None] * len(inputs)
     results = predict_all(Predictor.from_pretrained(model).speed_up(), inputs, timeline)
     if as_json:
         typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
-    for result in results:
+    for result, plot in zip(results, plots, strict=True):
         if isinstance(result, Refusal):
             typer.echo(f"refused: {result.error}", err=True)
         elif not as_json:
             _print_prediction(result)
         if getattr(result, "timeline", None):
-            _show_timeline(result, plot_dir, as_json)
+            _show_timeline(result, plot, as_json)
     num_refused = sum(isinstance(result, Refusal) for result in results)
     raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == len(results) else 1)
 
@@ -53,12 +56,34 @@ def _scores(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
 
 
-def _show_timeline(result: object, plot_dir: Path, as_json: bool) -> None:
+def _timeline_plots(inputs: list[Path], folder: Path) -> list[Path]:
+    """A picture an input, known to be writable; inputs of one name but for their folders or suffixes are numbered.
+
+    Raises:
+        DataError: `folder` is a file, or nothing can be written there.
+    """
+    from .output_places import writing
+
+    with writing(folder):
+        TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
+    stems = [source.stem for source in inputs]
+    taken = {stem.casefold() for stem in stems}  # not every system tells "A" from "a"
+    names = []
+    for stem in stems:
+        if sum(stem.casefold() == other.casefold() for other in stems) > 1:
+            stem = next(name for name in map(f"{stem}_{{}}".format, count(1)) if name.casefold() not in taken)
+            taken.add(stem.casefold())
+        names.append(stem)
+    return [folder / f"{name}_timeline.png" for name in names]
+
+
+def _show_timeline(result: object, path: Path, as_json: bool) -> None:
+    from .output_places import writing
     from .timeline import draw_in_terminal, save_plot
 
-    path = plot_dir / f"{Path(result.source).stem}_timeline.png"
-    plot_dir.mkdir(parents=True, exist_ok=True)
-    save_plot(result, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_plot(result, path)
     typer.echo(f"{'' if as_json else draw_in_terminal(result)}\ntimeline: {path}", err=as_json)
 
 
@@ -101,7 +126,8 @@ def live(
     import threading
 
     from .live import CLIP_SEC, SHORT_VIDEO_SEC, LiveEngagement, LiveSettings, run_live
-    from .live_outputs import LiveOutputs, check_film, stopping_on_signals
+    from .live_outputs import LiveOutputs, check_film
+    from .live_signals import stopping_on_signals
     from .live_sources import open_source
     from .predict import Predictor
     from .processor.input_errors import RecipeError
@@ -180,7 +206,8 @@ def export(
 
         files = export_space(model, output)
         size_mb = sum(path.stat().st_size for path in files) / 1e6
-        typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB; try it: python {output / 'app.py'}")
+        origin = "" if Path(model).is_dir() else f"; {model} is no folder here, the Space will load it from the Hub"
+        typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
         typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
         return
 
@@ -192,7 +219,10 @@ def export(
 @app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="A measured model's folder.")],
-    repo: Annotated[str, typer.Option(help="org/name on the Hub.")],
+    repo: Annotated[
+        str,
+        typer.Option(help="org/name on the Hub; an earlier version of the model there is replaced, all else refused."),
+    ],
     private: Annotated[bool, typer.Option(help="Refused where a public one is there already.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Write the exact folder and list it, and push nothing.")] = False,
     license: Annotated[

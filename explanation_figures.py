@@ -34,6 +34,7 @@ _PICTURE_INCHES = (1.45, 2.6)  # the width of one frame among eight, and alone
 _MIN_WIDTH_INCHES = 5.6  # so that a single frame, too, has room for sentences below it
 _SCALE_INCHES = 0.9  # the bar of colours and its words
 _LINE_INCHES = 0.0185  # the height of a line a point of its letters
+_DRAWN_OVER_MEASURED = 1.03  # of a line's width: drawn letters begin at whole pixels
 _GAP_INCHES = 0.15  # between the titles of two neighbours
 _ROW_PAD_INCHES = 0.06  # above and below a row
 _BOX_COLOR = "#56B4E9"  # Okabe and Ito's light blue, which no heat has
@@ -65,31 +66,41 @@ def picture_path(output: Path, source: Path) -> Path:
     return path
 
 
-def save_explanation(explanation: Explanation, path: Path) -> Path:
+def save_explanation(explanation: Explanation, path: Path, numbers: Sequence[int] | None = None) -> Path:
     """Write the figure as PNG; returns the path.
+
+    Args:
+        numbers: as for `draw_explanation`.
 
     Raises:
         DataError: no file can be written there.
     """
-    figure = draw_explanation(explanation)
+    figure = draw_explanation(explanation, numbers)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", dpi=_PNG_DPI)
     return path
 
 
-def draw_explanation(explanation: Explanation) -> "Figure":
-    """Rows of panels, as many columns as leave room for every title; all else is as wide as they are."""
+def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = None) -> "Figure":
+    """Rows of panels, as many columns as leave room for every title; all else is as wide as they are.
+
+    Args:
+        numbers: what a photo's faces are called. Default: 1, 2, ... in their order.
+    """
     from matplotlib.figure import Figure
 
-    panels = [(number, clip, i) for number, clip in enumerate(explanation.clips, 1) for i in range(len(clip.pictures))]
+    numbers = range(1, len(explanation.clips) + 1) if numbers is None else numbers
+    numbered = zip(numbers, explanation.clips, strict=True)
+    panels = [(number, clip, i) for number, clip in numbered for i in range(len(clip.pictures))]
     titles = [_panel_title(explanation, *panel) for panel in panels]
     title_inches = max(text_inches(title, _SMALL_TEXT_PT) for title in titles) + _GAP_INCHES
     columns = min(len(panels), _MAX_COLUMNS, int(_MAX_WIDTH_INCHES / max(title_inches, _PICTURE_INCHES[0])) or 1)
     picture_inches = float(np.clip(_MIN_WIDTH_INCHES / columns, *_PICTURE_INCHES))
     width = max(columns * max(picture_inches, title_inches), _MIN_WIDTH_INCHES) + _SCALE_INCHES
-    heading = _heading(explanation, width - _GAP_INCHES)
-    caption = "\n".join(_wrap(line, width - _GAP_INCHES, _SMALL_TEXT_PT) for line in _caption(explanation))
+    text_width = (width - _GAP_INCHES) / _DRAWN_OVER_MEASURED
+    heading = _heading(explanation, text_width)
+    caption = "\n".join(_wrap(line, text_width, _SMALL_TEXT_PT) for line in _caption(explanation))
     rows = math.ceil(len(panels) / columns)
     height_px, width_px = explanation.clips[0].pictures.shape[1:3]
     row_inches = picture_inches * height_px / width_px + max(_text_height(title, _SMALL_TEXT_PT) for title in titles)
@@ -108,6 +119,8 @@ def draw_explanation(explanation: Explanation) -> "Figure":
     figure.suptitle(heading, fontsize=_TEXT_PT)
     figure.supxlabel(caption, fontsize=_SMALL_TEXT_PT)
     take_literally(figure)
+    # Laid out twice, here and when it is saved: the first time measures titles over pictures of another size.
+    figure.draw_without_rendering()
     return figure
 
 
@@ -186,16 +199,19 @@ def _heading(explanation: Explanation, width_inches: float) -> str:
 
 
 def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, index: int) -> str:
-    """Of a face in a photo: its number, label and score, and how much of its heat lies on it; else when it was."""
+    """Of a face in a photo: its number, label and score, what was predicted if that is another label, and how much of
+    the heat lies on the face; of a frame when it was.
+    """
     notes = ["no face"] if clip.found is not None and not clip.found[index] else []
     notes += ["no heat"] if clip.explanation.zero_heat[index] else []
     if not np.isnan(clip.frame_times_sec[index]):
         return f"{clip.frame_times_sec[index]:.1f} s{', ' if len(notes) == 1 else chr(10)}{', '.join(notes)}".strip()
     if len(explanation.clips) == 1:
         return ", ".join(notes)
-    label = clip.explanation.label
-    named = f"{number}. {label} {clip.explanation.scores[label]:.2f}"
-    return "\n".join([named, *(notes or [_region_text(clip, "face")])])
+    label, scores = clip.explanation.label, clip.explanation.scores
+    best = best_label(scores)
+    predicted = [] if label == best else [f"predicted {best} {scores[best]:.2f}"]
+    return "\n".join([f"{number}. {label} {scores[label]:.2f}", *predicted, *(notes or [_region_text(clip, "face")])])
 
 
 def _caption(explanation: Explanation) -> list[str]:

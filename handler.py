@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import sys
 import threading
@@ -32,7 +33,9 @@ from transformers import (
 )
 
 _PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_CHUNK_BYTES = 1 << 16
+# Not at the first comma: a parameter in quotes may hold one, as in codecs="avc1.42, mp4a".
+_BASE64_MARKER = re.compile(";base64,", re.IGNORECASE)
+_DATA_URL_HEAD_CHARS = 1000
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class EndpointHandler:
         if size_px[0] * size_px[1] > self.limits.max_picture_pixels:
             limit = f"Expected a picture of at most {self.limits.max_picture_pixels} pixels"
             raise Refusal(413, f"{limit}, got {size_px[0]}x{size_px[1]}; make it smaller.")
+        if isinstance(content, Image.Image):
+            _decode(content)
         if self.processor.pictures_are_frames and not self.processor.face_crop:
             (scores,) = self._score(self.processor(content)["pixel_values"])
             return {"label": _best_label(scores), "scores": scores, "face_coverage": None, "num_repeated_frames": 0}
@@ -161,9 +166,14 @@ def _read_string(text: str, limits: Limits) -> bytes:
     if text[:8].lower().startswith(("http://", "https://")):
         return _download(text, limits)
     if text[:5].lower() == "data:":
-        kind, _, text = text.partition(",")
-        if not kind.endswith(";base64"):
-            raise Refusal(400, f"Expected a data URL in base64 (data:video/mp4;base64,...), got {kind[:40]!r}.")
+        marker = _BASE64_MARKER.search(text, 0, _DATA_URL_HEAD_CHARS)
+        if not marker:
+            raise Refusal(
+                400,
+                f"Expected a data URL in base64 (data:video/mp4;base64,...), got {text[:40]!r} without ';base64,'; "
+                "put the encoded file after that.",
+            )
+        text = text[marker.end() :]
     if len(text) > limits.max_bytes * 1.4:  # four characters are three bytes; the rest may be line ends
         raise Refusal(413, f"Expected base64 of at most {limits.max_bytes} bytes, got {len(text)} characters.")
     try:
@@ -181,6 +191,17 @@ def _picture_size_px(content: bytes) -> tuple[int, int] | None:
         return None
     except Image.DecompressionBombError as error:
         raise Refusal(413, f"Expected a picture of fewer pixels, got one that is too large ({error}).") from error
+
+
+def _decode(picture: Image.Image) -> None:
+    """PIL decodes a file's pixels when they are first asked for, which is then too late for a refusal."""
+    if 0 in picture.size:
+        raise Refusal(422, f"Expected a picture with pixels, got {picture.width}x{picture.height}; send another.")
+    try:
+        picture.load()
+    except Exception as error:  # each of PIL's decoders has its own
+        reason = " ".join(str(error).split())[:200]
+        raise Refusal(422, f"Expected a picture, got one that cannot be decoded ({reason}); send it whole.") from error
 
 
 def _download(url: str, limits: Limits) -> bytes:

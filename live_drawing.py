@@ -7,8 +7,6 @@ to the face, and hides nobody while any place is free. A window or a page to sho
 """
 
 import math
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .live import PersonState
+from .live_signals import signals_held
 from .processor.input_errors import EngagementInputError
 
 # Okabe and Ito's colours but the black, told apart by colour-blind eyes too.
@@ -33,6 +32,10 @@ MIN_FONT_PX = 11
 MAX_FULL_PLATES = 4  # with more people, nobody's plate has bars
 FACE_COST, PLATE_COST = 1e8, 1e4  # of a covered pixel, in pixels of distance: no distance is worse than hiding a face
 TIME_BASE = Fraction(1, 90_000)
+# A film that could not be finished, since the disk was full or the process killed, plays up to its last second or so; a
+# finished one is an ordinary mp4. FFmpeg crashes on one without frames unless told "empty_moov".
+PLAYS_UNFINISHED = {"movflags": "hybrid_fragmented+empty_moov", "frag_duration": "1000000"}  # microseconds
+NOT_WHOLE = "the film plays up to there; free space or choose another place"
 MAX_FPS = Fraction(1000)  # some files name the ticks of their clock as their rate
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
@@ -77,24 +80,20 @@ class AnnotatedVideo:
         fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
 
     Raises:
-        EngagementInputError: the file cannot be written, or a rate that is none.
+        EngagementInputError: the file cannot be written, at the start or later on, or a rate that is none.
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30.0) -> None:
+        self._path = path
         self._width_px, self._height_px = size
         self._last_tick = -1
         if not (math.isfinite(fps) and fps > 0):
             raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
         rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
-        try:
-            self._container = av.open(str(path), "w", format="mp4")
+        with self._writing("choose another place"):
+            self._container = av.open(str(path), "w", format="mp4", container_options=PLAYS_UNFINISHED)
             self._stream = self._add_stream(rate)
             self._container.start_encoding()
-        except OSError as error:
-            reason = error.strerror or error
-            raise EngagementInputError(
-                f"Expected to write a video to {path}, got: {reason}; choose another."
-            ) from error
 
     def _add_stream(self, rate: Fraction) -> av.VideoStream:
         # Frames that refer to later ones ("bf") are decoded out of order, and where times are uneven the file then says
@@ -116,41 +115,33 @@ class AnnotatedVideo:
         picture = av.VideoFrame.from_ndarray(np.pad(frame, [*odd, (0, 0)], mode="edge"), format="rgb24")
         self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
         picture.pts, picture.time_base = self._last_tick, TIME_BASE
-        with _signals_held():  # what the encoder has given and nobody wrote is missing in the middle of the film
+        # What the encoder has given and nobody wrote is missing in the middle of the film.
+        with signals_held(), self._writing(NOT_WHOLE):
             self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end does not play."""
-        with _signals_held(forget=True):
-            self._container.mux(self._stream.encode())
-            self._container.close()
+        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end lacks its last moments."""
+        with signals_held(forget=True), self._writing(NOT_WHOLE):
+            try:
+                self._container.mux(self._stream.encode())
+            finally:
+                self._container.close()
+
+    @contextmanager
+    def _writing(self, remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise EngagementInputError(
+                f"Expected to write a video to {self._path}, could not ({reason}); {remedy}."
+            ) from error
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def _signals_held(forget: bool = False) -> Iterator[None]:
-    """SIGINT and SIGTERM take effect after the block, or never. Python interrupts its main thread alone, so that there
-    is nothing to do in others.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    # A handler that was not installed from Python reads as None and could not be put back.
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
-    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number in [] if forget else came:
-        signal.raise_signal(number)
 
 
 @lru_cache(maxsize=8)

@@ -5,11 +5,9 @@ The window is SDL's (pygame), since the OpenCV that comes without its own window
 """
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +38,16 @@ class LiveWindow:
                 "or pass --no-window."
             ) from error
         self._pygame = pygame
+        # Where it is not set, Wayland's library says so on stderr; nothing can be found in a folder that is none.
+        is_unset = "XDG_RUNTIME_DIR" not in os.environ
+        os.environ.setdefault("XDG_RUNTIME_DIR", os.devnull)
         try:
             pygame.display.init()
         except pygame.error as error:
             raise _no_screen(str(error)) from error
+        finally:
+            if is_unset:
+                del os.environ["XDG_RUNTIME_DIR"]
         # Without a screen SDL would draw where nobody sees it.
         if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
             raise _no_screen("none")
@@ -154,35 +158,17 @@ class LiveOutputs:
         self._film.write(drawn, result.time_sec)
 
 
-@contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM set `stop`, so that a step is finished; a second one interrupts at once."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def ask(*_: object) -> None:
-        stop.set()
-        for number in signals:
-            signal.signal(number, signal.default_int_handler)
-
-    for number in signals:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def check_film(film: Path, source: str) -> None:
     """Before a model is loaded: can a film of this source be written there?
 
     Raises:
-        EngagementInputError: another format, no such folder, or the source itself.
+        EngagementInputError: another format, no such folder, a folder of that name, or the source itself.
     """
     if film.suffix.lower() != ".mp4":
         raise EngagementInputError(f"Expected a film's name that ends in .mp4, got {film}; choose such a name.")
     if not film.parent.is_dir():
         raise EngagementInputError(f"Expected a folder to write {film.name} to, got {film.parent}; make it first.")
+    if film.is_dir():
+        raise EngagementInputError(f"Expected a name for the film, got the folder {film}; name a file in it.")
     if film.exists() and Path(source).exists() and film.samefile(source):
         raise EngagementInputError(f"Expected another film than the video itself, got {film}; choose another name.")

@@ -11,14 +11,20 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import av
 import cv2
 import numpy as np
 
-from .processor.input_errors import EngagementInputError, NoDecodableFrameError, TruncatedVideoError, VideoReadError
+from .processor.input_errors import (
+    EngagementInputError,
+    NoDecodableFrameError,
+    TruncatedVideoError,
+    VideoReadError,
+    VideoTooLargeError,
+)
 from .processor.video_container import DEFAULT_MAX_PIXELS, find_cut, open_container, resolve_source, video_stream
 
 PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
@@ -68,6 +74,8 @@ def open_source(source: str | os.PathLike) -> FrameSource:
         EngagementInputError: there is no such camera, screen or file; one line says what to do.
     """
     name = os.fspath(source)
+    if not name.strip():
+        raise EngagementInputError("Expected webcam, screen or a video file, got no name; name one of them.")
     if match := re.fullmatch(r"webcam(?::(\d+))?", name, re.IGNORECASE):
         return _open_webcam(int(match[1] or 0))
     if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name, re.IGNORECASE):
@@ -82,8 +90,13 @@ class FileSource(FrameSource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         self._source, self.name = resolve_source(path)
-        self._container = open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
-        self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS)
+        try:
+            self._container = open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
+            self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS)
+        except VideoReadError as error:
+            if not isinstance(error, VideoTooLargeError) and (cut := find_cut(self._source)):
+                raise self._broken(None, cut) from error
+            raise
         if self._container.duration:
             self.duration_sec = self._container.duration / av.time_base
         self.fps = float(self._stream.average_rate or ASSUMED_FPS)
@@ -206,7 +219,8 @@ class ScreenSource(FrameSource):
             import mss
         except ImportError as error:
             raise EngagementInputError("Expected the package mss for a screen, got none; pip install mss.") from error
-        self._closed, self._error = threading.Event(), mss.ScreenShotError
+        # mss asserts that a screen answers, which one that went away does not.
+        self._closed, self._errors = threading.Event(), (mss.ScreenShotError, AssertionError)
         try:
             self._screen = mss.MSS()
             monitors = self._screen.monitors  # all together, then each
@@ -228,18 +242,19 @@ class ScreenSource(FrameSource):
         """Let go of the screen."""
         if not self._closed.is_set():
             self._closed.set()
-            self._screen.close()
+            with suppress(*self._errors):  # a screen that went away was let go of; `frames` has said so
+                self._screen.close()
 
     def _grab(self) -> np.ndarray:
         try:
             bgra = np.asarray(self._screen.grab(self._region))
-        except self._error as error:
+        except self._errors as error:
             raise _no_screen(error) from error
         return cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGB)
 
 
 def _no_screen(error: Exception) -> VideoReadError:
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or "no answer"
     return VideoReadError(f"Expected a screen to look at, got: {reason}; log in to a desktop, or use a webcam or file.")
 
 

@@ -6,28 +6,31 @@ Hub is a copy of what belongs to the model and nothing else that lies there, suc
 are the data set's; with what an endpoint needs. Results that cannot be trusted are not published.
 """
 
+import contextlib
+import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, HTTPError
+import jinja2
+from huggingface_hub import HfApi, ModelCard, ModelInfo
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from .card import write_card
+from .card import takes_face_alone, write_card
 from .data.drawn_faces import FacePose, draw_frame, draw_subject
 from .evaluation import SplitPredictions, write_predictions
 from .figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
 from .measured_data import find_doubt
-from .model_files import ENDPOINT_FILES, EXAMPLE_PICTURE, FIGURES_FOLDER, first_stranger, model_files
+from .model_files import CARD_FILE, ENDPOINT_FILES, EXAMPLE_PICTURE, FIGURES_FOLDER, first_stranger, model_files
 from .modeling_engagement import EngagementPreTrainedModel
 from .output_places import unfinished_beside, whole_folder, writing
 from .predict import Predictor
 from .processor.face_preparation import FacePreparation
 from .processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
-from .results_file import read_results, write_results
+from .results_file import RESULTS_FILE, read_results, write_results
 
 _ROOT = Path(__file__).parent
 _LICENSE = re.compile(r"[a-z0-9]+([.+-]+[a-z0-9]+)*\+*")
@@ -93,12 +96,13 @@ def assemble(
     Raises:
         RecipeError: an id or a licence that the Hub does not take.
         DataError: the output folder holds something else, is the model's own, or cannot be written.
-        ModelLoadError: no model, or no measured results.
+        ModelLoadError: no model, or no measured results, or results that lack what others hold.
         LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
     """
     require_hub_names(repository, license_name, datasets)
     results = read_results(run)
-    _require_trust(run, results)
+    with _reading(run / RESULTS_FILE):
+        _require_trust(run, results)
     _require_place(run, output)
     with whole_folder(output) as folder:
         predictor = Predictor.from_pretrained(str(run))
@@ -107,12 +111,38 @@ def assemble(
                 shutil.copyfile(source, folder / source.name)
             for name in ENDPOINT_FILES:
                 shutil.copyfile(_ROOT / name, folder / name)
-            save_figures(folder, results)  # drawn anew: a picture of somebody else's may lie there under such a name
+            with _reading(run / RESULTS_FILE):
+                # Drawn anew: a picture of somebody else's may lie there under such a name.
+                save_figures(folder, results)
             if not predictor.is_video_model:  # a picture is nothing that a clip model reads
-                (folder / EXAMPLE_PICTURE).parent.mkdir()
-                Image.fromarray(draw_frame(draw_subject(0), FacePose())).save(folder / EXAMPLE_PICTURE)
-            write_card(folder, predictor.model, predictor.processor, results, repository, license_name, datasets)
+                _save_example(predictor, folder / EXAMPLE_PICTURE)
+            with _reading(run / RESULTS_FILE):
+                write_card(folder, predictor.model, predictor.processor, results, repository, license_name, datasets)
     return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+
+
+def _save_example(predictor: Predictor, path: Path) -> None:
+    """A drawn person; for a model that looks for no face, theirs alone, so that its answer means something."""
+    picture = draw_frame(draw_subject(0), FacePose())
+    if takes_face_alone(predictor.model, predictor.processor):
+        picture = predictor.processor.prepare_faces(picture).frames[0]
+    path.parent.mkdir()
+    Image.fromarray(picture).save(path)
+
+
+@contextlib.contextmanager
+def _reading(results_file: Path) -> Iterator[None]:
+    """Raises ModelLoadError where the block misses something in the results, or finds another type."""
+    try:
+        yield
+    except EngagementInputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelLoadError(
+            f"Expected results as `train.py` writes them in {results_file}, got others ({reason}); run `engagement "
+            "evaluate` again, or train again."
+        ) from error
 
 
 def require_hub_names(repository: str, license_name: str | None = None, datasets: Sequence[str] = ()) -> None:
@@ -181,34 +211,98 @@ def push_folder(folder: Path, repository: str, private: bool | None = None, toke
     """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
 
     Raises:
-        EngagementInputError: the Hub refused or did not answer, or a private repository was asked for and the one
-            there is public.
+        EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
+            is public, or it holds what is no earlier version of this model.
     """
     api = HfApi(token=token)
     try:
+        ModelCard.load(folder / CARD_FILE).validate()  # first, so that no empty repository is left behind
         created = api.create_repo(repository, private=private, exist_ok=True)
-        is_public = private and not api.model_info(created.repo_id).private  # it may have been there before
-        if not is_public:
-            # What an earlier version left there and this one does not hold goes away.
-            api.upload_folder(
-                repo_id=created.repo_id, folder_path=folder, commit_message="Add model", delete_patterns="*"
+        there = api.model_info(created.repo_id)  # it may have been there before
+        if private and not there.private:
+            raise EngagementInputError(
+                f"Expected to push to a private repository, got {repository}, which is public; make it private in its "
+                "settings, or pass another."
             )
-    except (HTTPError, OSError, RuntimeError) as error:
+        _require_earlier_version(api, there, folder)
+        # What an earlier version left there and this one does not hold goes away.
+        api.upload_folder(repo_id=there.id, folder_path=folder, commit_message="Add model", delete_patterns="*")
+    except EngagementInputError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        cause = _cause_of(error)
         raise EngagementInputError(
-            f"Expected to push {folder} to {repository}, the Hub did not take it ({_reason(error)}); the folder is "
-            "whole, so log in with `hf auth login` and push again."
+            f"Expected to push {folder} to {repository}, the Hub did not take it ({_reason(cause)}); "
+            f"{_REFUSED_CARD if type(error) is ValueError else _advice(cause)}."
         ) from error
-    if is_public:
-        raise EngagementInputError(
-            f"Expected to push to a private repository, got {repository}, which is public; make it private in its "
-            "settings, or pass another."
-        )
     return created.url
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, in one line, and what the Hub said; the failure of one file comes wrapped in a RuntimeError."""
-    error = error.__cause__ or error if type(error) is RuntimeError else error
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    lines = [first_line, getattr(error, "server_message", None)]
-    return " ".join(": ".join(filter(None, lines)).split())
+_REFUSED_CARD = "publish again with what it names mended, such as --license or --dataset"
+_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
+_ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
+_EVER_PUBLISHED = {*_ROOT_CODE, *(path.name for path in (_ROOT / "processor").glob("[!_]*.py"))}
+_EVER_PUBLISHED |= {*ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE}
+_PUBLISHED_NAME = re.compile(
+    r"((video_)?preprocessor_)?config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+    rf"|{FIGURES_FOLDER}/(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)"
+)
+
+
+def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
+    """Raises EngagementInputError where the upload would take away what is not an earlier version of this model."""
+    names = [file.rfilename for file in there.siblings]
+    has_config = "config.json" in names
+    # Nothing is published without a config: weights alone are somebody else's.
+    ours = {name for name in names if has_config and _may_be_published(name, folder)} | _ALWAYS_THERE
+    strangers = [name for name in names if name not in ours]
+    found = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
+    if has_config and not strangers:
+        new = _architecture(folder / "config.json")
+        old = _architecture(Path(api.hf_hub_download(there.id, "config.json", revision=there.sha)))
+        found = f"another model (config.json names {old}, this one {new})" if old != new else ""
+    if found:
+        raise EngagementInputError(
+            f"Expected {there.id} to be empty or to hold an earlier version of this model, which would be replaced, "
+            f"got {found}; name another repository, or delete what is there first."
+        )
+
+
+def _may_be_published(name: str, folder: Path) -> bool:
+    """Whether this model's publication holds such a file, or that of another model or version may."""
+    return (folder / name).is_file() or name in _EVER_PUBLISHED or bool(_PUBLISHED_NAME.fullmatch(name))
+
+
+def _architecture(config: Path) -> str:
+    """The class that a model's config names."""
+    try:
+        return ", ".join(json.loads(config.read_text(encoding="utf-8"))["architectures"])
+    except (ValueError, LookupError, TypeError):
+        return "no architecture"
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What the Hub answered, where the client tells of it in an error of its own."""
+    inner = error.__cause__ or error.__context__
+    return _cause_of(inner) if inner and type(error) in (RuntimeError, ValueError) else error
+
+
+def _reason(cause: BaseException) -> str:
+    """What went wrong, in one line: the Hub's own words where there are any."""
+    if message := getattr(cause, "server_message", None):
+        return " ".join(f"{cause.response.status_code}: {message}".split())
+    # Where one file's connection breaks off, the client closes those of the others, and names only that.
+    if "client has been closed" in str(cause):
+        return "the connection broke off"
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "offline mode is enabled"
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def _advice(cause: BaseException) -> str:
+    """What may help against it."""
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "unset HF_HUB_OFFLINE and push again"
+    if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
+        return "the folder is whole, so log in with `hf auth login` and push again"
+    return "the folder is whole, so push again"

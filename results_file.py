@@ -30,7 +30,11 @@ def read_results(folder: Path) -> dict[str, object]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelLoadError(f"Expected measured results in {path}, got none that can be read ({error}).") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelLoadError(
+            f"Expected measured results in {path}, got none that can be read ({reason}); check the path, or train or "
+            "import the model again."
+        ) from error
     if not isinstance(results, dict) or results.get("version") != RESULTS_VERSION:
         raise ModelLoadError(f"Expected results of version {RESULTS_VERSION} in {path}; train or evaluate again.")
     return results

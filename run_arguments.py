@@ -7,6 +7,7 @@ A recipe is a small YAML file: options for both stages at the top, options of on
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -208,7 +209,7 @@ def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -
     values["output_dir"] = str(run_dir / "checkpoints" / name)
     if values.get("data") == "none":
         values["data"] = None
-    stage, training = _parse(values)
+    stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
     if name == "expression":
         stage.model = "image"
     if stage.data and not stage.pretrained and not stage.start_from:
@@ -247,21 +248,25 @@ def _section(recipe: dict[str, object], name: str) -> dict[str, object]:
     return section
 
 
-def _parse(values: dict[str, object]) -> tuple[StageArguments, TrainingArguments]:
+def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
+    """Args: of_stage: the options that were typed for this stage alone, with its name before theirs."""
     parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
     parser.error = _raise_recipe_error
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
     for name in values:
         if name not in known:
+            typed = next((key for key in of_stage if key.partition("_")[2] == name), name)
             near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else "; see python train.py --help."
-            raise RecipeError(f"Expected a known option, got {name!r}{hint}")
+            hint = f"; did you mean {typed.removesuffix(name)}{near[0]}?" if near else "; see python train.py --help."
+            raise RecipeError(f"Expected a known option, got {typed!r}{hint}")
     argv = []
     for name, value in values.items():
         if value is not None:
             argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
     try:
         return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except RecipeError:  # a ValueError too, and complete as it is
+        raise
     except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
         raise RecipeError(f"Expected options that go together, got: {' '.join(str(error).split())}") from error
 

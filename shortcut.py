@@ -14,21 +14,28 @@ from statistics import fmean
 
 import numpy as np
 
+from . import register_auto_classes
+from .card import write_card
 from .data.drawn_datasets import write_daisee
 from .data.drawn_shortcut import AGREEING_SHARE, read_curtains
+from .data.preparation_parts import settings_for
 from .data.schema import BINARY
 from .evaluation import read_predictions
 from .explain import ExplainedClip, explain_file
 from .metrics import compute_scores
 from .model_focus import find_clips, measure_focus
+from .output_places import writing
 from .predict import Predictor
 from .processor.input_errors import ModelLoadError, RecipeError
 from .results_file import read_results, write_results
-from .run_arguments import read_recipe
+from .run_arguments import plan_stages, read_recipe
 from .shortcut_figure import Example, save_shortcut_figure
-from .train import train
+from .stage_data import PREPARATION_OPTIONS
+from .study_table import replace_text
+from .train import check_options, train
 
 ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}
+_PLAN = "plan.json"
 _RECIPES = Path(__file__).parent / "recipes" / "shortcut"
 _VIDEOS = {"fps": 2, "duration_sec": 4.0, "width_px": 320, "height_px": 240, "quirks": False}
 _SET_HERE = {"data", "seed", "output_dir", "cache_dir", "resume_from_checkpoint", "push_to_hub"}
@@ -53,8 +60,9 @@ def run_experiment(
         The table, `shortcut.md`; `shortcut.json` and `shortcut.png` lie beside it.
 
     Raises:
-        RecipeError: no seed, an option that the experiment sets by itself, or a folder of another experiment.
-        DataError: the folder's data was drawn otherwise.
+        RecipeError, ModelLoadError: no seed, an option that does not fit or that the experiment sets by itself, or a
+            folder that holds anything else. All of it is found before anything is drawn or written.
+        DataError: the folder's data was drawn otherwise, or the folder cannot be written.
     """
     options = dict(options or {})
     own = sorted(name for name in options if name.removeprefix("engagement_").removeprefix("expression_") in _SET_HERE)
@@ -62,25 +70,77 @@ def run_experiment(
         raise RecipeError(f"Expected at least one seed, and no options {', '.join(sorted(_SET_HERE))}, got {seeds} "
                           f"and {', '.join(own) or 'none'}.")  # fmt: skip
     recipes = {name: read_recipe(_RECIPES / f"{name}.yaml") for name in ROWS}
+    for name, recipe in recipes.items():
+        _check(recipe, _options_of(output, name, 0, options))
     _claim(output, {"recipes": recipes, "options": options})
     data = output / "data"
-    write_daisee(data, subjects, clips_per_subject, seed=0, variant="shortcut", **_VIDEOS)
+    with writing(data):
+        write_daisee(data, subjects, clips_per_subject, seed=0, variant="shortcut", **_VIDEOS)
     runs = [_run(output, name, seed, recipes[name], options) for seed in range(seeds) for name in ROWS]
     record = {"options": options, "curtains_alone": _score_curtains(data), "runs": runs}
-    (output / "shortcut.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write(output / "shortcut.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     save_shortcut_figure(record, ROWS, _explain_examples(output, data), output / "shortcut.png")
-    table = output / "shortcut.md"
-    table.write_text(render_table(record), encoding="utf-8")
-    return table
+    return _write(output / "shortcut.md", render_table(record))
+
+
+def _write(path: Path, text: str) -> Path:
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) -> dict[str, str]:
+    """What train.py is told of one model."""
+    places = {"engagement_data": output / "data", "output_dir": _folder(output, name, seed).parent,
+              "cache_dir": output / "cache"}  # fmt: skip
+    told = {place: str(path) for place, path in places.items()}
+    return {**options, **told, "seed": str(seed), "resume_from_checkpoint": "true"}
+
+
+def _check(recipe: _Record, options: Mapping[str, str]) -> None:
+    """What a typing error would break, before minutes of drawing."""
+    register_auto_classes()
+    for run in plan_stages(recipe, dict(options)):
+        check_options(run)
+        settings_for("video", **{name: getattr(run.stage, name) for name in PREPARATION_OPTIONS})
 
 
 def _claim(output: Path, plan: _Record) -> None:
-    """Mark the folder as this experiment's; refuse one that was begun otherwise, whose models would be kept as ours."""
-    path, text = output / "plan.json", json.dumps(plan, indent=2, sort_keys=True)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise RecipeError(f"Expected in {output} the recipes and options it was begun with; choose another --output.")
-    output.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    """Mark the folder as this experiment's; refuse one that holds anything else."""
+    with writing(output):
+        held = {file.name for file in output.iterdir()} - {f"{_PLAN}.partial"} if output.exists() else set()
+        if _PLAN in held:
+            _require_same(output, plan)
+        elif held:
+            raise _holds_something_else(output)
+        output.mkdir(parents=True, exist_ok=True)
+        replace_text(output / _PLAN, json.dumps(plan, indent=2, sort_keys=True))
+
+
+def _require_same(output: Path, plan: _Record) -> None:
+    """Raises RecipeError where models were begun otherwise, which would be kept as ours; drawn clips are the same."""
+    try:
+        begun = json.loads((output / _PLAN).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _holds_something_else(output) from error
+    if not isinstance(begun, dict) or begun.keys() != plan.keys():
+        raise _holds_something_else(output)
+    if begun == plan or not any((output / name).exists() for name in ROWS):
+        return
+    before, now = begun["options"], plan["options"]
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    told = ", ".join(f"{name} {now.get(name, 'left out')} (was {before.get(name, 'left out')})" for name in changed)
+    raise RecipeError(
+        f"Expected in {output} the recipes and options it was begun with ({_as_typed(before) or 'no options'}), got "
+        f"others: {told or 'recipes of another version'}; repeat those or choose another --output."
+    )
+
+
+def _holds_something_else(output: Path) -> RecipeError:
+    return RecipeError(
+        f"Expected a new folder, or one in which a shortcut experiment was begun, got {output}, which holds something "
+        "else; choose another --output."
+    )
 
 
 def _run(output: Path, name: str, seed: int, recipe: _Record, options: Mapping[str, str]) -> _Record:
@@ -90,13 +150,15 @@ def _run(output: Path, name: str, seed: int, recipe: _Record, options: Mapping[s
         results = read_results(folder)
     except ModelLoadError:
         print(f"{ROWS[name]}, seed {seed}", flush=True)
-        places = {"engagement_data": str(data), "output_dir": str(folder.parent), "cache_dir": str(output / "cache")}
-        train(recipe, {**options, **places, "seed": str(seed), "resume_from_checkpoint": "true"})
+        train(recipe, _options_of(output, name, seed, options))
         results = read_results(folder)
     test = results["evaluation"]["test"]
     if "face_focus" not in test:
-        test["face_focus"] = measure_focus(Predictor.from_pretrained(str(folder)), find_clips(data, "test"))
-        write_results(folder, evaluation=results["evaluation"])
+        predictor = Predictor.from_pretrained(str(folder))
+        test["face_focus"] = measure_focus(predictor, find_clips(data, "test"))
+        with writing(folder):  # the card first: whoever is killed between the two measures again, and writes both
+            write_card(folder, predictor.model, predictor.processor, results)
+            write_results(folder, evaluation=results["evaluation"])
     return {
         "recipe": name,
         "seed": seed,
@@ -160,7 +222,7 @@ def _explain(predictor: Predictor, path: Path) -> ExplainedClip:
 
 def render_table(record: Mapping[str, object]) -> str:
     """Markdown from what `shortcut.json` holds."""
-    options = ", ".join(f"--{name} {value}" for name, value in sorted(record["options"].items()))
+    options = _as_typed(record["options"])
     curtains = record["curtains_alone"]
     header = ["recipe", "seed", "macro-F1, validation", "macro-F1, test (95 %)", "face focus (95 %)", "face's area"]
     rows = [_cells(run) for run in record["runs"]]
@@ -180,6 +242,10 @@ def render_table(record: Mapping[str, object]) -> str:
         "![scores, face focus and maps](shortcut.png)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _as_typed(options: Mapping[str, str]) -> str:
+    return ", ".join(f"--{name} {value}" for name, value in sorted(options.items()))
 
 
 def _cells(run: Mapping[str, object]) -> list[str]:

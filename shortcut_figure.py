@@ -14,6 +14,7 @@ import numpy as np
 
 from .explain import ExplainedClip
 from .explanation_figures import add_heat_scale, draw_frame_heat
+from .output_places import writing
 from .predict import best_label
 from .processor.face_cropping import map_points
 
@@ -46,6 +47,9 @@ def save_shortcut_figure(
     Args:
         record: what `shortcut.json` holds.
         names: of the recipes, to be shown, by the names in the record; whole frames come first.
+
+    Raises:
+        DataError: no file can be written there.
     """
     from matplotlib.figure import Figure
 
@@ -54,8 +58,9 @@ def save_shortcut_figure(
     left, right = figure.subfigures(1, 2, width_ratios=widths, wspace=0.03)
     _draw_examples(left, examples, names)
     _draw_scores(right.subplots(), record, names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_PNG_DPI)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=_PNG_DPI)
 
 
 def _draw_examples(figure: object, examples: Sequence[Example], names: Mapping[str, str]) -> None:

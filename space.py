@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from .app_pages import MUST_NOT_BE_USED, WHAT_IT_IS
 from .measured_data import warnings_of
@@ -83,8 +85,8 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
     """
     require_new_folder(output, "the Space")
     is_folder = (Path(model) / "config.json").is_file()
-    if not is_folder and (Path(model).exists() or str(model).count("/") != 1):
-        raise ModelLoadError(f"Expected a model's folder with a config.json, or a Hub id, got {model}.")
+    if not is_folder:
+        _require_hub_id(str(model))
     name = _name_of(Path(model)) if is_folder else str(model)
     place = 'str(Path(__file__).parent / "model")' if is_folder else repr(str(model))
     readme = _render_readme(name, Path(model) if is_folder else None)
@@ -97,6 +99,21 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
         (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
         (folder / "app.py").write_text(_APP.format(name=name, model=place), encoding="utf-8")
     return sorted(path for path in output.rglob("*") if path.is_file())
+
+
+def _require_hub_id(model: str) -> None:
+    """Nobody asks the Hub here, so that a mistyped folder would make a Space that never starts."""
+    expected = "Expected a model's folder with a config.json, or a Hub id (org/name)"
+    if Path(model).exists():
+        raise ModelLoadError(f"{expected}, got {model}, which has no config.json; name a model's folder.")
+    organisation, slash, _ = model.partition("/")
+    try:
+        validate_repo_id(model)
+        is_id = bool(slash) and not Path(organisation).is_dir()  # a folder here is meant, not who has its name there
+    except HFValidationError:
+        is_id = False
+    if not is_id:
+        raise ModelLoadError(f"{expected}, got {model}, found no such folder; check the path.")
 
 
 def _name_of(folder: Path) -> str:

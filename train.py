@@ -65,6 +65,7 @@ def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
     # First what a typing error would break, in both stages: preparing and training take hours.
     for run in runs:
         check_options(run)
+    _require_own_repositories(runs)
     data = [load_stage_data(run) for run in runs]
     stage_one_dir = None
     exported = []
@@ -90,6 +91,16 @@ def check_options(run: StageRun) -> None:
         require_hub_names(run.training.hub_model_id)
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     check_encoder(run.stage.start_from or run.stage.encoder)
+
+
+def _require_own_repositories(runs: Sequence[StageRun]) -> None:
+    """Raises RecipeError where one stage's model would replace the other's on the Hub, which ignores case."""
+    pushed = [run.training.hub_model_id for run in runs if run.push_to_hub]
+    if len({name.lower() for name in pushed}) < len(pushed):
+        raise RecipeError(
+            f"Expected a repository for each stage, got {pushed[0]} for both; pass --expression_hub_model_id and "
+            "--engagement_hub_model_id with two names."
+        )
 
 
 def train_on_expressions(run: StageRun, data: StageData) -> Path:

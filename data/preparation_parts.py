@@ -56,9 +56,10 @@ class PreparationSettings:
                 "Expected sampling uniform, or consecutive with a window stride in frames, got "
                 f"{self.sampling} with stride {self.window_stride_frames}."
             )
-        counts = (self.num_frames, self.face_crop_size_px, self.window_stride_frames)
-        if any(count is not None and count < 1 for count in counts):
-            raise RecipeError(f"Expected num_frames, crop size and stride of at least 1, got {self}.")
+        for name in ("num_frames", "face_crop_size_px", "window_stride_frames"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise RecipeError(f"Expected {name.removesuffix('_px')} of at least 1, got {count}.")
 
     def processor_settings(self) -> dict[str, object]:
         """What the processors take."""

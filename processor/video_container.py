@@ -60,8 +60,8 @@ def resolve_source(path: VideoSource) -> tuple[str | bytes, str]:
     pictures = [kind for start, kind in _PICTURE_STARTS.items() if head.startswith(start)]
     if pictures:
         raise VideoReadError(
-            f"Expected a video, got a {pictures[0]} picture: {name}; give a photo to a single-face model, as .jpg, "
-            ".png or .webp, and convert an animation to MP4."
+            f"Expected a video, got a {pictures[0]} picture: {name}; for a photo (.jpg, .png, .webp) use `engagement "
+            "predict` with a single-face model, and convert an animation to MP4."
         )
     return source, name
 

@@ -18,8 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 LFS_SUFFIXES = (".safetensors", ".parquet", ".png", ".bin", ".pt", ".pth", ".onnx")  # in a new repository's rules
 LFS_LEAST_BYTES = 10 << 20
+LICENSES = ("apache-2.0", "mit", "openrail++", "cc-by-nc-4.0", "llama3.1", "other")  # some of those the Hub takes
 WRITE_TOKEN, READ_TOKEN = "hf_write", "hf_read"
 
 
@@ -126,6 +129,12 @@ class HubServer(ThreadingHTTPServer):
         self.repositories[repo_id] = Repository(private, [])
         rules_file = self.store(repo_id, rules.encode(), is_lfs=False)
         self.commit(repo_id, {".gitattributes": rules_file}, set(), "initial commit")
+
+    def fill(self, repo_id: str, contents: Mapping[str, bytes]) -> None:
+        """A new public repository to which somebody has pushed these files."""
+        self.create(repo_id, private=False)
+        stored = {path: self.store(repo_id, content, is_lfs=False) for path, content in contents.items()}
+        self.commit(repo_id, stored, set(), "by hand")
 
     def commit(self, repo_id: str, added: Mapping[str, StoredFile], deleted: set[str], summary: str) -> str:
         """All of it or nothing; returns the commit's id."""
@@ -319,8 +328,14 @@ class _Handler(BaseHTTPRequestHandler):
         return Answer(address)
 
     def validate_yaml(self) -> Answer:
-        front_matter = json.loads(self.content)["content"].startswith("---\n")
-        return Answer({"errors": [], "warnings": [] if front_matter else [{"message": "empty metadata"}]})
+        """What is wrong with a card's front matter; as plain text for whoever asks for that."""
+        _, *front_matter = json.loads(self.content)["content"].split("---\n", 2)
+        metadata = yaml.safe_load(front_matter[0]) if front_matter else {}
+        if metadata.get("license", "other") in LICENSES:
+            return Answer({"errors": [], "warnings": [] if front_matter else [{"message": "empty metadata"}]})
+        message = f'"license" must be one of [{", ".join(LICENSES)}]'
+        is_text = self.headers["Accept"] == "text/plain"
+        return Answer(f"- Error: {message}\n".encode() if is_text else {"errors": [{"message": message}]}, 400)
 
     def preupload(self, repo_id: str) -> Answer:
         self.require_write_token()

@@ -7,18 +7,18 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from html import unescape
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from conftest import TrainedStages
 from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_video
-from PIL import Image
 from typer.testing import CliRunner
 
 from engagement_recognition import app_actions
@@ -105,52 +105,6 @@ def test_who_stops_is_forgotten_even_while_a_picture_is_on_its_way(page: Page, m
     assert "nothing to explain" in page.explain_camera(session)
 
 
-def test_no_visitor_waits_for_another_s_explanation(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    inside, go_on = threading.Event(), threading.Event()
-    explain_file = app_actions.explain_file
-
-    def slow_explain(*arguments: object) -> object:
-        inside.set()
-        assert go_on.wait(60)
-        return explain_file(*arguments)
-
-    monkeypatch.setattr(app_actions, "explain_file", slow_explain)
-    photo = str(write_photo(tmp_path / "two.png"))
-    explaining = threading.Thread(target=page.explain, args=(photo, "expression"))
-    explaining.start()
-    assert inside.wait(60)
-    session, _ = page.start(True, "expression", "granted")
-    assert "person 1" in page.watch(person_frame(), "expression", session)[1]
-    assert "2 faces" in page.look_at_photo(photo, "expression")
-    go_on.set()
-    explaining.join(60)
-
-
-def test_a_camera_that_is_turned_begins_a_new_window_to_explain(page: Page):
-    session, _ = page.start(True, "engagement", "granted")
-    for frame in (person_frame(), np.rot90(person_frame())):
-        session.keep(np.ascontiguousarray(frame), 0.0)
-    assert [frame.shape for frame in session.frames] == [(640, 480, 3)]
-
-
-def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pytest.MonkeyPatch):
-    assert "start it first" in page.explain_camera(None)
-    assert "Nothing has been predicted yet" in page.explain_camera(page.start(True, "engagement", "granted")[0])
-    clock = iter(np.arange(0, 10, 0.1))
-    monkeypatch.setattr(app_actions.time, "monotonic", lambda: next(clock))
-    for model, num_kept in (("expression", 1), ("engagement", 4)):
-        session, _ = page.start(True, model, "granted")
-        for roll in range(20):
-            page.watch(person_frame(roll - 10), model, session)
-        assert len(session.frames) == num_kept
-        assert session.frames[-1] is not session.frames[0] or num_kept == 1
-        html = page.explain_camera(session)
-        assert "data:image/png;base64," in html and "alert" not in html
-    for _ in range(20):
-        page.watch(EMPTY_ROOM, model, session)
-    assert "Nothing has been predicted yet" in page.explain_camera(session), "nobody is there any more"
-
-
 def test_words_for_what_is_missing():
     small = PersonState(1, (0, 0, 9, 9), True, None, None, "face too small")
     unsure = PersonState(2, (0, 0, 90, 90), True, None, {"a": 0.5, "b": 0.5}, "abstains")
@@ -203,14 +157,16 @@ def test_faces_of_a_photo_are_numbered_from_left_to_right(page: Page, tmp_path: 
     assert states[2].scores == {"b": 0.6, "a": 0.4}
 
 
-def test_why_shows_heat_maps(page: Page, tmp_path: Path):
-    for path, model in (
-        (write_photo(tmp_path / "two.png"), "expression"),
-        (write_video(tmp_path / "one.mp4", [person_frame(roll) for roll in range(4)]), "engagement"),
-    ):
-        html = page.explain(str(path), model)
-        picture = Image.open(io.BytesIO(base64.b64decode(re.search(r'data:image/png;base64,([^"]+)"', html)[1])))
-        assert min(picture.size) > 300 and np.ptp(np.asarray(picture.convert("RGB")), axis=2).max() > 100, "colour"
+def test_where_an_upload_lies_is_not_said_and_the_reader_s_words_stay_whole(page: Page, tmp_path: Path):
+    folder = tmp_path / "a b" / "it's"
+    folder.mkdir(parents=True)
+    (folder / "text.png").write_bytes(b"no picture")
+    html = page.look_at_photo(str(folder / "text.png"), "expression")
+    assert unescape(html).count("text.png") >= 1 and str(tmp_path) not in html and "it's" not in unescape(html)
+    plain = tmp_path / "text.png"
+    plain.write_bytes(b"no picture")
+    text = unescape(page.look_at_photo(str(plain), "expression"))
+    assert text.count("'") % 2 == 0 and str(tmp_path) not in text, text
 
 
 def test_what_cannot_be_used_is_refused_by_name(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -253,6 +209,7 @@ def test_a_space_is_whole_and_runs_without_this_package(trained: TrainedStages, 
     options = ["export", str(trained.engagement), "--to", "space", "--output", str(tmp_path / "space")]
     done = CliRunner().invoke(cli, options)
     assert done.exit_code == 0 and "hf upload" in done.stdout and "--private" in done.stdout
+    assert "no folder here" not in done.stdout
     files = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*.*")}
     assert {"app.py", "README.md", "requirements.txt", "model/config.json", "model/model.safetensors"} <= files
     assert {"engagement_recognition/app.py", "engagement_recognition/processor/input_errors.py"} <= files
@@ -308,7 +265,27 @@ def test_a_space_of_a_hub_model_loads_it_from_there(tmp_path: Path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_page_that_is_ended_leaves_no_upload_behind(models: dict[str, str], tmp_path: Path):
+@pytest.mark.parametrize("model", ["runs/nix", "../nix", "./nix", "/nix", "nix", "a b/c", "org/na?me", "org/a/b"])
+def test_a_mistyped_folder_is_no_hub_model(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelLoadError, match="found no such folder; check the path") as refusal:
+        export_space(model, tmp_path / "space")
+    assert "\n" not in str(refusal.value) and [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_the_command_says_what_it_took_for_a_hub_model(tmp_path: Path):
+    pytest.importorskip("gradio")
+    options = ["export", "someone/some-model", "--to", "space", "--output", str(tmp_path / "space")]
+    done = CliRunner().invoke(cli, options)
+    assert done.exit_code == 0
+    assert "someone/some-model is no folder here, the Space will load it from the Hub" in done.stdout
+
+
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP"])
+def test_a_page_that_is_ended_leaves_no_upload_behind(models: dict[str, str], tmp_path: Path, ending: str):
+    if not hasattr(signal, ending):
+        pytest.skip(f"no {ending} here")
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -320,6 +297,6 @@ def test_a_page_that_is_ended_leaves_no_upload_behind(models: dict[str, str], tm
         assert f":{port}/ shows the page" in process.stdout.readline()
         (uploads,) = tmp_path.iterdir()
         (uploads / "somebody.mp4").write_bytes(b"a face")
-        process.terminate()
+        process.send_signal(getattr(signal, ending))
         process.communicate(timeout=60)
     assert process.returncode == 0 and list(tmp_path.iterdir()) == []

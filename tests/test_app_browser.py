@@ -1,6 +1,7 @@
 """The page as a person meets it: headless Chromium, whose camera plays a drawn face, an empty room, a far face."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,15 @@ def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def files_under(folder: str) -> list[Path]:
     return [path for path in Path(folder).rglob("*") if path.is_file() and path.stat().st_size]
+
+
+def start_camera(browser: Browser, app: object) -> None:
+    """On a page of its own, until it speaks of somebody."""
+    browser.allow_camera(True)
+    browser.open(launch(app), width_px=1200)
+    browser.click("label", "I am an adult")
+    browser.click("button", "Start the camera")
+    browser.wait_for(f"{VIDEO_RUNS} && /person \\d: /.test({WORDS})")
 
 
 WORDS = "document.querySelector('#words')?.innerText ?? ''"
@@ -93,13 +103,66 @@ def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, addr
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("is_pressed", [True, False])
+def test_no_camera_stays_on_once_the_page_s_program_is_gone(
+    browser: Browser, address: str, models: dict[str, str], is_pressed: bool
+):
+    start_camera(browser, app := build_app(models, SETTINGS))
+    browser.ask("window.track = document.querySelector('#camera video').srcObject.getTracks()[0], 1")
+    if is_pressed:
+        browser.wait_for("!!window.cameraWatch")
+        browser.ask("clearInterval(window.cameraWatch)")  # or it would be off before anybody can press
+    app.close()
+    if is_pressed:
+        browser.wait_for(
+            "/Connection to the server was lost/.test(document.body.innerText)"
+        )  # Gradio runs no more `js`
+        browser.click("button", "stop and forget")
+        assert browser.ask("window.track.readyState == 'ended'")
+        return
+    browser.wait_for("window.track.readyState == 'ended'")
+    browser.wait_for("/does not answer, so the camera was turned off/.test(document.body.innerText)")
+    assert "The camera is on" not in browser.text() and "person 1" not in browser.text()
+
+
+@pytest.mark.browser
+def test_a_late_explanation_is_not_shown_to_whoever_started_anew(
+    browser: Browser, address: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    inside, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def late(*_: object) -> str:
+        inside.set()
+        go_on.wait(60)
+        done.set()
+        return "<b>late</b>"
+
+    monkeypatch.setattr(app_module.Page, "explain_camera", late)
+    start_camera(browser, app := build_app(models, SETTINGS))
+    browser.click("button", "Why?")
+    assert inside.wait(30)
+    browser.click("button", "stop and forget")
+    browser.wait_for("!document.querySelector('#stop')?.offsetParent")
+    browser.click("label", "I am an adult")
+    browser.click("button", "Start the camera")
+    browser.wait_for(f"/person \\d: /.test({WORDS})")
+    go_on.set()
+    assert done.wait(30)
+    time.sleep(1)  # as long as a result takes to be shown
+    assert browser.ask("!document.querySelector('#camera-why b')")
+    app.close()
+
+
+@pytest.mark.browser
 def test_a_refused_camera_is_said_plainly(browser: Browser, address: str):
     browser.allow_camera(False)
     browser.open(address, width_px=1200)
     browser.click("label", "I am an adult")
     browser.wait_for("!document.querySelector('button.primary').disabled")
     browser.click("button.primary", "Start the camera")
-    browser.wait_for("/The camera was refused. Allow it/.test(document.querySelector('[role=alert]')?.innerText)")
+    browser.wait_for(
+        "[...document.querySelectorAll('[role=alert]')].some((e) => /camera was refused. Allow it/.test(e.innerText))"
+    )
     assert browser.ask("!document.querySelector('video')")
 
 

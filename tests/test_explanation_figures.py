@@ -34,6 +34,8 @@ def explained(
     hot: Sequence[bool] | None = None,
     found: Sequence[bool] | None = None,
     times: bool = True,
+    score: float = 0.88,
+    other: str | None = None,
 ) -> ExplainedClip:
     """Grey faces in the middle of 96 px crops, the lower half of each hot frame hot."""
     maps = np.zeros((num_frames, 32, 32), np.float32)
@@ -44,7 +46,7 @@ def explained(
     points = np.tile([(12.0, 14), (20, 14), (16, 18), (13, 21), (19, 21)], (num_frames, 1, 1))
     focus: FaceFocus = face_focus(maps, boxes, points, None, seen)
     frame_times = np.arange(num_frames) * 12.5 if times else np.full(num_frames, np.nan)
-    scores = {label: 0.88, "engaged" if label == "disengaged" else "disengaged": 0.12}
+    scores = {label: score, other or ("engaged" if label == "disengaged" else "disengaged"): 1 - score}
     found_maps = ClipExplanation(label, "gradcam", scores, maps, (map_side, map_side))
     return ExplainedClip(found_maps, pictures, None, frame_times, boxes * 3, seen, focus)
 
@@ -70,6 +72,7 @@ def texts_of(explanation: Explanation) -> list[str]:
 
 def laid_out(explanation: Explanation) -> Figure:
     figure = draw_explanation(explanation)
+    figure.set_dpi(200)  # as it is saved: letters are a little wider than at 100
     FigureCanvasAgg(figure).draw()
     return figure
 
@@ -86,6 +89,7 @@ def said(explanation: Explanation) -> str:
     "explanation",
     [*(photo(count) for count in (1, 2, 3, 12, 25)), *(clip(num_frames=count) for count in (1, 3, 8, 16)),
      photo(3, LONG_NAME), photo(1, LONG_NAME), clip(LONG_NAME, num_frames=8, label="engaged"),
+     photo(2, score=0.07), photo(12, score=0.07), photo(12, label="happy", score=0.07, hot=[False], other="disgust"),
      photo(5, label="disengaged", hot=[False]), clip(num_frames=8, hot=[False] * 8, found=[True] * 3 + [False] * 5),
      clip(label="looks at the board and writes down what the teacher says, or so it seems"),
      clip(num_frames=3, label="engaged", found=[True, False, False])],
@@ -108,6 +112,17 @@ def test_the_faces_of_a_photo_are_numbered():
     titles = [axes.get_title() for axes in draw_explanation(photo(12)).axes]
     assert [title.splitlines()[0] for title in titles[:12]] == [f"{number}. disengaged 0.88" for number in range(1, 13)]
     assert all("face box" in title for title in titles[:12])
+
+
+def test_a_face_of_another_label_than_the_one_asked_for_says_so():
+    faces = [explained(times=False), explained(times=False, score=0.07), explained(times=False, score=0.2, hot=[False])]
+    titles = [axes.get_title().splitlines() for axes in draw_explanation(Explanation("class.png", faces)).axes[:3]]
+    assert [title[:-1] for title in titles] == [
+        ["1. disengaged 0.88"],
+        ["2. disengaged 0.07", "predicted engaged 0.93"],
+        ["3. disengaged 0.20", "predicted engaged 0.80"],
+    ]
+    assert titles[2][-1] == "no heat"
 
 
 def test_a_long_name_loses_its_middle_and_the_prediction_is_kept():

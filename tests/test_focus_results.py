@@ -8,9 +8,11 @@ from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
+from engagement_recognition.card import render_card
 from engagement_recognition.cli import app
 from engagement_recognition.data.prepared_data import load_prepared
 from engagement_recognition.model_evaluation import evaluate_model
+from engagement_recognition.predict import Predictor
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.report import write_report
 from engagement_recognition.results_file import read_results, write_results
@@ -68,6 +70,14 @@ def test_a_model_that_looks_elsewhere_is_told_so(run: Path, tmp_path: Path):
 def test_without_it_the_card_says_that_nobody_looked(trained: TrainedStages):
     card = ModelCard.load(trained.engagement / "README.md").text
     assert "Where it looks in the picture has not been measured." in card
+
+
+def test_a_focus_that_came_out_unknown_is_said_to_be(run: Path):
+    results, predictor = read_results(run), Predictor.from_pretrained(str(run))
+    results["evaluation"]["test"]["face_focus"]["face"] = {"mean": None, "chance": None, "ratio": None}
+    card = render_card(predictor.model, predictor.processor, results)
+    assert "none of the 2 clips that were looked at has both a face and heat" in card
+    assert "has not been measured" not in card
 
 
 def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prepared: Path, tmp_path: Path):

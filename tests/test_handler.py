@@ -51,7 +51,12 @@ MAKE = {
     "base64": lambda value: {"inputs": base64.b64encode(Path(value).read_bytes()).decode()},
     "lines": lambda value: {"inputs": base64.encodebytes(Path(value).read_bytes()).decode()},
     "data": lambda value: {"inputs": "data:video/mp4;base64," + base64.b64encode(Path(value).read_bytes()).decode()},
+    "DATA": lambda value: {"inputs": "DATA:video/mp4;BASE64," + base64.b64encode(Path(value).read_bytes()).decode()},
+    "quoted": lambda value: {"inputs": 'data:video/mp4;codecs="avc1.42, mp4a";base64,'
+                             + base64.b64encode(Path(value).read_bytes()).decode()},
     "picture": lambda value: {"inputs": Image.open(value).convert("RGB")},
+    "lazy": lambda value: {"inputs": Image.open(value)},  # nothing decoded yet
+    "blank": lambda value: {"inputs": Image.new("RGB", value)},
 }
 home, said = Path(sys.argv[1]), {}
 handlers = {name: load(str(home / name)) for name in ("video", "image", "frame")}
@@ -127,6 +132,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, video: Path) -> dict[str, st
     Image.fromarray(face).save(folder / "face.jpg", quality=95)
     Image.fromarray(np.full((120, 160, 3), 90, np.uint8)).save(folder / "grey.png")
     (folder / "cut.jpg").write_bytes((folder / "face.jpg").read_bytes()[:4000])
+    Image.fromarray(face).save(folder / "whole.png")
+    (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:4000])
     (folder / "cut.mp4").write_bytes(video.read_bytes()[:-20_000])
     (folder / "page.mp4").write_text("<!doctype html><title>Not a video</title>" * 20)
     (folder / "empty.mp4").write_bytes(b"")
@@ -139,12 +146,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, video: Path) -> dict[str, st
 
 
 def good_requests(files: dict[str, str], address: str) -> dict[str, list]:
-    kinds = ("bytes", "base64", "lines", "data")
+    kinds = ("bytes", "base64", "lines", "data", "DATA", "quoted")
     requests = {kind: ["video", kind, files["video"], {}] for kind in kinds}
     for name in ("/video", f"/to/{address}/video"):
         requests[f"URL {name[:5]}"] = ["video", "json", {"inputs": address + name}, PRIVATE]
     requests["whole frame"] = ["frame", "bytes", files["face.jpg"], {}]
-    return requests | {f"face {kind}": ["image", kind, files["face.jpg"], {}] for kind in ("bytes", "picture")}
+    return requests | {f"face {kind}": ["image", kind, files["face.jpg"], {}] for kind in ("bytes", "picture", "lazy")}
 
 
 def as_inputs(value: object, **limits: object) -> list:
@@ -163,6 +170,7 @@ def refused_requests(files: dict[str, str], address: str) -> dict[str, tuple[lis
         "a path": (as_inputs(files["video"]), 400, "Expected base64"),
         "a file address": (as_inputs(f"file://{files['video']}"), 400, "Expected base64"),
         "a data URL in text": (as_inputs("data:text/plain,hello"), 400, "data URL in base64"),
+        "a data URL without a comma": (as_inputs("data:video/mp4;base64"), 400, "got 'data:video/mp4;base64' without"),
         "this machine": (as_inputs(f"{address}/video"), 400, "Expected a public address, got 127.0.0.1"),
         "this machine as a number": (as_inputs(f"http://2130706433:{port}/video"), 400, "private network"),
         "this machine in IPv6": (as_inputs(f"http://[::ffff:127.0.0.1]:{port}/video"), 400, "private network"),
@@ -187,6 +195,10 @@ def refused_requests(files: dict[str, str], address: str) -> dict[str, tuple[lis
         "nobody in a video": (["video", "bytes", files["bars.mp4"], {}], 422, "Expected a face"),
         "nobody in a picture": (["image", "bytes", files["grey.png"], {}], 422, "Expected a face"),
         "a cut picture": (["image", "bytes", files["cut.jpg"], {}], 422, "Expected a picture"),
+        "a cut PIL picture": (["image", "lazy", files["cut.png"], {}], 422, "cannot be decoded (image file"),
+        "a cut PIL frame": (["frame", "lazy", files["cut.jpg"], {}], 422, "cannot be decoded (image file"),
+        "a PIL picture of nothing": (["image", "blank", [0, 0], {}], 422, "got 0x0"),
+        "a large PIL picture": (["image", "lazy", files["cut.png"], {"max_picture_pixels": 9}], 413, "most 9 pixels"),
     }  # fmt: skip
 
 
@@ -216,7 +228,7 @@ def test_a_video_gets_the_answer_that_predict_gives(
 ):
     expected = Predictor.from_pretrained(str(trained.engagement)).predict_video(video)
     videos = [name for name, (model, *_) in good_requests(drawn, address).items() if model == "video"]
-    assert len(videos) == 6
+    assert len(videos) == 8
     for name in videos:
         answer = said[name]
         assert answer["label"] == expected.label and answer["scores"] == pytest.approx(expected.scores, abs=1e-6)
@@ -226,7 +238,7 @@ def test_a_video_gets_the_answer_that_predict_gives(
 
 def test_a_picture_gets_an_answer_a_face(said: dict[str, dict], trained: TrainedStages, drawn: dict[str, str]):
     expected = Predictor.from_pretrained(str(trained.expression)).predict_photo(Path(drawn["face.jpg"])).faces
-    for name in ("face bytes", "face picture"):
+    for name in ("face bytes", "face picture", "face lazy"):
         faces = said[name]["faces"]
         assert [face["label"] for face in faces] == [face.label for face in expected]
         for face, like in zip(faces, expected, strict=True):

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ import yaml
 from conftest import TrainedStages
 from hub_server import LFS_SUFFIXES, READ_TOKEN, WRITE_TOKEN, HubServer, running
 from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 from test_export import ELSEWHERE
+from test_structure import SHIPPED
 from transformers import AutoVideoProcessor
 
-from engagement_recognition import EngagementForVideoClassification
-from engagement_recognition.processor.input_errors import EngagementInputError
+from engagement_recognition import EngagementForVideoClassification, train
+from engagement_recognition.processor.input_errors import EngagementInputError, RecipeError
 from engagement_recognition.publish import assemble, push_folder
 
 # Arguments: a folder, then a list of (repository, token, private). Prints the address or the error of each push.
@@ -85,8 +87,9 @@ def lfs_files(assembled: Path) -> int:
 
 @pytest.fixture(scope="module")
 def hub(lfs_files: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
-    # Requests about a repository: preupload, LFS batch, then a PUT and a verification a file, then the commit.
-    breaks = {"preupload": 1, "first-put": 3, "last-verify": 2 + 2 * lfs_files, "commit": 3 + 2 * lfs_files}
+    # Requests about a repository: what it is, what it holds, preupload, LFS batch, then a PUT and a verification a
+    # file, then the commit.
+    breaks = {"preupload": 3, "first-put": 5, "last-verify": 4 + 2 * lfs_files, "commit": 5 + 2 * lfs_files}
     server = HubServer(tmp_path_factory.mktemp("hub"), {f"org/break-{name}": at for name, at in breaks.items()})
     with running(server):
         yield server
@@ -198,6 +201,14 @@ def test_training_pushes_each_stage_s_export(hub: HubServer, tiny_recipe: dict[s
         assert not [name for name in files if name.endswith((".bin", ".pt", ".parquet"))]
 
 
+@pytest.mark.parametrize("second", ["org/name", "Org/Name"])
+def test_two_stages_are_not_pushed_to_one_repository(second: str, tiny_recipe: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "load_stage_data", None)  # touching it would fail: it is refused before that
+    options = {"push_to_hub": "true", "expression_hub_model_id": "org/name", "engagement_hub_model_id": second}
+    with pytest.raises(RecipeError, match="a repository for each stage, got org/name for both"):
+        train.train({**tiny_recipe, "output_dir": "nowhere"}, options)
+
+
 def test_a_push_without_changes_adds_no_commit(pushed: dict[str, list[str]], hub: HubServer):
     assert pushed["org/public"][:2] == [f"{hub.endpoint}/org/public"] * 2
     assert len(hub.repositories["org/public"].commits) == 2  # the repository's first, and the model
@@ -213,7 +224,7 @@ def test_an_interrupted_push_leaves_nothing_half_done_and_can_be_repeated(pushed
     for repository in repositories:
         first, second = pushed[repository]
         assert first.startswith("refused: ") and "No space left on this Hub" in first and "push again" in first
-        assert "NEW LINE" not in first
+        assert "NEW LINE" not in first and "hf auth login" not in first
         assert second == f"{hub.endpoint}/{repository}"
         assert len(hub.repositories[repository].commits) == 2
         assert hub.files(repository) == hub.files("org/public")
@@ -221,11 +232,54 @@ def test_an_interrupted_push_leaves_nothing_half_done_and_can_be_repeated(pushed
 
 def test_a_refused_token_is_one_line(pushed: dict[str, list[str]], hub: HubServer):
     unknown, read_only = pushed["org/refused"]
-    assert "Invalid credentials" in unknown and "write token" in read_only
+    assert "Invalid credentials" in unknown and read_only.count("write token") == 1
     for line in (unknown, read_only):
         assert line.startswith("refused: ") and "hf auth login" in line and "NEW LINE" not in line
         assert "hf_unknown" not in line and READ_TOKEN not in line
     assert "org/refused" not in hub.repositories
+
+
+def test_what_is_not_an_earlier_version_of_the_model_is_left_alone(hub: HubServer, assembled: Path, tmp_path: Path):
+    config = (assembled / "config.json").read_bytes()
+    others = {
+        "org/thesis": ({"config.json": config, "a.bin": b"1", "b/vocab.txt": b"2", "c.csv": b"3", "d.csv": b"4"},
+                       "a.bin, b/vocab.txt, c.csv and 1 more"),
+        "org/weights": ({"model.safetensors": b"5"}, "model.safetensors"),
+        "org/faces-alone": ({"config.json": config.replace(b"ForVideo", b"ForImage"), "model.safetensors": b"6"},
+                            "EngagementForImageClassification, this one EngagementForVideoClassification"),
+        "org/resnet": ({"config.json": b'{"architecture": "resnet18"}'}, "config.json names no architecture"),
+        "org/broken": ({"config.json": b"["}, "config.json names no architecture"),
+    }  # fmt: skip
+    for repository, (contents, _) in others.items():
+        hub.fill(repository, contents)
+    pushes = [(repository, WRITE_TOKEN, None) for repository in others]
+    said = run_python(PUSH, assembled, json.dumps(pushes), **hub.environment(tmp_path)).splitlines()
+    for line, (repository, (contents, found)) in zip(said, others.items(), strict=True):
+        assert line.startswith(f"refused: Expected {repository} to be empty or to hold an earlier version"), line
+        assert found in line and "name another repository" in line and "NEW LINE" not in line
+        assert hub.files(repository).items() >= contents.items() and len(hub.repositories[repository].commits) == 2
+
+
+def test_what_an_earlier_version_left_behind_goes_away(hub: HubServer, assembled: Path, tmp_path: Path):
+    old = [*(Path(module).name for module in SHIPPED), "figures/test_confusion.png", "figures/old_reliability.svg"]
+    old += ["handler.py", "examples/drawn_face.png", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    old += ["preprocessor_config.json", "README.md", "results.json"]
+    hub.fill("org/older", {**dict.fromkeys(old, b"old"), "config.json": (assembled / "config.json").read_bytes()})
+    hub.fill("org/fresh", {"README.md": b"---\nlicense: mit\n---\n"})  # as the Hub's own page makes one
+    pushes = [(repository, WRITE_TOKEN, None) for repository in ("org/older", "org/fresh")]
+    said = run_python(PUSH, assembled, json.dumps(pushes), **hub.environment(tmp_path)).splitlines()
+    assert said == [f"{hub.endpoint}/{repository}" for repository, *_ in pushes]
+    there = {path.relative_to(assembled).as_posix() for path in assembled.rglob("*") if path.is_file()}
+    assert hub.files("org/older").keys() == hub.files("org/fresh").keys() == there | {".gitattributes"}
+
+
+def test_a_card_the_hub_refuses_leaves_no_repository_behind(hub: HubServer, trained: TrainedStages, tmp_path: Path):
+    assemble(trained.engagement, tmp_path / "hub", "org/licence", "made-up-1.0")
+    pushes = json.dumps([("org/licence", WRITE_TOKEN, None)])
+    said = run_python(PUSH, tmp_path / "hub", pushes, **hub.environment(tmp_path))
+    assert said.startswith("refused: ") and '"license" must be one of [apache-2.0, ' in said and "NEW LINE" not in said
+    assert "--license" in said and "hf auth login" not in said
+    assert "org/licence" not in hub.repositories
 
 
 def test_a_hub_that_does_not_answer_is_one_line(assembled: Path, monkeypatch: pytest.MonkeyPatch):
@@ -234,3 +288,32 @@ def test_a_hub_that_does_not_answer_is_one_line(assembled: Path, monkeypatch: py
     with pytest.raises(EngagementInputError, match="push again") as refusal:
         push_folder(assembled, "org/engagement", token=WRITE_TOKEN)
     assert "\n" not in str(refusal.value)
+    assert "hf auth login" not in str(refusal.value)
+
+
+def _close_client() -> None:
+    """As it fails for one file when another file's connection broke off."""
+    error = RuntimeError("Cannot send a request, as the client has been closed.")
+    raise RuntimeError("Error while uploading 'figures/test_confusion.png' to the Hub.") from error
+
+
+def _is_offline() -> None:
+    raise OfflineModeIsEnabled("Cannot reach http://hub: offline mode is enabled. To disable it, unset HF_HUB_OFFLINE.")
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason", "advice"),
+    [
+        (_close_client, "(the connection broke off)", "so push again"),
+        (_is_offline, "offline mode is enabled", "unset HF_HUB_OFFLINE and push again"),
+    ],
+)
+def test_a_failed_upload_names_its_cause_and_what_helps(
+    fail: Callable[[], None], reason: str, advice: str, assembled: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.ModelCard.validate", lambda card: fail())
+    with pytest.raises(EngagementInputError) as refusal:
+        push_folder(assembled, "org/engagement", token=WRITE_TOKEN)
+    assert reason in str(refusal.value) and advice in str(refusal.value)
+    assert "hf auth login" not in str(refusal.value) and "\n" not in str(refusal.value)
+    assert str(refusal.value).count("HF_HUB_OFFLINE") == advice.count("HF_HUB_OFFLINE")

@@ -1,5 +1,6 @@
 """Annotated frames and videos: everything can be read, nobody is hidden, and films are as long as what they show."""
 
+import resource
 import subprocess
 import sys
 import threading
@@ -242,6 +243,29 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path):
         video.write(np.zeros((10, 10, 3), np.uint8), 0.0)
 
 
+@pytest.mark.parametrize(("num_frames", "max_bytes"), [(200, 200_000), (20, 20_000)], ids=["write", "close"])
+def test_a_full_disk_is_one_line_and_what_is_there_plays(num_frames: int, max_bytes: int, tmp_path: Path):
+    rng, limits = np.random.default_rng(0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    video = AnnotatedVideo(tmp_path / "out.mp4", (64, 64), 30)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, limits[1]))
+        with (
+            pytest.raises(
+                EngagementInputError, match=r"write a video to .*out\.mp4, could not \(.+\); .*plays"
+            ) as caught,
+            video,
+        ):
+            for index in range(num_frames):
+                video.write(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), index / 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    source, frames = FileSource(tmp_path / "out.mp4"), []
+    with pytest.raises(VideoReadError, match="breaks off after"):
+        frames.extend(source.frames())
+    assert num_frames // 3 < len(frames) < num_frames
+
+
 @pytest.mark.parametrize(
     ("fps", "times_sec"),
     [(15, np.arange(120) / 15), (29.97, np.arange(30) / 29.97), (60, [0]), (10, [0, 0.03, 0.5, 2])],
@@ -312,7 +336,10 @@ print(restored == (signal.default_int_handler, signal.SIG_DFL))
 
 @pytest.mark.parametrize(
     ("moment", "name", "said", "num_frames"),
-    [("close", "SIGINT", "finished", 100), ("close", "SIGTERM", "finished", 100), ("write", "", "interrupted", 91)],
+    [
+        *(("close", name, "finished", 100) for name in ("SIGINT", "SIGTERM", "SIGHUP")),
+        ("write", "", "interrupted", 91),
+    ],
 )
 def test_ctrl_c_tears_no_hole_in_a_film(moment: str, name: str, said: str, num_frames: int, tmp_path: Path):
     command = [sys.executable, "-c", PRESSED, str(tmp_path / "out.mp4"), moment, name]

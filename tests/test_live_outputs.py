@@ -1,6 +1,8 @@
 """`engagement live`: lines, a film and a window, from a file; what is refused, and what a broken file leaves."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from engagement_recognition.cli import app
 from engagement_recognition.data.drawn_datasets import encode_video
 from engagement_recognition.live import LiveResult, PersonState
 from engagement_recognition.live_outputs import LiveOutputs, LiveWindow
+from engagement_recognition.live_signals import quit_signals
 from engagement_recognition.processor.input_errors import EngagementInputError
 
 FPS = 5
@@ -72,18 +75,39 @@ def test_a_video_without_a_label_says_so(film: Path, trained: TrainedStages):
     assert done.exit_code == 0 and "no label: nobody's face was seen long and clearly enough" in done.stderr
 
 
-def test_a_film_is_as_long_as_its_source_however_it_is_ended(film: Path, trained: TrainedStages, tmp_path: Path):
-    drawn, program = tmp_path / "drawn.mp4", "from engagement_recognition.cli import main; main()"
-    command = [sys.executable, "-c", program, "live", "--source", film, "--model", trained.expression, "--no-window"]
+PROGRAM = """
+import signal
+from engagement_recognition.cli import main
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_film_is_as_long_as_its_source_however_it_is_ended(
+    number: int, film: Path, trained: TrainedStages, tmp_path: Path
+):
+    drawn = tmp_path / "drawn.mp4"
+    command = [sys.executable, "-c", PROGRAM, "live", "--source", film, "--model", trained.expression, "--no-window"]
     with subprocess.Popen([*command, "--json", "--output", drawn], stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline() for _ in range(3)]
-        process.terminate()
+        process.send_signal(number)
         lines += process.stdout.readlines()
     assert process.returncode == 0
     with av.open(str(drawn)) as container:
         frames = list(container.decode(video=0))
         end_sec = frames[-1].time + float(frames[-1].duration * frames[-1].time_base)
     assert 3 <= len(frames) == len(lines) <= 10 and end_sec == pytest.approx(len(lines) / FPS, abs=0.02)
+
+
+def test_what_nohup_ignores_ends_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert set(quit_signals()) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert set(quit_signals()) == {signal.SIGINT, signal.SIGTERM}
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +118,8 @@ def test_a_film_is_as_long_as_its_source_however_it_is_ended(film: Path, trained
         (["--no-window", "--output", "hard link"], "another film than the video itself"),
         (["--no-window", "--output", "film.avi"], "ends in .mp4"),
         (["--no-window", "--output", "no/such/folder/film.mp4"], "Expected a folder to write film.mp4 to"),
+        (["--no-window", "--model", "no/such/model", "--output", "folder"], "got the folder"),
+        (["--no-window", "--json", "--source", ""], "got no name"),
         (["--source", "screen"], "where the window would see itself"),
         (["--no-window", "--json", "--source", "no.mp4"], "no.mp4"),
         (["--no-window", "--json", "--source", "webcam:x"], "webcam:NUMBER"),
@@ -104,7 +130,9 @@ def test_wrong_input_is_one_line(options: list[str], words: str, film: Path, tra
     link = film.with_name("link.mp4")
     if not link.exists():
         link.hardlink_to(film)
-    paths = {"same": str(film), "hard link": str(link)}
+    folder = film.with_name("folder.mp4")
+    folder.mkdir(exist_ok=True)
+    paths = {"same": str(film), "hard link": str(link), "folder": str(folder)}
     options = [paths.get(option, option) for option in options]
     before = film.read_bytes()
     done = run_command("--source", film, "--model", trained.expression, *options)
@@ -153,8 +181,9 @@ def test_a_large_picture_fits_the_screen_and_keeps_its_proportions(monkeypatch: 
         assert width <= screen[0] and width / height == pytest.approx(4, rel=0.02)
 
 
-def test_without_a_screen_the_window_is_refused(monkeypatch: pytest.MonkeyPatch):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+def test_without_a_screen_the_window_is_refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(EngagementInputError, match="pass --no-window"):
         LiveWindow("clip")
+    assert capfd.readouterr().err == "" and "XDG_RUNTIME_DIR" not in os.environ

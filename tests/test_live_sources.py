@@ -18,7 +18,7 @@ from engagement_recognition.live import LiveEngagement, run_live
 from engagement_recognition.live_drawing import AnnotatedVideo
 from engagement_recognition.live_sources import CameraSource, ScreenSource, camera_of, open_source
 from engagement_recognition.predict import Predictor
-from engagement_recognition.processor.input_errors import EngagementInputError, VideoReadError
+from engagement_recognition.processor.input_errors import EngagementInputError, TruncatedVideoError, VideoReadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 
 
@@ -65,6 +65,15 @@ def test_a_cut_file_gives_what_it_has_and_then_says_where_it_broke(tmp_path: Pat
     assert "\n" not in str(caught.value)
     assert numbers_in(np.stack([result.frame for result in results])) == list(range(len(results)))
     assert 50 < len(results) < 150
+
+
+def test_a_cut_file_without_its_index_is_named_as_such(tmp_path: Path):
+    whole = encode(tmp_path / "cut.mp4", num_frames=200)  # the index comes last
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        TruncatedVideoError, match=r"breaks off before its first frame \(its box mdat is .* bytes short\)"
+    ):
+        open_source(tmp_path / "cut.mp4")
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "sound.mp4", "."])
@@ -170,19 +179,19 @@ def test_no_such_camera_or_region_is_one_line(name: str, capfd: pytest.CaptureFi
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A screen of 320x240 px that nobody sees."""
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen]:
+    """A screen of 320x240 px that nobody sees, as the process that is it."""
     pytest.importorskip("mss")
     if not shutil.which("Xvfb"):
         pytest.skip("needs Xvfb, a screen without a monitor")
     command = ["Xvfb", "-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp", "-noreset"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")
-        yield
+        yield server
         server.terminate()
 
 
-def test_the_screen_is_looked_at_when_asked(screen: None):
+def test_the_screen_is_looked_at_when_asked(screen: subprocess.Popen):
     with open_source("screen") as source:
         frames = list(islice(source.frames(), 4))
     assert {frame.pixels.shape for frame in frames} == {(240, 320, 3)} and frames[0].pixels.dtype == np.uint8
@@ -191,6 +200,14 @@ def test_the_screen_is_looked_at_when_asked(screen: None):
         assert next(source.frames()).pixels.shape == (40, 20, 3), "only what lies on the screen"
     with pytest.raises(EngagementInputError, match="part of the 320x240 px screen"):
         ScreenSource((400, 0, 10, 10))
+
+
+def test_a_screen_that_goes_away_is_one_line(screen: subprocess.Popen):
+    with pytest.raises(VideoReadError, match="Expected a screen to look at") as caught, open_source("screen") as source:
+        for _ in source.frames():
+            screen.kill()
+            screen.wait()
+    assert "\n" not in str(caught.value)
 
 
 def test_no_screen_is_one_line(monkeypatch: pytest.MonkeyPatch):

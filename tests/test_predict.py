@@ -180,6 +180,24 @@ def test_a_timeline_is_a_plot_and_spans_without_a_face_have_no_label(
     assert [span["scores"] is None for span in timeline] == [False, False, True, True]
 
 
+def test_inputs_of_one_name_have_a_plot_each(engagement: Command, inputs: Path, trained: TrainedStages, tmp_path: Path):
+    for name in ("a/clip.mp4", "b/clip.mp4", "b/clip_1.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(inputs / "half.mp4", tmp_path / name)
+    videos = [*sorted(tmp_path.glob("*/*.mp4")), inputs / "half.mp4"]
+    options = ("--model", trained.engagement, "--timeline", "2", "--plot-dir", tmp_path / "plots")
+    code, out, _ = engagement("predict", *videos, *options)
+    names = [f"{name}_timeline.png" for name in ("clip_2", "clip_3", "clip_1", "half")]
+    assert code == 0 and re.findall(r"timeline: .*/(.+)", out) == names
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(names)
+
+
+def test_plots_that_cannot_be_written_are_refused_before_the_model_is_loaded(engagement: Command, inputs: Path):
+    options = ("--timeline", "1", "--model", "no/such/model", "--plot-dir", inputs / "text.mp4")
+    code, out, err = engagement("predict", inputs / "half.mp4", *options)
+    assert (code, out) == (2, "") and re.fullmatch(r"error: Expected to write .*text\.mp4, could not \(.+\); .+\n", err)
+
+
 def test_the_terminal_plot_is_as_high_as_the_scores():
     spans = [Span(i, i + 1, "a", {"a": score, "b": 1 - score}, 1.0) for i, score in enumerate((0.0, 0.5, 1.0))]
     spans.append(Span(3, 4, None, None, 0.0))

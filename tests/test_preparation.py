@@ -244,17 +244,19 @@ def test_a_window_without_a_face_is_its_own_reject(drawn_daisee: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "words"),
     [
-        {"sampling": "random"},
-        {"window_stride_frames": 4},
-        {"num_frames": 0},
-        {"sampling": "consecutive", "window_stride_frames": 0},
+        ({"sampling": "random"}, "got random with stride None."),
+        ({"window_stride_frames": 4}, "got uniform with stride 4."),
+        ({"num_frames": 0}, "Expected num_frames of at least 1, got 0."),
+        ({"face_crop_size": -1}, "Expected face_crop_size of at least 1, got -1."),
+        ({"sampling": "consecutive", "window_stride_frames": 0}, "Expected window_stride_frames of at least 1, got 0."),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(bad: dict):
-    with pytest.raises(RecipeError):
+def test_settings_that_make_no_sense_are_refused(bad: dict, words: str):
+    with pytest.raises(RecipeError) as refused:
         settings_for("video", **bad)
+    assert str(refused.value).endswith(words)  # what is wrong, and nothing of what is right
 
 
 # --- Pictures

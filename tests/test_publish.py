@@ -182,3 +182,48 @@ def test_the_card_says_what_the_text_of_responsible_use_asks_for(run: Path, tmp_
                   "To abstain", "Calibration", "always \"", "untested", "Licences", "arXiv 1609.01885"):  # fmt: skip
         assert words in text, words
     json.dumps(ModelCard.load(tmp_path / "out/README.md").data.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "found"),
+    [
+        (("data", "audit"), None, "KeyError: 'audit'"),
+        (("data",), None, "KeyError: 'data'"),
+        (("evaluation",), 5, "TypeError: "),
+        (("evaluation", "test", "scores", "confusion_matrix"), None, "KeyError: 'confusion_matrix'"),
+        (("evaluation", "test", "scores", "macro_f1"), "high", "TypeError: "),
+        (("stage",), None, "KeyError: 'stage'"),
+        (("data",), ["DAiSEE"], "TypeError: "),
+        (("evaluated_on",), [], "AttributeError: "),
+        (("label_names",), None, "KeyError: 'label_names'"),
+        (("seed",), None, "UndefinedError: "),
+    ],
+)
+def test_results_that_were_changed_by_hand_are_one_line(
+    keys: tuple[str, ...], value: object, found: str, run: Path, tmp_path: Path
+):
+    results = read_results(run)
+    *above, last = keys
+    entry = results
+    for key in above:
+        entry = entry[key]
+    entry.pop(last, None)
+    if value is not None:
+        entry[last] = value
+    (run / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ModelLoadError) as refusal:
+        assemble(run, tmp_path / "out", "org/name")
+    said = str(refusal.value)
+    assert said.startswith(f"Expected results as `train.py` writes them in {run / 'results.json'}, got others ({found}")
+    assert "`engagement evaluate` again" in said and "\n" not in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, "{", b"\xff"])
+def test_results_that_cannot_be_read_are_one_line_that_says_what_to_do(content: object, tmp_path: Path):
+    if content is not None:
+        (tmp_path / "results.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = CliRunner().invoke(app, ["publish", str(tmp_path), "--repo", "org/name", "--dry-run"])
+    said = str(done.exception)
+    assert isinstance(done.exception, ModelLoadError) and said.count(str(tmp_path)) == 1 and "\n" not in said
+    assert "Errno" not in said and "check the path, or train or import the model again" in said
+    assert ("No such file or directory" in said) == (content is None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engagement_recognition import shortcut, shortcut_figure
 from engagement_recognition.data.drawn_datasets import write_daisee
 from engagement_recognition.data.drawn_faces import (
     AffectLevels,
@@ -22,7 +23,7 @@ from engagement_recognition.data.drawn_shortcut import (
     read_curtains,
 )
 from engagement_recognition.processor.face_cropping import map_points
-from engagement_recognition.processor.input_errors import DataError, RecipeError
+from engagement_recognition.processor.input_errors import DataError, EngagementInputError, RecipeError
 from engagement_recognition.processor.video_decoding import decode_video
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.results_file import read_results
@@ -131,6 +132,15 @@ def test_one_command_leaves_a_table_a_record_and_a_figure(output: Path):
     assert {(found["num_clips"], found["num_without_face"]) for found in focus.values()} == {(6, 0)}
 
 
+def test_cards_say_what_the_results_say(output: Path):
+    for name in ROWS:
+        folder = output / name / "seed0/engagement"
+        mean = read_results(folder)["evaluation"]["test"]["face_focus"]["face"]["mean"]
+        card = (folder / "README.md").read_text()
+        assert "Where it looks" in card and "has not been measured" not in card
+        assert mean is None or f"Where it looks: {mean:.3f} of the heat" in card
+
+
 def test_finished_models_are_kept(output: Path):
     table = (output / "shortcut.md").read_text()
     weights = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
@@ -140,8 +150,12 @@ def test_finished_models_are_kept(output: Path):
 
 
 def test_another_experiment_is_not_mixed_in(output: Path):
-    with pytest.raises(RecipeError, match="recipes and options it was begun with"):
-        run_experiment(output, options={**OPTIONS, "learning_rate": "1"}, subjects=10, clips_per_subject=3)
+    changed = {**OPTIONS, "learning_rate": "1", "num_frames": "3"}
+    del changed["image_size"]
+    begun_with = r"begun with \(.*--image_size 32, .*\), got others: "
+    differs = r"image_size left out \(was 32\), learning_rate 1 \(was left out\), num_frames 3 \(was 2\); repeat"
+    with pytest.raises(RecipeError, match=begun_with + differs):
+        run_experiment(output, options=changed, subjects=10, clips_per_subject=3)
     with pytest.raises(DataError, match=r"num_subjects=10 \(now 11\)"):
         run_experiment(output, options=OPTIONS, subjects=11, clips_per_subject=3)
 
@@ -151,6 +165,78 @@ def test_what_the_experiment_sets_cannot_be_set(tmp_path: Path):
         with pytest.raises(RecipeError, match="at least one seed, and no options"):
             run_experiment(tmp_path / "none", seeds, options)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortcut, "write_daisee", None)  # a call would be a TypeError
+
+
+@pytest.mark.usefixtures("nothing_is_drawn")
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"nonsense": "3"}, "got 'nonsense'"),
+        ({"engagement_nonsense": "3"}, "got 'engagement_nonsense'"),
+        ({"num_frames": "0"}, "num_frames of at least 1, got 0"),
+        ({"learning_rate": "true"}, "invalid float value"),
+        ({"augmentation": '{"blur": 1}'}, "blur"),
+        ({"encoder": "nobody/nothing"}, "nobody/nothing"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_mistyped_option_is_found_before_anything_is_drawn_or_written(option: dict, words: str, tmp_path: Path):
+    with pytest.raises(EngagementInputError, match=words):
+        run_experiment(tmp_path / "new", options=option)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("nothing_is_drawn")
+@pytest.mark.parametrize("place", ["file", "file/below", "a" * 300, "/proc/nowhere"])
+def test_a_place_that_cannot_be_written_is_one_line(place: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="Expected to write"):
+        run_experiment(tmp_path / place)
+
+
+@pytest.mark.parametrize("name", ["shortcut.md", "shortcut.json", "shortcut.png"])
+def test_results_that_cannot_be_written_are_one_line(name: str, output: Path, monkeypatch: pytest.MonkeyPatch):
+    (output / name).rename(output / "aside")
+    (output / name).mkdir()
+    monkeypatch.setattr(shortcut, "_explain_examples", lambda *_: [])
+    monkeypatch.setattr(shortcut_figure, "_draw_examples", lambda *_: None)
+    try:
+        with pytest.raises(DataError, match=f"Expected to write .*{name}"):
+            run_experiment(output, options=OPTIONS, subjects=10, clips_per_subject=3)
+    finally:
+        (output / name).rmdir()
+        (output / "aside").rename(output / name)
+
+
+@pytest.mark.usefixtures("nothing_is_drawn")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("results.json", "{}"), ("mine.txt", ""), ("plan.json", "{}"), ("plan.json", '{"study": 1, "rows": 2}'),
+     ("plan.json", "no JSON"), ("plan.json", "[]")],
+)  # fmt: skip
+def test_a_folder_of_somebody_else_is_left_alone(name: str, text: str, tmp_path: Path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RecipeError, match="holds something else; choose another --output"):
+        run_experiment(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == text
+
+
+def test_before_the_first_model_other_options_may_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shortcut, "write_daisee", fail)
+    plans = []
+    for num_frames in ("2", "4"):
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(tmp_path / "new", options={"num_frames": num_frames})
+        plans.append((tmp_path / "new/plan.json").read_text())
+    assert '"num_frames": "2"' in plans[0] and '"num_frames": "4"' in plans[1]
 
 
 def run_of(recipe: str, seed: int, test: float, focus: float | None) -> dict[str, object]:

@@ -23,6 +23,7 @@ FLOORS = {
         ("study_table.py", "model_focus.py", "card.py", "face_focus.py", "explanation_figures.py", "live_sources.py"), 1
     ),
     **dict.fromkeys(("live_tracking.py", "live_drawing.py", "live_outputs.py", "exports.py", "handler.py"), 1),
+    "live_signals.py": 1,
     **dict.fromkeys(("predict.py", "publish.py", "evaluation.py", "stage_data.py", "trainer.py", "figures.py"), 1),
     **dict.fromkeys(("model_evaluation.py", "comparison.py", "shortcut_figure.py", "stock_card.py"), 1),
     **dict.fromkeys(("run_arguments.py", "metrics.py", "checkpoints.py", "losses.py"), 2),

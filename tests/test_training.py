@@ -265,6 +265,24 @@ def test_options_reach_the_stage_they_name():
         read_options(["pictures"])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engagement_nonsense", "2"], "Expected a known option, got 'engagement_nonsense'; see"),
+        (["--engagement-num-frame", "2"], "got 'engagement_num_frame'; did you mean engagement_num_frames?"),
+        (["--nonsense", "2"], "Expected a known option, got 'nonsense'; see"),
+        (["--learning_rate"], "Expected options that fit, got: argument --learning_rate"),
+        (["--push_to_hub", "maybe"], "Expected options that fit, got: "),
+        (["--save_strategy", "no"], "Expected options that go together, got: "),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_bad_option_is_told_once_and_as_it_was_typed(options: list[str], words: str):
+    with pytest.raises(RecipeError) as refused:
+        plan_stages({"expression": {"data": "pictures"}}, read_options(["--engagement_data", "clips", *options]))
+    assert words in str(refused.value) and str(refused.value).count("Expected") == 1
+
+
 def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, tmp_path: Path):
     recipe = write_recipe(engagement_alone(trained, tmp_path, num_train_epochs=1), tmp_path / "recipe.yaml")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]

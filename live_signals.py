@@ -1,0 +1,57 @@
+"""What ends a live run or a page from outside (Ctrl-C, SIGTERM, a closed terminal), and how that waits for its moment.
+
+Signals are handled by Python's main thread alone. What is finished before a run ends is left to others.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def quit_signals() -> tuple[int, ...]:
+    """Signals that ask a program to end: SIGINT, SIGTERM, and a closed terminal's SIGHUP where the system has it.
+
+    Without SIGHUP where it is ignored, as nohup does: who asks for that wants the program to outlive the terminal.
+    """
+    hangup = getattr(signal, "SIGHUP", None)
+    is_heard = hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([hangup] if is_heard else []))
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Within it a signal to quit sets `stop`, so that a step is finished; a second one interrupts at once."""
+    before = {number: signal.getsignal(number) for number in quit_signals()}
+
+    def ask(*_: object) -> None:
+        stop.set()
+        for number in before:
+            signal.signal(number, signal.default_int_handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def signals_held(forget: bool = False) -> Iterator[None]:
+    """Signals to quit take effect after the block, or never. Outside the main thread there is nothing to do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    # A handler that was not installed from Python reads as None and could not be put back.
+    numbers = [number for number in quit_signals() if signal.getsignal(number) is not None]
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in [] if forget else came:
+        signal.raise_signal(number)
