@@ -180,7 +180,7 @@ def camera_why_page(explanation: Explanation, numbers: Sequence[int | None]) -> 
 
 def by_model(model_name: str, source: str, html: str) -> str:
     """A result under the names of what it is from, so that it is not taken for another's where it comes late."""
-    return f"<p>Model: {escape(model_name)}; of: {escape(source)}</p>{html}"
+    return f"<p>Model: {escape(model_name)}; input: {escape(source)}</p>{html}"
 
 
 def _heat_maps(explanation: Explanation, what: str, numbers: Sequence[int] | None) -> str:

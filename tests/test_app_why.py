@@ -85,7 +85,7 @@ def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pyt
         assert session.frames[-1] is not session.frames[0] or num_kept == 1
         html = page.explain_camera(session)
         assert "data:image/png;base64," in html and "alert" not in html
-        assert f"<p>Model: {model}; of: the camera</p>" in html and "not smoothed over time" in html
+        assert f"<p>Model: {model}; input: the camera</p>" in html and "not smoothed over time" in html
         what = "the last window of pictures alone" if num_kept > 1 else "the last picture alone"
         assert f"the highest score of person 1 in {what}" in html
     for _ in range(20):
@@ -144,5 +144,5 @@ def test_why_does_not_call_predicted_what_was_given_no_label(
         words = words if is_left_higher else words.replace("person 2", "person 1")
     other = Page(page.predictors, LiveSettings(abstain_below=abstain_below, min_face_px=min_face_px))
     html = other.explain(photo, "expression")
-    assert words in html and "<p>Model: expression; of: two.png</p>" in html
-    assert "<p>Model: expression; of: two.png</p>" in other.look_at_photo(photo, "expression")
+    assert words in html and "<p>Model: expression; input: two.png</p>" in html
+    assert "<p>Model: expression; input: two.png</p>" in other.look_at_photo(photo, "expression")
