@@ -19,6 +19,10 @@ FIGURES_FOLDER = "figures"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _FIGURE = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
+_CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parent / "processor").glob("[!_]*.py")))
+_NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE}
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -64,6 +68,14 @@ def _read_json(path: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"Expected JSON in {path}, could not read it ({error}).") from error
     return content if isinstance(content, dict) else {}
+
+
+def is_published_name(name: str) -> bool:
+    """Whether some model's publication may hold a file of this name, as a path in its repository; the card aside."""
+    folder, _, file = name.rpartition("/")
+    if folder == FIGURES_FOLDER:
+        return bool(_FIGURE.fullmatch(file))
+    return name in _NAMES or bool(_SHARD.fullmatch(name))
 
 
 def first_stranger(folder: Path) -> Path | None:

@@ -24,7 +24,15 @@ from .data.drawn_faces import FacePose, draw_frame, draw_subject
 from .evaluation import SplitPredictions, write_predictions
 from .figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
 from .measured_data import find_doubt
-from .model_files import CARD_FILE, ENDPOINT_FILES, EXAMPLE_PICTURE, FIGURES_FOLDER, first_stranger, model_files
+from .model_files import (
+    CARD_FILE,
+    ENDPOINT_FILES,
+    EXAMPLE_PICTURE,
+    FIGURES_FOLDER,
+    first_stranger,
+    is_published_name,
+    model_files,
+)
 from .modeling_engagement import EngagementPreTrainedModel
 from .output_places import unfinished_beside, whole_folder, writing
 from .predict import Predictor
@@ -239,14 +247,7 @@ def push_folder(folder: Path, repository: str, private: bool | None = None, toke
 
 
 _REFUSED_CARD = "publish again with what it names mended, such as --license or --dataset"
-_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
 _ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
-_EVER_PUBLISHED = {*_ROOT_CODE, *(path.name for path in (_ROOT / "processor").glob("[!_]*.py"))}
-_EVER_PUBLISHED |= {*ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE}
-_PUBLISHED_NAME = re.compile(
-    r"((video_)?preprocessor_)?config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
-    rf"|{FIGURES_FOLDER}/(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)"
-)
 
 
 def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
@@ -254,7 +255,8 @@ def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None
     names = [file.rfilename for file in there.siblings]
     has_config = "config.json" in names
     # Nothing is published without a config: weights alone are somebody else's.
-    ours = {name for name in names if has_config and _may_be_published(name, folder)} | _ALWAYS_THERE
+    ours = {name for name in names if has_config and ((folder / name).is_file() or is_published_name(name))}
+    ours |= _ALWAYS_THERE
     strangers = [name for name in names if name not in ours]
     found = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
     if has_config and not strangers:
@@ -266,11 +268,6 @@ def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None
             f"Expected {there.id} to be empty or to hold an earlier version of this model, which would be replaced, "
             f"got {found}; name another repository, or delete what is there first."
         )
-
-
-def _may_be_published(name: str, folder: Path) -> bool:
-    """Whether this model's publication holds such a file, or that of another model or version may."""
-    return (folder / name).is_file() or name in _EVER_PUBLISHED or bool(_PUBLISHED_NAME.fullmatch(name))
 
 
 def _architecture(config: Path) -> str:
