@@ -20,6 +20,7 @@ from .live import LiveSettings
 from .live_signals import quit_signals
 from .predict import PICTURE_SUFFIXES, Predictor
 from .processor.input_errors import EngagementInputError
+from .required_packages import require_extra
 
 if TYPE_CHECKING:
     import gradio
@@ -175,12 +176,9 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
 
 def _import_gradio() -> object:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
-    try:
-        import gradio
-    except ImportError as error:
-        raise EngagementInputError(
-            "Expected the package gradio for the page, got none; pip install 'engagement-recognition[app]'."
-        ) from error
+    require_extra("app", ("gradio",))
+    import gradio
+
     return gradio
 
 

@@ -14,9 +14,9 @@ from .measured_data import describe_source, is_trained_on_drawn, measured_on
 from .model_files import CARD_FILE, EXAMPLE_PICTURE
 from .modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
 from .processor.face_preparation import FacePreparation
+from .required_packages import OF_A_MODEL, pip_lines
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
-_REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 _METRICS = {"macro_f1": ("f1", "Macro-F1"), "balanced_accuracy": ("accuracy", "Balanced accuracy"),
             "accuracy": ("accuracy", "Accuracy"), "auroc": ("roc_auc", "AUROC")}  # fmt: skip
 _MUST_NOT = "## What it must not be used for"
@@ -71,7 +71,7 @@ def render_card(
         sampling=getattr(processor, "sampling", None),
         clip_sec=_clip_sec(processor, results),
         repository=repository or f"your-name/{results['stage']}",
-        requirements=None if repository else _requirements(),
+        requirements=None if repository else pip_lines(OF_A_MODEL),
         example=_example(model, processor),
         face_alone=takes_face_alone(model, processor),
         face_crop=processor.face_crop,
@@ -146,11 +146,6 @@ def _clip_sec(processor: FacePreparation, results: Mapping[str, object]) -> floa
     # Uniform frames are the centres of equal segments: half a segment is missing at either end.
     is_uniform = processor.sampling == "uniform" and processor.num_frames > 1
     return span_sec * processor.num_frames / (processor.num_frames - 1) if is_uniform else span_sec
-
-
-def _requirements() -> list[str]:
-    lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _front_matter(

@@ -61,6 +61,10 @@ def main() -> None:
     if sys.stdout is not None:  # as it is where the shell closed it
         sys.stdout = _Stdout(sys.stdout)
     try:
+        if sys.argv[1:2] != ["env"]:  # which says it, among all else
+            from .required_packages import require_packages
+
+            require_packages()
         app()
     except _StdoutError as error:  # typer itself ends the program in silence where a pipe's reader has gone
         # Or Python would try what is left once more at its end, and complain.

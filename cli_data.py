@@ -1,7 +1,7 @@
 """Data: drawn, prepared, audited."""
 
 import json
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import typer
 app = typer.Typer()
 
 
-class DrawnFormat(str, Enum):
+class DrawnFormat(StrEnum):
     """Layouts that can be drawn."""
 
     daisee = "daisee"
@@ -18,7 +18,7 @@ class DrawnFormat(str, Enum):
     states = "states"
 
 
-class DrawnVariant(str, Enum):
+class DrawnVariant(StrEnum):
     """Where a drawn clip's label shows."""
 
     appearance = "appearance"
@@ -50,7 +50,7 @@ def draw(
     typer.echo(f"{output}: {json.dumps(counts)}")
 
 
-class DataKind(str, Enum):
+class DataKind(StrEnum):
     """Sources that can be read; the same names as data.sources.KINDS, which would be slow to import here."""
 
     daisee = "daisee"
@@ -60,14 +60,14 @@ class DataKind(str, Enum):
     reference_h5 = "reference-h5"
 
 
-class Sampling(str, Enum):
+class Sampling(StrEnum):
     """How a clip becomes windows of frames."""
 
     uniform = "uniform"
     consecutive = "consecutive"
 
 
-class Subset(str, Enum):
+class Subset(StrEnum):
     """Published parts of a data set."""
 
     stratified = "stratified"

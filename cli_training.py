@@ -1,7 +1,7 @@
 """Models: trained, taken in, measured."""
 
 import json
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ def train(context: typer.Context, recipe: Annotated[Path, typer.Argument(help="A
     raise typer.Exit(train_main([str(recipe), *context.args]))
 
 
-class Split(str, Enum):
+class Split(StrEnum):
     """Parts of a data set, no person in two of them."""
 
     train = "train"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -178,7 +178,7 @@ def serve_page(
     serve({name: name for name in models}, port, host)
 
 
-class ExportFormat(str, Enum):
+class ExportFormat(StrEnum):
     """Forms that others serve."""
 
     stock = "stock"
@@ -244,3 +244,12 @@ def publish(
         typer.echo(f"take care: {warning}", err=True)
     typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
     typer.echo("" if dry_run else push_folder(folder, repo, private or None))
+
+
+@app.command()
+def env() -> None:
+    """Versions, devices, codecs and threads: a block to paste into a report of a problem."""
+    from .environment import describe_environment
+
+    for name, value in describe_environment():
+        typer.echo(f"- {name}: {value}")

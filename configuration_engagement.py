@@ -4,11 +4,44 @@ Architecture only; how a run is trained lives in recipes, how pixels are made li
 This file is copied to the Hub beside the weights and imports nothing of ours.
 """
 
+import importlib.metadata
+import sys
 from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from packaging.version import Version
+
+# The oldest versions that a model's code runs with. Checked here, before any of them is used: the config is read first,
+# and of what a processor raises the video pipeline keeps nothing but "requires either a video processor or ...".
+_OLDEST = {
+    "transformers": "5.20",
+    "torch": "2.10",
+    "torchvision": "0.25",
+    "timm": "1.0.23",
+    "huggingface-hub": "2.2",
+    "av": "17.1",
+    "facenet-pytorch": "2.5.3",
+    "numpy": "2",
+    "pillow": "10",
+}
+
+
+def _require_versions() -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036 (where a copy of this file runs, pip asked for nothing)
+        raise ImportError(f"Expected Python 3.11 or newer, got {sys.version.split()[0]}; use a newer one.")
+    for name, oldest in _OLDEST.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = None
+        if found is None or Version(found) < Version(oldest):
+            raise ImportError(f"Expected {name}>={oldest}, got {found or 'none'}; pip install '{name}>={oldest}'.")
+
+
+_require_versions()
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
+from transformers.configuration_utils import SubConfigSpec  # noqa: E402
 
 
 @strict

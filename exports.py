@@ -27,7 +27,8 @@ from .modeling_engagement import EngagementForImageClassification, EngagementPre
 from .output_places import require_new_folder, whole_file, whole_folder, writing
 from .predict import Predictor
 from .processor.face_preparation import FacePreparation
-from .processor.input_errors import DataError, EngagementInputError, ModelLoadError
+from .processor.input_errors import DataError, ModelLoadError
+from .required_packages import require_extra
 from .stock_card import write_stock_card
 
 _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger ones
@@ -100,7 +101,7 @@ def export_onnx(folder: Path, output: Path) -> float:
     with writing(output):
         if output.exists():
             raise DataError(f"Expected a new file for the model, got {output}, which exists.")
-    _require_onnx()
+    require_extra("onnx", ("onnx", "onnxruntime", "onnxscript"))
     with whole_file(output) as unfinished:
         model, processor = _load(folder)
         _write_onnx(model, processor, unfinished, folder)
@@ -221,17 +222,6 @@ class _Logits(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.model(pixel_values).logits
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise EngagementInputError(
-            f"Expected the packages of the extra onnx, got none ({error}); pip install 'engagement-recognition[onnx]'."
-        ) from error
 
 
 def _write_onnx(model: EngagementPreTrainedModel, processor: FacePreparation, path: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from .live import LiveResult, to_json_line
 from .live_drawing import AnnotatedVideo, draw_states
 from .processor.input_errors import EngagementInputError
+from .required_packages import require_extra
 
 MAX_SHOWN_SHARE = 0.9  # of the screen, that a window takes for a large picture
 
@@ -30,13 +31,9 @@ class LiveWindow:
 
     def __init__(self, title: str) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        try:
-            import pygame
-        except ImportError as error:
-            raise EngagementInputError(
-                "Expected the package pygame-ce for a window, got none; pip install 'engagement-recognition[live]', "
-                "or pass --no-window."
-            ) from error
+        require_extra("live", ("pygame-ce",), instead="pass --no-window")
+        import pygame
+
         self._pygame = pygame
         # Where it is not set, Wayland's library says so on stderr; nothing can be found in a folder that is none.
         is_unset = "XDG_RUNTIME_DIR" not in os.environ

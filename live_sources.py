@@ -26,6 +26,7 @@ from .processor.input_errors import (
     VideoTooLargeError,
 )
 from .processor.video_container import DEFAULT_MAX_PIXELS, find_cut, open_container, resolve_source, video_stream
+from .required_packages import require_extra
 
 PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
 SCREEN_FPS = 30.0  # a screen can be looked at any number of times a second, to no use
@@ -215,10 +216,9 @@ class ScreenSource(FrameSource):
     """
 
     def __init__(self, region_px: tuple[int, int, int, int] | None = None) -> None:
-        try:
-            import mss
-        except ImportError as error:
-            raise EngagementInputError("Expected the package mss for a screen, got none; pip install mss.") from error
+        require_extra("live", ("mss",))
+        import mss
+
         # mss asserts that a screen answers, which one that went away does not.
         self._closed, self._errors = threading.Event(), (mss.ScreenShotError, AssertionError)
         try:

@@ -12,7 +12,8 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .processor.input_errors import ModelLoadError
 from .results_file import RESULTS_FILE
 
-ENDPOINT_FILES = ("handler.py", "requirements.txt")
+HANDLER_FILE, REQUIREMENTS_FILE = "handler.py", "requirements.txt"
+ENDPOINT_FILES = (HANDLER_FILE, REQUIREMENTS_FILE)
 CARD_FILE = "README.md"
 EXAMPLE_PICTURE = "examples/drawn_face.png"
 FIGURES_FOLDER = "figures"

@@ -26,9 +26,10 @@ from .figures import save_confusion, save_reliability, save_risk_coverage, save_
 from .measured_data import find_doubt
 from .model_files import (
     CARD_FILE,
-    ENDPOINT_FILES,
     EXAMPLE_PICTURE,
     FIGURES_FOLDER,
+    HANDLER_FILE,
+    REQUIREMENTS_FILE,
     first_stranger,
     is_published_name,
     model_files,
@@ -38,6 +39,7 @@ from .output_places import unfinished_beside, whole_folder, writing
 from .predict import Predictor
 from .processor.face_preparation import FacePreparation
 from .processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
+from .required_packages import OF_A_MODEL, pip_lines
 from .results_file import RESULTS_FILE, read_results, write_results
 
 _ROOT = Path(__file__).parent
@@ -117,8 +119,9 @@ def assemble(
         with writing(output):
             for source in model_files(run):
                 shutil.copyfile(source, folder / source.name)
-            for name in ENDPOINT_FILES:
-                shutil.copyfile(_ROOT / name, folder / name)
+            shutil.copyfile(_ROOT / HANDLER_FILE, folder / HANDLER_FILE)
+            requirements = "".join(f"{line}\n" for line in pip_lines(OF_A_MODEL))
+            (folder / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")
             with _reading(run / RESULTS_FILE):
                 # Drawn anew: a picture of somebody else's may lie there under such a name.
                 save_figures(folder, results)

@@ -5,9 +5,7 @@ Hub id), requirements and a README whose front matter tells the Hub how to run i
 page is the riskiest part of all this, and the README says so.
 """
 
-import importlib.metadata
 import platform
-import re
 import shutil
 from pathlib import Path
 
@@ -19,19 +17,18 @@ from .app_pages import MUST_NOT_BE_USED, WHAT_IT_IS
 from .measured_data import warnings_of
 from .model_files import CARD_FILE, model_files
 from .output_places import require_new_folder, whole_folder, writing
-from .processor.input_errors import EngagementInputError, ModelLoadError
+from .processor.input_errors import ModelLoadError
+from .required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
 from .results_file import RESULTS_FILE, read_results
 
 PACKAGE = "engagement_recognition"
-_DISTRIBUTION = "engagement-recognition"
 _SOURCE = Path(__file__).parent
 _CODE_FOLDERS = (".", "processor", "data")
 _CODE_SUFFIXES = (".py", ".html", ".md")
 _NOT_CODE = ("README.md", "CHANGELOG.md")
 # What the page imports; versions are the package's own. Gradio's is in the front matter.
 _IMPORTED = (
-    "av", "facenet-pytorch", "huggingface-hub", "matplotlib", "numpy", "opencv-python-headless", "pillow",
-    "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision", "transformers",
+    *OF_A_MODEL, "matplotlib", "opencv-python-headless", "packaging", "safetensors", "scikit-learn", "scipy",
 )  # fmt: skip
 
 _APP = '''\
@@ -81,8 +78,9 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
     Raises:
         DataError: the output folder holds something, or cannot be written.
         ModelLoadError: there is no such folder, and it is no Hub id.
-        EngagementInputError: gradio is not installed, whose version the Space is given.
+        EngagementInputError: gradio, whose version the Space is given, is missing or too old.
     """
+    require_extra("app", ("gradio",))
     require_new_folder(output, "the Space")
     is_folder = (Path(model) / "config.json").is_file()
     if not is_folder:
@@ -90,7 +88,7 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
     name = _name_of(Path(model)) if is_folder else str(model)
     place = 'str(Path(__file__).parent / "model")' if is_folder else repr(str(model))
     readme = _render_readme(name, Path(model) if is_folder else None)
-    requirements = "".join(f"{line}\n" for line in _requirements())
+    requirements = "".join(f"{line}\n" for line in pip_lines(_IMPORTED))
     with whole_folder(output) as folder, writing(output):
         if is_folder:
             _copy_model(Path(model), folder / "model")
@@ -134,7 +132,7 @@ def _render_readme(name: str, folder: Path | None) -> str:
     front_matter = SpaceCardData(
         title=title,
         sdk="gradio",
-        sdk_version=_gradio_version(),
+        sdk_version=installed_version("gradio"),
         python_version=".".join(platform.python_version_tuple()[:2]),
         app_file="app.py",
         license="mit",
@@ -149,21 +147,6 @@ def _render_readme(name: str, folder: Path | None) -> str:
         what_it_is=WHAT_IT_IS,
         must_not=MUST_NOT_BE_USED,
     )
-
-
-def _gradio_version() -> str:
-    try:
-        return importlib.metadata.version("gradio")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise EngagementInputError(
-            "Expected the package gradio, whose version the Space is given, got none; "
-            "pip install 'engagement-recognition[app]'."
-        ) from error
-
-
-def _requirements() -> list[str]:
-    required = [line for line in importlib.metadata.requires(_DISTRIBUTION) if ";" not in line]  # of no extra
-    return sorted(line for line in required if re.match(r"[\w-]+", line)[0] in _IMPORTED)
 
 
 def _copy_model(folder: Path, target: Path) -> None:

@@ -41,6 +41,7 @@ from engagement_recognition.modeling_engagement import (
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError
 from engagement_recognition.publish import assemble, export_model, push_folder, require_hub_names
+from engagement_recognition.required_packages import require_packages
 from engagement_recognition.results_file import RESULTS_FILE, read_results
 from engagement_recognition.run_arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
 from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
@@ -50,6 +51,7 @@ from engagement_recognition.trainer import EngagementTrainer, last_whole_checkpo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2."""
     try:
+        require_packages()
         recipe_path, options = parse_command_line(argv)
         train(read_recipe(recipe_path) if recipe_path else {}, options)
     except EngagementInputError as error:

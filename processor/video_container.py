@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import av
 from av.stream import Disposition
+from packaging.version import Version
 
 from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadError, VideoTooLargeError
 
@@ -21,6 +22,12 @@ VideoSource = str | os.PathLike | bytes | BinaryIO
 DEFAULT_MAX_PIXELS = 8192 * 4352
 # Named, so that a play list (HLS, concat) called clip.mp4 cannot make FFmpeg open other files or addresses.
 _CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,h264,hevc,wav,mp3,flac,aac"
+# The config asks too (see there); a processor loaded by itself has none, and older PyAV gives other pixels unnoticed.
+_OLDEST_PYAV = "17.1"
+if Version(av.__version__) < Version(_OLDEST_PYAV):
+    raise ImportError(f"Expected av>={_OLDEST_PYAV}, got {av.__version__}; pip install 'av>={_OLDEST_PYAV}'.")
+# PyAV 19 replaces what is not UTF-8 in a file's tags by itself; PyAV before it raises unless told to.
+_TAG_ERRORS = {} if Version(av.__version__) >= Version("19") else {"metadata_errors": "replace"}
 _PICTURE_STARTS = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -86,7 +93,7 @@ def open_container(source: str | bytes, name: str, max_pixels: int, probe: bool 
     options = {"max_pixels": str(max_pixels)} if probe else {"skip_frame": "all"}
     limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        return av.open(file, container_options=limits, options=options, metadata_errors="replace")
+        return av.open(file, container_options=limits, options=options, **_TAG_ERRORS)
     except av.FFmpegError as error:
         found = "data that no known container format matches"
         raise VideoReadError(

@@ -275,12 +275,12 @@ def _frames_of_run(
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
     """(2, 2), each entry -1, 0 or 1: where the frame's x and y axes point when shown, to the nearest right angle."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
-            is_main = np.abs(matrix) >= np.abs(matrix).max() * 0.71  # just above cos 45 degrees
-            return np.sign(matrix) * is_main
-    return np.eye(2)
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return np.eye(2)
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+    is_main = np.abs(matrix) >= np.abs(matrix).max() * 0.71  # just above cos 45 degrees
+    return np.sign(matrix) * is_main
 
 
 def _shown_size_px(frame: av.VideoFrame) -> tuple[int, int]:

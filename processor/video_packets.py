@@ -248,7 +248,7 @@ def decode_packet(
     """The frames that a packet gives; one that cannot be decoded gives none, and its number goes to `damaged`."""
     try:
         return context.decode(packet)
-    except av.FFmpegError:
+    except (av.FFmpegError, ValueError):  # ValueError: PyAV 19, of a decoder that could not be opened before
         damaged.append(number)
         return []
 

@@ -5,7 +5,6 @@ driver program and no package. The camera is Chromium's own fake one, playing a 
 """
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -45,6 +44,8 @@ class Browser:
     """One Chromium with one page; use in a `with`."""
 
     def __init__(self, profile: Path, camera_file: Path) -> None:
+        import fcntl  # which Windows has not
+
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]  # out of the way of 3 and 4

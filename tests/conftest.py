@@ -2,19 +2,39 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from engagement_recognition.data.drawn_datasets import write_daisee, write_expressions
-from engagement_recognition.data.preparation import prepare
-from engagement_recognition.data.preparation_parts import settings_for
-from engagement_recognition.data.prepared_data import PreparedData
-from engagement_recognition.data.sources import SourceOptions, read_source
+# What takes seconds to import is imported where it is used: the process that only hands tests out reads this file too.
+if TYPE_CHECKING:
+    import torch
+
+    from engagement_recognition.data.prepared_data import PreparedData
+
+# What must work with every set of versions that setup.cfg allows: each of these leans on the libraries in its own way.
+CORE_FILES = {
+    "test_encoders.py", "test_export.py", "test_exports.py", "test_face_focus.py", "test_handler.py",
+    "test_live_sources.py", "test_predict.py", "test_publish.py", "test_reference_h5.py", "test_training.py",
+    "test_versions.py", "test_video_decoding.py",
+}  # fmt: skip
+LONG_FILES = ("test_app_browser.py", "test_hub.py", "test_app.py", "test_training.py", "test_model_focus.py")
 
 
-def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> PreparedData:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in CORE_FILES:
+            item.add_marker(pytest.mark.core)
+    # Files go to the processes in this order: the long ones first, or the last of them would run alone.
+    items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
+
+
+def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":
     """Prepare a source without other processes: a spawned one spends seconds on imports."""
+    from engagement_recognition.data.preparation import prepare
+    from engagement_recognition.data.preparation_parts import settings_for
+    from engagement_recognition.data.sources import SourceOptions, read_source
+
     found = read_source(None, source, SourceOptions())
     chosen = settings_for(found.media, **settings)
     return prepare(found, chosen, source, output, num_processes=1, drop_conflicts=drop_conflicts)
@@ -28,12 +48,14 @@ class TrainedStages:
     run_dir: Path
     expression: Path
     engagement: Path
-    first_weights: dict[str, dict[str, torch.Tensor]]  # by stage
+    first_weights: "dict[str, dict[str, torch.Tensor]]"  # by stage
 
 
 @pytest.fixture(scope="session")
 def drawn_daisee(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """15 labelled clips of 5 people in DAiSEE's layout, oddities included: 8 frames of 320x240 each."""
+    from engagement_recognition.data.drawn_datasets import write_daisee
+
     folder = tmp_path_factory.mktemp("drawn") / "daisee"
     shape = {"fps": 4, "duration_sec": 2.0, "width_px": 320, "height_px": 240}
     write_daisee(folder, 5, 3, seed=0, **shape, processes=1, show_progress=False)
@@ -43,6 +65,8 @@ def drawn_daisee(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn_expressions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """56 face pictures of 4 people in class folders, 48x48."""
+    from engagement_recognition.data.drawn_datasets import write_expressions
+
     folder = tmp_path_factory.mktemp("drawn") / "expressions"
     write_expressions(folder, 4, 14, seed=0, size_px=48, processes=1, show_progress=False)
     return folder
@@ -79,7 +103,7 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
     first_weights = {}
     build_model = train._build_model
 
-    def build_and_remember(*arguments: object) -> torch.nn.Module:
+    def build_and_remember(*arguments: object) -> "torch.nn.Module":
         model = build_model(*arguments)
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         first_weights["engagement" if "temporal.weight_ih_l0" in weights else "expression"] = weights

@@ -62,7 +62,8 @@ def coverage(population: Population, num_people: int, num_samples: int, score: s
 BALANCED_AS_THE_SUBSET, RARE_AS_DAISEE = Population(1.2), Population(3.2)  # 27 % and 6 % are of the first class
 
 
-def test_intervals_hold_the_truth_quickly():
+@pytest.mark.slow
+def test_intervals_hold_the_truth_of_the_subset_s_shape():
     # The standard error of this estimate is 1.3 points.
     assert 0.92 <= coverage(BALANCED_AS_THE_SUBSET, 30, 300) <= 0.98
 

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import ENCODERS, HEADS, draw_pixels, tiny_config, tiny_model
+from tiny_models import ENCODERS, PAIRS, draw_pixels, tiny_config, tiny_model
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -80,7 +80,7 @@ def test_a_timm_encoder_from_scratch_keeps_timm_s_own_first_weights(model_class:
     assert_same_tensors(model_class(EngagementConfig()).encoder.model.timm_model.state_dict(), timm_s_own)
 
 
-@pytest.mark.parametrize("encoder", ["nezami_cnn", "nezami_vgg"])
+@pytest.mark.parametrize("encoder", ["nezami_cnn", pytest.param("nezami_vgg", marks=pytest.mark.slow)])
 def test_nezami_s_nets_start_as_tflearn_draws_them(encoder: str):
     net = tiny_model(encoder, "image", encoder_features="pooled").encoder.model.timm_model
     for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
@@ -127,8 +127,7 @@ def test_the_heads_start_small_and_unbiased(head: str):
 
 
 @pytest.mark.usefixtures("cheap_first_weights")
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("encoder", "head"), PAIRS)
 def test_a_saved_model_loads_exactly(encoder: str, head: str, tmp_path: Path):
     features = "map" if head == "lstm" else "pooled"
     model = train_a_little(tiny_model(encoder, head, encoder_features=features))

@@ -84,19 +84,19 @@ def said(explanation: Explanation) -> str:
 # What can be read
 
 
-@pytest.mark.parametrize("map_side", [2, 4])
 @pytest.mark.parametrize(
     "explanation",
-    [*(photo(count) for count in (1, 2, 3, 12, 25)), *(clip(num_frames=count) for count in (1, 3, 8, 16)),
-     photo(3, LONG_NAME), photo(1, LONG_NAME), clip(LONG_NAME, num_frames=8, label="engaged"),
-     photo(2, score=0.07), photo(12, score=0.07), photo(12, label="happy", score=0.07, hot=[False], other="disgust"),
-     photo(5, label="disengaged", hot=[False]), clip(num_frames=8, hot=[False] * 8, found=[True] * 3 + [False] * 5),
+    [photo(1), photo(2, score=0.07), photo(3, LONG_NAME), photo(25), clip(num_frames=1), clip(num_frames=16),
+     clip(LONG_NAME, num_frames=8, label="engaged"),
+     photo(12, label="happy", score=0.07, hot=[False], other="disgust"),
+     clip(num_frames=8, hot=[False] * 8, found=[True] * 3 + [False] * 5),
      clip(label="looks at the board and writes down what the teacher says, or so it seems"),
      clip(num_frames=3, label="engaged", found=[True, False, False])],
     ids=lambda value: f"{len(value.clips)}x{len(value.clips[0].pictures)}",
 )  # fmt: skip
-def test_no_text_overlaps_another_or_is_cut_off(explanation: Explanation, map_side: int):
-    clips = [replace(c, explanation=replace(c.explanation, map_size=(map_side,) * 2)) for c in explanation.clips]
+def test_no_text_overlaps_another_or_is_cut_off(explanation: Explanation):
+    # Coarse maps, of which a line more is said.
+    clips = [replace(c, explanation=replace(c.explanation, map_size=(2, 2))) for c in explanation.clips]
     figure = laid_out(replace(explanation, clips=clips))
     texts = texts_in(figure)
     assert figure.get_figwidth() <= 14  # or nobody sees it whole

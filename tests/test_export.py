@@ -30,6 +30,7 @@ from engagement_recognition.evaluation import read_predictions
 from engagement_recognition.predict import Predictor
 from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.publish import export_model
+from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
 from engagement_recognition.results_file import read_results, write_results
 
 ROOT = Path(engagement_recognition.__file__).parent
@@ -261,7 +262,7 @@ def test_the_card_says_how_frames_are_chosen(trained: TrainedStages, tmp_path: P
 
 def test_what_is_needed_has_versions(trained: TrainedStages):
     results = read_results(trained.engagement)
-    required = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"}
+    required = set(pip_lines(OF_A_MODEL))
     assert required <= set(re.findall(r'"(\S+)"', rendered(trained.engagement, results).text)) and len(required) > 5
     assert "`pip install -r requirements.txt`" in rendered(trained.engagement, results, repository="org/name").text
 

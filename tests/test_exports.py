@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,7 +194,9 @@ def test_onnx_that_says_something_else_is_refused(tmp_path: Path):
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
-    with pytest.raises(EngagementInputError, match=r"engagement-recognition\[onnx\]") as refusal:
+    versions = {"onnx": "1.16.2", "onnxruntime": "99.0"}
+    monkeypatch.setattr("engagement_recognition.required_packages.installed_version", versions.get)
+    expected = r"Expected onnx>=1.19, onnxscript>=0.6.2, got onnx 1.16.2, onnxscript none; pip install 'onnx>=1.19'"
+    with pytest.raises(EngagementInputError, match=expected) as refusal:
         export_onnx(tmp_path / "ours", tmp_path / "model.onnx")
     assert "\n" not in str(refusal.value)

@@ -25,21 +25,26 @@ from engagement_recognition import EngagementForVideoClassification, train
 from engagement_recognition.processor.input_errors import EngagementInputError, RecipeError
 from engagement_recognition.publish import assemble, push_folder
 
-# Arguments: a folder, then a list of (repository, token, private). Prints the address or the error of each push.
+# Arguments: a list of (folder, repository, token, private), then those of a training. Prints what each push came to,
+# its address or its error, and what the training prints. One process for all: its imports take longer than a push.
 PUSH = """
 import json, sys
 from pathlib import Path
 from engagement_recognition.processor.input_errors import EngagementInputError
 from engagement_recognition.publish import push_folder
 
-for repository, token, private in json.loads(sys.argv[2]):
+for folder, repository, token, private in json.loads(sys.argv[1]):
     try:
-        print(push_folder(Path(sys.argv[1]), repository, private, token))
+        print(push_folder(Path(folder), repository, private, token))
     except EngagementInputError as error:
         print(f"refused: {error}".replace("\\n", " NEW LINE "))
     except Exception as error:
         print(f"crashed: {type(error).__name__} {error}".replace("\\n", " "))
+print("train")
+from engagement_recognition.train import main
+sys.exit(main(sys.argv[2:]))
 """
+TRAINED_IDS = {"expression": "org/faces", "engagement": "org/clips"}
 # The head of test_export's script makes this process one that has none of our packages.
 THREE_LINES = (
     ELSEWHERE.partition("\nimport torch")[0]
@@ -104,16 +109,62 @@ def assembled(trained: TrainedStages, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def pushed(hub: HubServer, assembled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What each push said, by repository and token, in order."""
+def strangers(assembled: Path) -> dict[str, tuple[dict[str, bytes], str]]:
+    """Repositories that hold something else than an earlier version of the model, and what is said of each."""
+    config = (assembled / "config.json").read_bytes()
+    return {
+        "org/thesis": ({"config.json": config, "a.bin": b"1", "b/vocab.txt": b"2", "c.csv": b"3", "d.csv": b"4"},
+                       "a.bin, b/vocab.txt, c.csv and 1 more"),
+        "org/weights": ({"model.safetensors": b"5"}, "model.safetensors"),
+        "org/faces-alone": ({"config.json": config.replace(b"ForVideo", b"ForImage"), "model.safetensors": b"6"},
+                            "EngagementForImageClassification, this one EngagementForVideoClassification"),
+        "org/resnet": ({"config.json": b'{"architecture": "resnet18"}'}, "config.json names no architecture"),
+        "org/broken": ({"config.json": b"["}, "config.json names no architecture"),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
+@pytest.fixture(scope="module")
+def pushed(
+    hub: HubServer,
+    assembled: Path,
+    strangers: dict[str, tuple[dict[str, bytes], str]],
+    trained: TrainedStages,
+    tiny_recipe: dict[str, object],
+    trained_run: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, list[str]]:
+    """What each push said, by repository, in order; and under "train" the lines of a training that pushes."""
     pushes = [("org/public", WRITE_TOKEN, None), ("org/private", WRITE_TOKEN, True), ("org/public", WRITE_TOKEN, None)]
     pushes += [("org/refused", token, None) for token in ("hf_unknown", READ_TOKEN)]
     pushes += [("org/public", WRITE_TOKEN, True)]
     pushes += [(repository, WRITE_TOKEN, None) for repository in hub.fail_at for _ in range(2)]
+    for repository, (contents, _) in strangers.items():
+        hub.fill(repository, contents)
+    old = [*(Path(module).name for module in SHIPPED), "figures/test_confusion.png", "figures/old_reliability.svg"]
+    old += ["handler.py", "examples/drawn_face.png", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    old += ["preprocessor_config.json", "README.md", "results.json"]
+    hub.fill("org/older", {**dict.fromkeys(old, b"old"), "config.json": (assembled / "config.json").read_bytes()})
+    hub.fill("org/fresh", {"README.md": b"---\nlicense: mit\n---\n"})  # as the Hub's own page makes one
+    pushes += [(repository, WRITE_TOKEN, None) for repository in (*strangers, "org/older", "org/fresh")]
+    refused_card = tmp_path_factory.mktemp("refused") / "hub"
+    assemble(trained.engagement, refused_card, "org/licence", "made-up-1.0")
+    from_folders = [(str(assembled), *push) for push in pushes]
+    from_folders.append((str(refused_card), "org/licence", WRITE_TOKEN, None))
     home = tmp_path_factory.mktemp("home")
-    said = run_python(PUSH, assembled, json.dumps(pushes), **hub.environment(home)).splitlines()
-    return {repository: [line for line, (name, *_) in zip(said, pushes, strict=True) if name == repository]
-            for repository, *_ in pushes}  # fmt: skip
+    recipe = {**tiny_recipe, "output_dir": str(trained_run), "num_train_epochs": 1}
+    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    targets = [part for stage, name in TRAINED_IDS.items() for part in (f"--{stage}_hub_model_id", name)]
+    arguments = [json.dumps(from_folders), home / "recipe.yaml", "--push_to_hub", "true", *targets]
+    said, _, trainings = run_python(PUSH, *arguments, **hub.environment(home, WRITE_TOKEN)).partition("train\n")
+    lines = dict.fromkeys(name for _, name, *_ in from_folders)
+    for line, (_, name, *_) in zip(said.splitlines(), from_folders, strict=True):
+        lines[name] = [*(lines[name] or ()), line]
+    return {**lines, "train": trainings.splitlines()}
 
 
 @pytest.fixture(scope="module")
@@ -184,19 +235,12 @@ def test_what_is_on_the_hub_is_the_export_and_nothing_else(
         assert str(trained.run_dir).encode() not in content and str(trained.recipe["cache_dir"]).encode() not in content
 
 
-def test_training_pushes_each_stage_s_export(hub: HubServer, tiny_recipe: dict[str, object], tmp_path: Path):
-    recipe = {**tiny_recipe, "output_dir": str(tmp_path / "run"), "num_train_epochs": 1}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    ids = {"expression": "org/faces", "engagement": "org/clips"}
-    targets = [part for stage, name in ids.items() for part in (f"--{stage}_hub_model_id", name)]
-    program = "import sys; from engagement_recognition.train import main; sys.exit(main(sys.argv[1:]))"
-    printed = run_python(
-        program, tmp_path / "recipe.yaml", "--push_to_hub", "true", *targets, **hub.environment(tmp_path, WRITE_TOKEN)
-    )
-    for stage, repository in ids.items():
+def test_training_pushes_each_stage_s_export(hub: HubServer, pushed: dict[str, list[str]], trained_run: Path):
+    printed = "\n".join(pushed["train"])
+    for stage, repository in TRAINED_IDS.items():
         assert f"pushed to {hub.endpoint}/{repository}" in printed
         files = hub.files(repository)
-        assert files["model.safetensors"] == (tmp_path / "run" / stage / "model.safetensors").read_bytes()
+        assert files["model.safetensors"] == (trained_run / stage / "model.safetensors").read_bytes()
         assert f'model="{repository}"' in files["README.md"].decode()
         assert not [name for name in files if name.endswith((".bin", ".pt", ".parquet"))]
 
@@ -239,44 +283,25 @@ def test_a_refused_token_is_one_line(pushed: dict[str, list[str]], hub: HubServe
     assert "org/refused" not in hub.repositories
 
 
-def test_what_is_not_an_earlier_version_of_the_model_is_left_alone(hub: HubServer, assembled: Path, tmp_path: Path):
-    config = (assembled / "config.json").read_bytes()
-    others = {
-        "org/thesis": ({"config.json": config, "a.bin": b"1", "b/vocab.txt": b"2", "c.csv": b"3", "d.csv": b"4"},
-                       "a.bin, b/vocab.txt, c.csv and 1 more"),
-        "org/weights": ({"model.safetensors": b"5"}, "model.safetensors"),
-        "org/faces-alone": ({"config.json": config.replace(b"ForVideo", b"ForImage"), "model.safetensors": b"6"},
-                            "EngagementForImageClassification, this one EngagementForVideoClassification"),
-        "org/resnet": ({"config.json": b'{"architecture": "resnet18"}'}, "config.json names no architecture"),
-        "org/broken": ({"config.json": b"["}, "config.json names no architecture"),
-    }  # fmt: skip
-    for repository, (contents, _) in others.items():
-        hub.fill(repository, contents)
-    pushes = [(repository, WRITE_TOKEN, None) for repository in others]
-    said = run_python(PUSH, assembled, json.dumps(pushes), **hub.environment(tmp_path)).splitlines()
-    for line, (repository, (contents, found)) in zip(said, others.items(), strict=True):
+def test_what_is_not_an_earlier_version_of_the_model_is_left_alone(
+    hub: HubServer, pushed: dict[str, list[str]], strangers: dict[str, tuple[dict[str, bytes], str]]
+):
+    for repository, (contents, found) in strangers.items():
+        (line,) = pushed[repository]
         assert line.startswith(f"refused: Expected {repository} to be empty or to hold an earlier version"), line
         assert found in line and "name another repository" in line and "NEW LINE" not in line
         assert hub.files(repository).items() >= contents.items() and len(hub.repositories[repository].commits) == 2
 
 
-def test_what_an_earlier_version_left_behind_goes_away(hub: HubServer, assembled: Path, tmp_path: Path):
-    old = [*(Path(module).name for module in SHIPPED), "figures/test_confusion.png", "figures/old_reliability.svg"]
-    old += ["handler.py", "examples/drawn_face.png", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
-    old += ["preprocessor_config.json", "README.md", "results.json"]
-    hub.fill("org/older", {**dict.fromkeys(old, b"old"), "config.json": (assembled / "config.json").read_bytes()})
-    hub.fill("org/fresh", {"README.md": b"---\nlicense: mit\n---\n"})  # as the Hub's own page makes one
-    pushes = [(repository, WRITE_TOKEN, None) for repository in ("org/older", "org/fresh")]
-    said = run_python(PUSH, assembled, json.dumps(pushes), **hub.environment(tmp_path)).splitlines()
-    assert said == [f"{hub.endpoint}/{repository}" for repository, *_ in pushes]
+def test_what_an_earlier_version_left_behind_goes_away(hub: HubServer, pushed: dict[str, list[str]], assembled: Path):
     there = {path.relative_to(assembled).as_posix() for path in assembled.rglob("*") if path.is_file()}
-    assert hub.files("org/older").keys() == hub.files("org/fresh").keys() == there | {".gitattributes"}
+    for repository in ("org/older", "org/fresh"):
+        assert pushed[repository] == [f"{hub.endpoint}/{repository}"]
+        assert hub.files(repository).keys() == there | {".gitattributes"}
 
 
-def test_a_card_the_hub_refuses_leaves_no_repository_behind(hub: HubServer, trained: TrainedStages, tmp_path: Path):
-    assemble(trained.engagement, tmp_path / "hub", "org/licence", "made-up-1.0")
-    pushes = json.dumps([("org/licence", WRITE_TOKEN, None)])
-    said = run_python(PUSH, tmp_path / "hub", pushes, **hub.environment(tmp_path))
+def test_a_card_the_hub_refuses_leaves_no_repository_behind(hub: HubServer, pushed: dict[str, list[str]]):
+    (said,) = pushed["org/licence"]
     assert said.startswith("refused: ") and '"license" must be one of [apache-2.0, ' in said and "NEW LINE" not in said
     assert "--license" in said and "hf auth login" not in said
     assert "org/licence" not in hub.repositories

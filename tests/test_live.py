@@ -286,6 +286,7 @@ def test_nobody_changes_number_in_the_film(film: list[tuple[FilmFrame, list[Pers
     ]
 
 
+@pytest.mark.slow
 def test_smoothing_steadies_the_labels():
     torch.manual_seed(0)
     predictor = Predictor(

@@ -75,6 +75,7 @@ def test_a_video_without_a_label_says_so(film: Path, trained: TrainedStages):
     assert done.exit_code == 0 and "no label: nobody's face was seen long and clearly enough" in done.stderr
 
 
+needs_hangups = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
 PROGRAM = """
 import signal
 from engagement_recognition.cli import main
@@ -83,15 +84,17 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.slow
+@needs_hangups
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP"])
 def test_a_film_is_as_long_as_its_source_however_it_is_ended(
-    number: int, film: Path, trained: TrainedStages, tmp_path: Path
+    ending: str, film: Path, trained: TrainedStages, tmp_path: Path
 ):
     drawn = tmp_path / "drawn.mp4"
     command = [sys.executable, "-c", PROGRAM, "live", "--source", film, "--model", trained.expression, "--no-window"]
     with subprocess.Popen([*command, "--json", "--output", drawn], stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline() for _ in range(3)]
-        process.send_signal(number)
+        process.send_signal(getattr(signal, ending))
         lines += process.stdout.readlines()
     assert process.returncode == 0
     with av.open(str(drawn)) as container:
@@ -100,6 +103,7 @@ def test_a_film_is_as_long_as_its_source_however_it_is_ended(
     assert 3 <= len(frames) == len(lines) <= 10 and end_sec == pytest.approx(len(lines) / FPS, abs=0.02)
 
 
+@needs_hangups
 def test_what_nohup_ignores_ends_nothing():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:

@@ -89,10 +89,10 @@ def test_people_are_not_named(measured):
 
 
 def test_under_five_people_there_is_a_mean_and_nothing_of_persons(predictor, clips):
-    measured = measure_focus(predictor, clips[:4])
+    measured = measure_focus(predictor, clips[:3])
     assert measured["people"] == {"suppressed": True, "num_people": None, "lowest_means": []}
     assert measured["face"]["mean"] is not None and measured["face"]["lower"] is None
-    unknown = [FocusClip(clip.clip_id, None, clip.source) for clip in clips[:6]]
+    unknown = [FocusClip(clip.clip_id, None, clip.source) for clip in clips[:5]]
     assert measure_focus(predictor, unknown)["people"]["suppressed"]
 
 
@@ -108,11 +108,12 @@ def test_a_model_that_sees_nothing_has_no_focus(clips):
 
 
 def test_some_clips_are_drawn_by_the_seed(predictor, clips):
-    some = [measure_focus(predictor, clips, num_clips=2, seed=seed) for seed in (1, 1, 2)]
-    assert some[0]["num_clips"] == 2 and some[0] == some[1]
+    some = [measure_focus(predictor, clips, num_clips=1, seed=seed) for seed in (1, 1, 2)]
+    assert some[0]["num_clips"] == 1 and some[0] == some[1]
     assert some[0]["face"] != some[2]["face"]
 
 
+@pytest.mark.slow
 def test_prepared_crops_say_what_the_files_say(drawn_daisee: Path, tmp_path: Path):
     prepare_drawn(drawn_daisee, tmp_path / "crops", num_frames=2)
     of_files, of_crops = (find_clips(data, "validation") for data in (drawn_daisee, tmp_path / "crops"))

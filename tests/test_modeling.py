@@ -3,7 +3,7 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from tiny_models import ENCODERS, HEADS, draw_pixels, tiny_model
+from tiny_models import HEADS, PAIRS, draw_pixels, tiny_model
 from torch import nn
 from transformers import TimmWrapperConfig
 
@@ -47,10 +47,9 @@ def test_as_many_weights_as_the_reference(model_class, architecture, features, n
         assert count_weights(model) == num_without_encoder
 
 
-@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("features", ["map", "pooled"])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_every_encoder_trains_under_every_head(encoder: str, features: str, head: str):
+@pytest.mark.parametrize(("encoder", "head"), PAIRS)
+def test_every_encoder_trains(encoder: str, features: str, head: str):
     model = tiny_model(encoder, head, encoder_features=features).train()
     outputs = model(draw_pixels(model), labels=torch.tensor([0, 2]))
     assert outputs.logits.shape == (2, 3) and outputs.loss.shape == () and torch.isfinite(outputs.loss)
@@ -199,8 +198,8 @@ def test_channels_last_gives_the_same_logits(encoder: str):
     ("encoder", "head", "backend"),
     [
         ("resnet18", "lstm", "eager"),
-        ("nezami_cnn", "image", "eager"),
-        ("beit", "transformer", "aot_eager"),
+        pytest.param("nezami_cnn", "image", "eager", marks=pytest.mark.slow),
+        pytest.param("beit", "transformer", "aot_eager", marks=pytest.mark.slow),
         pytest.param("resnet18", "lstm", "inductor", marks=pytest.mark.slow),
         pytest.param("beit", "transformer", "inductor", marks=pytest.mark.slow),
     ],
@@ -239,12 +238,14 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(encoder: str, lay
     loss, gradients = loss_and_gradients(model, pixel_values)
     calls: list[int] = []
     model.encoder.model.get_submodule(layer_path).register_forward_hook(lambda *_: calls.append(1))
-    model.activation_checkpointing_enable()
+    # transformers 5.24 calls it activation checkpointing.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{kind}_checkpointing_enable")()
     checkpointed_loss, checkpointed_gradients = loss_and_gradients(model, pixel_values)
     assert len(calls) == 2, "once forwards, once more on the way back"
     torch.testing.assert_close(checkpointed_loss, loss)
     torch.testing.assert_close(checkpointed_gradients, gradients)
-    model.activation_checkpointing_disable()
+    getattr(model, f"{kind}_checkpointing_disable")()
     loss_and_gradients(model, pixel_values)
     assert len(calls) == 3
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -360,6 +359,7 @@ def test_training_through_the_command_reports_mistakes(engagement: Command, tmp_
 
 
 def test_help_answers_at_once():
+    resource = pytest.importorskip("resource")  # Windows has none
     program = "import sys; from engagement_recognition.cli import main\ntry: main()\nfinally: print(*sys.modules)"
     command = [sys.executable, "-c", program, "--help"]
     seconds = []

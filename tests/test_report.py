@@ -167,6 +167,7 @@ def test_figures_are_drawn_where_the_folder_has_none(trained: TrainedStages, tmp
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.json"]
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes(trained: TrainedStages, tmp_path: Path):
     (tmp_path / "log.csv").write_text(LOG)
     first, second = (

@@ -23,12 +23,12 @@ FLOORS = {
         ("study_table.py", "model_focus.py", "card.py", "face_focus.py", "explanation_figures.py", "live_sources.py"), 1
     ),
     **dict.fromkeys(("live_tracking.py", "live_drawing.py", "live_outputs.py", "exports.py", "handler.py"), 1),
-    "live_signals.py": 1,
+    **dict.fromkeys(("live_signals.py", "environment.py"), 1),
     **dict.fromkeys(("predict.py", "publish.py", "evaluation.py", "stage_data.py", "trainer.py", "figures.py"), 1),
     **dict.fromkeys(("model_evaluation.py", "comparison.py", "shortcut_figure.py", "stock_card.py"), 1),
     **dict.fromkeys(("run_arguments.py", "metrics.py", "checkpoints.py", "losses.py"), 2),
     **dict.fromkeys(("engagement_metric.py", "bootstrap.py", "calibration.py", "results_file.py"), 2),
-    **dict.fromkeys(("output_places.py", "model_files.py", "measured_data.py"), 2),
+    **dict.fromkeys(("output_places.py", "model_files.py", "measured_data.py", "required_packages.py"), 2),
     "processor": 3,
     **dict.fromkeys(("modeling_engagement.py", "nezami_encoders.py"), 3),
     "configuration_engagement.py": 4,
@@ -38,7 +38,8 @@ REGISTRATION = {"__init__.py", "auto_classes.py"}  # name every class, and impor
 PROCESSOR = [name for name in MODULES if name.startswith("processor/") and not name.endswith("__init__.py")]
 SHIPPED = ["configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py", *PROCESSOR]
 SHIPPED_MAY_USE = {
-    "torch", "torchvision", "transformers", "timm", "av", "numpy", "PIL", "facenet_pytorch", "huggingface_hub"
+    "torch", "torchvision", "transformers", "timm", "av", "numpy", "PIL", "facenet_pytorch", "huggingface_hub",
+    "packaging",
 }  # fmt: skip
 STANDARD = set(sys.stdlib_module_names)
 

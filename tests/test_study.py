@@ -316,6 +316,7 @@ def test_a_row_of_two_stages_goes_on_after_its_first(
     assert "on which each run's best epoch was chosen" in (tmp_path / "whole" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_improved_row_stands_below_its_row(
     shared: dict[str, object], drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path
 ):

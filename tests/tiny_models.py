@@ -54,6 +54,8 @@ ENCODERS: dict[str, tuple[Callable[[], PreTrainedConfig], int, int]] = {
     "resnet": (lambda: ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1], embedding_size=8, layer_type="basic"), 3, 32),
 }
 HEADS = ("image", "lstm", "transformer", "mean")
+# Every encoder under two heads, and every head under several encoders: what goes wrong does so in one or in a pair.
+PAIRS = [(encoder, HEADS[(start + step) % 4]) for start, encoder in enumerate(ENCODERS) for step in (0, 1)]
 
 
 def tiny_config(encoder: str = "beit", **fields: object) -> EngagementConfig:
