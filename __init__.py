@@ -5,6 +5,7 @@ Touching any of the classes below imports them and registers them with transform
 """
 
 import importlib
+from functools import cache
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,30 @@ def __getattr__(name: str) -> object:
     return getattr(importlib.import_module(_HOMES[name], __name__), name)
 
 
+@cache
 def register_auto_classes() -> None:
-    """Make AutoConfig, AutoModelFor..., AutoImageProcessor and AutoVideoProcessor know our classes; once is enough."""
-    importlib.import_module(".auto_classes", __name__).register()
+    """Let transformers' Auto classes find ours by model type, without `trust_remote_code`, and saving copy our code."""
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModelForImageClassification,
+        AutoModelForVideoClassification,
+        AutoVideoProcessor,
+    )
+
+    from .configuration_engagement import EngagementConfig
+    from .modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
+    from .processor.image_processing_engagement import EngagementImageProcessor
+    from .processor.video_processing_engagement import EngagementVideoProcessor
+
+    AutoConfig.register(EngagementConfig.model_type, EngagementConfig)
+    AutoModelForImageClassification.register(EngagementConfig, EngagementForImageClassification)
+    AutoModelForVideoClassification.register(EngagementConfig, EngagementForVideoClassification)
+    AutoImageProcessor.register(EngagementConfig, image_processor_classes={"torchvision": EngagementImageProcessor})
+    AutoVideoProcessor.register(EngagementConfig, EngagementVideoProcessor)
+    # These make save_pretrained write auto_map and the code files, for processes without this package.
+    EngagementConfig.register_for_auto_class()
+    EngagementForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+    EngagementForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
+    EngagementImageProcessor.register_for_auto_class()
+    EngagementVideoProcessor.register_for_auto_class()

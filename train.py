@@ -20,19 +20,18 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
 
 from engagement_recognition import register_auto_classes
-from engagement_recognition.data.augmentation import Augmentation
 from engagement_recognition.data.schema import LEVELS
-from engagement_recognition.data.training_sets import FrameCollator, LabelledFrames
-from engagement_recognition.engagement_metric import EngagementMetric
-from engagement_recognition.evaluation import (
+from engagement_recognition.evaluation.engagement_metric import EngagementMetric
+from engagement_recognition.evaluation.measured_data import describe_source
+from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
+from engagement_recognition.evaluation.split_evaluation import (
     SplitPredictions,
     count_labels,
     describe_environment,
     describe_scores,
     evaluate_split,
 )
-from engagement_recognition.losses import Loss, SubjectAdversary, build_loss
-from engagement_recognition.measured_data import describe_source
+from engagement_recognition.hub.publish import assemble, export_model, push_folder, require_hub_names
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -40,12 +39,13 @@ from engagement_recognition.modeling_engagement import (
     load_encoder_config,
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError
-from engagement_recognition.publish import assemble, export_model, push_folder, require_hub_names
 from engagement_recognition.required_packages import require_packages
-from engagement_recognition.results_file import RESULTS_FILE, read_results
-from engagement_recognition.run_arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
-from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
-from engagement_recognition.trainer import EngagementTrainer, last_whole_checkpoint
+from engagement_recognition.training.arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
+from engagement_recognition.training.augmentation import Augmentation
+from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
+from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
+from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
+from engagement_recognition.training.training_sets import FrameCollator, LabelledFrames
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     import torch
 
-    from engagement_recognition.data.prepared_data import PreparedData
+    from engagement_recognition.data.preparation.prepared_data import PreparedData
 
 # What must work with every set of versions that setup.cfg allows: each of these leans on the libraries in its own way.
 CORE_FILES = {
@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":
     """Prepare a source without other processes: a spawned one spends seconds on imports."""
-    from engagement_recognition.data.preparation import prepare
-    from engagement_recognition.data.preparation_parts import settings_for
-    from engagement_recognition.data.sources import SourceOptions, read_source
+    from engagement_recognition.data.preparation.parts import settings_for
+    from engagement_recognition.data.preparation.prepare import prepare
+    from engagement_recognition.data.readers.sources import SourceOptions, read_source
 
     found = read_source(None, source, SourceOptions())
     chosen = settings_for(found.media, **settings)
@@ -54,7 +54,7 @@ class TrainedStages:
 @pytest.fixture(scope="session")
 def drawn_daisee(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """15 labelled clips of 5 people in DAiSEE's layout, oddities included: 8 frames of 320x240 each."""
-    from engagement_recognition.data.drawn_datasets import write_daisee
+    from engagement_recognition.data.drawn.datasets import write_daisee
 
     folder = tmp_path_factory.mktemp("drawn") / "daisee"
     shape = {"fps": 4, "duration_sec": 2.0, "width_px": 320, "height_px": 240}
@@ -65,7 +65,7 @@ def drawn_daisee(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn_expressions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """56 face pictures of 4 people in class folders, 48x48."""
-    from engagement_recognition.data.drawn_datasets import write_expressions
+    from engagement_recognition.data.drawn.datasets import write_expressions
 
     folder = tmp_path_factory.mktemp("drawn") / "expressions"
     write_expressions(folder, 4, 14, seed=0, size_px=48, processes=1, show_progress=False)

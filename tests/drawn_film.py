@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engagement_recognition.data.drawn_faces import (
+from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     FacePose,
     Person,

@@ -11,16 +11,16 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from engagement_recognition.data.drawn_faces import (
+from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     draw_face_picture,
     draw_frame,
     draw_subject,
     engagement_trajectory,
 )
-from engagement_recognition.data.picture_codec import decode_picture, encode_jpeg
-from engagement_recognition.data.picture_hashes import perceptual_hash
-from engagement_recognition.data.prepared_data import FEATURES, PreparedData, write_prepared
+from engagement_recognition.data.preparation.picture_codec import decode_picture, encode_jpeg
+from engagement_recognition.data.preparation.picture_hashes import perceptual_hash
+from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, write_prepared
 from engagement_recognition.data.schema import BINARY, SPLITS, Reject
 
 ENGAGED = AffectLevels(0, 3, 0, 0)

@@ -21,14 +21,14 @@ from conftest import TrainedStages
 from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_video
 from typer.testing import CliRunner
 
-from engagement_recognition import app_actions
-from engagement_recognition.app import Page, build_app
-from engagement_recognition.app_pages import camera_refusal, live_words, number_faces, statement
-from engagement_recognition.cli import app as cli
-from engagement_recognition.live import PersonState
-from engagement_recognition.predict import FacePrediction, PhotoPrediction, Predictor
+from engagement_recognition.cli.main import app as cli
+from engagement_recognition.hub.space import export_space
+from engagement_recognition.inference.predictor import FacePrediction, PhotoPrediction, Predictor
+from engagement_recognition.live import page_actions as app_actions
+from engagement_recognition.live.engine import PersonState
+from engagement_recognition.live.page import Page, build_app
+from engagement_recognition.live.page_html import camera_refusal, live_words, number_faces, statement
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, ModelLoadError
-from engagement_recognition.space import export_space
 
 NAMES_ON_PYPI = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 
@@ -290,7 +290,7 @@ def test_a_page_that_is_ended_leaves_no_upload_behind(models: dict[str, str], tm
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = "from engagement_recognition.cli import main; main()"
+    program = "from engagement_recognition.cli.main import main; main()"
     command = [sys.executable, "-c", program, "app", models["expression"], "--port", str(port)]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

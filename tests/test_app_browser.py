@@ -11,9 +11,9 @@ from browser import CHROMIUM, Browser, write_camera_file
 from conftest import TrainedStages
 from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_video
 
-from engagement_recognition import app as app_module
-from engagement_recognition.app import build_app, launch
-from engagement_recognition.data.drawn_faces import FacePose, Person, draw_people, draw_subject
+from engagement_recognition.data.drawn.faces import FacePose, Person, draw_people, draw_subject
+from engagement_recognition.live import page as app_module
+from engagement_recognition.live.page import build_app, launch
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from conftest import TrainedStages
 from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_video
 from PIL import Image
 
-from engagement_recognition import app_actions, app_pages
-from engagement_recognition.app import Page
-from engagement_recognition.data.drawn_faces import FacePose, Person, draw_people, draw_subject
-from engagement_recognition.live import LiveSettings
-from engagement_recognition.predict import Predictor
+from engagement_recognition.data.drawn.faces import FacePose, Person, draw_people, draw_subject
+from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.live import page_actions as app_actions
+from engagement_recognition.live import page_html as app_pages
+from engagement_recognition.live.engine import LiveSettings
+from engagement_recognition.live.page import Page
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition.data.class_folders import read_class_folders
-from engagement_recognition.data.file_trees import MAX_FILE_BYTES, fetch_file, open_tree, prefix_above
+from engagement_recognition.data.readers.class_folders import read_class_folders
+from engagement_recognition.data.readers.file_trees import MAX_FILE_BYTES, fetch_file, open_tree, prefix_above
 from engagement_recognition.data.schema import LabelledSource
 from engagement_recognition.processor.input_errors import ArchiveError, DataError
 

@@ -12,7 +12,8 @@ from drawn_leaks import brighter, classes_of_one_recording, people_apart, write_
 from PIL import Image
 from rich.console import Console
 
-from engagement_recognition.data.audit_page import (
+from engagement_recognition.data.audit.leakage import Audit, audit
+from engagement_recognition.data.audit.page import (
     MOST_PICTURES,
     describe_verdict,
     print_audit,
@@ -20,8 +21,7 @@ from engagement_recognition.data.audit_page import (
     read_duplicates,
     write_audit,
 )
-from engagement_recognition.data.leakage import Audit, audit
-from engagement_recognition.data.prepared_data import PreparedData
+from engagement_recognition.data.preparation.prepared_data import PreparedData
 from engagement_recognition.processor.input_errors import DataError
 
 LABELS = ("bored", "confused", "engaged")
@@ -142,7 +142,7 @@ def test_an_audit_that_was_stopped_leaves_none(failed: tuple[PreparedData, Audit
     # An older audit.json beside a half-written list of duplicates would be believed.
     data, found = failed
     write_audit(found, data, tmp_path)
-    monkeypatch.setattr("engagement_recognition.data.audit_page._write_duplicates", lambda *_: 1 / 0)
+    monkeypatch.setattr("engagement_recognition.data.audit.page._write_duplicates", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_audit(found, data, tmp_path)
     assert read_audit(tmp_path) is None

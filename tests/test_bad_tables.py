@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition.data.daisee import read_daisee, read_label_file
-from engagement_recognition.data.fer2013 import read_fer2013
+from engagement_recognition.data.readers.daisee import read_daisee, read_label_file
+from engagement_recognition.data.readers.fer2013 import read_fer2013
+from engagement_recognition.data.readers.tables import Row, read_table
+from engagement_recognition.data.readers.video_tables import read_video_table
 from engagement_recognition.data.schema import LabelledSource
-from engagement_recognition.data.tables import Row, read_table
-from engagement_recognition.data.video_tables import read_video_table
 from engagement_recognition.processor.input_errors import DataError
 
 HEADER = "ClipID,Boredom,Engagement,Confusion,Frustration "

@@ -11,8 +11,8 @@ from conftest import prepare_drawn
 from numbered_videos import write_sound
 from PIL import Image
 
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.data.prepared_data import PreparedData
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.preparation.prepared_data import PreparedData
 
 
 def write_picture(path: Path, good: bytes) -> None:

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from engagement_recognition.bootstrap import (
+from engagement_recognition.data.schema import BINARY, LEVELS
+from engagement_recognition.evaluation.bootstrap import (
     Predictions,
     _cluster,
     _score_statistic,
@@ -15,8 +16,7 @@ from engagement_recognition.bootstrap import (
     scores_by_group,
     spread_over_people,
 )
-from engagement_recognition.data.schema import BINARY, LEVELS
-from engagement_recognition.metrics import compute_scores
+from engagement_recognition.evaluation.metrics import compute_scores
 from engagement_recognition.processor.input_errors import DataError
 
 

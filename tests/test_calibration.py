@@ -7,7 +7,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import f1_score, log_loss
 
-from engagement_recognition.calibration import (
+from engagement_recognition.data.schema import BINARY
+from engagement_recognition.evaluation.calibration import (
     apply_offsets,
     apply_temperature,
     calibration_scores,
@@ -16,7 +17,6 @@ from engagement_recognition.calibration import (
     fit_temperature,
     risk_coverage,
 )
-from engagement_recognition.data.schema import BINARY
 from engagement_recognition.processor.input_errors import DataError
 
 

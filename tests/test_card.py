@@ -11,10 +11,10 @@ from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_subject
-from engagement_recognition.model_files import EXAMPLE_PICTURE
-from engagement_recognition.predict import Predictor
-from engagement_recognition.publish import assemble
+from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
+from engagement_recognition.hub.model_files import EXAMPLE_PICTURE
+from engagement_recognition.hub.publish import assemble
+from engagement_recognition.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

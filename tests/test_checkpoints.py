@@ -19,9 +19,13 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large, resnet18
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from engagement_recognition.checkpoints import import_checkpoint, import_stock_classifier, read_training_log
+from engagement_recognition.conversion.import_reference import (
+    import_checkpoint,
+    import_stock_classifier,
+    read_training_log,
+)
+from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
-from engagement_recognition.results_file import read_results
 
 STATES = ["bored", "confused", "engaged", "neutral"]
 STATE_MAPS = {"id2label": dict(enumerate(STATES)), "label2id": {name: i for i, name in enumerate(STATES)}}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition import cli
+from engagement_recognition.cli import main as cli
 
-HELP = [sys.executable, "-c", "from engagement_recognition.cli import main; main()", "--help"]
+HELP = [sys.executable, "-c", "from engagement_recognition.cli.main import main; main()", "--help"]
 
 
 PRINTING = """
 import sys, typer
-from engagement_recognition import cli
+from engagement_recognition.cli import main as cli
 cli.app = lambda: typer.echo("x" * int(sys.argv[1]))
 cli.main()
 """

@@ -10,8 +10,7 @@ from conftest import prepare_drawn
 from PIL import Image as PictureFile
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from engagement_recognition.data.augmentation import Augmentation
-from engagement_recognition.data.prepared_data import PreparedData
+from engagement_recognition.data.preparation.prepared_data import PreparedData
 from engagement_recognition.data.schema import (
     AFFECTS,
     BINARY,
@@ -20,11 +19,12 @@ from engagement_recognition.data.schema import (
     OWN_LABELS,
     order_label_names,
 )
-from engagement_recognition.data.training_sets import FrameCollator, labelled_frames
-from engagement_recognition.metrics import compute_scores, majority_baseline
+from engagement_recognition.evaluation.metrics import compute_scores, majority_baseline
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
+from engagement_recognition.training.augmentation import Augmentation
+from engagement_recognition.training.training_sets import FrameCollator, labelled_frames
 
 ALL_CHANGES = Augmentation(
     flip=0.5,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from engagement_recognition.data import drawn_datasets
-from engagement_recognition.data.drawn_datasets import draw_contact_sheet, draw_dataset, write_daisee
-from engagement_recognition.data.drawn_faces import (
+from engagement_recognition.data.drawn import datasets as drawn_datasets
+from engagement_recognition.data.drawn.datasets import draw_contact_sheet, draw_dataset, write_daisee
+from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     FacePose,
     Person,

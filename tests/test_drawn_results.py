@@ -11,17 +11,17 @@ from conftest import TrainedStages, prepare_drawn
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from engagement_recognition.card import render_card
-from engagement_recognition.cli import app
-from engagement_recognition.data.preparation import plan_of
-from engagement_recognition.data.preparation_parts import settings_for
-from engagement_recognition.data.prepared_data import PreparedData, load_prepared
-from engagement_recognition.data.sources import is_drawn, read_source
-from engagement_recognition.model_evaluation import evaluate_model
-from engagement_recognition.predict import Predictor
-from engagement_recognition.publish import assemble
-from engagement_recognition.report import write_report
-from engagement_recognition.results_file import read_results, write_results
+from engagement_recognition.cli.main import app
+from engagement_recognition.data.preparation.parts import settings_for
+from engagement_recognition.data.preparation.prepare import plan_of
+from engagement_recognition.data.preparation.prepared_data import PreparedData, load_prepared
+from engagement_recognition.data.readers.sources import is_drawn, read_source
+from engagement_recognition.evaluate_model import evaluate_model
+from engagement_recognition.evaluation.report import write_report
+from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.hub.card import render_card
+from engagement_recognition.hub.publish import assemble
+from engagement_recognition.inference.predictor import Predictor
 
 NOT_REAL = "says nothing about real faces"
 ALL_NOT_REAL = "**Drawn people who do not exist: these numbers say nothing about real faces.**"

@@ -13,7 +13,7 @@ from tiny_models import ENCODERS, HEADS, draw_pixels, tiny_model
 from torch import nn
 from transformers import TimmWrapperConfig
 
-from engagement_recognition.explain import (
+from engagement_recognition.explanation.heat_maps import (
     METHODS,
     ClipExplanation,
     deletion_insertion,

@@ -14,14 +14,14 @@ from matplotlib.text import Text
 from PIL import Image
 from typer.testing import CliRunner
 
-from engagement_recognition.cli import app
-from engagement_recognition.explain import ClipExplanation, ExplainedClip, Explanation
-from engagement_recognition.explanation_figures import draw_explanation, picture_path, save_explanation
-from engagement_recognition.face_focus import FaceFocus, face_focus
-from engagement_recognition.figures import save_confusion, shown_name
-from engagement_recognition.predict import Predictor, Span, VideoPrediction
+from engagement_recognition.cli.main import app
+from engagement_recognition.evaluation.figures import save_confusion, shown_name
+from engagement_recognition.explanation.face_focus import FaceFocus, face_focus
+from engagement_recognition.explanation.heat_map_figure import draw_explanation, picture_path, save_explanation
+from engagement_recognition.explanation.heat_maps import ClipExplanation, ExplainedClip, Explanation
+from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
+from engagement_recognition.inference.timeline import save_plot
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError
-from engagement_recognition.timeline import save_plot
 
 LONG_NAME = "a recording of the seventh lesson in the first room " * 4 + "$x$ and $y$ of the end.mp4"
 FORMULA = r"bad $\frac$ $x_$.mp4"  # matplotlib cannot read it, and need not

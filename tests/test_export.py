@@ -25,13 +25,13 @@ from engagement_recognition import (
     EngagementForVideoClassification,
     EngagementImageProcessor,
 )
-from engagement_recognition.card import render_card
-from engagement_recognition.evaluation import read_predictions
-from engagement_recognition.predict import Predictor
+from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.evaluation.split_evaluation import read_predictions
+from engagement_recognition.hub.card import render_card
+from engagement_recognition.hub.publish import export_model
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import ModelLoadError
-from engagement_recognition.publish import export_model
 from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
-from engagement_recognition.results_file import read_results, write_results
 
 ROOT = Path(engagement_recognition.__file__).parent
 # Run in a process that finds none of these packages, and no network: what a stranger's machine has.
@@ -112,7 +112,7 @@ def video(drawn_daisee: Path) -> Path:
 def picture(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
-    from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_subject
+    from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
 
     path = tmp_path_factory.mktemp("pictures") / "person.png"
     Image.fromarray(draw_frame(draw_subject(0), FacePose(roll_deg=8))).save(path)

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_subject
-from engagement_recognition.face_focus import REGIONS, face_focus, focus_over_people, input_transforms
+from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
+from engagement_recognition.explanation.face_focus import REGIONS, face_focus, focus_over_people, input_transforms
 from engagement_recognition.processor.face_cropping import crop_faces, invert_transform, map_points
 from engagement_recognition.processor.face_detection import FaceDetector
 from engagement_recognition.processor.input_errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.processor.face_cropping import (
     crop_face,
     crop_faces,

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engagement_recognition.calibration import calibration_scores, risk_coverage
 from engagement_recognition.data.schema import BINARY, EXPRESSIONS, LEVELS
-from engagement_recognition.figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
+from engagement_recognition.evaluation.calibration import calibration_scores, risk_coverage
+from engagement_recognition.evaluation.figures import (
+    save_confusion,
+    save_reliability,
+    save_risk_coverage,
+    save_training_curves,
+)
 from engagement_recognition.processor.input_errors import DataError
 
 TRAINER_LOG = [

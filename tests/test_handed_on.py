@@ -9,13 +9,14 @@ from huggingface_hub import ModelCard
 from test_exports import needs_onnx, save_ours
 from typer.testing import CliRunner
 
-from engagement_recognition import exports, space
-from engagement_recognition.card import use_limits
-from engagement_recognition.cli import app
-from engagement_recognition.exports import export_onnx, export_stock
+from engagement_recognition.cli.main import app
+from engagement_recognition.conversion import export_stock as exports
+from engagement_recognition.conversion.export_stock import export_onnx, export_stock
+from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.hub import space
+from engagement_recognition.hub.card import use_limits
+from engagement_recognition.hub.space import export_space
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
-from engagement_recognition.results_file import read_results, write_results
-from engagement_recognition.space import export_space
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ from PIL import Image
 from test_export import ELSEWHERE
 from transformers import AutoImageProcessor
 
-from engagement_recognition import EngagementForImageClassification, handler
-from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_subject
-from engagement_recognition.predict import Predictor
+from engagement_recognition import EngagementForImageClassification
+from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
+from engagement_recognition.hub.endpoint import handler
+from engagement_recognition.inference.predictor import Predictor
 
 # Arguments: a folder with a folder a model, each with handler.py in it and named after it, and in requests.json
 # {name: [model, kind of input, value, limits]}.

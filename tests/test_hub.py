@@ -22,8 +22,8 @@ from test_structure import SHIPPED
 from transformers import AutoVideoProcessor
 
 from engagement_recognition import EngagementForVideoClassification, train
+from engagement_recognition.hub.publish import assemble, push_folder
 from engagement_recognition.processor.input_errors import EngagementInputError, RecipeError
-from engagement_recognition.publish import assemble, push_folder
 
 # Arguments: a list of (folder, repository, token, private), then those of a training. Prints what each push came to,
 # its address or its error, and what the training prints. One process for all: its imports take longer than a push.
@@ -31,7 +31,7 @@ PUSH = """
 import json, sys
 from pathlib import Path
 from engagement_recognition.processor.input_errors import EngagementInputError
-from engagement_recognition.publish import push_folder
+from engagement_recognition.hub.publish import push_folder
 
 for folder, repository, token, private in json.loads(sys.argv[1]):
     try:

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor, register_auto_classes
-from engagement_recognition.data.drawn_faces import (
+from engagement_recognition.data.drawn.faces import (
     FacePose,
     Person,
     draw_face_picture,

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition.data.prepared_data import load_prepared
+from engagement_recognition.data.preparation.prepared_data import load_prepared
 
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(drawn_daisee: Path, tmp_path: Path):
-    program = "from engagement_recognition.data import preparation as p; p.CLIPS_PER_PART['video'] = 2; "
-    program += "from engagement_recognition.cli import main; main()"
+    program = "from engagement_recognition.data.preparation import prepare as p; p.CLIPS_PER_PART['video'] = 2; "
+    program += "from engagement_recognition.cli.main import main; main()"
     command = [sys.executable, "-c", program, "prepare", "daisee", str(drawn_daisee), "--processes", "1", "--output"]
     subprocess.run([*command, str(tmp_path / "calm")], check=True, capture_output=True)
     rng = random.Random(0)
@@ -35,7 +35,7 @@ def test_ten_kills_at_random_moments_change_nothing(drawn_daisee: Path, tmp_path
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path):
     # A killed parent cannot tell them.
-    worker = "from engagement_recognition.data.preparation_parts import leave_with_parent; import os, sys, time; "
+    worker = "from engagement_recognition.data.preparation.parts import leave_with_parent; import os, sys, time; "
     worker += "leave_with_parent(os.getppid()); print(os.getpid(), flush=True); time.sleep(120)"
     start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {worker!r}]); time.sleep(120)"
     parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE)

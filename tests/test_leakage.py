@@ -19,14 +19,19 @@ from drawn_leaks import (
     write_rows,
 )
 
-from engagement_recognition.data.audit_rows import read_rows
-from engagement_recognition.data.leakage import Audit, audit
-from engagement_recognition.data.picture_codec import decode_picture
-from engagement_recognition.data.picture_hashes import close_pairs, count_tiles, perceptual_hash, unpack_hashes
-from engagement_recognition.data.recordings import compare_rows
-from engagement_recognition.data.resplit import deduplicate, suggest_split
+from engagement_recognition.data.audit.leakage import Audit, audit
+from engagement_recognition.data.audit.recordings import compare_rows
+from engagement_recognition.data.audit.resplit import deduplicate, suggest_split
+from engagement_recognition.data.audit.rows import read_rows
+from engagement_recognition.data.audit.verdicts import Finding
+from engagement_recognition.data.preparation.picture_codec import decode_picture
+from engagement_recognition.data.preparation.picture_hashes import (
+    close_pairs,
+    count_tiles,
+    perceptual_hash,
+    unpack_hashes,
+)
 from engagement_recognition.data.schema import EXPRESSIONS, SPLITS, Reject
-from engagement_recognition.data.verdicts import Finding
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 
 REAL_DATA = Path(os.environ.get("ENGAGEMENT_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -183,8 +188,8 @@ def test_close_pairs_are_all_there_whatever_the_tiles(monkeypatch: pytest.Monkey
     expected = {(i, j, int((bits[i] != bits[j]).sum())) for i in range(len(frames)) for j in range(i)}
     expected = {pair for pair in expected if pair[2] <= 30}
     for rows_per_tile, others_per_tile in ((1024, 8192), (5, 4), (4, 5)):
-        monkeypatch.setattr("engagement_recognition.data.picture_hashes._ROWS_PER_TILE", rows_per_tile)
-        monkeypatch.setattr("engagement_recognition.data.picture_hashes._OTHERS_PER_TILE", others_per_tile)
+        monkeypatch.setattr("engagement_recognition.data.preparation.picture_hashes._ROWS_PER_TILE", rows_per_tile)
+        monkeypatch.setattr("engagement_recognition.data.preparation.picture_hashes._OTHERS_PER_TILE", others_per_tile)
         tiles = list(close_pairs(hashes, 30))
         assert {tuple(pair) for tile in tiles for pair in np.stack(tile, 1).tolist()} == expected
         assert len(tiles) == count_tiles(len(frames))

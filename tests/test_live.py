@@ -15,8 +15,8 @@ from conftest import TrainedStages
 from drawn_film import FilmFrame, draw_film, name_of
 from tiny_models import tiny_model
 
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.data.drawn_faces import (
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     FacePose,
     Person,
@@ -25,10 +25,10 @@ from engagement_recognition.data.drawn_faces import (
     draw_subject,
     engagement_trajectory,
 )
-from engagement_recognition.live import LiveEngagement, LiveSettings, PersonState, run_live, to_json_line
-from engagement_recognition.live_sources import open_source
-from engagement_recognition.live_tracking import FaceTracker
-from engagement_recognition.predict import Predictor
+from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.live.engine import LiveEngagement, LiveSettings, PersonState, run_live, to_json_line
+from engagement_recognition.live.sources import open_source
+from engagement_recognition.live.tracking import FaceTracker
 from engagement_recognition.processor.face_detection import FaceDetections
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import EngagementInputError

@@ -13,9 +13,9 @@ import pytest
 from drawn_film import HEAD_WIDTH_PX, places_at
 from numbered_videos import HEIGHT_PX, WIDTH_PX, numbered_picture, numbers_in
 
-from engagement_recognition.live import PersonState
-from engagement_recognition.live_drawing import COLORS, PLATE_LIGHT, AnnotatedVideo, draw_states
-from engagement_recognition.live_sources import FileSource
+from engagement_recognition.live.drawing import COLORS, PLATE_LIGHT, AnnotatedVideo, draw_states
+from engagement_recognition.live.engine import PersonState
+from engagement_recognition.live.sources import FileSource
 from engagement_recognition.processor.input_errors import EngagementInputError, VideoReadError
 
 LEVEL = 200  # of the plain frames that are drawn on
@@ -297,7 +297,7 @@ def test_a_rate_that_is_none_is_one_line(fps: float, tmp_path: Path):
 PRESSED = """
 import signal, sys
 import av, numpy as np
-from engagement_recognition.live_drawing import AnnotatedVideo
+from engagement_recognition.live.drawing import AnnotatedVideo
 
 class Container:
     def __init__(self, inner):

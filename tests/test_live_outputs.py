@@ -14,11 +14,11 @@ from conftest import TrainedStages
 from drawn_film import HEIGHT_PX, WIDTH_PX, draw_film
 from typer.testing import CliRunner
 
-from engagement_recognition.cli import app
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.live import LiveResult, PersonState
-from engagement_recognition.live_outputs import LiveOutputs, LiveWindow
-from engagement_recognition.live_signals import quit_signals
+from engagement_recognition.cli.main import app
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.live.engine import LiveResult, PersonState
+from engagement_recognition.live.outputs import LiveOutputs, LiveWindow
+from engagement_recognition.live.signals import quit_signals
 from engagement_recognition.processor.input_errors import EngagementInputError
 
 FPS = 5
@@ -78,7 +78,7 @@ def test_a_video_without_a_label_says_so(film: Path, trained: TrainedStages):
 needs_hangups = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
 PROGRAM = """
 import signal
-from engagement_recognition.cli import main
+from engagement_recognition.cli.main import main
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored
 main()
 """

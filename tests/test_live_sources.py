@@ -14,10 +14,10 @@ import pytest
 from numbered_videos import decode_plainly, encode, numbered_picture, numbers_in, write_sound
 from tiny_models import tiny_model
 
-from engagement_recognition.live import LiveEngagement, run_live
-from engagement_recognition.live_drawing import AnnotatedVideo
-from engagement_recognition.live_sources import CameraSource, ScreenSource, camera_of, open_source
-from engagement_recognition.predict import Predictor
+from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.live.drawing import AnnotatedVideo
+from engagement_recognition.live.engine import LiveEngagement, run_live
+from engagement_recognition.live.sources import CameraSource, ScreenSource, camera_of, open_source
 from engagement_recognition.processor.input_errors import EngagementInputError, TruncatedVideoError, VideoReadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 

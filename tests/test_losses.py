@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engagement_recognition.losses import (
+from engagement_recognition.processor.input_errors import RecipeError
+from engagement_recognition.training.losses import (
     LOSSES,
     SubjectAdversary,
     build_loss,
@@ -13,7 +14,6 @@ from engagement_recognition.losses import (
     focal_loss,
     squared_earth_mover,
 )
-from engagement_recognition.processor.input_errors import RecipeError
 
 EVEN = torch.ones(4)
 

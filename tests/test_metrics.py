@@ -17,8 +17,8 @@ from sklearn.metrics import (
 from transformers import EvalPrediction
 
 from engagement_recognition.data.schema import BINARY, LEVELS
-from engagement_recognition.engagement_metric import EngagementMetric
-from engagement_recognition.metrics import (
+from engagement_recognition.evaluation.engagement_metric import EngagementMetric
+from engagement_recognition.evaluation.metrics import (
     compute_scores,
     confusion_scores,
     majority_baseline,

@@ -12,14 +12,14 @@ from conftest import TrainedStages, prepare_drawn
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from engagement_recognition.cli import app
-from engagement_recognition.comparison import compare_runs, describe_comparison
-from engagement_recognition.data.prepared_data import load_prepared
+from engagement_recognition.cli.main import app
+from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.data.schema import SPLITS
-from engagement_recognition.evaluation import read_predictions
-from engagement_recognition.model_evaluation import evaluate_model
+from engagement_recognition.evaluate_model import evaluate_model
+from engagement_recognition.evaluation.comparison import compare_runs, describe_comparison
+from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
-from engagement_recognition.results_file import read_results
 from engagement_recognition.train import train
 
 

@@ -9,13 +9,13 @@ import torch
 from conftest import prepare_drawn
 from tiny_models import tiny_model
 
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.data.drawn_faces import FacePose, draw_frame, draw_people, draw_subject
-from engagement_recognition.data.sources import SourceOptions
-from engagement_recognition.explain import explain_file
-from engagement_recognition.face_focus import REGIONS
-from engagement_recognition.model_focus import FocusClip, describe_focus, find_clips, measure_focus
-from engagement_recognition.predict import Predictor
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
+from engagement_recognition.data.readers.sources import SourceOptions
+from engagement_recognition.explanation.data_set_focus import FocusClip, describe_focus, find_clips, measure_focus
+from engagement_recognition.explanation.face_focus import REGIONS
+from engagement_recognition.explanation.heat_maps import explain_file
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 

@@ -21,15 +21,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, TimmWrapperConfig
 from transformers.utils import logging
 
-from engagement_recognition import cli
+from engagement_recognition.cli import main as cli
 from engagement_recognition.configuration_engagement import EngagementConfig
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
+from engagement_recognition.inference.timeline import draw_in_terminal
 from engagement_recognition.modeling_engagement import EngagementForVideoClassification
-from engagement_recognition.predict import Predictor, Span, VideoPrediction
 from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-from engagement_recognition.timeline import draw_in_terminal
 
 WIDTH_PX, HEIGHT_PX = 320, 240
 Command = Callable[..., tuple[int, str, str]]
@@ -360,7 +360,7 @@ def test_training_through_the_command_reports_mistakes(engagement: Command, tmp_
 
 def test_help_answers_at_once():
     resource = pytest.importorskip("resource")  # Windows has none
-    program = "import sys; from engagement_recognition.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    program = "import sys; from engagement_recognition.cli.main import main\ntry: main()\nfinally: print(*sys.modules)"
     command = [sys.executable, "-c", program, "--help"]
     seconds = []
     for _ in range(3):

@@ -15,13 +15,13 @@ from datasets import load_from_disk
 from filelock import FileLock
 from PIL import Image as PictureFile
 
-from engagement_recognition.data import preparation
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.data.preparation import describe_counts, plan_of, prepare
-from engagement_recognition.data.preparation_parts import PreparationSettings, settings_for
-from engagement_recognition.data.prepared_data import FEATURES, PreparedData, is_prepared, load_prepared
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.preparation import prepare as preparation
+from engagement_recognition.data.preparation.parts import PreparationSettings, settings_for
+from engagement_recognition.data.preparation.prepare import describe_counts, plan_of, prepare
+from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, is_prepared, load_prepared
+from engagement_recognition.data.readers.sources import SourceOptions, read_source
 from engagement_recognition.data.schema import SPLITS, LabelledSource
-from engagement_recognition.data.sources import SourceOptions, read_source
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 

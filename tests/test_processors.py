@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import AutoVideoProcessor
 
 from engagement_recognition import EngagementVideoProcessor, register_auto_classes
-from engagement_recognition.data.drawn_datasets import encode_video
-from engagement_recognition.data.drawn_faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.processor.face_cropping import invert_transform, map_points
 from engagement_recognition.processor.input_errors import EngagementInputError, NoFaceError, VideoReadError
 

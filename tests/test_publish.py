@@ -9,11 +9,11 @@ from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from engagement_recognition.cli import app
-from engagement_recognition.model_files import model_files
+from engagement_recognition.cli.main import app
+from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.hub.model_files import model_files
+from engagement_recognition.hub.publish import assemble, require_hub_names
 from engagement_recognition.processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
-from engagement_recognition.publish import assemble, require_hub_names
-from engagement_recognition.results_file import read_results, write_results
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_publication_is_whole_or_not_at_all(run: Path, tmp_path: Path, monkeyp
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engagement_recognition.publish.write_card", fail)
+    monkeypatch.setattr("engagement_recognition.hub.publish.write_card", fail)
     with pytest.raises(DataError, match=r"could not .No space left on device."):
         assemble(run, tmp_path / "hub", "org/name")
     assert sorted(tmp_path.rglob("*")) == before
@@ -126,7 +126,7 @@ def test_names_the_hub_does_not_take_are_refused_before_anything_is_done(option:
 def test_places_that_cannot_be_written_are_told_before_the_model_is_loaded(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("engagement_recognition.publish.Predictor", None)  # touching it would fail
+    monkeypatch.setattr("engagement_recognition.hub.publish.Predictor", None)  # touching it would fail
     for output in ("/proc/x", str(run / "config.json/x"), str(tmp_path / ("long" * 99))):
         with pytest.raises(DataError, match=r"could not|apart from"):
             assemble(run, Path(output), "org/name")

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from engagement_recognition.data.class_folders import read_class_folders
-from engagement_recognition.data.daisee import is_daisee, read_daisee, read_label_file
-from engagement_recognition.data.fer2013 import read_fer2013
+from engagement_recognition.data.readers.class_folders import read_class_folders
+from engagement_recognition.data.readers.daisee import is_daisee, read_daisee, read_label_file
+from engagement_recognition.data.readers.fer2013 import read_fer2013
+from engagement_recognition.data.readers.sources import SourceOptions, detect_kind, read_source
+from engagement_recognition.data.readers.video_tables import read_video_table
 from engagement_recognition.data.schema import (
     AFFECTS,
     EXPRESSIONS,
@@ -24,9 +26,7 @@ from engagement_recognition.data.schema import (
     binary_label,
     three_class_label,
 )
-from engagement_recognition.data.sources import SourceOptions, detect_kind, read_source
 from engagement_recognition.data.splits import stratified_subset
-from engagement_recognition.data.video_tables import read_video_table
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.processor.media_inputs import load_picture
 

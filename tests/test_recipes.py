@@ -12,14 +12,14 @@ import yaml
 from PIL import Image as PictureFile
 
 from engagement_recognition import train
-from engagement_recognition.data.augmentation import Augmentation
 from engagement_recognition.data.schema import BINARY, THREE_CLASSES
-from engagement_recognition.data.training_sets import FrameCollator
-from engagement_recognition.losses import class_weights
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-from engagement_recognition.run_arguments import StageRun, plan_stages, read_recipe
-from engagement_recognition.stage_data import StageData, load_stage_data, parse_json
+from engagement_recognition.training.arguments import StageRun, plan_stages, read_recipe
+from engagement_recognition.training.augmentation import Augmentation
+from engagement_recognition.training.losses import class_weights
+from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
+from engagement_recognition.training.training_sets import FrameCollator
 
 RECIPES = Path(train.__file__).parent / "recipes"
 SHARED = ("protocol", "our_way", "study")  # files beside the rows

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from engagement_recognition.data.reference_h5 import read_reference_h5
+from engagement_recognition.data.readers.reference_h5 import read_reference_h5
+from engagement_recognition.data.readers.sources import detect_kind, read_source
 from engagement_recognition.data.schema import binary_label
-from engagement_recognition.data.sources import detect_kind, read_source
 from engagement_recognition.processor.input_errors import DataError
 
 

@@ -12,13 +12,13 @@ import pytest
 import transformers
 from conftest import TrainedStages
 
-from engagement_recognition import report
-from engagement_recognition.checkpoints import import_stock_classifier
+from engagement_recognition.conversion.import_reference import import_stock_classifier
 from engagement_recognition.data.schema import BINARY, SPLITS
-from engagement_recognition.evaluation import SplitPredictions, evaluate_split
+from engagement_recognition.evaluation import report
+from engagement_recognition.evaluation.report import LIMITS, results_table, write_report
+from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.evaluation.split_evaluation import SplitPredictions, evaluate_split
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
-from engagement_recognition.report import LIMITS, results_table, write_report
-from engagement_recognition.results_file import read_results, write_results
 
 NAMES = list(BINARY)
 LOG = "epoch,train_loss,val_loss,val_macro_f1\n1,0.9,0.8,0.40\n2,0.7,0.7,0.5\n3,0.6,0.8,0.45\n"

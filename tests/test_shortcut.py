@@ -7,27 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engagement_recognition import shortcut, shortcut_figure
-from engagement_recognition.data.drawn_datasets import write_daisee
-from engagement_recognition.data.drawn_faces import (
+from engagement_recognition.data.drawn.datasets import write_daisee
+from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     FacePose,
     draw_frame,
     draw_subject,
     engagement_trajectory,
 )
-from engagement_recognition.data.drawn_shortcut import (
-    CURTAIN_COLORS,
-    CURTAINS_FILE,
-    choose_curtains,
-    read_curtains,
-)
+from engagement_recognition.data.drawn.shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, read_curtains
+from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.processor.face_cropping import map_points
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, RecipeError
 from engagement_recognition.processor.video_decoding import decode_video
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-from engagement_recognition.results_file import read_results
-from engagement_recognition.shortcut import ROWS, render_table, run_experiment
+from engagement_recognition.studies import shortcut, shortcut_figure
+from engagement_recognition.studies.shortcut import ROWS, render_table, run_experiment
 
 TINY = {"fps": 2, "duration_sec": 1.0, "width_px": 160, "height_px": 120, "processes": 1, "show_progress": False}
 OPTIONS = {

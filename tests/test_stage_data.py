@@ -9,12 +9,12 @@ from conftest import TrainedStages, prepare_drawn
 from typer.testing import CliRunner
 
 from engagement_recognition import train
-from engagement_recognition.cli import app
-from engagement_recognition.data.prepared_data import load_prepared
+from engagement_recognition.cli.main import app
+from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.data.schema import AFFECTS, LEVELS, THREE_CLASSES
 from engagement_recognition.processor.input_errors import DataError, LeakageError, RecipeError
-from engagement_recognition.run_arguments import plan_stages
-from engagement_recognition.stage_data import StageData, load_stage_data
+from engagement_recognition.training.arguments import plan_stages
+from engagement_recognition.training.stage_data import StageData, load_stage_data
 
 
 @pytest.fixture(scope="module")

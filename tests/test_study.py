@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition import publish, study
-from engagement_recognition.comparison import compare_runs
+from engagement_recognition.evaluation.comparison import compare_runs
+from engagement_recognition.hub import publish
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, RecipeError
-from engagement_recognition.study import Reproduction, read_study, reproduce
-from engagement_recognition.study_table import render_study
-from engagement_recognition.trainer import EngagementTrainer
+from engagement_recognition.studies import reproduce as study
+from engagement_recognition.studies.reproduce import Reproduction, read_study, reproduce
+from engagement_recognition.studies.table import render_study
+from engagement_recognition.training.trainer import EngagementTrainer
 
 ROWS = {
     "frame": {"title": "One frame", "published": {"macro_f1": 0.4935, "accuracy": 0.575}},

@@ -13,10 +13,10 @@ from conftest import TrainedStages
 from safetensors.torch import load_file
 
 from engagement_recognition import train
-from engagement_recognition.losses import class_weights
 from engagement_recognition.processor.input_errors import RecipeError
-from engagement_recognition.run_arguments import plan_stages, read_options, read_recipe
-from engagement_recognition.trainer import EngagementTrainer, last_whole_checkpoint
+from engagement_recognition.training.arguments import plan_stages, read_options, read_recipe
+from engagement_recognition.training.losses import class_weights
+from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
 
 CODE = {"configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py"}
 ROOT = Path(train.__file__).parent

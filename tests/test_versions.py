@@ -15,8 +15,9 @@ from packaging.version import Version
 from typer.testing import CliRunner
 
 import engagement_recognition
-from engagement_recognition import cli, configuration_engagement, train
-from engagement_recognition.environment import describe_environment
+from engagement_recognition import configuration_engagement, train
+from engagement_recognition.cli import main as cli
+from engagement_recognition.cli.environment import describe_environment
 from engagement_recognition.processor import video_container
 from engagement_recognition.required_packages import OF_A_MODEL, pip_lines, required_packages, what_to_install
 

@@ -1,0 +1,148 @@
+"""Data: drawn, prepared, audited."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+class DrawnFormat(StrEnum):
+    """Layouts that can be drawn."""
+
+    daisee = "daisee"
+    expressions = "expressions"
+    states = "states"
+
+
+class DrawnVariant(StrEnum):
+    """Where a drawn clip's label shows."""
+
+    appearance = "appearance"
+    dynamics = "dynamics"
+    shortcut = "shortcut"
+
+
+@app.command()
+def draw(
+    output: Annotated[Path, typer.Option(help="Folder to write to.")],
+    format: Annotated[DrawnFormat, typer.Option(help="Layout and labels.")] = DrawnFormat.daisee,
+    subjects: Annotated[int, typer.Option(min=3, help="People, split by person.")] = 12,
+    clips_per_subject: Annotated[int, typer.Option(min=1, help="Clips (or pictures) a person.")] = 8,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    variant: Annotated[DrawnVariant, typer.Option(help="Clips: label in the frames, their order, or curtains too.")] = (
+        DrawnVariant.appearance
+    ),
+    fps: Annotated[int, typer.Option(min=1, max=60, help="Clips: frames a second.")] = 30,
+    duration_sec: Annotated[float, typer.Option(min=0.5, max=60, help="Clips: seconds each.")] = 10.0,
+    height_px: Annotated[int, typer.Option(min=120, max=1080, help="Clips: height; 4:3.")] = 480,
+) -> None:
+    """Draw labelled data of people who do not exist, in the layout of a real data set."""
+    from ..data.drawn.datasets import draw_dataset
+
+    clip_options = {"variant": variant.value, "fps": fps, "duration_sec": duration_sec}
+    clip_options |= {"width_px": height_px * 4 // 3 // 2 * 2, "height_px": height_px // 2 * 2}  # h264 wants even sizes
+    options = clip_options if format is DrawnFormat.daisee else {}
+    counts = draw_dataset(format.value, output, subjects, clips_per_subject, seed, **options)
+    typer.echo(f"{output}: {json.dumps(counts)}")
+
+
+class DataKind(StrEnum):
+    """Sources that can be read; the same names as data.sources.KINDS, which would be slow to import here."""
+
+    daisee = "daisee"
+    fer2013 = "fer2013"
+    images = "images"
+    videos = "videos"
+    reference_h5 = "reference-h5"
+
+
+class Sampling(StrEnum):
+    """How a clip becomes windows of frames."""
+
+    uniform = "uniform"
+    consecutive = "consecutive"
+
+
+class Subset(StrEnum):
+    """Published parts of a data set."""
+
+    stratified = "stratified"
+
+
+@app.command()
+def prepare(
+    kind: Annotated[DataKind, typer.Argument(help="What the source is.")],
+    source: Annotated[Path, typer.Argument(help="A folder, an archive (.zip), a table (.csv) or an .h5 file.")],
+    output: Annotated[Path, typer.Option(help="Folder for the prepared data; a killed run goes on where it was.")],
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames a window; default: 8.")] = None,
+    sampling: Annotated[Sampling | None, typer.Option(help="One uniform window a clip, or many in a row.")] = None,
+    stride_frames: Annotated[int | None, typer.Option(min=1, help="Consecutive windows; default: 16.")] = None,
+    face_crop: Annotated[
+        bool | None, typer.Option("--face-crop/--whole-frames", help="Default: faces of videos, pictures as they are.")
+    ] = None,
+    crop_size: Annotated[int | None, typer.Option(min=16, help="Side of a crop in pixels; default: 224.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Default: one a processor.")] = None,
+    subset: Annotated[Subset | None, typer.Option(help="daisee: the published stratified subset.")] = None,
+    subject_pattern: Annotated[str | None, typer.Option(help="images, videos: regex, the person in a path.")] = None,
+    drop_conflicts: Annotated[bool, typer.Option(help="Leave out equal pictures with different labels.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, where the source has none.")] = 0,
+) -> None:
+    """Turn labelled videos or pictures into a data set that `engagement audit` and `train.py` read."""
+    from ..data.preparation.parts import settings_for
+    from ..data.preparation.prepare import describe_counts
+    from ..data.preparation.prepare import prepare as prepare_source
+    from ..data.readers.sources import SourceOptions, read_source
+    from ..processor.input_errors import RecipeError
+
+    options = SourceOptions(subset=subset and subset.value, subject_pattern=subject_pattern, seed=seed)
+    found = read_source(kind.value, source, options)
+    if found.media == "picture" and (frames or sampling or stride_frames):
+        raise RecipeError("Expected no --frames, --sampling or --stride-frames for pictures, which are single frames.")
+    settings = settings_for(
+        found.media,
+        num_frames=frames,
+        sampling=sampling and sampling.value,
+        window_stride_frames=stride_frames,
+        face_crop=face_crop,
+        face_crop_size=crop_size,
+    )
+    prepared = prepare_source(found, settings, source, output, processes, drop_conflicts)
+    typer.echo(f"{output}: {describe_counts(prepared.description)}")
+    for split, counts in prepared.description["splits"].items():
+        typer.echo(f"  {split}: {json.dumps(counts, ensure_ascii=False)}")
+    typer.echo(f"next: engagement audit {output}")
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    label_scheme: Annotated[str | None, typer.Option(help="For data rated as DAiSEE is; default: binary.")] = None,
+    suggest_split: Annotated[Path | None, typer.Option(help="Write the data, split anew, to this folder.")] = None,
+    deduplicate: Annotated[Path | None, typer.Option(help="Write the part without duplicates to this folder.")] = None,
+) -> None:
+    """Can the split be trusted? Writes audit.json and audit.html. Exit code 0: yes, 1: no."""
+    from ..data.audit import resplit
+    from ..data.audit.leakage import audit as run_audit
+    from ..data.audit.page import print_audit, write_audit
+    from ..data.preparation.prepared_data import load_prepared
+
+    prepared = load_prepared(folder)
+    found = run_audit(prepared, label_scheme)
+    write_audit(found, prepared, folder)
+    print_audit(found, folder)
+    repairs = ((suggest_split, resplit.suggest_split), (deduplicate, resplit.deduplicate))
+    for target, repair in repairs:
+        if target is not None:
+            repaired = repair(prepared, found, target)
+            notes = repaired.description["notes"]
+            typer.echo(
+                f"{target}: {notes['split']}; {'; '.join(notes.get('split_limits', [])) or 'no class is missing'}"
+            )
+            again = run_audit(repaired, label_scheme)
+            write_audit(again, repaired, target)
+            print_audit(again, target)
+    raise typer.Exit(0 if found.passed else 1)

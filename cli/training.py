@@ -1,0 +1,154 @@
+"""Models: trained, taken in, measured."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context, recipe: Annotated[Path, typer.Argument(help="A YAML file, see recipes/.")]) -> None:
+    """Train a recipe; the same as `python train.py RECIPE [OPTIONS]`."""
+    from ..train import main as train_main
+
+    raise typer.Exit(train_main([str(recipe), *context.args]))
+
+
+class Split(StrEnum):
+    """Parts of a data set, no person in two of them."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder written by train.py or import-checkpoint.")],
+    data: Annotated[Path, typer.Option(help="A prepared data set, or a raw source.")],
+    split: Annotated[Split, typer.Option(help="What is measured.")] = Split.test,
+    label_scheme: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="CSV: subject_id and columns such as gender.")] = None,
+    face_focus: Annotated[
+        int | None, typer.Option(min=1, help="Also where it looks, on so many clips drawn at random.")
+    ] = None,
+) -> None:
+    """Measure a model: results.json, predictions, figures and card in its folder are renewed."""
+    from ..evaluate_model import evaluate_model
+    from ..evaluation.split_evaluation import describe_scores
+    from ..explanation.data_set_focus import describe_focus
+
+    measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus)
+    typer.echo(describe_scores(measured, split.value))
+    if "face_focus" in measured:
+        typer.echo(describe_focus(measured["face_focus"], split.value))
+    typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are renewed")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A measured model.")],
+    second: Annotated[Path, typer.Argument(help="Another, measured on the same clips.")],
+    split: Annotated[Split, typer.Option(help="Whose predictions are compared.")] = Split.test,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, instead of a table.")] = False,
+) -> None:
+    """Is the second better than the first, or were these just other people? A paired bootstrap over people."""
+    from ..evaluation.comparison import compare_runs, describe_comparison
+
+    compared = compare_runs(first, second, split.value)
+    typer.echo(json.dumps(compared, indent=2) if as_json else describe_comparison(compared))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Measured models.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for report.html and report.md.")] = None,
+    training_log: Annotated[list[Path] | None, typer.Option(help="CSV log of the CNN + LSTM study, as curves.")] = None,
+) -> None:
+    """Measured results of one or more models: a Markdown table and, with --output, a page with figures."""
+    from ..evaluation.report import results_table, write_report
+    from ..processor.input_errors import RecipeError
+
+    if training_log and output is None:
+        raise RecipeError("Expected --output beside --training-log: curves are drawn on the page.")
+    typer.echo(results_table(folders))
+    for path in write_report(folders, output, training_log or ()) if output else ():
+        typer.echo(path)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def reproduce(
+    context: typer.Context,
+    study: Annotated[str, typer.Argument(help="cnn_lstm, nezami, beit, or a folder with study.yaml.")],
+    data: Annotated[Path, typer.Option(help="What the study measures on: DAiSEE, faces or states.")],
+    expression_data: Annotated[Path | None, typer.Option(help="FER2013, for rows that begin with it.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Each row is trained this often.")] = 1,
+    improved: Annotated[bool, typer.Option(help="Also each row's improved recipe.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Default: runs/STUDY; a killed study goes on there.")] = None,
+) -> None:
+    """Train every row of a published study; published and measured side by side. Further options go to train.py."""
+    from ..studies.reproduce import reproduce as run_study
+    from ..training.arguments import read_options
+
+    output = output or Path("runs") / Path(study).name
+    done = run_study(study, data, output, expression_data, seeds, improved, read_options(context.args))
+    typer.echo(done.table.read_text(encoding="utf-8"))
+    for failure in done.failures:
+        typer.echo(f"failed: {failure}", err=True)
+    raise typer.Exit(1 if done.failures else 0)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def shortcut(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option(help="A new folder; a killed experiment goes on there.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Each recipe is trained this often.")] = 1,
+) -> None:
+    """Face or wallpaper? Whole frames and face crops learn clips with a planted shortcut. Options go to train.py."""
+    from ..studies.shortcut import run_experiment
+    from ..training.arguments import read_options
+
+    table = run_experiment(output, seeds, read_options(context.args))
+    typer.echo(table.read_text(encoding="utf-8"))
+    typer.echo(f"{table}, {table.with_suffix('.png').name}, {table.with_suffix('.json').name}")
+
+
+@app.command()
+def import_checkpoint(
+    source: Annotated[str, typer.Argument(help="A .pth file of the CNN + LSTM study, or a stock BEiT or timm model.")],
+    output: Annotated[Path, typer.Option(help="A new folder.")],
+    labels: Annotated[str | None, typer.Option(help="By index, with commas; default: the original's.")] = None,
+) -> None:
+    """Take in a model that people have; it gives the logits of the original. No code in it runs."""
+    from ..conversion import import_reference as checkpoints
+    from ..hub.card import write_card
+
+    path, names = Path(source), labels.split(",") if labels else None
+    is_file = path.is_file() or path.suffix in (".pth", ".pt")
+    take_in = checkpoints.import_checkpoint if is_file else checkpoints.import_stock_classifier
+    imported = take_in(path if is_file else source, output, names)
+    write_card(output, imported.model, imported.processor, imported.results)
+    origin, names = imported.results["imported"], ", ".join(imported.results["label_names"])
+    summary = f"{output}: {origin['system']}, {origin['num_weights']:,} weights, {names}"
+    typer.echo(f"{summary}\nnext: engagement evaluate {output} --data DATA")
+
+
+@app.command()
+def benchmark(
+    video: Annotated[Path | None, typer.Argument(help="A video; without one, ten seconds are drawn.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id; default: ResNet-18 + LSTM, untrained.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each way is timed this often, in turn.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="Threads torch may use.")] = 2,
+    data: Annotated[Path | None, typer.Option(help="A prepared data set: time reading it instead.")] = None,
+) -> None:
+    """Our way against the plain way, from video file to label, as ratios within one run."""
+    from ..studies.benchmark import run_benchmark, run_cache_benchmark
+
+    if data is not None:
+        typer.echo(json.dumps(run_cache_benchmark(data, rounds), indent=2))
+        return
+    typer.echo(json.dumps(run_benchmark(video, model, rounds, threads), indent=2))

@@ -1,0 +1,255 @@
+"""Models in use: predictions, explanations, publication."""
+
+import json
+import sys
+from enum import StrEnum
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="Videos; photos too, with a single-face model.")],
+    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
+    timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
+    plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG goes.")] = Path(),
+) -> None:
+    """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
+    from ..inference.predictor import Predictor, Refusal, predict_all, to_json
+
+    plots = _timeline_plots(inputs, plot_dir) if timeline else [None] * len(inputs)
+    results = predict_all(Predictor.from_pretrained(model).speed_up(), inputs, timeline)
+    if as_json:
+        typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
+    for result, plot in zip(results, plots, strict=True):
+        if isinstance(result, Refusal):
+            typer.echo(f"refused: {result.error}", err=True)
+        elif not as_json:
+            _print_prediction(result)
+        if getattr(result, "timeline", None):
+            _show_timeline(result, plot, as_json)
+    num_refused = sum(isinstance(result, Refusal) for result in results)
+    raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == len(results) else 1)
+
+
+def _print_prediction(result: object) -> None:
+    from ..inference.predictor import PhotoPrediction
+
+    if isinstance(result, PhotoPrediction):
+        typer.echo(f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
+        for face in result.faces:
+            typer.echo(f"  {face.label}  {_scores(face.scores)}  box {face.box_xyxy_px}")
+        return
+    coverage = "whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"
+    repeats = f", {result.num_repeated_frames} frames repeated" if result.num_repeated_frames else ""
+    typer.echo(f"{result.source}: {result.label}  {_scores(result.scores)}  ({coverage}{repeats})")
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+
+
+def _timeline_plots(inputs: list[Path], folder: Path) -> list[Path]:
+    """A picture an input, known to be writable; inputs of one name but for their folders or suffixes are numbered.
+
+    Raises:
+        DataError: `folder` is a file, or nothing can be written there.
+    """
+    from ..data.atomic_files import writing
+
+    with writing(folder):
+        TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
+    stems = [source.stem for source in inputs]
+    taken = {stem.casefold() for stem in stems}  # not every system tells "A" from "a"
+    names = []
+    for stem in stems:
+        if sum(stem.casefold() == other.casefold() for other in stems) > 1:
+            stem = next(name for name in map(f"{stem}_{{}}".format, count(1)) if name.casefold() not in taken)
+            taken.add(stem.casefold())
+        names.append(stem)
+    return [folder / f"{name}_timeline.png" for name in names]
+
+
+def _show_timeline(result: object, path: Path, as_json: bool) -> None:
+    from ..data.atomic_files import writing
+    from ..inference.timeline import draw_in_terminal, save_plot
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_plot(result, path)
+    typer.echo(f"{'' if as_json else draw_in_terminal(result)}\ntimeline: {path}", err=as_json)
+
+
+@app.command()
+def explain(
+    source: Annotated[Path, typer.Argument(help="A video; a photo too, with a single-face model.")],
+    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    output: Annotated[Path, typer.Option(help="The picture (.png).")],
+    label: Annotated[str | None, typer.Option(help="What speaks for it; default: the predicted one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
+) -> None:
+    """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
+    from ..explanation.heat_map_figure import picture_path, save_explanation
+    from ..explanation.heat_maps import explain_file, to_json
+    from ..inference.predictor import Predictor
+
+    path = picture_path(output, source)
+    explanation = explain_file(Predictor.from_pretrained(model), source, label)
+    save_explanation(explanation, path)
+    typer.echo(json.dumps({**to_json(explanation), "picture": str(path)}, indent=2) if as_json else path)
+
+
+@app.command()
+def live(
+    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    source: Annotated[str, typer.Option(help="webcam, webcam:1, screen, screen:X,Y,WIDTH,HEIGHT or a video file.")] = (
+        "webcam"
+    ),
+    window: Annotated[bool, typer.Option("--window/--no-window", help="Show boxes, labels and scores.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a frame.")] = False,
+    output: Annotated[Path | None, typer.Option(help="A film (.mp4) of the annotated frames.")] = None,
+    abstain_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="No label under this score; default: a fifth above chance.")
+    ] = None,
+    smoothing: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the newest scores; 1: none.")] = 0.3,
+    window_sec: Annotated[float | None, typer.Option(min=0.1, help="Clip models: time that a window spans.")] = None,
+    small_faces: Annotated[bool, typer.Option(help="Look for small faces too, slower.")] = False,
+) -> None:
+    """Watch a webcam, a call on the screen or a file: one smoothed prediction a person. Ctrl-C or Q ends it."""
+    import threading
+
+    from ..inference.predictor import Predictor
+    from ..live.engine import CLIP_SEC, SHORT_VIDEO_SEC, LiveEngagement, LiveSettings, run_live
+    from ..live.outputs import LiveOutputs, check_film
+    from ..live.signals import stopping_on_signals
+    from ..live.sources import open_source
+    from ..processor.input_errors import RecipeError
+
+    if not (window or as_json or output):
+        raise RecipeError("Expected --json or --output beside --no-window: there would be nothing to see.")
+    if window and source.lower() == "screen":
+        raise RecipeError(
+            "Expected a part of the screen (screen:X,Y,WIDTH,HEIGHT) that leaves room for the window, got all of it, "
+            "where the window would see itself; name a part, or pass --no-window."
+        )
+    if output is not None:
+        check_film(output, source)
+    predictor, stop = Predictor.from_pretrained(model).speed_up(), threading.Event()
+    with open_source(source) as frames:
+        is_uniform = predictor.is_video_model and predictor.processor.sampling == "uniform"
+        if is_uniform and window_sec is None and frames.duration_sec and frames.duration_sec < SHORT_VIDEO_SEC:
+            window_sec = frames.duration_sec / 3  # or it would end before, or soon after, its first window
+            typer.echo(f"a short video: a window spans {window_sec:.1f} s of it, not {CLIP_SEC:g} s", err=True)
+        settings = LiveSettings(
+            abstain_below=abstain_below, smoothing_alpha=smoothing, window_sec=window_sec, small_faces=small_faces
+        )
+        lines = _echo_line if as_json else None
+        outputs = LiveOutputs(source, window, lines, output, frames.fps, frames.duration_sec, stop.set)
+        with stopping_on_signals(stop), outputs:
+            run_live(frames, LiveEngagement(predictor, settings), outputs, stop)
+    typer.echo(f"{source}: {outputs.num_frames} frames, {outputs.num_dropped} dropped", err=True)
+    if outputs.num_frames and not outputs.num_labels:
+        typer.echo("no label: nobody's face was seen long and clearly enough; see the statuses", err=True)
+    if output is not None and outputs.num_frames:
+        typer.echo(output, err=True)
+
+
+def _echo_line(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()  # whoever reads them over a pipe waits for each
+
+
+@app.command("app")
+def serve_page(
+    models: Annotated[list[str], typer.Argument(help="Folders written by train.py, or Hub ids; to choose from.")],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone.")] = "127.0.0.1",
+) -> None:
+    """A page in the browser: webcam, videos, photos, and why. All on this machine; consent first."""
+    from ..live.page import serve
+
+    serve({name: name for name in models}, port, host)
+
+
+class ExportFormat(StrEnum):
+    """Forms that others serve."""
+
+    stock = "stock"
+    onnx = "onnx"
+    space = "space"
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model's folder; for a Space, a Hub id too.")],
+    to: Annotated[ExportFormat, typer.Option(help="For plain transformers, one ONNX file, or a page on the Hub.")],
+    output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file.")],
+) -> None:
+    """Write a model in a form that others serve; refused where the logits would not be the same."""
+    from ..conversion import export_stock as exports
+    from ..evaluation.measured_data import warnings_of
+    from ..evaluation.results_file import RESULTS_FILE, read_results
+
+    known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
+    for warning in warnings_of(known) if known else ():
+        typer.echo(f"take care: {warning}", err=True)
+
+    if to is ExportFormat.space:
+        from ..hub.space import export_space
+
+        files = export_space(model, output)
+        size_mb = sum(path.stat().st_size for path in files) / 1e6
+        origin = "" if Path(model).is_dir() else f"; {model} is no folder here, the Space will load it from the Hub"
+        typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
+        typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
+        return
+
+    write = exports.export_stock if to is ExportFormat.stock else exports.export_onnx
+    difference = write(Path(model), output)
+    typer.echo(f"{output}: logits differ by at most {difference:.1e}")
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="A measured model's folder.")],
+    repo: Annotated[
+        str,
+        typer.Option(help="org/name on the Hub; an earlier version of the model there is replaced, all else refused."),
+    ],
+    private: Annotated[bool, typer.Option(help="Refused where a public one is there already.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Write the exact folder and list it, and push nothing.")] = False,
+    license: Annotated[
+        str | None, typer.Option(help="Of the weights, as the Hub spells it; default: mit, or other if imported.")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Hub id of data it was trained on; repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
+) -> None:
+    """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
+    from ..evaluation.measured_data import warnings_of
+    from ..evaluation.results_file import read_results
+    from ..hub.publish import assemble, push_folder
+
+    named = run.resolve() if run.name in ("", "..") else run  # "." has no name
+    folder = output or named.with_name(f"{named.name}_hub")
+    for file in assemble(run, folder, repo, license, dataset or ()):
+        typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
+    for warning in warnings_of(read_results(run)):
+        typer.echo(f"take care: {warning}", err=True)
+    typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
+    typer.echo("" if dry_run else push_folder(folder, repo, private or None))
+
+
+@app.command()
+def env() -> None:
+    """Versions, devices, codecs and threads: a block to paste into a report of a problem."""
+    from .environment import describe_environment
+
+    for name, value in describe_environment():
+        typer.echo(f"- {name}: {value}")

@@ -1,0 +1,1 @@
+"""Models people have become ours, and ours become what others serve."""

@@ -1,0 +1,400 @@
+"""Models people already have → ours: the CNN + LSTM study's `.pth` files, stock BEiT and timm classifiers, CSV logs.
+
+An imported model gives the logits of the original and is stored as a trained one is (weights, config, processor,
+`results.json`), but without scores: nothing was measured here. Files are told apart by the names and shapes of their
+weights, never by their own name, and loaded as data (`weights_only=True`): no code in them runs.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import timm.data
+import torch
+from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+from torchvision.models import mobilenet_v3_large, resnet18
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, TimmWrapperConfig
+from transformers.utils import cached_file
+
+from .. import register_auto_classes
+from ..configuration_engagement import EngagementConfig
+from ..evaluation.results_file import write_results
+from ..modeling_engagement import (
+    EngagementForImageClassification,
+    EngagementForVideoClassification,
+    EngagementPreTrainedModel,
+)
+from ..processor.face_preparation import FacePreparation
+from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..processor.input_errors import DataError, ModelLoadError
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+TRAINING_LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "val_macro_f1")
+_FRAME_SIZE_PX, _LSTM_UNITS = 112, 256  # of the CNN + LSTM study
+_STUDY_FRAMES = dict(num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size=112)
+_STUDY_LABEL_NAMES = {2: ("disengaged", "engaged"), 3: ("engaged", "bored", "other")}  # in the order of its files
+_COUNTER = "num_batches_tracked"  # of a BatchNorm; nothing reads it, and a file may lack it
+# A numpy scalar is data (a score of scikit-learn), under numpy 1's or numpy 2's name for it.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS = [(_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")]
+_HARMLESS += [np.dtype, type(np.dtype(np.float64))]
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """What an import wrote to `folder`, which the Auto classes load."""
+
+    folder: Path
+    model: EngagementPreTrainedModel  # in evaluation mode
+    processor: FacePreparation
+    results: dict[str, object]  # what results.json holds; without scores
+
+
+def import_checkpoint(path: Path, output: Path, label_names: Sequence[str] | None = None) -> ImportedModel:
+    """A `.pth` file of the CNN + LSTM study on DAiSEE → a folder of ours with the same logits.
+
+    ResNet-18 + LSTM, MobileNetV3-Large + LSTM or MobileNetV3-Large on one frame, any number of classes; as
+    `{"model_state_dict", "epoch", "val_f1"}` or a bare state dict, from `DataParallel` or not. Frames are read as in
+    the study: whole, 112x112 px, 8 consecutive ones. Whether the encoder was frozen in training is not in a file.
+
+    Args:
+        output: a new or empty folder.
+        label_names: by class index. Default: the study's own, for two and three classes.
+
+    Raises:
+        ModelLoadError: not such a file, damaged, with code in it, or weights that are missing, unknown, of another
+            shape or not finite.
+        DataError: label names of another number than classes, or an output folder that is not empty.
+    """
+    register_auto_classes()
+    _require_new_folder(output)
+    weights, reported = _read_checkpoint(path)
+    system = _recognise_system(weights, path)
+    rows = weights.get(system.classifier_key)
+    num_classes = len(rows) if rows is not None and rows.ndim == 2 and len(rows) > 0 else 2  # else refused just below
+    original = system.empty_original(num_classes).state_dict()
+    _require_layout(weights, original, f"{system.name} in {path}")
+    names = _require_label_names(label_names or _STUDY_LABEL_NAMES.get(num_classes, ()), num_classes, path)
+    _require_finite(weights, path)
+    model, processor = system.build(names)
+    # timm has torchvision's layers in the same order; the one behind MobileNetV3's map is a 1x1 convolution there.
+    pairs = zip(model.state_dict().items(), original, strict=True)
+    model.load_state_dict({ours: weights.get(name, like).reshape(like.shape) for (ours, like), name in pairs})
+    origin = {"from": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "system": system.name}
+    return _write(model, processor, origin | {"reported_by_file": reported, "frames": _STUDY_FRAMES}, output)
+
+
+def import_stock_classifier(
+    source: str | Path, output: Path, label_names: Sequence[str] | None = None
+) -> ImportedModel:
+    """A stock `BeitForImageClassification` or `TimmWrapperForImageClassification` → a folder of ours, logits equal.
+
+    The processor takes size, mean and deviation from the stock one and finds the face first, as the BEiT reference
+    does: MTCNN, a margin of 20 %, eyes level. A stock ViT, which reads a bare class token, is refused.
+
+    Args:
+        source: a local folder or a Hub id; code in it does not run.
+        output: a new or empty folder.
+        label_names: by class index. Default: those in the stock config.
+
+    Raises:
+        ModelLoadError: not such a model, damaged, with weights that are missing, unknown or not finite, or with logits
+            that ours does not repeat.
+        DataError: label names of another number than classes, or an output folder that is not empty.
+    """
+    register_auto_classes()
+    _require_new_folder(output)
+    stock = _load_stock_classifier(source)
+    _require_finite(stock.state_dict(), source)
+    own_names = [name for _, name in sorted(stock.config.id2label.items())]
+    names = _require_label_names(label_names or own_names, stock.num_labels, source)
+    processor = _build_stock_processor(stock, source)
+    model = _rebuild_stock_classifier(stock, names, processor, source)
+    shown = Path(source).name if Path(source).exists() else str(source)  # where it lay is nobody's business
+    return _write(model, processor, {"from": shown, "system": type(stock).__name__}, output)
+
+
+def read_training_log(path: Path) -> list[dict[str, float]]:
+    """The study's CSV log of one training → a row an epoch, by `TRAINING_LOG_COLUMNS`.
+
+    Raises:
+        DataError: not a CSV file with exactly these columns, a value out of range, or epochs that do not rise.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns, lines = tuple(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Expected a training log in CSV at {path}, got none that can be read ({error}).") from error
+    if columns != TRAINING_LOG_COLUMNS:
+        expected = _name_first(TRAINING_LOG_COLUMNS)
+        raise DataError(f"Expected the columns {expected} in {path}, got {_name_first(columns)}.")
+    rows = [_parse_log_line(line, f"row {number} of {path}") for number, line in enumerate(lines, start=1)]
+    epochs = [int(row["epoch"]) for row in rows]
+    if not rows or epochs != sorted(set(epochs)):
+        raise DataError(f"Expected the rising epochs of one run in {path}, got {_name_first(epochs)}.")
+    return rows
+
+
+def _parse_log_line(line: dict[str | None, str | None], place: str) -> dict[str, float]:
+    try:
+        row = {name: float(line[name]) for name in TRAINING_LOG_COLUMNS}
+        in_range = all(0 <= value < math.inf for value in row.values()) and row["val_macro_f1"] <= 1  # NaN is not
+        if not in_range or not row["epoch"].is_integer() or None in line:  # None: values beyond the columns
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        got = _name_first(line.values())
+        raise DataError(f"Expected whole epoch, finite losses, F1 of 0 to 1 in {place}, got {got}.") from error
+    return row
+
+
+@dataclass(frozen=True)
+class _System:
+    """One architecture of the CNN + LSTM study: how its weights are named there, and what it is here."""
+
+    name: str
+    architecture: str  # timm's name
+    model_args: dict[str, float] | None
+    is_video: bool
+    classifier_key: str  # the last layer's weight: a row a class
+
+    def empty_original(self, num_classes: int) -> nn.Module:
+        """The layers of the study's PyTorch module under its names, without memory."""
+        with torch.device("meta"):
+            if not self.is_video:
+                return mobilenet_v3_large(num_classes=num_classes)
+            is_resnet = self.architecture == "resnet18"
+            cnn = nn.Sequential(*list(resnet18().children())[:-2]) if is_resnet else mobilenet_v3_large().features
+            lstm = nn.LSTM(512 if is_resnet else 960, _LSTM_UNITS, batch_first=True)
+            classifier = nn.Sequential(nn.Dropout(), nn.Linear(_LSTM_UNITS, num_classes))
+            return nn.ModuleDict({"cnn_backbone": cnn, "lstm": lstm, "classifier": classifier})
+
+    def build(self, label_names: Sequence[str]) -> tuple[EngagementPreTrainedModel, FacePreparation]:
+        """Our model and processor."""
+        encoder_config = TimmWrapperConfig(architecture=self.architecture, model_args=self.model_args)
+        fields = {"image_size": _FRAME_SIZE_PX, "num_frames": 8, "temporal_hidden_size": _LSTM_UNITS}
+        # One frame is classified from the layer behind the map, after torchvision's own dropout.
+        fields |= {"dropout": 0.5} if self.is_video else {"dropout": 0.2, "encoder_features": "pooled"}
+        config = EngagementConfig(encoder_config=encoder_config, **_label_maps(label_names), **fields)
+        size = {"height": _FRAME_SIZE_PX, "width": _FRAME_SIZE_PX}
+        settings = {"size": size, "face_crop": False, "face_crop_size_px": _FRAME_SIZE_PX}  # resized once
+        if self.is_video:
+            processor = EngagementVideoProcessor(**settings, num_frames=8, sampling="consecutive")
+            return EngagementForVideoClassification(config), processor
+        return EngagementForImageClassification(config), EngagementImageProcessor(**settings, pictures_are_frames=True)
+
+
+_MOBILENET = ("mobilenetv3_large_100", {"bn_eps": 1e-3})  # torchvision's epsilon; timm's own is 1e-5
+_SYSTEMS = (
+    _System("ResNet-18 + LSTM", "resnet18", None, True, "classifier.1.weight"),
+    _System("MobileNetV3-Large + LSTM", *_MOBILENET, True, "classifier.1.weight"),
+    _System("MobileNetV3-Large (one frame)", *_MOBILENET, False, "classifier.3.weight"),
+)
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:
+    """Weights by name; epoch and validation F1 as the file reports them, None where it does not."""
+    loaded = _load_as_data(path)
+    content = loaded if isinstance(loaded, Mapping) else {}
+    weights = content.get("model_state_dict", content)
+    if not isinstance(weights, Mapping) or not weights or not all(map(_is_plain_weight, weights, weights.values())):
+        got = _name_first(weights) if isinstance(weights, Mapping) and weights else type(loaded).__name__
+        raise ModelLoadError(f"Expected dense tensors by name, or model_state_dict with them, in {path}, got {got}.")
+    weights = dict(weights)
+    consume_prefix_in_state_dict_if_present(weights, "module.")  # DataParallel's
+    reported = {name: content.get(name) for name in ("epoch", "val_f1")}
+    for name, value in reported.items():
+        if not isinstance(value, (int, float)) or not abs(value) < math.inf:  # NaN is not
+            reported[name] = None
+    return weights, reported
+
+
+def _load_as_data(path: Path) -> object:
+    if not path.is_file():
+        found = f"a folder in {path}" if path.is_dir() else f"no such file as {path}"
+        raise ModelLoadError(f"Expected a checkpoint file (.pth), got {found}.")
+    try:
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols, before they are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises nearly anything
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"a pickle with code in it ({code[1]}), which was not run" if code else "a damaged, cut or other file"
+        reason = reason if path.stat().st_size else "an empty file"
+        raise ModelLoadError(f"Expected model.state_dict() saved by torch.save, got {reason}, in {path}.") from error
+
+
+def _is_plain_weight(name: object, value: object) -> bool:
+    if not isinstance(name, str) or type(value) not in (torch.Tensor, nn.Parameter):
+        return False
+    is_dense = value.layout == torch.strided and value.device.type == "cpu"
+    return is_dense and (value.is_floating_point() or name.endswith(_COUNTER))
+
+
+@cache
+def _weight_names() -> dict[str, set[str]]:
+    return {system.name: set(system.empty_original(2).state_dict()) for system in _SYSTEMS}
+
+
+def _recognise_system(weights: Mapping[str, torch.Tensor], path: Path) -> _System:
+    """The system that shares most names with the file."""
+    names = _weight_names()
+    best = max(_SYSTEMS, key=lambda system: len(names[system.name] & weights.keys()))
+    if len(names[best.name] & weights.keys()) < len(names[best.name]) / 2:
+        raise ModelLoadError(f"Expected weights of {' or '.join(names)} in {path}, got {_name_first(weights)}.")
+    return best
+
+
+def _require_layout(weights: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor], described: str) -> None:
+    missing = [name for name in original if name not in weights and not name.endswith(_COUNTER)]
+    _require_all(missing, [name for name in weights if name not in original], described)
+    for name, weight in weights.items():
+        expected, got = tuple(original[name].shape), tuple(weight.shape)
+        if got != expected:
+            raise ModelLoadError(f"Expected {name} of shape {expected} for {described}, got {got}.")
+
+
+def _load_stock_classifier(source: str | Path) -> PreTrainedModel:
+    """The stock model in evaluation mode, each of its weights from the file."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if config.model_type not in ("beit", "timm_wrapper"):
+            raise ValueError(f"type {config.model_type!r} is neither BEiT nor timm")
+        stock, report = AutoModelForImageClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers, safetensors, pickle, json and timm each have their own
+        reason = f"got none that can be imported ({_shorten(error)})"
+        raise ModelLoadError(f"Expected a stock classifier, a folder or Hub id, at {source}, {reason}.") from error
+    _require_all(report["missing_keys"], report["unexpected_keys"], f"{type(stock).__name__} in {source}")
+    stock.config.name_or_path = ""  # ours keeps this config, and is published
+    for tensor in (*stock.parameters(), *stock.buffers()):
+        tensor.data = tensor.data.clone()  # mapped from the file it lies unaligned, and kernels round otherwise
+    return stock.eval()
+
+
+def _rebuild_stock_classifier(
+    stock: PreTrainedModel, label_names: Sequence[str], processor: FacePreparation, source: str | Path
+) -> EngagementForImageClassification:
+    """Our model with the stock one's weights; both must say the same of noise."""
+    shape = {"image_size": processor.size["height"], "num_channels": 1 if processor.do_grayscale else 3}
+    fields = {"encoder_features": "pooled", "dropout": 0.0, **shape, **_label_maps(label_names)}
+    try:
+        model = EngagementForImageClassification(EngagementConfig(encoder_config=stock.config, **fields)).eval()
+        is_beit = stock.config.model_type == "beit"
+        encoder, classifier = (stock.beit, stock.classifier) if is_beit else (stock, stock.timm_model.get_classifier())
+        last_layer = {id(weight) for weight in classifier.parameters()}
+        weights = encoder.state_dict(keep_vars=True).items()
+        model.encoder.model.load_state_dict({name: w for name, w in weights if id(w) not in last_layer})
+        model.classifier.load_state_dict(classifier.state_dict())
+        noise = torch.randn(2, shape["num_channels"], *[shape["image_size"]] * 2)
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
+            difference = float((stock(noise).logits - model(noise).logits).abs().max())
+        if not difference <= 1e-5:  # NaN is not
+            raise ValueError(f"logits differ by {difference:.2g}")
+    except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
+        reason = f"got one that ours does not repeat ({_shorten(error)})"
+        raise ModelLoadError(f"Expected a classifier that ends in one linear layer in {source}, {reason}.") from error
+    return model
+
+
+def _build_stock_processor(stock: PreTrainedModel, source: str | Path) -> EngagementImageProcessor:
+    """With the settings of `preprocessor_config.json`; a model without one has its architecture's."""
+    quietly = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
+    path = cached_file(source, "preprocessor_config.json", **dict.fromkeys(quietly, False))
+    try:
+        settings, num_channels = _architecture_settings(stock)
+        settings |= json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        size = settings["crop_size" if settings.get("do_center_crop") else "size"]
+        (size_px,) = set(size.values()) if isinstance(size, dict) else {size}  # a square, in any form it was stored
+        mean, std = ([float(value) for value in settings[name]] for name in ("image_mean", "image_std"))
+        is_size = isinstance(size_px, int) and size_px > 0
+        if not is_size or not all(map(math.isfinite, mean)) or not all(0 < value < math.inf for value in std):
+            raise ValueError(f"size {size_px}, mean {mean}, std {std}")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = f"got others ({_shorten(error)})"
+        raise ModelLoadError(f"Expected a stock processor's settings for squares in {source}, {reason}.") from error
+    scaling = {name: settings[name] for name in ("do_rescale", "rescale_factor", "do_normalize") if name in settings}
+    fields = {"size": {"height": size_px, "width": size_px}, "image_mean": mean, "image_std": std, **scaling}
+    crop = {"face_crop": True, "face_margin_ratio": 0.2, "face_crop_size_px": size_px}
+    return EngagementImageProcessor(**fields, **crop, do_grayscale=num_channels == 1)
+
+
+def _architecture_settings(stock: PreTrainedModel) -> tuple[dict[str, object], int]:
+    """How pictures are prepared for this architecture by default, and the number of their channels."""
+    config = stock.config
+    if config.model_type == "beit":
+        return {"size": config.image_size, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, config.num_channels
+    settings = timm.data.resolve_data_config(getattr(config, "pretrained_cfg", None), model=stock.timm_model)
+    num_channels, size_px, _ = settings["input_size"]
+    return {"size": size_px, "image_mean": settings["mean"], "image_std": settings["std"]}, num_channels
+
+
+def _label_maps(label_names: Sequence[str]) -> dict[str, dict]:
+    return {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
+
+
+def _require_label_names(names: Sequence[str], num_classes: int, source: str | Path) -> list[str]:
+    if len(names) != num_classes or len(set(names)) != num_classes:
+        raise DataError(f"Expected {num_classes} different label names for {source}, got {_name_first(names)}.")
+    return list(names)
+
+
+def _require_all(missing: Iterable[str], unknown: Iterable[str], described: str) -> None:
+    missing, unknown = sorted(missing), sorted(unknown)
+    if missing or unknown:
+        got = f"{len(missing)} missing ({_name_first(missing)}) and {len(unknown)} unknown ({_name_first(unknown)})"
+        raise ModelLoadError(f"Expected the weights of {described}, got {got}.")
+
+
+def _require_finite(weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    broken = [name for name, weight in weights.items() if not torch.isfinite(weight.float()).all()]
+    if broken:
+        raise ModelLoadError(f"Expected finite weights in {source}, got NaN or infinity in {_name_first(broken)}.")
+
+
+def _require_new_folder(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"Expected a new or empty folder for the model, got {output}, which holds something.")
+
+
+def _name_first(names: Iterable[object]) -> str:
+    names = [str(name)[:80] for name in names]
+    return ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "none"
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _write(
+    model: EngagementPreTrainedModel, processor: FacePreparation, origin: dict[str, object], output: Path
+) -> ImportedModel:
+    """The folder, whole or not at all; `origin` stands in its results under "imported"."""
+    results = {"stage": "engagement", "label_names": list(model.config.id2label.values())}
+    counts = {"num_weights": model.num_parameters(), "num_encoder_weights": model.encoder.num_parameters()}
+    results |= {"started_from": origin["from"], "imported": origin | counts}
+    output = output.resolve()
+    unfinished = output.with_name(output.name + ".unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        results = write_results(unfinished, **results)
+        shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
+        shutil.rmtree(output, ignore_errors=True)  # an empty one; not every system renames onto a folder
+        unfinished.rename(output)
+    except OSError as error:
+        raise DataError(f"Expected to write the model to {output}, could not ({_shorten(error)}).") from error
+    return ImportedModel(output, model.eval(), processor, results)

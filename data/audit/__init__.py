@@ -1,0 +1,1 @@
+"""Can a data set's split be trusted?"""

@@ -1,0 +1,79 @@
+"""Pictures of one split that are in another split too, exactly or nearly, and the rows to leave out for that.
+
+Near-identical: at most 24 of 256 hash bits differ, and the pictures' thumbnails (24x24, grey, each about its own mean)
+by at most 3 of 255 grey levels on average. Of FER2013's test pictures with a training picture within 2.5 levels this
+finds all, and three more that are within 3.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..preparation.picture_hashes import grey_distances, grey_thumbnail
+from ..schema import SPLITS
+from .rows import AuditRows
+
+DUPLICATE_LEVELS = 3.0
+_PAIRS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A row, and the nearest one like it in an earlier split; train comes before validation before test."""
+
+    row: int
+    other: int
+    distance_bits: int
+    identical: bool  # the pixels of every frame
+
+
+def find_duplicates(rows: AuditRows, candidates: np.ndarray) -> tuple[Duplicate, ...]:
+    """One for each row and earlier split that holds its like, by row.
+
+    Args:
+        candidates: (pairs, 3) row, other, bits that differ; other stands in an earlier split.
+    """
+    nearest = {(item.row, rows.split[item.other]): item for item in _confirmed(rows, candidates)}
+    nearest |= {(item.row, rows.split[item.other]): item for item in _identical(rows)}
+    return tuple(sorted(nearest.values(), key=lambda item: (item.row, item.other)))
+
+
+def _identical(rows: AuditRows) -> Iterable[Duplicate]:
+    first: dict[tuple[str, str], int] = {}
+    for row, pixels in enumerate(rows.frames_sha256):
+        for split in SPLITS[: SPLITS.index(rows.split[row])]:
+            if (pixels, split) in first:
+                yield Duplicate(row, first[pixels, split], 0, True)
+        first.setdefault((pixels, str(rows.split[row])), row)
+
+
+def _confirmed(rows: AuditRows, candidates: np.ndarray) -> list[Duplicate]:
+    """Those whose pixels agree; the nearest of a row comes last, so that it is the one a dict keeps."""
+    wanted = np.unique(candidates[:, :2])
+    place = {int(row): number for number, row in enumerate(wanted)}
+    thumbnails = np.array([grey_thumbnail(rows.picture(row)) for row in wanted])
+    found = []
+    for start in range(0, len(candidates), _PAIRS_AT_ONCE):
+        part = candidates[start : start + _PAIRS_AT_ONCE]
+        first, second = (thumbnails[[place[int(row)] for row in part[:, side]]] for side in (0, 1))
+        for row, other, bits in part[grey_distances(first, second) <= DUPLICATE_LEVELS].tolist():
+            found.append(Duplicate(row, other, bits, rows.frames_sha256[row] == rows.frames_sha256[other]))
+    return sorted(found, key=lambda item: -item.distance_bits)
+
+
+def count_by_splits(rows: AuditRows, duplicates: Iterable[Duplicate]) -> dict[str, dict[str, int]]:
+    """`{"test in train": {"identical": 3, "near-identical": 5}, ...}`, counted in rows of the later split."""
+    counts: dict[str, Counter] = {}
+    for item in duplicates:
+        kind = "identical" if item.identical else "near-identical"
+        counts.setdefault(f"{rows.split[item.row]} in {rows.split[item.other]}", Counter())[kind] += 1
+    return {pair: {kind: count[kind] for kind in ("identical", "near-identical")} for pair, count in counts.items()}
+
+
+def clean_rows(rows: AuditRows, duplicates: Iterable[Duplicate]) -> np.ndarray:
+    """Whether a row has no like in an earlier split; every training row is clean: (rows,) bool."""
+    clean = np.ones(len(rows), bool)
+    clean[[item.row for item in duplicates]] = False
+    return clean

@@ -1,0 +1,118 @@
+"""What gives a label away besides the face: the recording, the person, or a copy that was labelled otherwise."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from .duplicates import Duplicate
+from .rows import AuditRows, to_codes
+from .verdicts import FAIL, OK, REPORT, Finding, number_of
+
+CLASS_SHARE = 0.9  # of a class's clips, held by as few recordings as possible
+FEWEST_CLIPS = 5  # of a class that can be judged
+HIGH_GAIN = 0.2  # in macro-F1, over always saying the most frequent label
+HIGH_SHARE = 0.5  # of the clips, below which a giveaway cannot carry a score
+_GROUPS_LISTED = 50
+
+
+def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
+    """A class that lives in one recording is learned as that recording's room, light and clothes."""
+    chosen = _one_row_a_clip(rows)
+    group_of_label: dict[str, Counter] = defaultdict(Counter)
+    for row in chosen:
+        group_of_label[rows.label[row]][int(groups[row])] += 1
+    lives_in = {label: _fewest(counts) for label, counts in sorted(group_of_label.items())}
+    clips = {label: counts.total() for label, counts in group_of_label.items()}
+    few = [label for label in lives_in if clips[label] < FEWEST_CLIPS]
+    alone, pairs = ([x for x, n in lives_in.items() if n == wanted and x not in few] for wanted in (1, 2))
+    details = {"recordings_holding_90_percent": lives_in, "clips": {label: clips[label] for label in lives_in}}
+    told = []
+    if alone:
+        told.append(f"{number_of(alone, 'class lives', 'classes live')} in one recording: {', '.join(alone)}")
+    if pairs:
+        told.append(f"{number_of(pairs, 'class lives', 'classes live')} in two recordings: {', '.join(pairs)}")
+    if few:
+        told.append(f"{number_of(few, 'class has', 'classes have')} too few clips to judge: {', '.join(few)}")
+    if not told:
+        return Finding("one-recording classes", OK, "Every class is spread over three recordings or more.", details)
+    summary = "; ".join(told)
+    return Finding("one-recording classes", FAIL if alone else REPORT, summary[0].upper() + summary[1:] + ".", details)
+
+
+def _fewest(counts: Counter) -> int:
+    """How many of the largest groups it takes to hold most of the class."""
+    held = np.cumsum(sorted(counts.values(), reverse=True))
+    return int(np.searchsorted(held, CLASS_SHARE * held[-1] - 1e-9)) + 1
+
+
+def find_conflicts(rows: AuditRows, duplicates: Iterable[Duplicate]) -> Finding:
+    """Identical pictures with different labels: at most one of them is right."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for row, pixels in enumerate(rows.frames_sha256):
+        if rows.label[row] is not None:
+            same[pixels].append(row)
+    groups = [members for members in same.values() if len({rows.label[row] for row in members}) > 1]
+    near = sum(rows.label[item.row] != rows.label[item.other] for item in duplicates if not item.identical)
+    described = [[f"{rows.name(row)} ({rows.split[row]}): {rows.label[row]}" for row in group] for group in groups]
+    details = {"groups": described[:_GROUPS_LISTED], "num_groups": len(groups), "num_near_identical_pairs": near}
+    if not groups and not near:
+        return Finding("label conflicts", OK, "Identical pictures have the same label.", details)
+    told = f"Identical pictures with different labels: {number_of(groups, 'group')}"
+    if groups:
+        told += f", such as {'; '.join(described[0][:2])}"
+    told += f"; nearly identical ones across splits: {number_of(range(near), 'pair')}" if near else ""
+    return Finding("label conflicts", REPORT, f"{told}.", details)
+
+
+def judge_giveaway(rows: AuditRows, keys: Sequence[Hashable | None], what: str) -> Finding:
+    """How well the other clips of the same subject (or recording) predict a clip's label, without looking at it."""
+    name = f"{what} predicts label"
+    chosen = [row for row in _one_row_a_clip(rows) if keys[row] is not None]
+    groups = to_codes([str(keys[row]) for row in chosen])
+    # One who stands alone is not predicted by others.
+    has_others = np.bincount(groups)[groups] > 1 if chosen else np.zeros(0, bool)
+    truth = to_codes([rows.label[row] for row in chosen])[has_others]
+    share = has_others.sum() / max(1, len(_one_row_a_clip(rows)))
+    details: dict[str, object] = {"clips": len(truth), "share_of_clips": round(float(share), 4)}
+    if len(np.unique(truth)) < 2:
+        return Finding(name, OK, f"Not to be told: too few clips share a known {what}.", details)
+    scores = {
+        "alone": _score(truth, _guess_by_others(truth, groups[has_others])),
+        "majority": _score(truth, np.full(len(truth), np.bincount(truth).argmax())),
+    }
+    alone, majority = scores["alone"]["macro_f1"], scores["majority"]["macro_f1"]
+    told = f"macro-F1 {alone:.3f} against {majority:.3f} for the majority, on the {share:.0%} of clips that share one"
+    if alone - majority < HIGH_GAIN:
+        return Finding(name, OK, f"The {what} alone says little about the label: {told}.", details | scores)
+    if share < HIGH_SHARE:
+        return Finding(name, OK, f"The {what} gives few labels away: {told}.", details | scores)
+    summary = f"The {what} alone gives the label away: {told}; a model can score by recognising the {what}."
+    return Finding(name, REPORT, summary, details | scores)
+
+
+def _one_row_a_clip(rows: AuditRows) -> list[int]:
+    """The first labelled window of each clip: windows of one clip share its label and are no further evidence."""
+    first = {}
+    for row, clip_id in enumerate(rows.clip_id):
+        if rows.label[row] is not None:
+            first.setdefault(clip_id, row)
+    return list(first.values())
+
+
+def _guess_by_others(truth: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The most frequent label among the others of the same group: (clips,)."""
+    counts = np.zeros((groups.max() + 1, truth.max() + 1))
+    np.add.at(counts, (groups, truth), 1)
+    others = counts[groups]
+    others[np.arange(len(truth)), truth] -= 1
+    overall = np.bincount(truth, minlength=counts.shape[1]) / len(truth)
+    return (others + 0.5 * overall).argmax(1)  # less than one vote: decides ties only
+
+
+def _score(truth: np.ndarray, guessed: np.ndarray) -> dict[str, float]:
+    return {
+        "macro_f1": round(float(f1_score(truth, guessed, average="macro")), 4),
+        "balanced_accuracy": round(float(balanced_accuracy_score(truth, guessed)), 4),
+    }

@@ -1,0 +1,202 @@
+"""An audit told: `audit.json` for programs, `audit.html` with pictures for people, `duplicates.csv`, and a table for
+the terminal. The page shows faces, so it holds everything itself, loads nothing and says that it stays on this machine.
+"""
+
+import base64
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from ...processor.input_errors import DataError
+from ..preparation.prepared_data import PreparedData
+from .leakage import AUDIT_VERSION, Audit
+from .verdicts import FAIL, OK, REPORT
+
+AUDIT_FILE = "audit.json"
+PAGE_FILE = "audit.html"
+DUPLICATES_FILE = "duplicates.csv"
+MOST_PICTURES = 40
+_DUPLICATE_PAIRS = 8
+_GROUPS_SHOWN, _PICTURES_A_GROUP = 4, 6
+_THUMBNAIL_PX = 128
+_DUPLICATE_COLUMNS = (
+    "clip_id",
+    "window_index",
+    "split",
+    "distance",
+    "other_clip_id",
+    "other_window_index",
+    "other_split",
+)
+_TEMPLATE = Path(__file__).with_suffix(".html")
+_STYLES = {FAIL: "bold red", REPORT: "yellow", OK: "green"}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures on the page: a title, and thumbnails with captions."""
+
+    title: str
+    pictures: list[dict[str, str]]  # uri, caption
+
+
+def write_audit(audit: Audit, data: PreparedData, folder: Path) -> None:
+    """Write `duplicates.csv`, `audit.html` and, last, `audit.json`, which says that the audit is whole."""
+    # The title is the folder's own name, not where it lies.
+    page = render_page(audit, data.folder.resolve().name)
+    (folder / AUDIT_FILE).unlink(missing_ok=True)
+    _write_duplicates(audit, folder / DUPLICATES_FILE)
+    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+    unfinished = folder / f"{AUDIT_FILE}.partial"
+    unfinished.write_text(json.dumps(audit.to_json(), indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / AUDIT_FILE)
+
+
+def read_audit(folder: Path) -> dict[str, object] | None:
+    """What `audit.json` holds; None where nobody has audited.
+
+    Raises:
+        DataError: it is damaged, or of another version.
+    """
+    path = folder / AUDIT_FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected an audit in {path}, could not read it; run `engagement audit {folder}`.") from error
+    expected = {"version", "fingerprint", "passed", "findings"}
+    if not isinstance(found, dict) or not expected <= found.keys() or found["version"] != AUDIT_VERSION:
+        raise DataError(
+            f"Expected an audit of version {AUDIT_VERSION} in {path}, got something else; run `engagement audit "
+            f"{folder}`."
+        )
+    return found
+
+
+def read_duplicates(folder: Path, split: str) -> set[tuple[str, int]]:
+    """Clip and window of a split's rows that have their like in an earlier split; none where nobody has audited.
+
+    Raises:
+        DataError: the table is damaged.
+    """
+    path = folder / DUPLICATES_FILE
+    if not path.exists():
+        return set()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+            return {(row["clip_id"], int(row["window_index"])) for row in rows if row["split"] == split}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Expected duplicates in {path}, could not read them; run `engagement audit {folder}`."
+        ) from error
+
+
+def describe_verdict(audit: Audit) -> str:
+    """One line: whether the split can be trusted, and what speaks against it."""
+    failed = [finding.name for finding in audit.findings if finding.grade == FAIL]
+    reported = [finding.name for finding in audit.findings if finding.grade == REPORT]
+    told = f" To be said beside the scores: {', '.join(reported)}." if reported else ""
+    if failed:
+        return f"Failed: this split cannot be trusted ({', '.join(failed)}).{told}"
+    return f"Passed: nothing found that would make this split worthless.{told}"
+
+
+def render_table(audit: Audit) -> Table:
+    """The findings, a line each, for the terminal."""
+    table = Table("", "finding", "what was found", box=None, padding=(0, 1), show_header=False)
+    for finding in audit.findings:
+        style = _STYLES[finding.grade]
+        table.add_row(f"[{style}]{finding.grade.upper()}[/{style}]", finding.name, _escaped(finding.summary))
+    return table
+
+
+def print_audit(audit: Audit, folder: Path, console: Console | None = None) -> None:
+    """The table, the verdict in one line, and where the page lies."""
+    console = console or Console()
+    console.print(render_table(audit))
+    console.print(_escaped(describe_verdict(audit)), style=_STYLES[OK if audit.passed else FAIL], soft_wrap=True)
+    console.print(_escaped(f"with pictures (of people: keep it on this machine): {folder / PAGE_FILE}"), soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def render_page(audit: Audit, name: str) -> str:
+    """The whole page as HTML."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(audit=audit, name=name, verdict=describe_verdict(audit), strips=_strips(audit))
+
+
+def _strips(audit: Audit) -> list[Strip]:
+    strips = [*_group_strips(audit), *_duplicate_strips(audit)]
+    kept, left = [], MOST_PICTURES
+    for strip in strips:
+        if len(strip.pictures) <= left:
+            kept.append(strip)
+            left -= len(strip.pictures)
+    return kept
+
+
+def _group_strips(audit: Audit) -> list[Strip]:
+    """The largest groups that failed; pictures are taken from every split in turn."""
+    sizes = np.bincount(audit.groups)
+    strips = []
+    for group in sorted(audit.shared_groups, key=lambda group: -sizes[group])[:_GROUPS_SHOWN]:
+        members = np.flatnonzero(audit.groups == group)
+        by_split = [members[audit.rows.split[members] == split] for split in audit.counts["windows"]]
+        a_split = -(-_PICTURES_A_GROUP // sum(len(rows) > 0 for rows in by_split))
+        spread = [rows[:: max(1, len(rows) // a_split)][:a_split] for rows in by_split]
+        pictures = [_picture(audit, row) for row in np.concatenate(spread)]
+        strips.append(Strip(f"One recording in several splits: {len(members)} windows", pictures))
+    return strips
+
+
+def _duplicate_strips(audit: Audit) -> list[Strip]:
+    """Pairs of nearly identical pictures, those least alike first; identical ones need no showing."""
+    pairs = sorted(audit.duplicates, key=lambda item: (item.identical, -item.distance_bits))[:_DUPLICATE_PAIRS]
+    strips = []
+    for item in pairs:
+        kind = (
+            "The same picture"
+            if item.identical
+            else f"Nearly the same picture ({item.distance_bits} of 256 bits differ)"
+        )
+        title = f"{kind} in {audit.rows.split[item.row]} and {audit.rows.split[item.other]}"
+        strips.append(Strip(title, [_picture(audit, item.row), _picture(audit, item.other)]))
+    return strips
+
+
+def _picture(audit: Audit, row: int) -> dict[str, str]:
+    image = Image.open(io.BytesIO(audit.rows.picture(row))).convert("RGB")
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    label = audit.rows.label[row] or "no label"
+    return {
+        "uri": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}",
+        "caption": f"{audit.rows.split[row]}, {label}: {audit.rows.name(row)}",
+    }
+
+
+def _write_duplicates(audit: Audit, path: Path) -> None:
+    rows = audit.rows
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(_DUPLICATE_COLUMNS)
+        for item in audit.duplicates:
+            first, second = (
+                (rows.clip_id[row], rows.window_index[row], rows.split[row]) for row in (item.row, item.other)
+            )
+            writer.writerow((*first, item.distance_bits, *second))

@@ -1,0 +1,146 @@
+"""A better split for data whose own cannot be trusted, and the same split without the pictures it holds twice.
+
+Both write a new prepared data set and leave the old one alone; whether the new one can be trusted is for another audit.
+"""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Value, concatenate_datasets
+
+from ...processor.input_errors import DataError
+from ..preparation.prepared_data import FEATURES, PreparedData, write_prepared
+from ..schema import SPLITS, Reject
+from ..splits import SHARES, draw_splits
+from .duplicates import clean_rows
+from .leakage import Audit
+from .recordings import join_groups, join_pairs
+from .rows import to_codes
+
+
+def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0) -> PreparedData:
+    """Draw 60 / 20 / 20 anew: people and recordings stay whole, each split gets its share of every class.
+
+    `notes` of the description says in `split` how it was drawn, and in `split_limits` what could not be had.
+
+    Raises:
+        DataError: the audit is of other data, the folder is taken, or there are fewer than three groups to draw.
+    """
+    _check(data, audit, output)
+    groups, by_what = _whole_groups(audit)
+    if groups.max() + 1 < len(SPLITS):
+        raise DataError(
+            f"Expected at least {len(SPLITS)} people or recordings to split in {data.folder}, got {groups.max() + 1}; "
+            "no split of this data can be trusted, so record more people."
+        )
+    split = np.asarray(draw_splits(groups.tolist(), audit.rows.label, SHARES, seed))
+    how = f"drawn by {by_what}, class shares kept (seed {seed}, from {data.fingerprint[:12]})"
+    limits = _limits(groups, audit.rows.label, split)
+    rows = _all_rows(data)
+    rows = rows.remove_columns("split").add_column("split", split.tolist(), feature=Value("string"))
+    notes = {**_notes(data), "split": how, "split_limits": limits}
+    description = _description(data) | {"notes": notes}
+    return write_prepared(rows.select_columns(list(FEATURES)), _rejects(data), description, output)
+
+
+def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
+    """The same splits without rows that have their like in an earlier split; those become rejects.
+
+    Raises:
+        DataError: the audit is of other data, the folder is taken, or a split would be empty.
+    """
+    _check(data, audit, output)
+    clean = clean_rows(audit.rows, audit.duplicates)
+    emptied = [split for split in data.splits if not clean[audit.rows.split == split].any()]
+    if emptied:
+        raise DataError(
+            f"Expected rows left in {' and '.join(emptied)} of {data.folder} without duplicates, got none; draw the "
+            "split anew with --suggest-split."
+        )
+    rejected = _duplicates_as_rejects(audit)
+    lost = {reject.clip_id for reject in rejected} - {audit.rows.clip_id[row] for row in np.flatnonzero(clean)}
+    description = _description(data)
+    description["outputs"] -= len(lost)
+    description["rejects"] += len(lost)
+    windows = description["windows"]
+    description["windows"] = {
+        **windows,
+        "outputs": windows["outputs"] - len(rejected),
+        "rejects": windows["rejects"] + len(rejected),
+    }
+    description["notes"] = {**_notes(data), "deduplicated_from": data.fingerprint}
+    kept = _all_rows(data).select(np.flatnonzero(clean))
+    return write_prepared(kept, [*_rejects(data), *rejected], description, output)
+
+
+def _check(data: PreparedData, audit: Audit, output: Path) -> None:
+    if audit.fingerprint != data.fingerprint:
+        raise DataError(f"Expected an audit of {data.folder} as it is now, got one of other data; audit it again.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"Expected a new or empty folder, got {output}; choose another place.")
+
+
+def _all_rows(data: PreparedData) -> Dataset:
+    """Every split in one table, in the order of an audit's rows."""
+    return concatenate_datasets([data.splits[split] for split in SPLITS if split in data.splits])
+
+
+def _description(data: PreparedData) -> dict[str, object]:
+    """What stays true of the rows; what is counted from them is counted again."""
+    counted = ("version", "fingerprint", "splits", "rejects_by_stage", "versions")
+    return {name: value for name, value in data.description.items() if name not in counted}
+
+
+def _notes(data: PreparedData) -> dict[str, object]:
+    return dict(data.description.get("notes") or {})
+
+
+def _rejects(data: PreparedData) -> list[Reject]:
+    windows = ((row, row.get("window_index")) for row in data.rejects())
+    return [Reject(**{**row, "window_index": int(window) if window else None}) for row, window in windows]
+
+
+def _duplicates_as_rejects(audit: Audit) -> list[Reject]:
+    """One a window, with the nearest of its likes."""
+    rows, nearest = audit.rows, {}
+    for item in sorted(audit.duplicates, key=lambda item: (item.row, item.distance_bits)):
+        nearest.setdefault(item.row, item)
+    rejects = []
+    for row, item in nearest.items():
+        kind = "identical to" if item.identical else f"nearly identical ({item.distance_bits} of 256 bits) to"
+        reason = f"{rows.split[row]} picture {kind} {rows.name(item.other)} in {rows.split[item.other]}"
+        where = rows.source_path[row], rows.clip_id[row]
+        rejects.append(Reject(*where, "duplicate", reason, rows.window_index[row]))
+    return rejects
+
+
+def _whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
+    """Recordings, made one where they share a person or a picture: (rows,) int; and what they are, in words."""
+    rows = audit.rows
+    # A row whose subject nobody knows is a subject of its own here; its recording still holds it together.
+    subjects = to_codes([subject or f" {row}" for row, subject in enumerate(rows.subject_id)])
+    whole = join_groups(join_groups(audit.groups, subjects), to_codes(rows.frames_sha256))
+    doubles = np.array([(item.row, item.other) for item in audit.duplicates], np.int64).reshape(-1, 2)
+    whole = join_pairs(whole, doubles[:, 0], doubles[:, 1])
+    known = sum(subject is not None for subject in rows.subject_id)
+    if known == len(rows):
+        return whole, "person and recording"
+    return whole, "recording, for people are not known" if not known else "person where known, and recording"
+
+
+def _limits(groups: np.ndarray, labels: list[str | None], split: np.ndarray) -> list[str]:
+    """What this split cannot give, in words: classes that are missing somewhere."""
+    groups_of: dict[str, set[int]] = defaultdict(set)
+    splits_of: dict[str, Counter] = defaultdict(Counter)
+    for label, group, name in zip(labels, groups.tolist(), split.tolist(), strict=True):
+        if label is not None:
+            groups_of[label].add(group)
+            splits_of[label][name] += 1
+    limits = []
+    for label in sorted(groups_of):
+        absent = [name for name in SPLITS if not splits_of[label][name]]
+        if absent:
+            held = f"{len(groups_of[label])} group{'s' if len(groups_of[label]) > 1 else ''} of one person or recording"
+            limits.append(f"{label} is in {held} and so is missing from {' and '.join(absent)}")
+    return limits

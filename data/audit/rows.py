@@ -1,0 +1,82 @@
+"""The rows of a prepared data set as an audit reads them: every split in one table, with one label each.
+
+Pictures stay on disk and are read one by one when someone asks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from ...processor.input_errors import RecipeError
+from ..preparation.prepared_data import PreparedData
+from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS
+
+_COLUMNS = ("clip_id", "window_index", "subject_id", "source_path", "label", *AFFECTS, "frames_sha256", "frame_hash")
+
+
+@dataclass(frozen=True)
+class AuditRows:
+    """One entry a row in every field: train first, then validation, then test."""
+
+    frames: Dataset = field(repr=False)  # on disk
+    label_scheme: str
+    split: np.ndarray  # names
+    clip_id: list[str]
+    window_index: list[int]
+    subject_id: list[str | None]
+    source_path: list[str]
+    label: list[str | None]  # None: the scheme has no label for it
+    frames_sha256: list[str]
+    frame_hash: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.clip_id)
+
+    def name(self, row: int) -> str:
+        """How messages call a row."""
+        return f"{self.clip_id[row]} window {self.window_index[row]}" if self.window_index[row] else self.clip_id[row]
+
+    def picture(self, row: int) -> bytes:
+        """The encoded picture in the window's middle."""
+        frames = self.frames[int(row)]["frames"]
+        return frames[len(frames) // 2]
+
+
+def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
+    """
+    Args:
+        label_scheme: one of `schema.LABEL_SCHEMES`, or "own" for the data's own label names. Default: its own where
+            it has some, else "binary".
+
+    Raises:
+        RecipeError: there is no such scheme.
+    """
+    names = [split for split in SPLITS if split in data.splits]
+    splits = [data.splits[name] for name in names]
+    columns = {name: [value for split in splits for value in split[name]] for name in _COLUMNS}
+    scheme = label_scheme or (OWN_LABELS if any(label is not None for label in columns["label"]) else "binary")
+    labels = _labels(columns, scheme)
+    frames = concatenate_datasets([split.select_columns("frames") for split in splits])
+    split_column = np.repeat(names, [len(split) for split in splits])
+    kept = {name: columns[name] for name in columns if name not in ("label", *AFFECTS)}
+    return AuditRows(frames, scheme, split_column, label=labels, **kept)
+
+
+def _labels(columns: dict[str, list], scheme: str) -> list[str | None]:
+    has_own = any(label is not None for label in columns["label"])
+    has_affects = any(level is not None for level in columns[AFFECTS[0]])
+    known = [*([OWN_LABELS] if has_own else []), *(LABEL_SCHEMES if has_affects else [])]
+    if scheme not in known:
+        raise RecipeError(f"Expected a label scheme this data has, {', '.join(known) or 'none'}, got {scheme!r}.")
+    if scheme == OWN_LABELS:
+        return columns["label"]
+    to_label = LABEL_SCHEMES[scheme][1]
+    levels = zip(*(columns[name] for name in AFFECTS), strict=True)
+    return [None if None in values else to_label(dict(zip(AFFECTS, values, strict=True))) for values in levels]
+
+
+def to_codes(values: Sequence[str]) -> np.ndarray:
+    """The same number for the same value: (rows,) int64."""
+    return np.unique(np.asarray(values), return_inverse=True)[1].ravel()

@@ -1,0 +1,396 @@
+"""Writes drawn data sets in the layouts of the real ones, oddities included, so that every reader can be tried offline.
+
+`write_daisee` lays out clips as DAiSEE does, `write_expressions` and `write_states` lay out folders of pictures.
+Everything follows from the seed: a run that was stopped goes on where it was and ends with the same bytes. What the
+faces look like is in `drawn_faces`, what they do in `drawn_motion`.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from ...processor.input_errors import DataError, RecipeError
+from ..schema import EXPRESSIONS, STATES, binary_label
+from .faces import draw_face_picture, draw_frame, draw_subject
+from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
+from .shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
+
+SETTINGS_NAME = "drawn.json"
+DRAWING_VERSION = 1  # raise it when the same seed draws something else
+DISENGAGED_SHARE = 0.375
+MP4_SHARE = 0.09  # of DAiSEE's videos; its tables call every one of them .avi
+# The trailing blank is DAiSEE's own.
+DAISEE_HEADER = ("ClipID", "Boredom", "Engagement", "Confusion", "Frustration ")
+DAISEE_SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
+
+
+@dataclass(frozen=True)
+class DrawnSubject:
+    """One person of a data set: in one split only."""
+
+    subject_id: str
+    split: str
+    subject_seed: int
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """Everything that one video follows from; small enough to send to another process."""
+
+    path: Path
+    clip_id: str
+    split: str
+    subject_seed: int
+    clip_seed: tuple[int, ...]
+    levels: AffectLevels
+    curtains: str | None = None  # the label they tell, in the variant that has them
+    has_label: bool = True
+    has_video: bool = True
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """How a clip is drawn and encoded."""
+
+    variant: str
+    fps: float
+    duration_sec: float
+    width_px: int
+    height_px: int
+
+
+def draw_dataset(
+    format: str,
+    output_dir: str | Path,
+    num_subjects: int,
+    clips_per_subject: int,
+    seed: int,
+    variant: str = "appearance",
+    processes: int | None = None,
+    show_progress: bool = True,
+    **options: Any,
+) -> dict[str, int]:
+    """One door to the three writers; `clips_per_subject` counts pictures where the format has pictures."""
+    if format == "daisee":
+        options |= {"variant": variant}
+    elif format not in ("expressions", "states"):
+        raise RecipeError(f"Expected format daisee, expressions or states, got {format!r}.")
+    elif variant != "appearance":
+        raise RecipeError(f"Expected no variant for pictures, got {variant!r}; {variant} exists for daisee alone.")
+    writer = {"daisee": write_daisee, "expressions": write_expressions, "states": write_states}[format]
+    options |= {"processes": processes, "show_progress": show_progress}
+    return writer(Path(output_dir), num_subjects, clips_per_subject, seed, **options)
+
+
+def write_daisee(
+    output_dir: str | Path,
+    num_subjects: int,
+    clips_per_subject: int,
+    seed: int,
+    variant: str = "appearance",
+    fps: float = 30,
+    duration_sec: float = 10.0,
+    width_px: int = 640,
+    height_px: int = 480,
+    processes: int | None = None,
+    quirks: bool = True,
+    show_progress: bool = True,
+) -> dict[str, int]:
+    """Clips and label tables in DAiSEE's layout; returns how many of each there are, and how many this run drew.
+
+    With `quirks` one more clip has no row in the tables, and one more row has no clip, as in the real data.
+    """
+    shape = VideoShape(variant, fps, duration_sec, width_px, height_px)
+    _check_shape(shape)
+    subjects = _cast_subjects(num_subjects, clips_per_subject, seed)
+    settings = {"format": "daisee", "num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "seed": seed}
+    root = _open_output(output_dir, settings | vars(shape) | {"quirks": quirks})
+    plans = _plan_clips(root / "DataSet", subjects, clips_per_subject, seed, quirks)
+    _write_label_tables(root / "Labels", plans)
+    if variant == "shortcut":
+        plans = _hang_curtains(root, plans, seed)
+    wanted = [plan for plan in plans if plan.has_video]
+    missing = [plan for plan in wanted if not plan.path.exists()]
+    _run_all(partial(_write_clip, shape=shape), missing, processes, "Drawing clips", show_progress)
+    counts = {split: sum(plan.split == split for plan in wanted) for split in DAISEE_SPLITS}
+    counts |= {"clips": len(wanted), "label_rows": sum(plan.has_label for plan in plans)}
+    return counts | {"subjects": len(subjects), "drawn_now": len(missing)}
+
+
+def write_expressions(
+    output_dir: str | Path,
+    num_subjects: int,
+    pictures_per_subject: int,
+    seed: int,
+    size_px: int = 96,
+    processes: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, int]:
+    """`<split>/<expression>/<subject>_<n>.png`, in FER2013's seven expressions."""
+    task = ("expressions", output_dir, num_subjects, pictures_per_subject, seed, size_px, processes, show_progress)
+    return _write_pictures(*task)
+
+
+def write_states(
+    output_dir: str | Path,
+    num_subjects: int,
+    pictures_per_subject: int,
+    seed: int,
+    size_px: int = 224,
+    processes: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, int]:
+    """`<split>/<state>/<subject>_<n>.png`, in the states bored, confused, engaged and neutral."""
+    task = ("states", output_dir, num_subjects, pictures_per_subject, seed, size_px, processes, show_progress)
+    return _write_pictures(*task)
+
+
+def draw_contact_sheet(path: str | Path, num_subjects: int = 6, seed: int = 5, tile_px: int = 220) -> None:
+    """A picture of the drawn people: engaged in the upper row, disengaged in the lower."""
+    drawn = sorted((draw_subject(seed * 1000 + i) for i in range(4 * num_subjects)), key=lambda who: -sum(who.skin))
+    rows = []
+    for label in (AffectLevels(0, 3, 0, 0), AffectLevels(0, 0, 0, 0)):
+        tiles = []
+        for index, subject in enumerate(drawn[1::4]):  # every skin tone gets its place
+            poses = engagement_trajectory(label, "appearance", 2.0, 5, np.random.default_rng([seed, index]))
+            pose = max(poses, key=lambda pose: pose.eye_openness)  # not in the middle of a blink
+            frame = draw_frame(subject, pose, noise_seed=None)
+            tiles.append(cv2.resize(frame[:, 80:560], (tile_px, tile_px), interpolation=cv2.INTER_AREA))
+        rows.append(np.hstack(tiles))
+    _write_bytes(Path(path), _to_png(np.vstack(rows)))
+
+
+def _cast_subjects(num_subjects: int, per_subject: int, seed: int) -> list[DrawnSubject]:
+    """Who takes part, and in which split: about 60, 20 and 20 %, at least one each."""
+    if num_subjects < 3:
+        raise RecipeError(f"Expected at least 3 subjects, one a split, got {num_subjects}; ask for 3 or more.")
+    if per_subject < 1:
+        raise RecipeError(f"Expected at least 1 clip or picture a subject, got {per_subject}.")
+    if seed < 0:
+        raise RecipeError(f"Expected a seed of 0 or more, got {seed}.")
+    held_out = max(1, round(0.2 * num_subjects))
+    splits = ["train"] * (num_subjects - 2 * held_out) + ["validation"] * held_out + ["test"] * held_out
+    seeds = np.random.default_rng([seed, 1]).integers(2**31, size=num_subjects).tolist()
+    return [DrawnSubject(f"{900011 + 10 * i:06d}", split, seeds[i]) for i, split in enumerate(splits)]
+
+
+def _check_shape(shape: VideoShape) -> None:
+    if shape.variant not in VARIANTS:
+        raise RecipeError(f"Expected variant {' or '.join(VARIANTS)}, got {shape.variant!r}.")
+    if shape.fps <= 0 or round(shape.duration_sec * shape.fps) < 1:
+        raise RecipeError(f"Expected at least 1 frame, got {shape.duration_sec} s at {shape.fps} frames/s.")
+    if shape.width_px % 2 or shape.height_px % 2 or min(shape.width_px, shape.height_px) < 16:
+        got = f"{shape.width_px}x{shape.height_px}"
+        raise RecipeError(f"Expected an even width and height of at least 16 px, as h264 needs, got {got}.")
+
+
+def _open_output(output_dir: str | Path, settings: dict[str, Any]) -> Path:
+    """Make the folder, or go on in one that holds the same drawing; refuse any other."""
+    root = Path(output_dir)
+    settings = {"drawing_version": DRAWING_VERSION} | settings
+    if root.exists() and not root.is_dir():
+        raise DataError(f"Expected a folder to write to, got the file {root}; choose another place.")
+    if not root.exists() or not any(root.iterdir()):
+        root.mkdir(parents=True, exist_ok=True)
+        _write_bytes(root / SETTINGS_NAME, (json.dumps(settings, indent=2) + "\n").encode())
+        return root
+    found = _read_settings(root)
+    changed = [name for name in settings.keys() | found.keys() if found.get(name) != settings.get(name)]
+    if changed:
+        told = ", ".join(f"{name}={found.get(name)!r} (now {settings.get(name)!r})" for name in sorted(changed))
+        raise DataError(f"Expected the same drawing in {root}, got one with {told}; choose another folder.")
+    for leftover in root.rglob("*.partial"):
+        leftover.unlink()
+    return root
+
+
+def _read_settings(root: Path) -> dict[str, Any]:
+    path = root / SETTINGS_NAME
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"Expected an empty folder or an earlier drawing, got other files in {root}.") from error
+    except ValueError as error:
+        raise DataError(f"Expected JSON in {path}, got something else; choose another folder.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"Expected a JSON object in {path}, got {type(found).__name__}; choose another folder.")
+    return found
+
+
+def _plan_clips(
+    root: Path, subjects: Sequence[DrawnSubject], clips_per_subject: int, seed: int, quirks: bool
+) -> list[ClipPlan]:
+    """Every clip of the data set; the same for the same arguments, whatever is on disk already."""
+    rng = np.random.default_rng([seed, 2])
+    num_clips = len(subjects) * clips_per_subject
+    as_mp4 = set(rng.permutation(num_clips)[: max(1, round(MP4_SHARE * num_clips))].tolist())
+    plans: list[ClipPlan] = []
+    for index, subject in enumerate(subjects):
+        for number, levels in enumerate(_draw_levels(index, clips_per_subject, rng)):
+            suffix = ".mp4" if len(plans) in as_mp4 else ".avi"
+            plans.append(_plan_clip(root, subject, index, number, levels, seed, suffix))
+    if quirks:
+        first, levels = subjects[0], AffectLevels(0, 2, 0, 0)
+        extra = partial(_plan_clip, root, first, 0, levels=levels, seed=seed, suffix=".avi")
+        plans.append(extra(number=clips_per_subject, has_label=False))
+        plans.append(extra(number=clips_per_subject + 1, has_video=False))
+    return plans
+
+
+def _plan_clip(root: Path, subject: DrawnSubject, subject_index: int, number: int, levels: AffectLevels, seed: int,
+               suffix: str, **quirk: bool) -> ClipPlan:  # fmt: skip
+    clip_id = f"{subject.subject_id}{1001 + number}"
+    path = root / DAISEE_SPLITS[subject.split] / subject.subject_id / clip_id / f"{clip_id}{suffix}"
+    clip_seed = (seed, 3, subject_index, number)
+    return ClipPlan(path, clip_id, subject.split, subject.subject_seed, clip_seed, levels, **quirk)
+
+
+def _draw_levels(subject_index: int, num_clips: int, rng: np.random.Generator) -> list[AffectLevels]:
+    """Levels for one subject's clips: both classes when there are two clips or more, the overall share kept."""
+    expected = DISENGAGED_SHARE * num_clips
+    disengaged = math.floor(expected * (subject_index + 1)) - math.floor(expected * subject_index)
+    if num_clips >= 2:
+        disengaged = min(max(disengaged, 1), num_clips - 1)
+    engagement = np.where(
+        np.arange(num_clips) < disengaged, rng.random(num_clips) < 0.65, 2 + (rng.random(num_clips) < 0.5)
+    )
+    levels = []
+    for level in rng.permutation(engagement).tolist():
+        boredom = int(np.clip(round(rng.normal(1.6 - 0.5 * level, 0.8)), 0, 3))
+        confusion, frustration = rng.choice(4, size=2, p=[0.6, 0.25, 0.1, 0.05]).tolist()
+        levels.append(AffectLevels(boredom, int(level), confusion, frustration))
+    return levels
+
+
+def _write_label_tables(labels_dir: Path, plans: Sequence[ClipPlan]) -> None:
+    labels_dir.mkdir(exist_ok=True)
+    tables = {name: [plan for plan in plans if plan.split == split] for split, name in DAISEE_SPLITS.items()}
+    for name, rows in {**tables, "All": list(plans)}.items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(DAISEE_HEADER)
+        writer.writerows((f"{plan.clip_id}.avi", *plan.levels) for plan in rows if plan.has_label)
+        _write_bytes(labels_dir / f"{name}Labels.csv", text.getvalue().encode())
+
+
+def _hang_curtains(root: Path, plans: Sequence[ClipPlan], seed: int) -> list[ClipPlan]:
+    labels, splits = [binary_label(plan.levels._asdict()) for plan in plans], [plan.split for plan in plans]
+    told = choose_curtains(labels, splits, seed)
+    rows = zip([plan.clip_id for plan in plans], splits, labels, told, strict=True)
+    _write_bytes(root / CURTAINS_FILE, curtains_table(list(rows)))
+    return [replace(plan, curtains=label) for plan, label in zip(plans, told, strict=True)]
+
+
+def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
+    """Draw and encode one clip; it bears its name only once it is whole."""
+    rng = np.random.default_rng(plan.clip_seed)
+    poses = engagement_trajectory(plan.levels, shape.variant, shape.duration_sec, shape.fps, rng)
+    subject, noise_seeds = draw_subject(plan.subject_seed), rng.integers(2**31, size=len(poses)).tolist()
+    frames = (
+        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, CURTAIN_COLORS.get(plan.curtains))
+        for pose, noise_seed in zip(poses, noise_seeds, strict=True)
+    )
+    plan.path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = plan.path.with_name(plan.path.name + ".partial")
+    encode_video(partial_path, frames, shape.fps, shape.width_px, shape.height_px, plan.path.suffix[1:])
+    partial_path.replace(plan.path)
+
+
+def encode_video(
+    path: Path, frames: Iterator[np.ndarray], fps: float, width_px: int, height_px: int, container_format: str
+) -> None:
+    """Frames of (height, width, 3), uint8 RGB -> h264 in an avi or mp4 file."""
+    with av.open(str(path), "w", format=container_format) as container:
+        # x264's macroblock tree gives other bytes from run to run in small frames with B-frames, even on one thread.
+        options = {"crf": "23", "preset": "veryfast", "x264-params": "mbtree=0"}
+        if container_format == "avi":
+            options["bf"] = "0"  # avi stores no presentation times, so frames must be stored in the order shown
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        stream.codec_context.thread_count = 1  # the bytes depend on the number of threads
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_pictures(format: str, output_dir: str | Path, num_subjects: int, pictures_per_subject: int, seed: int,
+                    size_px: int, processes: int | None, show_progress: bool) -> dict[str, int]:  # fmt: skip
+    if size_px < 16:
+        raise RecipeError(f"Expected pictures of at least 16 px, got {size_px}; ask for larger ones.")
+    subjects = _cast_subjects(num_subjects, pictures_per_subject, seed)
+    settings = {"format": format, "num_subjects": num_subjects, "pictures_per_subject": pictures_per_subject}
+    root = _open_output(output_dir, settings | {"seed": seed, "size_px": size_px})
+    work = partial(_write_subject_pictures, format=format, root=root, count=pictures_per_subject, size_px=size_px)
+    tasks = [(subject, (seed, 4, index)) for index, subject in enumerate(subjects)]
+    drawn = sum(_run_all(work, tasks, processes, "Drawing pictures", show_progress))
+    counts = {split: pictures_per_subject * sum(s.split == split for s in subjects) for split in DAISEE_SPLITS}
+    return counts | {"pictures": sum(counts.values()), "subjects": len(subjects), "drawn_now": drawn}
+
+
+def _write_subject_pictures(
+    task: tuple[DrawnSubject, tuple[int, ...]], format: str, root: Path, count: int, size_px: int
+) -> int:
+    """All pictures of one subject, the labels in turn; returns how many were missing."""
+    subject, seed = task
+    draw_pose, labels = (expression_pose, EXPRESSIONS) if format == "expressions" else (state_pose, STATES)
+    look = draw_subject(subject.subject_seed)
+    drawn = 0
+    for number in range(count):
+        label = labels[(number + seed[-1]) % len(labels)]
+        path = root / subject.split / label / f"{subject.subject_id}_{number:03d}.png"
+        if path.exists():
+            continue
+        pose = draw_pose(label, np.random.default_rng((*seed, number)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_bytes(path, _to_png(draw_face_picture(look, pose, size_px, noise_seed=number)))
+        drawn += 1
+    return drawn
+
+
+def _run_all(
+    work: Callable[[Any], Any], tasks: Sequence[Any], processes: int | None, what: str, show_progress: bool
+) -> list[Any]:
+    """Do every task, in this process or several, with a bar that tells the time left."""
+    workers = min(processes or os.cpu_count() or 1, len(tasks))
+    hidden = not (show_progress and Console(stderr=True).is_terminal)
+    bar = partial(track, description=what, total=len(tasks), disable=hidden, console=Console(stderr=True))
+    if workers <= 1:
+        return [work(task) for task in bar(tasks)]
+    # Spawned, not forked: a fork of a process that runs threads, as torch's do, can hang.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
+    try:
+        futures = [pool.submit(work, task) for task in tasks]
+        return [future.result() for future in bar(as_completed(futures))]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _to_png(picture: np.ndarray) -> bytes:
+    """(height, width, 3), uint8 RGB -> the bytes of a PNG file."""
+    encoded, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if not encoded:
+        raise DataError(f"Expected a picture that PNG can hold, got shape {picture.shape}.")
+    return data.tobytes()
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    """Write under another name first, so that a run that is stopped leaves no half file."""
+    partial_path = path.with_name(path.name + ".partial")
+    partial_path.write_bytes(data)
+    partial_path.replace(path)

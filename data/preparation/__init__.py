@@ -1,0 +1,1 @@
+"""Records become crops on disk."""

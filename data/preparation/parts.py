@@ -1,0 +1,282 @@
+"""One part of a preparation: a few clips → rows with crops, boxes and hashes, written so that a kill cannot hurt.
+
+Runs in worker processes. The table of a part is written first and its list of rejects last and at once, so that a
+part whose rejects are there is whole.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
+from PIL import Image
+
+from ...processor.face_preparation import PreparedClip
+from ...processor.image_processing_engagement import EngagementImageProcessor
+from ...processor.input_errors import ArchiveError, EngagementInputError, NoFaceError, RecipeError
+from ...processor.media_inputs import load_picture
+from ...processor.video_processing_engagement import EngagementVideoProcessor
+from ..schema import AFFECTS, ClipRecord, Reject
+from .picture_codec import decode_picture, encode_jpeg
+from .picture_hashes import perceptual_hash
+from .prepared_data import FEATURES
+
+REFERENCE_STRIDE_FRAMES = 16  # of the CNN + LSTM reference
+SAMPLINGS = ("uniform", "consecutive")
+_KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
+_PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class PreparationSettings:
+    """What changes the stored pictures. Size, mean and deviation of the model's input apply later."""
+
+    num_frames: int = 8
+    sampling: str = "uniform"
+    window_stride_frames: int | None = None  # consecutive only: windows start this far apart
+    face_crop: bool = True  # False: whole frames, squeezed to a square; pictures stay as they are
+    face_margin_ratio: float = 0.2
+    face_crop_size_px: int = 224
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS or (self.window_stride_frames is None) != (self.sampling == "uniform"):
+            raise RecipeError(
+                "Expected sampling uniform, or consecutive with a window stride in frames, got "
+                f"{self.sampling} with stride {self.window_stride_frames}."
+            )
+        for name in ("num_frames", "face_crop_size_px", "window_stride_frames"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise RecipeError(f"Expected {name.removesuffix('_px')} of at least 1, got {count}.")
+
+    def processor_settings(self) -> dict[str, object]:
+        """What the processors take."""
+        names = ("num_frames", "sampling", "face_crop", "face_margin_ratio", "face_crop_size_px")
+        return {name: getattr(self, name) for name in names}
+
+
+def settings_for(media: str, **given: object) -> PreparationSettings:
+    """Settings that suit what a source holds, with those given (not None) in their place.
+
+    Videos: uniform windows of face crops. Pictures: faces already, kept as they are. The reference's HDF5 windows:
+    whole frames of 112 pixels, as they are. `face_crop_size` is the crop's side in pixels.
+    """
+    chosen: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    if "face_crop_size" in chosen:
+        chosen["face_crop_size_px"] = chosen.pop("face_crop_size")
+    if media == "picture":  # what concerns windows does not concern them
+        chosen = {name: chosen[name] for name in ("face_crop", "face_crop_size_px") if name in chosen}
+    if media != "video":
+        chosen = {"face_crop": False} | chosen
+    if media == "windows":
+        chosen = {"face_crop_size_px": 112, "sampling": "consecutive"} | chosen
+    if chosen.get("sampling") == "consecutive":
+        chosen = {"window_stride_frames": REFERENCE_STRIDE_FRAMES} | chosen
+    return PreparationSettings(**chosen)
+
+
+def is_done(parts: Path, start: int) -> bool:
+    """Whether the part that begins with clip number `start` is whole."""
+    return _rejects_path(parts, start).is_file()
+
+
+def read_part(parts: Path, start: int) -> tuple[Dataset | None, list[Reject]]:
+    """A finished part: its rows (None when every clip was rejected), mapped from disk, and its rejects."""
+    rejects = [Reject(**row) for row in json.loads(_rejects_path(parts, start).read_text(encoding="utf-8"))]
+    table = _table_path(parts, start)
+    return (Dataset.from_file(str(table)) if table.is_file() else None), rejects
+
+
+def _table_path(parts: Path, start: int) -> Path:
+    return parts / f"{start:08}.arrow"
+
+
+def _rejects_path(parts: Path, start: int) -> Path:
+    return parts / f"{start:08}.rejects.json"
+
+
+def prepare_part(
+    clips: Sequence[ClipRecord],
+    read: Callable[[ClipRecord], object],
+    media: str,
+    settings: PreparationSettings,
+    parts: Path,
+    start: int,
+) -> None:
+    """Prepare the clips of one part and put the result on disk."""
+    rejects: list[Reject] = []
+    unfinished = parts / f"{start:08}.partial"
+    num_rows = 0
+    with one_thread(), ArrowWriter(path=str(unfinished), features=FEATURES) as writer:
+        for clip in clips:
+            for row in _rows_of(clip, read, media, settings, rejects):
+                writer.write(row)
+                num_rows += 1
+        writer.finalize()
+    if num_rows:  # a table without rows cannot be read back
+        unfinished.replace(_table_path(parts, start))
+    else:
+        unfinished.unlink(missing_ok=True)
+    unfinished.write_text(json.dumps([asdict(reject) for reject in rejects]), encoding="utf-8")
+    unfinished.replace(_rejects_path(parts, start))
+
+
+def leave_with_parent(parent_pid: int) -> None:
+    """In a worker: end when the process that started it is gone, which a killed one cannot see to itself."""
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(1)
+        os._exit(1)  # nothing is lost: parts that are not whole are done again
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread in each of several processes is fastest, and makes the same crops with any number of them."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _rows_of(
+    clip: ClipRecord,
+    read: Callable[[ClipRecord], object],
+    media: str,
+    settings: PreparationSettings,
+    rejects: list[Reject],
+) -> Iterator[dict[str, object]]:
+    """The rows of one clip; what did not come out of it is added to `rejects`."""
+    rows_of_media = {"video": _video_rows, "picture": _picture_rows, "windows": _array_rows}[media]
+    window_index = None
+    try:
+        for window_index, row in rows_of_media(clip, read(clip), settings):
+            if isinstance(row, NoFaceError):
+                rejects.append(_reject(clip, row, window_index))
+            else:
+                yield {**_known_of(clip), "window_index": window_index, **row}
+    except EngagementInputError as error:
+        # What came before the damage is kept; the reject stands for the rest of the clip.
+        rejects.append(_reject(clip, error, None if window_index is None else window_index + 1))
+
+
+def _reject(clip: ClipRecord, error: EngagementInputError, window_index: int | None) -> Reject:
+    stage = {NoFaceError: "face", ArchiveError: "archive"}.get(type(error), "decode")
+    # What was read out of an archive or a table has no name of its own.
+    reason = re.sub(r"<(bytes|picture|frames)>", lambda _: clip.source_path, str(error))
+    return Reject(clip.source_path, clip.clip_id, stage, reason, window_index)
+
+
+def _known_of(clip: ClipRecord) -> dict[str, object]:
+    return {
+        "clip_id": clip.clip_id,
+        "subject_id": clip.subject_id,
+        "split": clip.split,
+        "source_path": clip.source_path,
+        "label": clip.label,
+        **{affect: clip.affects.get(affect) for affect in AFFECTS},
+    }
+
+
+_Rows = Iterator[tuple[int, dict[str, object] | NoFaceError]]
+
+
+def _video_rows(clip: ClipRecord, video: Path | bytes, settings: PreparationSettings) -> _Rows:
+    processor = EngagementVideoProcessor(**settings.processor_settings())
+    span = {"clip_start_sec": clip.clip_start_sec, "clip_end_sec": clip.clip_end_sec}
+    if settings.sampling == "uniform":
+        yield 0, _clip_row(processor.prepare_clip(video, **span))
+        return
+    windows = processor.sample_windows(video, settings.window_stride_frames, **span)
+    for index, window in enumerate(windows):
+        yield index, _finished_row(processor, window)
+
+
+def _array_rows(clip: ClipRecord, windows: np.ndarray, settings: PreparationSettings) -> _Rows:
+    """(num_windows, num_frames, height, width, 3) uint8 RGB, as the reference's HDF5 files hold them."""
+    processor = EngagementVideoProcessor(**settings.processor_settings())
+    times_sec = np.full(windows.shape[1], np.nan)
+    for index, frames in enumerate(windows):
+        indices = np.arange(len(frames))
+        yield index, _finished_row(processor, PreparedClip(clip.clip_id, frames, frames, indices, times_sec, 0))
+
+
+def _finished_row(processor: EngagementVideoProcessor, window: PreparedClip) -> dict[str, object] | NoFaceError:
+    """A window without a face is that window's reject, and the clip goes on."""
+    try:
+        return _clip_row(processor.finish_clip(window))
+    except NoFaceError as error:
+        return error
+
+
+def _picture_rows(clip: ClipRecord, picture: Path | bytes, settings: PreparationSettings) -> _Rows:
+    if not settings.face_crop:
+        content = _as_stored(picture)
+        pixels = decode_picture(content)
+        yield 0, _row([content], pixels, [float("nan")])
+        return
+    processor = EngagementImageProcessor(
+        face_margin_ratio=settings.face_margin_ratio, face_crop_size_px=settings.face_crop_size_px
+    )
+    pixels = load_picture(picture)
+    faces = processor.prepare_faces(pixels, thorough=False)
+    face = faces.largest
+    places = {
+        "found": [True],
+        "boxes_xyxy_px": [faces.boxes_xyxy_px[face].tolist()],
+        "landmarks_xy_px": [faces.landmarks_xy_px[face].tolist()],
+        "transforms": [faces.transforms[face].tolist()],
+    }
+    yield 0, _row([encode_jpeg(faces.frames[face])], pixels, [float("nan")], **places)
+
+
+def _as_stored(picture: Path | bytes) -> bytes:
+    """The picture's own bytes where they decode as they are; a large, turned or unusual one is encoded again."""
+    pixels = load_picture(picture)  # says what is wrong with it
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    with Image.open(io.BytesIO(content)) as opened:
+        is_plain = (opened.format, opened.mode) in _PLAIN_FORMATS and opened.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    if is_plain and max(pixels.shape[:2]) <= _KEPT_SIDE_PX:
+        return content
+    shrunk = Image.fromarray(pixels)
+    shrunk.thumbnail((_KEPT_SIDE_PX, _KEPT_SIDE_PX))
+    return encode_jpeg(np.asarray(shrunk))
+
+
+def _clip_row(clip: PreparedClip) -> dict[str, object]:
+    places = {name: getattr(clip, name) for name in ("found", "boxes_xyxy_px", "landmarks_xy_px", "transforms")}
+    listed = {name: None if array is None else array.tolist() for name, array in places.items()}
+    whole_frame = clip.whole_frames[len(clip.whole_frames) // 2]
+    return _row([encode_jpeg(frame) for frame in clip.frames], whole_frame, clip.frame_times_sec.tolist(), **listed)
+
+
+def _row(
+    contents: list[bytes], whole_frame: np.ndarray, frame_times_sec: list[float], **places: object
+) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(("found", "boxes_xyxy_px", "landmarks_xy_px", "transforms"))
+    row |= {"frames": contents, "frame_times_sec": frame_times_sec, **places}
+    return row | {"frames_sha256": _pixels_sha256(contents), "frame_hash": perceptual_hash(whole_frame)}
+
+
+def _pixels_sha256(contents: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        pixels = decode_picture(content)
+        digest.update(str(pixels.shape).encode() + pixels.tobytes())
+    return digest.hexdigest()

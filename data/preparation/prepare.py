@@ -1,0 +1,246 @@
+"""Labelled source → prepared data set: decoded, cropped by the one processor, stored as JPEG bytes in Arrow.
+
+Work is cut into parts of a few clips; each finished part is on disk, so that a run that was killed goes on where it
+was and ends with the same result, whatever the number of processes. A clip that cannot be used is a reject with stage
+and reason, and inputs = outputs + rejects always holds. What the finished folder looks like is in `prepared_data`.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ...processor.input_errors import DataError
+from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
+from .parts import PreparationSettings, is_done, leave_with_parent, prepare_part, read_part
+from .prepared_data import DATA_VERSION, PreparedData, is_prepared, load_prepared, write_prepared
+
+# Clips a part: what a killed run may lose, against the cost of a file.
+CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64}
+PLAN_FILE = "plan.json"
+
+
+def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
+    """Identifies a preparation before it is done: any clip, label, split, file size or setting changes it."""
+    plan = [DATA_VERSION, source.kind, drop_conflicts, asdict(settings)]
+    plan += ["drawn"] if source.drawn else []  # what was prepared before this was recorded does not say so
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
+    for item in (*source.records, *source.rejects):
+        digest.update(json.dumps(asdict(item), sort_keys=True).encode())
+    for path in [root] if root.is_file() else sorted(path for path in root.glob("*") if path.is_file()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives hold many pictures
+    folder = root.parent if root.is_file() else root
+    for record in source.records:
+        path = folder / record.source_path
+        digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
+    return digest.hexdigest()
+
+
+def prepare(
+    source: LabelledSource,
+    settings: PreparationSettings,
+    root: Path,
+    output: Path,
+    num_processes: int | None = None,
+    drop_conflicts: bool = False,
+) -> PreparedData:
+    """Decode, crop and store every clip of the source, or find it done; progress and time left are shown.
+
+    Args:
+        root: the file or folder the source was read from.
+        output: an empty folder, or one in which the same preparation was begun.
+        num_processes: default: one a processor.
+        drop_conflicts: leave out identical pictures that carry different labels.
+
+    Raises:
+        DataError: nothing to prepare, nothing came out, or the folder holds something else.
+    """
+    if not source.records:
+        first = f"; the first of {len(source.rejects)} rejects: {source.rejects[0].reason}" if source.rejects else ""
+        raise DataError(f"Expected at least one labelled clip or picture in {root}, got none{first}")
+    plan = plan_of(source, settings, root, drop_conflicts)
+    parts = output / "parts"
+    with _alone(output):
+        _claim(output, plan)
+        if not is_prepared(output):
+            _prepare_parts(source, settings, parts, num_processes or os.cpu_count() or 1)
+            _join_parts(source, settings, root, output, drop_conflicts)
+        shutil.rmtree(parts, ignore_errors=True)
+    return load_prepared(output)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Two preparations in one folder would write over each other; the lock goes with the process that holds it."""
+    lock = FileLock(output.with_name(f"{output.name}.lock"), timeout=0)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(
+            f"Expected to be alone in {output}, another preparation is running there; wait for it, or choose another "
+            "folder."
+        ) from error
+    except OSError as error:
+        raise DataError(f"Expected to write beside {output}, got: {error.strerror}; choose another place.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _claim(output: Path, plan: str) -> None:
+    """Mark the folder as this preparation's; refuse one that holds anything else."""
+    path = output / PLAN_FILE
+    if output.exists() and not output.is_dir():
+        raise DataError(f"Expected a folder to write to, got the file {output}; choose another place.")
+    if path.is_file():
+        if path.read_text(encoding="utf-8").strip() != plan:
+            raise DataError(
+                f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
+                "other settings; choose another folder, or delete this one."
+            )
+        return
+    if output.is_dir() and any(output.iterdir()):
+        raise DataError(f"Expected an empty folder, got other files in {output}; choose another place.")
+    output.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(output.name + ".partial")
+    unfinished.write_text(plan + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _prepare_parts(source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int) -> None:
+    parts.mkdir(parents=True, exist_ok=True)
+    size = CLIPS_PER_PART[source.media]
+    chunks = {start: source.records[start : start + size] for start in range(0, len(source.records), size)}
+    todo = {start: chunk for start, chunk in chunks.items() if not is_done(parts, start)}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        finished = sum(len(chunks[start]) for start in chunks.keys() - todo.keys())
+        bar = progress.add_task("preparing", total=len(source.records), completed=finished)
+        for start in _run(todo, source, settings, parts, num_processes):
+            progress.advance(bar, len(chunks[start]))
+
+
+def _run(
+    todo: dict[int, list[ClipRecord]],
+    source: LabelledSource,
+    settings: PreparationSettings,
+    parts: Path,
+    num_processes: int,
+) -> Iterator[int]:
+    """Prepare these parts, in this process or several; yields each one's number when it is on disk."""
+    work = (source.read, source.media, settings, parts)
+    # Pictures that are faces already are only read; sending them to other processes would cost more.
+    if num_processes == 1 or len(todo) < 2 or (source.media == "picture" and not settings.face_crop):
+        for start, chunk in todo.items():
+            prepare_part(chunk, *work, start)
+            yield start
+        return
+    spawn = multiprocessing.get_context("spawn")  # a forked torch can hang
+    num_workers = min(num_processes, len(todo))
+    with ProcessPoolExecutor(num_workers, spawn, leave_with_parent, (os.getpid(),)) as pool:
+        futures = {pool.submit(prepare_part, chunk, *work, start): start for start, chunk in todo.items()}
+        try:
+            for done in as_completed(futures):
+                done.result()
+                yield futures[done]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _join_parts(
+    source: LabelledSource, settings: PreparationSettings, root: Path, output: Path, drop_conflicts: bool
+) -> None:
+    tables, rejects = [], list(source.rejects)
+    for start in range(0, len(source.records), CLIPS_PER_PART[source.media]):
+        table, rejected = read_part(output / "parts", start)
+        tables += [table] if table is not None else []
+        rejects += rejected
+    if not tables:
+        raise DataError(
+            f"Expected usable clips in {root}, all {len(source.records)} were rejected; the first: {rejects[0].reason}"
+        )
+    rows = concatenate_datasets(tables)
+    conflicts = conflicting_rows(rows)
+    if drop_conflicts and conflicts:
+        reason = "the same picture is there with another label"
+        dropped = {row for group in conflicts for row in group}
+        twins = rows.select_columns(["source_path", "clip_id"]).select(sorted(dropped))
+        rejects += [Reject(twin["source_path"], twin["clip_id"], "conflict", reason) for twin in twins]
+        rows = rows.select([row for row in range(len(rows)) if row not in dropped])
+    description = {
+        "kind": source.kind,
+        "media": source.media,
+        "source": root.name,
+        "drawn": source.drawn,
+        "settings": asdict(settings),
+        "notes": source.notes,
+        **count_clips(source, rows, rejects),
+        "label_conflicts": {
+            "groups": len(conflicts),
+            "pictures": sum(map(len, conflicts)),
+            "dropped": drop_conflicts,
+        },
+    }
+    write_prepared(rows, rejects, description, output)
+
+
+def conflicting_rows(rows: Dataset) -> list[list[int]]:
+    """Groups of rows with identical pixels and more than one label."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, pixels in enumerate(rows["frames_sha256"][:]):
+        groups[pixels].append(row)
+    labels = list(zip(*(rows[name][:] for name in ("label", *AFFECTS)), strict=True))
+    return [group for group in groups.values() if len({labels[row] for row in group}) > 1]
+
+
+def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]) -> dict[str, object]:
+    """Inputs, outputs and rejects, by clip and by window.
+
+    A clip of which at least one window came out is an output; its other windows are rejected windows.
+
+    Raises:
+        DataError: they do not add up, which a damaged folder can cause.
+    """
+    outputs = set(rows["clip_id"][:])
+    at_reading = len(source.rejects)
+    lost = {record.clip_id for record in source.records} - outputs
+    missing = lost - {reject.clip_id for reject in rejects[at_reading:]}
+    if missing:
+        raise DataError(
+            f"Expected every clip prepared or rejected, {len(missing)} are neither, such as {min(missing)}; delete the "
+            "output folder and prepare again."
+        )
+    windows = sum(reject.window_index is not None for reject in rejects)
+    return {
+        "inputs": len(source.records) + at_reading,
+        "outputs": len(outputs),
+        "rejects": len(lost) + at_reading,
+        "windows": {"inputs": len(rows) + windows, "outputs": len(rows), "rejects": windows},
+    }
+
+
+def describe_counts(description: dict[str, object]) -> str:
+    """One line: inputs = outputs + rejects, and why."""
+    stages = ", ".join(f"{stage} {count}" for stage, count in description["rejects_by_stage"].items())
+    line = f"inputs {description['inputs']} = outputs {description['outputs']} + rejects {description['rejects']}"
+    windows = description["windows"]
+    if windows["outputs"] != description["outputs"]:
+        line += f"; windows {windows['inputs']} = {windows['outputs']} + {windows['rejects']}"
+    return f"{line}{f' ({stages})' if stages else ''}"

@@ -1,0 +1,198 @@
+"""A prepared data set on disk: face clips as JPEG bytes in Arrow, with everything that is known about each.
+
+The folder opens with `datasets.load_from_disk` and holds beside it `manifest.csv` (a row a window), `rejects.csv`
+(what did not come out, and why) and `dataset.json` (counts, settings, seeds, versions, fingerprint), which is written
+last: a folder without it is unfinished. How the rows come about is in `preparation`; whether their split can be
+trusted is for `leakage` to say.
+"""
+
+import csv
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import List as Repeated
+
+from ...processor.input_errors import DataError
+from ..schema import AFFECTS, SPLITS, Reject
+
+DATA_VERSION = 2
+DESCRIPTION_FILE = "dataset.json"
+REJECTS_FILE = "rejects.csv"
+MANIFEST_FILE = "manifest.csv"
+FEATURES = Features(
+    {
+        "frames": Repeated(Value("binary")),  # encoded pictures, one for a single face
+        "clip_id": Value("string"),
+        "window_index": Value("int32"),
+        "subject_id": Value("string"),
+        "split": Value("string"),
+        "source_path": Value("string"),
+        "label": Value("string"),
+        **{affect: Value("int8") for affect in AFFECTS},
+        "frame_times_sec": Repeated(Value("float64")),
+        "found": Repeated(Value("bool")),
+        "boxes_xyxy_px": Repeated(Repeated(Value("float32"))),
+        "landmarks_xy_px": Repeated(Repeated(Repeated(Value("float32")))),
+        "transforms": Repeated(Repeated(Repeated(Value("float64")))),
+        "frames_sha256": Value("string"),  # of the pixels stored
+        "frame_hash": Value("string"),  # perceptual, of the whole frame in the window's middle
+    }
+)
+_IDENTITY = ("split", "clip_id", "window_index", "subject_id", "label", *AFFECTS, "frames_sha256")
+_MANIFEST = ("clip_id", "window_index", "subject_id", "split", "source_path", "label", *AFFECTS, "face_coverage")
+_VERSIONED_PACKAGES = ("engagement-recognition", "datasets", "av", "facenet-pytorch", "torch", "pillow")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A finished data set: its non-empty splits, and what `dataset.json` says of it."""
+
+    splits: DatasetDict
+    folder: Path
+    description: dict[str, object]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.description["fingerprint"]
+
+    @property
+    def is_drawn(self) -> bool:
+        """Of people who do not exist; what was prepared before this was recorded counts as not drawn."""
+        return bool(self.description.get("drawn"))
+
+    def window_span_sec(self) -> float | None:
+        """Median time from a window's first frame to its last; None for pictures, and frames without times."""
+        times = (
+            row
+            for rows in self.splits.values()
+            for row in rows.select_columns(["frame_times_sec"])[:]["frame_times_sec"]
+        )
+        spans = [row[-1] - row[0] for row in times if len(row) > 1]
+        spans = [span for span in spans if math.isfinite(span)]
+        return round(median(spans), 3) if spans else None
+
+    def rejects(self) -> list[dict[str, str]]:
+        """The rows of `rejects.csv`."""
+        with (self.folder / REJECTS_FILE).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the folder holds a finished data set."""
+    return (folder / DESCRIPTION_FILE).is_file()
+
+
+def load_prepared(folder: Path) -> PreparedData:
+    """
+    Raises:
+        DataError: there is none, it is unfinished, of another version, or cannot be read.
+    """
+    path = folder / DESCRIPTION_FILE
+    if not path.is_file():
+        hint = "run `engagement prepare` again, it goes on where it was" if folder.is_dir() else "check the path"
+        raise DataError(f"Expected a prepared data set with {path.name} in {folder}, found none; {hint}.")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        splits = load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"Expected a prepared data set in {folder}, could not read it: {reason}; prepare it again."
+        ) from error
+    if not isinstance(description, dict) or description.get("version") != DATA_VERSION:
+        raise DataError(f"Expected a data set of version {DATA_VERSION} in {folder}, got another; prepare it again.")
+    return PreparedData(splits, folder, description)
+
+
+def write_prepared(
+    rows: Dataset, rejects: Sequence[Reject], description: dict[str, object], folder: Path
+) -> PreparedData:
+    """Store rows under their splits, the tables beside them and, last, the description.
+
+    Args:
+        rows: with `FEATURES`, in the order they are to have.
+        description: what is known beyond the rows; counts, versions and the fingerprint are added here.
+
+    Raises:
+        DataError: two rows are the same window of the same clip.
+    """
+    # The pictures stay on disk: they can be many times the memory.
+    known = rows.remove_columns(["frames", "boxes_xyxy_px", "landmarks_xy_px", "transforms", "frame_times_sec"])
+    columns = known.to_dict()
+    repeated = [
+        key
+        for key, count in Counter(zip(columns["clip_id"], columns["window_index"], strict=True)).items()
+        if count > 1
+    ]
+    if repeated:
+        raise DataError(f"Expected each clip once, got window {repeated[0][1]} of {repeated[0][0]} twice in {folder}.")
+    split_column = np.asarray(columns["split"])
+    chosen = {split: np.flatnonzero(split_column == split) for split in SPLITS}
+    disable_progress_bars()
+    try:
+        DatasetDict({split: rows.select(order) for split, order in chosen.items() if len(order)}).save_to_disk(
+            str(folder)
+        )
+    finally:
+        enable_progress_bars()
+    _write_rejects(rejects, folder / REJECTS_FILE)
+    _write_manifest(columns, folder / MANIFEST_FILE)
+    description = {
+        "version": DATA_VERSION,
+        "fingerprint": _fingerprint(columns, np.concatenate(list(chosen.values()))),
+        **description,
+        "splits": {split: _count(columns, order) for split, order in chosen.items()},
+        "rejects_by_stage": dict(sorted(Counter(reject.stage for reject in rejects).items())),
+        "versions": {name: version(name) for name in _VERSIONED_PACKAGES},
+    }
+    path = folder / DESCRIPTION_FILE
+    path.with_suffix(".partial").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    path.with_suffix(".partial").replace(path)
+    return load_prepared(folder)
+
+
+def _fingerprint(columns: dict[str, Sequence[object]], order: np.ndarray) -> str:
+    """Changes with any pixel, label, person, split or order; not with the kind of files the pictures came in."""
+    digest = hashlib.sha256()
+    for row in order.tolist():
+        digest.update(json.dumps([columns[name][row] for name in _IDENTITY]).encode())
+    return digest.hexdigest()
+
+
+def _count(columns: dict[str, Sequence[object]], order: np.ndarray) -> dict[str, object]:
+    """What one split holds; labels are counted a window."""
+    taken = {name: [values[row] for row in order] for name, values in columns.items()}
+    counts: dict[str, object] = {
+        "clips": len(set(taken["clip_id"])),
+        "windows": len(order),
+        "subjects": len(set(taken["subject_id"]) - {None}),
+    }
+    for name in ("label", *AFFECTS):
+        found = Counter(str(value) for value in taken[name] if value is not None)
+        if found:
+            counts[name] = dict(sorted(found.items()))
+    return counts
+
+
+def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(Reject.__dataclass_fields__))
+        writer.writeheader()
+        writer.writerows(asdict(reject) for reject in rejects)
+
+
+def _write_manifest(columns: dict[str, Sequence[object]], path: Path) -> None:
+    coverage = ["" if found is None else f"{np.mean(found):.3f}" for found in columns["found"]]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(_MANIFEST)
+        writer.writerows(zip(*(columns[name] for name in _MANIFEST[:-1]), coverage, strict=True))

@@ -1,0 +1,1 @@
+"""Raw sources become records."""

@@ -1,0 +1,150 @@
+"""Folders named after labels, as most picture and video sets unpack: a folder or zip archive → labelled records.
+
+`<train|validation|test>/<label>/<file>`, or `<label>/<file>` where the source has no splits; both possibly below more
+folders, and with folders below the label's. What the known sets need:
+
+- the BEiT reference's pictures (bored, confused, engaged, neutral): people's names are in the file names, so pass a
+  `subject_pattern` such as "^[A-Za-z]+";
+- an engagement set as of Nezami et al. (split folders, then two labels), and what `engagement draw` writes: as it is;
+- RAF-DB (train and test, then folders 1 to 7): as it is, the labels are the numbers;
+- CK+ (`<expression>/<subject>_<session>_<frame>.png`): `subject_pattern` "^S[0-9]+".
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from ...processor.input_errors import DataError, RecipeError
+from ..schema import ClipRecord, LabelledSource, Reject
+from .file_trees import PICTURE_SUFFIXES, SPLIT_NAMES, VIDEO_SUFFIXES, FileTree, open_tree, read_source_file
+
+SUFFIXES = {"picture": PICTURE_SUFFIXES, "video": VIDEO_SUFFIXES}
+FOLDER_SPLITS = SPLIT_NAMES | {
+    "training": "train",
+    "testing": "test",
+    "publictest": "validation",  # FER2013's own names
+    "privatetest": "test",
+}
+_SIDE_SUFFIXES = (".txt", ".csv", ".json", ".md")
+_LAYOUTS = "<label>/<file>, or <train|validation|test>/<label>/<file>"
+
+
+def read_class_folders(
+    source: Path,
+    media: str = "picture",
+    kind: str = "images",
+    subject_pattern: str | None = None,
+    label_names: Mapping[str, str] | None = None,
+) -> LabelledSource:
+    """One record a picture or video, sorted by name; labels are the folders' names in lower case.
+
+    Args:
+        source: a folder or zip archive.
+        media: "picture" or "video"; files of another kind are rejected, tables and notes (.csv, .txt) are left out.
+        kind: what the source calls itself.
+        subject_pattern: regular expression searched in the path below the label folder; the subject is its group
+            "subject", else its first group, else all of the match. A file without a match is rejected.
+        label_names: folder name in lower case → label, all others being rejected; None takes the names as they are.
+
+    Raises:
+        DataError: no folder or zip archive, no such files, files in no label folder, or fewer than two labels.
+        RecipeError: `subject_pattern` is no regular expression.
+    """
+    pattern = _compile(subject_pattern)
+    tree = open_tree(source)
+    names = [name for name in tree.names if not name.lower().endswith(_SIDE_SUFFIXES)]
+    files = [name for name in names if name.lower().endswith(SUFFIXES[media])]
+    prefix = _check_layout(tree, files, media)
+    has_splits = any(_split_of(name, prefix) for name in files)
+    found = [_read_name(name, prefix, has_splits, media, pattern, label_names) for name in names]
+    records = [result for result in found if isinstance(result, ClipRecord)]
+    rejects = [*tree.rejects, *(result for result in found if isinstance(result, Reject))]
+    labels = sorted({record.label for record in records if record.label})
+    if len(labels) < 2:
+        why = f" The first reject: {rejects[0].reason}" if rejects else ""
+        raise DataError(
+            f"Expected {media}s of at least 2 labels in {source}, laid out as {_LAYOUTS}; got {labels or 'none'}.{why}"
+        )
+    return LabelledSource(kind, media, records, rejects, partial(read_source_file, str(source)))
+
+
+def _compile(subject_pattern: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if subject_pattern is None else re.compile(subject_pattern)
+    except re.error as error:
+        raise RecipeError(
+            f"Expected a regular expression as subject pattern, got {subject_pattern!r}: {error}."
+        ) from error
+
+
+def _check_layout(tree: FileTree, files: Sequence[str], media: str) -> str:
+    """The folders above all labels and splits, "" or for instance "ER/"."""
+    if not files:
+        suffixes = ", ".join(SUFFIXES[media])
+        raise DataError(f"Expected {media}s ({suffixes}) in {tree.root}, found none; check the path.{tree.refused()}")
+    prefix = _top_folders(files)
+    if not any(_label_folder(name, prefix) for name in files):
+        raise DataError(
+            f"Expected {media}s in a folder for each label in {tree.root}, laid out as {_LAYOUTS}; got {files[0]}."
+        )
+    return prefix
+
+
+def _top_folders(files: Sequence[str]) -> str:
+    parts = [PurePosixPath(name).parts for name in files]
+    depth = 0
+    while (
+        len({part[depth] for part in parts}) == 1
+        and any(len(part) > depth + 2 for part in parts)  # a label folder and a file remain
+        and parts[0][depth].lower() not in FOLDER_SPLITS
+    ):
+        depth += 1
+    return "".join(f"{folder}/" for folder in parts[0][:depth])
+
+
+def _split_of(name: str, prefix: str) -> str | None:
+    top, slash, _ = name.removeprefix(prefix).partition("/")
+    return FOLDER_SPLITS.get(top.lower()) if slash else None
+
+
+def _label_folder(name: str, prefix: str) -> str:
+    """The folder's name; "" where the file lies in none."""
+    folders = PurePosixPath(name.removeprefix(prefix)).parts[:-1]
+    below_split = folders[1:] if _split_of(name, prefix) else folders
+    return below_split[0] if below_split else ""
+
+
+def _read_name(
+    name: str,
+    prefix: str,
+    has_splits: bool,
+    media: str,
+    pattern: re.Pattern[str] | None,
+    label_names: Mapping[str, str] | None,
+) -> ClipRecord | Reject:
+    clip_id = name.removeprefix(prefix)
+    split, folder = _split_of(name, prefix), _label_folder(name, prefix)
+    label = folder.strip().lower() if label_names is None else label_names.get(folder.strip().lower())
+    below_label = clip_id.split("/", 2 if split else 1)[-1]
+    subject = _subject_in(below_label, pattern)
+    reject = partial(Reject, name, clip_id)
+    if not name.lower().endswith(SUFFIXES[media]):
+        return reject("source", f"Expected a {media}, got {name}, which is not a {media} by its suffix.")
+    if has_splits and split is None:
+        return reject("source", f"Expected {name} in a split folder, as others are; it is in none.")
+    if not folder:
+        return reject("label", f"Expected {name} in a folder that names its label; it is in none.")
+    if label is None:
+        known = ", ".join(dict.fromkeys((label_names or {}).values()))
+        return reject("label", f"Expected one of {known} as the folder of {name}, got {folder}.")
+    if pattern is not None and not subject:
+        return reject("source", f"Expected a subject by the pattern {pattern.pattern!r} in {below_label}, found none.")
+    return ClipRecord(clip_id, subject or None, split, name, label=label)
+
+
+def _subject_in(text: str, pattern: re.Pattern[str] | None) -> str | None:
+    match = pattern.search(text) if pattern else None
+    if match is None:
+        return None
+    return match["subject"] if "subject" in match.re.groupindex else match[1] if match.re.groups else match[0]

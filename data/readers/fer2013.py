@@ -1,0 +1,168 @@
+"""FER2013 (Goodfellow et al. 2013) in each form it comes in → pictures with one of seven expressions.
+
+`fer2013.csv` (`emotion,pixels,Usage`) or `icml_face_data.csv` (`emotion, Usage, pixels`), parquet files of the Hub
+(`train-00000-of-00001.parquet`, columns `image` and `label`), or class folders. A clip id is the split and the row
+within it, so that one picture has the same id in a table and in parquet. FER2013 does not tell who is in a picture.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import pyarrow
+import pyarrow.parquet
+from datasets import ClassLabel, Features
+from PIL import Image
+
+from ...processor.input_errors import DataError
+from ..schema import EXPRESSIONS, ClipRecord, LabelledSource, Reject
+from .class_folders import FOLDER_SPLITS, read_class_folders
+from .file_trees import PICTURE_SUFFIXES, FileTree, open_tree
+from .tables import Row, read_table
+
+TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv")
+SIZE_PX = 48
+EXPRESSION_OF = {name: name for name in EXPRESSIONS} | {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "happiness": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+_USAGES = {"training": "train", "publictest": "validation", "privatetest": "test"}
+# A row of either kind of table: its record and the encoded picture, or why there is none.
+_Found = tuple[ClipRecord, bytes] | Reject
+
+
+def read_fer2013(source: Path) -> LabelledSource:
+    """All pictures in the order of their file; those of tables and parquet are held in memory, encoded.
+
+    Pictures of a csv table are encoded as PNG, which loses nothing; those of parquet files stay as they are.
+
+    Raises:
+        DataError: the source is missing, is none of the known forms, or its table lacks a column.
+    """
+    is_single = source.is_file() and source.suffix.lower() in (".csv", ".parquet")
+    tree = FileTree(source.parent, [source.name], []) if is_single else open_tree(source)
+    table = source.name if is_single and source.suffix.lower() == ".csv" else find_table(tree)
+    parquets = [name for name in tree.names if name.lower().endswith(".parquet")]
+    if table:
+        with tree.open(table) as file:
+            return _collect(_read_csv(file, table), tree, [table])
+    if parquets:
+        return _collect(_read_parquets(tree, parquets), tree, parquets)
+    if not any(name.lower().endswith(PICTURE_SUFFIXES) for name in tree.names):
+        forms = f"{' or '.join(TABLE_NAMES)}, parquet files, or pictures in a folder for each expression"
+        raise DataError(f"Expected {forms} in {source}, found none of these.{tree.refused()}")
+    return read_class_folders(source, "picture", "fer2013", label_names=EXPRESSION_OF)
+
+
+def find_table(tree: FileTree) -> str | None:
+    """The table of pixels in a folder or archive, by the names that the two editions have."""
+    by_name = {PurePosixPath(name).name.lower(): name for name in reversed(tree.names)}
+    return next((by_name[name] for name in TABLE_NAMES if name in by_name), None)
+
+
+def _collect(found: Iterable[_Found], tree: FileTree, files: list[str]) -> LabelledSource:
+    records: list[ClipRecord] = []
+    rejects = list(tree.rejects)
+    pictures: dict[str, bytes] = {}
+    for result in found:
+        if isinstance(result, Reject):
+            rejects.append(result)
+        else:
+            record, pictures[record.clip_id] = result
+            records.append(record)
+    return LabelledSource("fer2013", "picture", records, rejects, partial(_picture_of, pictures), {"files": files})
+
+
+def _picture_of(pictures: Mapping[str, bytes], record: ClipRecord) -> bytes:
+    return pictures[record.clip_id]
+
+
+def _read_csv(file: BinaryIO, name: str) -> Iterator[_Found]:
+    counts: Counter[str] = Counter()
+    for row in read_table(file, name, required=("emotion", "pixels", "usage")).rows:
+        split = _USAGES.get(row.cells["usage"].lower())
+        if split is None:
+            usage = row.cells["usage"]
+            yield row.reject("table", "", f"Expected Usage as Training, PublicTest or PrivateTest, got {usage!r}")
+            continue
+        clip_id = f"{split}/{counts[split]:05}"
+        counts[split] += 1
+        yield _read_row(row, clip_id, split)
+
+
+def _read_row(row: Row, clip_id: str, split: str) -> _Found:
+    emotion = row.cells["emotion"]
+    if row.problem:
+        return row.reject("table", clip_id, row.problem)
+    if emotion not in map(str, range(len(EXPRESSIONS))):
+        return row.reject("label", clip_id, f"Expected emotion as 0 to {len(EXPRESSIONS) - 1}, got {emotion!r}")
+    try:
+        pixels = bytes(map(int, row.cells["pixels"].split()))
+    except ValueError as error:
+        return row.reject("decode", clip_id, f"Expected pixels as whole numbers in 0..255, got others ({error})")
+    if len(pixels) != SIZE_PX**2:
+        return row.reject("decode", clip_id, f"Expected {SIZE_PX**2} pixels, got {len(pixels)}")
+    label = EXPRESSIONS[int(emotion)]
+    return ClipRecord(clip_id, None, split, f"{row.table}#{row.line}", label=label), _encode_png(pixels)
+
+
+def _encode_png(pixels: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.frombytes("L", (SIZE_PX, SIZE_PX), pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _read_parquets(tree: FileTree, names: list[str]) -> Iterator[_Found]:
+    counts: Counter[str] = Counter()
+    for name in names:
+        split = _split_in(name)
+        if split is None:
+            raise DataError(f"Expected train, validation or test in the name of {name}, found none; rename the file.")
+        with tree.open(name) as file:
+            images, labels = _read_columns(file, name)
+        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+            clip_id, path = f"{split}/{counts[split]:05}", f"{name}#{row}"
+            counts[split] += 1
+            content = image.get("bytes") if isinstance(image, dict) else image
+            if label is None:
+                yield Reject(path, clip_id, "label", f"Expected one of FER2013's expressions in {path}, got another.")
+            elif not isinstance(content, bytes):
+                yield Reject(path, clip_id, "decode", f"Expected an encoded picture in {path}, got no bytes.")
+            else:
+                yield ClipRecord(clip_id, None, split, path, label=label), content
+
+
+def _split_in(name: str) -> str | None:
+    """`train.parquet`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
+    path = PurePosixPath(name.lower())
+    return FOLDER_SPLITS.get(path.stem.partition("-")[0]) or FOLDER_SPLITS.get(path.parent.name)
+
+
+def _read_columns(file: BinaryIO, name: str) -> tuple[list[object], list[str | None]]:
+    """The images as they are stored, and their expressions (None: no known one)."""
+    try:
+        parquet = pyarrow.parquet.ParquetFile(file)
+        names = parquet.schema_arrow.names
+        table = parquet.read(columns=[column for column in ("image", "label") if column in names])
+        features = Features.from_arrow_schema(table.schema)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"Expected a parquet file that is whole in {name}, got: {reason}; fetch it again.") from error
+    if table.num_columns != 2:
+        raise DataError(f"Expected the columns image and label in {name}, got {', '.join(names)}.")
+    label_type = features["label"]
+    labels = label_type.names if isinstance(label_type, ClassLabel) else EXPRESSIONS
+    return table["image"].to_pylist(), [_expression_of(label, labels) for label in table["label"].to_pylist()]
+
+
+def _expression_of(label: object, names: list[str] | tuple[str, ...]) -> str | None:
+    if isinstance(label, int):
+        label = names[label] if 0 <= label < len(names) else None
+    return EXPRESSION_OF.get(label.strip().lower()) if isinstance(label, str) else None

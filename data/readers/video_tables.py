@@ -1,0 +1,108 @@
+"""A table of labelled videos → records: for any set of clips of one's own, and for spans within long videos.
+
+Columns `path,label,subject_id[,split,start_sec,end_sec]`; DAiSEE's four affects, each 0 to 3, may stand beside
+`label` or in its place. Paths are relative to the table's folder, or absolute.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+
+from ...processor.input_errors import DataError
+from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
+from .file_trees import SPLIT_NAMES, read_source_file
+from .tables import Row, Table, find_repeats, read_table
+
+_OPTIONAL = ("label", *AFFECTS, "split", "start_sec", "end_sec")
+
+
+def read_video_table(source: Path) -> LabelledSource:
+    """One record a row, in the table's order; a clip id is the path, followed by `@start-end` for a span.
+
+    Labels are compared in lower case. Where a row names a split, each must: the ones without are rejected.
+
+    Raises:
+        DataError: the table is missing, empty, or lacks a column.
+    """
+    if not source.is_file():
+        raise DataError(f"Expected a CSV table of videos at {source}, found none; check the path.")
+    with source.open("rb") as file:
+        table = read_table(file, source.name, required=("path", "subject_id"), optional=_OPTIONAL)
+        _check_columns(table, source)
+        rows = list(table.rows)
+    with_splits = any(row.cells.get("split") for row in rows)
+    clips: list[tuple[Row, ClipRecord]] = []
+    rejects: list[Reject] = []
+    for row in rows:
+        try:
+            clips.append((row, _to_record(row, table.columns, with_splits)))
+        except DataError as error:
+            rejects.append(row.reject("table", row.cells["path"], error))
+    repeats = find_repeats([(record.clip_id, record) for _, record in clips])
+    records = []
+    for position, (row, record) in enumerate(clips):
+        if position in repeats:
+            rejects.append(row.reject("table", record.clip_id, f"Expected {record.clip_id} once, {repeats[position]}"))
+        elif reject := _missing_file(row, record, source.parent):
+            rejects.append(reject)
+        else:
+            records.append(record)
+    notes = {"extra_columns": table.extra_columns} if table.extra_columns else {}
+    return LabelledSource("videos", "video", records, rejects, partial(read_source_file, str(source.parent)), notes)
+
+
+def _check_columns(table: Table, source: Path) -> None:
+    missing = [name for name in AFFECTS if name not in table.columns]
+    if 0 < len(missing) < len(AFFECTS):
+        raise DataError(f"Expected all four affects or none in {source}, missing: {', '.join(missing)}.")
+    if missing and "label" not in table.columns:
+        raise DataError(f"Expected the column label, or {', '.join(AFFECTS)}, in {source}, found neither.")
+
+
+def _to_record(row: Row, columns: list[str], with_splits: bool) -> ClipRecord:
+    row.check_width()
+    path = row.text("path").replace("\\", "/")
+    label = row.text("label").lower() if "label" in columns else None
+    affects = row.affects() if "engagement" in columns else {}
+    start_sec, end_sec = _seconds(row, "start_sec"), _seconds(row, "end_sec")
+    if start_sec is not None and end_sec is not None and start_sec >= end_sec:
+        raise DataError(f"Expected start_sec before end_sec, got {start_sec:g} and {end_sec:g}")
+    has_span = start_sec is not None or end_sec is not None
+    clip_id = f"{path}@{_short(start_sec)}-{_short(end_sec)}" if has_span else path
+    split = _split_of(row) if with_splits else None
+    return ClipRecord(clip_id, row.text("subject_id"), split, path, affects, label, start_sec, end_sec)
+
+
+def _seconds(row: Row, column: str) -> float | None:
+    text = row.cells.get(column, "")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:  # NaN fails this too
+        raise DataError(f"Expected {column} as seconds of 0 or more, got {text!r}")
+    return seconds
+
+
+def _short(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.10g}"
+
+
+def _split_of(row: Row) -> str:
+    text = row.cells["split"]
+    if text.lower() not in SPLIT_NAMES:
+        raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
+    return SPLIT_NAMES[text.lower()]
+
+
+def _missing_file(row: Row, record: ClipRecord, folder: Path) -> Reject | None:
+    path = folder / record.source_path
+    try:
+        if path.is_file():
+            return None
+        stage, found = ("table", "a folder") if path.is_dir() else ("source", "none")
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        stage, found = "source", str(error.strerror)
+    return row.reject(stage, record.clip_id, f"Expected a video at {record.source_path}, found {found}")

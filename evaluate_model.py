@@ -1,0 +1,247 @@
+"""`engagement evaluate`: a trained or imported model on a prepared data set → results, predictions, figures and card.
+
+The data's pictures must have been made as the model's own processor makes them; a raw source is prepared so. What the
+scores are is in `evaluation`; this room runs the model and writes into its folder.
+"""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from .data.audit.page import read_audit
+from .data.preparation.prepared_data import PreparedData, is_prepared
+from .data.readers.sources import SourceOptions, detect_kind
+from .data.schema import LABEL_SCHEMES
+from .evaluation.results_file import read_results, write_results
+from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, write_predictions
+from .explanation.data_set_focus import find_clips, measure_focus
+from .hub.card import write_card
+from .hub.publish import save_figures
+from .inference.predictor import Predictor
+from .processor.input_errors import DataError, RecipeError
+from .training.arguments import StageArguments
+from .training.stage_data import (
+    PREPARATION_OPTIONS,
+    SOURCE_OPTIONS,
+    choose_label_scheme,
+    describe_data,
+    find_clean_rows,
+    leave_out_flat,
+    open_or_prepare,
+)
+from .training.training_sets import FrameCollator, LabelledFrames, labelled_frames
+
+_BATCH_WINDOWS, _BATCH_FACES = 8, 64
+
+
+def evaluate_model(
+    folder: Path,
+    data: Path,
+    split: str = "test",
+    label_scheme: str | None = None,
+    groups: Path | None = None,
+    num_focus_clips: int | None = None,
+    cache_dir: Path = Path("runs/cache"),
+) -> dict[str, object]:
+    """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
+
+    What is chosen (threshold, temperature) is chosen on the data's validation split; without one, or on that split
+    itself, nothing is chosen.
+
+    Args:
+        data: a prepared data set, or a raw source.
+        label_scheme: default: what the model was trained under, else what its label names fit.
+        groups: a CSV with a column subject_id and others, such as gender; scores are given for each group of people.
+        num_focus_clips: explain so many clips, drawn at random, and measure how much of the heat lies on the face.
+
+    Returns:
+        The evaluation of the split, as it stands in `results.json`.
+
+    Raises:
+        ModelLoadError: no model, or no results file, in the folder.
+        DataError: data without this split, with labels the model does not know, or, for face focus, without faces.
+        RecipeError: frames that were not made as the model reads them.
+    """
+    predictor, results = Predictor.from_pretrained(str(folder)), read_results(folder)
+    group_of = _read_groups(groups) if groups else None
+    stage = _stage_of(predictor, results, data, label_scheme, cache_dir)
+    split_seed = _read_as_in_training(stage, results)
+    options = SourceOptions(stage.subset, stage.subject_pattern, split_seed)
+    # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
+    focus_clips = find_clips(data, split, stage.data_kind, options) if num_focus_clips and not stage.face_crop else []
+    prepared = open_or_prepare(stage, split_seed=split_seed)
+    _require_same_frames(stage, prepared)
+    if num_focus_clips and stage.face_crop:
+        focus_clips = find_clips(prepared.folder, split)
+    scheme = choose_label_scheme(stage, prepared)
+    names = [predictor.model.config.id2label[i] for i in range(predictor.model.config.num_labels)]
+    sets = _labelled(prepared, scheme, names, split, predictor)
+    measured = [name for name in dict.fromkeys(("validation", split)) if name in sets and name != "train"]
+    found = {name: predict_windows(predictor, sets[name], name) for name in [*measured, split]}
+    train_label_ids = sets["train"].label_ids if "train" in sets else _train_labels_of(results, names)
+    evaluation = evaluate_split(
+        found[split],
+        found.get("validation") if split != "validation" else None,
+        find_clean_rows(sets[split], split, prepared.folder),
+        train_label_ids,
+        names,
+        group_of,
+    )
+    if num_focus_clips:
+        evaluation[split]["face_focus"] = measure_focus(predictor, focus_clips, num_focus_clips)
+    data_record = {**describe_data(prepared, read_audit(prepared.folder), False), "label_scheme": scheme,
+                   "examples": {name: len(rows) for name, rows in sets.items()}}  # fmt: skip
+    _keep(folder, predictor, results, evaluation, list(found.values()), data_record)
+    return evaluation[split]
+
+
+def _keep(
+    folder: Path,
+    predictor: Predictor,
+    results: Mapping[str, object],
+    evaluation: dict[str, object],
+    predictions: list[SplitPredictions],
+    data: dict[str, object],
+) -> None:
+    """Add to the results file what was measured, and on what; then all that is drawn from it."""
+    split = next(iter(evaluation))
+    measured_on = {"kind": data["kind"], "source": data["source"], "drawn": data["drawn"],
+                   "fingerprint": data["fingerprint"], "label_scheme": data["label_scheme"],
+                   "audit_passed": data["audit"] and data["audit"]["passed"],
+                   "environment": describe_environment()}  # fmt: skip
+    before = {name: scores for name, scores in results.get("evaluation", {}).items() if not name.startswith(split)}
+    told_before = results.get("evaluated_on", {}).get(split) or results.get("data", {})
+    focus = results.get("evaluation", {}).get(split, {}).get("face_focus")
+    if focus and told_before["fingerprint"] == data["fingerprint"]:  # of the same model and data, so it still holds
+        evaluation[split].setdefault("face_focus", focus)
+    entries = {
+        "evaluation": {**before, **evaluation},
+        "evaluated_on": {**results.get("evaluated_on", {}), split: measured_on},
+    }
+    if "data" not in results:  # of an imported model: there is no other data it is known by
+        entries["data"] = data
+    results = write_results(folder, **entries)
+    write_predictions(folder, predictions, results["label_names"])
+    save_figures(folder, results)
+    write_card(folder, predictor.model, predictor.processor, results)
+
+
+def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> SplitPredictions:
+    """Logits of every window of a split; shows the time left."""
+    single_face = not predictor.is_video_model
+    collator = FrameCollator(predictor.processor, single_face)
+    loader = DataLoader(rows, batch_size=_BATCH_FACES if single_face else _BATCH_WINDOWS, collate_fn=collator)
+    logits = []
+    console = Console(stderr=True)
+    with torch.no_grad():  # inference mode would leave BEiT cached tensors that no later training can use
+        for batch in track(loader, f"Evaluating {split}", console=console, disable=not console.is_terminal):
+            logits.append(predictor.model(batch["pixel_values"]).logits.float())
+    return SplitPredictions(split, rows.keys, rows.subject_ids, torch.tensor(rows.label_ids).numpy(),
+                            torch.cat(logits).numpy())  # fmt: skip
+
+
+def _stage_of(
+    predictor: Predictor, results: Mapping[str, object], data: Path, label_scheme: str | None, cache_dir: Path
+) -> StageArguments:
+    """The options under which data is prepared as this model was trained; prepared data must agree with them."""
+    processor, trained_on = predictor.processor, _options_of(results)
+    stage = StageArguments(
+        data=str(data),
+        model="video" if predictor.is_video_model else "image",
+        label_scheme=label_scheme or results.get("data", {}).get("label_scheme") or _scheme_of(results["label_names"]),
+        cache_dir=str(cache_dir),
+        allow_leakage=True,  # nothing is trained; the audit is told beside the scores
+    )
+    frames = results.get("imported", {}).get("frames") or {name: trained_on.get(name) for name in PREPARATION_OPTIONS}
+    for name, value in frames.items():
+        setattr(stage, name, value)
+    stage.face_crop, stage.face_crop_size = processor.face_crop, processor.face_crop_size_px
+    if predictor.is_video_model:
+        stage.num_frames, stage.sampling = processor.num_frames, processor.sampling
+    return stage
+
+
+def _read_as_in_training(stage: StageArguments, results: Mapping[str, object]) -> int:
+    """Give the stage the options under which its source was read in training, if it is that one; returns the seed of
+    the splits that a source lacks.
+
+    Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
+    left out. To another source they mean nothing, as a pattern of file names does.
+    """
+    path, trained_on, options = Path(stage.data), results.get("data", {}), _options_of(results)
+    if is_prepared(path) or not path.exists() or path.name != trained_on.get("source"):
+        return 0
+    if (results.get("recipe", {}).get("data_kind") or detect_kind(path)) != trained_on["kind"]:
+        return 0
+    stage.data_kind, stage.drop_conflicts = trained_on["kind"], trained_on["label_conflicts"]["dropped"]
+    for name in SOURCE_OPTIONS:
+        setattr(stage, name, options.get(name))
+    return options.get("split_seed", 0)
+
+
+def _options_of(results: Mapping[str, object]) -> dict[str, object]:
+    """How the training data was prepared; older results do not know it of data that was prepared by hand."""
+    return {**results.get("recipe", {}), **results.get("data", {}).get("prepared_with", {})}
+
+
+def _scheme_of(label_names: list[str]) -> str | None:
+    """The scheme of DAiSEE's ratings whose labels these are, in whatever order; None: there is none."""
+    return next((scheme for scheme, (names, _) in LABEL_SCHEMES.items() if set(names) == set(label_names)), None)
+
+
+def _require_same_frames(stage: StageArguments, prepared: PreparedData) -> None:
+    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it."""
+    if prepared.description["media"] == "picture":
+        return
+    settings = prepared.description["settings"]
+    for name in ("num_frames", "sampling", "face_crop", "face_crop_size"):
+        stored, expected = settings["face_crop_size_px" if name == "face_crop_size" else name], getattr(stage, name)
+        if expected is not None and stored != expected:
+            raise RecipeError(
+                f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
+                f"{stored}; pass the raw source, or prepare it so."
+            )
+
+
+def _labelled(
+    prepared: PreparedData, scheme: str, names: list[str], split: str, predictor: Predictor
+) -> dict[str, LabelledFrames]:
+    if split not in prepared.splits:
+        raise DataError(f"Expected the split {split} in {prepared.folder}, got {', '.join(prepared.splits)}.")
+    single_face = not predictor.is_video_model
+    try:
+        sets = {name: labelled_frames(rows, scheme, names, single_face)[0] for name, rows in prepared.splits.items()}
+    except ValueError as error:
+        raise DataError(
+            f"Expected the labels {', '.join(names)} in {prepared.folder}, got others ({error}); pass --label-scheme, "
+            "or data that the model was made for."
+        ) from error
+    return {name: leave_out_flat(rows, predictor.processor)[0] for name, rows in sets.items()}
+
+
+def _train_labels_of(results: Mapping[str, object], names: list[str]) -> list[int]:
+    """The training labels by their counts, where the data has no training split."""
+    counts = results.get("train_label_counts")
+    if not counts:
+        raise DataError("Expected a train split, whose label shares the baselines need; prepare the data with one.")
+    return [label for label, name in enumerate(names) for _ in range(counts[name])]
+
+
+def _read_groups(path: Path) -> dict[str, dict[str, str]]:
+    """Column → subject → group."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Expected a CSV table in {path}, could not read it: {error}.") from error
+    columns = [name for name in (rows[0] if rows else {}) if name and name != "subject_id"]
+    if not columns or "subject_id" not in rows[0]:
+        raise DataError(
+            f"Expected a column subject_id and others in {path}, got {list(rows[0]) if rows else 'no rows'}."
+        )
+    return {column: {row["subject_id"]: row[column] for row in rows if row[column]} for column in columns}

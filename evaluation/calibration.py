@@ -1,0 +1,257 @@
+"""How far scores can be believed, when to abstain, and where to decide: calibration, risk-coverage, thresholds.
+
+Temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) and decision offsets are fitted on the
+validation split and applied to test; nothing here looks at test labels but to score. Functions go from arrays to plain
+dictionaries that JSON can hold; an undefined number is None.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from ..processor.input_errors import DataError
+from .metrics import as_label_ids, as_scores, compute_scores, confusion_scores
+
+NUM_BINS = 15  # as Guo et al.
+RISKS = (0.01, 0.05, 0.1, 0.2)
+_TEMPERATURES = (0.05, 20.0)  # a validation split without a single error would ask for 0
+_CURVE_POINTS = 101
+_LEAST_SCORE = 1e-12  # the logarithm needs one
+
+
+def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int = NUM_BINS) -> dict[str, object]:
+    """How far the score of the predicted class is from the share of such predictions that are right.
+
+    Args:
+        scores: (n, num_labels), softmax.
+        label_ids: (n,).
+
+    Returns:
+        `ece`, the headline: expected calibration error over bins of equal width, as the literature reports it;
+        `ece_equal_mass`, over bins of (nearly) as many examples each, which does not hang on a few full bins; `brier`,
+        the squared distance from the truth summed over classes (0 to 2); `nll`, in nats; `num_bins`; `bins`, of equal
+        width: `lower`, `upper`, `count`, and mean `confidence` and `accuracy`, None where the bin is empty.
+
+    Raises:
+        DataError: no example, arrays that do not belong together, scores that are no softmax.
+    """
+    scores, label_ids = _checked(scores, label_ids)
+    confidence, is_right = scores.max(axis=1), scores.argmax(axis=1) == label_ids
+    edges = np.linspace(0, 1, num_bins + 1)
+    # A bin holds its upper edge, as in Guo et al.
+    of_width = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    true_scores = scores[np.arange(len(scores)), label_ids]
+    one_hot = np.eye(scores.shape[1])[label_ids]
+    bins = [
+        {"lower": float(edges[i]), "upper": float(edges[i + 1]), **_bin_row(confidence, is_right, of_width == i)}
+        for i in range(num_bins)
+    ]
+    return {
+        "ece": _calibration_error(confidence, is_right, of_width),
+        "ece_equal_mass": _calibration_error(confidence, is_right, _bins_of_equal_mass(confidence, num_bins)),
+        "brier": float(np.mean(np.sum((scores - one_hot) ** 2, axis=1))),
+        "nll": float(-np.mean(np.log(np.maximum(true_scores, _LEAST_SCORE)))),
+        "num_bins": num_bins,
+        "bins": bins,
+    }
+
+
+def fit_temperature(validation_logits: np.ndarray, validation_label_ids: np.ndarray) -> float:
+    """The temperature T in [0.05, 20] for which softmax(logits / T) has the least negative log-likelihood.
+
+    Above 1 the model was too sure, below 1 not sure enough. A bound means that the split is too small, or without an
+    error, to tell.
+
+    Args:
+        validation_logits: (n, num_labels), never those of test.
+        validation_label_ids: (n,).
+
+    Raises:
+        DataError: no example, arrays that do not belong together, logits that are not finite.
+    """
+    logits = np.asarray(validation_logits, dtype=float)
+    label_ids = as_label_ids(validation_label_ids, logits.shape[-1], "validation labels")
+    if logits.shape[:1] != label_ids.shape or logits.ndim != 2 or not np.isfinite(logits).all():
+        raise DataError(f"Expected finite logits, one row for each of {len(label_ids)} labels, got {logits.shape}.")
+
+    def loss(log_temperature: float) -> float:
+        rows = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(rows[np.arange(len(rows)), label_ids].mean())
+
+    # In 1 / T the loss is convex, so that in log T it has one valley.
+    found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """(n, num_labels) logits → softmax(logits / temperature), same shape. Predictions by argmax stay."""
+    return softmax(np.asarray(logits, dtype=float) / temperature, axis=1)
+
+
+def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[float] = RISKS) -> dict[str, object]:
+    """What abstaining below a confidence would buy: the error among the most confident share (the coverage).
+
+    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017. Examples of equal confidence are
+    answered together: between them the curve is what a random order gives on average.
+
+    Args:
+        scores: (n, num_labels), softmax; the confidence is the largest.
+        risks: shares of errors to look up.
+
+    Returns:
+        `coverage` and `risk`: the curve at up to 101 points; `aurc`: the mean risk over all coverages, from every
+        example; `risk_at_full_coverage`; `coverage_at_risk`: by risk (`"0.05"`) the largest `coverage` with a risk no
+        higher and the `confidence` from which on to answer, or None where there is none.
+
+    Raises:
+        DataError: as `calibration_scores`.
+    """
+    scores, label_ids = _checked(scores, label_ids)
+    confidence, is_wrong = scores.max(axis=1), scores.argmax(axis=1) != label_ids
+    # Sorted by falling confidence; `run` numbers the runs of equal ones.
+    distinct, run, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
+    ends, errors = np.cumsum(counts), np.cumsum(np.bincount(run, weights=is_wrong))
+    answered = np.arange(1, len(scores) + 1)
+    risk = np.interp(answered, np.append(0, ends), np.append(0, errors)) / answered
+    shown = np.unique(np.linspace(0, len(scores) - 1, _CURVE_POINTS).round().astype(int))
+    coverage = ends / len(scores)
+    return {
+        "coverage": (answered[shown] / len(scores)).tolist(),
+        "risk": risk[shown].tolist(),
+        "aurc": float(risk.mean()),
+        "risk_at_full_coverage": float(risk[-1]),
+        "coverage_at_risk": {
+            f"{wanted:g}": _last_within(wanted, errors / ends, coverage, -distinct) for wanted in risks
+        },
+    }
+
+
+def fit_offsets(validation_scores: np.ndarray, validation_label_ids: np.ndarray) -> np.ndarray:
+    """(num_labels,) offsets on log scores whose argmax has the highest macro-F1 on validation.
+
+    Two classes: exact, all thresholds are tried. More: one class at a time, exactly, until none gains (at most 20
+    rounds), so a local best. The first class's offset is 0. Of equals the one nearest to plain argmax is taken, and
+    where nothing gains, plain argmax itself.
+
+    Raises:
+        DataError: as `calibration_scores`.
+    """
+    scores, label_ids = _checked(validation_scores, validation_label_ids)
+    log_scores = np.log(np.maximum(scores, _LEAST_SCORE))
+    offsets, best = np.zeros(scores.shape[1]), _macro_f1(label_ids, log_scores.argmax(axis=1), scores.shape[1])
+    for _ in range(20):
+        before = best
+        for label in range(1 if scores.shape[1] == 2 else 0, scores.shape[1]):
+            offset, reached = _best_offset(log_scores + offsets, label_ids, label)
+            if reached > best + 1e-12:
+                offsets[label] += offset
+                best = reached
+        if best == before or scores.shape[1] == 2:
+            break
+    return offsets - offsets[0]
+
+
+def apply_offsets(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n, num_labels) softmax and (num_labels,) offsets → (n,) predicted class indices."""
+    return (np.log(np.maximum(scores, _LEAST_SCORE)) + offsets).argmax(axis=1)
+
+
+def compare_decisions(
+    validation_scores: np.ndarray,
+    validation_label_ids: np.ndarray,
+    test_scores: np.ndarray,
+    test_label_ids: np.ndarray,
+    label_names: Sequence[str],
+) -> dict[str, object]:
+    """The decision fitted on validation beside plain argmax, on both splits.
+
+    Returns:
+        `offsets` by label, on log scores; with two classes `threshold`, the score of the second class from which on it
+        is predicted, else None; `validation_macro_f1` and `test`, each {`argmax`, `fitted`}: macro-F1, and what
+        `compute_scores` gives.
+
+    Raises:
+        DataError: as `calibration_scores`.
+    """
+    offsets = fit_offsets(validation_scores, validation_label_ids)
+    rules = {"argmax": np.zeros(len(offsets)), "fitted": offsets}
+    splits = ((validation_scores, validation_label_ids), (test_scores, test_label_ids))
+    validation, test = (
+        {name: compute_scores(labels, apply_offsets(scores, rule), label_names, scores) for name, rule in rules.items()}
+        for scores, labels in splits
+    )
+    return {
+        "offsets": dict(zip(label_names, offsets.tolist(), strict=True)),
+        "threshold": float(1 / (1 + np.exp(offsets[1]))) if len(offsets) == 2 else None,
+        "validation_macro_f1": {name: scores["macro_f1"] for name, scores in validation.items()},
+        "test": test,
+    }
+
+
+def _checked(scores: np.ndarray, label_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    label_ids = as_label_ids(label_ids, np.shape(scores)[-1], "true labels")
+    return as_scores(scores, len(label_ids), np.shape(scores)[-1]), label_ids
+
+
+def _last_within(
+    wanted: float, risk: np.ndarray, coverage: np.ndarray, confidence: np.ndarray
+) -> dict[str, float] | None:
+    allowed = np.flatnonzero(risk <= wanted)
+    return (
+        {"coverage": float(coverage[allowed[-1]]), "confidence": float(confidence[allowed[-1]])}
+        if len(allowed)
+        else None
+    )
+
+
+def _bins_of_equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """(n,) the bin of each example; equal confidences share one, whatever their order."""
+    _, rank = np.unique(confidence, return_inverse=True)
+    first = np.searchsorted(np.sort(rank), rank, side="left")
+    return first * num_bins // len(confidence)
+
+
+def _calibration_error(confidence: np.ndarray, is_right: np.ndarray, bin_of_each: np.ndarray) -> float:
+    gaps = np.bincount(bin_of_each, weights=confidence - is_right)  # count x (mean confidence - accuracy)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _bin_row(confidence: np.ndarray, is_right: np.ndarray, inside: np.ndarray) -> dict[str, float | int | None]:
+    if not inside.any():
+        return {"count": 0, "confidence": None, "accuracy": None}
+    means = {"confidence": float(confidence[inside].mean()), "accuracy": float(is_right[inside].mean())}
+    return {"count": int(inside.sum()), **means}
+
+
+def _macro_f1(label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int) -> float:
+    confusion = np.bincount(label_ids * num_labels + predicted_ids, minlength=num_labels**2)
+    return float(confusion_scores(confusion.reshape(num_labels, num_labels))["macro_f1"])
+
+
+def _best_offset(log_scores: np.ndarray, label_ids: np.ndarray, label: int) -> tuple[float, float]:
+    """The offset of one class, the others fixed, with the highest macro-F1; and that macro-F1.
+
+    As the offset grows, examples turn one by one from their best other class to this one: all confusion matrices on
+    the way are sums of single turns.
+    """
+    num_labels = log_scores.shape[1]
+    others = log_scores.copy()
+    others[:, label] = -np.inf
+    needed = others.max(axis=1) - log_scores[:, label]  # the offset from which on the example is of this class
+    order = np.argsort(needed, kind="stable")
+    truth, other = label_ids[order], others.argmax(axis=1)[order]
+    turns = np.zeros((len(order) + 1, num_labels, num_labels))
+    np.add.at(turns[0], (truth, other), 1)
+    steps = np.arange(1, len(order) + 1)
+    turns[steps, truth, other] -= 1
+    turns[steps, truth, label] += 1
+    macro_f1 = confusion_scores(np.cumsum(turns, axis=0))["macro_f1"]
+    needed = needed[order]
+    candidates = np.concatenate([[needed[0] - 1], (needed[1:] + needed[:-1]) / 2, [needed[-1] + 1]])
+    # Examples of equal need turn together: there is no offset between them.
+    is_between = np.concatenate([[True], np.diff(needed) > 1e-9, [True]])
+    best = macro_f1[is_between].max()
+    good = candidates[is_between & (macro_f1 >= best - 1e-12)]
+    return float(good[np.abs(good).argmin()]), float(best)

@@ -1,0 +1,81 @@
+"""`engagement compare RUN_A RUN_B`: is one model better, or were these just other people? Paired, over people.
+
+Both models must have been measured on the same clips; what is compared is each clip's mean score.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..processor.input_errors import DataError
+from .bootstrap import Predictions, paired_bootstrap
+from .metrics import ClipScores
+from .split_evaluation import read_predictions
+
+SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "auprc_minority", "quadratic_kappa", "mae")
+
+
+def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0) -> dict[str, object]:
+    """Second minus first, with 95 % intervals from resampled people; see `bootstrap.paired_bootstrap`.
+
+    Raises:
+        ModelLoadError: a folder has no predictions.
+        DataError: other labels, other clips, or the same clips under other labels.
+    """
+    (one, names), (other, other_names) = read_predictions(first, split), read_predictions(second, split)
+    if names != other_names:
+        raise DataError(
+            f"Expected runs with the same labels, got {', '.join(names)} in {first} and {', '.join(other_names)} in "
+            f"{second}."
+        )
+    clips, others = one.by_clip(), other.by_clip()
+    order = _same_order(clips, others, first, second)
+    subjects = [one.subject_ids[row] for row in clips.first_rows]
+    compared = paired_bootstrap(
+        clips.label_ids,
+        Predictions(clips.scores.argmax(axis=1), clips.scores),
+        Predictions(others.scores[order].argmax(axis=1), others.scores[order]),
+        names,
+        subjects if all(subjects) else None,
+        seed=seed,
+    )
+    return {"first": str(first), "second": str(second), "split": split, "num_clips": len(subjects), **compared}
+
+
+def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path) -> np.ndarray:
+    """Where in the second run each clip of the first lies."""
+    place = {clip_id: row for row, clip_id in enumerate(others.clip_ids)}
+    missing = [clip_id for clip_id in clips.clip_ids if clip_id not in place]
+    if missing or len(place) != len(clips.clip_ids):
+        raise DataError(
+            f"Expected the same clips, got {len(clips.clip_ids)} in {first} and {len(place)} in {second}, "
+            f"{len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data."
+        )
+    order = np.array([place[clip_id] for clip_id in clips.clip_ids])
+    if (others.label_ids[order] != clips.label_ids).any():
+        raise DataError(f"Expected the same labels for the same clips in {first} and {second}; evaluate both anew.")
+    return order
+
+
+def describe_comparison(compared: dict[str, object]) -> str:
+    """A Markdown table: each score of both, the difference and its interval."""
+    lines = [
+        f"{compared['num_clips']} clips of {compared['num_clusters']} {compared['resampled']}, "
+        f"{compared['split']}; second minus first, 95 % interval",
+        "",
+        "| score | first | second | difference | interval | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in SHOWN_SCORES:
+        row = compared["differences"].get(name)
+        if row and row["value"] is not None:
+            has_bounds = row["lower"] is not None
+            bounds = f"{row['lower']:+.3f} to {row['upper']:+.3f}" if has_bounds else "unknown"
+            verdict = "differs" if row["excludes_zero"] else "may be chance"
+            if row["few_clusters"] or not has_bounds:
+                verdict = f"too few {compared['resampled']} to tell"
+            lines.append(
+                f"| {name.replace('_', ' ')} | {row['first']:.3f} | {row['second']:.3f} | {row['value']:+.3f} | "
+                f"{bounds} | {verdict} |"
+            )
+    return "\n".join(lines)

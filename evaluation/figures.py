@@ -1,0 +1,231 @@
+"""Results as figures, each as PNG and SVG: confusion matrix, reliability, risk and coverage, training curves.
+
+They read the dictionaries of `metrics`, `calibration` and Trainer's log, and compute nothing. Colours can be told apart
+by colour-blind eyes and never carry a meaning alone; text stays readable in a paper's column and on a phone. The same
+input gives the same bytes. matplotlib is imported late, and only as objects: no window, no global figure.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..processor.input_errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too.
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
+_TEXT_PT, _SMALL_TEXT_PT = 11, 10
+_PNG_DPI = 200
+_LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
+_CURVES = {
+    "train_loss": ("training loss", _BLUE, "o"),
+    "val_loss": ("validation loss", _ORANGE, "s"),
+    "val_macro_f1": ("validation macro-F1", _GREEN, "^"),
+}
+_TRAINER_NAMES = {"loss": "train_loss", "eval_loss": "val_loss", "eval_macro_f1": "val_macro_f1"}
+
+
+def save_confusion(
+    confusion_matrix: Sequence[Sequence[int]], label_names: Sequence[str], path: Path, title: str | None = None
+) -> list[Path]:
+    """Counts and shares of the truth: each row sums to 100 %, so that a rare class is as visible as a common one.
+
+    Args:
+        confusion_matrix: (num_labels, num_labels), rows: truth, columns: prediction.
+        path: of the figure; its suffix is replaced by .png and .svg.
+
+    Returns:
+        The two files written.
+    """
+    counts = np.asarray(confusion_matrix, dtype=float)
+    true = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, true, out=np.zeros_like(counts), where=true > 0)
+    side_inches = 2.2 + 0.75 * len(label_names)
+    figure, axes = _new_figure(side_inches, side_inches - 0.3)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        share = shares[row, column]
+        text = f"{counts[row, column]:,.0f}\n{_percent(round(share, 2))}"
+        color = "white" if share > 0.6 else "black"  # as dark a blue as lets both be read
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=_SMALL_TEXT_PT)
+    names = [name.replace(" ", "\n") for name in label_names]
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true (100 % a row)", title=title)
+    axes.tick_params(length=0)
+    return _save(figure, path)
+
+
+def save_reliability(calibration: Mapping[str, Any], path: Path, title: str | None = None) -> list[Path]:
+    """Accuracy over confidence, with the number of examples of each bin below.
+
+    Args:
+        calibration: what `calibration.calibration_scores` gives.
+        path: as in `save_confusion`.
+    """
+    figure, (axes, below) = _new_figure(4.6, 5.2, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    filled = [row for row in calibration["bins"] if row["count"]]
+    left, width = [row["lower"] for row in filled], [row["upper"] - row["lower"] for row in filled]
+    bars = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
+    axes.bar(left, [row["accuracy"] for row in filled], width, color=_BLUE, label="accuracy", **bars)
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="calibrated")
+    confidence, accuracy = ([row[name] for row in filled] for name in ("confidence", "accuracy"))
+    axes.plot(confidence, confidence, "o", color=_ORANGE, markersize=5, label="mean confidence")
+    axes.vlines(confidence, accuracy, confidence, color=_ORANGE, linewidth=1.5)
+    axes.set(ylabel="share right", ylim=(0, 1), xlim=(0, 1), title=title)
+    text = f"ECE {calibration['ece']:.3f}"
+    axes.text(0.97, 0.04, text, transform=axes.transAxes, ha="right", va="bottom", bbox=_LABEL_BOX)
+    axes.legend(loc="upper left", frameon=False, fontsize=_SMALL_TEXT_PT)
+    below.bar(left, [row["count"] for row in filled], width, color=_GREY, **bars)
+    below.set(xlabel="confidence (score of the predicted class)", ylabel="examples")
+    return _save(figure, path)
+
+
+def save_risk_coverage(
+    curves: Mapping[str, Any] | Mapping[str, Mapping[str, Any]], path: Path, title: str | None = None
+) -> list[Path]:
+    """The share of errors among the most confident examples, over their share of all.
+
+    Args:
+        curves: what `calibration.risk_coverage` gives, or several of them by name.
+        path: as in `save_confusion`.
+    """
+    named = {"": curves} if "aurc" in curves else dict(curves)
+    figure, axes = _new_figure(5, 3.8)
+    styles = zip((_BLUE, _ORANGE, _GREEN, _GREY), ("-", "--", "-.", ":"), strict=True)
+    for (name, curve), (color, line) in zip(named.items(), styles, strict=False):
+        area = f"AURC {curve['aurc']:.3f}"
+        label = f"{name} ({area})" if name else area
+        axes.plot(curve["coverage"], curve["risk"], color=color, linestyle=line, linewidth=2, label=label)
+    highest = max(max(curve["risk"]) for curve in named.values())
+    axes.set(xlabel="coverage (share answered)", ylabel="risk (share wrong)", title=title)
+    axes.set(xlim=(0, 1), ylim=(0, min(1, 1.1 * highest) or 0.1))
+    axes.xaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(_percent)
+    axes.grid(color="0.9")
+    axes.legend(frameon=False, fontsize=_SMALL_TEXT_PT)
+    return _save(figure, path)
+
+
+def save_training_curves(log: Sequence[Mapping[str, Any]], path: Path, title: str | None = None) -> list[Path]:
+    """Losses over epochs, and validation macro-F1 with its best epoch marked.
+
+    Args:
+        log: Trainer's `log_history`, or rows with `epoch` and some of `train_loss`, `val_loss`, `val_macro_f1`.
+        path: as in `save_confusion`.
+
+    Raises:
+        DataError: there is no such number in it.
+    """
+    curves = _read_curves(log)
+    figure, (losses, scores) = _new_figure(5, 5.2, nrows=2, sharex=True)
+    for name, (epochs, values) in curves.items():
+        label, color, marker = _CURVES[name]
+        axes = scores if name == "val_macro_f1" else losses
+        # Marks only where there are few: Trainer logs the loss more often than once an epoch.
+        marks = {"marker": marker, "markersize": 5} if len(epochs) <= 40 else {}
+        axes.plot(epochs, values, color=color, label=label, linewidth=1.8, **marks)
+    if "val_macro_f1" in curves:
+        _mark_best(scores, *curves["val_macro_f1"])
+    losses.set(ylabel="loss", title=title)
+    scores.set(xlabel="epoch", ylabel="macro-F1", ylim=(0, 1))
+    scores.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (losses, scores):
+        axes.grid(color="0.9")
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=_SMALL_TEXT_PT)
+    return _save(figure, path)
+
+
+def shown_name(file: str) -> str:
+    """A file's name in letters that figures have: one line, and "?" for every other letter."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    name = Path(file).name
+    return "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "?" for letter in name)
+
+
+def shorten(text: str, width_inches: float, size_pt: float) -> str:
+    """The text, without its middle where it would be wider than this: a file's name says most at both of its ends."""
+    shown, kept = text, len(text)
+    while kept > 2 and text_inches(shown, size_pt) > width_inches:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
+    return shown
+
+
+def text_inches(text: str, size_pt: float) -> float:
+    """How wide the longest line of a text is drawn."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    font, measure = FontProperties(size=size_pt), TextToPath().get_text_width_height_descent
+    return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72  # points are 1/72 inch
+
+
+def take_literally(figure: "Figure") -> None:
+    """Show every text as it is written; a file or label with two dollar signs in its name is no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+
+
+def _read_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+    """By curve: its epochs and its values."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in log:
+        for key, value in row.items():
+            name = _TRAINER_NAMES.get(key, key)
+            # Trainer ends its log with `train_loss`, a mean over the whole run, beside its `train_runtime`.
+            if name in _CURVES and "epoch" in row and "train_runtime" not in row:
+                epochs, values = curves.setdefault(name, ([], []))
+                epochs.append(float(row["epoch"]))
+                values.append(float(value))
+    if not curves:
+        raise DataError(
+            f"Expected a training log with epochs and any of {', '.join(_CURVES)}, got {len(log)} rows without."
+        )
+    return {name: curves[name] for name in _CURVES if name in curves}
+
+
+def _mark_best(axes: "Axes", epochs: Sequence[float], values: Sequence[float]) -> None:
+    best = int(np.argmax(values))
+    label = f"best: {values[best]:.3f} at epoch {epochs[best]:g}"
+    axes.plot(epochs[best], values[best], "*", color=_ORANGE, markersize=14, zorder=3, linestyle="", label=label)
+
+
+def _percent(share: float, _: object = None) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _new_figure(width_inches: float, height_inches: float, **grid: Any) -> tuple["Figure", Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    return figure, figure.subplots(**grid)
+
+
+def _save(figure: "Figure", path: Path) -> list[Path]:
+    """PNG for screens, SVG for papers."""
+    import matplotlib
+
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_fontsize(_TEXT_PT)
+        axes.tick_params(labelsize=_SMALL_TEXT_PT)
+    take_literally(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    figure.savefig(png, dpi=_PNG_DPI)
+    # Without a salt and with a date, every SVG would differ from the last.
+    with matplotlib.rc_context({"svg.hashsalt": "engagement"}):
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]

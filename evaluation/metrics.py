@@ -1,0 +1,312 @@
+"""Scores of predictions on imbalanced data, beside baselines that need no model; scikit-learn does the arithmetic.
+
+Macro-F1 and balanced accuracy come first: 95 % of DAiSEE is "engaged", so that accuracy rewards a constant. All
+functions go from arrays to plain dictionaries that JSON can hold: a score that is undefined is None, never NaN.
+Intervals around these scores are in `bootstrap.py`, calibration and thresholds in `calibration.py`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from ..data.schema import LEVELS
+from ..processor.input_errors import DataError
+
+# A class is predicted for "nearly everyone" when the others get less than this share of what is truly theirs.
+_COLLAPSED_SHARE = 0.1
+_SOFTMAX_TOLERANCE = 1e-3  # half precision leaves rows that far from a sum of 1
+
+
+class ClipScores(NamedTuple):
+    """One row a clip, in the order of the clips' first windows."""
+
+    clip_ids: np.ndarray  # (num_clips,) str
+    scores: np.ndarray  # (num_clips, num_labels), mean of the windows' softmax
+    label_ids: np.ndarray  # (num_clips,)
+    first_rows: np.ndarray  # (num_clips,) index of each clip's first window, to take its person or group from
+
+
+def compute_scores(
+    label_ids: np.ndarray,
+    predicted_ids: np.ndarray,
+    label_names: Sequence[str],
+    scores: np.ndarray | None = None,
+    minority_class: str | None = None,
+) -> dict[str, object]:
+    """
+    Args:
+        label_ids: (n,) true class indices.
+        predicted_ids: (n,) predicted class indices.
+        label_names: by index.
+        scores: (n, num_labels) softmax; adds the scores that need no threshold.
+        minority_class: its name; default: the rarest class that occurs in `label_ids` (the first of equals).
+
+    Returns:
+        `macro_f1` (over all classes: one that neither occurs nor is predicted counts 0), `balanced_accuracy` (over the
+        classes present), `accuracy`, `weighted_f1` (by support), `num_examples`, `per_class` (precision, recall, f1,
+        support by name; 0.0 where nothing was predicted or nothing is true) and `confusion_matrix` (rows: truth,
+        columns: prediction).
+        With `scores` also `auroc` (two classes: the minority's; more: mean of one against the rest over the classes
+        present), `auprc_minority` (average precision) and `minority_class`; None where the truth holds one class only
+        (or, for `auprc_minority`, nothing of the minority). With the four levels of `schema.LEVELS` also
+        `quadratic_kappa` (None where truth and prediction are one and the same class throughout) and `mae`, in levels.
+
+    Raises:
+        DataError: no example, arrays that do not belong together, unknown classes, scores that are no softmax.
+    """
+    label_ids, predicted_ids, scores = check_predictions(label_ids, predicted_ids, len(label_names), scores)
+    classes = list(range(len(label_names)))
+    table = precision_recall_fscore_support(label_ids, predicted_ids, labels=classes, zero_division=0)
+    _, recall, f1, support = table
+    ranking = {} if scores is None else _ranking_scores(label_ids, scores, label_names, minority_class)
+    ordered = _ordered_scores(label_ids, predicted_ids) if is_ordered(label_names) else {}
+    return {
+        "macro_f1": float(np.mean(f1)),
+        "balanced_accuracy": float(np.mean(recall[support > 0])),
+        "accuracy": float(accuracy_score(label_ids, predicted_ids)),
+        "weighted_f1": float(np.average(f1, weights=support)),
+        "num_examples": len(label_ids),
+        **ranking,
+        **ordered,
+        "per_class": {name: _class_row(*(column[i] for column in table)) for i, name in enumerate(label_names)},
+        "confusion_matrix": confusion_matrix(label_ids, predicted_ids, labels=classes).tolist(),
+    }
+
+
+def majority_baseline(
+    train_label_ids: Sequence[int], label_ids: np.ndarray, label_names: Sequence[str]
+) -> dict[str, object]:
+    """The scores of always predicting the training set's most frequent class."""
+    majority = int(np.bincount(np.asarray(train_label_ids), minlength=len(label_names)).argmax())
+    scores = compute_scores(label_ids, np.full(len(label_ids), majority), label_names)
+    return {"predicts": label_names[majority], **scores}
+
+
+def stratified_baseline(
+    train_label_ids: Sequence[int],
+    label_ids: np.ndarray,
+    label_names: Sequence[str],
+    num_draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, object]:
+    """The scores expected of predicting at random with the training set's class shares.
+
+    Means over seeded draws, since the expectation of F1 has no closed form; of a truth only its confusion matrix is
+    drawn, a multinomial for each of its rows. `confusion_matrix` is the expected one, exactly.
+
+    Returns:
+        `predicts`, `train_shares` by name, `num_draws`, `seed`, and what `compute_scores` gives without `scores`.
+    """
+    train_ids = as_label_ids(train_label_ids, len(label_names), "training labels")
+    shares = np.bincount(train_ids, minlength=len(label_names)) / len(train_ids)
+    label_ids = as_label_ids(label_ids, len(label_names), "true labels")
+    support = np.bincount(label_ids, minlength=len(label_names))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(support, shares, size=(num_draws, len(support)))  # (num_draws, truth, prediction)
+    drawn = confusion_scores(drawn, is_ordered(label_names))
+    table = [drawn[name].mean(axis=0) for name in ("precision", "recall", "f1")]
+    headline = [name for name, values in drawn.items() if values.ndim == 1]
+    return {
+        "predicts": "at random, with the training set's shares",
+        "train_shares": dict(zip(label_names, shares.tolist(), strict=True)),
+        "num_draws": num_draws,
+        "seed": seed,
+        **{name: _mean_where_defined(drawn[name]) for name in headline},
+        "num_examples": len(label_ids),
+        "per_class": {name: _class_row(*(c[i] for c in table), support[i]) for i, name in enumerate(label_names)},
+        "confusion_matrix": np.outer(support, shares).tolist(),
+    }
+
+
+def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str, np.ndarray]:
+    """The scores of many confusion matrices at once, as resampling needs them; `compute_scores` gives the same.
+
+    Args:
+        confusions: (..., num_labels, num_labels), rows: truth, columns: prediction.
+        ordered: add `quadratic_kappa` and `mae`.
+
+    Returns:
+        `macro_f1`, `balanced_accuracy`, `accuracy`, `weighted_f1`: (...); `precision`, `recall` and `f1`: (...,
+        num_labels). NaN where `compute_scores` says None.
+    """
+    confusions = np.asarray(confusions, dtype=float)
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
+    true, predicted, total = confusions.sum(-1), confusions.sum(-2), confusions.sum((-2, -1))
+    recall, f1 = _ratio(hits, true), _ratio(2 * hits, true + predicted)
+    scores = {
+        "macro_f1": f1.mean(-1),
+        "balanced_accuracy": recall.sum(-1) / (true > 0).sum(-1),  # a class that is not there has a recall of 0
+        "accuracy": hits.sum(-1) / total,
+        "weighted_f1": (f1 * true).sum(-1) / total,
+        "precision": _ratio(hits, predicted),
+        "recall": recall,
+        "f1": f1,
+    }
+    if ordered:
+        levels = np.arange(confusions.shape[-1])
+        distance = np.abs(levels[:, None] - levels)
+        chance = (true[..., :, None] * predicted[..., None, :] * distance**2).sum((-2, -1)) / total
+        observed = (confusions * distance**2).sum((-2, -1))
+        scores["quadratic_kappa"] = 1 - np.divide(observed, chance, out=np.full_like(chance, np.nan), where=chance > 0)
+        scores["mae"] = (confusions * distance).sum((-2, -1)) / total
+    return scores
+
+
+def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: np.ndarray) -> ClipScores:
+    """Windows → clips: the mean of the softmax of each clip's windows.
+
+    Args:
+        clip_ids: (num_windows,).
+        scores: (num_windows, num_labels), softmax.
+        label_ids: (num_windows,).
+
+    Raises:
+        DataError: the windows of one clip differ in label, or the arrays in length.
+    """
+    scores = np.asarray(scores, dtype=float)
+    label_ids = as_label_ids(label_ids, scores.shape[-1], "true labels")
+    scores = as_scores(scores, len(label_ids), scores.shape[-1])
+    clip_ids = np.asarray(clip_ids, dtype=str)
+    if len(clip_ids) != len(label_ids):
+        raise DataError(f"Expected a clip id for each of {len(label_ids)} windows, got {len(clip_ids)}.")
+    names, first_rows, clip = np.unique(clip_ids, return_index=True, return_inverse=True)
+    torn = np.unique(clip_ids[label_ids != label_ids[first_rows][clip]])
+    if torn.size:
+        raise DataError(
+            f"Expected one label a clip, got several among the windows of {', '.join(torn[:5])} ({torn.size} clips); "
+            "prepare the data again."
+        )
+    sums = np.stack([np.bincount(clip, weights=column, minlength=len(names)) for column in scores.T], axis=1)
+    means = sums / np.bincount(clip)[:, None]
+    order = np.argsort(first_rows)
+    return ClipScores(names[order], means[order], label_ids[first_rows[order]], first_rows[order])
+
+
+def name_collapse(label_ids: np.ndarray, predicted_ids: np.ndarray, label_names: Sequence[str]) -> str | None:
+    """One sentence if the model predicts one class for nearly everyone, else None.
+
+    "Nearly" depends on the truth: the other classes together get less than a tenth of the predictions that would be
+    theirs. So 97 % "engaged" where 95 % are is no collapse, and 97 % where 50 % are is one. Whoever predicts the
+    classes in their true shares never collapses, not even where only one class is true.
+    """
+    label_ids, predicted_ids, _ = check_predictions(label_ids, predicted_ids, len(label_names))
+    predicted = np.bincount(predicted_ids, minlength=len(label_names)) / len(label_ids)
+    true = np.bincount(label_ids, minlength=len(label_names)) / len(label_ids)
+    top = int(predicted.argmax())
+    if 1 - predicted[top] >= _COLLAPSED_SHARE * (1 - true[top]):
+        return None
+    # Heavy weights push to the rare class (seen: 20 to 1 in batches of 64 gave macro-F1 0.05 at an AUROC of 0.65).
+    remedy = "raise" if true[top] == true.max() else "lower"
+    return (
+        f"Predicts '{label_names[top]}' for {predicted[top]:.1%} of {len(label_ids)} examples, and {true[top]:.1%} "
+        f"are: collapsed onto one class; {remedy} the cap of the class weights, lower the learning rate, or fit the "
+        "decision threshold on validation."
+    )
+
+
+def is_ordered(label_names: Sequence[str]) -> bool:
+    """Whether the classes are the four ordered levels, and so have a distance."""
+    return tuple(label_names) == LEVELS
+
+
+def rarest_class(label_ids: np.ndarray) -> int | None:
+    """The class with the fewest examples, but at least one (the first of equals); None if there is but one class."""
+    counts = np.bincount(label_ids)
+    present = np.flatnonzero(counts)
+    return int(present[counts[present].argmin()]) if present.size > 1 else None
+
+
+def check_predictions(
+    label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int, scores: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The three as arrays that belong together.
+
+    Raises:
+        DataError: they do not.
+    """
+    label_ids = as_label_ids(label_ids, num_labels, "true labels")
+    predicted_ids = as_label_ids(predicted_ids, num_labels, "predictions")
+    if len(label_ids) != len(predicted_ids):
+        raise DataError(f"Expected a prediction for each of {len(label_ids)} labels, got {len(predicted_ids)}.")
+    return label_ids, predicted_ids, None if scores is None else as_scores(scores, len(label_ids), num_labels)
+
+
+def as_label_ids(label_ids: np.ndarray | Sequence[int], num_labels: int, what: str) -> np.ndarray:
+    """(n,) class indices as int64.
+
+    Raises:
+        DataError: there is none, or one that is no class.
+    """
+    ids = np.asarray(label_ids)
+    if ids.ndim != 1 or not ids.size:
+        raise DataError(f"Expected at least one example in the {what}, got an array of shape {ids.shape}.")
+    if ids.dtype.kind not in "iub" and not (ids.dtype.kind == "f" and np.all(ids == np.floor(ids))):
+        raise DataError(f"Expected whole numbers as {what}, got {ids.dtype}.")
+    if ids.min() < 0 or ids.max() >= num_labels:
+        raise DataError(f"Expected {what} from 0 to {num_labels - 1}, got {ids.min()} to {ids.max()}.")
+    return ids.astype(np.int64)
+
+
+def as_scores(scores: np.ndarray, num_examples: int, num_labels: int) -> np.ndarray:
+    """(num_examples, num_labels) softmax as float64.
+
+    Raises:
+        DataError: another shape, a number that is not finite, or rows that do not sum to 1.
+    """
+    scores = np.asarray(scores, dtype=float)
+    if scores.shape != (num_examples, num_labels):
+        raise DataError(f"Expected scores of shape ({num_examples}, {num_labels}), got {scores.shape}.")
+    if not np.isfinite(scores).all():
+        raise DataError(
+            f"Expected finite scores, got {int((~np.isfinite(scores)).any(axis=1).sum())} rows that are not."
+        )
+    if scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > _SOFTMAX_TOLERANCE:
+        raise DataError("Expected softmax scores that sum to 1, got others; pass softmax, not logits.")
+    return scores
+
+
+def _ranking_scores(
+    label_ids: np.ndarray, scores: np.ndarray, label_names: Sequence[str], minority_class: str | None
+) -> dict[str, object]:
+    """What depends on the order of the scores alone, and on no threshold."""
+    minority = rarest_class(label_ids) if minority_class is None else list(label_names).index(minority_class)
+    present = np.unique(label_ids)
+    is_minority = label_ids == minority
+    auroc = auprc = None
+    if present.size > 1:
+        # Of two classes the other's AUROC differs by ties that rounding makes or breaks, and by nothing else.
+        ranked = [minority] if len(label_names) == 2 else present
+        auroc = float(np.mean([roc_auc_score(label_ids == label, scores[:, label]) for label in ranked]))
+        auprc = float(average_precision_score(is_minority, scores[:, minority])) if is_minority.any() else None
+    name = None if minority is None else label_names[minority]
+    return {"auroc": auroc, "auprc_minority": auprc, "minority_class": name}
+
+
+def _ordered_scores(label_ids: np.ndarray, predicted_ids: np.ndarray) -> dict[str, float | None]:
+    is_one_class = np.unique(np.concatenate([label_ids, predicted_ids])).size == 1
+    kappa = None if is_one_class else float(cohen_kappa_score(label_ids, predicted_ids, weights="quadratic"))
+    return {"quadratic_kappa": kappa, "mae": float(mean_absolute_error(label_ids, predicted_ids))}
+
+
+def _class_row(precision: float, recall: float, f1: float, support: int) -> dict[str, float | int]:
+    return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+
+
+def _mean_where_defined(values: np.ndarray) -> float | None:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else None
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """0 where the whole is 0, as scikit-learn's `zero_division=0`."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

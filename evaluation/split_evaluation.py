@@ -1,0 +1,234 @@
+"""Predictions on a split → everything a sceptic asks for, as a plain dictionary for `results.json`.
+
+By clip (mean of its windows' scores) first, by window beside it and never mixed up; baselines that need no model;
+intervals from people, not clips; a decision and a temperature chosen on validation alone. The arithmetic is in
+`metrics`, `bootstrap` and `calibration`; this room puts it together, and keeps each window's logits beside it.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from scipy.special import softmax
+
+from ..processor.input_errors import DataError, ModelLoadError
+from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
+from .calibration import apply_temperature, calibration_scores, compare_decisions, fit_temperature, risk_coverage
+from .engagement_metric import EngagementMetric
+from .metrics import (
+    ClipScores,
+    compute_scores,
+    majority_baseline,
+    mean_scores_by_clip,
+    name_collapse,
+    stratified_baseline,
+)
+
+PREDICTIONS_FILE = "predictions.parquet"
+_SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy")
+_VERSIONED_PACKAGES = ("engagement-recognition", "transformers", "torch", "timm", "av", "facenet-pytorch")
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """What a model says of every window of a split, in the data's order."""
+
+    split: str
+    keys: Sequence[tuple[str, int]]  # clip id and window index
+    subject_ids: Sequence[str | None]
+    label_ids: np.ndarray  # (num_windows,)
+    logits: np.ndarray  # (num_windows, num_labels)
+
+    def take(self, rows: Sequence[int]) -> "SplitPredictions":
+        """Some of the windows."""
+        keys, subjects = [self.keys[row] for row in rows], [self.subject_ids[row] for row in rows]
+        return SplitPredictions(self.split, keys, subjects, self.label_ids[rows], self.logits[rows])
+
+    def by_clip(self, temperature: float = 1.0) -> ClipScores:
+        """One row a clip: the mean of its windows' softmax."""
+        scores = apply_temperature(self.logits, temperature)
+        return mean_scores_by_clip([clip_id for clip_id, _ in self.keys], scores, self.label_ids)
+
+
+def evaluate_split(
+    predictions: SplitPredictions,
+    validation: SplitPredictions | None,
+    clean_rows: Sequence[int] | None,
+    train_label_ids: Sequence[int],
+    label_names: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, object]:
+    """The split's evaluation under its name, and `<split>_without_duplicates` where some rows have a twin in training.
+
+    Args:
+        clean_rows: those that have none; None: all of them. The rest as `evaluate_predictions`.
+    """
+    shared = (validation, train_label_ids, label_names, groups)
+    evaluation = {predictions.split: evaluate_predictions(predictions, *shared)}
+    if clean_rows:
+        evaluation[f"{predictions.split}_without_duplicates"] = evaluate_predictions(
+            predictions.take(clean_rows), *shared
+        )
+    return evaluation
+
+
+def count_labels(label_ids: Sequence[int], label_names: Sequence[str]) -> dict[str, int]:
+    """Label name → number of examples."""
+    counts = np.bincount(np.asarray(label_ids), minlength=len(label_names))
+    return dict(zip(label_names, counts.tolist(), strict=True))
+
+
+def evaluate_predictions(
+    predictions: SplitPredictions,
+    validation: SplitPredictions | None,
+    train_label_ids: Sequence[int],
+    label_names: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, object]:
+    """
+    Args:
+        validation: of the same model; what is chosen (threshold, temperature) is chosen on it. None: nothing is chosen.
+        train_label_ids: for the baselines.
+        groups: column → subject → group, such as {"gender": {"110001": "female"}}.
+
+    Returns:
+        By clip: `scores`, `majority_baseline`, `stratified_baseline`, `intervals`, `people`, `groups`, `collapse`,
+        `calibration`, `risk_coverage`, `decision`; `scores_by_window` where clips have several windows.
+    """
+    clips = predictions.by_clip()
+    predicted = clips.scores.argmax(axis=1)
+    subjects = [predictions.subject_ids[row] for row in clips.first_rows]
+    people = subjects if all(subjects) else None  # one unknown person can be anyone of the others
+    return {
+        "num_clips": len(clips.clip_ids),
+        "num_windows": len(predictions.keys),
+        "scores": EngagementMetric(label_names).compute(predictions=clips.scores, references=clips.label_ids),
+        "majority_baseline": majority_baseline(train_label_ids, clips.label_ids, label_names),
+        "stratified_baseline": stratified_baseline(train_label_ids, clips.label_ids, label_names),
+        **_by_window(predictions, label_names),
+        "intervals": bootstrap_intervals(clips.label_ids, predicted, label_names, people, clips.scores),
+        "people": spread_over_people(clips.label_ids, predicted, label_names, people) if people else None,
+        "groups": {
+            column: _hide_what_follows(
+                scores_by_group(
+                    [of.get(subject or "") for subject in subjects],
+                    clips.label_ids,
+                    predicted,
+                    label_names,
+                    people,
+                    clips.scores,
+                ),
+                len(set(subjects)),
+            )
+            for column, of in (groups or {}).items()
+        },
+        "collapse": name_collapse(clips.label_ids, predicted, label_names),
+        "calibration": _calibrate(predictions, validation),
+        "risk_coverage": risk_coverage(clips.scores, clips.label_ids),
+        "decision": _decide(clips, validation, label_names),
+    }
+
+
+def _hide_what_follows(cells: dict[str, dict[str, object]], num_people: int) -> dict[str, dict[str, object]]:
+    """A suppressed group's scores follow from the rest and the total: the smallest others are suppressed with it, until
+    those hidden are enough people."""
+    told = {name: cell for name, cell in cells.items() if not cell["suppressed"]}
+    num_hidden = num_people - sum(cell["num_people"] for cell in told.values())
+    while told and 0 < num_hidden < MIN_PEOPLE_IN_A_CELL:
+        smallest = min(told, key=lambda name: told[name]["num_people"])
+        num_hidden += told.pop(smallest)["num_people"]
+    return {name: told.get(name, {"suppressed": True}) for name in cells}
+
+
+def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> dict[str, object]:
+    if len({clip_id for clip_id, _ in predictions.keys}) == len(predictions.keys):
+        return {}
+    scores = softmax(predictions.logits.astype(float), axis=1)
+    return {"scores_by_window": compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)}
+
+
+def _calibrate(predictions: SplitPredictions, validation: SplitPredictions | None) -> dict[str, object]:
+    """As the model is and, with a temperature fitted on the windows of validation, as it could be."""
+    clips = predictions.by_clip()
+    found: dict[str, object] = {"as_trained": calibration_scores(clips.scores, clips.label_ids)}
+    if validation is not None:
+        temperature = fit_temperature(validation.logits, validation.label_ids)
+        scaled = predictions.by_clip(temperature)
+        found |= {"temperature": temperature, "scaled": calibration_scores(scaled.scores, scaled.label_ids)}
+    return found
+
+
+def _decide(
+    clips: ClipScores, validation: SplitPredictions | None, label_names: Sequence[str]
+) -> dict[str, object] | None:
+    if validation is None:
+        return None
+    held = validation.by_clip()
+    return compare_decisions(held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
+
+
+def describe_scores(evaluation: Mapping[str, object], split: str) -> str:
+    """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse."""
+    scores, baseline = evaluation["scores"], evaluation["majority_baseline"]
+    measured = ", ".join(f"{name.replace('_', ' ')} {scores[name]:.3f}" for name in _SHOWN_SCORES)
+    interval, over = evaluation["intervals"]["intervals"]["macro_f1"], evaluation["intervals"]["resampled"]
+    bounds = "unknown" if interval["lower"] is None else f"{interval['lower']:.3f} to {interval['upper']:.3f}"
+    collapse = f". {evaluation['collapse']}" if evaluation["collapse"] else ""
+    return (
+        f"{measured} on {scores['num_examples']} {split} examples (macro f1 95 % over {over}: {bounds}); always "
+        f'"{baseline["predicts"]}": macro f1 {baseline["macro_f1"]:.3f}, accuracy {baseline["accuracy"]:.3f}{collapse}'
+    )
+
+
+def write_predictions(folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str]) -> None:
+    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads."""
+    columns: dict[str, list] = {name: [] for name in ("split", "clip_id", "window_index", "subject_id", "label")}
+    for part in splits:
+        columns["split"] += [part.split] * len(part.keys)
+        columns["clip_id"] += [clip_id for clip_id, _ in part.keys]
+        columns["window_index"] += [window for _, window in part.keys]
+        columns["subject_id"] += list(part.subject_ids)
+        columns["label"] += [label_names[label] for label in part.label_ids]
+    logits = np.concatenate([part.logits for part in splits]).astype(np.float32)
+    columns |= {f"logit/{name}": logits[:, i].tolist() for i, name in enumerate(label_names)}
+    partial = folder / f"{PREDICTIONS_FILE}.partial"
+    pyarrow.parquet.write_table(pyarrow.table(columns), partial)
+    partial.replace(folder / PREDICTIONS_FILE)
+
+
+def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[str]]:
+    """One split's predictions, and the label names.
+
+    Raises:
+        ModelLoadError: there are none that can be read.
+        DataError: none of this split.
+    """
+    path = folder / PREDICTIONS_FILE
+    try:
+        table = pyarrow.parquet.read_table(path).to_pydict()
+        names = [name.removeprefix("logit/") for name in table if name.startswith("logit/")]
+        rows = [row for row, found in enumerate(table["split"]) if found == split]
+        keys = [(table["clip_id"][row], table["window_index"][row]) for row in rows]
+        subjects = [table["subject_id"][row] for row in rows]
+        label_ids = np.array([names.index(table["label"][row]) for row in rows], dtype=np.int64)
+        logits = np.array([[table[f"logit/{name}"][row] for name in names] for row in rows])
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); run `engagement "
+                             f"evaluate {folder}`.") from error  # fmt: skip
+    if not rows:
+        raise DataError(f"Expected predictions of {split} in {path}, found none; run `engagement evaluate {folder} "
+                        f"--data DATA --split {split}`.")  # fmt: skip
+    return SplitPredictions(split, keys, subjects, label_ids, logits), names
+
+
+def describe_environment() -> dict[str, object]:
+    """Versions that a result depends on."""
+    packages = {name: version(name) for name in _VERSIONED_PACKAGES}
+    return {"python": platform.python_version(), "torch_threads": torch.get_num_threads(), **packages}

@@ -1,0 +1,1 @@
+"""Where a model looks, checks of that, and a number for it."""

@@ -1,0 +1,247 @@
+"""How much of what a model looks at is the face, over a data set: maps of heat for the predicted class, read by people.
+
+Clips are drawn at random and explained as `explain` does it, each video through the model's own processor. For a model
+of whole frames the detector then looks for the face in the frames of the file, since prepared whole frames are squeezed
+and nobody has looked for faces in them. What has no face, or no heat, is counted beside the mean, never inside it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from ..data.preparation.picture_codec import decode_picture
+from ..data.preparation.prepared_data import PreparedData, is_prepared, load_prepared
+from ..data.readers.sources import SourceOptions, read_source
+from ..data.schema import ClipRecord
+from ..inference.predictor import Predictor
+from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
+from .face_focus import FINE_MAP, REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
+from .heat_maps import ClipExplanation, deletion_insertion, explain_clip, explain_file, randomisation_check
+
+CHECKED_CLIPS = 5  # of which maps are put to the checks that they can fail
+_UNTRAINED_DRAWS = 2
+_DELETION = {"steps": 8, "num_random_orders": 3}
+_LEFT_OUT = ("without_face", "without_heat", "unreadable")
+
+
+@dataclass(frozen=True)
+class FocusClip:
+    """One clip to be explained, and whose it is."""
+
+    clip_id: str
+    subject_id: str | None
+    source: Path | Callable[[], Mapping[str, object]]  # a video file, or what reads a row of prepared face crops
+
+
+@dataclass(frozen=True)
+class _Explained:
+    pixel_values: torch.Tensor  # (num_frames, C, H, W)
+    explanation: ClipExplanation
+    focus: FaceFocus | None
+
+
+def find_clips(
+    data: Path, split: str = "test", kind: str | None = None, options: SourceOptions | None = None
+) -> list[FocusClip]:
+    """The clips of a split: the video files of a raw source, or the face crops of prepared data (of a clip in several
+    windows the first).
+
+    Args:
+        kind, options: of a raw source, as for `read_source`.
+
+    Raises:
+        DataError: no such split, pictures that are faces already, or prepared whole frames, in which no face is known.
+    """
+    if is_prepared(data):
+        return _find_prepared(load_prepared(data), split)
+    source = read_source(kind, data, options)
+    if source.media != "video":
+        raise _not_defined(data, source.media)
+    return [
+        FocusClip(record.clip_id, record.subject_id, _file_of(record, source.read(record), data))
+        for record in source.records
+        if record.split == split
+    ]
+
+
+def measure_focus(
+    predictor: Predictor, clips: Sequence[FocusClip], num_clips: int | None = None, seed: int = 0
+) -> dict[str, object]:
+    """The share of heat on the face, on eyes and brows and on the mouth, as a plain dictionary for `results.json`.
+
+    Args:
+        clips: from `find_clips`.
+        num_clips: so many of them, drawn at random; None: all.
+
+    Returns:
+        `num_clips`, `num_without_face`, `num_without_heat`, `num_unreadable`, `label` ("predicted"), `seed`, `map_size`
+        (rows and columns of the feature map behind the heat); by `face`, `eyes` and `mouth` the `mean` share over
+        clips, its 95 % interval over people (`lower`, `upper`; None under five people), `chance` (mean share of the
+        area) and `ratio` of the two; `people` with the lowest means of persons, suppressed under five and never named;
+        `sanity` of the first `CHECKED_CLIPS` clips: the maps' rank correlation with those of untrained weights, and by
+        how much deleting or inserting the hottest cells first moves the score more than random orders do.
+
+    Raises:
+        DataError: no clips.
+    """
+    if not clips:
+        raise DataError("Expected clips to explain, got none; choose a split that has some.")
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(len(clips), min(num_clips or len(clips), len(clips)), replace=False)
+    chosen = [clips[i] for i in sorted(drawn)]
+    counts: Counter[str] = Counter()
+    found: list[tuple[FocusClip, FaceFocus]] = []
+    map_size: list[int] | None = None
+    checks: list[dict[str, float | None]] = []
+    console = Console(stderr=True)
+    for clip in track(chosen, "Explaining clips", console=console, disable=not console.is_terminal):
+        explained = _explain(predictor, clip)
+        if isinstance(explained, str):
+            counts[explained] += 1
+            continue
+        found.append((clip, explained.focus))
+        map_size = list(explained.explanation.map_size)
+        if len(checks) < CHECKED_CLIPS:
+            checks.append(_check(predictor, explained, seed + len(checks)))
+    summary = {"num_clips": len(chosen), **{f"num_{why}": counts[why] for why in _LEFT_OUT}}
+    summary |= {"label": "predicted", "seed": seed, "map_size": map_size}
+    return {**summary, **_over_people(found, seed), "sanity": _sanity(checks)}
+
+
+def describe_focus(focus: Mapping[str, object], split: str) -> str:
+    """For the terminal: the share of heat on the face beside chance, and what was left out."""
+    face = focus["face"]
+    if face["mean"] is None:
+        return f"face focus unknown: none of {focus['num_clips']} {split} clips shows both heat and a face"
+    bounds = "unknown" if face["lower"] is None else f"{face['lower']:.3f} to {face['upper']:.3f}"
+    rows, columns = focus["map_size"]
+    coarse = f"; maps of {rows}×{columns} places are too coarse to tell a face from what is around it"
+    left_out = [f"{focus[f'num_{why}']} {why.replace('_', ' ')}" for why in _LEFT_OUT if focus[f"num_{why}"]]
+    return (
+        f"face focus {face['mean']:.3f} on {focus['num_clips']} {split} clips (95 % over people: {bounds}), its area "
+        f"{face['chance']:.3f} of the picture" + (coarse if min(rows, columns) < FINE_MAP else "")
+        + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    )  # fmt: skip
+
+
+def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
+    if split not in prepared.splits:
+        raise DataError(f"Expected the split {split} in {prepared.folder}, got {', '.join(prepared.splits)}.")
+    rows = prepared.splits[split]
+    if rows["boxes_xyxy_px"][0] is None:
+        raise _not_defined(prepared.folder, prepared.description["media"])
+    first: dict[str, int] = {}
+    for row, clip_id in enumerate(rows["clip_id"][:]):
+        first.setdefault(clip_id, row)
+    subjects = rows["subject_id"][:]
+    return [FocusClip(clip_id, subjects[row], partial(rows.__getitem__, row)) for clip_id, row in first.items()]
+
+
+def _not_defined(data: Path, media: str) -> DataError:
+    if media == "picture":
+        return DataError(
+            f"Expected clips, or prepared face crops, for face focus, got single pictures in {data}; of pictures that "
+            "are faces already it is not defined, so leave out --face-focus."
+        )
+    return DataError(
+        f"Expected video files, or prepared face crops, for face focus, got frames in {data} in which nobody has "
+        "looked for faces; pass the raw source."
+    )
+
+
+def _file_of(record: ClipRecord, video: object, data: Path) -> Path:
+    if not isinstance(video, Path) or record.clip_start_sec is not None or record.clip_end_sec is not None:
+        raise DataError(
+            f"Expected whole video files in a folder for face focus, got {record.source_path} of {data}, which is a "
+            "span or lies in an archive; prepare the data with face crops, and pass that."
+        )
+    return video
+
+
+def _explain(predictor: Predictor, clip: FocusClip) -> _Explained | str:
+    """One clip, or which of `_LEFT_OUT` it is."""
+    try:
+        explain = _explain_file if isinstance(clip.source, Path) else _explain_row
+        explained = explain(predictor, clip.source)
+    except NoFaceError:
+        return "without_face"
+    except EngagementInputError:
+        return "unreadable"
+    focus = explained.focus
+    if focus is None or focus.num_without_face == focus.num_frames:
+        return "without_face"
+    return "without_heat" if focus.clip["face"]["heat_share"] is None else explained
+
+
+def _explain_file(predictor: Predictor, path: Path) -> _Explained:
+    clip = explain_file(predictor, path).clips[0]
+    processor = predictor.video_processor
+    frames = clip.pictures if clip.transforms is not None else processor.shrink_whole_frames(clip.pictures)
+    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.focus)
+
+
+def _explain_row(predictor: Predictor, read_row: Callable[[], Mapping[str, object]]) -> _Explained:
+    """A row of prepared data, whose crops are those that the model is evaluated on."""
+    row = read_row()
+    frames = np.stack([decode_picture(content) for content in row["frames"]])
+    pixel_values = predictor.processor.to_pixel_values(frames)
+    explanation = explain_clip(predictor.model, pixel_values)
+    maps = explanation.maps
+    boxes, landmarks, transforms = (np.array(row[name]) for name in ("boxes_xyxy_px", "landmarks_xy_px", "transforms"))
+    to_frame = input_transforms(transforms, frames.shape[1:3], maps.shape[1:], len(maps))
+    focus = face_focus(maps, boxes, landmarks, to_frame, np.array(row["found"]))
+    return _Explained(pixel_values, explanation, focus)
+
+
+def _over_people(found: Sequence[tuple[FocusClip, FaceFocus]], seed: int) -> dict[str, object]:
+    subjects = [clip.subject_id for clip, _ in found]
+    known = None not in subjects
+    result: dict[str, object] = {}
+    for region in REGIONS:
+        clips = [focus.clip[region] for _, focus in found]
+        shares = [clip["heat_share"] for clip in clips]
+        over = focus_over_people(shares, subjects, seed=seed) if known else {"suppressed": True}
+        result[region] = {**_mean_and_chance(clips), "lower": over.get("lower"), "upper": over.get("upper")}
+        if region == "face":
+            lowest = [person["mean"] for person in over.get("lowest_people", ())]
+            number = over.get("num_people")
+            result["people"] = {"suppressed": over["suppressed"], "num_people": number, "lowest_means": lowest}
+    return result
+
+
+def _mean_and_chance(clips: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    measured = [clip for clip in clips if clip["heat_share"] is not None]
+    if not measured:
+        return {"mean": None, "chance": None, "ratio": None}
+    mean, chance = (float(np.mean([clip[name] for clip in measured])) for name in ("heat_share", "area_share"))
+    return {"mean": mean, "chance": chance, "ratio": mean / chance if chance else None}
+
+
+def _check(predictor: Predictor, explained: _Explained, seed: int) -> dict[str, float | None]:
+    """See `randomisation_check` and `deletion_insertion`; gains above 0 beat chance."""
+    model, pixel_values, maps = predictor.model, explained.pixel_values, explained.explanation.maps
+    label = explained.explanation.label
+    untrained = randomisation_check(model, pixel_values, label, num_draws=_UNTRAINED_DRAWS, seed=seed)
+    moved = deletion_insertion(model, pixel_values, maps, label, seed=seed, **_DELETION)
+    deletion, insertion = moved["deletion"], moved["insertion"]
+    return {
+        "randomised_rank_correlation": untrained["rank_correlation"],
+        "deletion_gain": deletion["random_area"] - deletion["area"],
+        "insertion_gain": insertion["area"] - insertion["random_area"],
+    }
+
+
+def _sanity(checks: Sequence[Mapping[str, float | None]]) -> dict[str, float | int | None]:
+    """Means over the checked clips, of each check over those that define it."""
+    means: dict[str, float | int | None] = {"num_clips": len(checks)}
+    for name in checks[0] if checks else ():
+        defined = [check[name] for check in checks if check[name] is not None]
+        means[name] = float(np.mean(defined)) if defined else None
+    return means

@@ -1,0 +1,198 @@
+"""How much of an explanation's heat lies on the face, on eyes and brows and on the mouth, read against chance.
+
+A detector's box says where the face is; the other two regions are rectangles about its five landmarks. They are
+measured in eye distances `d`, along the line through the eyes and at right angles to it, so that they scale and lean
+with the face (and narrow with a face that turns aside). A region's share of the picture's area is what heat without
+any aim would give it: chance. Where heat comes from is for `explain` to say; nothing here knows a model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from ..evaluation.bootstrap import CONFIDENCE, MIN_PEOPLE_IN_A_CELL
+from ..processor.face_cropping import map_points
+from ..processor.input_errors import DataError
+
+# Beyond each of two landmarks along the eyes' line, above the line between them, below it; in eye distances.
+_EYES_AND_BROWS = (0.4, 0.5, 0.25)
+_MOUTH = (0.15, 0.3, 0.4)  # more below than above, for the jaw that falls in a yawn
+REGIONS = ("face", "eyes", "mouth")
+FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
+
+
+@dataclass(frozen=True)
+class FaceFocus:
+    """Shares by region ("face", "eyes" with brows, "mouth") and frame; None: no heat there, or no face was found."""
+
+    heat_share: dict[str, list[float | None]]  # of the frame's heat
+    area_share: dict[str, list[float | None]]  # of the frame's area: chance
+    num_frames: int
+    num_without_heat: int
+    num_without_face: int
+
+    @property
+    def clip(self) -> dict[str, dict[str, float | None]]:
+        """By region {`heat_share`, `area_share`, `ratio`}: means over the frames that count, and the first mean over
+        the second, which is 1 for heat without aim."""
+        return {region: _clip_focus(self.heat_share[region], self.area_share[region]) for region in REGIONS}
+
+
+def face_focus(
+    maps: np.ndarray,
+    boxes_xyxy_px: np.ndarray,
+    landmarks_xy_px: np.ndarray,
+    transforms: np.ndarray | None = None,
+    found: np.ndarray | None = None,
+) -> FaceFocus:
+    """The share of each frame's heat inside the face's regions.
+
+    Args:
+        maps: (num_frames, height, width), heat >= 0.
+        boxes_xyxy_px, landmarks_xy_px: (num_frames, 4) and (num_frames, 5, 2), in pixels of the whole frame; NaN
+            landmarks leave the box alone.
+        transforms: (num_frames, 2, 3) from pixels of the maps to pixels of the whole frame (`input_transforms`); None
+            where they are the same.
+        found: (num_frames,), False where the box is another frame's; None: all were found.
+    """
+    no_heat = maps.sum(axis=(1, 2)) <= 0
+    no_face = ~np.isfinite(boxes_xyxy_px).all(axis=1)
+    if found is not None:
+        no_face |= ~np.asarray(found, dtype=bool)
+    shares: dict[str, list[list[float | None]]] = {region: [] for region in REGIONS}
+    for index in range(len(maps)):
+        masks: dict[str, np.ndarray] = {}
+        if not (no_heat[index] or no_face[index]):
+            points = _pixel_centres(maps.shape[1:], None if transforms is None else transforms[index])
+            masks = _region_masks(points, boxes_xyxy_px[index], landmarks_xy_px[index])
+        for region in REGIONS:
+            shares[region].append(_shares(maps[index], masks.get(region)))
+    heat, area = ({region: [pair[k] for pair in shares[region]] for region in REGIONS} for k in (0, 1))
+    return FaceFocus(heat, area, len(maps), int(no_heat.sum()), int(no_face.sum()))
+
+
+def input_transforms(
+    transforms: np.ndarray | None, picture_size_px: tuple[int, int], input_size_px: tuple[int, int], num_frames: int
+) -> np.ndarray:
+    """(num_frames, 2, 3) from pixels of the model's input to pixels of the whole frame.
+
+    Args:
+        transforms: (num_frames, 2, 3) from pixels of the picture (a face crop) to those of the whole frame; None for
+            whole frames, whose sides the model's input squeezes.
+        picture_size_px, input_size_px: height and width of the picture, and of the model's input.
+    """
+    if transforms is None:
+        transforms = np.tile(np.eye(2, 3), (num_frames, 1, 1))
+    (height, width), (input_height, input_width) = picture_size_px, input_size_px
+    return transforms * np.array([width / input_width, height / input_height, 1.0])
+
+
+def focus_over_people(
+    clip_shares: Sequence[float | None],
+    person_ids: Sequence[str],
+    num_resamples: int = 2000,
+    num_lowest: int = 5,
+    seed: int = 0,
+) -> dict[str, object]:
+    """The mean share over clips, its 95 % interval by resampling people, and the people with the lowest means.
+
+    Args:
+        clip_shares: a clip's `FaceFocus.clip[region]["heat_share"]` (or ratio); clips with None are left out, counted.
+        person_ids: of the same clips.
+
+    Returns:
+        {`suppressed`: True} and nothing else under five people, since the numbers would be about persons. Else
+        `suppressed`: False, `mean`, `lower`, `upper` (BCa; None where all people are alike), `num_clips`,
+        `num_without_share`, `num_people`, and `lowest_people`: {`person_id`, `mean`, `num_clips`}, lowest first. They
+        name people: keep them out of what is published.
+
+    Raises:
+        DataError: not a person for each clip.
+    """
+    if len(clip_shares) != len(person_ids) or None in person_ids:
+        raise DataError(
+            f"Expected a person for each of {len(clip_shares)} clips, got {len(person_ids)}; name them all."
+        )
+    known = [i for i, share in enumerate(clip_shares) if share is not None]
+    people, of_clip = np.unique([str(person_ids[i]) for i in known], return_inverse=True)
+    if len(people) < MIN_PEOPLE_IN_A_CELL:
+        return {"suppressed": True}
+    counts = np.bincount(of_clip).astype(float)
+    sums = np.bincount(of_clip, weights=[clip_shares[i] for i in known])
+    means = sums / counts
+    lower, upper = _interval(sums, counts, num_resamples, seed)
+    return {
+        "suppressed": False,
+        "mean": float(sums.sum() / counts.sum()),
+        "lower": lower,
+        "upper": upper,
+        "num_clips": len(known),
+        "num_without_share": len(clip_shares) - len(known),
+        "num_people": len(people),
+        "lowest_people": [
+            {"person_id": str(people[i]), "mean": float(means[i]), "num_clips": int(counts[i])}
+            for i in np.argsort(means, kind="stable")[:num_lowest]
+        ],
+    }
+
+
+def _interval(sums: np.ndarray, counts: np.ndarray, num_resamples: int, seed: int) -> tuple[float | None, float | None]:
+    """People are drawn with all of their clips: the mean over clips is a ratio of two sums over people."""
+
+    def mean(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
+        return sums.sum(axis=axis) / counts.sum(axis=axis)
+
+    options = {"paired": True, "n_resamples": num_resamples, "confidence_level": CONFIDENCE, "method": "BCa"}
+    if np.ptp(sums / counts) == 0:  # of which BCa would make NaN
+        return None, None
+    interval = bootstrap((sums, counts), mean, **options, rng=np.random.default_rng(seed)).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _pixel_centres(size_px: tuple[int, int], transform: np.ndarray | None) -> np.ndarray:
+    """(height, width, 2): where each pixel's centre lies in the whole frame."""
+    rows, columns = np.indices(size_px)
+    centres = np.stack([columns, rows], axis=-1) + 0.5
+    return centres if transform is None else map_points(centres, transform)
+
+
+def _region_masks(points: np.ndarray, box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray) -> dict[str, np.ndarray]:
+    """points: (height, width, 2) -> by region, (height, width) bool; the box alone without landmarks."""
+    masks = {"face": ((points >= box_xyxy_px[:2]) & (points < box_xyxy_px[2:])).all(axis=-1)}
+    left_eye, right_eye, _, left_mouth, right_mouth = np.asarray(landmarks_xy_px, dtype=float)
+    eye_distance_px = np.linalg.norm(right_eye - left_eye)
+    if np.isfinite(landmarks_xy_px).all() and eye_distance_px > 0:
+        along = (right_eye - left_eye) / eye_distance_px
+        axes = np.array([along, [-along[1], along[0]]]).T / eye_distance_px  # pixels -> eye distances along and down
+        masks["eyes"] = _about(points @ axes, left_eye @ axes, right_eye @ axes, *_EYES_AND_BROWS)
+        masks["mouth"] = _about(points @ axes, left_mouth @ axes, right_mouth @ axes, *_MOUTH)
+    return masks
+
+
+def _about(
+    points: np.ndarray, first: np.ndarray, second: np.ndarray, beyond: float, above: float, below: float
+) -> np.ndarray:
+    """All in eye distances: a rectangle about two landmarks -> (height, width) bool."""
+    aside, down = np.moveaxis(points - (first + second) / 2, -1, 0)
+    half_width = abs(second[0] - first[0]) / 2 + beyond
+    return (abs(aside) <= half_width) & (down >= -above) & (down <= below)
+
+
+def _shares(heat: np.ndarray, mask: np.ndarray | None) -> tuple[float | None, float | None]:
+    if mask is None:
+        return None, None
+    return float(heat[mask].sum(dtype=float) / heat.sum(dtype=float)), float(mask.mean())
+
+
+def _clip_focus(heat_shares: list[float | None], area_shares: list[float | None]) -> dict[str, float | None]:
+    heat, area = ([share for share in shares if share is not None] for shares in (heat_shares, area_shares))
+    if not heat:
+        return {"heat_share": None, "area_share": None, "ratio": None}
+    heat_share, area_share = float(np.mean(heat)), float(np.mean(area))
+    return {
+        "heat_share": heat_share,
+        "area_share": area_share,
+        "ratio": heat_share / area_share if area_share else None,
+    }

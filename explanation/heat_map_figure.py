@@ -1,0 +1,266 @@
+"""An explained file as a figure: its frames in a row with the heat over each, and what the numbers say of the face.
+
+Pictures are drawn grey, so that colour means heat and nothing else; heat is drawn with the picture's own proportions,
+a whole frame's squeezed map stretched back. One scale serves all frames of a clip, since they share one logit, and each
+face of a photo has its own. The same input gives the same bytes. matplotlib is imported late, and only as objects.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..data.atomic_files import writing
+from ..evaluation.figures import shorten, shown_name, take_literally, text_inches
+from ..inference.predictor import best_label
+from ..processor.face_cropping import invert_transform, map_points
+from ..processor.input_errors import EngagementInputError
+from .face_focus import FINE_MAP, REGIONS
+from .heat_maps import ExplainedClip, Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+_MAX_COLUMNS, _MAX_WIDTH_INCHES = 8, 12.5
+_TEXT_PT, _SMALL_TEXT_PT = 13, 11
+_PNG_DPI = 200
+_PICTURE_INCHES = (1.45, 2.6)  # the width of one frame among eight, and alone
+_MIN_WIDTH_INCHES = 5.6  # so that a single frame, too, has room for sentences below it
+_SCALE_INCHES = 0.9  # the bar of colours and its words
+_LINE_INCHES = 0.0185  # the height of a line a point of its letters
+_DRAWN_OVER_MEASURED = 1.03  # of a line's width: drawn letters begin at whole pixels
+_GAP_INCHES = 0.15  # between the titles of two neighbours
+_ROW_PAD_INCHES = 0.06  # above and below a row
+_BOX_COLOR = "#56B4E9"  # Okabe and Ito's light blue, which no heat has
+_METHOD_NAMES = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
+_REGION_NAMES = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
+
+
+def picture_path(output: Path, source: Path) -> Path:
+    """Where the picture goes that was asked for as `output`, known to be writable before anything is computed.
+
+    Raises:
+        EngagementInputError: a folder, another suffix than .png, the explained file itself, or no file can be written
+            there.
+    """
+    path = output if output.suffix or not output.name else output.with_name(f"{output.name}.png")
+    if output.name and path.suffix.lower() != ".png":
+        raise EngagementInputError(f"Expected a name that ends in .png for the picture, got {output}; choose another.")
+    with writing(path):
+        if output.is_dir():
+            raise EngagementInputError(f"Expected a name for the picture, got the folder {output}; name a file in it.")
+        if path.exists() and source.exists() and path.samefile(source):
+            raise EngagementInputError(
+                f"Expected another --output than the explained file itself, got {path}; choose another name."
+            )
+        if path.exists():
+            path.open("ab").close()
+        else:
+            TemporaryFile(dir=next(folder for folder in path.parents if folder.exists())).close()
+    return path
+
+
+def save_explanation(explanation: Explanation, path: Path, numbers: Sequence[int] | None = None) -> Path:
+    """Write the figure as PNG; returns the path.
+
+    Args:
+        numbers: as for `draw_explanation`.
+
+    Raises:
+        DataError: no file can be written there.
+    """
+    figure = draw_explanation(explanation, numbers)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=_PNG_DPI)
+    return path
+
+
+def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = None) -> "Figure":
+    """Rows of panels, as many columns as leave room for every title; all else is as wide as they are.
+
+    Args:
+        numbers: what a photo's faces are called. Default: 1, 2, ... in their order.
+    """
+    from matplotlib.figure import Figure
+
+    numbers = range(1, len(explanation.clips) + 1) if numbers is None else numbers
+    numbered = zip(numbers, explanation.clips, strict=True)
+    panels = [(number, clip, i) for number, clip in numbered for i in range(len(clip.pictures))]
+    titles = [_panel_title(explanation, *panel) for panel in panels]
+    title_inches = max(text_inches(title, _SMALL_TEXT_PT) for title in titles) + _GAP_INCHES
+    columns = min(len(panels), _MAX_COLUMNS, int(_MAX_WIDTH_INCHES / max(title_inches, _PICTURE_INCHES[0])) or 1)
+    picture_inches = float(np.clip(_MIN_WIDTH_INCHES / columns, *_PICTURE_INCHES))
+    width = max(columns * max(picture_inches, title_inches), _MIN_WIDTH_INCHES) + _SCALE_INCHES
+    text_width = (width - _GAP_INCHES) / _DRAWN_OVER_MEASURED
+    heading = _heading(explanation, text_width)
+    caption = "\n".join(_wrap(line, text_width, _SMALL_TEXT_PT) for line in _caption(explanation))
+    rows = math.ceil(len(panels) / columns)
+    height_px, width_px = explanation.clips[0].pictures.shape[1:3]
+    row_inches = picture_inches * height_px / width_px + max(_text_height(title, _SMALL_TEXT_PT) for title in titles)
+    text_height = _text_height(heading, _TEXT_PT) + _text_height(caption, _SMALL_TEXT_PT)
+    figure = Figure(
+        figsize=(width, rows * (row_inches + 2 * _ROW_PAD_INCHES) + text_height + 0.2), layout="constrained"
+    )
+    figure.get_layout_engine().set(h_pad=_ROW_PAD_INCHES)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (_, clip, i), title in zip(grid, panels, titles, strict=False):
+        draw_frame_heat(axes, clip, i)
+        axes.set_title(title, fontsize=_SMALL_TEXT_PT, pad=3)
+    add_heat_scale(figure, grid)
+    figure.suptitle(heading, fontsize=_TEXT_PT)
+    figure.supxlabel(caption, fontsize=_SMALL_TEXT_PT)
+    take_literally(figure)
+    # Laid out twice, here and when it is saved: the first time measures titles over pictures of another size.
+    figure.draw_without_rendering()
+    return figure
+
+
+def _text_height(text: str, size_pt: float) -> float:
+    """In inches."""
+    return _LINE_INCHES * size_pt * (text.count("\n") + 1)
+
+
+def _wrap(text: str, width_inches: float, size_pt: float) -> str:
+    """Lines that are no wider than this."""
+    letters = max(1, int(len(text) * width_inches / text_inches(text, size_pt)))
+    while text_inches(lines := textwrap.fill(text, letters), size_pt) > width_inches and letters > 1:
+        letters -= 1
+    return lines
+
+
+def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
+    """One frame of a clip in grey, with its heat as a share of the clip's peak, and the face box."""
+    picture, maps = clip.pictures[index], clip.explanation.maps
+    height, width = picture.shape[:2]
+    extent = (0, width, height, 0)
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
+    heat = maps[index] / (maps.max() or 1.0)
+    axes.imshow(heat, cmap=_heat_colors(), vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    if clip.boxes_xyxy_px is not None and clip.found[index]:
+        axes.plot(*_box_outline(clip, index).T, color=_BOX_COLOR, linewidth=1.4)
+    axes.set(xlim=(0, width), ylim=(height, 0))  # a box may reach over the edge
+
+
+def _heat_colors() -> "Colormap":
+    """Inferno, told apart by colour-blind eyes and in grey print; the less heat, the more of the picture is seen."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+
+    colors = matplotlib.colormaps["inferno"](np.linspace(0.15, 0.95, 256))
+    colors[:, 3] = 0.8 * np.linspace(0, 1, 256) ** 0.7
+    return ListedColormap(colors)
+
+
+def _box_outline(clip: ExplainedClip, index: int) -> np.ndarray:
+    """(5, 2): the box's corners in pixels of the picture, the first once more at the end."""
+    left, top, right, bottom = clip.boxes_xyxy_px[index]
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+    return corners if clip.transforms is None else map_points(corners, invert_transform(clip.transforms[index]))
+
+
+def add_heat_scale(figure: object, grid: np.ndarray) -> None:
+    """The colours of `draw_frame_heat`, as a bar beside these axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap
+
+    colors = _heat_colors().colors
+    over_grey = ListedColormap(colors[:, 3:] * colors[:, :3] + (1 - colors[:, 3:]) * 0.5)
+    place = {"ax": list(grid), "fraction": 0.05, "pad": 0.01, "aspect": 14, "panchor": False}
+    bar = figure.colorbar(ScalarMappable(cmap=over_grey), **place)
+    bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
+    bar.ax.tick_params(labelsize=_SMALL_TEXT_PT)
+    bar.set_label("share of peak heat", fontsize=_SMALL_TEXT_PT)
+
+
+def _heading(explanation: Explanation, width_inches: float) -> str:
+    """The file's name and, of a single clip, what the heat speaks for, what was predicted and where a face was."""
+    clip, name = explanation.clips[0], shown_name(explanation.source)
+    if len(explanation.clips) > 1:
+        count = f": {len(explanation.clips)} faces"
+        return shorten(name, width_inches - text_inches(count, _TEXT_PT), _TEXT_PT) + count
+    label, scores = clip.explanation.label, clip.explanation.scores
+    best = best_label(scores)
+    asked = f"{label}, score {scores[label]:.2f}"
+    said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
+    said = _wrap(said, width_inches, _TEXT_PT)
+    if clip.found is not None and not clip.found.all():
+        said += f"\na face was found in {clip.found.sum()} of {_frames(clip.found)}"
+    return f"{shorten(name, width_inches, _TEXT_PT)}\n{said}"
+
+
+def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, index: int) -> str:
+    """Of a face in a photo: its number, label and score, what was predicted if that is another label, and how much of
+    the heat lies on the face; of a frame when it was.
+    """
+    notes = ["no face"] if clip.found is not None and not clip.found[index] else []
+    notes += ["no heat"] if clip.explanation.zero_heat[index] else []
+    if not np.isnan(clip.frame_times_sec[index]):
+        return f"{clip.frame_times_sec[index]:.1f} s{', ' if len(notes) == 1 else chr(10)}{', '.join(notes)}".strip()
+    if len(explanation.clips) == 1:
+        return ", ".join(notes)
+    label, scores = clip.explanation.label, clip.explanation.scores
+    best = best_label(scores)
+    predicted = [] if label == best else [f"predicted {best} {scores[best]:.2f}"]
+    return "\n".join([f"{number}. {label} {scores[label]:.2f}", *predicted, *(notes or [_region_text(clip, "face")])])
+
+
+def _caption(explanation: Explanation) -> list[str]:
+    """What the heat is and, of a single clip, how much of it lies where; a paragraph each."""
+    first = explanation.clips[0].explanation
+    rows, columns = first.map_size
+    coarse = ", too coarse to tell a face from what is around it" if min(rows, columns) < FINE_MAP else ""
+    method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map{coarse}."
+    focused = [clip for clip in explanation.clips if clip.focus is not None]
+    if not focused:
+        return [*_cold_frames(explanation), f"{method} No face was found to measure it against."]
+    scale = f"{method} 1.0×: as heat spread evenly. Blue: face box."
+    if len(explanation.clips) > 1:
+        return [*_cold_frames(explanation), f"{scale} Each face has a heat scale of its own."]
+    shares = _shares(focused[0])
+    return [*shares, *_cold_frames(explanation), scale if "×" in "".join(shares) else f"{method} Blue: face box."]
+
+
+def _shares(clip: ExplainedClip) -> list[str]:
+    """Empty where no frame has heat, of which `_cold_frames` speaks."""
+    focus = clip.focus
+    counted = sum(share is not None for share in focus.heat_share["face"])
+    if not counted:
+        unknown = "No frame shows both heat and a face: how much of the heat lies on it is unknown."
+        return [unknown] if clip.explanation.maps.any() else []
+    shares = ", ".join(_region_text(clip, region) for region in REGIONS)
+    # A frame that is hardly warm counts as much as the hottest, while the picture shows it cold.
+    mean = f": the mean over {counted} of {_frames(focus.heat_share['face'])}, however hot each is"
+    return [f"Heat in {shares}{mean if focus.num_frames > 1 else ''}."]
+
+
+def _region_text(clip: ExplainedClip, region: str) -> str:
+    focus = clip.focus.clip[region]
+    if focus["heat_share"] is None:
+        return f"{_REGION_NAMES[region]}: unknown"
+    ratio = "" if focus["ratio"] is None else f" ({focus['ratio']:.1f}×)"
+    return f"{_REGION_NAMES[region]} {100 * focus['heat_share']:.0f} %{ratio}"
+
+
+def _cold_frames(explanation: Explanation) -> list[str]:
+    """What "no heat" over a panel means, where it stands."""
+    cold = [is_cold for clip in explanation.clips for is_cold in clip.explanation.zero_heat]
+    if not any(cold):
+        return []
+    if len(explanation.clips) > 1:
+        return [f"No heat: in {sum(cold)} of {len(cold)} faces nothing speaks for the label."]
+    place = "it" if len(cold) == 1 else f"{'all' if all(cold) else f'{sum(cold)} of'} {_frames(cold)}"
+    return [f"No heat: in {place} nothing speaks for {explanation.clips[0].explanation.label}."]
+
+
+def _frames(of: Sequence[object]) -> str:
+    return f"{len(of)} frame{'s' if len(of) != 1 else ''}"

@@ -1,0 +1,92 @@
+"""Which files of a folder belong to a model, and which lie there by chance: only the former are copied and published.
+
+Names are those that transformers and this package give; code is what the configs name, and what that imports.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from ..evaluation.results_file import RESULTS_FILE
+from ..processor.input_errors import ModelLoadError
+
+HANDLER_FILE, REQUIREMENTS_FILE = "handler.py", "requirements.txt"
+ENDPOINT_FILES = (HANDLER_FILE, REQUIREMENTS_FILE)
+CARD_FILE = "README.md"
+EXAMPLE_PICTURE = "examples/drawn_face.png"
+FIGURES_FOLDER = "figures"
+_CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
+_FIGURE = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
+_CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
+_NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE}
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Configs, weights, results if there are any, and the code that the configs name.
+
+    Raises:
+        ModelLoadError: a file that another of them names is missing.
+    """
+    configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
+    weights = {_WEIGHTS}
+    if not (folder / _WEIGHTS).is_file():
+        weights = {_SHARDS, *map(_name_of, _read_json(folder / _SHARDS).get("weight_map", {}).values())}
+    files = {*configs, *(folder / name for name in weights)}
+    for module in {name for path in configs for name in _code_of(path)}:
+        files |= {module, *_imported_by(module)}
+    missing = sorted(path.name for path in files if not path.is_file())
+    if missing:
+        raise ModelLoadError(f"Expected {missing[0]} in {folder}, found none; train or import the model again.")
+    return sorted(files | {path for path in [folder / RESULTS_FILE] if path.is_file()})
+
+
+def _name_of(path: str) -> str:
+    return Path(path).name
+
+
+def _code_of(config: Path) -> list[Path]:
+    """The modules of its classes, which `auto_map` names as module.Class or repository--module.Class."""
+    classes = _read_json(config).get("auto_map", {}).values()
+    return [config.parent / f"{name.rpartition('--')[2].partition('.')[0]}.py" for name in classes]
+
+
+def _imported_by(module: Path) -> list[Path]:
+    try:
+        return [Path(path) for path in get_relative_import_files(module)]
+    except OSError as error:
+        missing = Path(error.filename).name
+        raise ModelLoadError(f"Expected {missing} in {module.parent}, found none; train or import again.") from error
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"Expected JSON in {path}, could not read it ({error}).") from error
+    return content if isinstance(content, dict) else {}
+
+
+def is_published_name(name: str) -> bool:
+    """Whether some model's publication may hold a file of this name, as a path in its repository; the card aside."""
+    folder, _, file = name.rpartition("/")
+    if folder == FIGURES_FOLDER:
+        return bool(_FIGURE.fullmatch(file))
+    return name in _NAMES or bool(_SHARD.fullmatch(name))
+
+
+def first_stranger(folder: Path) -> Path | None:
+    """What in a folder publishing did not write, or of what it writes does not find; None: it is a published model."""
+    try:
+        known = {*model_files(folder), *(folder / name for name in (RESULTS_FILE, CARD_FILE, *ENDPOINT_FILES))}
+    except ModelLoadError:
+        return min(folder.iterdir())
+    missing = sorted(path for path in known if not path.is_file())
+    figures, example = folder / FIGURES_FOLDER, folder / EXAMPLE_PICTURE
+    known |= {figures, example, example.parent}
+    known |= {path for path in figures.glob("*") if _FIGURE.fullmatch(path.name)}
+    return next(iter([*missing, *sorted(path for path in folder.rglob("*") if path not in known)]), None)

@@ -1,0 +1,308 @@
+"""A trained model → one export folder, and from there to the Hub.
+
+The folder holds weights, config, processor, the code both need, measured results and a card rendered from them. It
+loads in a process that has transformers, torch, timm, av and facenet-pytorch, and not this package. What goes to the
+Hub is a copy of what belongs to the model and nothing else that lies there, such as each clip's predictions, whose ids
+are the data set's; with what an endpoint needs. Results that cannot be trusted are not published.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from huggingface_hub import HfApi, ModelCard, ModelInfo
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+from PIL import Image
+
+from ..data.atomic_files import unfinished_beside, whole_folder, writing
+from ..data.drawn.faces import FacePose, draw_frame, draw_subject
+from ..evaluation.figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
+from ..evaluation.measured_data import find_doubt
+from ..evaluation.results_file import RESULTS_FILE, read_results, write_results
+from ..evaluation.split_evaluation import SplitPredictions, write_predictions
+from ..inference.predictor import Predictor
+from ..modeling_engagement import EngagementPreTrainedModel
+from ..processor.face_preparation import FacePreparation
+from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
+from ..required_packages import OF_A_MODEL, pip_lines
+from .card import takes_face_alone, write_card
+from .model_files import (
+    CARD_FILE,
+    EXAMPLE_PICTURE,
+    FIGURES_FOLDER,
+    HANDLER_FILE,
+    REQUIREMENTS_FILE,
+    first_stranger,
+    is_published_name,
+    model_files,
+)
+
+_HANDLER = Path(__file__).parent / "endpoint" / HANDLER_FILE
+_LICENSE = re.compile(r"[a-z0-9]+([.+-]+[a-z0-9]+)*\+*")
+
+
+def export_model(
+    model: EngagementPreTrainedModel,
+    processor: FacePreparation,
+    results: dict[str, object],
+    folder: Path,
+    predictions: Sequence[SplitPredictions],
+) -> None:
+    """Write the export folder, whole or not at all; an older one is replaced.
+
+    Args:
+        results: what `results.json` holds; the card is rendered from it.
+        predictions: of validation and test, from which later commands compare and calibrate.
+    """
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    model.save_pretrained(unfinished)
+    processor.save_pretrained(unfinished)
+    results = write_results(unfinished, **results)
+    write_predictions(unfinished, predictions, results["label_names"])
+    save_figures(unfinished, results)
+    write_card(unfinished, model, processor, results)
+    # transformers makes a package of the copied code; the Hub needs none of it.
+    shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
+    """Of every evaluated split: confusion, reliability, risk over coverage; and training curves. PNG and SVG each."""
+    place = folder / FIGURES_FOLDER
+    place.mkdir(exist_ok=True)
+    files = []
+    for split, evaluation in results["evaluation"].items():
+        confusion = evaluation["scores"]["confusion_matrix"]
+        files += save_confusion(confusion, results["label_names"], place / f"{split}_confusion")
+        files += save_reliability(evaluation["calibration"]["as_trained"], place / f"{split}_reliability")
+        files += save_risk_coverage(evaluation["risk_coverage"], place / f"{split}_risk_coverage")
+    if log := results.get("training", {}).get("log"):
+        files += save_training_curves(log, place / "training_curves")
+    return files
+
+
+def assemble(
+    run: Path, output: Path, repository: str, license_name: str | None = None, datasets: Sequence[str] = ()
+) -> list[Path]:
+    """The exact folder that goes to the Hub, whole or not at all; an older one is replaced.
+
+    Args:
+        run: a measured model's folder.
+        repository: its id on the Hub (org/name), for the card.
+        license_name: of the weights, as the Hub spells it; None: see `card.choose_license`.
+        datasets: their Hub ids, where the data is there.
+
+    Returns:
+        The files, relative to `output`.
+
+    Raises:
+        RecipeError: an id or a licence that the Hub does not take.
+        DataError: the output folder holds something else, is the model's own, or cannot be written.
+        ModelLoadError: no model, or no measured results, or results that lack what others hold.
+        LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
+    """
+    require_hub_names(repository, license_name, datasets)
+    results = read_results(run)
+    with _reading(run / RESULTS_FILE):
+        _require_trust(run, results)
+    _require_place(run, output)
+    with whole_folder(output) as folder:
+        predictor = Predictor.from_pretrained(str(run))
+        with writing(output):
+            for source in model_files(run):
+                shutil.copyfile(source, folder / source.name)
+            shutil.copyfile(_HANDLER, folder / HANDLER_FILE)
+            requirements = "".join(f"{line}\n" for line in pip_lines(OF_A_MODEL))
+            (folder / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")
+            with _reading(run / RESULTS_FILE):
+                # Drawn anew: a picture of somebody else's may lie there under such a name.
+                save_figures(folder, results)
+            if not predictor.is_video_model:  # a picture is nothing that a clip model reads
+                _save_example(predictor, folder / EXAMPLE_PICTURE)
+            with _reading(run / RESULTS_FILE):
+                write_card(folder, predictor.model, predictor.processor, results, repository, license_name, datasets)
+    return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+
+
+def _save_example(predictor: Predictor, path: Path) -> None:
+    """A drawn person; for a model that looks for no face, theirs alone, so that its answer means something."""
+    picture = draw_frame(draw_subject(0), FacePose())
+    if takes_face_alone(predictor.model, predictor.processor):
+        picture = predictor.processor.prepare_faces(picture).frames[0]
+    path.parent.mkdir()
+    Image.fromarray(picture).save(path)
+
+
+@contextlib.contextmanager
+def _reading(results_file: Path) -> Iterator[None]:
+    """Raises ModelLoadError where the block misses something in the results, or finds another type."""
+    try:
+        yield
+    except EngagementInputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelLoadError(
+            f"Expected results as `train.py` writes them in {results_file}, got others ({reason}); run `engagement "
+            "evaluate` again, or train again."
+        ) from error
+
+
+def require_hub_names(repository: str, license_name: str | None = None, datasets: Sequence[str] = ()) -> None:
+    """Raises RecipeError for an id, other than org/name, or a licence that the Hub does not take."""
+    try:
+        for name in (repository, *datasets):
+            validate_repo_id(name)
+    except HFValidationError as error:
+        raise RecipeError(f"Expected an id of the Hub, got {name!r}; it is written org/name.") from error
+    if "/" not in repository:
+        raise RecipeError(f"Expected a repository as org/name, got {repository!r}; put your name or the org before it.")
+    if license_name is not None and not _LICENSE.fullmatch(license_name):
+        raise RecipeError(
+            f"Expected a licence as the Hub spells it, such as mit, apache-2.0 or other, got {license_name!r}."
+        )
+
+
+def _require_place(run: Path, output: Path) -> None:
+    """Raises DataError where writing the folder would take anything away but an earlier one of the same kind."""
+    with writing(output):
+        places = [place.resolve() for place in (output, unfinished_beside(output))]
+        if any(_is_within(place, run) or _is_within(run.resolve(), place) for place in places):
+            raise DataError(f"Expected an output apart from the model's own folder {run}, got {output}; name another.")
+        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+            return
+    other = output if not output.is_dir() else first_stranger(output)
+    if other is not None:
+        raise DataError(
+            f"Expected a new folder, or one that was published before and holds nothing else, got {output} with "
+            f"{other.name}; choose another."
+        )
+
+
+def _is_within(place: Path, folder: Path) -> bool:
+    """By the files themselves: two spellings may mean one folder."""
+    return folder.exists() and any(above.exists() and above.samefile(folder) for above in (place, *place.parents))
+
+
+_MEND = "run `engagement audit` on the data, mend the split, and train or evaluate again."
+_REFUSALS: dict[str, tuple[type[EngagementInputError], str]] = {
+    "unmeasured": (
+        ModelLoadError,
+        "Expected scores on test in {run}, found none; run `engagement evaluate {run} --data DATA`.",
+    ),
+    "other data": (
+        LeakageError,
+        "Expected scores on the data that {run} was trained and audited with ({trained}), got those of other data "
+        "({measured}); run `engagement evaluate {run} --data DATA` on its own.",
+    ),
+    "unaudited": (LeakageError, f"Expected a split that passed its audit behind {{run}}, it is missing; {_MEND}"),
+    "failed": (LeakageError, f"Expected a split that passed its audit behind {{run}}, it failed; {_MEND}"),
+}
+
+
+def _require_trust(run: Path, results: Mapping[str, object]) -> None:
+    """Raises ModelLoadError or LeakageError for results that a card must not repeat."""
+    doubt = find_doubt(results)
+    if doubt:
+        error, words = _REFUSALS[doubt]
+        trained, measured = results.get("data", {}), results.get("evaluated_on", {}).get("test", {})
+        prints = {"trained": trained.get("fingerprint", "")[:12], "measured": measured.get("fingerprint", "")[:12]}
+        raise error(words.format(run=run, **prints))
+
+
+def push_folder(folder: Path, repository: str, private: bool | None = None, token: str | None = None) -> str:
+    """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
+
+    Raises:
+        EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
+            is public, or it holds what is no earlier version of this model.
+    """
+    api = HfApi(token=token)
+    try:
+        ModelCard.load(folder / CARD_FILE).validate()  # first, so that no empty repository is left behind
+        created = api.create_repo(repository, private=private, exist_ok=True)
+        there = api.model_info(created.repo_id)  # it may have been there before
+        if private and not there.private:
+            raise EngagementInputError(
+                f"Expected to push to a private repository, got {repository}, which is public; make it private in its "
+                "settings, or pass another."
+            )
+        _require_earlier_version(api, there, folder)
+        # What an earlier version left there and this one does not hold goes away.
+        api.upload_folder(repo_id=there.id, folder_path=folder, commit_message="Add model", delete_patterns="*")
+    except EngagementInputError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        cause = _cause_of(error)
+        raise EngagementInputError(
+            f"Expected to push {folder} to {repository}, the Hub did not take it ({_reason(cause)}); "
+            f"{_REFUSED_CARD if type(error) is ValueError else _advice(cause)}."
+        ) from error
+    return created.url
+
+
+_REFUSED_CARD = "publish again with what it names mended, such as --license or --dataset"
+_ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
+
+
+def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
+    """Raises EngagementInputError where the upload would take away what is not an earlier version of this model."""
+    names = [file.rfilename for file in there.siblings]
+    has_config = "config.json" in names
+    # Nothing is published without a config: weights alone are somebody else's.
+    ours = {name for name in names if has_config and ((folder / name).is_file() or is_published_name(name))}
+    ours |= _ALWAYS_THERE
+    strangers = [name for name in names if name not in ours]
+    found = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
+    if has_config and not strangers:
+        new = _architecture(folder / "config.json")
+        old = _architecture(Path(api.hf_hub_download(there.id, "config.json", revision=there.sha)))
+        found = f"another model (config.json names {old}, this one {new})" if old != new else ""
+    if found:
+        raise EngagementInputError(
+            f"Expected {there.id} to be empty or to hold an earlier version of this model, which would be replaced, "
+            f"got {found}; name another repository, or delete what is there first."
+        )
+
+
+def _architecture(config: Path) -> str:
+    """The class that a model's config names."""
+    try:
+        return ", ".join(json.loads(config.read_text(encoding="utf-8"))["architectures"])
+    except (ValueError, LookupError, TypeError):
+        return "no architecture"
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What the Hub answered, where the client tells of it in an error of its own."""
+    inner = error.__cause__ or error.__context__
+    return _cause_of(inner) if inner and type(error) in (RuntimeError, ValueError) else error
+
+
+def _reason(cause: BaseException) -> str:
+    """What went wrong, in one line: the Hub's own words where there are any."""
+    if message := getattr(cause, "server_message", None):
+        return " ".join(f"{cause.response.status_code}: {message}".split())
+    # Where one file's connection breaks off, the client closes those of the others, and names only that.
+    if "client has been closed" in str(cause):
+        return "the connection broke off"
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "offline mode is enabled"
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def _advice(cause: BaseException) -> str:
+    """What may help against it."""
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "unset HF_HUB_OFFLINE and push again"
+    if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
+        return "the folder is whole, so log in with `hf auth login` and push again"
+    return "the folder is whole, so push again"

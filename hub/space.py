@@ -1,0 +1,174 @@
+"""A model and the page in `app.py` → a folder that runs as a Hugging Face Space.
+
+This package is not on PyPI, so the folder carries it: `engagement_recognition/`, beside the model in `model/` (or its
+Hub id), requirements and a README whose front matter tells the Hub how to run it. Pushing is left to the user: a public
+page is the riskiest part of all this, and the README says so.
+"""
+
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import SpaceCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..data.atomic_files import require_new_folder, whole_folder, writing
+from ..evaluation.measured_data import warnings_of
+from ..evaluation.results_file import RESULTS_FILE, read_results
+from ..live.page_html import MUST_NOT_BE_USED, WHAT_IT_IS
+from ..processor.input_errors import ModelLoadError
+from ..required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
+from .model_files import CARD_FILE, model_files
+
+PACKAGE = "engagement_recognition"
+_SOURCE = Path(__file__).parents[1]
+_CODE_SUFFIXES = (".py", ".html", ".md")
+_NOT_CODE = ("README.md", "CHANGELOG.md")
+# What the page imports; versions are the package's own. Gradio's is in the front matter.
+_IMPORTED = (
+    *OF_A_MODEL, "matplotlib", "opencv-python-headless", "packaging", "safetensors", "scikit-learn", "scipy",
+)  # fmt: skip
+
+_APP = '''\
+"""The page of this Space: the model beside this file, or one on the Hub."""
+
+from pathlib import Path
+
+from engagement_recognition.live.page import build_app, serve
+
+NAME, MODEL = {name!r}, {model}
+
+
+def build():
+    """The page, not yet served."""
+    return build_app({{NAME: MODEL}}, is_local=False)
+
+
+if __name__ == "__main__":
+    serve({{NAME: MODEL}}, host="0.0.0.0")
+'''
+
+_README = """\
+---
+{front_matter}
+---
+
+# {title}
+
+{what_it_is}
+
+{must_not}
+
+**Before this goes public.** Pictures of visitors come to this server. Whoever runs the page answers for what it is used
+for; keep the Space private, or with people who agreed. This is not legal advice.
+
+The page is `app.py` of engagement-recognition; the model is {model}.{warnings}
+"""
+
+
+def export_space(model: Path | str, output: Path) -> list[Path]:
+    """Write the Space; returns its files, by path.
+
+    Args:
+        model: a folder written by train.py, which is copied, or a Hub id, which the Space will load.
+        output: a new or empty folder.
+
+    Raises:
+        DataError: the output folder holds something, or cannot be written.
+        ModelLoadError: there is no such folder, and it is no Hub id.
+        EngagementInputError: gradio, whose version the Space is given, is missing or too old.
+    """
+    require_extra("app", ("gradio",))
+    require_new_folder(output, "the Space")
+    is_folder = (Path(model) / "config.json").is_file()
+    if not is_folder:
+        _require_hub_id(str(model))
+    name = _name_of(Path(model)) if is_folder else str(model)
+    place = 'str(Path(__file__).parent / "model")' if is_folder else repr(str(model))
+    readme = _render_readme(name, Path(model) if is_folder else None)
+    requirements = "".join(f"{line}\n" for line in pip_lines(_IMPORTED))
+    with whole_folder(output) as folder, writing(output):
+        if is_folder:
+            _copy_model(Path(model), folder / "model")
+        _copy_code(folder / PACKAGE)
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
+        (folder / "app.py").write_text(_APP.format(name=name, model=place), encoding="utf-8")
+    return sorted(path for path in output.rglob("*") if path.is_file())
+
+
+def _require_hub_id(model: str) -> None:
+    """Nobody asks the Hub here, so that a mistyped folder would make a Space that never starts."""
+    expected = "Expected a model's folder with a config.json, or a Hub id (org/name)"
+    if Path(model).exists():
+        raise ModelLoadError(f"{expected}, got {model}, which has no config.json; name a model's folder.")
+    organisation, slash, _ = model.partition("/")
+    try:
+        validate_repo_id(model)
+        is_id = bool(slash) and not Path(organisation).is_dir()  # a folder here is meant, not who has its name there
+    except HFValidationError:
+        is_id = False
+    if not is_id:
+        raise ModelLoadError(f"{expected}, got {model}, found no such folder; check the path.")
+
+
+def _name_of(folder: Path) -> str:
+    """Its card's title, which says what it is; without one, the folder's name."""
+    card = folder / CARD_FILE
+    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), folder.resolve().name)
+
+
+def _render_readme(name: str, folder: Path | None) -> str:
+    """Of a model that is copied from `folder`, or (None) lies on the Hub under its name."""
+    card = f"model/{CARD_FILE}" if folder else f"https://huggingface.co/{name}"
+    has_card = folder is None or (folder / CARD_FILE).is_file()
+    model = f"[{name}]({card}), whose card says what was measured" if has_card else f"`{name}`, which has no card"
+    has_results = folder is not None and (folder / RESULTS_FILE).is_file()
+    warnings = warnings_of(read_results(folder)) if has_results else []
+    title = "Apparent engagement from face video"
+    front_matter = SpaceCardData(
+        title=title,
+        sdk="gradio",
+        sdk_version=installed_version("gradio"),
+        python_version=".".join(platform.python_version_tuple()[:2]),
+        app_file="app.py",
+        license="mit",
+        models=None if folder else [name],
+        pinned=False,
+    )
+    return _README.format(
+        front_matter=front_matter.to_yaml(),
+        title=title,
+        model=model,
+        warnings="".join(f"\n\n**Take care: {warning}.**" for warning in warnings),
+        what_it_is=WHAT_IT_IS,
+        must_not=MUST_NOT_BE_USED,
+    )
+
+
+def _copy_model(folder: Path, target: Path) -> None:
+    """Without its code, which is in the package, and what else lies there, such as predictions for each clip."""
+    target.mkdir()
+    card = folder / CARD_FILE
+    for path in [*model_files(folder), *([card] if card.is_file() else [])]:
+        if path.suffix != ".py":
+            shutil.copyfile(path, target / path.name)
+
+
+def _copy_code(target: Path) -> None:
+    for folder in _packages(_SOURCE):
+        place = target / folder.relative_to(_SOURCE)
+        place.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            if path.suffix in _CODE_SUFFIXES and path.name not in _NOT_CODE:
+                shutil.copyfile(path, place / path.name)
+
+
+def _packages(folder: Path) -> Iterator[Path]:
+    """A folder of code and those in it; tests, documents and what else lies in a checkout have no __init__.py."""
+    yield folder
+    for init in sorted(folder.glob("*/__init__.py")):
+        yield from _packages(init.parent)

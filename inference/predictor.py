@@ -1,0 +1,295 @@
+"""A trained model and a user's files → predictions: a label and all scores a video, a timeline, every face of a photo.
+
+Files only; the command line prints what this returns. A video's crops come from the model's own processor.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from safetensors import SafetensorError
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor
+from transformers.utils import logging as transformers_logging
+
+from .. import register_auto_classes
+from ..configuration_engagement import EngagementConfig
+from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
+from ..processor.face_preparation import FacePreparation, PreparedClip
+from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError
+from ..processor.video_decoding import index_video
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_SHARED_SETTINGS = (
+    "size", "image_mean", "image_std", "face_margin_ratio", "face_crop_size_px", "do_grayscale", "picture_norm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a video and what was predicted in it; without a face there is no label."""
+
+    start_sec: float
+    end_sec: float
+    label: str | None
+    scores: dict[str, float] | None
+    face_coverage: float | None
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What was predicted for a whole video and, if asked for, for each span of it."""
+
+    source: str
+    label: str
+    scores: dict[str, float]  # after softmax, by label name
+    face_coverage: float | None  # share of sampled frames with the person's face; None for whole-frame models
+    num_repeated_frames: int
+    timeline: list[Span] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FacePrediction:
+    """One face of a photo: where it is and what was predicted for it."""
+
+    label: str
+    scores: dict[str, float]
+    box_xyxy_px: list[float]
+    face_probability: float
+
+
+@dataclass(frozen=True)
+class PhotoPrediction:
+    """All faces of a photo, the most probable first."""
+
+    source: str
+    faces: list[FacePrediction]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An input that gave no prediction, and why."""
+
+    source: str
+    error: str
+
+
+class Predictor:
+    """A loaded model with its processor; `predict` takes any video or photo."""
+
+    def __init__(self, model: EngagementForVideoClassification | EngagementForImageClassification,
+                 processor: FacePreparation) -> None:  # fmt: skip
+        self.model = model.eval().to(memory_format=torch.channels_last)
+        self.is_video_model = isinstance(model, EngagementForVideoClassification)
+        self.processor = processor
+        if self.is_video_model:
+            self.video_processor = processor
+        else:
+            # A video before a single-face model: the person's face is found in it, unless it reads whole frames.
+            settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
+            self.reads_frames = processor.pictures_are_frames and not processor.face_crop
+            self.video_processor = EngagementVideoProcessor(
+                **settings, num_frames=model.config.num_frames, face_crop=not self.reads_frames
+            )
+
+    @classmethod
+    def from_pretrained(cls, model: str) -> "Predictor":
+        """From an export folder or a Hub id.
+
+        Raises:
+            ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
+        """
+        register_auto_classes()
+        try:
+            _require_folder_or_hub_id(model)
+            config = AutoConfig.from_pretrained(model)
+            _check_architecture(model, config)
+            if "Video" in config.architectures[0]:
+                return cls(
+                    _load_whole(EngagementForVideoClassification, model), AutoVideoProcessor.from_pretrained(model)
+                )
+            return cls(_load_whole(EngagementForImageClassification, model), AutoImageProcessor.from_pretrained(model))
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+            if isinstance(error, EngagementInputError):
+                raise
+            reason = " ".join(str(error).split())
+            raise ModelLoadError(
+                f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id; {reason}"
+            ) from error
+
+    def speed_up(self) -> "Predictor":
+        """Fold batch norms into convolutions where that leaves the features as they are, within float noise."""
+        config, encoder = self.model.config, self.model.encoder
+        size = (2, config.num_channels, config.image_size, config.image_size)
+        noise = torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5
+        fused = fuse_batch_norms(encoder)
+        with torch.inference_mode():
+            expected, got = encoder(noise).pooler_output, fused(noise).pooler_output
+        if torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
+            self.model.encoder = fused
+        return self
+
+    def predict(self, source: Path, timeline_step_sec: float | None = None) -> VideoPrediction | PhotoPrediction:
+        """
+        Args:
+            timeline_step_sec: also predict every span of this length in a video.
+
+        Raises:
+            EngagementInputError: the file cannot be read, shows no face, or is a photo before a clip model.
+        """
+        if source.suffix.lower() in PICTURE_SUFFIXES:
+            return self.predict_photo(source)
+        return self.predict_video(source, timeline_step_sec)
+
+    def predict_video(self, source: Path, timeline_step_sec: float | None = None) -> VideoPrediction:
+        """One prediction for the whole video, and one a span with `timeline_step_sec`."""
+        index = index_video(source)
+        clip = self.video_processor.prepare_clip(source, index=index)
+        scores = self._score_clip(clip)
+        timeline = []
+        if timeline_step_sec is not None:
+            starts = np.arange(0, max(index.duration_sec - timeline_step_sec / 2, 1e-9), timeline_step_sec)
+            ends = np.minimum(starts + timeline_step_sec, index.duration_sec)
+            timeline = [self._predict_span(source, index, *span) for span in zip(starts, ends, strict=True)]
+        return VideoPrediction(
+            str(source), best_label(scores), scores, clip.face_coverage, clip.num_repeated_frames, timeline
+        )
+
+    def _predict_span(self, source: Path, index: object, start_sec: float, end_sec: float) -> Span:
+        span = (round(float(start_sec), 3), round(float(end_sec), 3))
+        try:
+            clip = self.video_processor.prepare_clip(
+                source, clip_start_sec=start_sec, clip_end_sec=end_sec, index=index
+            )
+        except NoFaceError:
+            return Span(*span, label=None, scores=None, face_coverage=0.0)
+        scores = self._score_clip(clip)
+        return Span(*span, label=best_label(scores), scores=scores, face_coverage=clip.face_coverage)
+
+    def predict_photo(self, source: Path) -> PhotoPrediction:
+        """Every face of a picture, the most probable first."""
+        if self.is_video_model:
+            raise EngagementInputError(
+                f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
+            )
+        if self.reads_frames:
+            raise EngagementInputError(
+                f"Expected a video for this model of whole frames, got the photo {source}; pass a video."
+            )
+        faces = self.processor.prepare_faces(source)
+        scores = self._score(self.processor.to_pixel_values(faces.frames))
+        predictions = [
+            FacePrediction(best_label(row), row, [round(float(edge), 1) for edge in box], float(probability))
+            for row, box, probability in zip(scores, faces.boxes_xyxy_px, faces.probabilities, strict=True)
+        ]
+        return PhotoPrediction(str(source), predictions)
+
+    def _score_clip(self, clip: PreparedClip) -> dict[str, float]:
+        pixel_values = self.video_processor.to_pixel_values(clip.frames)  # (frames, C, H, W)
+        if self.is_video_model:
+            return self._score(pixel_values[None])[0]
+        frames = self._score(pixel_values)  # one row of scores a frame; their mean is the clip's
+        return {name: float(np.mean([row[name] for row in frames])) for name in frames[0]}
+
+    def _score(self, pixel_values: torch.Tensor) -> list[dict[str, float]]:
+        with torch.inference_mode():
+            scores = self.model(pixel_values).logits.float().softmax(dim=1)
+        names = self.model.config.id2label
+        return [{names[i]: float(score) for i, score in enumerate(row)} for row in scores]
+
+
+def predict_all(
+    predictor: Predictor, sources: Sequence[Path], timeline_step_sec: float | None = None
+) -> list[VideoPrediction | PhotoPrediction | Refusal]:
+    """One entry an input, in order; a bad one becomes a `Refusal` and the others still come out."""
+    results: list[VideoPrediction | PhotoPrediction | Refusal] = []
+    for source in sources:
+        try:
+            results.append(predictor.predict(source, timeline_step_sec))
+        except EngagementInputError as error:
+            results.append(Refusal(str(source), str(error)))
+    return results
+
+
+def to_json(result: VideoPrediction | PhotoPrediction | Refusal) -> dict[str, object]:
+    """Plain types, without an empty timeline."""
+    return {key: value for key, value in asdict(result).items() if value != []}
+
+
+def fuse_batch_norms(encoder: torch.nn.Module) -> torch.nn.Module:
+    """A copy with each batch norm folded into the convolution registered just before it.
+
+    Registered as neighbours, the two need not follow each other in the forward pass: whoever takes the copy compares
+    its output first.
+    """
+    fused = copy.deepcopy(encoder)
+    for block in list(fused.modules()):
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(block.named_children())):
+            if type(conv) is torch.nn.Conv2d and type(norm) is torch.nn.BatchNorm2d:
+                setattr(block, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(block, norm_name, torch.nn.Identity())
+    return fused.to(memory_format=torch.channels_last)
+
+
+def best_label(scores: dict[str, float]) -> str:
+    """The label with the highest score."""
+    return max(scores, key=scores.__getitem__)
+
+
+def _require_folder_or_hub_id(model: str) -> None:
+    """A mistyped folder is refused at once; the Hub would be asked for it again and again, and say nothing of it."""
+    folder = Path(model)
+    if folder.is_dir():
+        return
+    # A folder here that holds models is meant, and not an organisation that happens to have its name.
+    is_among_models = any(True for depth in ("*", "*/*") for _ in folder.parent.glob(f"{depth}/config.json"))
+    if folder.exists() or model.count("/") != 1 or is_among_models:
+        found = "a file" if folder.exists() else "no such folder"
+        raise ModelLoadError(
+            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id (org/name), found "
+            f"{found}; check the path."
+        )
+
+
+@contextmanager
+def _without_loading_bar() -> Iterator[None]:
+    """transformers' bar over weights that are there already is gone in a blink; bars of downloads stay."""
+    if not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    shows_downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # and those of downloads
+    if shows_downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+        if not shows_downloads:
+            disable_progress_bars()
+
+
+def _check_architecture(model: str, config: object) -> None:
+    if not isinstance(config, EngagementConfig) or not config.architectures:
+        raise ModelLoadError(f"Expected an engagement model at {model}, got a config of type {config.model_type!r}.")
+
+
+def _load_whole(kind: type, model: str) -> torch.nn.Module:
+    """A model with every weight; transformers itself would draw missing ones at random and only warn."""
+    with _without_loading_bar():
+        loaded, report = kind.from_pretrained(model, output_loading_info=True)
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise ModelLoadError(f"Expected all weights in {model}, {len(absent)} are missing (first: {absent[0]}).")
+    broken = next((name for name, weights in loaded.state_dict().items() if not weights.isfinite().all()), None)
+    if broken:
+        raise ModelLoadError(f"Expected numbers as weights in {model}, got nan or infinity in {broken}; train it anew.")
+    return loaded

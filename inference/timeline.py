@@ -1,0 +1,56 @@
+"""A video's timeline as a plot: in the terminal, and as a PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..evaluation.figures import shorten, shown_name, take_literally
+from .predictor import VideoPrediction
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_TITLE_PT, _NAME_INCHES = 10, 4.4  # the width that a title of the figure leaves to the file's name
+# Okabe and Ito's colours, told apart by colour-blind eyes too.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+
+def draw_in_terminal(prediction: VideoPrediction) -> str:
+    """One line a label: a block a span, as high as the label's score; a dot where no face was seen."""
+    names = list(prediction.scores)
+    width = max(len(name) for name in names)
+    lines = []
+    for name in names:
+        blocks = [_block(None if span.scores is None else span.scores[name]) for span in prediction.timeline]
+        lines.append(f"{name:>{width}} |{''.join(blocks)}|")
+    end = f" {prediction.timeline[-1].end_sec:g} s"
+    lines.append(f"{'':>{width}}  0 s{end:>{max(1, len(prediction.timeline) - 3)}}")
+    return "\n".join(lines)
+
+
+def _block(score: float | None) -> str:
+    return "·" if score is None else _BLOCKS[min(8, int(score * 9))]
+
+
+def save_plot(prediction: VideoPrediction, path: Path) -> None:
+    """A PNG: a line a label over the video's seconds, grey where no face was seen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.add_subplot()
+    spans = prediction.timeline
+    for color, name in zip(_COLORS, prediction.scores, strict=False):
+        _draw_line(axes, [(s.start_sec, s.end_sec, s.scores and s.scores[name]) for s in spans], color, name)
+    for span in spans:
+        if span.scores is None:
+            axes.axvspan(span.start_sec, span.end_sec, color="0.85", lw=0)
+    axes.set(ylim=(0, 1), xlim=(0, spans[-1].end_sec), xlabel="seconds", ylabel="score")
+    name = shorten(shown_name(prediction.source), _NAME_INCHES, _TITLE_PT)
+    axes.set_title(f"Predicted engagement, {name} (grey: no face)", fontsize=_TITLE_PT)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    take_literally(figure)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_line(axes: object, spans: Sequence[tuple[float, float, float | None]], color: str, name: str) -> None:
+    centers = [(start + end) / 2 for start, end, _ in spans]
+    scores = [float("nan") if score is None else score for *_, score in spans]
+    axes.plot(centers, scores, color=color, label=name, marker="o", markersize=3, lw=1.5)

@@ -1,0 +1,1 @@
+"""Frames in, tracked and smoothed predictions out; on a page too."""

@@ -1,0 +1,335 @@
+"""Annotated frames: a box and a small plate a person on a copy of the frame, and videos of such frames.
+
+White on a darkened plate and a coloured line in a black one show on light and dark pictures alike. People have numbers,
+in order of appearance; no order says who is better. A plate has bars where there is room for them, a single line in a
+group, and in the thick of a crowd the number alone. It lies beside its face, else in the nearest free place with a line
+to the face, and hides nobody while any place is free. A window or a page to show frames in is left to others.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..processor.input_errors import EngagementInputError
+from .engine import PersonState
+from .signals import signals_held
+
+# Okabe and Ito's colours but the black, told apart by colour-blind eyes too.
+COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
+WHITE, GREY, BLACK = (255, 255, 255), (200, 200, 200), (0, 0, 0)
+PLATE_LIGHT = 0.3  # share of the picture's light that a plate lets through
+FONT_SHARE = 1 / 32  # of the frame's height
+MIN_FONT_PX = 11
+MAX_FULL_PLATES = 4  # with more people, nobody's plate has bars
+FACE_COST, PLATE_COST = 1e8, 1e4  # of a covered pixel, in pixels of distance: no distance is worse than hiding a face
+TIME_BASE = Fraction(1, 90_000)
+# A film that could not be finished, since the disk was full or the process killed, plays up to its last second or so; a
+# finished one is an ordinary mp4. FFmpeg crashes on one without frames unless told "empty_moov".
+PLAYS_UNFINISHED = {"movflags": "hybrid_fragmented+empty_moov", "frag_duration": "1000000"}  # microseconds
+NOT_WHOLE = "the film plays up to there; free space or choose another place"
+MAX_FPS = Fraction(1000)  # some files name the ticks of their clock as their rate
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+Kind = Literal["bars", "line", "number"]  # of a plate: two lines and a bar a score; number and verdict; number alone
+AT_CORNER: Box = (0, 0, 0, 0)  # where the plate of a whole picture belongs
+
+
+@dataclass(frozen=True)
+class _Plate:
+    place: Box
+    kind: Kind
+    is_near: bool  # free, and beside the face
+
+
+def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec: float | None = None) -> np.ndarray:
+    """(height, width, 3) uint8 RGB → a copy with everybody's box, label or status and scores, and the frame rate."""
+    canvas = Image.fromarray(frame)
+    font = _font(max(MIN_FONT_PX, round(frame.shape[0] * FONT_SHARE)))
+    rate = None if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
+    rate_place = _rate_place(rate, canvas.width, font) if rate else None
+    plates = _arrange(states, canvas.size, font, [rate_place] if rate_place else [])
+    draw = ImageDraw.Draw(canvas)
+    for state, plate in zip(states, plates, strict=True):
+        if state.box_xyxy_px:
+            _draw_box(draw, state, font.size)
+            if not plate.is_near:
+                _draw_leader(draw, state, plate.place, font.size)
+    for state, plate in zip(states, plates, strict=True):
+        _draw_plate(canvas, plate, state, font)
+    if rate_place:
+        _darken(canvas, rate_place)
+        draw.text((rate_place[0] + font.size // 2, font.size // 4), rate, font=font, fill=WHITE)
+    return np.array(canvas)
+
+
+class AnnotatedVideo:
+    """An mp4 file that frames are written to, each with its own time; closed by leaving the `with`.
+
+    Args:
+        path: where the file goes; its folder must be there.
+        size: width and height in pixels.
+        fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
+
+    Raises:
+        EngagementInputError: the file cannot be written, at the start or later on, or a rate that is none.
+    """
+
+    def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30.0) -> None:
+        self._path = path
+        self._width_px, self._height_px = size
+        self._last_tick = -1
+        if not (math.isfinite(fps) and fps > 0):
+            raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
+        rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
+        with self._writing("choose another place"):
+            self._container = av.open(str(path), "w", format="mp4", container_options=PLAYS_UNFINISHED)
+            self._stream = self._add_stream(rate)
+            self._container.start_encoding()
+
+    def _add_stream(self, rate: Fraction) -> av.VideoStream:
+        # Frames that refer to later ones ("bf") are decoded out of order, and where times are uneven the file then says
+        # that it is shorter than it is.
+        options = {"crf": "23", "preset": "veryfast", "bf": "0"}
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
+        # h264 has half as many colours each way: an odd side gets one more row or column.
+        stream.width, stream.height = (side + side % 2 for side in (self._width_px, self._height_px))
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = TIME_BASE
+        return stream
+
+    def write(self, frame: np.ndarray, time_sec: float) -> None:
+        """frame: (height, width, 3), uint8 RGB, of the size given before; times rise."""
+        if frame.shape != (self._height_px, self._width_px, 3):
+            size = f"{self._width_px}x{self._height_px}"
+            raise EngagementInputError(f"Expected frames of {size} px, got shape {frame.shape}; open another video.")
+        odd = [(0, side % 2) for side in frame.shape[:2]]
+        picture = av.VideoFrame.from_ndarray(np.pad(frame, [*odd, (0, 0)], mode="edge"), format="rgb24")
+        self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
+        picture.pts, picture.time_base = self._last_tick, TIME_BASE
+        # What the encoder has given and nobody wrote is missing in the middle of the film.
+        with signals_held(), self._writing(NOT_WHOLE):
+            self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end lacks its last moments."""
+        with signals_held(forget=True), self._writing(NOT_WHOLE):
+            try:
+                self._container.mux(self._stream.encode())
+            finally:
+                self._container.close()
+
+    @contextmanager
+    def _writing(self, remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise EngagementInputError(
+                f"Expected to write a video to {self._path}, could not ({reason}); {remedy}."
+            ) from error
+
+    def __enter__(self) -> "AnnotatedVideo":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@lru_cache(maxsize=8)
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu comes with matplotlib and knows the letters of most languages; Pillow's own knows English alone."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size_px)
+
+
+def _small(font: ImageFont.FreeTypeFont) -> ImageFont.FreeTypeFont:
+    """For the names of scores."""
+    return _font(max(MIN_FONT_PX, round(font.size * 0.8)))
+
+
+def _color_of(state: PersonState) -> tuple[int, int, int]:
+    return COLORS[(state.number or 1) % len(COLORS) - 1]
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, state: PersonState, font_px: int) -> None:
+    """A line in the person's colour on a wider black one; thin for a face that is not there."""
+    box, width = _to_pixels(state.box_xyxy_px), max(1, font_px // (6 if state.found else 12))
+    draw.rectangle(_grown(box, width), outline=BLACK, width=3 * width)
+    draw.rectangle(box, outline=_color_of(state), width=width)
+
+
+def _draw_leader(draw: ImageDraw.ImageDraw, state: PersonState, place: Box, font_px: int) -> None:
+    """A thin line from the face's box to a plate that lies elsewhere."""
+    box, width = _to_pixels(state.box_xyxy_px), max(1, font_px // 12)
+    ends = []
+    for low, high in ((0, 2), (1, 3)):
+        middle = (max(box[low], place[low]) + min(box[high], place[high])) // 2
+        ends.append([min(max(middle, edges[low]), edges[high]) for edges in (box, place)])
+    line = list(zip(*ends, strict=True))  # [(x, y) on the box, (x, y) on the plate]
+    draw.line(line, fill=BLACK, width=3 * width)
+    draw.line(line, fill=_color_of(state), width=width)
+
+
+def _lines(state: PersonState, kind: Kind) -> list[str]:
+    verdict = state.label or state.status or ""
+    if kind == "bars":
+        return ["whole picture" if state.number is None else f"person {state.number}", verdict]
+    if state.number is None:
+        return [verdict]
+    return [f"{state.number}: {verdict}" if kind == "line" else str(state.number)]
+
+
+def _plate_size(state: PersonState, kind: Kind, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Width and height: a stripe, a line of text or two, and a line a score."""
+    lines = _lines(state, kind)
+    names = list(state.scores or {}) if kind == "bars" else []
+    pad, small = font.size // 2, _small(font)
+    text_px = max(font.getlength(line) for line in lines)
+    bars_px = max((small.getlength(name) for name in names), default=0) + pad + _bar_px(font) if names else 0
+    height_px = len(lines) * _line_px(font) + len(names) * _line_px(small)
+    return round(max(text_px, bars_px)) + 2 * pad + _stripe_px(font), height_px + pad // 2
+
+
+def _draw_plate(canvas: Image.Image, plate: _Plate, state: PersonState, font: ImageFont.FreeTypeFont) -> None:
+    """Names are white, since not every colour can be read on the plate; the stripe at the left has the colour."""
+    _darken(canvas, plate.place)
+    draw, pad, stripe_px = ImageDraw.Draw(canvas), font.size // 2, _stripe_px(font)
+    left, y = plate.place[0] + stripe_px + pad, plate.place[1] + pad // 4
+    draw.rectangle((*plate.place[:2], plate.place[0] + stripe_px - 1, plate.place[3] - 1), fill=_color_of(state))
+    lines = _lines(state, plate.kind)
+    for line, color in zip(lines, [WHITE, WHITE if state.label else GREY][-len(lines) :], strict=True):
+        draw.text((left, y), line, font=font, fill=color)
+        y += _line_px(font)
+    small, scores = _small(font), (state.scores or {}) if plate.kind == "bars" else {}
+    bar_left = left + max((small.getlength(name) for name in scores), default=0) + pad
+    for name, score in scores.items():
+        draw.text((left, y), name, font=small, fill=WHITE if name == state.label else GREY)
+        bar = (bar_left, y + small.size // 3, bar_left + _bar_px(font), y + small.size)
+        draw.rectangle(bar, outline=GREY)
+        draw.rectangle((*bar[:2], bar_left + score * _bar_px(font), bar[3]), fill=_color_of(state))
+        y += _line_px(small)
+
+
+def _darken(canvas: Image.Image, place: Box) -> None:
+    part = canvas.crop(place)
+    canvas.paste(part.point(lambda level: level * PLATE_LIGHT), place[:2])
+
+
+def _rate_place(text: str, canvas_width_px: int, font: ImageFont.FreeTypeFont) -> Box:
+    width = round(font.getlength(text)) + font.size
+    return (canvas_width_px - width, 0, canvas_width_px, _line_px(font) + font.size // 2)
+
+
+def _arrange(
+    states: Sequence[PersonState], canvas_size: tuple[int, int], font: ImageFont.FreeTypeFont, taken: list[Box]
+) -> list[_Plate]:
+    """As much as there is room for beside the faces; if somebody is left without, all get less."""
+    few: list[tuple[Kind, ...]] = [("bars", "line"), ("line",)]
+    many: list[tuple[Kind, ...]] = [("line", "number"), ("number",)]
+    for kinds in few if len(states) <= MAX_FULL_PLATES else many:
+        plates = _place_plates(states, kinds, canvas_size, font, taken)
+        if all(plate.is_near for plate in plates):
+            break
+    return plates
+
+
+def _place_plates(
+    states: Sequence[PersonState],
+    kinds: tuple[Kind, ...],
+    canvas_size: tuple[int, int],
+    font: ImageFont.FreeTypeFont,
+    taken: list[Box],
+) -> list[_Plate]:
+    """One after the other, each of the first kind that has room beside the face, else of the last."""
+    gap_px = font.size // 3
+    boxes = [_grown(_to_pixels(state.box_xyxy_px), gap_px) if state.box_xyxy_px else AT_CORNER for state in states]
+    faces, others = [box for box in boxes if box is not AT_CORNER], [_grown(place, gap_px) for place in taken]
+    plates = []
+    for state, box in zip(states, boxes, strict=True):
+        for kind in kinds:
+            size = _plate_size(state, kind, font)
+            near = _near_place(size, box, canvas_size, [*faces, *others])
+            if near:
+                break
+        plates.append(_Plate(near or _any_place(size, box, canvas_size, faces, others), kind, near is not None))
+        others.append(_grown(plates[-1].place, gap_px))
+    return plates
+
+
+def _near_place(size: tuple[int, int], face: Box, canvas_size: tuple[int, int], others: list[Box]) -> Box | None:
+    """Below, above or beside the face or at its corners: the first place that is free."""
+    width, height = size
+    left, top, right, bottom = face
+    middle, above, before = (left + right - width) // 2, top - height, left - width
+    corners = [(middle, bottom), (middle, above)]
+    corners += [(x, y) for y in (bottom, above) for x in (left, right - width)]
+    corners += [(x, y) for y in (top, bottom - height, bottom, above) for x in (right, before)]
+    for x, y in corners:
+        x, y = max(0, min(x, canvas_size[0] - width)), max(0, min(y, canvas_size[1] - height))
+        place = (x, y, x + width, y + height)
+        if not any(_overlap(place, other) for other in others):
+            return place
+    return None
+
+
+def _any_place(
+    size: tuple[int, int], face: Box, canvas_size: tuple[int, int], faces: list[Box], plates: list[Box]
+) -> Box:
+    """The free place nearest to the face; with none, what covers least of faces, then of plates."""
+    # Pushed towards the face, a free place stops where it is level with it, or at another box's or the picture's edge.
+    others = np.array([*faces, *plates, (0, 0, *canvas_size)])
+    axes = []
+    for axis, length in enumerate(size):
+        middle = (face[axis] + face[axis + 2]) // 2
+        edges = [middle - length // 2, *others[:, axis + 2], *(others[:, axis] - length)]
+        starts = np.unique(np.clip(edges, 0, max(0, canvas_size[axis] - length)))
+        axes.append((starts, starts + length / 2 - middle))
+    (xs, across_px), (ys, down_px) = axes
+    cost = np.hypot(across_px, down_px[:, None])  # (len(ys), len(xs))
+    cost += FACE_COST * _covered_px(xs, ys, size, faces) + PLATE_COST * _covered_px(xs, ys, size, plates)
+    row, column = np.unravel_index(cost.argmin(), cost.shape)
+    x, y = int(xs[column]), int(ys[row])
+    return (x, y, x + size[0], y + size[1])
+
+
+def _covered_px(xs: np.ndarray, ys: np.ndarray, size: tuple[int, int], others: list[Box]) -> np.ndarray:
+    """(len(ys), len(xs)): how many pixels of others a box of this size covers with its corner at each x and y."""
+    left, top, right, bottom = np.array(others, dtype=float).reshape(-1, 4).T[:, :, None]  # each (len(others), 1)
+    across = np.maximum(0, np.minimum(xs + size[0], right) - np.maximum(xs, left))  # (len(others), len(xs))
+    down = np.maximum(0, np.minimum(ys + size[1], bottom) - np.maximum(ys, top))
+    return down.T @ across
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def _to_pixels(box: Sequence[float]) -> Box:
+    left, top, right, bottom = (round(edge) for edge in box)
+    return left, top, right, bottom
+
+
+def _grown(box: Box, by_px: int) -> Box:
+    return box[0] - by_px, box[1] - by_px, box[2] + by_px, box[3] + by_px
+
+
+def _line_px(font: ImageFont.FreeTypeFont) -> int:
+    return round(font.size * 1.3)
+
+
+def _stripe_px(font: ImageFont.FreeTypeFont) -> int:
+    return max(3, font.size // 4)
+
+
+def _bar_px(font: ImageFont.FreeTypeFont) -> int:
+    return 4 * font.size

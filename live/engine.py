@@ -1,0 +1,366 @@
+"""Frames and their times in, predictions for everybody in the picture out: followed, smoothed, and silent when unsure.
+
+`LiveEngagement.step` takes one frame after the other. Each person has a window of frames and a smoother of their own.
+Faces are found and cropped by the model's own processor, and a clip model's windows are made of frames in which faces
+were really looked for, so that what is served is what was trained. The encoder sees every crop once and its features
+are kept, not the crops. `run_live` joins a source of frames to it. Nobody is identified and nothing is stored.
+Cameras and files are `live_sources`', following faces is `live_tracking`'s, pictures and videos are `live_drawing`'s.
+"""
+
+import json
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..inference.predictor import Predictor, best_label
+from ..processor.face_detection import FaceDetector
+from ..processor.input_errors import EngagementInputError
+from ..processor.video_decoding import TIME_TOLERANCE_SEC
+from .sources import FrameSource
+from .tracking import FaceTracker, LiveTrack
+
+CLIP_SEC = 10.0  # of DAiSEE, from which uniform windows are sampled
+SHORT_VIDEO_SEC = 15.0  # below this a file gets shorter windows, or it would be over before they say anything
+CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
+MIN_COVERAGE = 0.5  # share of a window's frames that must show the face
+CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty
+MAX_SEC = 3600  # of any span of time; nobody waits longer
+RATE_STEPS = 10  # that the shown frame rate is taken over
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """
+    Args:
+        detect_every_sec: how often faces are looked for; in between they are moved on at their speed.
+        window_sec: what a clip model's frames are spread over. Default: the ten seconds of the clips it was trained
+            on, or, where its processor samples neighbouring frames, as many thirtieths of a second.
+        predict_every_sec: about how often a clip model predicts. A single-face model does so every step.
+        smoothing_alpha: share of the newest scores in those shown; 1 does not smooth.
+        abstain_below: with a top score below this there is no label. Default: a fifth of the way from chance to
+            certainty, 0.6 of two classes. An evaluation's risk-coverage tells better values.
+        min_face_px: of the face box's longer side; smaller faces get no prediction.
+        keep_lost_sec: who comes back within this time is the same person.
+        max_people: the most who are followed at a time.
+        small_faces: look closely for small faces beside large ones too, at several times the cost.
+
+    Raises:
+        EngagementInputError: a value that makes no sense.
+    """
+
+    detect_every_sec: float = 0.2
+    window_sec: float | None = None
+    predict_every_sec: float = 0.5
+    smoothing_alpha: float = 0.3
+    abstain_below: float | None = None
+    min_face_px: int = 40
+    keep_lost_sec: float = 3.0
+    max_people: int = 8
+    small_faces: bool = False
+
+    def threshold(self, num_labels: int) -> float:
+        """`abstain_below`, or its default for so many classes."""
+        chance = 1 / num_labels
+        return chance + CERTAINTY_TO_ANSWER * (1 - chance) if self.abstain_below is None else self.abstain_below
+
+    def __post_init__(self) -> None:
+        for name in ("window_sec", "predict_every_sec", "smoothing_alpha", "max_people"):
+            _require(name, getattr(self, name), lambda value: value is None or value > 0, "above 0")
+        for name in ("detect_every_sec", "abstain_below", "min_face_px", "keep_lost_sec"):
+            _require(name, getattr(self, name), lambda value: value is None or value >= 0, "of at least 0")
+        for name in ("window_sec", "predict_every_sec", "detect_every_sec", "keep_lost_sec"):
+            _require(
+                name, getattr(self, name), lambda value: value is None or value <= MAX_SEC, f"of at most {MAX_SEC}"
+            )
+        for name in ("smoothing_alpha", "abstain_below"):
+            _require(name, getattr(self, name), lambda value: value is None or value <= 1, "of at most 1")
+
+
+@dataclass(frozen=True)
+class PersonState:
+    """What is known of one person at one moment. Without a label, `status` says why."""
+
+    number: int | None  # 1, 2, ... in order of appearance; None: the whole picture, of a model that crops no faces
+    box_xyxy_px: tuple[float, float, float, float] | None  # of a missing face: where it was last
+    found: bool  # the face, by the latest detection
+    label: str | None
+    scores: dict[str, float] | None  # smoothed, by label name
+    status: str | None
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """One step of `run_live`."""
+
+    frame: np.ndarray  # (height, width, 3), uint8 RGB
+    time_sec: float
+    states: list[PersonState]
+    frames_per_sec: float  # steps a second, over the last ten
+    delay_sec: float  # since the frame was taken
+    num_dropped: int  # frames of the source passed over so far
+
+
+class _Person:
+    """One person's window of frames, as the encoder's features (D,), and their smoothed scores."""
+
+    def __init__(self, num_frames: int, stride: int) -> None:
+        self.num_frames, self.stride = num_frames, stride
+        # More samples than frames: a new window begins with each of them. None where no face was found or looked for.
+        self.samples: deque[torch.Tensor | None] = deque(maxlen=stride * (num_frames - 1) + 1)
+        self.scores: np.ndarray | None = None  # (num_labels,)
+
+    @property
+    def frames(self) -> list[torch.Tensor | None]:
+        """The window's frames so far, the newest last."""
+        return list(self.samples)[:: -self.stride][::-1]
+
+    def add(self, features: torch.Tensor | None, num_due: int) -> None:
+        """One look, and how many samples fell due since the last. A slow camera's frame stands for up to as many as lie
+        between two frames of the window; what is due beyond that nobody has seen."""
+        is_first = not self.samples
+        num_seen = 1 if is_first else min(num_due, self.stride)
+        num_unseen = 0 if is_first else min(num_due - num_seen, self.samples.maxlen)
+        self.samples.extend([None] * num_unseen + [features] * num_seen)
+
+    @property
+    def num_collected(self) -> int:
+        """Of a window's frames, how many the looks so far are worth."""
+        num_found = sum(features is not None for features in self.samples)
+        return min(self.num_frames, -(-num_found // self.stride))
+
+    @property
+    def num_found(self) -> int:
+        """How many of them show the face."""
+        return sum(features is not None for features in self.frames)
+
+    @property
+    def is_ready(self) -> bool:
+        """The window is full, and shows the face often enough."""
+        return len(self.samples) == self.samples.maxlen and self.num_found >= MIN_COVERAGE * self.num_frames
+
+    def filled_frames(self) -> torch.Tensor:
+        """(num_frames, D); a frame without the face takes the one nearest in time (of two, the earlier)."""
+        frames = self.frames
+        found = [i for i, features in enumerate(frames) if features is not None]
+        return torch.stack([frames[min(found, key=lambda j: abs(i - j))] for i in range(len(frames))])
+
+    def smooth(self, scores: np.ndarray, alpha: float) -> None:
+        """An exponential moving average; the first scores are taken as they are."""
+        self.scores = scores if self.scores is None else alpha * scores + (1 - alpha) * self.scores
+
+
+class LiveEngagement:
+    """A model at work on a live picture; one object a picture, since it remembers who is there."""
+
+    def __init__(self, predictor: Predictor, settings: LiveSettings | None = None) -> None:
+        self.settings = settings or LiveSettings()
+        self.whole_frames = not predictor.video_processor.face_crop
+        self._model, self._processor = predictor.model, predictor.video_processor
+        self._is_clip_model = predictor.is_video_model
+        self._num_frames = self._processor.num_frames if self._is_clip_model else 1
+        self._sample_every_sec, self._stride = self._sampling()
+        self._abstain_below = self.settings.threshold(predictor.model.config.num_labels)
+        self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
+        self._people: dict[int | None, _Person] = {}  # by number
+        self._start_sec: float | None = None
+        self._num_sampled = 0
+        self._time_sec = self._detected_sec = -math.inf
+
+    @property
+    def window_spacing_sec(self) -> float:
+        """Seconds between two frames of a clip model's window; 0 for a single-face model."""
+        return self._sample_every_sec * self._stride
+
+    @property
+    def num_frames(self) -> int:
+        """Of a window; 1 for a single-face model."""
+        return self._num_frames
+
+    def step(self, frame: np.ndarray, time_sec: float) -> list[PersonState]:
+        """One frame, (height, width, 3) uint8 RGB, and its time, which never falls → one state a person, by number.
+
+        Raises:
+            EngagementInputError: another kind of frame, or a time before the last one.
+        """
+        frame = self._checked(frame, time_sec)
+        num_due = self._count_due(time_sec)
+        self._time_sec = time_sec
+        if not self.whole_frames:
+            self._follow(frame, time_sec, must_detect=self._is_clip_model and num_due > 0)
+        if num_due:
+            self._sample(frame, time_sec, num_due)
+        if self.whole_frames:
+            return [PersonState(None, None, True, *self._verdict(self._people[None]))]
+        return [self._state_of(track, time_sec) for track in self._tracker.tracks]
+
+    def _sampling(self) -> tuple[float, int]:
+        """Seconds between two samples, and how many of them lie from one frame of a window to the next."""
+        if not self._is_clip_model:
+            return 0.0, 1
+        is_uniform = self._processor.sampling == "uniform"
+        window_sec = self.settings.window_sec or (CLIP_SEC if is_uniform else self._num_frames / CLIP_FPS)
+        spacing_sec = window_sec / self._num_frames
+        stride = math.ceil(spacing_sec / self.settings.predict_every_sec)
+        return spacing_sec / stride, stride
+
+    def _checked(self, frame: np.ndarray, time_sec: float) -> np.ndarray:
+        if (
+            not isinstance(frame, np.ndarray)
+            or frame.ndim != 3
+            or frame.shape[2] != 3
+            or frame.dtype != np.uint8
+            or not frame.size
+        ):
+            got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise EngagementInputError(f"Expected a frame as (height, width, 3) uint8 RGB, got {got}; convert it.")
+        if not self._time_sec <= time_sec < math.inf:
+            raise EngagementInputError(
+                f"Expected times in seconds that do not fall, got {time_sec} after {self._time_sec}; "
+                "start a new LiveEngagement for another video."
+            )
+        return np.ascontiguousarray(frame)
+
+    def _count_due(self, time_sec: float) -> int:
+        """Samples that fall due with this frame: with frames that come too slowly, several are the same frame."""
+        if not self._is_clip_model:
+            return 1
+        if self._start_sec is None:
+            self._start_sec = time_sec
+        elapsed_sec = time_sec - self._start_sec + TIME_TOLERANCE_SEC
+        num_due = math.floor(elapsed_sec / self._sample_every_sec) + 1 - self._num_sampled
+        self._num_sampled += num_due
+        return num_due
+
+    def _follow(self, frame: np.ndarray, time_sec: float, must_detect: bool) -> None:
+        is_due = time_sec - self._detected_sec >= self.settings.detect_every_sec - TIME_TOLERANCE_SEC
+        if not (is_due or must_detect):
+            return
+        detect = FaceDetector().detect_thorough if self.settings.small_faces else self._processor.detect_faces
+        self._tracker.update(detect(frame[None])[0], frame, time_sec)
+        self._detected_sec = time_sec
+        numbers = {track.number for track in self._tracker.tracks}
+        self._people = {number: person for number, person in self._people.items() if number in numbers}
+
+    def _sample(self, frame: np.ndarray, time_sec: float, num_due: int) -> None:
+        """Give everybody's window this frame, and predict for those who are in it."""
+        features = self._encode(frame, time_sec)
+        for number, found in features.items():
+            person = self._people.setdefault(number, _Person(self._num_frames, self._stride))
+            person.add(found, num_due)
+        seen = [self._people[number] for number, found in features.items() if found is not None]
+        for person in seen:
+            if not person.is_ready:
+                person.scores = None  # from before the face was away for most of a window
+        ready = [person for person in seen if person.is_ready]
+        for person, scores in zip(ready, self._classify(ready), strict=True):
+            person.smooth(scores, self.settings.smoothing_alpha)
+
+    def _encode(self, frame: np.ndarray, time_sec: float) -> dict[int | None, torch.Tensor | None]:
+        """By number the features (D,) of everybody's crop; None for who is not to be seen, or too small."""
+        if self.whole_frames:
+            crops, numbers = self._processor.shrink_whole_frames(frame[None]), [None]
+            everybody = numbers
+        else:
+            tracks = [track for track in self._tracker.tracks if track.found and not self._is_too_small(track)]
+            numbers = [track.number for track in tracks]
+            everybody = [track.number for track in self._tracker.tracks]
+            if not tracks:
+                return dict.fromkeys(everybody)
+            crops, _ = self._processor.crop(
+                np.broadcast_to(frame, (len(tracks), *frame.shape)),
+                np.stack([track.box_at(time_sec) for track in tracks]),
+                np.stack([track.landmarks_at(time_sec) for track in tracks]),
+            )
+        with torch.inference_mode():
+            features = self._model.encoder(self._processor.to_pixel_values(crops)).pooler_output
+        return dict.fromkeys(everybody) | dict(zip(numbers, features.unbind(0), strict=True))
+
+    def _classify(self, people: Sequence[_Person]) -> list[np.ndarray]:
+        """Softmax scores, (num_labels,) a person."""
+        if not people:
+            return []
+        with torch.inference_mode():
+            features = torch.stack([person.filled_frames() for person in people])  # (people, frames, D)
+            features = self._model.temporal(features) if self._is_clip_model else features[:, 0]  # (people, D')
+            return list(self._model.classifier(features).float().softmax(dim=1).numpy())
+
+    def _is_too_small(self, track: LiveTrack) -> bool:
+        return bool((track.box_xyxy_px[2:] - track.box_xyxy_px[:2]).max() < self.settings.min_face_px)
+
+    def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
+        is_missing = track.is_missing(time_sec)
+        box = track.box_xyxy_px if is_missing else track.box_at(time_sec)
+        if is_missing:
+            verdict = (None, None, f"no face for {time_sec - track.seen_sec:.1f} s")
+        elif self._is_too_small(track):
+            verdict = (None, None, "face too small")
+        else:
+            verdict = self._verdict(self._people.get(track.number))
+        return PersonState(track.number, tuple(round(float(edge), 1) for edge in box), track.found, *verdict)
+
+    def _verdict(self, person: _Person | None) -> tuple[str | None, dict[str, float] | None, str | None]:
+        """Label, scores, status."""
+        if person is None or person.scores is None:
+            num_collected = 0 if person is None else person.num_collected
+            return None, None, f"collecting {num_collected} of {self._num_frames} frames"
+        names = self._model.config.id2label
+        scores = {names[i]: float(score) for i, score in enumerate(person.scores)}
+        label = best_label(scores)
+        return (label, scores, None) if scores[label] >= self._abstain_below else (None, scores, "abstains")
+
+
+def run_live(
+    source: FrameSource,
+    live: LiveEngagement,
+    on_result: Callable[[LiveResult], None],
+    stop: threading.Event | None = None,
+) -> None:
+    """Step through a source and hand on every result, until the source ends, `stop` is set, or Ctrl-C.
+
+    A camera that is faster than this machine loses frames, so that results stay with what is in front of it; a file is
+    read whole. The source is closed in any case.
+
+    Raises:
+        EngagementInputError: the source broke; one line says where and what to do.
+    """
+    num_dropped, ends_sec = 0, deque([time.perf_counter()], maxlen=RATE_STEPS + 1)
+    with source:
+        try:
+            for taken in source.frames():
+                states = live.step(taken.pixels, taken.time_sec)
+                ends_sec.append(time.perf_counter())
+                rate = (len(ends_sec) - 1) / (ends_sec[-1] - ends_sec[0])
+                num_dropped += taken.num_dropped
+                delay_sec = ends_sec[-1] - taken.taken_sec
+                on_result(LiveResult(taken.pixels, taken.time_sec, states, rate, delay_sec, num_dropped))
+                if stop is not None and stop.is_set():
+                    return
+        except KeyboardInterrupt:
+            return
+
+
+def to_json_line(time_sec: float, states: Sequence[PersonState]) -> str:
+    """One JSON object, without a line's end; `person` null stands for the whole picture."""
+    people = [
+        {
+            "person": state.number,
+            "box_xyxy_px": state.box_xyxy_px,
+            "found": state.found,
+            "label": state.label,
+            "scores": state.scores and {name: round(score, 4) for name, score in state.scores.items()},
+            "status": state.status,
+        }
+        for state in states
+    ]
+    return json.dumps({"time_sec": round(time_sec, 3), "people": people}, ensure_ascii=False, allow_nan=False)
+
+
+def _require(name: str, value: float | None, is_good: Callable[[float | None], bool], expected: str) -> None:
+    if not is_good(value):
+        raise EngagementInputError(f"Expected {name} {expected}, got {value}; correct it.")

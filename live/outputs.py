@@ -1,0 +1,171 @@
+"""Where live results go: a window, lines of JSON, a film; all three at once if wanted, and a file's progress.
+
+The window is SDL's (pygame), since the OpenCV that comes without its own window system has none. Frames are drawn by
+`live_drawing`. Everything is closed when the `with` is left, so that a film of a broken source still plays.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ..processor.input_errors import EngagementInputError
+from ..required_packages import require_extra
+from .drawing import AnnotatedVideo, draw_states
+from .engine import LiveResult, to_json_line
+
+MAX_SHOWN_SHARE = 0.9  # of the screen, that a window takes for a large picture
+
+
+class LiveWindow:
+    """A window that shows frames; Q, Escape or its cross closes it.
+
+    Raises:
+        EngagementInputError: there is no screen, or the extra `live` is not installed.
+    """
+
+    def __init__(self, title: str) -> None:
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        require_extra("live", ("pygame-ce",), instead="pass --no-window")
+        import pygame
+
+        self._pygame = pygame
+        # Where it is not set, Wayland's library says so on stderr; nothing can be found in a folder that is none.
+        is_unset = "XDG_RUNTIME_DIR" not in os.environ
+        os.environ.setdefault("XDG_RUNTIME_DIR", os.devnull)
+        try:
+            pygame.display.init()
+        except pygame.error as error:
+            raise _no_screen(str(error)) from error
+        finally:
+            if is_unset:
+                del os.environ["XDG_RUNTIME_DIR"]
+        # Without a screen SDL would draw where nobody sees it.
+        if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
+            raise _no_screen("none")
+        self._screen_px = pygame.display.get_desktop_sizes()[0]
+        self._title, self._surface = title, None
+        self.is_closed = False
+
+    def show(self, frame: np.ndarray) -> None:
+        """frame: (height, width, 3) uint8 RGB; with its own proportions, however the window is drawn out."""
+        pygame, (height, width) = self._pygame, frame.shape[:2]
+        if self._surface is None:
+            most_width, most_height = (MAX_SHOWN_SHARE * side for side in self._screen_px)
+            shrink = min(1.0, most_width / width, most_height / height)
+            self._surface = pygame.display.set_mode((round(width * shrink), round(height * shrink)), pygame.RESIZABLE)
+            pygame.display.set_caption(f"{self._title} (Q closes)")
+        window_width, window_height = pygame.display.get_window_size()
+        scale = min(window_width / width, window_height / height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        picture = pygame.image.frombuffer(np.ascontiguousarray(frame).data, (width, height), "RGB")
+        self._surface = pygame.display.get_surface()  # another one after it was drawn out
+        self._surface.fill((0, 0, 0))
+        place = (window_width - size[0]) // 2, (window_height - size[1]) // 2
+        self._surface.blit(pygame.transform.smoothscale(picture.convert(self._surface), size), place)
+        pygame.display.flip()
+        for event in pygame.event.get():
+            is_key = event.type == pygame.KEYDOWN and event.key in (pygame.K_q, pygame.K_ESCAPE)
+            self.is_closed |= is_key or event.type == pygame.QUIT
+
+    def close(self) -> None:
+        """Take the window away."""
+        self._pygame.display.quit()
+
+
+def _no_screen(reason: str) -> EngagementInputError:
+    return EngagementInputError(
+        f"Expected a screen for the window, got {reason}; log in to a desktop, or pass --no-window."
+    )
+
+
+class LiveOutputs:
+    """Hand this to `run_live`; use in a `with`.
+
+    Args:
+        title: of the window.
+        window: show the annotated frames.
+        json_lines: takes a line of JSON a step.
+        film: an .mp4 file of the annotated frames; written anew.
+        fps: of the source, which a film keeps.
+        duration_sec: of a file, whose progress is shown on a terminal when nothing else is.
+        on_close: called when the person closes the window.
+
+    Raises:
+        EngagementInputError: no screen, a film that cannot be written, or a missing package.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        window: bool = True,
+        json_lines: Callable[[str], None] | None = None,
+        film: Path | None = None,
+        fps: float = 30.0,
+        duration_sec: float | None = None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.num_frames, self.num_dropped, self.num_labels = 0, 0, 0
+        self._json_lines, self._film_path, self._film, self._on_close = json_lines, film, None, on_close
+        self._fps = fps
+        self._closing = ExitStack()
+        self._window = LiveWindow(title) if window else None
+        self._progress = None
+        console = Console(stderr=True)
+        talks = window or (json_lines is not None and sys.stdout.isatty())
+        if duration_sec and console.is_terminal and not talks:
+            columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=console)
+            self._task = self._progress.add_task(title, total=duration_sec)
+
+    def __enter__(self) -> "LiveOutputs":
+        if self._window is not None:
+            self._closing.callback(self._window.close)
+        if self._progress is not None:
+            self._closing.enter_context(self._progress)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def __call__(self, result: LiveResult) -> None:
+        """One step's result to wherever it is wanted."""
+        self.num_frames, self.num_dropped = self.num_frames + 1, result.num_dropped
+        self.num_labels += sum(state.label is not None for state in result.states)
+        if self._json_lines is not None:
+            self._json_lines(to_json_line(result.time_sec, result.states))
+        if self._film_path is not None:
+            self._film_frame(result)
+        if self._window is not None:
+            self._window.show(draw_states(result.frame, result.states, result.frames_per_sec))
+            if self._window.is_closed:
+                self._on_close()
+        if self._progress is not None:
+            self._progress.update(self._task, completed=result.time_sec)
+
+    def _film_frame(self, result: LiveResult) -> None:
+        drawn = draw_states(result.frame, result.states)  # how fast this machine was is nothing to a viewer
+        if self._film is None:  # the first frame tells its size
+            self._film = self._closing.enter_context(AnnotatedVideo(self._film_path, drawn.shape[1::-1], self._fps))
+        self._film.write(drawn, result.time_sec)
+
+
+def check_film(film: Path, source: str) -> None:
+    """Before a model is loaded: can a film of this source be written there?
+
+    Raises:
+        EngagementInputError: another format, no such folder, a folder of that name, or the source itself.
+    """
+    if film.suffix.lower() != ".mp4":
+        raise EngagementInputError(f"Expected a film's name that ends in .mp4, got {film}; choose such a name.")
+    if not film.parent.is_dir():
+        raise EngagementInputError(f"Expected a folder to write {film.name} to, got {film.parent}; make it first.")
+    if film.is_dir():
+        raise EngagementInputError(f"Expected a name for the film, got the folder {film}; name a file in it.")
+    if film.exists() and Path(source).exists() and film.samefile(source):
+        raise EngagementInputError(f"Expected another film than the video itself, got {film}; choose another name.")

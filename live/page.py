@@ -1,0 +1,273 @@
+"""The web page: a webcam, a video or a photo in, what a model makes of the faces in it out. Also the page of a Space.
+
+The camera starts only after a plain statement and a consent, and "stop and forget" is in sight from every tab. Gradio
+hands camera pictures over in memory; uploads go to a temporary folder that is emptied. No telemetry, no fonts or
+scripts from elsewhere. What happens is in `app_actions`, what the page says in `app_pages`; gradio is imported late.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..inference.predictor import PICTURE_SUFFIXES, Predictor
+from ..processor.input_errors import EngagementInputError
+from ..required_packages import require_extra
+from .engine import LiveSettings
+from .page_actions import LiveSession, Page
+from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement
+from .signals import quit_signals
+
+if TYPE_CHECKING:
+    import gradio
+
+TITLE = "Apparent engagement"
+CAMERA_SIZE_PX = (640, 480)
+STREAM_EVERY_SEC = 0.2  # as often as faces are looked for
+MAX_FILE_SIZE = "500mb"
+DELETE_UPLOADS = (60, 300)  # every so many seconds, those older than so many
+FORGET_AFTER_SEC = 300  # a camera session from which no picture came
+ASK_SERVER_EVERY_MS, SERVER_ANSWERS_MS = 2000, 10000  # while a camera is on; a busy server is slow
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+VIDEO_SUFFIXES = [".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"]
+
+# Gradio's camera says nothing when it is refused, so the browser is asked first: "granted", or an exception's name.
+_ASK_FOR_CAMERA = """async (agreed, model) => {
+    try {
+        const stream = await navigator.mediaDevices.getUserMedia({video: true});
+        stream.getTracks().forEach((track) => track.stop());
+        return [agreed, model, "granted"];
+    } catch (error) { return [agreed, model, error.name]; }
+}"""
+# Consent was given: the camera's own two buttons need not be pressed as well, and are hidden, since its "Stop" would
+# leave the camera on. They stay where this does not find them.
+# "Stop and forget" turns the camera off in the browser itself, at once: Gradio runs nothing, not even an event's `js`,
+# once the server is gone. Nor does a camera stay on that nobody answers.
+_START_CAMERA = """async () => {
+    const camera = () => document.querySelector("#camera");
+    const turnOff = () => camera()?.querySelector("video")?.srcObject?.getTracks().forEach((track) => track.stop());
+    const run = (window.cameraRun = {isStopped: false}), isLatest = () => window.cameraRun === run;
+    clearInterval(window.cameraWatch);
+    delete document.body.dataset.serverLost;
+    if (camera()) delete camera().dataset.started;
+    document.addEventListener("click", function onClick(event) {  // before Gradio, whatever it does with the button
+        if (!event.target.closest("#stop")) return;
+        run.isStopped = true;
+        turnOff();
+        document.removeEventListener("click", onClick, true);
+    }, true);
+    let pressed = 0;
+    for (const button of ["#camera [title='grant webcam access'] button", "#camera button[aria-label='capture photo']"])
+        for (let tries = 0; tries < 50 && isLatest() && !run.isStopped; tries++) {
+            const found = document.querySelector(button);
+            if (found) { found.click(); pressed++; break; }
+            await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+    if (!isLatest() || !camera()) return;  // refused
+    if (pressed == 2) camera().dataset.started = "";
+    document.querySelector("#stop")?.focus();
+    window.cameraWatch = setInterval(async () => {
+        if (run.isStopped && !camera()) return clearInterval(window.cameraWatch);
+        if (run.isStopped) turnOff();  // also a stream that was still on its way
+        try {
+            await fetch(location.href, {method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS)});
+        } catch {
+            if (!isLatest()) return;
+            if (!run.isStopped) document.querySelector("#stop")?.click();
+            document.body.dataset.serverLost = "";
+        }
+    }, WATCH_MS);
+}""".replace("ANSWER_MS", str(SERVER_ANSWERS_MS)).replace("WATCH_MS", str(ASK_SERVER_EVERY_MS))
+_CSS = """
+.refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
+body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
+#camera[data-started] :is(button, .button-wrap) { display: none; }
+.wide { overflow-x: auto; contain: inline-size; } .wide img { min-width: 640px; max-width: 100%; }
+.result img { max-width: 100%; height: auto; } #words { font-size: 1.2em; }
+.result table { border-collapse: collapse; font-size: 0.9em; }
+.result th, .result td { padding: 0.2em 0.7em; text-align: right; border-bottom: 1px solid #8884; }
+.result a { text-decoration: underline; } .result ul { padding-left: 1.4em; list-style: disc; }
+.gradio-container { max-width: 1000px !important; margin: 0 auto !important; }
+*:focus-visible { outline: 3px solid #0072B2 !important; outline-offset: 2px; }
+"""
+
+
+def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_local: bool = True) -> "gradio.Blocks":
+    """The page, ready for `launch`.
+
+    Args:
+        models: folder or Hub id by the name that is shown.
+        is_local: whether the page is for this machine only; what it says of pictures depends on it.
+
+    Raises:
+        EngagementInputError: no model was named, one cannot be loaded, or the extra `app` is not installed.
+    """
+    gr = _import_gradio()
+    if not models:
+        raise EngagementInputError("Expected at least one model, got none; name a folder or a Hub id.")
+    predictors = {name: Predictor.from_pretrained(model).speed_up() for name, model in models.items()}
+    page = Page(predictors, settings or LiveSettings())
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=DELETE_UPLOADS) as app:
+        gr.Markdown(f"# {TITLE}\n\n{statement(is_local)}")
+        choices = [(f"{name}: {_describe(predictor)}", name) for name, predictor in predictors.items()]
+        model = gr.Radio(choices, value=choices[0][1], label="Model")
+        with gr.Row(visible=False) as bar:  # above the tabs: it is to be seen from each of them
+            stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
+        gr.HTML(refusal_page(SERVER_LOST), elem_id="server-lost", elem_classes="result")
+        with gr.Tab("Camera"):
+            _add_camera(gr, page, model, bar, stop)
+        with gr.Tab("Video"):
+            step = gr.Slider(1, 60, value=5, step=1, label="Seconds a step of the timeline", render=False)
+            _add_upload(gr, page, model, "video", VIDEO_SUFFIXES, page.look_at_video, step)
+        with gr.Tab("Photo"):
+            _add_upload(gr, page, model, "photo", list(PICTURE_SUFFIXES), page.look_at_photo)
+    return app
+
+
+def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1") -> str:
+    """Serve the page in threads, without telemetry, history or pages beside it; returns its address."""
+    gr = _import_gradio()
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the machine's own
+    theme = gr.themes.Default(primary_hue="blue", **fonts)
+    # White letters need a darker ground than the theme's.
+    theme.set(button_primary_background_fill="*primary_700", button_cancel_background_fill="#b91c1c")
+    _, address, _ = app.launch(
+        server_name=host,
+        server_port=port,
+        share=False,  # which would send pictures through somebody else's server
+        theme=theme,
+        css=_CSS,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        pwa=False,
+        ssr_mode=False,
+        mcp_server=False,
+        max_file_size=MAX_FILE_SIZE,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    return address
+
+
+def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.1") -> None:
+    """Serve a page for these models, by the name that is shown, until a signal to quit; uploads are gone when it ends.
+
+    Raises:
+        EngagementInputError: as `build_app`, or the port is taken.
+    """
+    for number in quit_signals():  # or visitors' pictures would stay behind
+        signal.signal(number, signal.default_int_handler)
+    with TemporaryDirectory() as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        app = build_app(models, is_local=host in LOOPBACK)
+        try:
+            address = launch(app, port, host)
+        except OSError as error:
+            raise EngagementInputError(f"Expected a free port, got {port}; name another. ({error})") from error
+        with suppress(KeyboardInterrupt):  # also before Gradio waits for it
+            print(f"{address} shows the page; Ctrl-C ends it", flush=True)
+            app.block_thread()
+
+
+def _import_gradio() -> object:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
+    require_extra("app", ("gradio",))
+    import gradio
+
+    return gradio
+
+
+def _describe(predictor: Predictor) -> str:
+    config = predictor.model.config
+    reads = f"a clip of {config.num_frames} frames" if predictor.is_video_model else "one face"
+    return f"{', '.join(config.id2label[i] for i in range(config.num_labels))}; from {reads}"
+
+
+def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
+    width_px, height_px = CAMERA_SIZE_PX
+    wanted = {"video": {"width": {"ideal": width_px}, "height": {"ideal": height_px}, "facingMode": "user"}}
+    session, camera_answer = gr.State(time_to_live=FORGET_AFTER_SEC), gr.Textbox(visible=False)
+    with gr.Column() as gate:
+        agreed = gr.Checkbox(label=AGREEMENT)
+        start = gr.Button("Start the camera", variant="primary", interactive=False)
+        refusal = gr.HTML(elem_classes="result")
+    with gr.Column(visible=False, elem_id="camera-panel") as panel:
+        words = gr.HTML(elem_id="words", elem_classes="result", html_template='<div aria-live="polite">${value}</div>')
+        with gr.Row():  # on a phone, one below the other
+            with gr.Column(scale=3, min_width=320):
+                drawn = gr.HTML(elem_id="drawn", elem_classes="result")
+            with gr.Column(scale=1, min_width=240):
+                # Not mirrored: what is served is what was trained.
+                options = gr.WebcamOptions(mirror=False, constraints=wanted)
+                camera = gr.Image(
+                    sources="webcam", streaming=True, webcam_options=options, label="Camera", elem_id="camera"
+                )
+        why = gr.Button("Why?")
+        heat = gr.HTML(elem_id="camera-why", elem_classes="result")
+
+    agreed.change(lambda ticked: gr.Button(interactive=ticked), agreed, start, api_visibility="private")
+    asked = start.click(
+        page.start, [agreed, model, camera_answer], [session, refusal], js=_ASK_FOR_CAMERA, api_visibility="private"
+    )
+    shown = asked.then(
+        lambda held: (gr.Column(visible=held is None), *[gr.Column(visible=held is not None)] * 2, ""),
+        session,
+        [gate, panel, bar, heat],
+        api_visibility="private",
+    )
+    shown.then(None, js=_START_CAMERA)
+
+    def watch(frame: np.ndarray | None, model_name: str, held: LiveSession | None) -> tuple[object, ...]:
+        picture, new_words = page.watch(frame, model_name, held)
+        is_on = held is not None and held.live is not None
+        # Handing the session back lets it live on; one that was stopped meanwhile must not come back.
+        return held if is_on else gr.skip(), *(gr.skip() if html is None else html for html in (picture, new_words))
+
+    camera.stream(
+        watch,
+        [camera, model, session],
+        [session, drawn, words],
+        stream_every=STREAM_EVERY_SEC,
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+    def forget(held: LiveSession | None) -> tuple[object, ...]:
+        page.stop(held)
+        return None, "", "", "", False, gr.Column(visible=True), gr.Column(visible=False), gr.Column(visible=False)
+
+    explained = why.click(page.explain_camera, session, heat, api_visibility="private")
+    model.change(lambda: "", None, heat, api_visibility="private")
+    cleared = [session, drawn, words, heat, agreed, gate, panel, bar]
+    stop.click(forget, session, cleared, cancels=explained, api_visibility="private")
+
+
+def _add_upload(
+    gr: object,
+    page: Page,
+    model: "gradio.Radio",
+    kind: str,
+    suffixes: list[str],
+    look: Callable[..., str],
+    *options: "gradio.Slider",
+) -> None:
+    gr.Markdown(f"Only a {kind} of yourself, or of adults who agreed.")
+    file = gr.File(label=f"A {kind}", file_types=suffixes, type="filepath", elem_id=f"{kind}-file")
+    for option in options:
+        option.render()
+    with gr.Row():
+        look_button = gr.Button(f"Look at the {kind}", variant="primary")
+        why = gr.Button("Why?")
+    result = gr.HTML(elem_id=f"{kind}-result", elem_classes="result")
+    heat = gr.HTML(elem_id=f"{kind}-why", elem_classes="result")
+    look_button.click(look, [file, model, *options], result, api_visibility="private")
+    why.click(page.explain, [file, model], heat, api_visibility="private")
+    # A result that comes later than a change says itself what it is of: `cancels` here would also end one that was
+    # asked for right after the change.
+    gr.on([file.change, model.change], lambda: ("", ""), None, [result, heat], api_visibility="private")

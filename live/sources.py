@@ -1,0 +1,304 @@
+"""Where live frames come from: a webcam, the screen or a video file, each as frames with times.
+
+A camera goes on while a frame is worked on, so a thread of its own keeps only the newest frame; the screen is looked at
+when a frame is wanted, and a file is read in order, none left out, with the container's own times. What cannot be
+opened, or breaks on the way, is one line that says what to do. What becomes of the frames is `live`'s.
+"""
+
+import os
+import re
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import av
+import cv2
+import numpy as np
+
+from ..processor.input_errors import (
+    EngagementInputError,
+    NoDecodableFrameError,
+    TruncatedVideoError,
+    VideoReadError,
+    VideoTooLargeError,
+)
+from ..processor.video_container import DEFAULT_MAX_PIXELS, find_cut, open_container, resolve_source, video_stream
+from ..required_packages import require_extra
+
+PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
+SCREEN_FPS = 30.0  # a screen can be looked at any number of times a second, to no use
+ASSUMED_FPS = 25.0  # of a file that names neither times nor a rate
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame of a source."""
+
+    pixels: np.ndarray  # (height, width, 3), uint8 RGB
+    time_sec: float  # since the source's first frame
+    taken_sec: float  # by time.perf_counter, when it came out of the camera or the decoder
+    num_dropped: int = 0  # frames passed over since the one before
+
+
+class FrameSource(ABC):
+    """Something that gives frames, once, and is closed afterwards."""
+
+    duration_sec: float | None = None  # None: it goes on until it is stopped, or nobody knows
+    fps: float = 30.0  # about how many frames a second it gives, if they are taken as they come
+
+    @abstractmethod
+    def frames(self) -> Iterator[SourceFrame]:
+        """Frames in order of time.
+
+        Raises:
+            VideoReadError: the source broke.
+        """
+
+    def close(self) -> None:
+        """Let go of the device or file; more than once does no harm."""
+        return
+
+    def __enter__(self) -> "FrameSource":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_source(source: str | os.PathLike) -> FrameSource:
+    """`webcam`, `webcam:N`, `screen`, `screen:X,Y,WIDTH,HEIGHT` (in pixels), or a video file's path.
+
+    Raises:
+        EngagementInputError: there is no such camera, screen or file; one line says what to do.
+    """
+    name = os.fspath(source)
+    if not name.strip():
+        raise EngagementInputError("Expected webcam, screen or a video file, got no name; name one of them.")
+    if match := re.fullmatch(r"webcam(?::(\d+))?", name, re.IGNORECASE):
+        return _open_webcam(int(match[1] or 0))
+    if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name, re.IGNORECASE):
+        return ScreenSource(tuple(map(int, match.groups())) if match[1] else None)
+    if re.match(r"(webcam|screen):", name, re.IGNORECASE):
+        raise EngagementInputError(f"Expected webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
+    return FileSource(name)
+
+
+class FileSource(FrameSource):
+    """Every frame of a video file, upright, as fast as it is asked for."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self._source, self.name = resolve_source(path)
+        try:
+            self._container = open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
+            self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS)
+        except VideoReadError as error:
+            if not isinstance(error, VideoTooLargeError) and (cut := find_cut(self._source)):
+                raise self._broken(None, cut) from error
+            raise
+        if self._container.duration:
+            self.duration_sec = self._container.duration / av.time_base
+        self.fps = float(self._stream.average_rate or ASSUMED_FPS)
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """As `FrameSource.frames`; a file that was cut gives the frames it has before it is refused."""
+        step_sec = 1 / self.fps
+        first_sec = time_sec = None
+        try:
+            for frame in self._container.decode(self._stream):
+                if frame.is_corrupt:
+                    raise self._broken(time_sec, "damaged data")
+                stamp_sec = frame.time if frame.time is not None else (time_sec or 0.0) + step_sec
+                first_sec = stamp_sec if first_sec is None else first_sec
+                is_first, stamp_sec = time_sec is None, stamp_sec - first_sec
+                # AVI's times may stand still or go back.
+                time_sec = stamp_sec if is_first or stamp_sec > time_sec else time_sec + step_sec
+                pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                yield SourceFrame(np.ascontiguousarray(pixels), time_sec, time.perf_counter())
+        except av.FFmpegError as error:
+            raise self._broken(time_sec, str(error)) from error
+        if cut := find_cut(self._source):
+            raise self._broken(time_sec, cut)
+        if time_sec is None:
+            raise NoDecodableFrameError(f"Expected frames, got none that decodes, in {self.name}; record it again.")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _broken(self, time_sec: float | None, reason: str) -> TruncatedVideoError:
+        at = "before its first frame" if time_sec is None else f"after {time_sec:.1f} s"
+        return TruncatedVideoError(
+            f"Expected a whole video, got one that breaks off {at} ({reason}): {self.name}; copy or record it again."
+        )
+
+
+class CameraSource(FrameSource):
+    """The newest frame of a camera that goes on by itself.
+
+    Args:
+        read: waits for the camera's next frame, (height, width, 3) uint8 RGB; None when it gave none.
+        release: lets go of the camera.
+        name: for messages.
+        patience_sec: without a frame for this long, the camera is broken.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], np.ndarray | None],
+        release: Callable[[], None],
+        name: str,
+        patience_sec: float = PATIENCE_SEC,
+    ) -> None:
+        self.name, self._patience_sec = name, patience_sec
+        self._read, self._release = read, release
+        self._newest: tuple[np.ndarray, float] | None = None  # pixels, when they were taken
+        self._num_taken = 0
+        self._error: Exception | None = None
+        self._changed, self._closed = threading.Condition(), threading.Event()
+        # A daemon, or a driver that hangs would keep the process from ending.
+        self._thread = threading.Thread(target=self._take_frames, name=name, daemon=True)
+        self._thread.start()
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """As `FrameSource.frames`; never one that a newer one has come after."""
+        num_seen, first_sec = 0, None
+        while not self._closed.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._num_taken > num_seen or self._error, self._patience_sec)  # noqa: B023
+                if self._num_taken == num_seen:
+                    raise self._broken() from self._error
+                (pixels, taken_sec), num_dropped = self._newest, self._num_taken - num_seen - 1
+                num_dropped, num_seen = (num_dropped if num_seen else 0), self._num_taken
+            first_sec = taken_sec if first_sec is None else first_sec
+            yield SourceFrame(pixels, taken_sec - first_sec, taken_sec, num_dropped)
+
+    def close(self) -> None:
+        """Stop the thread, which lets go of the camera."""
+        self._closed.set()
+        self._thread.join(timeout=self._patience_sec)
+
+    def _take_frames(self) -> None:
+        try:
+            while not self._closed.is_set():
+                pixels = self._read()
+                if pixels is None:
+                    self._closed.wait(0.01)  # cameras skip a frame now and then; for how long is for `frames` to judge
+                    continue
+                with self._changed:
+                    self._newest = (pixels, time.perf_counter())
+                    self._num_taken += 1
+                    self._changed.notify()
+        except Exception as error:  # handed to whoever waits for a frame
+            with self._changed:
+                self._error = error
+                self._changed.notify()
+        finally:
+            self._release()
+
+    def _broken(self) -> VideoReadError:
+        reason = str(self._error) if self._error else f"got no frame for {self._patience_sec:g} s"
+        return VideoReadError(
+            f"Expected {self.name} to go on, {reason}; check its cable and whether another program took it."
+        )
+
+
+class ScreenSource(FrameSource):
+    """The screen, or a part of it, as it is when a frame is asked for.
+
+    Args:
+        region_px: left, top, width, height; default: the first monitor.
+
+    Raises:
+        EngagementInputError: no screen, nothing of the region on it, or the package mss is missing.
+    """
+
+    def __init__(self, region_px: tuple[int, int, int, int] | None = None) -> None:
+        require_extra("live", ("mss",))
+        import mss
+
+        # mss asserts that a screen answers, which one that went away does not.
+        self._closed, self._errors = threading.Event(), (mss.ScreenShotError, AssertionError)
+        try:
+            self._screen = mss.MSS()
+            monitors = self._screen.monitors  # all together, then each
+        except mss.ScreenShotError as error:
+            raise _no_screen(error) from error
+        self._region = monitors[1] if region_px is None else _shown_part(region_px, monitors[0])
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """As `FrameSource.frames`, at most `SCREEN_FPS` a second."""
+        first_sec = taken_sec = None
+        while not self._closed.is_set():
+            if taken_sec is not None:
+                self._closed.wait(taken_sec + 1 / SCREEN_FPS - time.perf_counter())
+            pixels, taken_sec = self._grab(), time.perf_counter()
+            first_sec = taken_sec if first_sec is None else first_sec
+            yield SourceFrame(pixels, taken_sec - first_sec, taken_sec)
+
+    def close(self) -> None:
+        """Let go of the screen."""
+        if not self._closed.is_set():
+            self._closed.set()
+            with suppress(*self._errors):  # a screen that went away was let go of; `frames` has said so
+                self._screen.close()
+
+    def _grab(self) -> np.ndarray:
+        try:
+            bgra = np.asarray(self._screen.grab(self._region))
+        except self._errors as error:
+            raise _no_screen(error) from error
+        return cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGB)
+
+
+def _no_screen(error: Exception) -> VideoReadError:
+    reason = " ".join(str(error).split()) or "no answer"
+    return VideoReadError(f"Expected a screen to look at, got: {reason}; log in to a desktop, or use a webcam or file.")
+
+
+def _shown_part(region_px: tuple[int, int, int, int], everything: dict[str, int]) -> dict[str, int]:
+    """What of a region lies on the screens; `everything` is the box about all of them."""
+    left, top = max(region_px[0], everything["left"]), max(region_px[1], everything["top"])
+    right = min(region_px[0] + region_px[2], everything["left"] + everything["width"])
+    bottom = min(region_px[1] + region_px[3], everything["top"] + everything["height"])
+    if left >= right or top >= bottom:
+        size = f"{everything['width']}x{everything['height']}"
+        raise EngagementInputError(f"Expected a part of the {size} px screen, got {region_px}; correct the region.")
+    return {"left": left, "top": top, "width": right - left, "height": bottom - top}
+
+
+def _open_webcam(number: int) -> CameraSource:
+    with _quiet_opencv():
+        capture = cv2.VideoCapture(number)
+    name = f"webcam:{number}"
+    if not capture.isOpened():
+        raise VideoReadError(
+            f"Expected a camera at {name}, and it cannot be opened; plug it in, close other programs that use it, "
+            "allow access to it, or try another number (webcam:1)."
+        )
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver heeds it: a buffer is delay
+    return camera_of(capture, name)
+
+
+def camera_of(capture: cv2.VideoCapture, name: str, patience_sec: float = PATIENCE_SEC) -> CameraSource:
+    """An opened capture as a source; closing the source releases it."""
+
+    def read() -> np.ndarray | None:
+        is_read, bgr = capture.read()
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if is_read else None
+
+    return CameraSource(read, capture.release, name, patience_sec)
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV prints a warning a back end that finds no camera."""
+    logging = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)

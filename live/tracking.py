@@ -1,0 +1,195 @@
+"""Follows several faces through a live picture: one numbered track a person.
+
+The faces that a detection finds go to the tracks one to one, at the least total cost (scipy's `linear_sum_assignment`)
+of how far each lies from where its track was expected at its speed, how its size changed, and how the colours about it
+(skin, hair, clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment.
+Colours are kept for as long as a track is, and identify nobody. The few frames of a stored clip lie too far apart for
+speeds: those are `processor/face_tracking`'s.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ..processor.face_detection import FaceDetections
+from ..processor.face_tracking import MAX_SIZE_RATIO
+
+# A detector overlooks a face now and then; only a face that stays away this long is missing.
+MISSING_AFTER_SEC = 0.5
+REACH_FACE_SIZES, REACH_FACE_SIZES_A_SEC = 0.5, 5.0  # how far from the expected place a face may turn up
+MAX_UNWATCHED_SEC = 1.0  # nobody looked for longer than this: who is away since then was not seen to be away
+COAST_SEC = 0.7  # a head stops sooner or later: an unseen one moves on by at most its speed times this
+SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes jitter by a pixel or two
+COLOR_MEMORY_SEC = 2.0
+COLOR_BINS = 8  # a channel
+COLOR_WEIGHT = 2.0
+# A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
+# who was away long must look the more alike.
+WAITING_WEIGHT = 0.3
+# Move and growth are 1 at their own limits; beyond twice that it is somebody else.
+MAX_COST = 2.0
+
+
+@dataclass(eq=False)
+class LiveTrack:
+    """One person: where the face was last found, how fast it moved there, and the colours about it."""
+
+    number: int  # 1, 2, ... in order of appearance; never given to somebody else
+    box_xyxy_px: np.ndarray  # (4,) float64
+    landmarks_xy_px: np.ndarray  # (5, 2) float64
+    colors: np.ndarray  # (COLOR_BINS ** 3,) float32
+    seen_sec: float
+    velocity_xy_px_sec: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    found: bool = True  # by the latest detection
+    num_sightings: int = 1
+
+    def box_at(self, time_sec: float) -> np.ndarray:
+        """(4,), where the box is expected; at the time of its detection, the detected one itself."""
+        return self.box_xyxy_px + np.tile(self._moved_px(time_sec), 2)
+
+    def landmarks_at(self, time_sec: float) -> np.ndarray:
+        """(5, 2), moved as the box."""
+        return self.landmarks_xy_px + self._moved_px(time_sec)
+
+    def is_missing(self, time_sec: float) -> bool:
+        """Not found, and for longer than a detector's slip."""
+        return not self.found and time_sec - self.seen_sec > MISSING_AFTER_SEC
+
+    def _moved_px(self, time_sec: float) -> np.ndarray:
+        return self.velocity_xy_px_sec * COAST_SEC * -math.expm1((self.seen_sec - time_sec) / COAST_SEC)
+
+
+class FaceTracker:
+    """The tracks of everybody in the picture; `update` takes one detection after the other.
+
+    Args:
+        keep_lost_sec: how long a track waits for a face that is gone; one seen a single time does not wait.
+        max_people: the most tracks; a new face takes the place of the one gone longest, or is left out.
+    """
+
+    def __init__(self, keep_lost_sec: float, max_people: int) -> None:
+        self.keep_lost_sec = keep_lost_sec
+        self.max_people = max_people
+        self.tracks: list[LiveTrack] = []  # by number
+        self._next_number = 1
+        self._updated_sec = math.inf
+
+    def update(self, faces: FaceDetections, frame: np.ndarray, time_sec: float) -> None:
+        """faces: of this frame, (height, width, 3) uint8 RGB, and no others."""
+        unwatched_sec = max(0.0, time_sec - self._updated_sec - MAX_UNWATCHED_SEC)
+        for track in self.tracks:
+            track.seen_sec += unwatched_sec
+        self._updated_sec = time_sec
+        self.tracks = [track for track in self.tracks if time_sec - track.seen_sec <= self.keep_lost_sec]
+        colors = colors_about(frame, faces.boxes_xyxy_px)
+        matches = self._match(faces, colors, time_sec)
+        for track in self.tracks:
+            track.found = track in matches
+        for track, face in matches.items():
+            self._move(track, faces, face, colors[face], time_sec)
+        self.tracks = [track for track in self.tracks if track.found or track.num_sightings > 1]
+        for face in sorted(set(range(len(faces))) - set(matches.values())):
+            self._start(faces, face, colors[face], time_sec)
+
+    def _match(self, faces: FaceDetections, colors: Sequence[np.ndarray], time_sec: float) -> dict[LiveTrack, int]:
+        """Track -> face."""
+        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, colors, time_sec)
+        pairs = zip(*linear_sum_assignment(costs), strict=True)
+        return {self.tracks[i]: int(j) for i, j in pairs if costs[i, j] < MAX_COST}
+
+    def _move(self, track: LiveTrack, faces: FaceDetections, face: int, colors: np.ndarray, time_sec: float) -> None:
+        box = faces.boxes_xyxy_px[face].astype(np.float64)
+        others = [other.box_at(time_sec) for other in self.tracks if other is not track]
+        elapsed_sec = time_sec - track.seen_sec
+        if not any(_overlap(_surroundings(box), _surroundings(other)) for other in others):  # else they are shared
+            track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (colors - track.colors)
+        if elapsed_sec > 0:
+            measured = (_center(box) - _center(track.box_xyxy_px)) / elapsed_sec
+            gain = -math.expm1(-elapsed_sec / SPEED_MEMORY_SEC)
+            track.velocity_xy_px_sec = track.velocity_xy_px_sec + gain * (measured - track.velocity_xy_px_sec)
+        track.box_xyxy_px, track.landmarks_xy_px = box, faces.landmarks_xy_px[face].astype(np.float64)
+        track.seen_sec = time_sec
+        track.num_sightings += 1
+
+    def _start(self, faces: FaceDetections, face: int, colors: np.ndarray, time_sec: float) -> None:
+        if len(self.tracks) >= self.max_people:
+            lost = [track for track in self.tracks if not track.found]
+            if not lost:
+                return
+            self.tracks.remove(min(lost, key=lambda track: track.seen_sec))
+        box, landmarks = faces.boxes_xyxy_px[face], faces.landmarks_xy_px[face]
+        self.tracks.append(
+            LiveTrack(self._next_number, box.astype(np.float64), landmarks.astype(np.float64), colors, time_sec)
+        )
+        self._next_number += 1
+
+
+def matching_costs(
+    tracks: Sequence[LiveTrack], boxes_xyxy_px: np.ndarray, colors: Sequence[np.ndarray], time_sec: float
+) -> np.ndarray:
+    """Tracks and found boxes, (num_boxes, 4), -> (num_tracks, num_boxes); `MAX_COST` where the two cannot be one."""
+    costs = np.full((len(tracks), len(boxes_xyxy_px)), MAX_COST)
+    for i, track in enumerate(tracks):
+        expected = track.box_at(time_sec)
+        reach = REACH_FACE_SIZES + REACH_FACE_SIZES_A_SEC * (time_sec - track.seen_sec)
+        waiting = WAITING_WEIGHT * math.log(reach / REACH_FACE_SIZES)
+        for j, box in enumerate(boxes_xyxy_px.astype(np.float64)):
+            size_px = math.sqrt(_face_size_px(expected) * _face_size_px(box))
+            move = float(np.linalg.norm(_center(expected) - _center(box))) / size_px / reach
+            growth = abs(math.log(_face_size_px(box) / _face_size_px(expected))) / math.log(MAX_SIZE_RATIO)
+            if move <= 1 and growth <= 1:
+                likeness = COLOR_WEIGHT * distance_of_colors(track.colors, colors[j])
+                costs[i, j] = min(MAX_COST, move + growth + likeness + waiting)
+    return costs
+
+
+def colors_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[np.ndarray]:
+    """How often each colour occurs in and about each face, from the hair to the upper clothes, where no other face's
+    surroundings reach: (COLOR_BINS ** 3,) a face, sums to 1.
+
+    frame: (height, width, 3) uint8 RGB; boxes: (num_faces, 4), which may reach over the frame's edge.
+    """
+    height_px, width_px = frame.shape[:2]
+    places = []
+    for left, top, right, bottom in (_surroundings(box).astype(int).tolist() for box in boxes_xyxy_px):
+        left, top = min(max(left, 0), width_px - 1), min(max(top, 0), height_px - 1)
+        places.append((left, top, max(min(right, width_px), left + 1), max(min(bottom, height_px), top + 1)))
+    colors = []
+    for i, (left, top, right, bottom) in enumerate(places):
+        own = np.ones((height_px, width_px), np.uint8)
+        for other in places[:i] + places[i + 1 :]:
+            own[other[1] : other[3], other[0] : other[2]] = 0
+        size = (32, 32)
+        part = cv2.resize(frame[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(own[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
+        counts = cv2.calcHist([part], [0, 1, 2], mask if mask.any() else None, [COLOR_BINS] * 3, [0, 256] * 3)
+        colors.append(counts.reshape(-1) / counts.sum())
+    return colors
+
+
+def distance_of_colors(first: np.ndarray, second: np.ndarray) -> float:
+    """Hellinger's distance of two histograms that sum to 1: 0 for the same colours .. 1 for none in common."""
+    return math.sqrt(max(0.0, 1.0 - float(np.sqrt(first * second).sum())))
+
+
+def _surroundings(box_xyxy: np.ndarray) -> np.ndarray:
+    """A face's box -> (4,), with the hair and the upper clothes."""
+    height = box_xyxy[3] - box_xyxy[1]
+    return box_xyxy + np.array([0.0, -0.25, 0.0, 0.75]) * height
+
+
+def _overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:
+    return bool((np.maximum(first_xyxy[:2], second_xyxy[:2]) < np.minimum(first_xyxy[2:], second_xyxy[2:])).all())
+
+
+def _center(box_xyxy: np.ndarray) -> np.ndarray:
+    return (box_xyxy[:2] + box_xyxy[2:]) / 2
+
+
+def _face_size_px(box_xyxy_px: np.ndarray) -> float:
+    """The side of the square of equal area."""
+    return math.sqrt(float(np.prod(box_xyxy_px[2:] - box_xyxy_px[:2])))

@@ -1,0 +1,1 @@
+"""Experiments: the published studies again, the planted shortcut, the benchmark."""

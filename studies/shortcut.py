@@ -1,0 +1,277 @@
+"""`engagement shortcut`: does a model look at the face? Drawn data with a planted shortcut, two recipes, one answer.
+
+In training and validation the colour of curtains goes with the label, in test it does not (`data/drawn_shortcut`). A
+model of whole frames and one of face crops learn the same clips. The CNN + LSTM reference found its best model to look
+at background and clothes: here whole frames do the same, score well on validation and poorly on test, and face crops
+are the cure. `shortcut.md`, `shortcut.json` and `shortcut.png` show scores, face focus and maps side by side. Finished
+models are kept, so that a killed experiment goes on. The figure is in `shortcut_figure`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from .. import register_auto_classes
+from ..data.atomic_files import writing
+from ..data.drawn.datasets import write_daisee
+from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
+from ..data.preparation.parts import settings_for
+from ..data.schema import BINARY
+from ..evaluation.metrics import compute_scores
+from ..evaluation.results_file import read_results, write_results
+from ..evaluation.split_evaluation import read_predictions
+from ..explanation.data_set_focus import find_clips, measure_focus
+from ..explanation.heat_maps import ExplainedClip, explain_file
+from ..hub.card import write_card
+from ..inference.predictor import Predictor
+from ..processor.input_errors import ModelLoadError, RecipeError
+from ..train import check_options, train
+from ..training.arguments import plan_stages, read_recipe
+from ..training.stage_data import PREPARATION_OPTIONS
+from .shortcut_figure import Example, save_shortcut_figure
+from .table import replace_text
+
+ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}
+_PLAN = "plan.json"
+_RECIPES = Path(__file__).parents[1] / "recipes" / "shortcut"
+_VIDEOS = {"fps": 2, "duration_sec": 4.0, "width_px": 320, "height_px": 240, "quirks": False}
+_SET_HERE = {"data", "seed", "output_dir", "cache_dir", "resume_from_checkpoint", "push_to_hub"}
+_Record = dict[str, object]
+
+
+def run_experiment(
+    output: Path,
+    seeds: int = 1,
+    options: Mapping[str, str] | None = None,
+    subjects: int = 60,
+    clips_per_subject: int = 6,
+) -> Path:
+    """Draw the data, train both recipes with seeds 0 to `seeds` - 1, measure both; what is there already is kept.
+
+    Args:
+        output: a new folder, or one in which the same experiment was begun; more seeds may be added there.
+        options: of train.py, over both recipes; the table says so.
+        subjects, clips_per_subject: of the drawn data.
+
+    Returns:
+        The table, `shortcut.md`; `shortcut.json` and `shortcut.png` lie beside it.
+
+    Raises:
+        RecipeError, ModelLoadError: no seed, an option that does not fit or that the experiment sets by itself, or a
+            folder that holds anything else. All of it is found before anything is drawn or written.
+        DataError: the folder's data was drawn otherwise, or the folder cannot be written.
+    """
+    options = dict(options or {})
+    own = sorted(name for name in options if name.removeprefix("engagement_").removeprefix("expression_") in _SET_HERE)
+    if seeds < 1 or own:
+        raise RecipeError(f"Expected at least one seed, and no options {', '.join(sorted(_SET_HERE))}, got {seeds} "
+                          f"and {', '.join(own) or 'none'}.")  # fmt: skip
+    recipes = {name: read_recipe(_RECIPES / f"{name}.yaml") for name in ROWS}
+    for name, recipe in recipes.items():
+        _check(recipe, _options_of(output, name, 0, options))
+    _claim(output, {"recipes": recipes, "options": options})
+    data = output / "data"
+    with writing(data):
+        write_daisee(data, subjects, clips_per_subject, seed=0, variant="shortcut", **_VIDEOS)
+    runs = [_run(output, name, seed, recipes[name], options) for seed in range(seeds) for name in ROWS]
+    record = {"options": options, "curtains_alone": _score_curtains(data), "runs": runs}
+    _write(output / "shortcut.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    save_shortcut_figure(record, ROWS, _explain_examples(output, data), output / "shortcut.png")
+    return _write(output / "shortcut.md", render_table(record))
+
+
+def _write(path: Path, text: str) -> Path:
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) -> dict[str, str]:
+    """What train.py is told of one model."""
+    places = {"engagement_data": output / "data", "output_dir": _folder(output, name, seed).parent,
+              "cache_dir": output / "cache"}  # fmt: skip
+    told = {place: str(path) for place, path in places.items()}
+    return {**options, **told, "seed": str(seed), "resume_from_checkpoint": "true"}
+
+
+def _check(recipe: _Record, options: Mapping[str, str]) -> None:
+    """What a typing error would break, before minutes of drawing."""
+    register_auto_classes()
+    for run in plan_stages(recipe, dict(options)):
+        check_options(run)
+        settings_for("video", **{name: getattr(run.stage, name) for name in PREPARATION_OPTIONS})
+
+
+def _claim(output: Path, plan: _Record) -> None:
+    """Mark the folder as this experiment's; refuse one that holds anything else."""
+    with writing(output):
+        held = {file.name for file in output.iterdir()} - {f"{_PLAN}.partial"} if output.exists() else set()
+        if _PLAN in held:
+            _require_same(output, plan)
+        elif held:
+            raise _holds_something_else(output)
+        output.mkdir(parents=True, exist_ok=True)
+        replace_text(output / _PLAN, json.dumps(plan, indent=2, sort_keys=True))
+
+
+def _require_same(output: Path, plan: _Record) -> None:
+    """Raises RecipeError where models were begun otherwise, which would be kept as ours; drawn clips are the same."""
+    try:
+        begun = json.loads((output / _PLAN).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _holds_something_else(output) from error
+    if not isinstance(begun, dict) or begun.keys() != plan.keys():
+        raise _holds_something_else(output)
+    if begun == plan or not any((output / name).exists() for name in ROWS):
+        return
+    before, now = begun["options"], plan["options"]
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    told = ", ".join(f"{name} {now.get(name, 'left out')} (was {before.get(name, 'left out')})" for name in changed)
+    raise RecipeError(
+        f"Expected in {output} the recipes and options it was begun with ({_as_typed(before) or 'no options'}), got "
+        f"others: {told or 'recipes of another version'}; repeat those or choose another --output."
+    )
+
+
+def _holds_something_else(output: Path) -> RecipeError:
+    return RecipeError(
+        f"Expected a new folder, or one in which a shortcut experiment was begun, got {output}, which holds something "
+        "else; choose another --output."
+    )
+
+
+def _run(output: Path, name: str, seed: int, recipe: _Record, options: Mapping[str, str]) -> _Record:
+    """One model, trained and measured, or found so."""
+    folder, data = _folder(output, name, seed), output / "data"
+    try:
+        results = read_results(folder)
+    except ModelLoadError:
+        print(f"{ROWS[name]}, seed {seed}", flush=True)
+        train(recipe, _options_of(output, name, seed, options))
+        results = read_results(folder)
+    test = results["evaluation"]["test"]
+    if "face_focus" not in test:
+        predictor = Predictor.from_pretrained(str(folder))
+        test["face_focus"] = measure_focus(predictor, find_clips(data, "test"))
+        with writing(folder):  # the card first: whoever is killed between the two measures again, and writes both
+            write_card(folder, predictor.model, predictor.processor, results)
+            write_results(folder, evaluation=results["evaluation"])
+    return {
+        "recipe": name,
+        "seed": seed,
+        "folder": folder.relative_to(output).as_posix(),
+        "fingerprint": results["data"]["fingerprint"],
+        "macro_f1": {
+            "validation": _macro_f1_of_stored(folder, "validation"),
+            "test": test["scores"]["macro_f1"],
+            "test_interval": test["intervals"]["intervals"]["macro_f1"],
+            "test_majority": test["majority_baseline"]["macro_f1"],
+        },
+        "face_focus": test["face_focus"],
+        "training_seconds": results["training"]["seconds"],
+    }
+
+
+def _folder(output: Path, name: str, seed: int) -> Path:
+    return output / name / f"seed{seed}" / "engagement"
+
+
+def _macro_f1_of_stored(folder: Path, split: str) -> float:
+    """Training measures test alone; validation is measured here, from stored predictions."""
+    predictions, names = read_predictions(folder, split)
+    clips = predictions.by_clip()
+    return compute_scores(clips.label_ids, clips.scores.argmax(axis=1), names)["macro_f1"]
+
+
+def _score_curtains(data: Path) -> dict[str, float]:
+    """Macro-F1 by split of whoever looks at the curtains alone."""
+    rows = read_curtains(data)
+    scores = {}
+    for split in ("validation", "test"):
+        pairs = [(row["label"], row["curtains"]) for row in rows if row["split"] == split]
+        true, told = (np.array([BINARY.index(label) for label in labels]) for labels in zip(*pairs, strict=True))
+        scores[split] = compute_scores(true, told, BINARY)["macro_f1"]
+    return scores
+
+
+def _explain_examples(output: Path, data: Path) -> list[Example]:
+    """The first test clip of each label with either colour, of different people, before both models of seed 0."""
+    predictors = {name: Predictor.from_pretrained(str(_folder(output, name, 0))) for name in ROWS}
+    paths = {clip.clip_id: (clip.source, clip.subject_id) for clip in find_clips(data, "test")}
+    examples, seen = [], set()
+    rows = [row for row in read_curtains(data) if row["split"] == "test"]
+    for label in BINARY:
+        for curtains in BINARY:
+            fitting = [row["clip_id"] for row in rows if (row["label"], row["curtains"]) == (label, curtains)]
+            others = [clip_id for clip_id in fitting if paths[clip_id][1] not in seen] or fitting
+            if not others:
+                continue
+            path, subject = paths[others[0]]
+            seen.add(subject)
+            explained = {name: _explain(predictor, path) for name, predictor in predictors.items()}
+            examples.append(Example(label, curtains, explained))
+    return examples
+
+
+def _explain(predictor: Predictor, path: Path) -> ExplainedClip:
+    return explain_file(predictor, path).clips[0]
+
+
+def render_table(record: Mapping[str, object]) -> str:
+    """Markdown from what `shortcut.json` holds."""
+    options = _as_typed(record["options"])
+    curtains = record["curtains_alone"]
+    header = ["recipe", "seed", "macro-F1, validation", "macro-F1, test (95 %)", "face focus (95 %)", "face's area"]
+    rows = [_cells(run) for run in record["runs"]]
+    rows += [_mean_cells(name, record["runs"]) for name in ROWS if len(rows) > len(ROWS)]
+    rows.append(["curtains alone", "–", f"{curtains['validation']:.3f}", f"{curtains['test']:.3f}", "0", "–"])
+    shares = AGREEING_SHARE
+    lines = [
+        "# Does it look at the face? A planted shortcut",
+        "",
+        f"Drawn clips. In {shares['train']:.0%} of training and validation clips the curtains have the label's colour, "
+        f"in test in {shares['test']:.0%}: there they say nothing. Face focus is the share of Grad-CAM's heat inside "
+        "the face box; its area in the model's picture is what heat without aim would give. Intervals are over people.",
+        "",
+        *([f"**Not the recipes as they are: trained with {options}.**", ""] if options else []),
+        *(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]),
+        "",
+        "![scores, face focus and maps](shortcut.png)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _as_typed(options: Mapping[str, str]) -> str:
+    return ", ".join(f"--{name} {value}" for name, value in sorted(options.items()))
+
+
+def _cells(run: Mapping[str, object]) -> list[str]:
+    scores, face = run["macro_f1"], run["face_focus"]["face"]
+    return [
+        ROWS[run["recipe"]],
+        str(run["seed"]),
+        f"{scores['validation']:.3f}",
+        f"{scores['test']:.3f}{_bounds(scores['test_interval'])}",
+        "unknown" if face["mean"] is None else f"{face['mean']:.3f}{_bounds(face)}",
+        "–" if face["mean"] is None else f"{face['chance']:.3f}",
+    ]
+
+
+def _mean_cells(name: str, runs: Sequence[Mapping[str, object]]) -> list[str]:
+    of_row = [run for run in runs if run["recipe"] == name]
+    faces = [run["face_focus"]["face"] for run in of_row]
+    columns = [
+        [run["macro_f1"]["validation"] for run in of_row],
+        [run["macro_f1"]["test"] for run in of_row],
+        [face["mean"] for face in faces],
+        [face["chance"] for face in faces],
+    ]
+    means = ["unknown" if None in column else f"{fmean(column):.3f}" for column in columns]
+    return [f"**{ROWS[name]}**", f"mean of {len(of_row)}", *means]
+
+
+def _bounds(interval: Mapping[str, float | None]) -> str:
+    return "" if interval["lower"] is None else f" ({interval['lower']:.3f} to {interval['upper']:.3f})"

@@ -1,0 +1,142 @@
+"""The shortcut experiment as one figure: the same test clips before both models, and what the numbers say beside them.
+
+Heat is drawn as in `explanation_figures`, over grey pictures in their own proportions, one scale a clip; the clips
+themselves are shown in colour, since the curtains' colour is the shortcut. Of each clip the last frame is shown, which
+an LSTM hears best. The same input gives the same bytes. matplotlib is imported late, and only as objects.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..data.atomic_files import writing
+from ..explanation.heat_map_figure import add_heat_scale, draw_frame_heat
+from ..explanation.heat_maps import ExplainedClip
+from ..inference.predictor import best_label
+from ..processor.face_cropping import map_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too; shapes differ as well.
+_STYLES = (("#0072B2", "s"), ("#D55E00", "o"))
+_GREY = "0.35"
+_TEXT_PT, _SMALL_TEXT_PT = 12, 10
+_PNG_DPI = 200
+_PICTURE_INCHES, _PANEL_INCHES = 1.95, 4.6  # the width of a clip's column, and of the panel of scores
+_GROUPS = ("macro-F1,\nvalidation", "macro-F1,\ntest", "face focus,\ntest")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test clip as both models see it."""
+
+    label: str
+    curtains: str  # the label whose colour they have
+    explained: Mapping[str, ExplainedClip]  # by recipe
+
+
+def save_shortcut_figure(
+    record: Mapping[str, object], names: Mapping[str, str], examples: Sequence[Example], path: Path
+) -> None:
+    """Write the figure as PNG.
+
+    Args:
+        record: what `shortcut.json` holds.
+        names: of the recipes, to be shown, by the names in the record; whole frames come first.
+
+    Raises:
+        DataError: no file can be written there.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_PICTURE_INCHES * len(examples) + _PANEL_INCHES + 1.3, 6.6), layout="constrained")
+    widths = [_PICTURE_INCHES * len(examples) + 1.3, _PANEL_INCHES]
+    left, right = figure.subfigures(1, 2, width_ratios=widths, wspace=0.03)
+    _draw_examples(left, examples, names)
+    _draw_scores(right.subplots(), record, names)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=_PNG_DPI)
+
+
+def _draw_examples(figure: object, examples: Sequence[Example], names: Mapping[str, str]) -> None:
+    """A column a clip: as it is, with the crop's outline, then the heat of each model."""
+    grid = figure.subplots(1 + len(names), len(examples), squeeze=False)
+    for axes in grid.ravel():
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for column, example in zip(grid.T, examples, strict=True):
+        whole = example.explained[next(iter(names))]
+        last = len(whole.pictures) - 1
+        column[0].imshow(whole.pictures[last])
+        for clip in example.explained.values():
+            if clip.transforms is not None:
+                column[0].plot(*_crop_outline(clip, last).T, color="white", linewidth=1.4, linestyle="--")
+        column[0].set_title(f"truth: {example.label}\ncurtains: {example.curtains}", fontsize=_SMALL_TEXT_PT)
+        for axes, name in zip(column[1:], names, strict=True):
+            clip = example.explained[name]
+            draw_frame_heat(axes, clip, last)
+            axes.set_title(_verdict(clip, example.label), fontsize=_SMALL_TEXT_PT)
+    for axes, title in zip(grid[:, 0], ["test clip", *names.values()], strict=True):
+        axes.set_ylabel(title, fontsize=_TEXT_PT)
+    add_heat_scale(figure, grid[1:].ravel())
+    figure.suptitle(
+        "What speaks for the predicted label (Grad-CAM; blue: face box, dashed: what the crop shows)", fontsize=_TEXT_PT
+    )
+
+
+def _crop_outline(clip: ExplainedClip, index: int) -> np.ndarray:
+    """(5, 2): the crop's corners in pixels of the whole frame, the first once more at the end."""
+    height, width = clip.pictures.shape[1:3]
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)])
+    return map_points(corners, clip.transforms[index])
+
+
+def _verdict(clip: ExplainedClip, label: str) -> str:
+    """Of the whole clip, as its heat's share is."""
+    said = best_label(clip.explanation.scores)
+    outcome = "right" if said == label else "wrong"
+    share = None if clip.focus is None else clip.focus.clip["face"]["heat_share"]
+    on_face = "" if share is None else f"\nheat on the face {100 * share:.0f} %"
+    return f"{outcome}: {said} {clip.explanation.scores[said]:.2f}{on_face}"
+
+
+def _draw_scores(axes: "Axes", record: Mapping[str, object], names: Mapping[str, str]) -> None:
+    """A point a seed with its interval over people, recipe beside recipe."""
+    for place, (name, style) in enumerate(zip(names, _STYLES, strict=True)):
+        runs = [run for run in record["runs"] if run["recipe"] == name]
+        for turn, run in enumerate(runs):
+            aside = (0.42 * place - 0.21) + 0.1 * (turn - (len(runs) - 1) / 2)
+            _draw_run(axes, run, aside, style, names[name] if turn == 0 else None)
+    alone = record["curtains_alone"]
+    labelled = {"color": _GREY, "linestyle": "", "markersize": 9, "markeredgewidth": 1.8}
+    axes.plot([0, 1], [alone["validation"], alone["test"]], marker="x", label="curtains' colour alone", **labelled)
+    axes.plot([], [], marker="_", label="heat without aim", **labelled)
+    axes.set_xticks(range(len(_GROUPS)), _GROUPS)
+    axes.set(xlim=(-0.5, len(_GROUPS) - 0.5), ylim=(0, 1.02))
+    axes.set_title("A point a seed, 95 % over people", fontsize=_TEXT_PT)
+    axes.tick_params(labelsize=_SMALL_TEXT_PT + 1)
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=_SMALL_TEXT_PT)
+
+
+def _draw_run(axes: "Axes", run: Mapping[str, object], aside: float, style: tuple[str, str], label: str | None) -> None:
+    color, marker = style
+    scores, face = run["macro_f1"], run["face_focus"]["face"]
+    points = [scores["validation"], scores["test"], face["mean"]]
+    for place, (value, bounds) in enumerate(zip(points, [None, scores["test_interval"], face], strict=True)):
+        if value is None:
+            continue
+        if bounds and bounds["lower"] is not None:
+            axes.vlines(place + aside, bounds["lower"], bounds["upper"], color=color, linewidth=1.4)
+        axes.plot(
+            place + aside, value, marker, color=color, markersize=8, markeredgecolor="white", linestyle="", label=label
+        )
+        label = None
+    if face["chance"] is not None:
+        axes.plot(2 + aside, face["chance"], "_", color=_GREY, markersize=9, markeredgewidth=1.8)

@@ -1,0 +1,275 @@
+"""Recipes and command-line options → the typed arguments of each stage.
+
+A recipe is a small YAML file: options for both stages at the top, options of one stage under `expression:` and
+`engagement:`. Any option may be one of `StageArguments` or of transformers' TrainingArguments. On the command line
+`--name value` overrides the recipe for both stages, `--expression_name value` and `--engagement_name value` for one.
+`bf16: auto` means bfloat16 where the machine has it. `base: other.yaml` puts a recipe's values over those of another.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from ..processor.input_errors import RecipeError
+
+STAGES = ("expression", "engagement")
+# What every run of ours wants and TrainingArguments does not do by itself.
+_DEFAULTS = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    # Selected on macro-F1: 95 % of DAiSEE is "engaged", so accuracy rewards a constant.
+    "metric_for_best_model": "macro_f1",
+    "greater_is_better": True,
+    "logging_strategy": "epoch",
+    "remove_unused_columns": False,
+    # A resumed run would begin to count its patience anew.
+    "restore_callback_states_from_checkpoint": True,
+    "report_to": "none",
+    "output_dir": "runs/run",
+}
+
+
+@dataclass
+class StageArguments:
+    """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
+
+    data: str | None = field(
+        default=None, metadata={"help": "a prepared data set, or a raw source; without it, or with none, no such stage"}
+    )
+    data_kind: str | None = field(default=None, metadata={"help": "of a raw source; default: what it looks like"})
+    subset: str | None = field(default=None, metadata={"help": "raw DAiSEE: stratified, the published subset"})
+    subject_pattern: str | None = field(
+        default=None, metadata={"help": "raw folders: regex that finds the person in a file's path"}
+    )
+    drop_conflicts: bool = field(default=False, metadata={"help": "leave out identical pictures with different labels"})
+    allow_leakage: bool = field(default=False, metadata={"help": "train although the audit failed or is missing"})
+    oversample_to: int | None = field(default=None, metadata={"help": "rows a class is drawn up to, in training"})
+    model: str = field(default="video", metadata={"help": "video (clips of faces) or image (single faces)"})
+    encoder: str = field(default="resnet18", metadata={"help": "Hub id, local folder or timm architecture"})
+    pretrained: bool = field(
+        default=True, metadata={"help": "False: timm/NAME.TAG means the architecture NAME with random weights"}
+    )
+    encoder_features: str | None = field(default=None, metadata={"help": "map or pooled; default: what suits it"})
+    start_from: str | None = field(default=None, metadata={"help": "folder of a trained stage one to start from"})
+    temporal: str = field(default="lstm", metadata={"help": "lstm, transformer or mean"})
+    temporal_hidden_size: int = 256
+    temporal_num_layers: int = 1
+    dropout: float = 0.5
+    freeze_encoder: bool = False
+    num_frames: int | None = field(default=None, metadata={"help": "of a window; default: 8"})
+    sampling: str | None = field(default=None, metadata={"help": "uniform (default) or consecutive"})
+    window_stride_frames: int | None = field(default=None, metadata={"help": "consecutive windows; default: 16"})
+    image_size: int = 112
+    face_crop: bool | None = field(
+        default=None, metadata={"help": "default: for videos; False: whole frames, as the CNN + LSTM reference"}
+    )
+    face_crop_size: int | None = field(
+        default=None, metadata={"help": "pixels at which crops are made, cached and served; default: 224"}
+    )
+    grayscale: bool = False
+    picture_norm: float | None = field(default=None, metadata={"help": "100 is what Nezami et al. scale pictures to"})
+    image_mean: str | None = field(
+        default=None, metadata={"help": "JSON list, or train: the training pictures' own; default: ImageNet's"}
+    )
+    image_std: str | None = field(default=None, metadata={"help": "JSON list, or train; default: ImageNet's"})
+    label_scheme: str | None = field(
+        default=None, metadata={"help": "own (default, where the data has names), binary, three-class, levels, affects"}
+    )
+    loss: str = field(default="cross_entropy", metadata={"help": "cross_entropy, focal or ordinal, see losses.py"})
+    focal_gamma: float = 2.0
+    logit_adjustment: float = field(default=0.0, metadata={"help": "tau of Menon et al. 2021; 0: none"})
+    label_smoothing: float = 0.0
+    subject_adversary: float = field(
+        default=0.0, metadata={"help": "strength at which the encoder is made to forget who it sees; 0: none"}
+    )
+    optimizer: str | None = field(
+        default=None, metadata={"help": "adam or momentum, with an L2 penalty; default: what --optim says"}
+    )
+    lr_decay_factor: float | None = field(default=None, metadata={"help": "every lr_decay_steps; default: none"})
+    lr_decay_steps: int = 500
+    class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
+    augmentation: str = field(default="{}", metadata={"help": "JSON: name to strength, see data/augmentation.py"})
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "epochs without a better macro-F1"})
+    channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
+    cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared clips are kept"})
+    num_preparation_processes: int | None = field(default=None, metadata={"help": "default: one a processor"})
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage, ready to run: its name, its own arguments, Trainer's, and everything as it was given."""
+
+    name: str
+    stage: StageArguments
+    training: TrainingArguments
+    given: dict[str, object]
+    on_command_line: frozenset[str]  # names of the options that came from there, for this stage
+    run_dir: Path
+    push_to_hub: bool  # kept apart: Trainer would push checkpoints, which hold pickles; we push the export
+
+    @property
+    def export_dir(self) -> Path:
+        return self.run_dir / self.name
+
+
+def read_recipe(path: Path) -> dict[str, object]:
+    """A recipe's values over those of its `base`: another recipe, named from its folder, or a list of them.
+
+    Of several the last one counts most. The sections of the stages are merged key by key, all else is replaced; a value
+    of null gives an option its default back.
+
+    Raises:
+        RecipeError: a file is missing or is not a YAML mapping, or is its own base.
+    """
+    return _read_over_bases(path, ())
+
+
+def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> dict[str, object]:
+    chain = (*readers, path)
+    if path.resolve() in [reader.resolve() for reader in readers]:
+        raise RecipeError(f"Expected a base that has an end, got a circle: {' -> '.join(p.name for p in chain)}.")
+    recipe = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
+    bases = recipe.pop("base", [])
+    merged: dict[str, object] = {}
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise RecipeError(f"Expected the name of a recipe under base: in {path}, got {base!r}.")
+        merged = _lay_over(merged, _read_over_bases(path.parent / base, chain))
+    return _lay_over(merged, recipe)
+
+
+def _lay_over(base: dict[str, object], recipe: dict[str, object]) -> dict[str, object]:
+    shared = [name for name in STAGES if name in base and name in recipe]
+    return {**base, **recipe, **{name: {**_section(base, name), **_section(recipe, name)} for name in shared}}
+
+
+def _read_yaml(path: Path, role: str) -> dict[str, object]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"Expected a recipe at {path}{role}, found no such file; recipes are in recipes/.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"Expected names and values in {path}, got {type(recipe).__name__}.")
+    return recipe
+
+
+def read_options(options: list[str]) -> dict[str, str]:
+    """`["--seed", "1", "--bf16"]` → `{"seed": "1", "bf16": "true"}`; dashes in names become underscores."""
+    values: dict[str, str] = {}
+    name = None
+    for option in options:
+        if option.startswith("--"):
+            name, _, value = option[2:].partition("=")
+            name = name.replace("-", "_")
+            values[name] = value or "true"
+        elif name is None:
+            raise RecipeError(f"Expected an option that begins with --, got {option!r}.")
+        else:
+            values[name], name = option, None
+    return values
+
+
+def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[StageRun]:
+    """The stages that have data, in order.
+
+    Raises:
+        RecipeError: an unknown option, a value of the wrong type, or no data for any stage.
+    """
+    runs = [_plan_stage(name, recipe, options) for name in STAGES]
+    with_data = [run for run in runs if run.stage.data]
+    if not with_data:
+        raise RecipeError("Expected expression_data or engagement_data, got neither; name a folder for one of them.")
+    return with_data
+
+
+def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -> StageRun:
+    merged = {key: value for key, value in recipe.items() if key not in STAGES}
+    merged |= _section(recipe, name)
+    for stage in STAGES:
+        _section(recipe, stage)
+    merged |= {key: value for key, value in options.items() if not key.startswith(tuple(f"{s}_" for s in STAGES))}
+    merged |= {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
+    # Trainer takes bf16 on a CPU only when told that the CPU is meant.
+    values = {**_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
+    if values.get("bf16") == "auto":
+        values["bf16"] = has_fast_bf16()
+    run_dir = Path(str(values["output_dir"]))
+    values["output_dir"] = str(run_dir / "checkpoints" / name)
+    if values.get("data") == "none":
+        values["data"] = None
+    stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
+    if name == "expression":
+        stage.model = "image"
+    if stage.data and not stage.pretrained and not stage.start_from:
+        stage.encoder = _without_weights(stage.encoder)
+    push_to_hub, training.push_to_hub = training.push_to_hub, False
+    on_command_line = frozenset(key.removeprefix(f"{name}_") for key in options)
+    return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
+
+
+def _without_weights(encoder: str) -> str:
+    """`timm/resnet18.tv_in1k` → `resnet18`, which starts from random weights, so that a recipe can be tried offline."""
+    if "/" not in encoder or Path(encoder).is_dir():
+        return encoder
+    owner, _, name = encoder.partition("/")
+    if owner != "timm":
+        raise RecipeError(
+            f"Expected an encoder timm/NAME.TAG with pretrained false, got {encoder!r}; pass --encoder with a local "
+            "folder or the name of a timm architecture."
+        )
+    return name.partition(".")[0]
+
+
+def has_fast_bf16() -> bool:
+    """Whether this machine computes in bfloat16; elsewhere it is emulated, and slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # from torch 2.10 on
+    capabilities = get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _section(recipe: dict[str, object], name: str) -> dict[str, object]:
+    section = recipe.get(name) or {}
+    if not isinstance(section, dict):
+        raise RecipeError(f"Expected names and values under {name}:, got {section!r}.")
+    return section
+
+
+def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
+    """Args: of_stage: the options that were typed for this stage alone, with its name before theirs."""
+    parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
+    parser.error = _raise_recipe_error
+    known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
+    for name in values:
+        if name not in known:
+            typed = next((key for key in of_stage if key.partition("_")[2] == name), name)
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {typed.removesuffix(name)}{near[0]}?" if near else "; see python train.py --help."
+            raise RecipeError(f"Expected a known option, got {typed!r}{hint}")
+    argv = []
+    for name, value in values.items():
+        if value is not None:
+            argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    try:
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except RecipeError:  # a ValueError too, and complete as it is
+        raise
+    except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
+        raise RecipeError(f"Expected options that go together, got: {' '.join(str(error).split())}") from error
+
+
+def _raise_recipe_error(message: str) -> NoReturn:
+    raise RecipeError(f"Expected options that fit, got: {message}.")

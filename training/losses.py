@@ -1,0 +1,146 @@
+"""Losses for imbalanced, ordered and person-bound labels; each takes logits and class indices and gives a mean.
+
+Cross-entropy with capped class weights is what the CNN + LSTM reference trains with. The others are what its authors
+name as future work: focal loss, logit adjustment, a loss that knows the order of the four levels and keeps one logit a
+level, and an adversary that must not find out who is in front of the camera.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional
+
+from ..processor.input_errors import RecipeError
+
+LOSSES = ("cross_entropy", "focal", "ordinal")
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, num_labels), (n,) -> ()
+
+
+def class_weights(label_ids: Sequence[int], num_labels: int, cap: float) -> torch.Tensor:
+    """(num_labels,) weights of the loss, as the CNN + LSTM reference computes them.
+
+    Inverse frequency, divided by the smallest, clamped at `cap`, rescaled to sum to the number of classes. A class
+    without examples counts as one example. A cap of 1 weighs all classes alike.
+    """
+    counts = torch.bincount(torch.as_tensor(label_ids), minlength=num_labels).clamp(min=1)
+    weights = (counts.max() / counts.float()).clamp(max=cap)
+    return weights * num_labels / weights.sum()
+
+
+def build_loss(
+    name: str,
+    label_ids: Sequence[int],
+    num_labels: int,
+    class_weight_cap: float,
+    focal_gamma: float = 2.0,
+    logit_adjustment: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """The loss a recipe asks for.
+
+    Args:
+        name: one of LOSSES.
+        label_ids: of the training set.
+        class_weight_cap: see `class_weights`.
+        focal_gamma: of the focal loss.
+        logit_adjustment: tau of Menon et al., "Long-tail learning via logit adjustment", 2021: tau times the log share
+            of each class is added to the logits in training, so that plain argmax later favours no class. 0: none.
+        label_smoothing: of cross-entropy.
+
+    Raises:
+        RecipeError: an unknown name, or a number out of range.
+    """
+    if name not in LOSSES:
+        raise RecipeError(f"Expected a loss among {', '.join(LOSSES)}, got {name!r}.")
+    if focal_gamma < 0 or not 0 <= label_smoothing < 1:
+        raise RecipeError(
+            f"Expected focal_gamma from 0 and label_smoothing in 0..1, got {focal_gamma} and {label_smoothing}."
+        )
+    weights = class_weights(label_ids, num_labels, class_weight_cap)
+    counts = torch.bincount(torch.as_tensor(label_ids), minlength=num_labels).clamp(min=1)
+    shift = logit_adjustment * (counts / counts.sum()).log()
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        adjusted = logits.float() + shift.to(logits.device)
+        weight = weights.to(logits.device)
+        if name == "focal":
+            return focal_loss(adjusted, labels, weight, focal_gamma)
+        plain = functional.cross_entropy(adjusted, labels, weight, label_smoothing=label_smoothing)
+        return plain + squared_earth_mover(adjusted, labels, weight) if name == "ordinal" else plain
+
+    return loss
+
+
+def focal_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Cross-entropy in which an example counts (1 - p)^gamma, p being the score of its class (Lin et al. 2017).
+
+    Normalised as weighted cross-entropy is, by the sum of the weights, so that gamma 0 gives just that.
+    """
+    log_scores = functional.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)  # (n, K) -> (n,)
+    weight = weights[labels]
+    return -(weight * (1 - log_scores.exp()).pow(gamma) * log_scores).sum() / weight.sum()
+
+
+def squared_earth_mover(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """How far the scores lie from the true level, in levels: the squared distance between cumulative distributions.
+
+    Hou, Yu, Samaras, "Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks", 2016. The classes
+    must be in their order. It needs no other head than softmax, so that the scores stay what pipelines expect.
+    """
+    truth = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    gap = logits.softmax(dim=1).cumsum(dim=1) - truth.cumsum(dim=1)  # (n, K); the last column is 0
+    weight = weights[labels]
+    return (weight * gap.square().sum(dim=1)).sum() / weight.sum()
+
+
+class _ReverseGradient(torch.autograd.Function):
+    """Nothing forwards; backwards the gradient times -strength."""
+
+    @staticmethod
+    def forward(context: object, features: torch.Tensor, strength: float) -> torch.Tensor:
+        context.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(context: object, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return -context.strength * gradient, None
+
+
+class SubjectAdversary(torch.nn.Module):
+    """Guesses the subject from the encoder's features, while the encoder learns to make that impossible.
+
+    Ganin et al., "Domain-Adversarial Training of Neural Networks", 2016, with people as domains: gradients into the
+    encoder are reversed, and their strength rises from 0 to `strength` over the training.
+    """
+
+    def __init__(self, feature_size: int, num_subjects: int, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.guess = torch.nn.Sequential(
+            torch.nn.Linear(feature_size, 128), torch.nn.ReLU(), torch.nn.Linear(128, num_subjects)
+        )
+
+    def forward(self, features: torch.Tensor, subject_ids: torch.Tensor, progress: float) -> torch.Tensor:
+        """The cross-entropy of the guess.
+
+        Args:
+            features: (batch * num_frames, feature_size), frames of a clip side by side.
+            subject_ids: (batch,).
+            progress: of the training, 0 to 1.
+        """
+        by_clip = features.float().unflatten(0, (len(subject_ids), -1)).mean(dim=1)  # (b*t, D) -> (b, t, D) -> (b, D)
+        now = self.strength * (2 / (1 + math.exp(-10 * progress)) - 1)
+        return functional.cross_entropy(self.guess(_ReverseGradient.apply(by_clip, now)), subject_ids)
+
+
+@contextmanager
+def encoder_features(encoder: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The features the encoder gives while the context lasts: a tensor (frames, feature_size) for each of its calls."""
+    seen: list[torch.Tensor] = []
+    hook = encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.pooler_output))
+    try:
+        yield seen
+    finally:
+        hook.remove()

@@ -1,0 +1,158 @@
+"""transformers' Trainer with what imbalanced face data needs: weighted loss, a stop at the first bad number, resume.
+
+Everything else (schedules, mixed precision, several processes, checkpoints) is Trainer's own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import Trainer
+
+from ..processor.input_errors import NonFiniteLossError
+from .losses import Loss, encoder_features
+from .training_sets import FrameCollator, LabelledFrames
+
+
+class EngagementTrainer(Trainer):
+    """
+    Args:
+        loss: from logits and class indices, see `losses.build_loss`.
+        train_collator, eval_collator: training frames are augmented, others never.
+        optimizer_name: "adam" or "momentum" (SGD, 0.9), whose weight decay is an L2 penalty: on all parameters with
+            adam, as the CNN + LSTM reference trains, on all but biases and LayerNorms with momentum, much as
+            TFLearn's regularisers; None: what TrainingArguments say.
+        lr_decay: (factor, steps): the learning rate shrinks smoothly, by the factor in so many steps; None: no decay.
+    """
+
+    # Our loss is a mean over the batch; Trainer divides it by the number of accumulated batches.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        *,
+        loss: Loss,
+        train_collator: FrameCollator,
+        eval_collator: FrameCollator,
+        optimizer_name: str | None = None,
+        lr_decay: tuple[float, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_collator=eval_collator, **kwargs)
+        self.loss = loss
+        self.train_collator = train_collator
+        self.eval_collator = eval_collator
+        self.optimizer_name = optimizer_name
+        self.lr_decay = lr_decay
+        people = sorted({subject for subject in self.train_dataset.subject_ids if subject})
+        self.subject_index = {subject: index for index, subject in enumerate(people)}
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer has no Adam without decoupled weight decay, and no SGD with momentum."""
+        if self.optimizer_name is None or self.optimizer is not None:
+            return super().create_optimizer()
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        rates = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
+        if self.optimizer_name == "adam":
+            self.optimizer = torch.optim.Adam([weight for _, weight in named], **rates)
+            return self.optimizer
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups = [
+            {"params": [weight for name, weight in named if name in decayed]},
+            {"params": [weight for name, weight in named if name not in decayed], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.SGD(groups, momentum=0.9, **rates)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> object:
+        """Decay by steps where a recipe asks for it, else what TrainingArguments say."""
+        if self.lr_decay is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        factor, steps = self.lr_decay
+        # TFLearn decays smoothly, although it names the steps: its staircase is off by default.
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: factor ** (step / steps)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        self.data_collator = self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = self.eval_collator
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, object]:
+        """The recipe's loss and, in training, the subject adversary's.
+
+        Raises:
+            NonFiniteLossError: naming the clips; Trainer itself would log 0.0 and go on with NaN weights.
+        """
+        rows, labels = inputs.pop("rows"), inputs.pop("labels")
+        adversary = getattr(self.accelerator.unwrap_model(model), "subject_adversary", None)
+        if adversary is None or not model.training:
+            outputs = model(**inputs)
+            loss = self.loss(outputs.logits, labels)
+        else:
+            with encoder_features(self.accelerator.unwrap_model(model).encoder) as features:
+                outputs = model(**inputs)
+            loss = self.loss(outputs.logits, labels)
+            loss = loss + adversary(features[0], self._subjects_of(rows), self._progress())
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(self._name_culprits(rows.tolist()) if model.training else self._blame_weights())
+        inputs["labels"] = labels  # prediction_step looks for them again
+        return (loss, outputs) if return_outputs else loss
+
+    def _subjects_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(batch,) indices of the people in these training rows."""
+        subjects = [self.subject_index[self.train_dataset.subject_ids[row]] for row in rows.tolist()]
+        return torch.tensor(subjects, device=rows.device)
+
+    def _progress(self) -> float:
+        return self.state.global_step / max(self.state.max_steps, 1)
+
+    def _name_culprits(self, rows: list[int]) -> str:
+        data: LabelledFrames = self.train_dataset
+        names = ", ".join(data.name_of(row) for row in rows[:16])
+        return (
+            f"Expected a finite loss, got a non-finite one at step {self.state.global_step} in the batch of {names}; "
+            "look at these clips, or lower the learning rate. The weights of this run were not exported."
+        )
+
+    def _blame_weights(self) -> str:
+        # The last step before an evaluation can break weights that no later step would show.
+        return (
+            f"Expected a finite loss in evaluation, got a non-finite one after step {self.state.global_step}; lower "
+            "the learning rate. The weights of this run were not exported."
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer would write its own README over ours, which is rendered from measured results."""
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; Trainer itself takes the highest number, whole or not."""
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        if _is_whole(path):
+            return path
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # trainer_state.json is the last file Trainer writes into a checkpoint.
+    if not (checkpoint / "trainer_state.json").is_file() or not (checkpoint / "optimizer.pt").is_file():
+        return False
+    try:
+        with safe_open(str(checkpoint / "model.safetensors"), framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False

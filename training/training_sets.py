@@ -1,0 +1,124 @@
+"""Prepared data as Trainer eats it: torch data sets of raw frames, and the collator that makes pixel values of them.
+
+Frames are decoded one by one and changed, resized and normalised a batch at a time, which is several times faster.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+
+from ..data.preparation.picture_codec import decode_picture
+from ..data.schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS
+from ..processor.face_preparation import FacePreparation
+from .augmentation import Augmentation
+
+
+class LabelledFrames(TorchDataset):
+    """Windows (or single pictures) with a label each.
+
+    `[i]` gives `frames` (num_frames, height, width, 3) uint8, `label` and `row`, which is i; with `single_face` only a
+    window's first frame is read, as the CNN + LSTM study's one-frame baseline does.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        keys: Sequence[tuple[str, int]],
+        subject_ids: Sequence[str | None],
+        label_ids: Sequence[int],
+        single_face: bool,
+    ) -> None:
+        self.rows = rows  # its column `frames` is read
+        self.keys = keys  # clip id and window index: to name the culprits of a bad loss, and to find a row again
+        self.subject_ids = subject_ids  # None where nobody knows
+        self.label_ids = label_ids
+        self.single_face = single_face
+
+    def __len__(self) -> int:
+        return len(self.label_ids)
+
+    def __getitem__(self, row: int) -> dict[str, object]:
+        contents = self.rows[row]["frames"]
+        frames = [decode_picture(content) for content in (contents[:1] if self.single_face else contents)]
+        return {"frames": np.stack(frames), "label": self.label_ids[row], "row": row}
+
+    def name_of(self, row: int) -> str:
+        """The clip's id, and which of its windows."""
+        clip_id, window_index = self.keys[row]
+        return f"{clip_id} (window {window_index})" if window_index else clip_id
+
+    def take(self, rows: Sequence[int]) -> "LabelledFrames":
+        """These rows, in this order; one may come more than once."""
+        columns = (self.keys, self.subject_ids, self.label_ids)
+        taken = ([column[row] for row in rows] for column in columns)
+        return LabelledFrames(self.rows.select(rows), *taken, self.single_face)
+
+    def oversampled(self, target: int, seed: int) -> "LabelledFrames":
+        """Classes with fewer rows than `target` are drawn from again until they have as many; no file is copied.
+
+        Each row of a class comes once more, in an order from the seed, before any comes a third time.
+        """
+        rng = random.Random(seed)
+        chosen = list(range(len(self)))
+        for label in sorted(set(self.label_ids)):
+            rows = [row for row, other in enumerate(self.label_ids) if other == label]
+            missing = target - len(rows)
+            while missing > 0:
+                again = rng.sample(rows, len(rows))[:missing]
+                chosen += again
+                missing -= len(again)
+        return self.take(chosen)
+
+
+def labels_of(rows: Dataset, label_scheme: str) -> list[str | None]:
+    """One label a row under a scheme of `schema.LABEL_SCHEMES`, or the data's own; None where the scheme has none."""
+    if label_scheme == OWN_LABELS:
+        return rows["label"][:]
+    _, to_label = LABEL_SCHEMES[label_scheme]
+    affects = zip(*(rows[affect][:] for affect in AFFECTS), strict=True)
+    return [to_label(dict(zip(AFFECTS, values, strict=True))) for values in affects]
+
+
+def labelled_frames(
+    rows: Dataset, label_scheme: str, label_names: Sequence[str], single_face: bool
+) -> tuple[LabelledFrames, int]:
+    """The rows that have a label under the scheme, and how many have none."""
+    labels = labels_of(rows, label_scheme)
+    kept = [row for row, label in enumerate(labels) if label is not None]
+    label_ids = [label_names.index(labels[row]) for row in kept]
+    with_label = rows.select(kept)
+    keys = list(zip(with_label["clip_id"][:], with_label["window_index"][:], strict=True))
+    frames = with_label.select_columns(["frames"])
+    subject_ids = with_label["subject_id"][:]
+    return LabelledFrames(frames, keys, subject_ids, label_ids, single_face), len(labels) - len(kept)
+
+
+@dataclass
+class FrameCollator:
+    """Rows of `LabelledFrames` → `pixel_values`, `labels` and `rows`, as the processor that serves would make them.
+
+    `pixel_values` is (batch, num_frames, C, H, W), or (batch, C, H, W) with `single_face`.
+    """
+
+    processor: FacePreparation
+    single_face: bool
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __call__(self, rows: list[dict[str, object]]) -> dict[str, torch.Tensor]:
+        if len({row["frames"].shape for row in rows}) > 1:  # pictures of several sizes
+            frames = torch.stack([self.processor.to_model_size(row["frames"]) for row in rows])
+        else:
+            frames = torch.from_numpy(np.stack([row["frames"] for row in rows])).permute(0, 1, 4, 2, 3)
+        if self.augmentation != Augmentation():
+            frames = self.augmentation(frames)  # (batch, frames, C, H, W) uint8
+        flat = frames.flatten(0, 1).permute(0, 2, 3, 1).numpy()  # (batch, frames, C, H, W) -> (batch*frames, H, W, C)
+        pixel_values = self.processor.to_pixel_values(flat)
+        if not self.single_face:
+            pixel_values = pixel_values.unflatten(0, frames.shape[:2])  # -> (batch, frames, C, H, W)
+        labels = torch.tensor([row["label"] for row in rows])
+        return {"pixel_values": pixel_values, "labels": labels, "rows": torch.tensor([row["row"] for row in rows])}
