@@ -17,11 +17,11 @@ from .data.audit.page import read_audit
 from .data.preparation.prepared_data import PreparedData, is_prepared
 from .data.readers.sources import SourceOptions, detect_kind
 from .data.schema import LABEL_SCHEMES
+from .evaluation.figures import save_figures
 from .evaluation.results_file import read_results, write_results
 from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, write_predictions
 from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.card import write_card
-from .hub.publish import save_figures
 from .inference.predictor import Predictor
 from .processor.input_errors import DataError, RecipeError
 from .training.arguments import StageArguments

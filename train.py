@@ -22,8 +22,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from engagement_recognition import register_auto_classes
 from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
-from engagement_recognition.evaluation.measured_data import describe_source
-from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
+from engagement_recognition.evaluation.results_file import RESULTS_FILE, describe_source, read_results
 from engagement_recognition.evaluation.split_evaluation import (
     SplitPredictions,
     count_labels,
@@ -31,7 +30,9 @@ from engagement_recognition.evaluation.split_evaluation import (
     describe_scores,
     evaluate_split,
 )
-from engagement_recognition.hub.publish import assemble, export_model, push_folder, require_hub_names
+from engagement_recognition.hub.export_folder import export_model
+from engagement_recognition.hub.publish import assemble, require_hub_names
+from engagement_recognition.hub.push import push_folder
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,

@@ -96,8 +96,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
 ) -> None:
     """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
+    from ..explanation.explain_files import explain_file, to_json
     from ..explanation.heat_map_figure import picture_path, save_explanation
-    from ..explanation.heat_maps import explain_file, to_json
     from ..inference.predictor import Predictor
 
     path = picture_path(output, source)
@@ -194,8 +194,7 @@ def export(
 ) -> None:
     """Write a model in a form that others serve; refused where the logits would not be the same."""
     from ..conversion import export_stock as exports
-    from ..evaluation.measured_data import warnings_of
-    from ..evaluation.results_file import RESULTS_FILE, read_results
+    from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
 
     known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
     for warning in warnings_of(known) if known else ():
@@ -232,9 +231,9 @@ def publish(
     output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
 ) -> None:
     """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
-    from ..evaluation.measured_data import warnings_of
-    from ..evaluation.results_file import read_results
-    from ..hub.publish import assemble, push_folder
+    from ..evaluation.results_file import read_results, warnings_of
+    from ..hub.publish import assemble
+    from ..hub.push import push_folder
 
     named = run.resolve() if run.name in ("", "..") else run  # "." has no name
     folder = output or named.with_name(f"{named.name}_hub")

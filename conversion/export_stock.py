@@ -6,12 +6,13 @@ the model it came from; how far apart the two are is returned. `checkpoints.impo
 """
 
 import copy
-import json
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import timm
 import torch
+import yaml
+from huggingface_hub import ModelCardData, metadata_load
 from PIL.Image import Resampling
 from torch import nn
 from transformers import (
@@ -23,16 +24,47 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
-from ..data.atomic_files import require_new_folder, whole_file, whole_folder, writing
+from ..data.atomic_files import require_new_folder, whole_folder, writing
+from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
+from ..hub.card import choose_license, encoder_name, title_of, use_limits
+from ..hub.model_files import CARD_FILE
 from ..inference.predictor import Predictor
 from ..modeling_engagement import EngagementForImageClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
-from ..processor.input_errors import DataError, ModelLoadError
-from ..required_packages import require_extra
-from .stock_card import write_stock_card
+from ..processor.input_errors import ModelLoadError
 
+_CARD = """\
+---
+{front_matter}
+---
+
+# {title}, in stock form
+
+A face goes in, one of these labels comes out: {labels}. They are estimates of what annotators would say of a face, not
+of attention, learning, effort or emotion. Plain transformers runs it, without custom code; its logits are those of the
+model it was made from ({origin}), whose card says what was measured.{warnings}
+
+## It must be fed with face crops
+
+{crops} The processor here resizes and normalises, and finds no face: of a whole photo the model says nothing.
+
+```python
+from transformers import pipeline
+
+classify = pipeline("image-classification", model="PATH-OR-ID-OF-THIS-FOLDER")
+classify("face_crop.png")
+```
+
+{must_not}
+
+## Limits and licence
+
+Populations, cameras, disability, neurodivergence and culture other than those of the training data are untested.
+{license} The data it was trained on has licences of its own.
+"""
+_OURS = "The licence of the weights is the one above."
+_NOT_KNOWN = "Whose licence the weights have is not known here; see the model it was made from."
 _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger ones
-_MAX_ONNX_DIFFERENCE = 1e-3  # of logits
 
 
 def export_stock(folder: Path, output: Path) -> float:
@@ -63,7 +95,7 @@ def export_stock(folder: Path, output: Path) -> float:
             stock.save_pretrained(unfinished)
             if isinstance(stock, BeitForImageClassification):
                 _beit_processor(processor).save_pretrained(unfinished)
-            write_stock_card(unfinished, model, processor, folder)
+            _write_card(unfinished, model, processor, folder)
     return difference
 
 
@@ -75,42 +107,6 @@ def _stock_difference(model: EngagementPreTrainedModel, stock: PreTrainedModel, 
     difference = float((logits - expected).abs().max())
     if not difference <= _MAX_STOCK_DIFFERENCE * max(1.0, float(expected.abs().max())):  # NaN is not
         raise _not_stock(folder, f"{model.config.encoder_features!r} features; logits differ by {difference:.2g}")
-    return difference
-
-
-def export_onnx(folder: Path, output: Path) -> float:
-    """A model → one ONNX file: `pixel_values` (batch, [num_frames,] C, size, size) → `logits` (batch, num_labels).
-
-    The batch may be of any size, the rest is fixed. The file's metadata say how `pixel_values` are made and what the
-    logits stand for: `preprocessor_config` and `label_names`, both JSON. Needs the extra `onnx`.
-
-    Args:
-        folder: of a model of ours, or its Hub id.
-        output: a new file, .onnx.
-
-    Returns:
-        The largest difference between its logits in onnxruntime and ours, on noise, in batches of 1 and 3.
-
-    Raises:
-        EngagementInputError: the extra is not installed.
-        ModelLoadError: no model is there, or one that ONNX cannot hold or does not repeat within 1e-3.
-        DataError: there is such a file, it is called otherwise, or it cannot be written.
-    """
-    if output.suffix.lower() != ".onnx":
-        raise DataError(f"Expected a file called .onnx for the model, got {output}; give it that ending.")
-    with writing(output):
-        if output.exists():
-            raise DataError(f"Expected a new file for the model, got {output}, which exists.")
-    require_extra("onnx", ("onnx", "onnxruntime", "onnxscript"))
-    with whole_file(output) as unfinished:
-        model, processor = _load(folder)
-        _write_onnx(model, processor, unfinished, folder)
-        difference = max(_onnx_difference(model, unfinished, batch_size) for batch_size in (1, 3))
-        if not difference <= _MAX_ONNX_DIFFERENCE:  # NaN is not
-            raise ModelLoadError(
-                f"Expected ONNX to repeat the model in {folder} within {_MAX_ONNX_DIFFERENCE:g}, got logits that "
-                f"differ by {difference:.2g}; serve it with PyTorch."
-            )
     return difference
 
 
@@ -213,44 +209,52 @@ def _beit_processor(processor: FacePreparation) -> BeitImageProcessor:
 # --- ONNX
 
 
-class _Logits(nn.Module):
-    """One tensor in, one out: what ONNX calls inputs and outputs."""
+def _write_card(folder: Path, model: EngagementPreTrainedModel, processor: FacePreparation, origin: Path) -> None:
+    """The README.md of `folder`.
 
-    def __init__(self, model: EngagementPreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
+    Args:
+        processor: of the model of ours, which finds and crops faces.
+        origin: that model's folder, or its Hub id.
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values).logits
+    Raises:
+        ModelLoadError: the origin has results or a card that cannot be read.
+    """
+    results = read_results(origin) if (origin / RESULTS_FILE).is_file() else None
+    license_name = _license_of(origin, results)
+    front_matter = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        license=license_name,
+        tags=["engagement-recognition", "face"],
+    )
+    warnings = [f"\n\n**Take care: {warning}.**" for warning in (warnings_of(results) if results else [])]
+    card = _CARD.format(
+        front_matter=front_matter.to_yaml(),
+        title=title_of(model, str(results["stage"])) if results else f"Labels of a face: {encoder_name(model)}",
+        labels=", ".join(model.config.id2label.values()),
+        origin=f"`{origin.resolve().name if origin.is_dir() else origin}`",
+        warnings="".join(warnings),
+        crops=_describe_crops(processor),
+        must_not=use_limits(),
+        license=_NOT_KNOWN if license_name == "other" else _OURS,
+    )
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def _write_onnx(model: EngagementPreTrainedModel, processor: FacePreparation, path: Path, folder: Path) -> None:
-    exported = _Logits(copy.deepcopy(model)).eval().requires_grad_(False)
-    exported.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
+def _describe_crops(processor: FacePreparation) -> str:
+    if not processor.face_crop:
+        return "One picture is one face that fills it, as those are that it was trained on."
+    return (
+        "One picture is one face: a square around the face's box, turned until the eyes are level, with "
+        f"{processor.face_margin_ratio:.0%} of the box's longer side as margin on each side."
+    )
+
+
+def _license_of(origin: Path, results: Mapping[str, object] | None) -> str:
+    """As its own card has it, else what is known of its weights."""
+    card = origin / CARD_FILE
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's, of its own internals
-            program = torch.onnx.export(
-                exported, (_draw_noise(model, batch_size=2),), dynamo=True, verbose=False,
-                dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["pixel_values"], output_names=["logits"],
-            )  # fmt: skip
-        program.model.metadata_props["preprocessor_config"] = processor.to_json_string()
-        program.model.metadata_props["label_names"] = json.dumps(list(model.config.id2label.values()))
-        program.save(path, external_data=False)
-    except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
-        reason = " ".join(str(error).split())[:200]
-        expected = f"Expected a model that ONNX can hold in {folder}"
-        raise ModelLoadError(f"{expected}, got one it cannot ({reason}).") from error
-
-
-def _onnx_difference(model: EngagementPreTrainedModel, path: Path, batch_size: int) -> float:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    noise = _draw_noise(model, batch_size)
-    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-        expected = model(noise).logits
-    (logits,) = session.run(["logits"], {"pixel_values": noise.numpy()})
-    return float((torch.from_numpy(logits) - expected).abs().max())
+        told = (metadata_load(card) or {}).get("license") if card.is_file() else None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ModelLoadError(f"Expected a card with YAML in front in {card}, got none that can be read.") from error
+    return told or (choose_license(results) if results else "other")

@@ -5,7 +5,6 @@ An imported model gives the logits of the original and is stored as a trained on
 weights, never by their own name, and loaded as data (`weights_only=True`): no code in them runs.
 """
 
-import csv
 import hashlib
 import json
 import math
@@ -29,6 +28,7 @@ from transformers.utils import cached_file
 from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
 from ..evaluation.results_file import write_results
+from ..evaluation.training_log import _name_first
 from ..modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -39,7 +39,6 @@ from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
-TRAINING_LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "val_macro_f1")
 _FRAME_SIZE_PX, _LSTM_UNITS = 112, 256  # of the CNN + LSTM study
 _STUDY_FRAMES = dict(num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size=112)
 _STUDY_LABEL_NAMES = {2: ("disengaged", "engaged"), 3: ("engaged", "bored", "other")}  # in the order of its files
@@ -122,40 +121,6 @@ def import_stock_classifier(
     model = _rebuild_stock_classifier(stock, names, processor, source)
     shown = Path(source).name if Path(source).exists() else str(source)  # where it lay is nobody's business
     return _write(model, processor, {"from": shown, "system": type(stock).__name__}, output)
-
-
-def read_training_log(path: Path) -> list[dict[str, float]]:
-    """The study's CSV log of one training → a row an epoch, by `TRAINING_LOG_COLUMNS`.
-
-    Raises:
-        DataError: not a CSV file with exactly these columns, a value out of range, or epochs that do not rise.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns, lines = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Expected a training log in CSV at {path}, got none that can be read ({error}).") from error
-    if columns != TRAINING_LOG_COLUMNS:
-        expected = _name_first(TRAINING_LOG_COLUMNS)
-        raise DataError(f"Expected the columns {expected} in {path}, got {_name_first(columns)}.")
-    rows = [_parse_log_line(line, f"row {number} of {path}") for number, line in enumerate(lines, start=1)]
-    epochs = [int(row["epoch"]) for row in rows]
-    if not rows or epochs != sorted(set(epochs)):
-        raise DataError(f"Expected the rising epochs of one run in {path}, got {_name_first(epochs)}.")
-    return rows
-
-
-def _parse_log_line(line: dict[str | None, str | None], place: str) -> dict[str, float]:
-    try:
-        row = {name: float(line[name]) for name in TRAINING_LOG_COLUMNS}
-        in_range = all(0 <= value < math.inf for value in row.values()) and row["val_macro_f1"] <= 1  # NaN is not
-        if not in_range or not row["epoch"].is_integer() or None in line:  # None: values beyond the columns
-            raise ValueError
-    except (TypeError, ValueError) as error:
-        got = _name_first(line.values())
-        raise DataError(f"Expected whole epoch, finite losses, F1 of 0 to 1 in {place}, got {got}.") from error
-    return row
 
 
 @dataclass(frozen=True)
@@ -366,11 +331,6 @@ def _require_finite(weights: Mapping[str, torch.Tensor], source: str | Path) -> 
 def _require_new_folder(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"Expected a new or empty folder for the model, got {output}, which holds something.")
-
-
-def _name_first(names: Iterable[object]) -> str:
-    names = [str(name)[:80] for name in names]
-    return ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "none"
 
 
 def _shorten(error: Exception) -> str:

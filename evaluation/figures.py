@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..processor.input_errors import DataError
+from .plotting import take_literally
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FIGURES_FOLDER = "figures"  # beside the weights
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 _TEXT_PT, _SMALL_TEXT_PT = 11, 10
@@ -142,41 +144,6 @@ def save_training_curves(log: Sequence[Mapping[str, Any]], path: Path, title: st
     return _save(figure, path)
 
 
-def shown_name(file: str) -> str:
-    """A file's name in letters that figures have: one line, and "?" for every other letter."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties()))
-    name = Path(file).name
-    return "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "?" for letter in name)
-
-
-def shorten(text: str, width_inches: float, size_pt: float) -> str:
-    """The text, without its middle where it would be wider than this: a file's name says most at both of its ends."""
-    shown, kept = text, len(text)
-    while kept > 2 and text_inches(shown, size_pt) > width_inches:
-        kept -= 1
-        shown = f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
-    return shown
-
-
-def text_inches(text: str, size_pt: float) -> float:
-    """How wide the longest line of a text is drawn."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextToPath
-
-    font, measure = FontProperties(size=size_pt), TextToPath().get_text_width_height_descent
-    return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72  # points are 1/72 inch
-
-
-def take_literally(figure: "Figure") -> None:
-    """Show every text as it is written; a file or label with two dollar signs in its name is no formula."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-
-
 def _read_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
     """By curve: its epochs and its values."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
@@ -229,3 +196,18 @@ def _save(figure: "Figure", path: Path) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "engagement"}):
         figure.savefig(svg, metadata={"Date": None})
     return [png, svg]
+
+
+def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
+    """Of every evaluated split: confusion, reliability, risk over coverage; and training curves. PNG and SVG each."""
+    place = folder / FIGURES_FOLDER
+    place.mkdir(exist_ok=True)
+    files = []
+    for split, evaluation in results["evaluation"].items():
+        confusion = evaluation["scores"]["confusion_matrix"]
+        files += save_confusion(confusion, results["label_names"], place / f"{split}_confusion")
+        files += save_reliability(evaluation["calibration"]["as_trained"], place / f"{split}_reliability")
+        files += save_risk_coverage(evaluation["risk_coverage"], place / f"{split}_risk_coverage")
+    if log := results.get("training", {}).get("log"):
+        files += save_training_curves(log, place / "training_curves")
+    return files

@@ -16,8 +16,7 @@ import jinja2
 
 from ..data.audit.verdicts import FAIL, REPORT
 from ..processor.input_errors import DataError, ModelLoadError
-from .measured_data import describe_source, is_trained_on_drawn, measured_on
-from .results_file import RESULTS_FILE, read_results
+from .results_file import RESULTS_FILE, describe_source, is_trained_on_drawn, measured_on, read_results
 
 COLUMNS = (
     "model",
@@ -230,7 +229,7 @@ def _people_note(intervals: Mapping[str, object]) -> dict[str, str]:
 
 
 def _focus_note(focus: Mapping[str, object] | None) -> dict[str, str]:
-    from ..explanation.face_focus import FINE_MAP
+    from .results_file import FINE_MAP
 
     face = focus and focus["face"]
     if not face or face["mean"] is None:
@@ -349,7 +348,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 def _draw_figures(run: Run) -> dict[str, str]:
     """Figure's name, such as `test_confusion` → its address within the page."""
-    from ..hub.publish import save_figures
+    from .figures import save_figures
 
     if not run.evaluation:
         return {}
@@ -358,8 +357,8 @@ def _draw_figures(run: Run) -> dict[str, str]:
 
 
 def _draw_logs(paths: Sequence[Path]) -> list[dict[str, object]]:
-    from ..conversion.import_reference import read_training_log
     from .figures import save_training_curves
+    from .training_log import read_training_log
 
     logs = []
     for name, path in zip(_short_names(paths, 1), paths, strict=True):

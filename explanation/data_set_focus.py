@@ -20,10 +20,13 @@ from ..data.preparation.picture_codec import decode_picture
 from ..data.preparation.prepared_data import PreparedData, is_prepared, load_prepared
 from ..data.readers.sources import SourceOptions, read_source
 from ..data.schema import ClipRecord
+from ..evaluation.results_file import FINE_MAP
 from ..inference.predictor import Predictor
 from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
-from .face_focus import FINE_MAP, REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
-from .heat_maps import ClipExplanation, deletion_insertion, explain_clip, explain_file, randomisation_check
+from .explain_files import explain_file
+from .face_focus import REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
+from .heat_maps import ClipExplanation, explain_clip
+from .map_checks import deletion_insertion, randomisation_check
 
 CHECKED_CLIPS = 5  # of which maps are put to the checks that they can fail
 _UNTRAINED_DRAWS = 2

@@ -20,7 +20,6 @@ from ..processor.input_errors import DataError
 _EYES_AND_BROWS = (0.4, 0.5, 0.25)
 _MOUTH = (0.15, 0.3, 0.4)  # more below than above, for the jaw that falls in a yawn
 REGIONS = ("face", "eyes", "mouth")
-FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.atomic_files import writing
-from ..evaluation.figures import shorten, shown_name, take_literally, text_inches
+from ..evaluation.plotting import shorten, shown_name, take_literally, text_inches
+from ..evaluation.results_file import FINE_MAP
 from ..inference.predictor import best_label
 from ..processor.face_cropping import invert_transform, map_points
 from ..processor.input_errors import EngagementInputError
-from .face_focus import FINE_MAP, REGIONS
-from .heat_maps import ExplainedClip, Explanation
+from .explain_files import ExplainedClip, Explanation
+from .face_focus import REGIONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..evaluation.measured_data import describe_source, is_trained_on_drawn, measured_on
+from ..evaluation.results_file import describe_source, is_trained_on_drawn, measured_on
 from ..modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
 from ..required_packages import OF_A_MODEL, pip_lines

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..evaluation.figures import FIGURES_FOLDER
 from ..evaluation.results_file import RESULTS_FILE
 from ..processor.input_errors import ModelLoadError
 
@@ -16,7 +17,6 @@ HANDLER_FILE, REQUIREMENTS_FILE = "handler.py", "requirements.txt"
 ENDPOINT_FILES = (HANDLER_FILE, REQUIREMENTS_FILE)
 CARD_FILE = "README.md"
 EXAMPLE_PICTURE = "examples/drawn_face.png"
-FIGURES_FOLDER = "figures"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _FIGURE = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")

@@ -7,86 +7,36 @@ are the data set's; with what an endpoint needs. Results that cannot be trusted 
 """
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
-from huggingface_hub import HfApi, ModelCard, ModelInfo
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from ..data.atomic_files import unfinished_beside, whole_folder, writing
 from ..data.drawn.faces import FacePose, draw_frame, draw_subject
-from ..evaluation.figures import save_confusion, save_reliability, save_risk_coverage, save_training_curves
-from ..evaluation.measured_data import find_doubt
-from ..evaluation.results_file import RESULTS_FILE, read_results, write_results
-from ..evaluation.split_evaluation import SplitPredictions, write_predictions
+from ..evaluation.figures import (
+    save_figures,
+)
+from ..evaluation.results_file import RESULTS_FILE, find_doubt, read_results
 from ..inference.predictor import Predictor
-from ..modeling_engagement import EngagementPreTrainedModel
-from ..processor.face_preparation import FacePreparation
 from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
 from ..required_packages import OF_A_MODEL, pip_lines
 from .card import takes_face_alone, write_card
 from .model_files import (
-    CARD_FILE,
     EXAMPLE_PICTURE,
-    FIGURES_FOLDER,
     HANDLER_FILE,
     REQUIREMENTS_FILE,
     first_stranger,
-    is_published_name,
     model_files,
 )
 
 _HANDLER = Path(__file__).parent / "endpoint" / HANDLER_FILE
 _LICENSE = re.compile(r"[a-z0-9]+([.+-]+[a-z0-9]+)*\+*")
-
-
-def export_model(
-    model: EngagementPreTrainedModel,
-    processor: FacePreparation,
-    results: dict[str, object],
-    folder: Path,
-    predictions: Sequence[SplitPredictions],
-) -> None:
-    """Write the export folder, whole or not at all; an older one is replaced.
-
-    Args:
-        results: what `results.json` holds; the card is rendered from it.
-        predictions: of validation and test, from which later commands compare and calibrate.
-    """
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    results = write_results(unfinished, **results)
-    write_predictions(unfinished, predictions, results["label_names"])
-    save_figures(unfinished, results)
-    write_card(unfinished, model, processor, results)
-    # transformers makes a package of the copied code; the Hub needs none of it.
-    shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-
-
-def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
-    """Of every evaluated split: confusion, reliability, risk over coverage; and training curves. PNG and SVG each."""
-    place = folder / FIGURES_FOLDER
-    place.mkdir(exist_ok=True)
-    files = []
-    for split, evaluation in results["evaluation"].items():
-        confusion = evaluation["scores"]["confusion_matrix"]
-        files += save_confusion(confusion, results["label_names"], place / f"{split}_confusion")
-        files += save_reliability(evaluation["calibration"]["as_trained"], place / f"{split}_reliability")
-        files += save_risk_coverage(evaluation["risk_coverage"], place / f"{split}_risk_coverage")
-    if log := results.get("training", {}).get("log"):
-        files += save_training_curves(log, place / "training_curves")
-    return files
 
 
 def assemble(
@@ -216,93 +166,3 @@ def _require_trust(run: Path, results: Mapping[str, object]) -> None:
         trained, measured = results.get("data", {}), results.get("evaluated_on", {}).get("test", {})
         prints = {"trained": trained.get("fingerprint", "")[:12], "measured": measured.get("fingerprint", "")[:12]}
         raise error(words.format(run=run, **prints))
-
-
-def push_folder(folder: Path, repository: str, private: bool | None = None, token: str | None = None) -> str:
-    """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
-
-    Raises:
-        EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
-            is public, or it holds what is no earlier version of this model.
-    """
-    api = HfApi(token=token)
-    try:
-        ModelCard.load(folder / CARD_FILE).validate()  # first, so that no empty repository is left behind
-        created = api.create_repo(repository, private=private, exist_ok=True)
-        there = api.model_info(created.repo_id)  # it may have been there before
-        if private and not there.private:
-            raise EngagementInputError(
-                f"Expected to push to a private repository, got {repository}, which is public; make it private in its "
-                "settings, or pass another."
-            )
-        _require_earlier_version(api, there, folder)
-        # What an earlier version left there and this one does not hold goes away.
-        api.upload_folder(repo_id=there.id, folder_path=folder, commit_message="Add model", delete_patterns="*")
-    except EngagementInputError:
-        raise
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        cause = _cause_of(error)
-        raise EngagementInputError(
-            f"Expected to push {folder} to {repository}, the Hub did not take it ({_reason(cause)}); "
-            f"{_REFUSED_CARD if type(error) is ValueError else _advice(cause)}."
-        ) from error
-    return created.url
-
-
-_REFUSED_CARD = "publish again with what it names mended, such as --license or --dataset"
-_ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
-
-
-def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
-    """Raises EngagementInputError where the upload would take away what is not an earlier version of this model."""
-    names = [file.rfilename for file in there.siblings]
-    has_config = "config.json" in names
-    # Nothing is published without a config: weights alone are somebody else's.
-    ours = {name for name in names if has_config and ((folder / name).is_file() or is_published_name(name))}
-    ours |= _ALWAYS_THERE
-    strangers = [name for name in names if name not in ours]
-    found = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
-    if has_config and not strangers:
-        new = _architecture(folder / "config.json")
-        old = _architecture(Path(api.hf_hub_download(there.id, "config.json", revision=there.sha)))
-        found = f"another model (config.json names {old}, this one {new})" if old != new else ""
-    if found:
-        raise EngagementInputError(
-            f"Expected {there.id} to be empty or to hold an earlier version of this model, which would be replaced, "
-            f"got {found}; name another repository, or delete what is there first."
-        )
-
-
-def _architecture(config: Path) -> str:
-    """The class that a model's config names."""
-    try:
-        return ", ".join(json.loads(config.read_text(encoding="utf-8"))["architectures"])
-    except (ValueError, LookupError, TypeError):
-        return "no architecture"
-
-
-def _cause_of(error: BaseException) -> BaseException:
-    """What the Hub answered, where the client tells of it in an error of its own."""
-    inner = error.__cause__ or error.__context__
-    return _cause_of(inner) if inner and type(error) in (RuntimeError, ValueError) else error
-
-
-def _reason(cause: BaseException) -> str:
-    """What went wrong, in one line: the Hub's own words where there are any."""
-    if message := getattr(cause, "server_message", None):
-        return " ".join(f"{cause.response.status_code}: {message}".split())
-    # Where one file's connection breaks off, the client closes those of the others, and names only that.
-    if "client has been closed" in str(cause):
-        return "the connection broke off"
-    if isinstance(cause, OfflineModeIsEnabled):
-        return "offline mode is enabled"
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-
-
-def _advice(cause: BaseException) -> str:
-    """What may help against it."""
-    if isinstance(cause, OfflineModeIsEnabled):
-        return "unset HF_HUB_OFFLINE and push again"
-    if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
-        return "the folder is whole, so log in with `hf auth login` and push again"
-    return "the folder is whole, so push again"

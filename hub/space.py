@@ -15,12 +15,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..data.atomic_files import require_new_folder, whole_folder, writing
-from ..evaluation.measured_data import warnings_of
-from ..evaluation.results_file import RESULTS_FILE, read_results
-from ..live.page_html import MUST_NOT_BE_USED, WHAT_IT_IS
+from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
 from ..processor.input_errors import ModelLoadError
 from ..required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
 from .model_files import CARD_FILE, model_files
+from .use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 
 PACKAGE = "engagement_recognition"
 _SOURCE = Path(__file__).parents[1]

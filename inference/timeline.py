@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluation.figures import shorten, shown_name, take_literally
+from ..evaluation.plotting import shorten, shown_name, take_literally
 from .predictor import VideoPrediction
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -6,22 +6,17 @@ group, and in the thick of a crowd the number alone. It lies beside its face, el
 to the face, and hides nobody while any place is free. A window or a page to show frames in is left to others.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..processor.input_errors import EngagementInputError
 from .engine import PersonState
-from .signals import signals_held
 
 # Okabe and Ito's colours but the black, told apart by colour-blind eyes too.
 COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
@@ -69,79 +64,6 @@ def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec
         _darken(canvas, rate_place)
         draw.text((rate_place[0] + font.size // 2, font.size // 4), rate, font=font, fill=WHITE)
     return np.array(canvas)
-
-
-class AnnotatedVideo:
-    """An mp4 file that frames are written to, each with its own time; closed by leaving the `with`.
-
-    Args:
-        path: where the file goes; its folder must be there.
-        size: width and height in pixels.
-        fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
-
-    Raises:
-        EngagementInputError: the file cannot be written, at the start or later on, or a rate that is none.
-    """
-
-    def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30.0) -> None:
-        self._path = path
-        self._width_px, self._height_px = size
-        self._last_tick = -1
-        if not (math.isfinite(fps) and fps > 0):
-            raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
-        rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
-        with self._writing("choose another place"):
-            self._container = av.open(str(path), "w", format="mp4", container_options=PLAYS_UNFINISHED)
-            self._stream = self._add_stream(rate)
-            self._container.start_encoding()
-
-    def _add_stream(self, rate: Fraction) -> av.VideoStream:
-        # Frames that refer to later ones ("bf") are decoded out of order, and where times are uneven the file then says
-        # that it is shorter than it is.
-        options = {"crf": "23", "preset": "veryfast", "bf": "0"}
-        stream = self._container.add_stream("libx264", rate=rate, options=options)
-        # h264 has half as many colours each way: an odd side gets one more row or column.
-        stream.width, stream.height = (side + side % 2 for side in (self._width_px, self._height_px))
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = TIME_BASE
-        return stream
-
-    def write(self, frame: np.ndarray, time_sec: float) -> None:
-        """frame: (height, width, 3), uint8 RGB, of the size given before; times rise."""
-        if frame.shape != (self._height_px, self._width_px, 3):
-            size = f"{self._width_px}x{self._height_px}"
-            raise EngagementInputError(f"Expected frames of {size} px, got shape {frame.shape}; open another video.")
-        odd = [(0, side % 2) for side in frame.shape[:2]]
-        picture = av.VideoFrame.from_ndarray(np.pad(frame, [*odd, (0, 0)], mode="edge"), format="rgb24")
-        self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
-        picture.pts, picture.time_base = self._last_tick, TIME_BASE
-        # What the encoder has given and nobody wrote is missing in the middle of the film.
-        with signals_held(), self._writing(NOT_WHOLE):
-            self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end lacks its last moments."""
-        with signals_held(forget=True), self._writing(NOT_WHOLE):
-            try:
-                self._container.mux(self._stream.encode())
-            finally:
-                self._container.close()
-
-    @contextmanager
-    def _writing(self, remedy: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or error
-            raise EngagementInputError(
-                f"Expected to write a video to {self._path}, could not ({reason}); {remedy}."
-            ) from error
-
-    def __enter__(self) -> "AnnotatedVideo":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @lru_cache(maxsize=8)

@@ -16,8 +16,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ..processor.input_errors import EngagementInputError
 from ..required_packages import require_extra
-from .drawing import AnnotatedVideo, draw_states
+from .drawing import draw_states
 from .engine import LiveResult, to_json_line
+from .film import AnnotatedVideo
 
 MAX_SHOWN_SHARE = 0.9  # of the screen, that a window takes for a large picture
 

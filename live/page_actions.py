@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
-from ..explanation.heat_maps import ExplainedClip, explain_file, explain_frames
+from ..explanation.explain_files import ExplainedClip, explain_file, explain_frames
 from ..inference.predictor import PICTURE_SUFFIXES, Predictor
 from ..processor.input_errors import EngagementInputError, NoFaceError, VideoTooLargeError
 from ..processor.media_inputs import load_picture

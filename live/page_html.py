@@ -16,23 +16,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from ..explanation.explain_files import Explanation
 from ..explanation.heat_map_figure import save_explanation
-from ..explanation.heat_maps import Explanation
+from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 from ..inference.predictor import PhotoPrediction, Span, VideoPrediction
 from ..inference.timeline import save_plot
 from .drawing import draw_states
 from .engine import PersonState
-
-WHAT_IT_IS = """\
-**What it is.** An estimate of how annotators would rate the *apparent* engagement, or the expression, of a face. It is
-often wrong, and it is the more wrong the less you look like the people it was trained on.
-
-**What it is not.** It does not measure attention, learning, effort or emotion, and it recognises nobody."""
-
-MUST_NOT_BE_USED = """\
-**What it must not be used for.** Learners or employees in the EU: the AI Act, Article 5(1)(f), prohibits inferring
-people's emotions in education and at the workplace. Grading, discipline, proctoring, hiring, covert use, ranking
-people, minors, identification, or any decision about a person."""
 
 _STAYS_HERE = """\
 **Where pictures go.** All work is done on this machine. Nothing is sent anywhere. Camera pictures are never written to

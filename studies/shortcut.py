@@ -24,7 +24,7 @@ from ..evaluation.metrics import compute_scores
 from ..evaluation.results_file import read_results, write_results
 from ..evaluation.split_evaluation import read_predictions
 from ..explanation.data_set_focus import find_clips, measure_focus
-from ..explanation.heat_maps import ExplainedClip, explain_file
+from ..explanation.explain_files import ExplainedClip, explain_file
 from ..hub.card import write_card
 from ..inference.predictor import Predictor
 from ..processor.input_errors import ModelLoadError, RecipeError

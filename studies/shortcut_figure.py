@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.atomic_files import writing
+from ..explanation.explain_files import ExplainedClip
 from ..explanation.heat_map_figure import add_heat_scale, draw_frame_heat
-from ..explanation.heat_maps import ExplainedClip
 from ..inference.predictor import best_label
 from ..processor.face_cropping import map_points
 

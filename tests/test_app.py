@@ -212,7 +212,7 @@ def test_a_space_is_whole_and_runs_without_this_package(trained: TrainedStages, 
     assert "no folder here" not in done.stdout
     files = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*.*")}
     assert {"app.py", "README.md", "requirements.txt", "model/config.json", "model/model.safetensors"} <= files
-    assert {"engagement_recognition/app.py", "engagement_recognition/processor/input_errors.py"} <= files
+    assert {"engagement_recognition/live/page.py", "engagement_recognition/processor/input_errors.py"} <= files
     assert not [name for name in files if "predictions" in name or "__pycache__" in name or name.startswith("tests")]
     _, front, body = (tmp_path / "space/README.md").read_text(encoding="utf-8").split("---\n", 2)
     matter = yaml.safe_load(front)

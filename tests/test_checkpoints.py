@@ -19,12 +19,9 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large, resnet18
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from engagement_recognition.conversion.import_reference import (
-    import_checkpoint,
-    import_stock_classifier,
-    read_training_log,
-)
+from engagement_recognition.conversion.import_reference import import_checkpoint, import_stock_classifier
 from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.training_log import read_training_log
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
 
 STATES = ["bored", "confused", "engaged", "neutral"]

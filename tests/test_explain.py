@@ -13,13 +13,8 @@ from tiny_models import ENCODERS, HEADS, draw_pixels, tiny_model
 from torch import nn
 from transformers import TimmWrapperConfig
 
-from engagement_recognition.explanation.heat_maps import (
-    METHODS,
-    ClipExplanation,
-    deletion_insertion,
-    explain_clip,
-    randomisation_check,
-)
+from engagement_recognition.explanation.heat_maps import METHODS, ClipExplanation, explain_clip
+from engagement_recognition.explanation.map_checks import deletion_insertion, randomisation_check
 from engagement_recognition.processor.input_errors import EngagementInputError
 
 KINDS = [

@@ -11,14 +11,9 @@ from PIL import Image
 from engagement_recognition import EngagementForImageClassification, EngagementForVideoClassification
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
+from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation, explain_file, to_json
 from engagement_recognition.explanation.heat_map_figure import save_explanation
-from engagement_recognition.explanation.heat_maps import (
-    ClipExplanation,
-    ExplainedClip,
-    Explanation,
-    explain_file,
-    to_json,
-)
+from engagement_recognition.explanation.heat_maps import ClipExplanation
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import EngagementInputError

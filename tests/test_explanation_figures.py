@@ -15,10 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.evaluation.figures import save_confusion, shown_name
+from engagement_recognition.evaluation.figures import save_confusion
+from engagement_recognition.evaluation.plotting import shown_name
+from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation
 from engagement_recognition.explanation.face_focus import FaceFocus, face_focus
 from engagement_recognition.explanation.heat_map_figure import draw_explanation, picture_path, save_explanation
-from engagement_recognition.explanation.heat_maps import ClipExplanation, ExplainedClip, Explanation
+from engagement_recognition.explanation.heat_maps import ClipExplanation
 from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
 from engagement_recognition.inference.timeline import save_plot
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError

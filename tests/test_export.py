@@ -28,7 +28,7 @@ from engagement_recognition import (
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.hub.card import render_card
-from engagement_recognition.hub.publish import export_model
+from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.required_packages import OF_A_MODEL, pip_lines

@@ -16,7 +16,8 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor, register_auto_classes
-from engagement_recognition.conversion.export_stock import export_onnx, export_stock
+from engagement_recognition.conversion.export_onnx import export_onnx
+from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.conversion.import_reference import import_stock_classifier
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, ModelLoadError
 

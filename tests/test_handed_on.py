@@ -10,8 +10,10 @@ from test_exports import needs_onnx, save_ours
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.conversion import export_stock as exports
-from engagement_recognition.conversion.export_stock import export_onnx, export_stock
+from engagement_recognition.conversion import export_onnx as onnx_module
+from engagement_recognition.conversion import export_stock as stock_module
+from engagement_recognition.conversion.export_onnx import export_onnx
+from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.hub import space
 from engagement_recognition.hub.card import use_limits
@@ -65,10 +67,10 @@ def save_ours_with_results(trained: TrainedStages, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("export", "room", "output"),
     [
-        (export_stock, exports, "/proc/x"),
-        (export_stock, exports, "{file}/x"),
-        (export_onnx, exports, "/proc/x.onnx"),
-        (export_onnx, exports, "{file}/x.onnx"),
+        (export_stock, stock_module, "/proc/x"),
+        (export_stock, stock_module, "{file}/x"),
+        (export_onnx, onnx_module, "/proc/x.onnx"),
+        (export_onnx, onnx_module, "{file}/x.onnx"),
         (export_space, space, "/proc/x"),
         (export_space, space, "{file}/x"),
     ],
@@ -79,7 +81,7 @@ def test_places_that_cannot_be_written_are_told_before_the_long_part(
     (tmp_path / "file").touch()
     for name in ("_load", "_copy_code", "_write_onnx"):
         monkeypatch.setattr(room, name, None, raising=False)  # calling it would fail
-    monkeypatch.setattr(room, "require_extra", lambda *_: None)
+    monkeypatch.setattr(room, "require_extra", lambda *_: None, raising=False)
     with pytest.raises(DataError, match=r"Expected to write .* choose another place") as refusal:
         export("org/name", Path(output.format(file=tmp_path / "file")))
     assert "\n" not in str(refusal.value)

@@ -22,7 +22,8 @@ from test_structure import SHIPPED
 from transformers import AutoVideoProcessor
 
 from engagement_recognition import EngagementForVideoClassification, train
-from engagement_recognition.hub.publish import assemble, push_folder
+from engagement_recognition.hub.publish import assemble
+from engagement_recognition.hub.push import push_folder
 from engagement_recognition.processor.input_errors import EngagementInputError, RecipeError
 
 # Arguments: a list of (folder, repository, token, private), then those of a training. Prints what each push came to,
@@ -31,7 +32,7 @@ PUSH = """
 import json, sys
 from pathlib import Path
 from engagement_recognition.processor.input_errors import EngagementInputError
-from engagement_recognition.hub.publish import push_folder
+from engagement_recognition.hub.push import push_folder
 
 for folder, repository, token, private in json.loads(sys.argv[1]):
     try:

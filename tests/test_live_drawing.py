@@ -13,8 +13,9 @@ import pytest
 from drawn_film import HEAD_WIDTH_PX, places_at
 from numbered_videos import HEIGHT_PX, WIDTH_PX, numbered_picture, numbers_in
 
-from engagement_recognition.live.drawing import COLORS, PLATE_LIGHT, AnnotatedVideo, draw_states
+from engagement_recognition.live.drawing import COLORS, PLATE_LIGHT, draw_states
 from engagement_recognition.live.engine import PersonState
+from engagement_recognition.live.film import AnnotatedVideo
 from engagement_recognition.live.sources import FileSource
 from engagement_recognition.processor.input_errors import EngagementInputError, VideoReadError
 
@@ -297,7 +298,7 @@ def test_a_rate_that_is_none_is_one_line(fps: float, tmp_path: Path):
 PRESSED = """
 import signal, sys
 import av, numpy as np
-from engagement_recognition.live.drawing import AnnotatedVideo
+from engagement_recognition.live.film import AnnotatedVideo
 
 class Container:
     def __init__(self, inner):

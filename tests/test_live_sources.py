@@ -15,8 +15,8 @@ from numbered_videos import decode_plainly, encode, numbered_picture, numbers_in
 from tiny_models import tiny_model
 
 from engagement_recognition.inference.predictor import Predictor
-from engagement_recognition.live.drawing import AnnotatedVideo
 from engagement_recognition.live.engine import LiveEngagement, run_live
+from engagement_recognition.live.film import AnnotatedVideo
 from engagement_recognition.live.sources import CameraSource, ScreenSource, camera_of, open_source
 from engagement_recognition.processor.input_errors import EngagementInputError, TruncatedVideoError, VideoReadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor

@@ -13,8 +13,8 @@ from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
 from engagement_recognition.data.readers.sources import SourceOptions
 from engagement_recognition.explanation.data_set_focus import FocusClip, describe_focus, find_clips, measure_focus
+from engagement_recognition.explanation.explain_files import explain_file
 from engagement_recognition.explanation.face_focus import REGIONS
-from engagement_recognition.explanation.heat_maps import explain_file
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor

@@ -297,7 +297,7 @@ def test_a_file_in_the_way_is_one_line(trained: TrainedStages, tmp_path: Path):
 
 
 def test_the_docs_name_every_key_of_the_results(trained: TrainedStages, imported: Path):
-    described = (Path(report.__file__).parent / "docs/results.md").read_text(encoding="utf-8")
+    described = (Path(report.__file__).parents[1] / "docs/results.md").read_text(encoding="utf-8")
     keys = {
         key for folder in (trained.expression, trained.engagement, imported) for key in keys_of(read_results(folder))
     }

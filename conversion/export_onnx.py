@@ -1,0 +1,97 @@
+"""A model as one ONNX file, refused where its logits would differ."""
+
+import copy
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data.atomic_files import whole_file, writing
+from ..modeling_engagement import EngagementPreTrainedModel
+from ..processor.face_preparation import FacePreparation
+from ..processor.input_errors import DataError, ModelLoadError
+from ..required_packages import require_extra
+from .export_stock import _draw_noise, _load
+
+_MAX_ONNX_DIFFERENCE = 1e-3  # of logits
+
+
+def export_onnx(folder: Path, output: Path) -> float:
+    """A model → one ONNX file: `pixel_values` (batch, [num_frames,] C, size, size) → `logits` (batch, num_labels).
+
+    The batch may be of any size, the rest is fixed. The file's metadata say how `pixel_values` are made and what the
+    logits stand for: `preprocessor_config` and `label_names`, both JSON. Needs the extra `onnx`.
+
+    Args:
+        folder: of a model of ours, or its Hub id.
+        output: a new file, .onnx.
+
+    Returns:
+        The largest difference between its logits in onnxruntime and ours, on noise, in batches of 1 and 3.
+
+    Raises:
+        EngagementInputError: the extra is not installed.
+        ModelLoadError: no model is there, or one that ONNX cannot hold or does not repeat within 1e-3.
+        DataError: there is such a file, it is called otherwise, or it cannot be written.
+    """
+    if output.suffix.lower() != ".onnx":
+        raise DataError(f"Expected a file called .onnx for the model, got {output}; give it that ending.")
+    with writing(output):
+        if output.exists():
+            raise DataError(f"Expected a new file for the model, got {output}, which exists.")
+    require_extra("onnx", ("onnx", "onnxruntime", "onnxscript"))
+    with whole_file(output) as unfinished:
+        model, processor = _load(folder)
+        _write_onnx(model, processor, unfinished, folder)
+        difference = max(_onnx_difference(model, unfinished, batch_size) for batch_size in (1, 3))
+        if not difference <= _MAX_ONNX_DIFFERENCE:  # NaN is not
+            raise ModelLoadError(
+                f"Expected ONNX to repeat the model in {folder} within {_MAX_ONNX_DIFFERENCE:g}, got logits that "
+                f"differ by {difference:.2g}; serve it with PyTorch."
+            )
+    return difference
+
+
+class _Logits(nn.Module):
+    """One tensor in, one out: what ONNX calls inputs and outputs."""
+
+    def __init__(self, model: EngagementPreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values).logits
+
+
+def _write_onnx(model: EngagementPreTrainedModel, processor: FacePreparation, path: Path, folder: Path) -> None:
+    exported = _Logits(copy.deepcopy(model)).eval().requires_grad_(False)
+    exported.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export's, of its own internals
+            program = torch.onnx.export(
+                exported, (_draw_noise(model, batch_size=2),), dynamo=True, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["pixel_values"], output_names=["logits"],
+            )  # fmt: skip
+        program.model.metadata_props["preprocessor_config"] = processor.to_json_string()
+        program.model.metadata_props["label_names"] = json.dumps(list(model.config.id2label.values()))
+        program.save(path, external_data=False)
+    except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
+        reason = " ".join(str(error).split())[:200]
+        expected = f"Expected a model that ONNX can hold in {folder}"
+        raise ModelLoadError(f"{expected}, got one it cannot ({reason}).") from error
+
+
+def _onnx_difference(model: EngagementPreTrainedModel, path: Path, batch_size: int) -> float:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    noise = _draw_noise(model, batch_size)
+    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+        expected = model(noise).logits
+    (logits,) = session.run(["logits"], {"pixel_values": noise.numpy()})
+    return float((torch.from_numpy(logits) - expected).abs().max())

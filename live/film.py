@@ -1,0 +1,87 @@
+"""A film of annotated frames, whole however it ends."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..processor.input_errors import EngagementInputError
+from .drawing import MAX_FPS, NOT_WHOLE, PLAYS_UNFINISHED, TIME_BASE
+from .signals import signals_held
+
+
+class AnnotatedVideo:
+    """An mp4 file that frames are written to, each with its own time; closed by leaving the `with`.
+
+    Args:
+        path: where the file goes; its folder must be there.
+        size: width and height in pixels.
+        fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
+
+    Raises:
+        EngagementInputError: the file cannot be written, at the start or later on, or a rate that is none.
+    """
+
+    def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30.0) -> None:
+        self._path = path
+        self._width_px, self._height_px = size
+        self._last_tick = -1
+        if not (math.isfinite(fps) and fps > 0):
+            raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
+        rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
+        with self._writing("choose another place"):
+            self._container = av.open(str(path), "w", format="mp4", container_options=PLAYS_UNFINISHED)
+            self._stream = self._add_stream(rate)
+            self._container.start_encoding()
+
+    def _add_stream(self, rate: Fraction) -> av.VideoStream:
+        # Frames that refer to later ones ("bf") are decoded out of order, and where times are uneven the file then says
+        # that it is shorter than it is.
+        options = {"crf": "23", "preset": "veryfast", "bf": "0"}
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
+        # h264 has half as many colours each way: an odd side gets one more row or column.
+        stream.width, stream.height = (side + side % 2 for side in (self._width_px, self._height_px))
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = TIME_BASE
+        return stream
+
+    def write(self, frame: np.ndarray, time_sec: float) -> None:
+        """frame: (height, width, 3), uint8 RGB, of the size given before; times rise."""
+        if frame.shape != (self._height_px, self._width_px, 3):
+            size = f"{self._width_px}x{self._height_px}"
+            raise EngagementInputError(f"Expected frames of {size} px, got shape {frame.shape}; open another video.")
+        odd = [(0, side % 2) for side in frame.shape[:2]]
+        picture = av.VideoFrame.from_ndarray(np.pad(frame, [*odd, (0, 0)], mode="edge"), format="rgb24")
+        self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
+        picture.pts, picture.time_base = self._last_tick, TIME_BASE
+        # What the encoder has given and nobody wrote is missing in the middle of the film.
+        with signals_held(), self._writing(NOT_WHOLE):
+            self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end lacks its last moments."""
+        with signals_held(forget=True), self._writing(NOT_WHOLE):
+            try:
+                self._container.mux(self._stream.encode())
+            finally:
+                self._container.close()
+
+    @contextmanager
+    def _writing(self, remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise EngagementInputError(
+                f"Expected to write a video to {self._path}, could not ({reason}); {remedy}."
+            ) from error
+
+    def __enter__(self) -> "AnnotatedVideo":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
