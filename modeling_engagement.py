@@ -147,13 +147,16 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         pooled = self.config.encoder_features == "pooled"
         arguments = {"do_pooling": pooled} if isinstance(self.model, TimmWrapperModel) else {}
         outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
-        feature_map = self._to_feature_map(outputs.last_hidden_state, pixel_values.shape[-2:])
+        feature_map = self.to_feature_map(outputs.last_hidden_state, pixel_values.shape[-2:])
         # Pooled: ResNetModel gives (n, D, 1, 1). Map: (n, D, h, w) -> (n, D).
         features = outputs.pooler_output.flatten(1) if pooled else feature_map.mean(dim=(2, 3))
         return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features)
 
-    def _to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
-        """Tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w)."""
+    def to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
+        """Hidden states as the encoder has them, tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w).
+
+        Also of hidden states from before the last layer, and of gradients that stand at either.
+        """
         if hidden.ndim == 4:
             channels_last = getattr(getattr(self.model, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
             return hidden.permute(0, 3, 1, 2) if channels_last else hidden
@@ -183,10 +186,13 @@ class EngagementForImageClassification(EngagementPreTrainedModel):
             labels: (batch_size,), class indices.
         """
         _check_dimensions(pixel_values, "batch_size, num_channels, height, width")
-        features = self.encoder(pixel_values).pooler_output
-        logits = self.classifier(self.dropout(features))  # (batch, D) -> (batch, num_labels)
+        logits = self.classify_features(self.encoder(pixel_values).pooler_output)
         loss = self.loss_function(labels, logits, self.config) if labels is not None else None
         return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def classify_features(self, features: torch.Tensor) -> torch.Tensor:
+        """The encoder's features of faces, (batch, D) -> logits (batch, num_labels)."""
+        return self.classifier(self.dropout(features))
 
 
 class EngagementForVideoClassification(EngagementPreTrainedModel):
@@ -215,11 +221,17 @@ class EngagementForVideoClassification(EngagementPreTrainedModel):
         _check_dimensions(pixel_values, "batch_size, num_frames, num_channels, height, width")
         frames = pixel_values.flatten(0, 1)  # (batch, frames, C, H, W) -> (batch*frames, C, H, W)
         features = self.encoder(frames).pooler_output
-        features = features.unflatten(0, pixel_values.shape[:2])  # (batch*frames, D) -> (batch, frames, D)
-        clip_features = self.temporal(features)  # (batch, frames, D) -> (batch, D')
-        logits = self.classifier(self.dropout(clip_features))  # (batch, D') -> (batch, num_labels)
+        # (batch*frames, D) -> (batch, frames, D)
+        logits = self.classify_features(features.unflatten(0, pixel_values.shape[:2]))
         loss = self.loss_function(labels, logits, self.config) if labels is not None else None
         return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def classify_features(self, features: torch.Tensor) -> torch.Tensor:
+        """The encoder's features of clips' frames, (batch, frames, D) -> logits (batch, num_labels).
+
+        For whoever keeps features, such as a live window that moves on by a frame.
+        """
+        return self.classifier(self.dropout(self.temporal(features)))  # (batch, frames, D) -> (batch, D') -> logits
 
 
 class LSTMHead(nn.LSTM):

@@ -39,7 +39,7 @@ from engagement_recognition.modeling_engagement import (
     EngagementPreTrainedModel,
     load_encoder_config,
 )
-from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError
+from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
 from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
@@ -172,7 +172,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
     try:
         model = kind.from_encoder(start_from or stage.encoder, **architecture)
     except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
-        raise ModelLoadError(" ".join(str(error).split())) from error
+        raise ModelLoadError(in_one_line(error)) from error
     if stage.freeze_encoder:
         model.encoder.requires_grad_(False)
     if stage.subject_adversary:

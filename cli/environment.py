@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 
+from ..processor.input_errors import in_one_line
 from ..required_packages import installed_version, lacks, required_packages
 
 _EXTRAS = ("app", "live", "onnx")
@@ -35,7 +36,7 @@ def _or_error(describe: Callable[[], str]) -> str:
     try:
         return describe()
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return f"{type(error).__name__}: {in_one_line(error)}"
 
 
 def _describe_processors() -> str:

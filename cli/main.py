@@ -4,11 +4,9 @@ Imports of ours are inside the commands: torch and transformers take seconds, an
 once. A module a group of commands, which import nothing at their top either.
 """
 
+import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
 
 import typer
 
@@ -28,48 +26,19 @@ for group, title in ((cli_use, "Use a model"), (cli_training, "Train and measure
     app.add_typer(group.app)
 
 
-class _StdoutError(OSError):
-    """Nothing more can be printed: the disk that it goes to is full, or the terminal is gone."""
-
-
-class _Stdout:
-    """Standard output, whose errors can be told from those of any other file."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with _as_stdout_error():
-            return self._stream.write(text)
-
-    def flush(self) -> None:
-        with _as_stdout_error():
-            self._stream.flush()
-
-
-@contextmanager
-def _as_stdout_error() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _StdoutError(*error.args) from error
-
-
 def main() -> None:
     """What a user got wrong is one line and exit code 2; only our own mistakes show a traceback."""
-    if sys.stdout is not None:  # as it is where the shell closed it
-        sys.stdout = _Stdout(sys.stdout)
     try:
         if sys.argv[1:2] != ["env"]:  # which says it, among all else
             from ..required_packages import require_packages
 
             require_packages()
         app()
-    except _StdoutError as error:  # typer itself ends the program in silence where a pipe's reader has gone
-        # Or Python would try what is left once more at its end, and complain.
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        # Of standard output, the one file here without a name: a full disk, or a terminal that is gone. Python would
+        # try what is left once more at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         problem = f"Expected to print the results, could not ({error.strerror})"
         typer.echo(f"error: {problem}; make room where standard output goes, or send it elsewhere.", err=True)

@@ -11,7 +11,7 @@ from torch import nn
 from ..data.atomic_files import whole_file, writing
 from ..modeling_engagement import EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
-from ..processor.input_errors import DataError, ModelLoadError
+from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..required_packages import require_extra
 from .export_stock import _draw_noise, _load
 
@@ -79,7 +79,7 @@ def _write_onnx(model: EngagementPreTrainedModel, processor: FacePreparation, pa
         program.model.metadata_props["label_names"] = json.dumps(list(model.config.id2label.values()))
         program.save(path, external_data=False)
     except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         expected = f"Expected a model that ONNX can hold in {folder}"
         raise ModelLoadError(f"{expected}, got one it cannot ({reason}).") from error
 

@@ -31,7 +31,7 @@ from ..hub.model_files import CARD_FILE
 from ..inference.predictor import Predictor
 from ..modeling_engagement import EngagementForImageClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
-from ..processor.input_errors import ModelLoadError
+from ..processor.input_errors import ModelLoadError, in_one_line
 
 _CARD = """\
 ---
@@ -159,7 +159,7 @@ def _build_stock(
     try:
         stock.load_state_dict(weights)
     except RuntimeError as error:
-        raise _not_stock(folder, f"layers of other sizes ({' '.join(str(error).split())[:200]})") from error
+        raise _not_stock(folder, f"layers of other sizes ({in_one_line(error)})") from error
     return stock.eval()
 
 

@@ -27,6 +27,7 @@ from transformers.utils import cached_file
 
 from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
+from ..data.atomic_files import whole_folder, writing
 from ..evaluation.results_file import write_results
 from ..evaluation.training_log import _name_first
 from ..modeling_engagement import (
@@ -36,7 +37,7 @@ from ..modeling_engagement import (
 )
 from ..processor.face_preparation import FacePreparation
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import DataError, ModelLoadError
+from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
 _FRAME_SIZE_PX, _LSTM_UNITS = 112, 256  # of the CNN + LSTM study
@@ -239,7 +240,7 @@ def _load_stock_classifier(source: str | Path) -> PreTrainedModel:
             source, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except Exception as error:  # transformers, safetensors, pickle, json and timm each have their own
-        reason = f"got none that can be imported ({_shorten(error)})"
+        reason = f"got none that can be imported ({in_one_line(error)})"
         raise ModelLoadError(f"Expected a stock classifier, a folder or Hub id, at {source}, {reason}.") from error
     _require_all(report["missing_keys"], report["unexpected_keys"], f"{type(stock).__name__} in {source}")
     stock.config.name_or_path = ""  # ours keeps this config, and is published
@@ -268,7 +269,7 @@ def _rebuild_stock_classifier(
         if not difference <= 1e-5:  # NaN is not
             raise ValueError(f"logits differ by {difference:.2g}")
     except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
-        reason = f"got one that ours does not repeat ({_shorten(error)})"
+        reason = f"got one that ours does not repeat ({in_one_line(error)})"
         raise ModelLoadError(f"Expected a classifier that ends in one linear layer in {source}, {reason}.") from error
     return model
 
@@ -287,7 +288,7 @@ def _build_stock_processor(stock: PreTrainedModel, source: str | Path) -> Engage
         if not is_size or not all(map(math.isfinite, mean)) or not all(0 < value < math.inf for value in std):
             raise ValueError(f"size {size_px}, mean {mean}, std {std}")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"got others ({_shorten(error)})"
+        reason = f"got others ({in_one_line(error)})"
         raise ModelLoadError(f"Expected a stock processor's settings for squares in {source}, {reason}.") from error
     scaling = {name: settings[name] for name in ("do_rescale", "rescale_factor", "do_normalize") if name in settings}
     fields = {"size": {"height": size_px, "width": size_px}, "image_mean": mean, "image_std": std, **scaling}
@@ -333,10 +334,6 @@ def _require_new_folder(output: Path) -> None:
         raise DataError(f"Expected a new or empty folder for the model, got {output}, which holds something.")
 
 
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _write(
     model: EngagementPreTrainedModel, processor: FacePreparation, origin: dict[str, object], output: Path
 ) -> ImportedModel:
@@ -345,16 +342,9 @@ def _write(
     counts = {"num_weights": model.num_parameters(), "num_encoder_weights": model.encoder.num_parameters()}
     results |= {"started_from": origin["from"], "imported": origin | counts}
     output = output.resolve()
-    unfinished = output.with_name(output.name + ".unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+    with whole_folder(output) as unfinished, writing(output):
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         results = write_results(unfinished, **results)
         shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
-        shutil.rmtree(output, ignore_errors=True)  # an empty one; not every system renames onto a folder
-        unfinished.rename(output)
-    except OSError as error:
-        raise DataError(f"Expected to write the model to {output}, could not ({_shorten(error)}).") from error
     return ImportedModel(output, model.eval(), processor, results)

@@ -1,6 +1,7 @@
 """Where results go: a folder or file that is whole or not there, and a place that cannot be written told in one line.
 
-What takes long asks first and works in `<output>.unfinished` beside it, which takes the output's name at the end.
+Work is done under another name beside the output, which takes the output's name at the end. A job that may be killed
+and go on claims its folder first.
 """
 
 import contextlib
@@ -8,7 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..processor.input_errors import DataError
+from ..processor.input_errors import DataError, in_one_line
+
+PARTIAL = ".partial"  # the ending of a file that is being written; whoever finds one may delete it
 
 
 def require_new_folder(output: Path, holds: str) -> None:
@@ -19,23 +22,76 @@ def require_new_folder(output: Path, holds: str) -> None:
         raise DataError(f"Expected a new or empty folder for {holds}, got {output}, which holds something.")
 
 
+def claim_folder(output: Path, claim_file: str, claim: str, holds: str) -> str:
+    """Mark a folder as that of one job, so that the same job goes on there and no other begins.
+
+    Args:
+        claim_file: its name in the folder.
+        claim: what tells this job from others; `holds` names what will be in the folder.
+
+    Returns:
+        What the folder was claimed with earlier, for the caller to compare; `claim` itself for a new folder.
+
+    Raises:
+        DataError: a file is there, or a folder that holds something and is not claimed; or nothing can be written.
+    """
+    with writing(output):
+        if (output / claim_file).is_file():
+            return (output / claim_file).read_text(encoding="utf-8").strip()
+        if output.exists() and (not output.is_dir() or any(path.suffix != PARTIAL for path in output.iterdir())):
+            raise DataError(
+                f"Expected a new folder for {holds}, or one in which the same was begun, got {output}, which holds "
+                "something else; choose another place."
+            )
+        output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / claim_file, f"{claim}\n")
+    return claim
+
+
 @contextlib.contextmanager
 def writing(output: Path) -> Iterator[None]:
     """Raises DataError where the block cannot write."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"Expected to write {output}, could not ({reason}); choose another place.") from error
+        raise DataError(
+            f"Expected to write {output}, could not ({in_one_line(error)}); choose another place."
+        ) from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, or replace it, so that nobody ever sees a part of it.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with whole_file(path) as partial, writing(path):
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
-def whole_folder(output: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `output` when the block ends, or is gone when it fails.
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the place of `path` when the block ends, or is gone when it fails.
 
     Raises:
         DataError: it cannot be made there; at the start, so that nobody waits for that.
     """
+    partial = path.with_name(f"{path.name}{PARTIAL}")
+    try:
+        with writing(path):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.touch()
+        yield partial
+        with writing(path):
+            partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(output: Path) -> Iterator[Path]:
+    """As `whole_file`, for a new folder; what is in `output` goes."""
     unfinished = unfinished_beside(output)
     try:
         with writing(output):
@@ -50,23 +106,7 @@ def whole_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def whole_file(output: Path) -> Iterator[Path]:
-    """As `whole_folder`, for a file that is not there yet."""
-    unfinished = unfinished_beside(output)
-    try:
-        with writing(output):
-            unfinished.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.touch()
-        yield unfinished
-        with writing(output):
-            unfinished.rename(output)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-
-
 def unfinished_beside(output: Path) -> Path:
-    """Where the work is done until it is whole."""
+    """Where a folder is made until it is whole."""
     place = Path.cwd() / output  # "." has no name
     return place.with_name(f"{place.name}.unfinished")

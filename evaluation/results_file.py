@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..processor.input_errors import ModelLoadError
+from ..data.atomic_files import write_whole
+from ..processor.input_errors import ModelLoadError, in_one_line
 
 RESULTS_FILE = "results.json"
 RESULTS_VERSION = 2
@@ -28,9 +29,7 @@ def write_results(folder: Path, **entries: object) -> dict[str, object]:
     path = folder / RESULTS_FILE
     results = read_results(folder) if path.is_file() else {"version": RESULTS_VERSION}
     results |= entries
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
     return results
 
 
@@ -40,10 +39,9 @@ def read_results(folder: Path) -> dict[str, object]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise ModelLoadError(
-            f"Expected measured results in {path}, got none that can be read ({reason}); check the path, or train or "
-            "import the model again."
+            f"Expected measured results in {path}, got none that can be read ({in_one_line(error)}); check the "
+            "path, or train or import the model again."
         ) from error
     if not isinstance(results, dict) or results.get("version") != RESULTS_VERSION:
         raise ModelLoadError(f"Expected results of version {RESULTS_VERSION} in {path}; train or evaluate again.")

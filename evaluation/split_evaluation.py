@@ -17,7 +17,8 @@ import pyarrow.parquet
 import torch
 from scipy.special import softmax
 
-from ..processor.input_errors import DataError, ModelLoadError
+from ..data.atomic_files import whole_file
+from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import apply_temperature, calibration_scores, compare_decisions, fit_temperature, risk_coverage
 from .engagement_metric import EngagementMetric
@@ -197,9 +198,8 @@ def write_predictions(folder: Path, splits: Sequence[SplitPredictions], label_na
         columns["label"] += [label_names[label] for label in part.label_ids]
     logits = np.concatenate([part.logits for part in splits]).astype(np.float32)
     columns |= {f"logit/{name}": logits[:, i].tolist() for i, name in enumerate(label_names)}
-    partial = folder / f"{PREDICTIONS_FILE}.partial"
-    pyarrow.parquet.write_table(pyarrow.table(columns), partial)
-    partial.replace(folder / PREDICTIONS_FILE)
+    with whole_file(folder / PREDICTIONS_FILE) as partial:
+        pyarrow.parquet.write_table(pyarrow.table(columns), partial)
 
 
 def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[str]]:
@@ -219,7 +219,7 @@ def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[s
         label_ids = np.array([names.index(table["label"][row]) for row in rows], dtype=np.int64)
         logits = np.array([[table[f"logit/{name}"][row] for name in names] for row in rows])
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); run `engagement "
                              f"evaluate {folder}`.") from error  # fmt: skip
     if not rows:

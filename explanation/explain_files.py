@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..inference.predictor import PICTURE_SUFFIXES, Predictor
+from ..inference.predictor import Predictor
 from ..processor.face_preparation import PreparedClip
 from ..processor.input_errors import EngagementInputError, NoFaceError
+from ..processor.media_inputs import PICTURE_SUFFIXES
 from .face_focus import FaceFocus, face_focus, input_transforms
 from .heat_maps import ClipExplanation, explain_clip
 

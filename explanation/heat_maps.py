@@ -148,10 +148,10 @@ def _map_and_gradients(
         (gradient,) = torch.autograd.grad(target, hidden, retain_graph=True, allow_unused=True)
         if gradient is None:
             continue
-        gradients = encoder._to_feature_map(gradient, size_px).float()
+        gradients = encoder.to_feature_map(gradient, size_px).float()
         # Zero for patches and class token alike: the map is on the path, and nothing in it speaks for the class.
         if gradients.any() or not gradient.any():
-            return encoder._to_feature_map(hidden.detach(), size_px).float(), gradients
+            return encoder.to_feature_map(hidden.detach(), size_px).float(), gradients
     raise EngagementInputError(
         f"Expected an encoder with a feature map that leads to the logits, found none in {type(encoder.model).__name__}"
         "; explain a model on another encoder."

@@ -4,9 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluation.figures import (
-    save_figures,
-)
+from ..data.atomic_files import whole_folder, writing
+from ..evaluation.figures import save_figures
 from ..evaluation.results_file import write_results
 from ..evaluation.split_evaluation import SplitPredictions, write_predictions
 from ..modeling_engagement import EngagementPreTrainedModel
@@ -27,16 +26,12 @@ def export_model(
         results: what `results.json` holds; the card is rendered from it.
         predictions: of validation and test, from which later commands compare and calibrate.
     """
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    results = write_results(unfinished, **results)
-    write_predictions(unfinished, predictions, results["label_names"])
-    save_figures(unfinished, results)
-    write_card(unfinished, model, processor, results)
-    # transformers makes a package of the copied code; the Hub needs none of it.
-    shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with whole_folder(folder) as unfinished, writing(folder):
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        results = write_results(unfinished, **results)
+        write_predictions(unfinished, predictions, results["label_names"])
+        save_figures(unfinished, results)
+        write_card(unfinished, model, processor, results)
+        # transformers makes a package of the copied code; the Hub needs none of it.
+        shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)

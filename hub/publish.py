@@ -24,7 +24,14 @@ from ..evaluation.figures import (
 )
 from ..evaluation.results_file import RESULTS_FILE, find_doubt, read_results
 from ..inference.predictor import Predictor
-from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
+from ..processor.input_errors import (
+    DataError,
+    EngagementInputError,
+    LeakageError,
+    ModelLoadError,
+    RecipeError,
+    in_one_line,
+)
 from ..required_packages import OF_A_MODEL, pip_lines
 from .card import takes_face_alone, write_card
 from .model_files import (
@@ -99,7 +106,7 @@ def _reading(results_file: Path) -> Iterator[None]:
     except EngagementInputError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
         raise ModelLoadError(
             f"Expected results as `train.py` writes them in {results_file}, got others ({reason}); run `engagement "
             "evaluate` again, or train again."

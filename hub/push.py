@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-from ..processor.input_errors import EngagementInputError
+from ..processor.input_errors import EngagementInputError, in_one_line
 from .model_files import CARD_FILE, is_published_name
 
 
@@ -90,7 +90,7 @@ def _reason(cause: BaseException) -> str:
         return "the connection broke off"
     if isinstance(cause, OfflineModeIsEnabled):
         return "offline mode is enabled"
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return in_one_line(cause)
 
 
 def _advice(cause: BaseException) -> str:

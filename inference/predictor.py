@@ -23,11 +23,11 @@ from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
 from ..processor.face_preparation import FacePreparation, PreparedClip
-from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError
+from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError, in_one_line
+from ..processor.media_inputs import PICTURE_SUFFIXES
 from ..processor.video_decoding import index_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_crop_size_px", "do_grayscale", "picture_norm",
 )  # fmt: skip
@@ -120,7 +120,7 @@ class Predictor:
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             if isinstance(error, EngagementInputError):
                 raise
-            reason = " ".join(str(error).split())
+            reason = in_one_line(error)
             raise ModelLoadError(
                 f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id; {reason}"
             ) from error

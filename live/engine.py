@@ -287,8 +287,8 @@ class LiveEngagement:
             return []
         with torch.inference_mode():
             features = torch.stack([person.filled_frames() for person in people])  # (people, frames, D)
-            features = self._model.temporal(features) if self._is_clip_model else features[:, 0]  # (people, D')
-            return list(self._model.classifier(features).float().softmax(dim=1).numpy())
+            logits = self._model.classify_features(features if self._is_clip_model else features[:, 0])
+            return list(logits.float().softmax(dim=1).numpy())
 
     def _is_too_small(self, track: LiveTrack) -> bool:
         return bool((track.box_xyxy_px[2:] - track.box_xyxy_px[:2]).max() < self.settings.min_face_px)

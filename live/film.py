@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ..processor.input_errors import EngagementInputError
+from ..processor.input_errors import EngagementInputError, in_one_line
 from .drawing import MAX_FPS, NOT_WHOLE, PLAYS_UNFINISHED, TIME_BASE
 from .signals import signals_held
 
@@ -75,7 +75,7 @@ class AnnotatedVideo:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
+            reason = in_one_line(error)
             raise EngagementInputError(
                 f"Expected to write a video to {self._path}, could not ({reason}); {remedy}."
             ) from error

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..inference.predictor import PICTURE_SUFFIXES, Predictor
+from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
+from ..processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..required_packages import require_extra
 from .engine import LiveSettings
 from .page_actions import LiveSession, Page
@@ -33,7 +34,6 @@ DELETE_UPLOADS = (60, 300)  # every so many seconds, those older than so many
 FORGET_AFTER_SEC = 300  # a camera session from which no picture came
 ASK_SERVER_EVERY_MS, SERVER_ANSWERS_MS = 2000, 10000  # while a camera is on; a busy server is slow
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-VIDEO_SUFFIXES = [".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"]
 
 # Gradio's camera says nothing when it is refused, so the browser is asked first: "granted", or an exception's name.
 _ASK_FOR_CAMERA = """async (agreed, model) => {
@@ -122,7 +122,7 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
             _add_camera(gr, page, model, bar, stop)
         with gr.Tab("Video"):
             step = gr.Slider(1, 60, value=5, step=1, label="Seconds a step of the timeline", render=False)
-            _add_upload(gr, page, model, "video", VIDEO_SUFFIXES, page.look_at_video, step)
+            _add_upload(gr, page, model, "video", list(VIDEO_SUFFIXES), page.look_at_video, step)
         with gr.Tab("Photo"):
             _add_upload(gr, page, model, "photo", list(PICTURE_SUFFIXES), page.look_at_photo)
     return app

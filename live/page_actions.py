@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
 from ..explanation.explain_files import ExplainedClip, explain_file, explain_frames
-from ..inference.predictor import PICTURE_SUFFIXES, Predictor
+from ..inference.predictor import Predictor
+from ..processor.face_tracking import pair_cheapest_first
 from ..processor.input_errors import EngagementInputError, NoFaceError, VideoTooLargeError
-from ..processor.media_inputs import load_picture
+from ..processor.media_inputs import PICTURE_SUFFIXES, load_picture
 from ..processor.video_decoding import index_video
 from .engine import LiveEngagement, LiveSettings, PersonState
 from .page_html import (
@@ -216,9 +216,8 @@ def _numbers_of(clips: list[ExplainedClip], states: list[PersonState]) -> list[i
     if people and seen:
         faces = torch.tensor(np.stack([clips[i].boxes_xyxy_px[-1] for i in seen]), dtype=torch.float32)
         overlaps = box_iou(faces, torch.tensor([state.box_xyxy_px for state in people])).numpy()
-        for row, column in zip(*linear_sum_assignment(overlaps, maximize=True), strict=True):
-            if overlaps[row, column] >= SAME_FACE_OVERLAP:
-                numbers[seen[row]] = people[column].number
+        for row, column in pair_cheapest_first(np.where(overlaps >= SAME_FACE_OVERLAP, -overlaps, np.inf)):
+            numbers[seen[row]] = people[column].number
     return numbers
 
 

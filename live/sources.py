@@ -24,6 +24,7 @@ from ..processor.input_errors import (
     TruncatedVideoError,
     VideoReadError,
     VideoTooLargeError,
+    in_one_line,
 )
 from ..processor.video_container import DEFAULT_MAX_PIXELS, find_cut, open_container, resolve_source, video_stream
 from ..required_packages import require_extra
@@ -254,7 +255,7 @@ class ScreenSource(FrameSource):
 
 
 def _no_screen(error: Exception) -> VideoReadError:
-    reason = " ".join(str(error).split()) or "no answer"
+    reason = in_one_line(error)
     return VideoReadError(f"Expected a screen to look at, got: {reason}; log in to a desktop, or use a webcam or file.")
 
 

@@ -1,8 +1,8 @@
 """Follows several faces through a live picture: one numbered track a person.
 
-The faces that a detection finds go to the tracks one to one, at the least total cost (scipy's `linear_sum_assignment`)
-of how far each lies from where its track was expected at its speed, how its size changed, and how the colours about it
-(skin, hair, clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment.
+The faces that a detection finds go to the tracks one to one, the cheapest pair first: a pair costs how far the face
+lies from where its track was expected at its speed, how its size changed, and how the colours about it (skin, hair,
+clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment.
 Colours are kept for as long as a track is, and identify nobody. The few frames of a stored clip lie too far apart for
 speeds: those are `processor/face_tracking`'s.
 """
@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ..processor.face_detection import FaceDetections
-from ..processor.face_tracking import MAX_SIZE_RATIO
+from ..processor.face_tracking import MAX_SIZE_RATIO, pair_cheapest_first
 
 # A detector overlooks a face now and then; only a face that stays away this long is missing.
 MISSING_AFTER_SEC = 0.5
@@ -98,8 +97,7 @@ class FaceTracker:
     def _match(self, faces: FaceDetections, colors: Sequence[np.ndarray], time_sec: float) -> dict[LiveTrack, int]:
         """Track -> face."""
         costs = matching_costs(self.tracks, faces.boxes_xyxy_px, colors, time_sec)
-        pairs = zip(*linear_sum_assignment(costs), strict=True)
-        return {self.tracks[i]: int(j) for i, j in pairs if costs[i, j] < MAX_COST}
+        return {self.tracks[i]: j for i, j in pair_cheapest_first(np.where(costs < MAX_COST, costs, np.inf))}
 
     def _move(self, track: LiveTrack, faces: FaceDetections, face: int, colors: np.ndarray, time_sec: float) -> None:
         box = faces.boxes_xyxy_px[face].astype(np.float64)

@@ -42,9 +42,13 @@ def match_detections(previous_boxes_xyxy_px: np.ndarray, boxes_xyxy_px: np.ndarr
     moves = moves_px / np.sqrt(sizes_before * sizes_now)
     log_ratios = np.abs(np.log(sizes_now / sizes_before))
     allowed = (moves <= MAX_MOVE_FACE_SIZES) & (log_ratios <= np.log(MAX_SIZE_RATIO))
-    costs = np.where(allowed, moves + log_ratios, np.inf)
+    return pair_cheapest_first(np.where(allowed, moves + log_ratios, np.inf))
+
+
+def pair_cheapest_first(costs: np.ndarray) -> list[tuple[int, int]]:
+    """(num_rows, num_columns), inf where the two cannot be one -> pairs of them, each row and column at most once."""
     pairs: list[tuple[int, int]] = []
-    for flat_index in np.argsort(costs, axis=None, kind="stable")[: int(allowed.sum())]:
+    for flat_index in np.argsort(costs, axis=None, kind="stable")[: int(np.isfinite(costs).sum())]:
         i, j = divmod(int(flat_index), costs.shape[1])
         if all(i != used_i and j != used_j for used_i, used_j in pairs):
             pairs.append((i, j))

@@ -60,3 +60,9 @@ class ModelLoadError(EngagementInputError):
 
 class NonFiniteLossError(EngagementInputError):
     """Training met a loss that is not a finite number, and stopped."""
+
+
+def in_one_line(error: BaseException, max_chars: int = 200) -> str:
+    """What an error of a library says, for use within a message of ours: no line breaks, no torrent, never nothing."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:max_chars] or type(error).__name__

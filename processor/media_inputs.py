@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 
 from .input_errors import EngagementInputError, ImageReadError, VideoReadError
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
 _MAX_DOWNLOAD_BYTES = 1 << 30
 _DOWNLOAD_TIMEOUT_SEC = 30
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from ..data.atomic_files import claim_folder, write_whole
 from ..data.preparation.prepared_data import is_prepared, load_prepared
 from ..evaluation.results_file import read_results
 from ..evaluation.split_evaluation import evaluate_predictions, read_predictions
@@ -24,7 +25,7 @@ from ..train import train
 from ..training.arguments import STAGES, plan_stages, read_recipe
 from ..training.augmentation import Augmentation
 from ..training.stage_data import parse_json
-from .table import one_line, replace_text, write_study
+from .table import one_line, write_study
 
 STUDIES = Path(__file__).parents[1] / "recipes"
 _DESCRIPTION, _PLAN = "study.yaml", "plan.json"
@@ -207,20 +208,16 @@ def _claim(output: Path, study: Study, sources: Mapping[str, Path | None], optio
     """Mark the folder as this study's; refuse one that holds anything else, or a row of it that was asked otherwise."""
     identities = {stage: _identify(path, study.data) for stage, path in sources.items() if path is not None}
     rows = {row.name: _hash_of(row, options, [identities[stage] for stage in row.stages]) for row in study.rows}
-    path, remedy = output / _PLAN, "choose another --output"
-    if path.is_file():
-        claimed = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name, asked in rows.items() if claimed["rows"].get(name, asked) != asked]
-        if claimed["study"] != study.name or changed:
-            raise RecipeError(
-                f"Expected in {output} the study, recipes, options and data it was begun with, got others for "
-                f"{', '.join(changed) or study.name}; {remedy}."
-            )
-        rows = {**claimed["rows"], **rows}
-    elif output.exists() and (not output.is_dir() or {file.name for file in output.iterdir()} - {f"{_PLAN}.partial"}):
-        raise RecipeError(f"Expected an empty folder or a begun study in {output}, got something else; {remedy}.")
-    output.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps({"study": study.name, "rows": rows}, indent=2))
+    text = json.dumps({"study": study.name, "rows": rows}, indent=2)
+    claimed = json.loads(claim_folder(output, _PLAN, text, "a study"))
+    changed = [name for name, asked in rows.items() if claimed["rows"].get(name, asked) != asked]
+    if claimed["study"] != study.name or changed:
+        raise RecipeError(
+            f"Expected in {output} the study, recipes, options and data it was begun with, got others for "
+            f"{', '.join(changed) or study.name}; choose another --output."
+        )
+    rows = {**claimed["rows"], **rows}
+    write_whole(output / _PLAN, json.dumps({"study": study.name, "rows": rows}, indent=2) + "\n")
 
 
 def _hash_of(row: Row, options: Mapping[str, str], data: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 
 from .. import register_auto_classes
-from ..data.atomic_files import writing
+from ..data.atomic_files import claim_folder, write_whole, writing
 from ..data.drawn.datasets import write_daisee
 from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
 from ..data.preparation.parts import settings_for
@@ -32,7 +32,6 @@ from ..train import check_options, train
 from ..training.arguments import plan_stages, read_recipe
 from ..training.stage_data import PREPARATION_OPTIONS
 from .shortcut_figure import Example, save_shortcut_figure
-from .table import replace_text
 
 ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}
 _PLAN = "plan.json"
@@ -107,25 +106,25 @@ def _check(recipe: _Record, options: Mapping[str, str]) -> None:
 
 def _claim(output: Path, plan: _Record) -> None:
     """Mark the folder as this experiment's; refuse one that holds anything else."""
-    with writing(output):
-        held = {file.name for file in output.iterdir()} - {f"{_PLAN}.partial"} if output.exists() else set()
-        if _PLAN in held:
-            _require_same(output, plan)
-        elif held:
-            raise _holds_something_else(output)
-        output.mkdir(parents=True, exist_ok=True)
-        replace_text(output / _PLAN, json.dumps(plan, indent=2, sort_keys=True))
+    text = json.dumps(plan, indent=2, sort_keys=True)
+    begun = claim_folder(output, _PLAN, text, "a shortcut experiment")
+    if begun != text:
+        _require_same(output, begun, plan)
+        write_whole(output / _PLAN, text + "\n")
 
 
-def _require_same(output: Path, plan: _Record) -> None:
+def _require_same(output: Path, text: str, plan: _Record) -> None:
     """Raises RecipeError where models were begun otherwise, which would be kept as ours; drawn clips are the same."""
     try:
-        begun = json.loads((output / _PLAN).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _holds_something_else(output) from error
+        begun = json.loads(text)
+    except ValueError:
+        begun = None
     if not isinstance(begun, dict) or begun.keys() != plan.keys():
-        raise _holds_something_else(output)
-    if begun == plan or not any((output / name).exists() for name in ROWS):
+        raise RecipeError(
+            f"Expected a new folder, or one in which a shortcut experiment was begun, got {output}, which holds "
+            "something else; choose another --output."
+        )
+    if not any((output / name).exists() for name in ROWS):
         return
     before, now = begun["options"], plan["options"]
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
@@ -133,13 +132,6 @@ def _require_same(output: Path, plan: _Record) -> None:
     raise RecipeError(
         f"Expected in {output} the recipes and options it was begun with ({_as_typed(before) or 'no options'}), got "
         f"others: {told or 'recipes of another version'}; repeat those or choose another --output."
-    )
-
-
-def _holds_something_else(output: Path) -> RecipeError:
-    return RecipeError(
-        f"Expected a new folder, or one in which a shortcut experiment was begun, got {output}, which holds something "
-        "else; choose another --output."
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
+from ..data.atomic_files import write_whole
 from ..evaluation.comparison import compare_runs
-from ..processor.input_errors import EngagementInputError
+from ..processor.input_errors import EngagementInputError, in_one_line
 
 STUDY_VERSION = 1
 RECORD_FILE, TABLE_FILE = "study.json", "table.md"
@@ -32,21 +33,14 @@ def write_study(output: Path, study: _Record, rows: Sequence[_Record], contrasts
     rows = [_summarise(row) for row in rows]
     found = [_contrast(asked, {row["name"]: row for row in rows}, output, study["split"]) for asked in contrasts]
     record = {"version": STUDY_VERSION, **study, "rows": rows, "contrasts": [one for one in found if one]}
-    replace_text(output / RECORD_FILE, json.dumps(record, indent=2, allow_nan=False))
-    replace_text(output / TABLE_FILE, render_study(record))
+    write_whole(output / RECORD_FILE, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_whole(output / TABLE_FILE, render_study(record) + "\n")
     return output / TABLE_FILE
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def one_line(error: Exception, output: Path) -> str:
     """An error's reason, with folders as seen from the study's own."""
-    return " ".join(str(error).split()).replace(f"{output}/", "")
+    return in_one_line(error, max_chars=500).replace(f"{output}/", "")
 
 
 # --- What stands in study.json

@@ -229,7 +229,7 @@ def test_another_drawing_or_other_files_are_not_overwritten(daisee, tmp_path):
     with pytest.raises(DataError, match=r"seed=11 \(now 12\)"):
         write_daisee(root, 6, 3, 12, **TINY)
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(DataError, match="other files"):
+    with pytest.raises(DataError, match="which holds something else"):
         write_daisee(tmp_path, 6, 3, 11, **TINY)
     (tmp_path / "drawn.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match="JSON object"):

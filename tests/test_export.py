@@ -30,7 +30,7 @@ from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.hub.card import render_card
 from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.inference.predictor import Predictor
-from engagement_recognition.processor.input_errors import ModelLoadError
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError
 from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
 
 ROOT = Path(engagement_recognition.__file__).parent
@@ -301,7 +301,7 @@ def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path
     processor, results = AutoVideoProcessor.from_pretrained(trained.engagement), read_results(trained.engagement)
     predictions = [read_predictions(trained.engagement, split)[0] for split in ("validation", "test")]
     folder = tmp_path / "engagement"
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(DataError, match=r"Expected to write .*engagement, could not \(No space"):
         export_model(model, Broken(), results, folder, predictions)
     assert not folder.exists()
     export_model(model, processor, results, folder, predictions)

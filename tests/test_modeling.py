@@ -101,7 +101,7 @@ def test_a_token_s_place_in_the_map_is_its_patch_s_place_in_the_picture():
 
 def test_faces_need_not_be_square_for_an_encoder_that_names_its_patches():
     model = tiny_model("beit", "image", encoder_features="pooled").eval()
-    feature_map = model.encoder._to_feature_map(torch.zeros(1, 1 + 2 * 6, 32), (16, 48))
+    feature_map = model.encoder.to_feature_map(torch.zeros(1, 1 + 2 * 6, 32), (16, 48))
     assert feature_map.shape == (1, 32, 2, 6)
 
 

@@ -166,7 +166,7 @@ def test_another_preparation_needs_another_folder(prepared: PreparedData, source
     for settings in (replace(SETTINGS, num_frames=5), replace(SETTINGS, face_margin_ratio=0.1)):
         with pytest.raises(DataError, match="another folder"):
             prepare(source, settings, folder, prepared.folder, num_processes=1)
-    with pytest.raises(DataError, match="empty folder"):
+    with pytest.raises(DataError, match="which holds something else"):
         prepare(source, SETTINGS, folder, folder, num_processes=1)
 
 

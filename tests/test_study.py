@@ -274,10 +274,10 @@ def test_a_folder_that_was_begun_otherwise_is_refused(
 
 def test_a_folder_of_somebody_else_is_left_alone(reproduced: Reproduced, drawn_daisee: Path, tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RecipeError, match="choose another --output"):
+    with pytest.raises(DataError, match="choose another place"):
         reproduce(reproduced.folder, drawn_daisee, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(RecipeError, match="choose another --output"):
+    with pytest.raises(DataError, match="choose another place"):
         reproduce(reproduced.folder, drawn_daisee, tmp_path / "thesis.tex")
 
 

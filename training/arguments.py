@@ -17,7 +17,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..processor.input_errors import RecipeError
+from ..processor.input_errors import RecipeError, in_one_line
 
 STAGES = ("expression", "engagement")
 # What every run of ours wants and TrainingArguments does not do by itself.
@@ -268,7 +268,7 @@ def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageA
     except RecipeError:  # a ValueError too, and complete as it is
         raise
     except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
-        raise RecipeError(f"Expected options that go together, got: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"Expected options that go together, got: {in_one_line(error)}") from error
 
 
 def _raise_recipe_error(message: str) -> NoReturn:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...processor.input_errors import DataError
+from ..atomic_files import write_whole
 from ..preparation.prepared_data import PreparedData
 from .leakage import AUDIT_VERSION, Audit
 from .verdicts import FAIL, OK, REPORT
@@ -55,9 +56,7 @@ def write_audit(audit: Audit, data: PreparedData, folder: Path) -> None:
     (folder / AUDIT_FILE).unlink(missing_ok=True)
     _write_duplicates(audit, folder / DUPLICATES_FILE)
     (folder / PAGE_FILE).write_text(page, encoding="utf-8")
-    unfinished = folder / f"{AUDIT_FILE}.partial"
-    unfinished.write_text(json.dumps(audit.to_json(), indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / AUDIT_FILE)
+    write_whole(folder / AUDIT_FILE, json.dumps(audit.to_json(), indent=2) + "\n")
 
 
 def read_audit(folder: Path) -> dict[str, object] | None:

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ...processor.input_errors import DataError, RecipeError
+from ..atomic_files import PARTIAL, claim_folder, whole_file, write_whole
 from ..schema import EXPRESSIONS, STATES, binary_label
 from .faces import draw_face_picture, draw_frame, draw_subject
 from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
@@ -173,7 +174,7 @@ def draw_contact_sheet(path: str | Path, num_subjects: int = 6, seed: int = 5, t
             frame = draw_frame(subject, pose, noise_seed=None)
             tiles.append(cv2.resize(frame[:, 80:560], (tile_px, tile_px), interpolation=cv2.INTER_AREA))
         rows.append(np.hstack(tiles))
-    _write_bytes(Path(path), _to_png(np.vstack(rows)))
+    write_whole(Path(path), _to_png(np.vstack(rows)))
 
 
 def _cast_subjects(num_subjects: int, per_subject: int, seed: int) -> list[DrawnSubject]:
@@ -204,33 +205,23 @@ def _open_output(output_dir: str | Path, settings: dict[str, Any]) -> Path:
     """Make the folder, or go on in one that holds the same drawing; refuse any other."""
     root = Path(output_dir)
     settings = {"drawing_version": DRAWING_VERSION} | settings
-    if root.exists() and not root.is_dir():
-        raise DataError(f"Expected a folder to write to, got the file {root}; choose another place.")
-    if not root.exists() or not any(root.iterdir()):
-        root.mkdir(parents=True, exist_ok=True)
-        _write_bytes(root / SETTINGS_NAME, (json.dumps(settings, indent=2) + "\n").encode())
-        return root
-    found = _read_settings(root)
+    text = claim_folder(root, SETTINGS_NAME, json.dumps(settings, indent=2), "drawn data")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DataError(
+            f"Expected JSON in {root / SETTINGS_NAME}, got something else; choose another folder."
+        ) from error
+    if not isinstance(found, dict):
+        got = type(found).__name__
+        raise DataError(f"Expected a JSON object in {root / SETTINGS_NAME}, got {got}; choose another folder.")
     changed = [name for name in settings.keys() | found.keys() if found.get(name) != settings.get(name)]
     if changed:
         told = ", ".join(f"{name}={found.get(name)!r} (now {settings.get(name)!r})" for name in sorted(changed))
         raise DataError(f"Expected the same drawing in {root}, got one with {told}; choose another folder.")
-    for leftover in root.rglob("*.partial"):
+    for leftover in root.rglob(f"*{PARTIAL}"):
         leftover.unlink()
     return root
-
-
-def _read_settings(root: Path) -> dict[str, Any]:
-    path = root / SETTINGS_NAME
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DataError(f"Expected an empty folder or an earlier drawing, got other files in {root}.") from error
-    except ValueError as error:
-        raise DataError(f"Expected JSON in {path}, got something else; choose another folder.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"Expected a JSON object in {path}, got {type(found).__name__}; choose another folder.")
-    return found
 
 
 def _plan_clips(
@@ -286,14 +277,14 @@ def _write_label_tables(labels_dir: Path, plans: Sequence[ClipPlan]) -> None:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(DAISEE_HEADER)
         writer.writerows((f"{plan.clip_id}.avi", *plan.levels) for plan in rows if plan.has_label)
-        _write_bytes(labels_dir / f"{name}Labels.csv", text.getvalue().encode())
+        write_whole(labels_dir / f"{name}Labels.csv", text.getvalue().encode())
 
 
 def _hang_curtains(root: Path, plans: Sequence[ClipPlan], seed: int) -> list[ClipPlan]:
     labels, splits = [binary_label(plan.levels._asdict()) for plan in plans], [plan.split for plan in plans]
     told = choose_curtains(labels, splits, seed)
     rows = zip([plan.clip_id for plan in plans], splits, labels, told, strict=True)
-    _write_bytes(root / CURTAINS_FILE, curtains_table(list(rows)))
+    write_whole(root / CURTAINS_FILE, curtains_table(list(rows)))
     return [replace(plan, curtains=label) for plan, label in zip(plans, told, strict=True)]
 
 
@@ -306,10 +297,8 @@ def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
         draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, CURTAIN_COLORS.get(plan.curtains))
         for pose, noise_seed in zip(poses, noise_seeds, strict=True)
     )
-    plan.path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = plan.path.with_name(plan.path.name + ".partial")
-    encode_video(partial_path, frames, shape.fps, shape.width_px, shape.height_px, plan.path.suffix[1:])
-    partial_path.replace(plan.path)
+    with whole_file(plan.path) as partial:
+        encode_video(partial, frames, shape.fps, shape.width_px, shape.height_px, plan.path.suffix[1:])
 
 
 def encode_video(
@@ -358,7 +347,7 @@ def _write_subject_pictures(
             continue
         pose = draw_pose(label, np.random.default_rng((*seed, number)))
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_bytes(path, _to_png(draw_face_picture(look, pose, size_px, noise_seed=number)))
+        write_whole(path, _to_png(draw_face_picture(look, pose, size_px, noise_seed=number)))
         drawn += 1
     return drawn
 
@@ -387,10 +376,3 @@ def _to_png(picture: np.ndarray) -> bytes:
     if not encoded:
         raise DataError(f"Expected a picture that PNG can hold, got shape {picture.shape}.")
     return data.tobytes()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """Write under another name first, so that a run that is stopped leaves no half file."""
-    partial_path = path.with_name(path.name + ".partial")
-    partial_path.write_bytes(data)
-    partial_path.replace(path)

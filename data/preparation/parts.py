@@ -27,6 +27,7 @@ from ...processor.image_processing_engagement import EngagementImageProcessor
 from ...processor.input_errors import ArchiveError, EngagementInputError, NoFaceError, RecipeError
 from ...processor.media_inputs import load_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
+from ..atomic_files import whole_file, write_whole
 from ..schema import AFFECTS, ClipRecord, Reject
 from .picture_codec import decode_picture, encode_jpeg
 from .picture_hashes import perceptual_hash
@@ -117,20 +118,16 @@ def prepare_part(
 ) -> None:
     """Prepare the clips of one part and put the result on disk."""
     rejects: list[Reject] = []
-    unfinished = parts / f"{start:08}.partial"
-    num_rows = 0
-    with one_thread(), ArrowWriter(path=str(unfinished), features=FEATURES) as writer:
+    table, num_rows = _table_path(parts, start), 0
+    with whole_file(table) as partial, one_thread(), ArrowWriter(path=str(partial), features=FEATURES) as writer:
         for clip in clips:
             for row in _rows_of(clip, read, media, settings, rejects):
                 writer.write(row)
                 num_rows += 1
         writer.finalize()
-    if num_rows:  # a table without rows cannot be read back
-        unfinished.replace(_table_path(parts, start))
-    else:
-        unfinished.unlink(missing_ok=True)
-    unfinished.write_text(json.dumps([asdict(reject) for reject in rejects]), encoding="utf-8")
-    unfinished.replace(_rejects_path(parts, start))
+    if not num_rows:  # a table without rows cannot be read back
+        table.unlink()
+    write_whole(_rejects_path(parts, start), json.dumps([asdict(reject) for reject in rejects]))
 
 
 def leave_with_parent(parent_pid: int) -> None:

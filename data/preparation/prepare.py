@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ...processor.input_errors import DataError
+from ...processor.input_errors import DataError, in_one_line
+from ..atomic_files import claim_folder
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
 from .parts import PreparationSettings, is_done, leave_with_parent, prepare_part, read_part
 from .prepared_data import DATA_VERSION, PreparedData, is_prepared, load_prepared, write_prepared
@@ -73,7 +74,11 @@ def prepare(
     plan = plan_of(source, settings, root, drop_conflicts)
     parts = output / "parts"
     with _alone(output):
-        _claim(output, plan)
+        if claim_folder(output, PLAN_FILE, plan, "prepared data") != plan:
+            raise DataError(
+                f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
+                "other settings; choose another folder, or delete this one."
+            )
         if not is_prepared(output):
             _prepare_parts(source, settings, parts, num_processes or os.cpu_count() or 1)
             _join_parts(source, settings, root, output, drop_conflicts)
@@ -94,32 +99,14 @@ def _alone(output: Path) -> Iterator[None]:
             "folder."
         ) from error
     except OSError as error:
-        raise DataError(f"Expected to write beside {output}, got: {error.strerror}; choose another place.") from error
+        raise DataError(
+            f"Expected to write beside {output}, got: {in_one_line(error)}; choose another place."
+        ) from error
     try:
         yield
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _claim(output: Path, plan: str) -> None:
-    """Mark the folder as this preparation's; refuse one that holds anything else."""
-    path = output / PLAN_FILE
-    if output.exists() and not output.is_dir():
-        raise DataError(f"Expected a folder to write to, got the file {output}; choose another place.")
-    if path.is_file():
-        if path.read_text(encoding="utf-8").strip() != plan:
-            raise DataError(
-                f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
-                "other settings; choose another folder, or delete this one."
-            )
-        return
-    if output.is_dir() and any(output.iterdir()):
-        raise DataError(f"Expected an empty folder, got other files in {output}; choose another place.")
-    output.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".partial")
-    unfinished.write_text(plan + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _prepare_parts(source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int) -> None:

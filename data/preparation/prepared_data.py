@@ -21,7 +21,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars, enable_progress_bars, load_from_disk
 from datasets import List as Repeated
 
-from ...processor.input_errors import DataError
+from ...processor.input_errors import DataError, in_one_line
+from ..atomic_files import write_whole
 from ..schema import AFFECTS, SPLITS, Reject
 
 DATA_VERSION = 2
@@ -104,7 +105,7 @@ def load_prepared(folder: Path) -> PreparedData:
         description = json.loads(path.read_text(encoding="utf-8"))
         splits = load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise DataError(
             f"Expected a prepared data set in {folder}, could not read it: {reason}; prepare it again."
         ) from error
@@ -154,9 +155,7 @@ def write_prepared(
         "rejects_by_stage": dict(sorted(Counter(reject.stage for reject in rejects).items())),
         "versions": {name: version(name) for name in _VERSIONED_PACKAGES},
     }
-    path = folder / DESCRIPTION_FILE
-    path.with_suffix(".partial").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    path.with_suffix(".partial").replace(path)
+    write_whole(folder / DESCRIPTION_FILE, json.dumps(description, indent=2) + "\n")
     return load_prepared(folder)
 
 

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ...processor.input_errors import DataError, RecipeError
+from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..schema import ClipRecord, LabelledSource, Reject
-from .file_trees import PICTURE_SUFFIXES, SPLIT_NAMES, VIDEO_SUFFIXES, FileTree, open_tree, read_source_file
+from .file_trees import SPLIT_NAMES, FileTree, open_tree, read_source_file
 
 SUFFIXES = {"picture": PICTURE_SUFFIXES, "video": VIDEO_SUFFIXES}
 FOLDER_SPLITS = SPLIT_NAMES | {

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ...processor.input_errors import DataError, RecipeError
+from ...processor.media_inputs import VIDEO_SUFFIXES
 from ..schema import AFFECTS, SPLITS, ClipRecord, LabelledSource, Reject
 from ..splits import stratified_subset
-from .file_trees import VIDEO_SUFFIXES, FileTree, open_tree, prefix_above, read_source_file
+from .file_trees import FileTree, open_tree, prefix_above, read_source_file
 from .tables import find_repeats, read_table
 
 SUBSETS = ("stratified",)

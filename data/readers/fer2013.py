@@ -18,9 +18,10 @@ from datasets import ClassLabel, Features
 from PIL import Image
 
 from ...processor.input_errors import DataError
+from ...processor.media_inputs import PICTURE_SUFFIXES
 from ..schema import EXPRESSIONS, ClipRecord, LabelledSource, Reject
 from .class_folders import FOLDER_SPLITS, read_class_folders
-from .file_trees import PICTURE_SUFFIXES, FileTree, open_tree
+from .file_trees import FileTree, open_tree
 from .tables import Row, read_table
 
 TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv")

@@ -17,11 +17,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ...processor.input_errors import ArchiveError, DataError
+from ...processor.input_errors import ArchiveError, DataError, in_one_line
 from ..schema import ClipRecord, Reject
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 MAX_FILE_BYTES = 2 << 30  # a member is held in memory when it is read
@@ -53,7 +51,7 @@ class FileTree:
         try:
             return content.open("rb")
         except OSError as error:
-            raise DataError(f"Expected a readable file at {content}, got: {error.strerror}.") from error
+            raise DataError(f"Expected a readable file at {content}, got: {in_one_line(error)}.") from error
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; raises what `open` raises."""
@@ -96,7 +94,7 @@ def is_zip(source: Path) -> bool:
         with source.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
     except OSError as error:
-        raise DataError(f"Expected a readable file at {source}, got: {error.strerror}.") from error
+        raise DataError(f"Expected a readable file at {source}, got: {in_one_line(error)}.") from error
 
 
 def fetch_file(root: str, name: str) -> Path | bytes:
@@ -170,7 +168,7 @@ def _archive_at(path: str) -> _Archive:
     try:
         return _open_archive(path, Path(path).stat().st_mtime_ns)
     except OSError as error:
-        raise DataError(f"Expected a zip archive at {path}, cannot open it: {error.strerror or error}.") from error
+        raise DataError(f"Expected a zip archive at {path}, cannot open it: {in_one_line(error)}.") from error
 
 
 # Thousands of members are read one by one, and the directory of a large archive takes seconds to read.

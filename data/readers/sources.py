@@ -7,14 +7,15 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ...processor.input_errors import DataError, RecipeError
+from ...processor.input_errors import DataError, RecipeError, in_one_line
+from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..drawn.datasets import SETTINGS_NAME
 from ..schema import LabelledSource
 from ..splits import complete_splits
 from .class_folders import read_class_folders
 from .daisee import is_daisee, read_daisee
 from .fer2013 import find_table, read_fer2013
-from .file_trees import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_zip, open_tree
+from .file_trees import is_zip, open_tree
 from .reference_h5 import SUFFIXES as H5_SUFFIXES
 from .reference_h5 import read_reference_h5
 from .video_tables import read_video_table
@@ -86,7 +87,7 @@ def _check_exists(path: Path) -> None:
     try:
         found = None if path.exists() else "nothing"
     except OSError as error:  # a name that is too long, for instance
-        found = error.strerror
+        found = in_one_line(error)
     if found:
         raise DataError(f"Expected a data set at {path}, found {found}; check the path.")
 

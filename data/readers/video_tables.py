@@ -8,7 +8,7 @@ import math
 from functools import partial
 from pathlib import Path
 
-from ...processor.input_errors import DataError
+from ...processor.input_errors import DataError, in_one_line
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
 from .file_trees import SPLIT_NAMES, read_source_file
 from .tables import Row, Table, find_repeats, read_table
@@ -104,5 +104,5 @@ def _missing_file(row: Row, record: ClipRecord, folder: Path) -> Reject | None:
             return None
         stage, found = ("table", "a folder") if path.is_dir() else ("source", "none")
     except OSError as error:  # a name that is too long, or a folder that may not be read
-        stage, found = "source", str(error.strerror)
+        stage, found = "source", in_one_line(error)
     return row.reject(stage, record.clip_id, f"Expected a video at {record.source_path}, found {found}")
