@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from engagement_recognition.data.drawn import datasets as drawn_datasets
-from engagement_recognition.data.drawn.datasets import draw_contact_sheet, draw_dataset, write_daisee
+from engagement_recognition.data.drawn.datasets import draw_dataset, write_daisee
 from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     FacePose,
@@ -274,8 +274,3 @@ def test_pictures_lie_by_split_and_label_with_people_apart(format, labels, tmp_p
 def test_an_unknown_expression_is_refused():
     with pytest.raises(RecipeError, match="got 'smug'"):
         expression_pose("smug", np.random.default_rng(0))
-
-
-def test_the_contact_sheet_fits_a_readme(tmp_path):
-    draw_contact_sheet(tmp_path / "sheet.png")
-    assert (tmp_path / "sheet.png").stat().st_size < 300_000

@@ -54,15 +54,6 @@ class Audit:
         """Whether nothing failed; what is to be reported does not stand in the way."""
         return all(finding.grade != FAIL for finding in self.findings)
 
-    @property
-    def clean_part(self) -> dict[str, list[tuple[str, int]]]:
-        """By split: clip and window of every row without its like in an earlier split."""
-        clean = clean_rows(self.rows, self.duplicates)
-        keys: dict[str, list[tuple[str, int]]] = {split: [] for split in self.counts["windows"]}
-        for row in np.flatnonzero(clean):
-            keys[self.rows.split[row]].append((self.rows.clip_id[row], self.rows.window_index[row]))
-        return keys
-
     def to_json(self) -> dict[str, object]:
         """What `audit.json` holds."""
         return {

@@ -162,21 +162,6 @@ def write_states(
     return _write_pictures(*task)
 
 
-def draw_contact_sheet(path: str | Path, num_subjects: int = 6, seed: int = 5, tile_px: int = 220) -> None:
-    """A picture of the drawn people: engaged in the upper row, disengaged in the lower."""
-    drawn = sorted((draw_subject(seed * 1000 + i) for i in range(4 * num_subjects)), key=lambda who: -sum(who.skin))
-    rows = []
-    for label in (AffectLevels(0, 3, 0, 0), AffectLevels(0, 0, 0, 0)):
-        tiles = []
-        for index, subject in enumerate(drawn[1::4]):  # every skin tone gets its place
-            poses = engagement_trajectory(label, "appearance", 2.0, 5, np.random.default_rng([seed, index]))
-            pose = max(poses, key=lambda pose: pose.eye_openness)  # not in the middle of a blink
-            frame = draw_frame(subject, pose, noise_seed=None)
-            tiles.append(cv2.resize(frame[:, 80:560], (tile_px, tile_px), interpolation=cv2.INTER_AREA))
-        rows.append(np.hstack(tiles))
-    write_whole(Path(path), _to_png(np.vstack(rows)))
-
-
 def _cast_subjects(num_subjects: int, per_subject: int, seed: int) -> list[DrawnSubject]:
     """Who takes part, and in which split: about 60, 20 and 20 %, at least one each."""
     if num_subjects < 3:
