@@ -6,6 +6,7 @@ scores are is in `evaluation`; this room runs the model and writes into its fold
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from .data.audit.page import read_audit
+from .data.open_data import PREPARATION_OPTIONS, SOURCE_OPTIONS, DataOptions, describe_data, open_or_prepare
 from .data.preparation.prepared_data import PreparedData, is_prepared
 from .data.readers.sources import SourceOptions, detect_kind
 from .data.schema import LABEL_SCHEMES
@@ -24,16 +25,7 @@ from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.card import write_card
 from .inference.predictor import Predictor
 from .processor.input_errors import DataError, RecipeError
-from .training.arguments import StageArguments
-from .training.stage_data import (
-    PREPARATION_OPTIONS,
-    SOURCE_OPTIONS,
-    choose_label_scheme,
-    describe_data,
-    find_clean_rows,
-    leave_out_flat,
-    open_or_prepare,
-)
+from .training.stage_data import find_clean_rows, leave_out_flat
 from .training.training_sets import FrameCollator, LabelledFrames, labelled_frames
 
 _BATCH_WINDOWS, _BATCH_FACES = 8, 64
@@ -69,16 +61,15 @@ def evaluate_model(
     """
     predictor, results = Predictor.from_pretrained(str(folder)), read_results(folder)
     group_of = _read_groups(groups) if groups else None
-    stage = _stage_of(predictor, results, data, label_scheme, cache_dir)
-    split_seed = _read_as_in_training(stage, results)
-    options = SourceOptions(stage.subset, stage.subject_pattern, split_seed)
+    options = _options_of(predictor, results, data, label_scheme, cache_dir)
+    has_crops = predictor.processor.face_crop
     # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
-    focus_clips = find_clips(data, split, stage.data_kind, options) if num_focus_clips and not stage.face_crop else []
-    prepared = open_or_prepare(stage, split_seed=split_seed)
-    _require_same_frames(stage, prepared)
-    if num_focus_clips and stage.face_crop:
+    focus_clips = find_clips(data, split, options.kind, options.source) if num_focus_clips and not has_crops else []
+    prepared = open_or_prepare(options)
+    _require_same_frames(options, prepared)
+    if num_focus_clips and has_crops:
         focus_clips = find_clips(prepared.folder, split)
-    scheme = choose_label_scheme(stage, prepared)
+    scheme = prepared.choose_label_scheme(options.label_scheme)
     names = [predictor.model.config.id2label[i] for i in range(predictor.model.config.num_labels)]
     sets = _labelled(prepared, scheme, names, split, predictor)
     measured = [name for name in dict.fromkeys(("validation", split)) if name in sets and name != "train"]
@@ -94,7 +85,7 @@ def evaluate_model(
     )
     if num_focus_clips:
         evaluation[split]["face_focus"] = measure_focus(predictor, focus_clips, num_focus_clips)
-    data_record = {**describe_data(prepared, read_audit(prepared.folder), False), "label_scheme": scheme,
+    data_record = {**describe_data(prepared), "label_scheme": scheme,
                    "examples": {name: len(rows) for name, rows in sets.items()}}  # fmt: skip
     _keep(folder, predictor, results, evaluation, list(found.values()), data_record)
     return evaluation[split]
@@ -145,46 +136,39 @@ def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> S
                             torch.cat(logits).numpy())  # fmt: skip
 
 
-def _stage_of(
+def _options_of(
     predictor: Predictor, results: Mapping[str, object], data: Path, label_scheme: str | None, cache_dir: Path
-) -> StageArguments:
-    """The options under which data is prepared as this model was trained; prepared data must agree with them."""
-    processor, trained_on = predictor.processor, _options_of(results)
-    stage = StageArguments(
-        data=str(data),
-        model="video" if predictor.is_video_model else "image",
-        label_scheme=label_scheme or results.get("data", {}).get("label_scheme") or _scheme_of(results["label_names"]),
-        cache_dir=str(cache_dir),
-        allow_leakage=True,  # nothing is trained; the audit is told beside the scores
-    )
-    frames = results.get("imported", {}).get("frames") or {name: trained_on.get(name) for name in PREPARATION_OPTIONS}
-    for name, value in frames.items():
-        setattr(stage, name, value)
-    stage.face_crop, stage.face_crop_size = processor.face_crop, processor.face_crop_size_px
+) -> DataOptions:
+    """How data is read and prepared for this model; prepared data must agree with it."""
+    processor, prepared_with = predictor.processor, _prepared_with(results)
+    known = results.get("imported", {}).get("frames") or prepared_with
+    frames = {name: known.get(name) for name in PREPARATION_OPTIONS}
+    frames |= {"face_crop": processor.face_crop, "face_crop_size_px": processor.face_crop_size_px}
     if predictor.is_video_model:
-        stage.num_frames, stage.sampling = processor.num_frames, processor.sampling
-    return stage
+        frames |= {"num_frames": processor.num_frames, "sampling": processor.sampling}
+    scheme = label_scheme or results.get("data", {}).get("label_scheme") or _scheme_of(results["label_names"])
+    options = DataOptions(path=data, label_scheme=scheme, frames=frames, cache_dir=cache_dir)
+    if not _is_training_source(data, results):
+        return options
+    # Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
+    # left out. To another source these options mean nothing, as a pattern of file names does.
+    asked = {name: prepared_with.get(name) for name in SOURCE_OPTIONS}
+    return replace(
+        options,
+        kind=results["data"]["kind"],
+        source=SourceOptions(**asked, seed=prepared_with.get("split_seed", 0)),
+        drop_conflicts=results["data"]["label_conflicts"]["dropped"],
+    )
 
 
-def _read_as_in_training(stage: StageArguments, results: Mapping[str, object]) -> int:
-    """Give the stage the options under which its source was read in training, if it is that one; returns the seed of
-    the splits that a source lacks.
-
-    Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
-    left out. To another source they mean nothing, as a pattern of file names does.
-    """
-    path, trained_on, options = Path(stage.data), results.get("data", {}), _options_of(results)
+def _is_training_source(path: Path, results: Mapping[str, object]) -> bool:
+    trained_on = results.get("data", {})
     if is_prepared(path) or not path.exists() or path.name != trained_on.get("source"):
-        return 0
-    if (results.get("recipe", {}).get("data_kind") or detect_kind(path)) != trained_on["kind"]:
-        return 0
-    stage.data_kind, stage.drop_conflicts = trained_on["kind"], trained_on["label_conflicts"]["dropped"]
-    for name in SOURCE_OPTIONS:
-        setattr(stage, name, options.get(name))
-    return options.get("split_seed", 0)
+        return False
+    return (results.get("recipe", {}).get("data_kind") or detect_kind(path)) == trained_on["kind"]
 
 
-def _options_of(results: Mapping[str, object]) -> dict[str, object]:
+def _prepared_with(results: Mapping[str, object]) -> dict[str, object]:
     """How the training data was prepared; older results do not know it of data that was prepared by hand."""
     return {**results.get("recipe", {}), **results.get("data", {}).get("prepared_with", {})}
 
@@ -194,13 +178,12 @@ def _scheme_of(label_names: list[str]) -> str | None:
     return next((scheme for scheme, (names, _) in LABEL_SCHEMES.items() if set(names) == set(label_names)), None)
 
 
-def _require_same_frames(stage: StageArguments, prepared: PreparedData) -> None:
+def _require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
     """Pictures come as they are; clips must have been cut and cropped as the model's processor does it."""
     if prepared.description["media"] == "picture":
         return
-    settings = prepared.description["settings"]
-    for name in ("num_frames", "sampling", "face_crop", "face_crop_size"):
-        stored, expected = settings["face_crop_size_px" if name == "face_crop_size" else name], getattr(stage, name)
+    for name in ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
+        stored, expected = prepared.description["settings"][name], options.frames[name]
         if expected is not None and stored != expected:
             raise RecipeError(
                 f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "

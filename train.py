@@ -134,7 +134,6 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
             ),
         }
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        trained.subject_adversary = None  # it has done its work, and is no part of the model
         export_model(trained, data.processor, results, run.export_dir, [validation, test])
         print(f"{run.name}: {describe_scores(results['evaluation']['test'], 'test')}; see {run.export_dir}")
     trainer.accelerator.wait_for_everyone()
@@ -175,12 +174,14 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         raise ModelLoadError(in_one_line(error)) from error
     if stage.freeze_encoder:
         model.encoder.requires_grad_(False)
-    if stage.subject_adversary:
-        model.subject_adversary = _build_adversary(stage, data, model)
     return model.to(memory_format=torch.channels_last) if stage.channels_last else model
 
 
-def _build_adversary(stage: StageArguments, data: StageData, model: EngagementPreTrainedModel) -> SubjectAdversary:
+def _build_adversary(
+    stage: StageArguments, data: StageData, model: EngagementPreTrainedModel
+) -> SubjectAdversary | None:
+    if not stage.subject_adversary:
+        return None
     people = set(data.train.subject_ids)
     if None in people or len(people) < 2:
         raise RecipeError(
@@ -223,6 +224,7 @@ def _build_trainer(
         train_dataset=data.train,
         eval_dataset=data.validation,
         loss=_build_loss(run.stage, data),
+        subject_adversary=_build_adversary(run.stage, data, model),
         optimizer_name=run.stage.optimizer,
         lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
         train_collator=FrameCollator(data.processor, single_face, augmentation),

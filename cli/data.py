@@ -108,7 +108,7 @@ def prepare(
         sampling=sampling and sampling.value,
         window_stride_frames=stride_frames,
         face_crop=face_crop,
-        face_crop_size=crop_size,
+        face_crop_size_px=crop_size,
     )
     prepared = prepare_source(found, settings, source, output, processes, drop_conflicts)
     typer.echo(f"{output}: {describe_counts(prepared.description)}")

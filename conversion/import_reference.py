@@ -41,7 +41,9 @@ from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
 _FRAME_SIZE_PX, _LSTM_UNITS = 112, 256  # of the CNN + LSTM study
-_STUDY_FRAMES = dict(num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size=112)
+_STUDY_FRAMES = dict(
+    num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size_px=_FRAME_SIZE_PX
+)
 _STUDY_LABEL_NAMES = {2: ("disengaged", "engaged"), 3: ("engaged", "bored", "other")}  # in the order of its files
 _COUNTER = "num_batches_tracked"  # of a BatchNorm; nothing reads it, and a file may lack it
 # A numpy scalar is data (a score of scikit-learn), under numpy 1's or numpy 2's name for it.

@@ -1,6 +1,6 @@
 """Columns, label names and label schemes of every prepared data set: the single source. Imports nothing of ours."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SPLITS = ("train", "validation", "test")
@@ -102,6 +102,19 @@ LABEL_SCHEMES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, int]], str |
     "levels": (LEVELS, level_label),
     "affects": (AFFECTS, affect_label),
 }
+
+
+def labels_of(rows: Mapping[str, Sequence], label_scheme: str) -> list[str | None]:
+    """One label a row under a scheme of `LABEL_SCHEMES`, or the data's own; None where there is none.
+
+    Args:
+        rows: columns by name, `label` or those of `AFFECTS`; a `datasets.Dataset` serves.
+    """
+    if label_scheme == OWN_LABELS:
+        return rows["label"][:]
+    to_label = LABEL_SCHEMES[label_scheme][1]
+    levels = zip(*(rows[name][:] for name in AFFECTS), strict=True)
+    return [None if None in values else to_label(dict(zip(AFFECTS, values, strict=True))) for values in levels]
 
 
 def order_label_names(names: Iterable[str]) -> list[str]:

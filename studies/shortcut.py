@@ -18,6 +18,7 @@ from .. import register_auto_classes
 from ..data.atomic_files import claim_folder, write_whole, writing
 from ..data.drawn.datasets import write_daisee
 from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
+from ..data.open_data import PREPARATION_OPTIONS
 from ..data.preparation.parts import settings_for
 from ..data.schema import BINARY
 from ..evaluation.metrics import compute_scores
@@ -30,7 +31,6 @@ from ..inference.predictor import Predictor
 from ..processor.input_errors import ModelLoadError, RecipeError
 from ..train import check_options, train
 from ..training.arguments import plan_stages, read_recipe
-from ..training.stage_data import PREPARATION_OPTIONS
 from .shortcut_figure import Example, save_shortcut_figure
 
 ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}

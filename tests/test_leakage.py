@@ -156,7 +156,7 @@ def test_labels_come_from_the_levels_by_the_scheme_asked_for(tmp_path: Path):
     data = write_rows(rows, tmp_path / "data")
     assert Counter(read_rows(data).label).keys() == {"disengaged", "engaged"}
     assert len(set(read_rows(data, "levels").label)) == 4
-    with pytest.raises(RecipeError, match="a label scheme this data has, binary"):
+    with pytest.raises(RecipeError, match="a label scheme among binary"):
         audit(data, "moods")
 
 

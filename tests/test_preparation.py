@@ -249,7 +249,7 @@ def test_a_window_without_a_face_is_its_own_reject(drawn_daisee: Path, tmp_path:
         ({"sampling": "random"}, "got random with stride None."),
         ({"window_stride_frames": 4}, "got uniform with stride 4."),
         ({"num_frames": 0}, "Expected num_frames of at least 1, got 0."),
-        ({"face_crop_size": -1}, "Expected face_crop_size of at least 1, got -1."),
+        ({"face_crop_size_px": -1}, "Expected face_crop_size_px of at least 1, got -1."),
         ({"sampling": "consecutive", "window_stride_frames": 0}, "Expected window_stride_frames of at least 1, got 0."),
     ],
 )
@@ -302,7 +302,7 @@ def test_faces_are_cut_out_of_photos_on_request(drawn_daisee: Path, tmp_path: Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         PictureFile.fromarray(photo).save(path, quality=95)
     PictureFile.new("RGB", (320, 240), "grey").save(tmp_path / "photos/bored/nobody.png")
-    data = prepare_drawn(tmp_path / "photos", tmp_path / "data", face_crop=True, face_crop_size=96)
+    data = prepare_drawn(tmp_path / "photos", tmp_path / "data", face_crop=True, face_crop_size_px=96)
     assert [(row["stage"], row["clip_id"]) for row in data.rejects()] == [("face", "bored/nobody.png")]
     assert "nobody.png" in data.rejects()[0]["reason"]
     row = next(iter(data.splits.values()))[0]

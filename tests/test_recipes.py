@@ -29,7 +29,7 @@ RESNET18, MOBILENETV3 = "timm/resnet18.tv_in1k", "timm/mobilenetv3_large_100.ra_
 
 CNN_LSTM = {
     "model": "video", "encoder": RESNET18, "encoder_features": "map", "freeze_encoder": False, "image_size": 112,
-    "face_crop": False, "face_crop_size": 112, "grayscale": False, "image_mean": None, "image_std": None,
+    "face_crop": False, "face_crop_size_px": 112, "grayscale": False, "image_mean": None, "image_std": None,
     "sampling": "consecutive", "num_frames": 8, "window_stride_frames": 16, "subset": None, "label_scheme": "binary",
     "temporal": "lstm", "temporal_hidden_size": 256, "temporal_num_layers": 1, "dropout": 0.5,
     "loss": "cross_entropy", "class_weight_cap": 5, "label_smoothing": 0, "logit_adjustment": 0,

@@ -56,7 +56,7 @@ def test_prepared_data_is_used_as_it_is(audited: Path, tiny_recipe: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    "option", [{"num_frames": 8}, {"face_crop": False}, {"sampling": "consecutive"}, {"face_crop_size": 96}]
+    "option", [{"num_frames": 8}, {"face_crop": False}, {"sampling": "consecutive"}, {"face_crop_size_px": 96}]
 )
 def test_a_recipe_gives_way_to_prepared_data_and_a_typed_option_does_not(
     option: dict, audited: Path, tiny_recipe: dict[str, object]

@@ -68,7 +68,7 @@ def _without_figures() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared(tiny_recipe: dict[str, object]) -> dict[str, object]:
     """Whole frames in two windows a clip, for one epoch."""
-    windows = {"sampling": "consecutive", "window_stride_frames": 4, "face_crop": False, "face_crop_size": 48}
+    windows = {"sampling": "consecutive", "window_stride_frames": 4, "face_crop": False, "face_crop_size_px": 48}
     plain = {name: value for name, value in tiny_recipe.items() if name not in ("expression", "engagement")}
     return {**plain, **windows, "num_train_epochs": 1}
 

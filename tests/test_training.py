@@ -155,9 +155,9 @@ def test_a_non_finite_loss_stops_the_run(
     assert not list(tmp_path.glob("run/engagement*"))
 
 
-def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
-    trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps that were begun; the first run is interrupted in its second epoch."""
     training_step, steps = EngagementTrainer.training_step, []
 
     def interrupted_in_the_second_epoch(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
@@ -167,6 +167,12 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
         return training_step(self, *arguments)
 
     monkeypatch.setattr(EngagementTrainer, "training_step", interrupted_in_the_second_epoch)
+    return steps
+
+
+def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
+    trained: TrainedStages, tmp_path: Path, steps: list[int]
+):
     recipe = engagement_alone(trained, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train.train(recipe, {})
@@ -177,6 +183,21 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
     (resumed,) = train.train(recipe, {"resume_from_checkpoint": "true"})
     assert steps == [0, 1, 2, 3, 2, 3]  # two steps an epoch; the first epoch is not trained again
     assert same_weights(weights_of(resumed), weights_of(trained.engagement))
+
+
+def test_a_subject_adversary_goes_on_too_and_is_in_no_model(trained: TrainedStages, tmp_path: Path, steps: list[int]):
+    recipe = engagement_alone(trained, tmp_path / "interrupted", subject_adversary=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, {})
+    (resumed,) = train.train(recipe, {"resume_from_checkpoint": "true"})
+    (straight,) = train.train({**recipe, "output_dir": str(tmp_path / "straight")}, {})
+    adversaries = [
+        load_file(tmp_path / run / "checkpoints/engagement/checkpoint-4/subject_adversary.safetensors")
+        for run in ("interrupted", "straight")
+    ]
+    assert same_weights(*adversaries) and same_weights(weights_of(resumed), weights_of(straight))
+    assert weights_of(straight).keys() == weights_of(trained.engagement).keys()
+    assert not same_weights(weights_of(straight), weights_of(trained.engagement))  # and it did something
 
 
 def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: Path):
@@ -193,6 +214,14 @@ def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: 
 
 
 # --- Recipes and options
+
+
+def test_an_option_is_read_under_its_old_name_too():
+    recipe = {"face_crop_size": 96, "engagement": {"data": "clips"}}
+    (of_recipe,), (typed,) = (plan_stages(recipe, options) for options in ({}, {"engagement_face_crop_size": "64"}))
+    assert (of_recipe.stage.face_crop_size_px, typed.stage.face_crop_size_px) == (96, 64)
+    assert typed.on_command_line == {"face_crop_size_px"} and of_recipe.given["face_crop_size_px"] == 96
+
 
 BAD_RECIPES = {
     "unknown key": ({"learning_rat": 0.1}, "did you mean learning_rate"),

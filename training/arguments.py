@@ -17,6 +17,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 
 STAGES = ("expression", "engagement")
@@ -72,7 +73,7 @@ class StageArguments:
     face_crop: bool | None = field(
         default=None, metadata={"help": "default: for videos; False: whole frames, as the CNN + LSTM reference"}
     )
-    face_crop_size: int | None = field(
+    face_crop_size_px: int | None = field(
         default=None, metadata={"help": "pixels at which crops are made, cached and served; default: 224"}
     )
     grayscale: bool = False
@@ -195,12 +196,14 @@ def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[Stag
 
 
 def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -> StageRun:
-    merged = {key: value for key, value in recipe.items() if key not in STAGES}
-    merged |= _section(recipe, name)
-    for stage in STAGES:
-        _section(recipe, stage)
-    merged |= {key: value for key, value in options.items() if not key.startswith(tuple(f"{s}_" for s in STAGES))}
-    merged |= {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
+    sections = {stage: _section(recipe, stage) for stage in STAGES}
+    for_both = {key: value for key, value in recipe.items() if key not in STAGES}
+    of_one = tuple(f"{stage}_" for stage in STAGES)
+    typed_for_both = {key: value for key, value in options.items() if not key.startswith(of_one)}
+    typed = {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
+    merged: dict[str, object] = {}
+    for part in (for_both, sections[name], typed_for_both, typed):
+        merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
     values = {**_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
     if values.get("bf16") == "auto":
@@ -215,7 +218,7 @@ def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -
     if stage.data and not stage.pretrained and not stage.start_from:
         stage.encoder = _without_weights(stage.encoder)
     push_to_hub, training.push_to_hub = training.push_to_hub, False
-    on_command_line = frozenset(key.removeprefix(f"{name}_") for key in options)
+    on_command_line = frozenset(with_current_names(typed_for_both | typed))
     return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
 
 

@@ -13,22 +13,25 @@ from pathlib import Path
 
 import torch
 
-from ..data.audit.leakage import audit
-from ..data.audit.page import read_audit, read_duplicates, write_audit
-from ..data.preparation.parts import PreparationSettings, settings_for
-from ..data.preparation.prepare import describe_counts, plan_of, prepare
-from ..data.preparation.prepared_data import PreparedData, is_prepared, load_prepared
-from ..data.readers.sources import SourceOptions, read_source
-from ..data.schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, order_label_names
+from ..data.audit.page import read_duplicates
+from ..data.open_data import (
+    PREPARATION_OPTIONS,
+    DataOptions,
+    describe_data,
+    describe_preparation,
+    open_or_prepare,
+    require_audit,
+)
+from ..data.preparation.parts import PreparationSettings
+from ..data.preparation.prepared_data import PreparedData, is_prepared
+from ..data.readers.sources import SourceOptions
+from ..data.schema import SPLITS
 from ..processor.face_preparation import FacePreparation
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import DataError, EngagementInputError, LeakageError, RecipeError
+from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .arguments import StageArguments, StageRun
-from .training_sets import FrameCollator, LabelledFrames, labelled_frames, labels_of
-
-PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size")
-SOURCE_OPTIONS = ("subset", "subject_pattern")  # what they mean depends on the source
+from .training_sets import FrameCollator, LabelledFrames, labelled_frames
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,14 @@ def load_stage_data(run: StageRun) -> StageData:
     if stage.model not in ("video", "image"):
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
     with run.training.main_process_first(desc="preparing data"):
-        prepared = open_or_prepare(stage, run.on_command_line)
-    audited = _require_audit(prepared, stage)
+        prepared = open_or_prepare(_data_options(stage))
+    if is_prepared(Path(stage.data)):
+        _check_settings(stage, prepared, run.on_command_line)
+    if not stage.allow_leakage:
+        require_audit(prepared)
     _check_model_fits(stage, prepared)
-    scheme = choose_label_scheme(stage, prepared)
-    names = _label_names_of(scheme, prepared)
+    scheme = prepared.choose_label_scheme(stage.label_scheme)
+    names = prepared.label_names(scheme)
     processor = _processor_of(stage, prepared)
     sets, unlabelled, flat = {}, {}, {}
     for split in SPLITS:
@@ -68,11 +74,11 @@ def load_stage_data(run: StageRun) -> StageData:
         sets[split], flat[split] = leave_out_flat(rows, processor)
     _check_labels(names, sets)
     description = {
-        **describe_data(prepared, audited, stage.allow_leakage),
+        **describe_data(prepared, stage.allow_leakage),
         "label_scheme": scheme,
         "without_label_under_scheme": unlabelled,
         "examples": {split: len(rows) for split, rows in sets.items()},
-        "prepared_with": _preparation_of(prepared),
+        "prepared_with": describe_preparation(prepared),
     }
     if stage.picture_norm is not None:
         description["flat_pictures_left_out"] = flat
@@ -86,77 +92,25 @@ def load_stage_data(run: StageRun) -> StageData:
                      clean_test_rows=clean_rows)  # fmt: skip
 
 
-def open_or_prepare(stage: StageArguments, on_command_line: Collection[str] = (), split_seed: int = 0) -> PreparedData:
-    """The prepared data set a stage names, or the raw source it names prepared and audited into the cache.
-
-    Args:
-        split_seed: of the splits that a raw source lacks.
-
-    Raises:
-        DataError: nothing is there, or nothing that can be used.
-        RecipeError: options that contradict how the data was prepared.
-    """
-    path = Path(stage.data)
-    if is_prepared(path):
-        prepared = load_prepared(path)
-        _check_settings(stage, prepared, on_command_line)
-        if _has_audit(prepared):
-            _audit_under_the_scheme(prepared, stage)
-        return prepared
-    source = read_source(stage.data_kind, path, SourceOptions(stage.subset, stage.subject_pattern, split_seed))
-    settings = settings_for(source.media, **{name: getattr(stage, name) for name in PREPARATION_OPTIONS})
-    plan = plan_of(source, settings, path, stage.drop_conflicts)
-    folder = Path(stage.cache_dir) / f"{source.kind}-{plan[:12]}"
-    prepared = prepare(source, settings, path, folder, stage.num_preparation_processes, stage.drop_conflicts)
-    print(f"{path} -> {folder}: {describe_counts(prepared.description)}")
-    _audit_under_the_scheme(prepared, stage)
-    return prepared
-
-
-def _audit_under_the_scheme(prepared: PreparedData, stage: StageArguments) -> None:
-    """Audit what nobody has audited as it is now, under the labels that will be trained on."""
-    scheme = choose_label_scheme(stage, prepared)
-    if _has_audit(prepared) and read_audit(prepared.folder).get("label_scheme") == scheme:
-        return
-    found = audit(prepared, scheme)
-    write_audit(found, prepared, prepared.folder)
-    print(f"audit of {prepared.folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
-
-
-def _has_audit(prepared: PreparedData) -> bool:
-    found = read_audit(prepared.folder)
-    return found is not None and found["fingerprint"] == prepared.fingerprint
-
-
-def _require_audit(prepared: PreparedData, stage: StageArguments) -> dict[str, object] | None:
-    """The data's audit; None where there is none, which only `allow_leakage` permits."""
-    if not _has_audit(prepared):
-        if stage.allow_leakage:
-            return None
-        raise LeakageError(
-            f"Expected an audit of {prepared.folder} as it is now, found none; run `engagement audit "
-            f"{prepared.folder}`, or pass --allow_leakage, which the results will say."
-        )
-    audited = read_audit(prepared.folder)
-    if not audited["passed"] and not stage.allow_leakage:
-        failed = {finding["name"]: finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail"}
-        remedy = f"Run `engagement audit {prepared.folder} --suggest-split FOLDER`"
-        if set(failed) == {"one-recording classes"}:
-            remedy = "No split can mend that: add recordings of these classes"
-        raise LeakageError(
-            f"Expected a split that can be trusted in {prepared.folder}, the audit failed: {' '.join(failed.values())} "
-            f"{remedy}, or pass --allow_leakage, which the results will say."
-        )
-    return audited
+def _data_options(stage: StageArguments) -> DataOptions:
+    return DataOptions(
+        path=Path(stage.data),
+        label_scheme=stage.label_scheme,
+        kind=stage.data_kind,
+        source=SourceOptions(stage.subset, stage.subject_pattern),
+        frames={name: getattr(stage, name) for name in PREPARATION_OPTIONS},
+        drop_conflicts=stage.drop_conflicts,
+        cache_dir=Path(stage.cache_dir),
+        num_processes=stage.num_preparation_processes,
+    )
 
 
 def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_line: Collection[str]) -> None:
     """A recipe's values give way to how the data was prepared; an option that somebody typed must not be ignored."""
     settings = prepared.description["settings"]
     is_pictures = prepared.description["media"] == "picture"
-    for name in ("face_crop", "face_crop_size") if is_pictures else PREPARATION_OPTIONS:
-        stored = settings["face_crop_size_px" if name == "face_crop_size" else name]
-        given = getattr(stage, name)
+    for name in ("face_crop", "face_crop_size_px") if is_pictures else PREPARATION_OPTIONS:
+        stored, given = settings[name], getattr(stage, name)
         if name in on_command_line and given is not None and given != stored:
             raise RecipeError(
                 f"Expected {name} {stored}, as {prepared.folder} was prepared, got {given}; leave the option out or "
@@ -174,30 +128,6 @@ def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
         )
 
 
-def _has_own_labels(prepared: PreparedData) -> bool:
-    return any("label" in counts for counts in prepared.description["splits"].values())
-
-
-def choose_label_scheme(stage: StageArguments, prepared: PreparedData) -> str:
-    """The scheme asked for; by default the data's own labels, or binary for data rated as DAiSEE is."""
-    has_affects = any(AFFECTS[0] in counts for counts in prepared.description["splits"].values())
-    if stage.label_scheme is None:
-        return OWN_LABELS if _has_own_labels(prepared) else "binary"
-    known = [*(LABEL_SCHEMES if has_affects else ()), *([OWN_LABELS] if _has_own_labels(prepared) else ())]
-    if stage.label_scheme not in known:
-        raise RecipeError(
-            f"Expected a label scheme among {', '.join(known)} for {stage.data}, got {stage.label_scheme!r}."
-        )
-    return stage.label_scheme
-
-
-def _label_names_of(scheme: str, prepared: PreparedData) -> list[str]:
-    if scheme != OWN_LABELS:
-        return list(LABEL_SCHEMES[scheme][0])
-    names = {label for rows in prepared.splits.values() for label in labels_of(rows, scheme)}
-    return order_label_names(names - {None})
-
-
 def _check_labels(names: list[str], sets: dict[str, LabelledFrames]) -> None:
     for split, rows in sets.items():
         if len(set(rows.label_ids)) < (2 if split == "train" else 1):
@@ -211,40 +141,6 @@ def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int]
     """Rows that have no twin in an earlier split, when the audit found some that have."""
     twins = read_duplicates(folder, split)
     return [row for row, key in enumerate(rows.keys) if key not in twins] if twins else None
-
-
-def _preparation_of(prepared: PreparedData) -> dict[str, object]:
-    """The options under which the same source becomes the same data again, beside its kind and dropped conflicts."""
-    settings, notes = prepared.description["settings"], prepared.description["notes"]
-    known = {**notes, **settings, "face_crop_size": settings["face_crop_size_px"]}
-    options = {name: known.get(name) for name in (*PREPARATION_OPTIONS, *SOURCE_OPTIONS)}
-    return {**options, "split_seed": notes.get("seed", 0)}
-
-
-def describe_data(
-    prepared: PreparedData, audited: dict[str, object] | None, leakage_allowed: bool
-) -> dict[str, object]:
-    """What results say of the data they were measured on; `audited` is its audit's record, None without one."""
-    description = prepared.description
-    found = None
-    if audited is not None:
-        listed = [{key: finding[key] for key in ("name", "grade", "summary")} for finding in audited["findings"]]
-        found = {"passed": audited["passed"], "findings": listed}
-    return {
-        "kind": description["kind"],
-        "source": description["source"],
-        "drawn": prepared.is_drawn,
-        "fingerprint": prepared.fingerprint,
-        "inputs": description["inputs"],
-        "rejected": description["rejects"],
-        "rejects_by_stage": description["rejects_by_stage"],
-        "label_conflicts": description["label_conflicts"],
-        "split": description["notes"].get("split"),
-        "subjects": {split: counts["subjects"] for split, counts in description["splits"].items()},
-        "window_span_sec": prepared.window_span_sec(),
-        "audit": found,
-        "leakage_allowed": leakage_allowed,
-    }
 
 
 def _processor_of(stage: StageArguments, prepared: PreparedData) -> FacePreparation:

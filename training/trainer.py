@@ -8,11 +8,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import Trainer
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainerCallback
 
 from ..processor.input_errors import NonFiniteLossError
-from .losses import Loss, encoder_features
+from .losses import Loss, SubjectAdversary, encoder_features
 from .training_sets import FrameCollator, LabelledFrames
+
+_ADVERSARY_FILE = "subject_adversary.safetensors"  # of a checkpoint
+
+
+class _ZeroGrad(TrainerCallback):
+    """After each step; Trainer does it for the model alone."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+
+    def on_optimizer_step(self, *args: object, **kwargs: object) -> None:
+        self.module.zero_grad()
 
 
 class EngagementTrainer(Trainer):
@@ -24,6 +37,7 @@ class EngagementTrainer(Trainer):
             adam, as the CNN + LSTM reference trains, on all but biases and LayerNorms with momentum, much as
             TFLearn's regularisers; None: what TrainingArguments say.
         lr_decay: (factor, steps): the learning rate shrinks smoothly, by the factor in so many steps; None: no decay.
+        subject_adversary: trained beside the model and by its optimizer; it is in checkpoints, and in no model.
     """
 
     # Our loss is a mean over the batch; Trainer divides it by the number of accumulated batches.
@@ -37,6 +51,7 @@ class EngagementTrainer(Trainer):
         eval_collator: FrameCollator,
         optimizer_name: str | None = None,
         lr_decay: tuple[float, int] | None = None,
+        subject_adversary: SubjectAdversary | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=eval_collator, **kwargs)
@@ -45,25 +60,33 @@ class EngagementTrainer(Trainer):
         self.eval_collator = eval_collator
         self.optimizer_name = optimizer_name
         self.lr_decay = lr_decay
+        self.subject_adversary = subject_adversary and self.accelerator.prepare_model(subject_adversary)
+        if self.subject_adversary is not None:
+            self.add_callback(_ZeroGrad(self.subject_adversary))
         people = sorted({subject for subject in self.train_dataset.subject_ids if subject})
         self.subject_index = {subject: index for index, subject in enumerate(people)}
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The one asked for, with the subject adversary's weights as a further group."""
+        if self.optimizer is not None:
+            return self.optimizer
+        self.optimizer = super().create_optimizer(model) if self.optimizer_name is None else self._named_optimizer()
+        if self.subject_adversary is not None:
+            self.optimizer.add_param_group({"params": list(self.subject_adversary.parameters())})
+        return self.optimizer
+
+    def _named_optimizer(self) -> torch.optim.Optimizer:
         """Trainer has no Adam without decoupled weight decay, and no SGD with momentum."""
-        if self.optimizer_name is None or self.optimizer is not None:
-            return super().create_optimizer()
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         rates = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
         if self.optimizer_name == "adam":
-            self.optimizer = torch.optim.Adam([weight for _, weight in named], **rates)
-            return self.optimizer
+            return torch.optim.Adam([weight for _, weight in named], **rates)
         decayed = set(self.get_decay_parameter_names(self.model))
         groups = [
             {"params": [weight for name, weight in named if name in decayed]},
             {"params": [weight for name, weight in named if name not in decayed], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.SGD(groups, momentum=0.9, **rates)
-        return self.optimizer
+        return torch.optim.SGD(groups, momentum=0.9, **rates)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> object:
         """Decay by steps where a recipe asks for it, else what TrainingArguments say."""
@@ -97,19 +120,31 @@ class EngagementTrainer(Trainer):
             NonFiniteLossError: naming the clips; Trainer itself would log 0.0 and go on with NaN weights.
         """
         rows, labels = inputs.pop("rows"), inputs.pop("labels")
-        adversary = getattr(self.accelerator.unwrap_model(model), "subject_adversary", None)
-        if adversary is None or not model.training:
+        if self.subject_adversary is None or not model.training:
             outputs = model(**inputs)
             loss = self.loss(outputs.logits, labels)
         else:
             with encoder_features(self.accelerator.unwrap_model(model).encoder) as features:
                 outputs = model(**inputs)
             loss = self.loss(outputs.logits, labels)
-            loss = loss + adversary(features[0], self._subjects_of(rows), self._progress())
+            loss = loss + self.subject_adversary(features[0], self._subjects_of(rows), self._progress())
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._name_culprits(rows.tolist()) if model.training else self._blame_weights())
         inputs["labels"] = labels  # prediction_step looks for them again
         return (loss, outputs) if return_outputs else loss
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """A checkpoint holds the adversary beside the optimizer that trains it."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.subject_adversary is not None and self.args.should_save:
+            weights = self.accelerator.unwrap_model(self.subject_adversary).state_dict()
+            save_file(weights, Path(output_dir) / _ADVERSARY_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.subject_adversary is not None and checkpoint is not None:
+            weights = load_file(Path(checkpoint) / _ADVERSARY_FILE)
+            self.accelerator.unwrap_model(self.subject_adversary).load_state_dict(weights)
 
     def _subjects_of(self, rows: torch.Tensor) -> torch.Tensor:
         """(batch,) indices of the people in these training rows."""

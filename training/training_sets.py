@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.preparation.picture_codec import decode_picture
-from ..data.schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS
+from ..data.schema import labels_of
 from ..processor.face_preparation import FacePreparation
 from .augmentation import Augmentation
 
@@ -73,15 +73,6 @@ class LabelledFrames(TorchDataset):
                 chosen += again
                 missing -= len(again)
         return self.take(chosen)
-
-
-def labels_of(rows: Dataset, label_scheme: str) -> list[str | None]:
-    """One label a row under a scheme of `schema.LABEL_SCHEMES`, or the data's own; None where the scheme has none."""
-    if label_scheme == OWN_LABELS:
-        return rows["label"][:]
-    _, to_label = LABEL_SCHEMES[label_scheme]
-    affects = zip(*(rows[affect][:] for affect in AFFECTS), strict=True)
-    return [to_label(dict(zip(AFFECTS, values, strict=True))) for values in affects]
 
 
 def labelled_frames(

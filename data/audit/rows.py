@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from ...processor.input_errors import RecipeError
 from ..preparation.prepared_data import PreparedData
-from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS
+from ..schema import AFFECTS, SPLITS, labels_of
 
 _COLUMNS = ("clip_id", "window_index", "subject_id", "source_path", "label", *AFFECTS, "frames_sha256", "frame_hash")
 
@@ -51,30 +50,17 @@ def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
             it has some, else "binary".
 
     Raises:
-        RecipeError: there is no such scheme.
+        RecipeError: the data has no labels under that scheme.
     """
     names = [split for split in SPLITS if split in data.splits]
     splits = [data.splits[name] for name in names]
     columns = {name: [value for split in splits for value in split[name]] for name in _COLUMNS}
-    scheme = label_scheme or (OWN_LABELS if any(label is not None for label in columns["label"]) else "binary")
-    labels = _labels(columns, scheme)
+    scheme = data.choose_label_scheme(label_scheme)
+    labels = labels_of(columns, scheme)
     frames = concatenate_datasets([split.select_columns("frames") for split in splits])
     split_column = np.repeat(names, [len(split) for split in splits])
     kept = {name: columns[name] for name in columns if name not in ("label", *AFFECTS)}
     return AuditRows(frames, scheme, split_column, label=labels, **kept)
-
-
-def _labels(columns: dict[str, list], scheme: str) -> list[str | None]:
-    has_own = any(label is not None for label in columns["label"])
-    has_affects = any(level is not None for level in columns[AFFECTS[0]])
-    known = [*([OWN_LABELS] if has_own else []), *(LABEL_SCHEMES if has_affects else [])]
-    if scheme not in known:
-        raise RecipeError(f"Expected a label scheme this data has, {', '.join(known) or 'none'}, got {scheme!r}.")
-    if scheme == OWN_LABELS:
-        return columns["label"]
-    to_label = LABEL_SCHEMES[scheme][1]
-    levels = zip(*(columns[name] for name in AFFECTS), strict=True)
-    return [None if None in values else to_label(dict(zip(AFFECTS, values, strict=True))) for values in levels]
 
 
 def to_codes(values: Sequence[str]) -> np.ndarray:

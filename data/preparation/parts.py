@@ -60,7 +60,7 @@ class PreparationSettings:
         for name in ("num_frames", "face_crop_size_px", "window_stride_frames"):
             count = getattr(self, name)
             if count is not None and count < 1:
-                raise RecipeError(f"Expected {name.removesuffix('_px')} of at least 1, got {count}.")
+                raise RecipeError(f"Expected {name} of at least 1, got {count}.")
 
     def processor_settings(self) -> dict[str, object]:
         """What the processors take."""
@@ -72,11 +72,9 @@ def settings_for(media: str, **given: object) -> PreparationSettings:
     """Settings that suit what a source holds, with those given (not None) in their place.
 
     Videos: uniform windows of face crops. Pictures: faces already, kept as they are. The reference's HDF5 windows:
-    whole frames of 112 pixels, as they are. `face_crop_size` is the crop's side in pixels.
+    whole frames of 112 pixels, as they are.
     """
     chosen: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-    if "face_crop_size" in chosen:
-        chosen["face_crop_size_px"] = chosen.pop("face_crop_size")
     if media == "picture":  # what concerns windows does not concern them
         chosen = {name: chosen[name] for name in ("face_crop", "face_crop_size_px") if name in chosen}
     if media != "video":

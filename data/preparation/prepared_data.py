@@ -21,9 +21,9 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars, enable_progress_bars, load_from_disk
 from datasets import List as Repeated
 
-from ...processor.input_errors import DataError, in_one_line
+from ...processor.input_errors import DataError, RecipeError, in_one_line
 from ..atomic_files import write_whole
-from ..schema import AFFECTS, SPLITS, Reject
+from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
 
 DATA_VERSION = 2
 DESCRIPTION_FILE = "dataset.json"
@@ -69,6 +69,33 @@ class PreparedData:
     def is_drawn(self) -> bool:
         """Of people who do not exist; what was prepared before this was recorded counts as not drawn."""
         return bool(self.description.get("drawn"))
+
+    @property
+    def label_schemes(self) -> list[str]:
+        """The schemes under which these rows have labels: their own names, and those of DAiSEE's ratings."""
+        counted = {name for counts in self.description["splits"].values() for name in counts}
+        own = [OWN_LABELS] if "label" in counted else []
+        return [*own, *(LABEL_SCHEMES if AFFECTS[0] in counted else ())]
+
+    def choose_label_scheme(self, asked: str | None) -> str:
+        """The scheme asked for; by default the data's own labels, or binary for data rated as DAiSEE is.
+
+        Raises:
+            RecipeError: the data has no labels under that scheme.
+        """
+        known = self.label_schemes
+        chosen = asked or (OWN_LABELS if OWN_LABELS in known else "binary")
+        if chosen not in known:
+            among = ", ".join(known) or "none"
+            raise RecipeError(f"Expected a label scheme among {among} for {self.folder}, got {chosen!r}.")
+        return chosen
+
+    def label_names(self, label_scheme: str) -> list[str]:
+        """The labels by index."""
+        if label_scheme != OWN_LABELS:
+            return list(LABEL_SCHEMES[label_scheme][0])
+        found = {label for rows in self.splits.values() for label in labels_of(rows, label_scheme)}
+        return order_label_names(found - {None})
 
     def window_span_sec(self) -> float | None:
         """Median time from a window's first frame to its last; None for pictures, and frames without times."""

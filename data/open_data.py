@@ -1,0 +1,132 @@
+"""Data that somebody names → a prepared data set: opened as it is, or prepared and audited into the cache first.
+
+A split that cannot be trusted is refused here; what results say of the data is written here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..processor.input_errors import LeakageError
+from .audit.leakage import audit
+from .audit.page import read_audit, write_audit
+from .preparation.parts import settings_for
+from .preparation.prepare import describe_counts, plan_of, prepare
+from .preparation.prepared_data import PreparedData, is_prepared, load_prepared
+from .readers.sources import SourceOptions, read_source
+
+PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size_px")
+SOURCE_OPTIONS = ("subset", "subject_pattern")  # what they mean depends on the source
+_OLD_NAMES = {"face_crop_size": "face_crop_size_px"}  # in recipes and results of earlier versions
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, and how a raw source is read and prepared; what is None or missing is what suits the source."""
+
+    path: Path  # a prepared data set, or a raw source
+    label_scheme: str | None = None
+    kind: str | None = None
+    source: SourceOptions = field(default_factory=SourceOptions)
+    frames: Mapping[str, object] = field(default_factory=dict)  # by the names of PREPARATION_OPTIONS
+    drop_conflicts: bool = False
+    cache_dir: Path = Path("runs/cache")
+    num_processes: int | None = None
+
+
+def with_current_names(options: Mapping[str, object]) -> dict[str, object]:
+    """Options under the names they have today; what earlier versions wrote goes on being read."""
+    return {_OLD_NAMES.get(name, name): value for name, value in options.items()}
+
+
+def open_or_prepare(options: DataOptions) -> PreparedData:
+    """The prepared data set that is named, or the raw source prepared and audited into the cache.
+
+    Raises:
+        DataError: nothing is there, or nothing that can be used.
+        RecipeError: options that do not fit the source.
+    """
+    if is_prepared(options.path):
+        prepared = load_prepared(options.path)
+        if has_audit(prepared):
+            _audit_under_the_scheme(prepared, options.label_scheme)
+        return prepared
+    source = read_source(options.kind, options.path, options.source)
+    settings = settings_for(source.media, **options.frames)
+    plan = plan_of(source, settings, options.path, options.drop_conflicts)
+    folder = options.cache_dir / f"{source.kind}-{plan[:12]}"
+    prepared = prepare(source, settings, options.path, folder, options.num_processes, options.drop_conflicts)
+    print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
+    _audit_under_the_scheme(prepared, options.label_scheme)
+    return prepared
+
+
+def _audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None) -> None:
+    """Audit what nobody has audited as it is now, under the labels that will be trained on."""
+    scheme = prepared.choose_label_scheme(label_scheme)
+    if has_audit(prepared) and read_audit(prepared.folder).get("label_scheme") == scheme:
+        return
+    found = audit(prepared, scheme)
+    write_audit(found, prepared, prepared.folder)
+    print(f"audit of {prepared.folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
+
+
+def has_audit(prepared: PreparedData) -> bool:
+    """Whether the data has been audited as it is now."""
+    found = read_audit(prepared.folder)
+    return found is not None and found["fingerprint"] == prepared.fingerprint
+
+
+def require_audit(prepared: PreparedData) -> None:
+    """
+    Raises:
+        LeakageError: nobody has audited the data as it is now, or its split cannot be trusted.
+    """
+    if not has_audit(prepared):
+        raise LeakageError(
+            f"Expected an audit of {prepared.folder} as it is now, found none; run `engagement audit "
+            f"{prepared.folder}`, or pass --allow_leakage, which the results will say."
+        )
+    audited = read_audit(prepared.folder)
+    if not audited["passed"]:
+        failed = {finding["name"]: finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail"}
+        remedy = f"Run `engagement audit {prepared.folder} --suggest-split FOLDER`"
+        if set(failed) == {"one-recording classes"}:
+            remedy = "No split can mend that: add recordings of these classes"
+        raise LeakageError(
+            f"Expected a split that can be trusted in {prepared.folder}, the audit failed: {' '.join(failed.values())} "
+            f"{remedy}, or pass --allow_leakage, which the results will say."
+        )
+
+
+def describe_data(prepared: PreparedData, leakage_allowed: bool = False) -> dict[str, object]:
+    """What results say of the data they were measured on."""
+    description = prepared.description
+    found = None
+    if has_audit(prepared):
+        audited = read_audit(prepared.folder)
+        listed = [{key: finding[key] for key in ("name", "grade", "summary")} for finding in audited["findings"]]
+        found = {"passed": audited["passed"], "findings": listed}
+    return {
+        "kind": description["kind"],
+        "source": description["source"],
+        "drawn": prepared.is_drawn,
+        "fingerprint": prepared.fingerprint,
+        "inputs": description["inputs"],
+        "rejected": description["rejects"],
+        "rejects_by_stage": description["rejects_by_stage"],
+        "label_conflicts": description["label_conflicts"],
+        "split": description["notes"].get("split"),
+        "subjects": {split: counts["subjects"] for split, counts in description["splits"].items()},
+        "window_span_sec": prepared.window_span_sec(),
+        "audit": found,
+        "leakage_allowed": leakage_allowed,
+    }
+
+
+def describe_preparation(prepared: PreparedData) -> dict[str, object]:
+    """The options under which the same source becomes the same data again, beside its kind and dropped conflicts."""
+    settings, notes = prepared.description["settings"], prepared.description["notes"]
+    known = {**notes, **settings}
+    options = {name: known.get(name) for name in (*PREPARATION_OPTIONS, *SOURCE_OPTIONS)}
+    return {**options, "split_seed": notes.get("seed", 0)}
