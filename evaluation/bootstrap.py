@@ -2,34 +2,20 @@
 
 The clips of one person are alike, so that resampling clips gives intervals far too narrow; people are drawn with
 replacement, each with all of their clips. Confusion matrices are counted once a person and summed a resample, so that
-thousands of resamples take a moment. Intervals are bias-corrected and accelerated (BCa; Efron 1987), widened for few
-people by Student's t and sqrt(n / (n - 1)) (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015), where
-Student's degrees of freedom come from Kish's effective number of the people who carry a class: of 20 people one half
-may hold nearly all disengaged clips. Compared were percentile, basic and BCa intervals, with and without widening, and
-Student's t with errors from bootstrap and jackknife; this came closest to 95 %. With random effects of people
-(tests/test_bootstrap.py), from 10 to 60 people, intervals of macro-F1 held the truth in 93 to 97 % of samples; with 5
-people in 92 % where the rarer class is 27 %, and in 71 % where it is 6 %: `few_clusters` warns of that.
+thousands of resamples take a moment. How the bounds come from the resamples is `bca`'s.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
 
 from ..processor.input_errors import DataError
+from .bca import CONFIDENCE, METHOD, Statistic, bca_intervals, effective_number, plain_number
 from .metrics import check_predictions, compute_scores, confusion_scores, is_ordered, rarest_class
 
-CONFIDENCE = 0.95
 MIN_PEOPLE_IN_A_CELL = 5
-FEW_CLUSTERS = 5  # effective ones; below, intervals were seen to hold the truth in 71 to 93 % of samples
-_CHUNK = 200  # resamples whose weights of every clip are held at once
-_MAX_LEFT_OUT = 1000  # clusters; with more the acceleration is next to nothing, and leaving each out once takes long
-_METHOD = "BCa, widened by Student's t over the effective number of clusters"
-
-# (num_draws, num_clusters) how often each cluster counts -> scores by name, (num_draws,) each, NaN where undefined
-_Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class Predictions(NamedTuple):
@@ -55,7 +41,7 @@ class _Clusters:
             "num_resamples": num_resamples,
             "seed": seed,
             "confidence": CONFIDENCE,
-            "method": _METHOD,
+            "method": METHOD,
         }
 
 
@@ -90,7 +76,7 @@ def bootstrap_intervals(
     clusters = _cluster(person_ids, len(label_ids))
     statistic = _score_statistic(clusters, label_ids, predicted_ids, label_names, scores)
     effective = _effective_numbers(clusters, label_ids, label_names)
-    intervals = _intervals(statistic, effective, clusters.number, num_resamples, seed)
+    intervals = bca_intervals(statistic, effective, clusters.number, num_resamples, seed)
     return {**clusters.describe(num_resamples, seed), "intervals": intervals}
 
 
@@ -129,11 +115,11 @@ def paired_bootstrap(
         return {name: after[name] - before[name] for name in before}
 
     effective = _effective_numbers(clusters, np.asarray(label_ids), label_names)
-    differences = _intervals(difference, effective, clusters.number, num_resamples, seed)
+    differences = bca_intervals(difference, effective, clusters.number, num_resamples, seed)
     everyone = np.ones((1, clusters.number))
     values = [statistic(everyone) for statistic in (of_first, of_second)]
     for name, row in differences.items():
-        row |= {key: _plain(value[name][0]) for key, value in zip(("first", "second"), values, strict=True)}
+        row |= {key: plain_number(value[name][0]) for key, value in zip(("first", "second"), values, strict=True)}
         row["excludes_zero"] = None if row["lower"] is None else not row["lower"] <= 0 <= row["upper"]
     return {**clusters.describe(num_resamples, seed), "differences": differences}
 
@@ -239,7 +225,7 @@ def _score_statistic(
     predicted_ids: np.ndarray,
     label_names: Sequence[str],
     scores: np.ndarray | None,
-) -> _Statistic:
+) -> Statistic:
     num_labels = len(label_names)
     confusions = _confusions(clusters, label_ids, predicted_ids, num_labels).reshape(clusters.number, -1)
     present = np.unique(label_ids)
@@ -258,7 +244,7 @@ def _score_statistic(
     return statistic
 
 
-def _ranking_statistic(clusters: _Clusters, label_ids: np.ndarray, scores: np.ndarray) -> _Statistic:
+def _ranking_statistic(clusters: _Clusters, label_ids: np.ndarray, scores: np.ndarray) -> Statistic:
     present, minority = np.unique(label_ids), rarest_class(label_ids)
     ranked = [minority] if scores.shape[1] == 2 else list(present)
     rankings = {label: _Ranking(label_ids == label, scores[:, label]) for label in ranked if minority is not None}
@@ -303,52 +289,8 @@ class _Ranking:
         return _defined_ratio((steps * precision).sum(axis=1), positives[:, -1])
 
 
-def _intervals(
-    statistic: _Statistic, effective: dict[str, float], num_clusters: int, num_resamples: int, seed: int
-) -> dict[str, dict[str, float | int | None]]:
-    value = statistic(np.ones((1, num_clusters)))
-    drawn = _over_chunks(statistic, _resampled_counts(num_clusters, num_resamples, seed))
-    without_one = _over_chunks(statistic, _counts_without_one(num_clusters))
-    result = {}
-    for name in value:
-        defined = drawn[name][np.isfinite(drawn[name])]
-        bounds: tuple[float | None, float | None] = (None, None)
-        if num_clusters > 1 and len(defined) >= num_resamples / 2:
-            without = without_one.get(name, np.empty(0))
-            bounds = _bca_bounds(float(value[name][0]), defined, without, num_clusters, effective[name])
-        result[name] = {
-            "value": _plain(value[name][0]),
-            "lower": bounds[0],
-            "upper": bounds[1],
-            "num_undefined": num_resamples - len(defined),
-            "effective_clusters": effective[name],
-            "few_clusters": effective[name] < FEW_CLUSTERS,
-        }
-    return result
-
-
-def _resampled_counts(num_clusters: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """(up to _CHUNK, num_clusters) at a time: as many draws with replacement as there are clusters."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(num_clusters, 1 / num_clusters)
-    for start in range(0, num_resamples, _CHUNK):
-        yield rng.multinomial(num_clusters, shares, size=min(_CHUNK, num_resamples - start)).astype(float)
-
-
-def _counts_without_one(num_clusters: int) -> Iterator[np.ndarray]:
-    """Everyone once but one, each in turn; nothing where it would not matter."""
-    if 1 < num_clusters <= _MAX_LEFT_OUT:
-        for start in range(0, num_clusters, _CHUNK):
-            yield 1 - np.eye(min(_CHUNK, num_clusters - start), num_clusters, k=start)
-
-
-def _over_chunks(statistic: _Statistic, chunks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    results = [statistic(counts) for counts in chunks]
-    return {name: np.concatenate([result[name] for result in results]) for name in (results[0] if results else ())}
-
-
 def _effective_numbers(clusters: _Clusters, label_ids: np.ndarray, label_names: Sequence[str]) -> dict[str, float]:
-    """By score: how many equal clusters would carry as much (Kish 1965), of all clips or of the class it hangs on.
+    """By score: how many equal clusters would carry as much, of all clips or of the class it hangs on.
 
     A mean over classes hangs on the class that the fewest carry.
     """
@@ -356,34 +298,13 @@ def _effective_numbers(clusters: _Clusters, label_ids: np.ndarray, label_names: 
         [np.bincount(clusters.of_clip[label_ids == i], minlength=clusters.number) for i in range(len(label_names))]
     )
 
-    def kish(weights: np.ndarray) -> float:
-        return float(weights.sum() ** 2 / max((weights**2).sum(), 1))
-
-    of_class = {label: kish(clips[i]) for i, label in enumerate(label_names)}
+    of_class = {label: effective_number(clips[i]) for i, label in enumerate(label_names)}
     over_classes = min(number for number in of_class.values() if number > 0)
     return {
         **dict.fromkeys(("macro_f1", "balanced_accuracy", "auroc", "auprc_minority"), over_classes),
-        **dict.fromkeys(("accuracy", "weighted_f1", "quadratic_kappa", "mae"), kish(clips.sum(axis=0))),
+        **dict.fromkeys(("accuracy", "weighted_f1", "quadratic_kappa", "mae"), effective_number(clips.sum(axis=0))),
         **{f"{name}/{label}": of_class[label] for name in ("precision", "recall", "f1") for label in label_names},
     }
-
-
-def _bca_bounds(
-    value: float, drawn: np.ndarray, without_one: np.ndarray, num_clusters: int, effective: float
-) -> tuple[float, float]:
-    """The two quantiles of `drawn` that correct for its bias and for how its spread depends on the truth."""
-    tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    widened = t.ppf(tails, max(effective - 1, 1)) * np.sqrt(num_clusters / (num_clusters - 1))
-    below = np.mean(drawn < value) + np.mean(drawn == value) / 2
-    bias = norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-    without_one = without_one[np.isfinite(without_one)]
-    pulls = without_one.mean() - without_one if without_one.size else np.zeros(1)
-    spread = np.sum(pulls**2) ** 1.5
-    acceleration = np.sum(pulls**3) / (6 * spread) if spread > 0 else 0.0
-    # Past this limit the correction would turn the bounds around.
-    shrink = np.maximum(1 - acceleration * (bias + widened), 0.1)
-    lower, upper = np.quantile(drawn, norm.cdf(bias + (bias + widened) / shrink))
-    return float(lower), float(upper)
 
 
 def _quartiles(values: np.ndarray) -> dict[str, float]:
@@ -393,7 +314,3 @@ def _quartiles(values: np.ndarray) -> dict[str, float]:
 
 def _defined_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

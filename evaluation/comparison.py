@@ -9,6 +9,7 @@ import numpy as np
 
 from ..processor.input_errors import DataError
 from .bootstrap import Predictions, paired_bootstrap
+from .markdown import markdown_table
 from .metrics import ClipScores
 from .split_evaluation import read_predictions
 
@@ -59,13 +60,11 @@ def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path
 
 def describe_comparison(compared: dict[str, object]) -> str:
     """A Markdown table: each score of both, the difference and its interval."""
-    lines = [
+    summary = (
         f"{compared['num_clips']} clips of {compared['num_clusters']} {compared['resampled']}, "
-        f"{compared['split']}; second minus first, 95 % interval",
-        "",
-        "| score | first | second | difference | interval | |",
-        "|---|---|---|---|---|---|",
-    ]
+        f"{compared['split']}; second minus first, 95 % interval"
+    )
+    rows = []
     for name in SHOWN_SCORES:
         row = compared["differences"].get(name)
         if row and row["value"] is not None:
@@ -74,8 +73,7 @@ def describe_comparison(compared: dict[str, object]) -> str:
             verdict = "differs" if row["excludes_zero"] else "may be chance"
             if row["few_clusters"] or not has_bounds:
                 verdict = f"too few {compared['resampled']} to tell"
-            lines.append(
-                f"| {name.replace('_', ' ')} | {row['first']:.3f} | {row['second']:.3f} | {row['value']:+.3f} | "
-                f"{bounds} | {verdict} |"
-            )
-    return "\n".join(lines)
+            scores = (f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['value']:+.3f}")
+            rows.append((name.replace("_", " "), *scores, bounds, verdict))
+    table = markdown_table(("score", "first", "second", "difference", "interval", ""), rows)
+    return f"{summary}\n\n{table}"

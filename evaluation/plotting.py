@@ -1,4 +1,4 @@
-"""Text in figures: as wide as it is drawn, shortened where it must be, and never read as a formula."""
+"""Text in figures: names that can be drawn and have room, and nothing is read as a formula."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,32 +6,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MAX_LETTERS = 48
+
 
 def shown_name(file: str) -> str:
-    """A file's name in letters that figures have: one line, and "?" for every other letter."""
+    """A file's name in one line, without its middle where it is long; "?" for letters that figures do not have.
+
+    matplotlib warns of each letter that its font lacks at each drawing, and cannot draw half a surrogate pair at all.
+    """
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties()))
     name = Path(file).name
-    return "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "?" for letter in name)
-
-
-def shorten(text: str, width_inches: float, size_pt: float) -> str:
-    """The text, without its middle where it would be wider than this: a file's name says most at both of its ends."""
-    shown, kept = text, len(text)
-    while kept > 2 and text_inches(shown, size_pt) > width_inches:
-        kept -= 1
-        shown = f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
-    return shown
-
-
-def text_inches(text: str, size_pt: float) -> float:
-    """How wide the longest line of a text is drawn."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextToPath
-
-    font, measure = FontProperties(size=size_pt), TextToPath().get_text_width_height_descent
-    return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72  # points are 1/72 inch
+    name = "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "?" for letter in name)
+    half = _MAX_LETTERS // 2
+    return name if len(name) <= _MAX_LETTERS else f"{name[:half]}…{name[-half:]}"
 
 
 def take_literally(figure: "Figure") -> None:

@@ -16,6 +16,7 @@ import jinja2
 
 from ..data.audit.verdicts import FAIL, REPORT
 from ..processor.input_errors import DataError, ModelLoadError
+from .markdown import escape_markdown, markdown_table
 from .results_file import RESULTS_FILE, describe_source, is_trained_on_drawn, measured_on, read_results
 
 COLUMNS = (
@@ -106,8 +107,8 @@ def results_table(folders: Sequence[Path]) -> str:
     tables = _group_runs(_read_runs(folders))
     parts = [_DO_NOT_COMPARE] if len(tables) > 1 else []
     for table in tables:
-        parts += [f"**{_as_markdown(table.title)}**", "\n".join(_markdown_rows(table.rows))]
-        parts.append("\n".join(f"- {_as_markdown(f'{name}: {_emphasised(note)}')}" for name, note in table.notes))
+        parts += [f"**{escape_markdown(table.title)}**", markdown_table(COLUMNS, table.rows)]
+        parts.append("\n".join(f"- {escape_markdown(f'{name}: {_emphasised(note)}')}" for name, note in table.notes))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -242,21 +243,8 @@ def _focus_note(focus: Mapping[str, object] | None) -> dict[str, str]:
     return {f"{found}the picture{verdict}.": REPORT}
 
 
-def _markdown_rows(rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    for row in rows:
-        cells = [_as_markdown(cell) for cell in row] + [""] * (len(COLUMNS) - len(row))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 def _emphasised(note: str) -> str:
     return f"**{note}**" if note in _DRAWN_NOTES else note
-
-
-def _as_markdown(text: str) -> str:
-    """Names are text: no cell ends early, and nothing becomes HTML."""
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
 
 
 def _format_score(value: float | None) -> str:

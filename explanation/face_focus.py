@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
-from ..evaluation.bootstrap import CONFIDENCE, MIN_PEOPLE_IN_A_CELL
+from ..evaluation.bca import bca_intervals, effective_number
+from ..evaluation.bootstrap import MIN_PEOPLE_IN_A_CELL
 from ..processor.face_cropping import map_points
 from ..processor.input_errors import DataError
 
@@ -139,15 +139,14 @@ def focus_over_people(
 
 def _interval(sums: np.ndarray, counts: np.ndarray, num_resamples: int, seed: int) -> tuple[float | None, float | None]:
     """People are drawn with all of their clips: the mean over clips is a ratio of two sums over people."""
-
-    def mean(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
-        return sums.sum(axis=axis) / counts.sum(axis=axis)
-
-    options = {"paired": True, "n_resamples": num_resamples, "confidence_level": CONFIDENCE, "method": "BCa"}
-    if np.ptp(sums / counts) == 0:  # of which BCa would make NaN
+    if np.ptp(sums / counts) == 0:  # resampling says nothing
         return None, None
-    interval = bootstrap((sums, counts), mean, **options, rng=np.random.default_rng(seed)).confidence_interval
-    return float(interval.low), float(interval.high)
+
+    def mean(drawn: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean": (drawn @ sums) / (drawn @ counts)}
+
+    row = bca_intervals(mean, {"mean": effective_number(counts)}, len(counts), num_resamples, seed)["mean"]
+    return row["lower"], row["upper"]
 
 
 def _pixel_centres(size_px: tuple[int, int], transform: np.ndarray | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.atomic_files import writing
-from ..evaluation.plotting import shorten, shown_name, take_literally, text_inches
+from ..evaluation.plotting import shown_name, take_literally
 from ..evaluation.results_file import FINE_MAP
 from ..inference.predictor import best_label
 from ..processor.face_cropping import invert_transform, map_points
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-_MAX_COLUMNS, _MAX_WIDTH_INCHES = 8, 12.5
+_MAX_WIDTH_INCHES = 12.5
 _TEXT_PT, _SMALL_TEXT_PT = 13, 11
 _PNG_DPI = 200
-_PICTURE_INCHES = (1.45, 2.6)  # the width of one frame among eight, and alone
-_MIN_WIDTH_INCHES = 5.6  # so that a single frame, too, has room for sentences below it
+_FRAME_INCHES, _FACE_INCHES = 1.45, 2.5  # the least width of a clip's frame, of which eight stand in a row, and a face
+_MIN_WIDTH_INCHES = 5.8  # so that a single frame, too, has room for sentences below it
 _SCALE_INCHES = 0.9  # the bar of colours and its words
-_LINE_INCHES = 0.0185  # the height of a line a point of its letters
-_DRAWN_OVER_MEASURED = 1.03  # of a line's width: drawn letters begin at whole pixels
-_GAP_INCHES = 0.15  # between the titles of two neighbours
-_ROW_PAD_INCHES = 0.06  # above and below a row
 _BOX_COLOR = "#56B4E9"  # Okabe and Ito's light blue, which no heat has
 _METHOD_NAMES = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 _REGION_NAMES = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
@@ -79,12 +75,12 @@ def save_explanation(explanation: Explanation, path: Path, numbers: Sequence[int
     figure = draw_explanation(explanation, numbers)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=_PNG_DPI)
+        figure.savefig(path, format="png", dpi=_PNG_DPI, bbox_inches="tight")
     return path
 
 
 def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = None) -> "Figure":
-    """Rows of panels, as many columns as leave room for every title; all else is as wide as they are.
+    """Rows of panels, narrow ones of a clip's frames and wider ones of a photo's faces, of which more is said.
 
     Args:
         numbers: what a photo's faces are called. Default: 1, 2, ... in their order.
@@ -94,22 +90,18 @@ def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = N
     numbers = range(1, len(explanation.clips) + 1) if numbers is None else numbers
     numbered = zip(numbers, explanation.clips, strict=True)
     panels = [(number, clip, i) for number, clip in numbered for i in range(len(clip.pictures))]
-    titles = [_panel_title(explanation, *panel) for panel in panels]
-    title_inches = max(text_inches(title, _SMALL_TEXT_PT) for title in titles) + _GAP_INCHES
-    columns = min(len(panels), _MAX_COLUMNS, int(_MAX_WIDTH_INCHES / max(title_inches, _PICTURE_INCHES[0])) or 1)
-    picture_inches = float(np.clip(_MIN_WIDTH_INCHES / columns, *_PICTURE_INCHES))
-    width = max(columns * max(picture_inches, title_inches), _MIN_WIDTH_INCHES) + _SCALE_INCHES
-    text_width = (width - _GAP_INCHES) / _DRAWN_OVER_MEASURED
-    heading = _heading(explanation, text_width)
-    caption = "\n".join(_wrap(line, text_width, _SMALL_TEXT_PT) for line in _caption(explanation))
+    least_inches = _FRAME_INCHES if len(explanation.clips) == 1 else _FACE_INCHES
+    columns = min(len(panels), int(_MAX_WIDTH_INCHES / least_inches))
+    panel_inches = float(np.clip(_MIN_WIDTH_INCHES / columns, least_inches, _FACE_INCHES))
+    width = max(columns * panel_inches, _MIN_WIDTH_INCHES) + _SCALE_INCHES
+    titles = [_wrap(_panel_title(explanation, *panel), panel_inches, _SMALL_TEXT_PT) for panel in panels]
+    heading = _wrap(_heading(explanation), width, _TEXT_PT)
+    caption = _wrap("\n".join(_caption(explanation)), width, _SMALL_TEXT_PT)
     rows = math.ceil(len(panels) / columns)
     height_px, width_px = explanation.clips[0].pictures.shape[1:3]
-    row_inches = picture_inches * height_px / width_px + max(_text_height(title, _SMALL_TEXT_PT) for title in titles)
+    row_inches = panel_inches * height_px / width_px + max(_text_height(title, _SMALL_TEXT_PT) for title in titles)
     text_height = _text_height(heading, _TEXT_PT) + _text_height(caption, _SMALL_TEXT_PT)
-    figure = Figure(
-        figsize=(width, rows * (row_inches + 2 * _ROW_PAD_INCHES) + text_height + 0.2), layout="constrained"
-    )
-    figure.get_layout_engine().set(h_pad=_ROW_PAD_INCHES)
+    figure = Figure(figsize=(width, rows * (row_inches + 0.1) + text_height + 0.2), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -127,15 +119,12 @@ def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = N
 
 def _text_height(text: str, size_pt: float) -> float:
     """In inches."""
-    return _LINE_INCHES * size_pt * (text.count("\n") + 1)
+    return 1.3 * size_pt / 72 * (text.count("\n") + 1)
 
 
 def _wrap(text: str, width_inches: float, size_pt: float) -> str:
-    """Lines that are no wider than this."""
-    letters = max(1, int(len(text) * width_inches / text_inches(text, size_pt)))
-    while text_inches(lines := textwrap.fill(text, letters), size_pt) > width_inches and letters > 1:
-        letters -= 1
-    return lines
+    """Each line in as many lines as it needs; a letter is taken to be 0.58 of its size wide."""
+    return "\n".join(textwrap.fill(line, int(width_inches * 72 / (0.58 * size_pt))) for line in text.split("\n"))
 
 
 def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
@@ -183,20 +172,18 @@ def add_heat_scale(figure: object, grid: np.ndarray) -> None:
     bar.set_label("share of peak heat", fontsize=_SMALL_TEXT_PT)
 
 
-def _heading(explanation: Explanation, width_inches: float) -> str:
+def _heading(explanation: Explanation) -> str:
     """The file's name and, of a single clip, what the heat speaks for, what was predicted and where a face was."""
     clip, name = explanation.clips[0], shown_name(explanation.source)
     if len(explanation.clips) > 1:
-        count = f": {len(explanation.clips)} faces"
-        return shorten(name, width_inches - text_inches(count, _TEXT_PT), _TEXT_PT) + count
+        return f"{name}: {len(explanation.clips)} faces"
     label, scores = clip.explanation.label, clip.explanation.scores
     best = best_label(scores)
     asked = f"{label}, score {scores[label]:.2f}"
     said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
-    said = _wrap(said, width_inches, _TEXT_PT)
     if clip.found is not None and not clip.found.all():
         said += f"\na face was found in {clip.found.sum()} of {_frames(clip.found)}"
-    return f"{shorten(name, width_inches, _TEXT_PT)}\n{said}"
+    return f"{name}\n{said}"
 
 
 def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, index: int) -> str:

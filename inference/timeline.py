@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluation.plotting import shorten, shown_name, take_literally
+from ..evaluation.plotting import shown_name, take_literally
 from .predictor import VideoPrediction
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_TITLE_PT, _NAME_INCHES = 10, 4.4  # the width that a title of the figure leaves to the file's name
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
@@ -42,12 +41,11 @@ def save_plot(prediction: VideoPrediction, path: Path) -> None:
         if span.scores is None:
             axes.axvspan(span.start_sec, span.end_sec, color="0.85", lw=0)
     axes.set(ylim=(0, 1), xlim=(0, spans[-1].end_sec), xlabel="seconds", ylabel="score")
-    name = shorten(shown_name(prediction.source), _NAME_INCHES, _TITLE_PT)
-    axes.set_title(f"Predicted engagement, {name} (grey: no face)", fontsize=_TITLE_PT)
+    axes.set_title(f"Predicted engagement, {shown_name(prediction.source)} (grey: no face)", fontsize=10)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     take_literally(figure)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def _draw_line(axes: object, spans: Sequence[tuple[float, float, float | None]], color: str, name: str) -> None:

@@ -21,6 +21,7 @@ from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
 from ..data.open_data import PREPARATION_OPTIONS
 from ..data.preparation.parts import settings_for
 from ..data.schema import BINARY
+from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import compute_scores
 from ..evaluation.results_file import read_results, write_results
 from ..evaluation.split_evaluation import read_predictions
@@ -229,7 +230,7 @@ def render_table(record: Mapping[str, object]) -> str:
         "the face box; its area in the model's picture is what heat without aim would give. Intervals are over people.",
         "",
         *([f"**Not the recipes as they are: trained with {options}.**", ""] if options else []),
-        *(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]),
+        markdown_table(header, rows),
         "",
         "![scores, face focus and maps](shortcut.png)",
     ]

@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 from ..data.atomic_files import write_whole
 from ..evaluation.comparison import compare_runs
+from ..evaluation.markdown import markdown_table
 from ..processor.input_errors import EngagementInputError, in_one_line
 
 STUDY_VERSION = 1
@@ -116,12 +117,12 @@ def render_study(record: Mapping[str, object]) -> str:
         f"Scores on {record['split']}, {seeds}; 95 % intervals of seed 0, by clip. The majority baseline always "
         "predicts the training set's most frequent class.",
         "",
-        *_score_table(record),
+        _score_table(record),
     ]
     if record["contrasts"]:
         header = ["contrast", "score", "published", "measured", "95 % interval, seed 0", "verdict"]
         cells = [_contrast_cells(contrast) for contrast in record["contrasts"]]
-        lines += ["", "## Findings", "", "The second row minus the first, by clip.", "", *_markdown(header, cells)]
+        lines += ["", "## Findings", "", "The second row minus the first, by clip.", "", markdown_table(header, cells)]
     return "\n".join([*lines, "", "## Notes", "", *(f"- {note}" for note in _notes(record))])
 
 
@@ -132,7 +133,7 @@ def _protocol_warning(changed_options: Mapping[str, str]) -> list[str]:
     return [f"**The protocol is not the published one: every row was trained with {changes}.**", ""]
 
 
-def _score_table(record: Mapping[str, object]) -> list[str]:
+def _score_table(record: Mapping[str, object]) -> str:
     has_windows = any(row["measured_by_window"] for row in record["rows"])
     measured = ["measured, by window", "measured, by clip"] if has_windows else ["measured"]
     header = ["system", "score", "published", *measured, "95 % interval", "majority baseline"]
@@ -140,7 +141,7 @@ def _score_table(record: Mapping[str, object]) -> list[str]:
     for row in record["rows"]:
         shown = shown if row["improves"] else row["published"]  # the same scores as the row above it
         lines += [_score_cells(row, score, has_windows) for score in dict.fromkeys(("macro_f1", "accuracy", *shown))]
-    return _markdown(header, lines)
+    return markdown_table(header, lines)
 
 
 def _score_cells(row: Mapping[str, object], score: str, has_windows: bool) -> list[str]:
@@ -187,11 +188,6 @@ def _interval_text(interval: Mapping[str, object] | None, form: str = ".3f") -> 
     if not interval or interval.get("lower") is None:
         return "–"
     return f"{interval['lower']:{form}} to {interval['upper']:{form}}"
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines]
 
 
 # --- What must be said beside the numbers
