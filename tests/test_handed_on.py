@@ -16,8 +16,8 @@ from engagement_recognition.conversion.export_onnx import export_onnx
 from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.hub import space
-from engagement_recognition.hub.card import use_limits
 from engagement_recognition.hub.space import export_space
+from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
 
 
@@ -38,7 +38,7 @@ def test_a_stock_folder_has_a_card_that_says_how_to_feed_it(tmp_path: Path):
     assert card.data.license == "other" and "is not known here" in card.text  # nobody has said whose weights these are
     for words in ("must be fed with face crops", "20% of the box", "until the eyes are level"):
         assert words in card.text
-    assert use_limits() in card.text and "Article 5(1)(f)" in card.text and "Grading" in card.text
+    assert MUST_NOT_BE_USED in card.text
     assert "made from (`ours`)" in card.text and str(tmp_path) not in card.content and "{" not in card.text
 
 
