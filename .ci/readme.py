@@ -45,7 +45,7 @@ def _row(path: Path, results: Mapping[str, object]) -> list[str]:
     scores = (test["majority_baseline"]["macro_f1"], test["scores"]["balanced_accuracy"], test["scores"]["auroc"])
     return [
         f"[{model}]({path.relative_to(ROOT).as_posix()})",
-        data["source"] + (" (drawn)" if data["drawn"] else ""),
+        ("drawn/" if data["drawn"] else "") + data["source"],
         str(len(results["label_names"])),
         str(test["num_clips"]),
         str(test["intervals"]["num_clusters"]),

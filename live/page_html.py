@@ -1,7 +1,7 @@
 """What the web page says: the statement before the camera, and results as pieces of HTML.
 
 Pictures and tables stand in the HTML itself, as data URLs, so that no frame and no result becomes a file on the server.
-People have numbers and are named in that order; nothing is sorted by a score. Layout and events are `app`'s.
+People have numbers and are named in that order; nothing is sorted by a score. Layout and events are those of `page`.
 """
 
 import base64

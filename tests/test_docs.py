@@ -45,8 +45,9 @@ def blocks(page: Path, language: str, marker: str = "") -> Iterator[str]:
 
 
 def shown_commands(page: Path, marker: str = "") -> list[str]:
-    """Lines of shell."""
-    return [line for block in blocks(page, "bash", marker) for line in block.splitlines() if line]
+    """Lines of shell, but for comments."""
+    lines = [line for block in blocks(page, "bash", marker) for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def demo_commands() -> list[str]:
