@@ -130,3 +130,12 @@ def test_exporting_what_publishing_refuses_says_why(run: Path, trained: TrainedS
     done = CliRunner().invoke(app, sound)
     assert done.exit_code == 0
     assert reason not in done.stderr
+
+
+@pytest.mark.parametrize(("form", "output"), [("stock", "stock"), pytest.param("onnx", "model.onnx", marks=needs_onnx)])
+def test_the_command_writes_each_form(form: str, output: str, tmp_path: Path):
+    save_ours(tmp_path / "ours", "resnet18")
+    options = ["export", str(tmp_path / "ours"), "--to", form, "--output", str(tmp_path / output)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0 and "logits differ by at most" in done.stdout
+    assert (tmp_path / output).exists()
