@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PYTEST = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest tests --dist loadfile --no-loadscope-reorder -n
 
-.PHONY: setup demo test test-core test-lowest test-all lint clean
+.PHONY: setup demo test test-core test-lowest test-all lint readme clean
 
 setup: $(VENV)/installed
 
@@ -51,6 +51,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache --no-logo
+
+# The table of measured results and the use limits, from the files that hold them.
+readme: setup
+	$(BIN)/python .ci/readme.py
 
 clean:
 	rm -rf runs drawn build *.egg-info

@@ -193,7 +193,8 @@ def export(
     output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file.")],
 ) -> None:
     """Write a model in a form that others serve; refused where the logits would not be the same."""
-    from ..conversion import export_stock as exports
+    from ..conversion.export_onnx import export_onnx
+    from ..conversion.export_stock import export_stock
     from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
 
     known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
@@ -210,7 +211,7 @@ def export(
         typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
         return
 
-    write = exports.export_stock if to is ExportFormat.stock else exports.export_onnx
+    write = export_stock if to is ExportFormat.stock else export_onnx
     difference = write(Path(model), output)
     typer.echo(f"{output}: logits differ by at most {difference:.1e}")
 

@@ -26,8 +26,9 @@ from transformers import (
 
 from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
-from ..hub.card import choose_license, encoder_name, title_of, use_limits
+from ..hub.card import choose_license, encoder_name, title_of
 from ..hub.model_files import CARD_FILE
+from ..hub.use_limits import MUST_NOT_BE_USED
 from ..inference.predictor import Predictor
 from ..modeling_engagement import EngagementForImageClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
@@ -54,6 +55,8 @@ from transformers import pipeline
 classify = pipeline("image-classification", model="PATH-OR-ID-OF-THIS-FOLDER")
 classify("face_crop.png")
 ```
+
+## What it must not be used for
 
 {must_not}
 
@@ -235,7 +238,7 @@ def _write_card(folder: Path, model: EngagementPreTrainedModel, processor: FaceP
         origin=f"`{origin.resolve().name if origin.is_dir() else origin}`",
         warnings="".join(warnings),
         crops=_describe_crops(processor),
-        must_not=use_limits(),
+        must_not=MUST_NOT_BE_USED,
         license=_NOT_KNOWN if license_name == "other" else _OURS,
     )
     (folder / CARD_FILE).write_text(card, encoding="utf-8")

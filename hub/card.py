@@ -1,6 +1,6 @@
 """The model card: `model_card.md` filled from measured results, with the Hub's front matter; no number in it is typed.
 
-What it says of intended and prohibited uses stands in the template.
+What it says of intended and prohibited uses stands in `use_limits`.
 """
 
 import re
@@ -15,11 +15,11 @@ from ..modeling_engagement import EngagementForVideoClassification, EngagementPr
 from ..processor.face_preparation import FacePreparation
 from ..required_packages import OF_A_MODEL, pip_lines
 from .model_files import CARD_FILE, EXAMPLE_PICTURE
+from .use_limits import MUST_NOT_BE_USED
 
 _TEMPLATE = Path(__file__).parents[1] / "model_card.md"
 _METRICS = {"macro_f1": ("f1", "Macro-F1"), "balanced_accuracy": ("accuracy", "Balanced accuracy"),
             "accuracy": ("accuracy", "Accuracy"), "auroc": ("roc_auc", "AUROC")}  # fmt: skip
-_MUST_NOT = "## What it must not be used for"
 
 
 def write_card(
@@ -85,6 +85,7 @@ def render_card(
         trained="training" in results,
         trained_on_drawn=is_trained_on_drawn(results),
         audit=results["data"]["audit"] if evaluation else None,
+        must_not=MUST_NOT_BE_USED,
     )
     return re.sub(r"\n{3,}", "\n\n", card)
 
@@ -117,12 +118,6 @@ def encoder_name(model: EngagementPreTrainedModel) -> str:
 def choose_license(results: Mapping[str, object]) -> str:
     """Of the weights, where nobody has said: ours for what was trained here; of others' weights we know none."""
     return "mit" if "training" in results else "other"
-
-
-def use_limits() -> str:
-    """The card's words on what a model must not be used for, as Markdown under a heading."""
-    template = _TEMPLATE.read_text(encoding="utf-8")
-    return _MUST_NOT + template.partition(_MUST_NOT)[2].partition("\n## ")[0].rstrip()
 
 
 def _start_of(model: EngagementPreTrainedModel, results: Mapping[str, object]) -> str:

@@ -58,10 +58,12 @@ _README = """\
 
 {what_it_is}
 
+**What it must not be used for.**
+
 {must_not}
 
 **Before this goes public.** Pictures of visitors come to this server. Whoever runs the page answers for what it is used
-for; keep the Space private, or with people who agreed. This is not legal advice.
+for; keep the Space private, or with people who agreed.
 
 The page is `app.py` of engagement-recognition; the model is {model}.{warnings}
 """

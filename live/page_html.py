@@ -1,7 +1,7 @@
 """What the web page says: the statement before the camera, and results as pieces of HTML.
 
 Pictures and tables stand in the HTML itself, as data URLs, so that no frame and no result becomes a file on the server.
-People have numbers and are named in that order; nothing is sorted by a score. Layout and events are `app`'s.
+People have numbers and are named in that order; nothing is sorted by a score. Layout and events are those of `page`.
 """
 
 import base64
@@ -33,7 +33,7 @@ _GOES_TO_SERVER = """\
 disk there; uploads lie in a temporary folder and are deleted within minutes."""
 
 AGREEMENT = (
-    "I am an adult, everybody in view agrees to this, and I will not use it for any of the above. "
+    "I am an adult, everybody in view agrees to this, and I will not use it for what is ruled out above. "
     "I can stop at any time, at no cost."
 )
 
@@ -58,7 +58,8 @@ _JPEG_QUALITY = 80
 
 def statement(is_local: bool) -> str:
     """Markdown: what the page is, is not, must not be used for, and where pictures go."""
-    return "\n\n".join([WHAT_IT_IS, MUST_NOT_BE_USED, _STAYS_HERE if is_local else _GOES_TO_SERVER])
+    places = _STAYS_HERE if is_local else _GOES_TO_SERVER
+    return "\n\n".join([WHAT_IT_IS, "**What it must not be used for.**", MUST_NOT_BE_USED, places])
 
 
 def refusal_page(text: str) -> str:

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app as cli
 from engagement_recognition.hub.space import export_space
+from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 from engagement_recognition.inference.predictor import FacePrediction, PhotoPrediction, Predictor
 from engagement_recognition.live import page_actions as app_actions
 from engagement_recognition.live.engine import PersonState
@@ -119,7 +120,7 @@ def test_words_for_what_is_missing():
 def test_the_statement_says_what_it_must_and_where_pictures_go():
     for is_local, place in ((True, "All work is done on this machine"), (False, "To the server")):
         text = statement(is_local)
-        for word in ("apparent", "not measure attention", "Article 5(1)(f)", "ranking", "minors", "deleted", place):
+        for word in (WHAT_IT_IS, MUST_NOT_BE_USED, "deleted", place):
             assert word in text
     assert "this machine" not in statement(False)
 

@@ -16,8 +16,8 @@ from engagement_recognition.conversion.export_onnx import export_onnx
 from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.hub import space
-from engagement_recognition.hub.card import use_limits
 from engagement_recognition.hub.space import export_space
+from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
 
 
@@ -38,7 +38,7 @@ def test_a_stock_folder_has_a_card_that_says_how_to_feed_it(tmp_path: Path):
     assert card.data.license == "other" and "is not known here" in card.text  # nobody has said whose weights these are
     for words in ("must be fed with face crops", "20% of the box", "until the eyes are level"):
         assert words in card.text
-    assert use_limits() in card.text and "Article 5(1)(f)" in card.text and "Grading" in card.text
+    assert MUST_NOT_BE_USED in card.text
     assert "made from (`ours`)" in card.text and str(tmp_path) not in card.content and "{" not in card.text
 
 
@@ -130,3 +130,12 @@ def test_exporting_what_publishing_refuses_says_why(run: Path, trained: TrainedS
     done = CliRunner().invoke(app, sound)
     assert done.exit_code == 0
     assert reason not in done.stderr
+
+
+@pytest.mark.parametrize(("form", "output"), [("stock", "stock"), pytest.param("onnx", "model.onnx", marks=needs_onnx)])
+def test_the_command_writes_each_form(form: str, output: str, tmp_path: Path):
+    save_ours(tmp_path / "ours", "resnet18")
+    options = ["export", str(tmp_path / "ours"), "--to", form, "--output", str(tmp_path / output)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0 and "logits differ by at most" in done.stdout
+    assert (tmp_path / output).exists()

@@ -1,0 +1,60 @@
+"""Renews what README.md takes from elsewhere: measured results from docs/measured/, use limits from hub/use_limits.py.
+
+A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
+
+ROOT = Path(__file__).parents[1]
+_COLUMNS = (
+    "model", "data", "labels", "test clips", "people", "macro-F1 (95 % interval over people)", "majority's macro-F1",
+    "balanced accuracy", "AUROC",
+)  # fmt: skip
+
+
+def renewed(readme: str) -> str:
+    """README.md with each of its parts as it must be."""
+    parts = {"measured": results_table(ROOT / "docs/measured"), "limits": MUST_NOT_BE_USED}
+    for name, text in parts.items():
+        before, start, rest = readme.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->\n")
+        if not (start and end):
+            raise ValueError(f"Expected <!-- {name} --> and <!-- /{name} --> in README.md, each on a line of its own.")
+        readme = f"{before}{start}\n{text}\n\n{end}{after}"
+    return readme
+
+
+def results_table(folder: Path) -> str:
+    """A Markdown row a results file, stage one first."""
+    runs = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    rows = [
+        _row(path, results) for path, results in sorted(runs.items(), key=lambda run: run[1]["stage"] != "expression")
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (_COLUMNS, ["---"] * len(_COLUMNS), *rows))
+
+
+def _row(path: Path, results: Mapping[str, object]) -> list[str]:
+    test, recipe, data = results["evaluation"]["test"], results["recipe"], results["data"]
+    model = recipe["encoder"] + (f" + {recipe['temporal']}" if results["stage"] == "engagement" else "")
+    interval = test["intervals"]["intervals"]["macro_f1"]
+    scores = (test["majority_baseline"]["macro_f1"], test["scores"]["balanced_accuracy"], test["scores"]["auroc"])
+    return [
+        f"[{model}]({path.relative_to(ROOT).as_posix()})",
+        ("drawn/" if data["drawn"] else "") + data["source"],
+        str(len(results["label_names"])),
+        str(test["num_clips"]),
+        str(test["intervals"]["num_clusters"]),
+        f"**{interval['value']:.3f}** ({interval['lower']:.3f} to {interval['upper']:.3f})",
+        *(f"{score:.3f}" for score in scores),
+    ]
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    print(re.search(r"<!-- measured -->\n+(.*?)\n+<!--", path.read_text(encoding="utf-8"), re.S)[1])

@@ -1,0 +1,192 @@
+"""What README and docs/ say holds: links lead somewhere, commands parse and run, numbers are those measured."""
+
+import configparser
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import engagement_recognition
+from engagement_recognition import train
+from engagement_recognition.cli.main import app
+from engagement_recognition.training.arguments import plan_stages, read_options
+
+ROOT = Path(engagement_recognition.__file__).parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+MORE_PAGES = [ROOT / "CHANGELOG.md", ROOT / "model_card.md", ROOT / ".github/SECURITY.md"]
+UsageError = typer.BadParameter.__base__  # click's, which newer versions of typer have their own copy of
+COMMANDS = typer.main.get_command(app).commands
+AFTER_DEMO = "<!-- after make demo -->"  # stands before a block that runs once `make demo` has
+PASSED_ON = ("reproduce", "shortcut")  # they hand options that they do not know to train.py
+# So that the slow test takes minutes: they override what the docs and recipes say.
+SMALL_DRAW = ["--clips-per-subject", "4"]
+SMALL_TRAIN = ["--encoder", "test_resnet", "--image_size", "32", "--num_train_epochs", "1"]
+
+
+class ReachedDataError(Exception):
+    """Raised in place of reading data: all that was typed has been accepted."""
+
+
+def blocks(page: Path, language: str, marker: str = "") -> Iterator[str]:
+    """Code in one language; with a marker, of blocks below it alone."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for start, line in enumerate(lines):
+        if line == f"```{language}" and (not marker or lines[start - 1] == marker):
+            yield "\n".join(lines[start + 1 : lines.index("```", start)])
+
+
+def shown_commands(page: Path, marker: str = "") -> list[str]:
+    """Lines of shell, but for comments."""
+    lines = [line for block in blocks(page, "bash", marker) for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def demo_commands() -> list[str]:
+    """What `make demo` runs."""
+    rule = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ndemo: setup\n")[2].partition("\n\n")[0]
+    return [line.strip().replace("$(BIN)/", "") for line in rule.splitlines()]
+
+
+def mentioned_commands(page: Path) -> list[str]:
+    """Code within a sentence that begins as a command does; it may be the name alone."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    return [span for span in spans if span.startswith(("engagement ", "python train.py ", "make "))]
+
+
+ALL_SHOWN = [(page.name, line) for page in PAGES for line in shown_commands(page)]
+ALL_SHOWN += [("Makefile", line) for line in demo_commands()]
+ALL_MENTIONED = [(page.name, span) for page in PAGES for span in mentioned_commands(page)]
+
+
+def test_the_readme_is_short_and_its_parts_are_those_of_the_files_they_come_from():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    renewed = runpy.run_path(str(ROOT / ".ci/readme.py"))["renewed"]
+    assert renewed(text) == text, "run make readme"
+    assert "Article 5(1)(f)" in text and "not\nlegal advice" in text and "0.385" in text
+    with pytest.raises(ValueError, match="<!-- measured -->"):
+        renewed("# No place for a table\n")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/measured").glob("*.json")), ids=lambda path: path.stem)
+def test_results_that_are_shown_name_no_folder_of_a_machine(path: Path):
+    assert not re.findall(r'"(?:/|~|[A-Za-z]:\\)[^"]*"', path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE_PAGES], ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    relative = [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
+    assert [target for target in relative if not (page.parent / target).exists()] == []
+    assert page != README or len(relative) > 10, "the links are no longer seen"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_docs_compiles(page: Path):
+    for block in blocks(page, "python"):
+        compile(block, page.name, "exec")
+
+
+@pytest.mark.parametrize(("page", "line"), ALL_SHOWN, ids=lambda text: text[:60])
+def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeypatch: pytest.MonkeyPatch):
+    words = shlex.split(line, comments=True)
+    match words:
+        case (
+            ["engagement", "train", *rest] | ["python", "train.py", *rest] | ["accelerate", "launch", "train.py", *rest]
+        ):
+            assert_trains(rest, monkeypatch)
+        case ["engagement", name, *rest]:
+            context = COMMANDS[name].make_context(name, rest)
+            if name in PASSED_ON:
+                plan_stages({"data": "any"}, read_options(context.args))
+            else:
+                assert context.args == []
+        case ["make", target]:
+            assert_target(target)
+        case ["pip", "install", "-e", place]:
+            declared = configparser.ConfigParser()
+            declared.read(ROOT / "setup.cfg", encoding="utf-8")
+            extras = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", place)[1] or ""
+            assert set(filter(None, extras.split(","))) <= set(declared["options.extras_require"])
+        case _:
+            pytest.fail(f"{page} shows a command that nobody checks: {line}")
+
+
+def assert_trains(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """train.py takes the recipe and every option, up to the point where it reads data."""
+
+    def reach(*_: object) -> None:
+        raise ReachedDataError
+
+    monkeypatch.chdir(ROOT)  # where the recipes are
+    monkeypatch.setattr(train, "check_encoder", lambda encoder: None)  # some are on the Hub
+    monkeypatch.setattr(train, "load_stage_data", reach)
+    with pytest.raises(ReachedDataError):
+        train.main(options)
+
+
+def assert_target(name: str) -> None:
+    assert re.search(rf"^{re.escape(name)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize(("page", "span"), ALL_MENTIONED, ids=lambda text: text[:60])
+def test_a_command_that_is_mentioned_exists(page: str, span: str, monkeypatch: pytest.MonkeyPatch):
+    words = span.split()
+    if words[0] == "make":
+        assert_target(words[1])
+    elif words[0] == "python":
+        assert_trains(words[2:], monkeypatch)
+    else:
+        assert words[1] == "COMMAND" or words[1] in COMMANDS
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["engagement predict --modell x", "python train.py recipes/demo.yaml --learning_rat 1", "make demos", "curl x"],
+)
+def test_a_command_with_a_mistake_is_not_accepted(line: str, monkeypatch: pytest.MonkeyPatch):
+    # The tests above say nothing if it is.
+    with pytest.raises((UsageError, pytest.fail.Exception, AssertionError)):
+        test_a_command_that_is_shown_would_be_accepted("here", line, monkeypatch)
+
+
+# Slow: it draws the demo's people, trains four models, if tiny ones for an epoch, and runs some thirty commands, a
+# publication and three exports among them.
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_make_demo_and_what_the_docs_show_after_it_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("recipes", "docs"):
+        Path(name).symlink_to(ROOT / name)
+    after = [line for page in PAGES for line in shown_commands(page, AFTER_DEMO)]
+    assert len(after) > 15
+    for line in [*demo_commands(), *after]:
+        run(line)
+    (three_lines,) = blocks(README, "python", AFTER_DEMO)
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", three_lines], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def run(line: str) -> None:
+    """In this process, small; a pattern becomes the files that it fits, as in a shell."""
+    words = []
+    for word in shlex.split(line, comments=True):
+        words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
+    if words[:2] == ["python", "train.py"]:
+        assert train.main([*words[2:], *SMALL_TRAIN]) == 0, line
+        return
+    assert words[0] == "engagement", line
+    done = CliRunner().invoke(app, [*words[1:], *(SMALL_DRAW if words[1] == "draw" else [])])
+    assert done.exit_code == 0, (line, done.output, done.exception)
