@@ -10,12 +10,27 @@ import typer
 app = typer.Typer()
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(context: typer.Context, recipe: Annotated[Path, typer.Argument(help="A YAML file, see recipes/.")]) -> None:
-    """Train a recipe; the same as `python train.py RECIPE [OPTIONS]`."""
+# Every word is train.py's to read, --help too: it lists some hundred options.
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context) -> None:
+    """Train a recipe, a file or a name; the same as `python train.py RECIPE [OPTIONS]`."""
     from ..train import main as train_main
 
-    raise typer.Exit(train_main([str(recipe), *context.args]))
+    raise typer.Exit(train_main(context.args))
+
+
+@app.command()
+def recipes() -> None:
+    """The recipes that `engagement train` knows by name, and what each of them trains."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from ..training.recipes import recipe_header, recipe_names
+
+    table = Table(Column("recipe", no_wrap=True), "what it trains", box=None)
+    for name in recipe_names():
+        table.add_row(name, recipe_header(name))
+    Console().print(table)
 
 
 class Split(StrEnum):
