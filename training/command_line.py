@@ -94,7 +94,7 @@ def help_parser() -> argparse.ArgumentParser:
     for title, kind in _GROUPS.items():
         group = parser.add_argument_group(title, None if kind is TrainingArguments else kind.__doc__)
         hints = get_type_hints(kind)
-        for item in fields(kind):
+        for item in (item for item in fields(kind) if item.init):
             default = _default_of(item)
             group.add_argument(
                 f"--{item.name}",
@@ -106,7 +106,7 @@ def help_parser() -> argparse.ArgumentParser:
 
 
 def _help_of(item: Field, hint: object) -> str:
-    text = _TRAINER_HELP.get(item.name) or item.metadata["help"].replace("%%", "%")
+    text = _TRAINER_HELP.get(item.name) or item.metadata.get("help", "").replace("%%", "%")
     choices = next((kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, Enum)), None)
     if choices and "Options:" not in text:
         text += f" One of: {', '.join(choice.value for choice in choices)}."
