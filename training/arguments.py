@@ -377,11 +377,13 @@ def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageA
     parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
     parser.error = _raise_recipe_error
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
+    of_one_stage = [f"{stage}_{name}" for stage in STAGES for name in known]
     for name in values:
         if name not in known:
             typed = next((key for key in of_stage if key.partition("_")[2] == name), name)
-            near = get_close_matches(typed, [*known, *(f"{stage}_{name}" for stage in STAGES for name in known)], 1)
-            hint = f"did you mean {near[0]}? See" if near else "see"
+            # Where the stage's name was typed, its length must not make all options look near.
+            near = get_close_matches(name, known if typed != name else [*known, *of_one_stage], 1)
+            hint = f"did you mean {typed.removesuffix(name)}{near[0]}? See" if near else "see"
             raise RecipeError(f"Expected a known option, got {typed!r}; {hint} {train_command()} --help.")
     argv = []
     for name, value in values.items():
