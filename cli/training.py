@@ -107,7 +107,7 @@ def reproduce(
 ) -> None:
     """Train every row of a published study; published and measured side by side. Further options go to train.py."""
     from ..studies.reproduce import reproduce as run_study
-    from ..training.arguments import read_options
+    from ..training.command_line import read_options
 
     output = output or Path("runs") / Path(study).name
     done = run_study(study, data, output, expression_data, seeds, improved, read_options(context.args))
@@ -125,7 +125,7 @@ def shortcut(
 ) -> None:
     """Face or wallpaper? Whole frames and face crops learn clips with a planted shortcut. Options go to train.py."""
     from ..studies.shortcut import run_experiment
-    from ..training.arguments import read_options
+    from ..training.command_line import read_options
 
     table = run_experiment(output, seeds, read_options(context.args))
     typer.echo(table.read_text(encoding="utf-8"))

@@ -17,10 +17,9 @@ from engagement_recognition.training.arguments import (
     TRAINING_DEFAULTS,
     StageArguments,
     plan_stages,
-    read_options,
     train_command,
 )
-from engagement_recognition.training.command_line import help_parser, parse_command_line
+from engagement_recognition.training.command_line import help_parser, parse_command_line, read_options
 from engagement_recognition.training.recipes import RECIPES, find_recipe, recipe_header, recipe_names
 
 OURS = [item.name for item in fields(StageArguments)]

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from engagement_recognition import train
 from engagement_recognition.processor.input_errors import RecipeError
-from engagement_recognition.training.arguments import plan_stages, read_options, read_recipe
+from engagement_recognition.training.arguments import plan_stages, read_recipe
+from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
 

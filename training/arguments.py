@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 import torch
 import yaml
@@ -267,39 +267,6 @@ def _read_yaml(path: Path, role: str) -> dict[str, object]:
 def train_command() -> str:
     """What the user typed to train, or would: `--help` after it lists all options."""
     return "python train.py" if Path(sys.argv[0]).name == "train.py" else "engagement train"
-
-
-def read_options(options: list[str]) -> dict[str, str]:
-    """`["--seed", "1", "--bf16"]` → `{"seed": "1", "bf16": "true"}`; dashes in names become underscores.
-
-    Raises:
-        RecipeError: a word that belongs to no option, or an option that needs a value and has none.
-    """
-    values: dict[str, str] = {}
-    name = None
-    for option in options:
-        if option.startswith("--"):
-            name, _, value = option[2:].partition("=")
-            name = name.replace("-", "_")
-            values[name] = value
-        elif name is None:
-            raise RecipeError(
-                f"Expected an option that begins with --, got {option!r}; a recipe comes first, and an option has one "
-                f"value: see {train_command()} --help."
-            )
-        else:
-            values[name], name = option, None
-    for name, value in values.items():
-        if not value and _needs_value(name):
-            raise RecipeError(f"Expected a value after --{name}, got none; see {train_command()} --help.")
-    return {name: value or "true" for name, value in values.items()}
-
-
-def _needs_value(name: str) -> bool:
-    bare = next((name.removeprefix(f"{stage}_") for stage in STAGES if name.startswith(f"{stage}_")), name)
-    kinds = {item.name: item.type for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
-    is_switch = bare == "resume_from_checkpoint" or bool in (kinds.get(bare), *get_args(kinds.get(bare)))
-    return bare in kinds and not is_switch
 
 
 def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[StageRun]:

@@ -14,13 +14,15 @@ from typing import get_args, get_type_hints
 
 from transformers import TrainingArguments
 
+from ..processor.input_errors import RecipeError
 from .arguments import (
+    STAGES,
     TRAINING_DEFAULTS,
     DataArguments,
     FrameArguments,
     LearningArguments,
     ModelArguments,
-    read_options,
+    StageArguments,
     train_command,
 )
 from .recipes import find_recipe
@@ -72,6 +74,39 @@ def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Path | None, 
         help_parser().parse_args(["--help"])
     recipe = find_recipe(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else None
     return recipe, read_options(arguments)
+
+
+def read_options(options: list[str]) -> dict[str, str]:
+    """`["--seed", "1", "--bf16"]` → `{"seed": "1", "bf16": "true"}`; dashes in names become underscores.
+
+    Raises:
+        RecipeError: a word that belongs to no option, or an option that needs a value and has none.
+    """
+    values: dict[str, str] = {}
+    name = None
+    for option in options:
+        if option.startswith("--"):
+            name, _, value = option[2:].partition("=")
+            name = name.replace("-", "_")
+            values[name] = value
+        elif name is None:
+            raise RecipeError(
+                f"Expected an option that begins with --, got {option!r}; a recipe comes first, and an option has one "
+                f"value: see {train_command()} --help."
+            )
+        else:
+            values[name], name = option, None
+    for name, value in values.items():
+        if not value and _needs_value(name):
+            raise RecipeError(f"Expected a value after --{name}, got none; see {train_command()} --help.")
+    return {name: value or "true" for name, value in values.items()}
+
+
+def _needs_value(name: str) -> bool:
+    bare = next((name.removeprefix(f"{stage}_") for stage in STAGES if name.startswith(f"{stage}_")), name)
+    kinds = {item.name: item.type for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
+    is_switch = bare == "resume_from_checkpoint" or bool in (kinds.get(bare), *get_args(kinds.get(bare)))
+    return bare in kinds and not is_switch
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
