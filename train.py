@@ -1,15 +1,14 @@
 """Train in two stages: facial expressions first, engagement second. Either stage alone works.
 
-    python train.py recipes/demo.yaml
-    python train.py recipes/fer2013_resnet18.yaml --expression_data fer2013/
-    accelerate launch train.py recipes/demo.yaml --engagement_learning_rate 1e-4
+    python train.py demo
+    python train.py my_recipe.yaml --expression_data fer2013/
+    accelerate launch train.py demo --engagement_learning_rate 1e-4
 
-Options are those of `StageArguments` (run_arguments.py) and of transformers' TrainingArguments; `--expression_NAME` and
-`--engagement_NAME` set one for a single stage. Each stage ends in one export folder, `OUTPUT_DIR/expression` and
-`OUTPUT_DIR/engagement`: weights, config, processor, code, measured results and a card.
+Options are those of `StageArguments` and of transformers' TrainingArguments; `--help` explains each. Each stage ends in
+one export folder, `OUTPUT_DIR/expression` and `OUTPUT_DIR/engagement`: weights, config, processor, code, measured
+results and a card.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +40,9 @@ from engagement_recognition.modeling_engagement import (
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
 from engagement_recognition.required_packages import require_packages
-from engagement_recognition.training.arguments import StageArguments, StageRun, plan_stages, read_options, read_recipe
+from engagement_recognition.training.arguments import StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
+from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
@@ -257,19 +257,6 @@ def _data_behind(start_from: str | Path | None) -> str | None:
 def _without_folder(value: object) -> object:
     """Results are published, and where a file lay on somebody's disk is nobody's business; Hub ids stay whole."""
     return Path(value).name if isinstance(value, str) and Path(value).exists() else value
-
-
-def parse_command_line(argv: Sequence[str] | None) -> tuple[Path | None, dict[str, str]]:
-    """The recipe's path, if there is one, and all options as they were written."""
-    parser = argparse.ArgumentParser(
-        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("recipe", nargs="?", type=Path, help="a YAML file, see recipes/")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    recipe = [arguments.pop(0)] if arguments and not arguments[0].startswith("--") else []
-    if "--help" in arguments:
-        recipe = ["--help"]
-    return parser.parse_args(recipe).recipe, read_options(arguments)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from engagement_recognition.evaluation.markdown import markdown_table
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ def results_table(folder: Path) -> str:
     rows = [
         _row(path, results) for path, results in sorted(runs.items(), key=lambda run: run[1]["stage"] != "expression")
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (_COLUMNS, ["---"] * len(_COLUMNS), *rows))
+    return markdown_table(_COLUMNS, rows)
 
 
 def _row(path: Path, results: Mapping[str, object]) -> list[str]:

@@ -10,12 +10,27 @@ import typer
 app = typer.Typer()
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(context: typer.Context, recipe: Annotated[Path, typer.Argument(help="A YAML file, see recipes/.")]) -> None:
-    """Train a recipe; the same as `python train.py RECIPE [OPTIONS]`."""
+# Every word is train.py's to read, --help too: it lists some hundred options.
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context) -> None:
+    """Train a recipe, a file or a name; the same as `python train.py RECIPE [OPTIONS]`."""
     from ..train import main as train_main
 
-    raise typer.Exit(train_main([str(recipe), *context.args]))
+    raise typer.Exit(train_main(context.args))
+
+
+@app.command()
+def recipes() -> None:
+    """The recipes that `engagement train` knows by name, and what each of them trains."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from ..training.recipes import recipe_header, recipe_names
+
+    table = Table(Column("recipe", no_wrap=True), "what it trains", box=None)
+    for name in recipe_names():
+        table.add_row(name, recipe_header(name))
+    Console().print(table)
 
 
 class Split(StrEnum):
@@ -92,7 +107,7 @@ def reproduce(
 ) -> None:
     """Train every row of a published study; published and measured side by side. Further options go to train.py."""
     from ..studies.reproduce import reproduce as run_study
-    from ..training.arguments import read_options
+    from ..training.command_line import read_options
 
     output = output or Path("runs") / Path(study).name
     done = run_study(study, data, output, expression_data, seeds, improved, read_options(context.args))
@@ -110,7 +125,7 @@ def shortcut(
 ) -> None:
     """Face or wallpaper? Whole frames and face crops learn clips with a planted shortcut. Options go to train.py."""
     from ..studies.shortcut import run_experiment
-    from ..training.arguments import read_options
+    from ..training.command_line import read_options
 
     table = run_experiment(output, seeds, read_options(context.args))
     typer.echo(table.read_text(encoding="utf-8"))

@@ -24,10 +24,10 @@ from ..processor.input_errors import DataError, EngagementInputError, ModelLoadE
 from ..train import train
 from ..training.arguments import STAGES, plan_stages, read_recipe
 from ..training.augmentation import Augmentation
+from ..training.recipes import RECIPES
 from ..training.stage_data import parse_json
 from .table import one_line, write_study
 
-STUDIES = Path(__file__).parents[1] / "recipes"
 _DESCRIPTION, _PLAN = "study.yaml", "plan.json"
 _SCORES = ("macro_f1", "balanced_accuracy", "accuracy", "weighted_f1", "auroc")
 _SCORE = re.compile("macro_f1|accuracy|weighted_f1|auroc|(recall|precision|f1)/.+")
@@ -122,9 +122,9 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
     Raises:
         RecipeError: no such study, or one whose files cannot be understood.
     """
-    folder = next((path for path in (STUDIES / study, Path(study)) if (path / _DESCRIPTION).is_file()), None)
+    folder = next((path for path in (RECIPES / study, Path(study)) if (path / _DESCRIPTION).is_file()), None)
     if folder is None:
-        known = sorted(path.parent.name for path in STUDIES.glob(f"*/{_DESCRIPTION}"))
+        known = sorted(path.parent.name for path in RECIPES.glob(f"*/{_DESCRIPTION}"))
         raise RecipeError(f"Expected a study among {', '.join(known)}, or a folder with {_DESCRIPTION}, got {study}.")
     described = read_recipe(folder / _DESCRIPTION)
     _check_description(described, folder / _DESCRIPTION)

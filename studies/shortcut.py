@@ -32,11 +32,11 @@ from ..inference.predictor import Predictor
 from ..processor.input_errors import ModelLoadError, RecipeError
 from ..train import check_options, train
 from ..training.arguments import plan_stages, read_recipe
+from ..training.recipes import RECIPES
 from .shortcut_figure import Example, save_shortcut_figure
 
 ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}
 _PLAN = "plan.json"
-_RECIPES = Path(__file__).parents[1] / "recipes" / "shortcut"
 _VIDEOS = {"fps": 2, "duration_sec": 4.0, "width_px": 320, "height_px": 240, "quirks": False}
 _SET_HERE = {"data", "seed", "output_dir", "cache_dir", "resume_from_checkpoint", "push_to_hub"}
 _Record = dict[str, object]
@@ -69,7 +69,7 @@ def run_experiment(
     if seeds < 1 or own:
         raise RecipeError(f"Expected at least one seed, and no options {', '.join(sorted(_SET_HERE))}, got {seeds} "
                           f"and {', '.join(own) or 'none'}.")  # fmt: skip
-    recipes = {name: read_recipe(_RECIPES / f"{name}.yaml") for name in ROWS}
+    recipes = {name: read_recipe(RECIPES / "shortcut" / f"{name}.yaml") for name in ROWS}
     for name, recipe in recipes.items():
         _check(recipe, _options_of(output, name, 0, options))
     _claim(output, {"recipes": recipes, "options": options})

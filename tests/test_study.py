@@ -374,7 +374,7 @@ def test_missing_expression_data_names_the_rows(shared: dict[str, object], drawn
 def test_an_unknown_study_is_told_which_there_are(drawn_daisee: Path, tmp_path: Path):
     with pytest.raises(RecipeError, match="got nobody_et_al") as refusal:
         reproduce("nobody_et_al", drawn_daisee, tmp_path / "out")
-    known = [path.parent.name for path in study.STUDIES.glob("*/study.yaml")]
+    known = [path.parent.name for path in study.RECIPES.glob("*/study.yaml")]
     assert all(name in str(refusal.value) for name in known)
 
 

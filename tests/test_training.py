@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from engagement_recognition import train
 from engagement_recognition.processor.input_errors import RecipeError
-from engagement_recognition.training.arguments import plan_stages, read_options, read_recipe
+from engagement_recognition.training.arguments import plan_stages, read_recipe
+from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
 
@@ -300,7 +301,7 @@ def test_options_reach_the_stage_they_name():
         (["--engagement_nonsense", "2"], "Expected a known option, got 'engagement_nonsense'; see"),
         (["--engagement-num-frame", "2"], "got 'engagement_num_frame'; did you mean engagement_num_frames?"),
         (["--nonsense", "2"], "Expected a known option, got 'nonsense'; see"),
-        (["--learning_rate"], "Expected options that fit, got: argument --learning_rate"),
+        (["--learning_rate", "fast"], "Expected options that fit, got: argument --learning_rate"),
         (["--push_to_hub", "maybe"], "Expected options that fit, got: "),
         (["--save_strategy", "no"], "Expected options that go together, got: "),
     ],

@@ -7,6 +7,7 @@ A recipe is a small YAML file: options for both stages at the top, options of on
 """
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -22,7 +23,7 @@ from ..processor.input_errors import RecipeError, in_one_line
 
 STAGES = ("expression", "engagement")
 # What every run of ours wants and TrainingArguments does not do by itself.
-_DEFAULTS = {
+TRAINING_DEFAULTS = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 2,
@@ -40,69 +41,167 @@ _DEFAULTS = {
 
 
 @dataclass
-class StageArguments:
-    """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
+class DataArguments:
+    """What a stage learns from."""
 
     data: str | None = field(
         default=None, metadata={"help": "a prepared data set, or a raw source; without it, or with none, no such stage"}
     )
-    data_kind: str | None = field(default=None, metadata={"help": "of a raw source; default: what it looks like"})
-    subset: str | None = field(default=None, metadata={"help": "raw DAiSEE: stratified, the published subset"})
-    subject_pattern: str | None = field(
-        default=None, metadata={"help": "raw folders: regex that finds the person in a file's path"}
+    data_kind: str | None = field(
+        default=None,
+        metadata={"help": "raw source: daisee, fer2013, images, videos or reference-h5 (default: what it looks like)"},
     )
-    drop_conflicts: bool = field(default=False, metadata={"help": "leave out identical pictures with different labels"})
-    allow_leakage: bool = field(default=False, metadata={"help": "train although the audit failed or is missing"})
-    oversample_to: int | None = field(default=None, metadata={"help": "rows a class is drawn up to, in training"})
-    model: str = field(default="video", metadata={"help": "video (clips of faces) or image (single faces)"})
-    encoder: str = field(default="resnet18", metadata={"help": "Hub id, local folder or timm architecture"})
+    subset: str | None = field(
+        default=None, metadata={"help": "raw DAiSEE: stratified, the published subset (default: all clips)"}
+    )
+    subject_pattern: str | None = field(
+        default=None,
+        metadata={"help": "raw folders: regex that finds the person in a file's path (default: people are unknown)"},
+    )
+    drop_conflicts: bool = field(
+        default=False, metadata={"help": "raw source: leave out identical pictures with different labels"}
+    )
+    label_scheme: str | None = field(
+        default=None,
+        metadata={
+            "help": "own, or for data rated as DAiSEE is: binary, three-class, levels or affects (default: own where "
+            "the data has label names, else binary)"
+        },
+    )
+    oversample_to: int | None = field(
+        default=None, metadata={"help": "training rows a class is drawn up to (default: every row once)"}
+    )
+    allow_leakage: bool = field(
+        default=False, metadata={"help": "train although the audit failed or is missing; the results say so"}
+    )
+    cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared raw sources are kept"})
+    num_preparation_processes: int | None = field(
+        default=None, metadata={"help": "raw source: processes that prepare it (default: one per processor)"}
+    )
+
+
+@dataclass
+class ModelArguments:
+    """The network, and what it starts from."""
+
+    model: str = field(
+        default="video",
+        metadata={"help": "stage two: video (clips of faces) or image (single faces); stage one is always image"},
+    )
+    encoder: str = field(
+        default="resnet18",
+        metadata={"help": "Hub id, local folder, or the bare name of a timm architecture: random weights"},
+    )
     pretrained: bool = field(
         default=True, metadata={"help": "False: timm/NAME.TAG means the architecture NAME with random weights"}
     )
-    encoder_features: str | None = field(default=None, metadata={"help": "map or pooled; default: what suits it"})
-    start_from: str | None = field(default=None, metadata={"help": "folder of a trained stage one to start from"})
-    temporal: str = field(default="lstm", metadata={"help": "lstm, transformer or mean"})
-    temporal_hidden_size: int = 256
-    temporal_num_layers: int = 1
-    dropout: float = 0.5
-    freeze_encoder: bool = False
-    num_frames: int | None = field(default=None, metadata={"help": "of a window; default: 8"})
-    sampling: str | None = field(default=None, metadata={"help": "uniform (default) or consecutive"})
-    window_stride_frames: int | None = field(default=None, metadata={"help": "consecutive windows; default: 16"})
-    image_size: int = 112
+    encoder_features: str | None = field(
+        default=None,
+        metadata={
+            "help": "map: mean over space of the last feature map; pooled: the encoder's own output (default: "
+            "what suits the encoder)"
+        },
+    )
+    start_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder of a trained model whose encoder is taken over, in place of --encoder (default in stage "
+            "two: stage one, if the same run trains it)"
+        },
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
+    temporal: str = field(default="lstm", metadata={"help": "stage two, clips: lstm, transformer or mean"})
+    temporal_hidden_size: int = field(
+        default=256, metadata={"help": "stage two, clips: units of the LSTM, or width of the transformer"}
+    )
+    temporal_num_layers: int = field(
+        default=1, metadata={"help": "stage two, clips: layers of the LSTM or of the transformer"}
+    )
+    dropout: float = field(default=0.5, metadata={"help": "share of the features dropped before the classifier"})
+    channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
+
+
+@dataclass
+class FrameArguments:
+    """From videos to pixels; windows and crops of prepared data stay as prepared."""
+
+    num_frames: int | None = field(default=None, metadata={"help": "videos: frames of a window (default: 8)"})
+    sampling: str | None = field(
+        default=None,
+        metadata={"help": "videos: uniform (over the clip) or consecutive frames (default: uniform)"},
+    )
+    window_stride_frames: int | None = field(
+        default=None,
+        metadata={"help": "videos, sampling consecutive: a window begins every so many frames (default: 16)"},
+    )
+    image_size: int = field(default=112, metadata={"help": "pixels on each side of the model's input"})
     face_crop: bool | None = field(
-        default=None, metadata={"help": "default: for videos; False: whole frames, as the CNN + LSTM reference"}
+        default=None,
+        metadata={
+            "help": "False: whole frames, as the CNN + LSTM reference (default: True for videos, False for pictures)"
+        },
     )
     face_crop_size_px: int | None = field(
-        default=None, metadata={"help": "pixels at which crops are made, cached and served; default: 224"}
+        default=None, metadata={"help": "pixels at which crops are made, cached and served (default: 224)"}
     )
-    grayscale: bool = False
-    picture_norm: float | None = field(default=None, metadata={"help": "100 is what Nezami et al. scale pictures to"})
+    grayscale: bool = field(default=False, metadata={"help": "the model sees one grey channel"})
+    picture_norm: float | None = field(
+        default=None,
+        metadata={
+            "help": "norm that each picture is scaled to, its mean taken away: 100 in Nezami et al. (default: neither)"
+        },
+    )
     image_mean: str | None = field(
-        default=None, metadata={"help": "JSON list, or train: the training pictures' own; default: ImageNet's"}
+        default=None, metadata={"help": "JSON list, or train: the training pictures' own (default: ImageNet's)"}
     )
-    image_std: str | None = field(default=None, metadata={"help": "JSON list, or train; default: ImageNet's"})
-    label_scheme: str | None = field(
-        default=None, metadata={"help": "own (default, where the data has names), binary, three-class, levels, affects"}
+    image_std: str | None = field(
+        default=None, metadata={"help": "JSON list, or train: the training pictures' own (default: ImageNet's)"}
     )
-    loss: str = field(default="cross_entropy", metadata={"help": "cross_entropy, focal or ordinal, see losses.py"})
-    focal_gamma: float = 2.0
+    augmentation: str = field(
+        default="{}",
+        metadata={
+            "help": "JSON, name to strength, of training frames; names: flip, rotation_deg, shift, zoom, brightness, "
+            "contrast, saturation, erasing, padding_px, crop_area"
+        },
+    )
+
+
+@dataclass
+class LearningArguments:
+    """What is minimised, and how."""
+
+    loss: str = field(
+        default="cross_entropy", metadata={"help": "cross_entropy, focal, or ordinal for label_scheme levels"}
+    )
+    focal_gamma: float = field(default=2.0, metadata={"help": "loss focal: how much less an easy example counts"})
+    class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
     logit_adjustment: float = field(default=0.0, metadata={"help": "tau of Menon et al. 2021; 0: none"})
-    label_smoothing: float = 0.0
+    label_smoothing: float = field(default=0.0, metadata={"help": "of the losses cross_entropy and ordinal; 0: none"})
     subject_adversary: float = field(
         default=0.0, metadata={"help": "strength at which the encoder is made to forget who it sees; 0: none"}
     )
     optimizer: str | None = field(
-        default=None, metadata={"help": "adam or momentum, with an L2 penalty; default: what --optim says"}
+        default=None, metadata={"help": "adam or momentum, with an L2 penalty (default: what --optim says)"}
     )
-    lr_decay_factor: float | None = field(default=None, metadata={"help": "every lr_decay_steps; default: none"})
-    lr_decay_steps: int = 500
-    class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
-    augmentation: str = field(default="{}", metadata={"help": "JSON: name to strength, see data/augmentation.py"})
-    early_stopping_patience: int | None = field(default=None, metadata={"help": "epochs without a better macro-F1"})
-    channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
-    cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared clips are kept"})
-    num_preparation_processes: int | None = field(default=None, metadata={"help": "default: one a processor"})
+    lr_decay_factor: float | None = field(
+        default=None,
+        metadata={
+            "help": "by which the learning rate shrinks in lr_decay_steps, smoothly (default: what "
+            "--lr_scheduler_type says)"
+        },
+    )
+    lr_decay_steps: int = field(default=500, metadata={"help": "steps in which lr_decay_factor applies once"})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "evaluations without a better --metric_for_best_model before a stop (default: no early stop)"
+        },
+    )
+
+
+@dataclass
+class StageArguments(DataArguments, ModelArguments, FrameArguments, LearningArguments):
+    """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +256,7 @@ def _read_yaml(path: Path, role: str) -> dict[str, object]:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"Expected a recipe at {path}{role}, found no such file; recipes are in recipes/.") from error
+        raise RecipeError(f"Expected a recipe at {path}{role}, found no such file.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
@@ -166,20 +265,9 @@ def _read_yaml(path: Path, role: str) -> dict[str, object]:
     return recipe
 
 
-def read_options(options: list[str]) -> dict[str, str]:
-    """`["--seed", "1", "--bf16"]` → `{"seed": "1", "bf16": "true"}`; dashes in names become underscores."""
-    values: dict[str, str] = {}
-    name = None
-    for option in options:
-        if option.startswith("--"):
-            name, _, value = option[2:].partition("=")
-            name = name.replace("-", "_")
-            values[name] = value or "true"
-        elif name is None:
-            raise RecipeError(f"Expected an option that begins with --, got {option!r}.")
-        else:
-            values[name], name = option, None
-    return values
+def train_command() -> str:
+    """What the user typed to train, or would: `--help` after it lists all options."""
+    return "python train.py" if Path(sys.argv[0]).name == "train.py" else "engagement train"
 
 
 def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[StageRun]:
@@ -191,7 +279,10 @@ def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[Stag
     runs = [_plan_stage(name, recipe, options) for name in STAGES]
     with_data = [run for run in runs if run.stage.data]
     if not with_data:
-        raise RecipeError("Expected expression_data or engagement_data, got neither; name a folder for one of them.")
+        raise RecipeError(
+            "Expected expression_data or engagement_data, got neither; name a folder for one of them, or a "
+            "recipe that does: `engagement recipes` lists ours."
+        )
     return with_data
 
 
@@ -205,7 +296,7 @@ def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -
     for part in (for_both, sections[name], typed_for_both, typed):
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
-    values = {**_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
+    values = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
     if values.get("bf16") == "auto":
         values["bf16"] = has_fast_bf16()
     run_dir = Path(str(values["output_dir"]))
@@ -256,12 +347,14 @@ def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageA
     parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
     parser.error = _raise_recipe_error
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
+    of_one_stage = [f"{stage}_{name}" for stage in STAGES for name in known]
     for name in values:
         if name not in known:
             typed = next((key for key in of_stage if key.partition("_")[2] == name), name)
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {typed.removesuffix(name)}{near[0]}?" if near else "; see python train.py --help."
-            raise RecipeError(f"Expected a known option, got {typed!r}{hint}")
+            # Where the stage's name was typed, its length must not make all options look near.
+            near = get_close_matches(name, known if typed != name else [*known, *of_one_stage], 1)
+            hint = f"did you mean {typed.removesuffix(name)}{near[0]}? See" if near else "see"
+            raise RecipeError(f"Expected a known option, got {typed!r}; {hint} {train_command()} --help.")
     argv = []
     for name, value in values.items():
         if value is not None:
