@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import engagement_recognition
 from engagement_recognition import train
 from engagement_recognition.cli.main import app
-from engagement_recognition.training.arguments import plan_stages, read_options
+from engagement_recognition.training.arguments import plan_stages
+from engagement_recognition.training.command_line import read_options
 
 ROOT = Path(engagement_recognition.__file__).parent
 README = ROOT / "README.md"

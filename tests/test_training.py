@@ -217,6 +217,12 @@ def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: 
 # --- Recipes and options
 
 
+@pytest.mark.parametrize(("given", "resumes"), [("false", False), ("true", True)])
+def test_resuming_can_be_declined(given: str, resumes: bool):
+    (run,) = plan_stages({"engagement": {"data": "clips"}}, {"resume_from_checkpoint": given})
+    assert bool(run.training.resume_from_checkpoint) == resumes
+
+
 def test_an_option_is_read_under_its_old_name_too():
     recipe = {"face_crop_size": 96, "engagement": {"data": "clips"}}
     (of_recipe,), (typed,) = (plan_stages(recipe, options) for options in ({}, {"engagement_face_crop_size": "64"}))

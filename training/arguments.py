@@ -303,6 +303,8 @@ def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -
     values["output_dir"] = str(run_dir / "checkpoints" / name)
     if values.get("data") == "none":
         values["data"] = None
+    if str(values.get("resume_from_checkpoint")).lower() == "false":  # a text to Trainer, and so a folder of that name
+        values["resume_from_checkpoint"] = None
     stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
     if name == "expression":
         stage.model = "image"
