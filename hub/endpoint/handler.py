@@ -211,9 +211,9 @@ def _download(url: str, limits: Limits) -> bytes:
             with guard.opener().open(url) as response:
                 content = response.read(limits.max_bytes + 1)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = "it took too long" if guard.is_late() else error
-            raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({reason}).") from error
-        if guard.is_late():
+            if not guard.is_late():
+                raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}).") from error
+        if guard.is_late():  # whether that ended in an error or in a part depends on what was being read
             raise Refusal(400, f"Expected a file at {url[:200]} within {limits.download_timeout_sec:g} s, got a part.")
     if len(content) > limits.max_bytes:
         raise Refusal(413, f"Expected at most {limits.max_bytes} bytes, got more from {url[:200]}.")
