@@ -17,7 +17,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_OPTIONS) -e '.[test]'
 	touch $@
 
-# Draws people who do not exist, trains both stages on them, shows that time carries information, predicts a video.
+# Draws people who do not exist, trains both stages on them, tries heads with and without time, predicts videos.
 demo: setup
 	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 60 --clips-per-subject 50
 	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 40 --clips-per-subject 8 --fps 2 --height-px 240

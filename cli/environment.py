@@ -64,8 +64,7 @@ def _describe_torch() -> str:
 def _describe_codecs() -> str:
     av = importlib.import_module("av")
     missing = [name for name in _DECODERS if not _has_codec(av, name, "r")]
-    libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-    parts = [av.__version__, f"libavcodec {libavcodec}"]
+    parts = [av.__version__, f"FFmpeg {av.ffmpeg_version_info}"]
     parts.append(f"reads {', '.join(name for name in _DECODERS if name not in missing)}")
     parts += [f"does not read {', '.join(missing)}"] if missing else []
     parts.append("writes h264" if _has_codec(av, "libx264", "w") else "does not write h264")

@@ -48,7 +48,7 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
     """
     if is_prepared(options.path):
         prepared = load_prepared(options.path)
-        if has_audit(prepared):
+        if audit_of(prepared) is not None:
             _audit_under_the_scheme(prepared, options.label_scheme)
         return prepared
     source = read_source(options.kind, options.path, options.source)
@@ -64,17 +64,18 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
 def _audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None) -> None:
     """Audit what nobody has audited as it is now, under the labels that will be trained on."""
     scheme = prepared.choose_label_scheme(label_scheme)
-    if has_audit(prepared) and read_audit(prepared.folder).get("label_scheme") == scheme:
+    audited = audit_of(prepared)
+    if audited is not None and audited.get("label_scheme") == scheme:
         return
     found = audit(prepared, scheme)
     write_audit(found, prepared, prepared.folder)
     print(f"audit of {prepared.folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
 
 
-def has_audit(prepared: PreparedData) -> bool:
-    """Whether the data has been audited as it is now."""
+def audit_of(prepared: PreparedData) -> dict[str, object] | None:
+    """What `audit.json` holds; None where nobody has audited the data as it is now."""
     found = read_audit(prepared.folder)
-    return found is not None and found["fingerprint"] == prepared.fingerprint
+    return found if found is not None and found["fingerprint"] == prepared.fingerprint else None
 
 
 def require_audit(prepared: PreparedData) -> None:
@@ -82,12 +83,12 @@ def require_audit(prepared: PreparedData) -> None:
     Raises:
         LeakageError: nobody has audited the data as it is now, or its split cannot be trusted.
     """
-    if not has_audit(prepared):
+    audited = audit_of(prepared)
+    if audited is None:
         raise LeakageError(
             f"Expected an audit of {prepared.folder} as it is now, found none; run `engagement audit "
             f"{prepared.folder}`, or pass --allow_leakage, which the results will say."
         )
-    audited = read_audit(prepared.folder)
     if not audited["passed"]:
         failed = {finding["name"]: finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail"}
         remedy = f"Run `engagement audit {prepared.folder} --suggest-split FOLDER`"
@@ -101,10 +102,8 @@ def require_audit(prepared: PreparedData) -> None:
 
 def describe_data(prepared: PreparedData, leakage_allowed: bool = False) -> dict[str, object]:
     """What results say of the data they were measured on."""
-    description = prepared.description
-    found = None
-    if has_audit(prepared):
-        audited = read_audit(prepared.folder)
+    description, audited, found = prepared.description, audit_of(prepared), None
+    if audited is not None:
         listed = [{key: finding[key] for key in ("name", "grade", "summary")} for finding in audited["findings"]]
         found = {"passed": audited["passed"], "findings": listed}
     return {
