@@ -51,6 +51,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache --no-logo
+# mypy takes a package's name from its folder, and a checkout may have any.
+	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/engagement_recognition
+	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
 # The table of measured results and the use limits, from the files that hold them.
 readme: setup
