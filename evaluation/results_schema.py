@@ -1,0 +1,214 @@
+"""`results.json`, version 3: what was trained or imported, on which data, and everything that was measured on any data.
+
+`results_file` reads and writes it, and reads version 2; docs/results.md is made from what stands here.
+"""
+
+from typing import Literal, Self
+
+from pydantic import JsonValue, model_validator
+
+from ..data.described_data import DescribedData, TrainingData
+from ..data.json_records import Count, Record
+from .score_records import NotNegative, SplitEvaluation
+
+RESULTS_VERSION = 3
+Doubt = Literal["unmeasured", "other data", "unaudited", "failed"]
+_DOUBTS: dict[Doubt, str] = {
+    "unmeasured": "nothing was measured on test",
+    "other data": "its scores are not of the data that was audited",
+    "unaudited": "nobody has audited its data's split for leakage",
+    "failed": "its data's split failed the audit for leakage, so that its scores measure memory",
+}
+
+
+class Environment(Record):
+    """What a result depends on beside the code."""
+
+    python: str
+    """version"""
+    packages: dict[str, str]
+    """package → version"""
+    torch_threads: Count
+    """threads of one operation"""
+    device: str | None = None
+    """`cpu`, or the name of the accelerator; null in older results"""
+    engine: str | None = None
+    """what ran the model: `torch`; null in older results"""
+
+
+class Training(Record):
+    """The training."""
+
+    seconds: NotNegative
+    """it took"""
+    log: list[dict[str, int | float | None]]
+    """Trainer's own rows: `epoch`, `step` and `loss`, or `eval_loss` and `eval_macro_f1` (validation), the last with
+    `train_runtime`; null: not finite"""
+
+
+class ReportedByFile(Record):
+    """What an imported file says of itself; not measured here."""
+
+    epoch: float | None = None
+    """when it was saved"""
+    val_f1: float | None = None
+    """macro-F1 on validation"""
+
+
+class ImportedFrames(Record):
+    """How the study behind an imported file cut its windows."""
+
+    num_frames: Count
+    """frames of a window"""
+    sampling: str
+    """`uniform` or `consecutive`"""
+    window_stride_frames: Count
+    """frames from one window's start to the next"""
+    face_crop: bool
+    """whether faces were cut out"""
+    face_crop_size_px: Count
+    """side of the square that frames were squeezed to"""
+
+
+class ImportedFrom(Record):
+    """Where a model that was not trained here came from."""
+
+    source: str
+    """name of the file or folder, or Hub id"""
+    system: str
+    """the architecture that was recognised"""
+    num_weights: Count
+    """of the whole model"""
+    num_encoder_weights: Count
+    """of its encoder"""
+    sha256: str | None = None
+    """of a `.pth` file"""
+    reported_by_file: ReportedByFile | None = None
+    """of a `.pth` file"""
+    frames: ImportedFrames | None = None
+    """of a `.pth` file"""
+
+
+class PooledTrainings(Record):
+    """Scores of predictions of several trainings, each on people it has not seen."""
+
+    seeds: list[int]
+    """of the trainings"""
+    num_folds: Count
+    """parts that the people were dealt into; each is predicted by a model trained on the others"""
+
+
+class Measurement(Record):
+    """A split of a data set, and what was measured on it."""
+
+    split: str
+    """`test`, `validation`, ..."""
+    data: DescribedData
+    """the data set"""
+    environment: Environment | None = None
+    """what it was measured with; null in older results"""
+    pooled: PooledTrainings | None = None
+    """null: the model of this folder was measured, and no other"""
+    evaluation: SplitEvaluation
+    """what was measured"""
+    without_duplicates: SplitEvaluation | None = None
+    """the same without windows that have a twin in an earlier split; null where the audit found none"""
+
+    def is_of_same(self, other: "Measurement") -> bool:
+        """Whether both measure the same thing, so that the later one takes the earlier one's place."""
+        return self._subject() == other._subject()
+
+    def _subject(self) -> tuple[str, str, str | None, bool]:
+        return self.split, self.data.fingerprint, self.data.label_scheme, self.pooled is not None
+
+
+class Results(Record):
+    """A model's folder in numbers."""
+
+    version: Literal[3] = RESULTS_VERSION
+    """a reader refuses any other but 2, which it takes as what it meant"""
+    stage: str
+    """`expression` or `engagement`"""
+    label_names: list[str]
+    """by class index"""
+    started_from: str
+    """the encoder, the earlier stage's folder, or the imported file; a name, not a path"""
+    started_from_data: str | None = None
+    """what a model of ours, from which training started, was trained on"""
+    seed: int | None = None
+    """of the whole run; null: imported"""
+    recipe: dict[str, JsonValue] = {}
+    """options as they were given, without defaults; paths only by name"""
+    data: TrainingData | None = None
+    """trained on; null: imported"""
+    train_label_counts: dict[str, Count] = {}
+    """label → training examples, after oversampling; the baselines know no more"""
+    training: Training | None = None
+    """null: imported"""
+    environment: Environment | None = None
+    """what it was trained with; null: imported"""
+    imported: ImportedFrom | None = None
+    """null: trained here"""
+    measurements: list[Measurement] = []
+    """one for each data set and split that was measured; measuring one again takes its place, and no other's"""
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        """Tables and figures are drawn by label."""
+        for number, measured in enumerate(self.measurements):
+            scores = measured.evaluation.scores
+            num_labels = len(self.label_names)
+            is_square = [len(row) for row in scores.confusion_matrix] == [num_labels] * num_labels
+            if list(scores.per_class) != self.label_names or not is_square:
+                raise ValueError(
+                    f"measurements[{number}].evaluation.scores is not of the labels {', '.join(self.label_names)}"
+                )
+        return self
+
+    @property
+    def is_trained_on_drawn(self) -> bool:
+        """Whether the people it was trained on do not exist; results from before that was recorded do not say so."""
+        return self.data is not None and bool(self.data.drawn)
+
+    def is_own_data(self, measured: Measurement) -> bool:
+        """Whether it was measured on another split of the data that it was trained on."""
+        return self.data is not None and measured.data.fingerprint == self.data.fingerprint
+
+    def measured_on(self, split: str) -> Measurement | None:
+        """The measurement that speaks for the model: on its own data, else the first on any; None: there is none."""
+        of_split = [measured for measured in self.measurements if measured.split == split]
+        return next((found for found in of_split if self.is_own_data(found)), of_split[0] if of_split else None)
+
+    def headline(self) -> Measurement | None:
+        """That of test, else of whatever split was measured."""
+        first = self.measurements[0].split if self.measurements else "test"
+        return self.measured_on("test") or self.measured_on(first)
+
+    def with_measurement(self, measured: Measurement) -> "Results":
+        """With one more, in the place of an earlier one of the same data and split."""
+        others = list(self.measurements)
+        place = next((i for i, other in enumerate(others) if other.is_of_same(measured)), len(others))
+        others[place : place + 1] = [measured]
+        return self.model_copy(update={"measurements": others})
+
+    def doubt(self) -> Doubt | None:
+        """Why the scores on test are not to be trusted; None: they are."""
+        measured = self.measured_on("test")
+        if measured is None:
+            return "unmeasured"
+        if self.data is not None and not self.is_own_data(measured):
+            return "other data"
+        audit = measured.data.audit
+        if audit is None:
+            return "unaudited"
+        return None if audit.passed else "failed"
+
+    def warnings(self) -> list[str]:
+        """What whoever gets the model must be told, each a sentence without a stop."""
+        doubt, measured = self.doubt(), self.measured_on("test")
+        warnings = [_DOUBTS[doubt]] if doubt else []
+        if self.is_trained_on_drawn:
+            return ["it was trained on drawn people who do not exist, and says nothing about real faces", *warnings]
+        if measured is not None and measured.data.drawn:
+            return ["it was measured on drawn people who do not exist, which says nothing about real faces", *warnings]
+        return warnings
