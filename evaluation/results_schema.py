@@ -11,7 +11,6 @@ from ..data.described_data import DescribedData, TrainingData
 from ..data.json_records import Count, Record
 from .score_records import NotNegative, SplitEvaluation
 
-RESULTS_VERSION = 3
 Doubt = Literal["unmeasured", "other data", "unaudited", "failed"]
 _DOUBTS: dict[Doubt, str] = {
     "unmeasured": "nothing was measured on test",
@@ -125,7 +124,7 @@ class Measurement(Record):
 class Results(Record):
     """A model's folder in numbers."""
 
-    version: Literal[3] = RESULTS_VERSION
+    version: Literal[3] = 3
     """a reader refuses any other but 2, which it takes as what it meant"""
     stage: str
     """`expression` or `engagement`"""

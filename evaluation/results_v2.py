@@ -1,4 +1,4 @@
-"""`results.json` of version 2, as earlier versions wrote it → version 3; what a file leaves out is taken as it meant it.
+"""`results.json` of version 2, as earlier versions wrote it → version 3; what a file leaves out is taken as meant.
 
 Version 2 had one entry a split: measuring a split of other data took the place of the model's own. Which data a split
 was measured on stood in `evaluated_on`, else it was the model's own; for an imported model `data` was what it was first
@@ -54,7 +54,7 @@ class _ImportedV2(_RecordV2):
             num_encoder_weights=self.num_encoder_weights,
             sha256=self.sha256,
             reported_by_file=self.reported_by_file,
-            frames=self.frames and self.frames.upgraded(),
+            frames=self.frames.upgraded() if self.frames else None,
         )
 
 
@@ -148,8 +148,8 @@ class ResultsV2(_RecordV2):
             data=self._trained_on(),
             train_label_counts=self.train_label_counts,
             training=self.training,
-            environment=self.environment and _environment(self.environment),
-            imported=self.imported and self.imported.upgraded(),
+            environment=_environment(self.environment),
+            imported=self.imported.upgraded() if self.imported else None,
             measurements=[self._measurement(split) for split in self.evaluation if not split.endswith(_CLEAN)],
         )
 
@@ -165,17 +165,17 @@ class ResultsV2(_RecordV2):
         return Measurement(
             split=split,
             data=self._measured_on(later),
-            environment=environment and _environment(environment),
+            environment=_environment(environment),
             evaluation=self.evaluation[split].upgraded(),
-            without_duplicates=clean and clean.upgraded(),
+            without_duplicates=clean.upgraded() if clean else None,
         )
 
     def _measured_on(self, later: _EvaluatedOnV2 | None) -> DescribedData:
         own = self.data and DescribedData(**{name: getattr(self.data, name) for name in DescribedData.model_fields})
         if own is not None and (later is None or later.fingerprint == own.fingerprint):
-            told = later is not None and later.audit_passed is not None
-            if told and (own.audit is None or own.audit.passed != later.audit_passed):
-                return own.model_copy(update={"audit": AuditSummary(passed=later.audit_passed)})
+            passed = later.audit_passed if later else None
+            if passed is not None and (own.audit is None or own.audit.passed != passed):
+                return own.model_copy(update={"audit": AuditSummary(passed=passed)})
             return own
         if later is None:
             return DescribedData(kind="unknown", source="unknown", fingerprint="")
@@ -189,7 +189,9 @@ class ResultsV2(_RecordV2):
         )
 
 
-def _environment(told: Mapping[str, str | int]) -> Environment:
+def _environment(told: Mapping[str, str | int] | None) -> Environment | None:
+    if not told:
+        return None
     packages = {name: value for name, value in told.items() if name not in ("python", "torch_threads")}
     return Environment(
         python=str(told.get("python", "unknown")),

@@ -10,6 +10,8 @@ from pydantic import Field
 
 from ..data.json_records import Count, Record, Share
 
+FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -342,6 +344,11 @@ class FaceFocusResults(Record):
     """on the face"""
     sanity: FocusSanity
     """whether the maps could have failed"""
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether its maps have too few places to tell a face from what is around it; older results do not say."""
+        return self.map_size is not None and min(self.map_size) < FINE_MAP
 
 
 class SplitEvaluation(Record):
