@@ -69,7 +69,7 @@ class EngagementConfig(PreTrainedConfig):
     """
 
     model_type = "engagement"
-    sub_configs_defaults = {  # noqa: RUF012 (transformers reads this class attribute)
+    sub_configs_defaults = {
         "encoder_config": SubConfigSpec(
             config_class=AutoConfig, model_type="timm_wrapper", init_kwargs={"architecture": "resnet18"}
         )

@@ -1,4 +1,4 @@
-"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, for Trainer and for evaluation alike.
+"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, which Trainer and others take.
 
 A class of our own, since `evaluate.load` fetches its metrics from the network. It keeps what it is given in memory and
 writes nothing. Several processes need nothing of it: Trainer gathers predictions before it asks for scores.
@@ -71,4 +71,5 @@ class EngagementMetric(evaluate.Metric):
         predictions = np.asarray(predictions)
         if predictions.ndim == 2:
             scores, predictions = predictions, predictions.argmax(axis=1)
-        return compute_scores(np.asarray(references), predictions, self.label_names, scores, minority_class)
+        found = compute_scores(np.asarray(references), predictions, self.label_names, scores, minority_class)
+        return found.model_dump()

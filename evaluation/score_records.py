@@ -94,6 +94,12 @@ class Interval(Record):
     few_clusters: bool
     """fewer than five of these: take the interval as still too narrow"""
 
+    def in_words(self, unknown: str, form: str = ".3f") -> str:
+        """Such as `0.512 to 0.734`; `unknown` where there are no bounds."""
+        if self.lower is None or self.upper is None:
+            return unknown
+        return f"{self.lower:{form}} to {self.upper:{form}}"
+
 
 class Difference(Interval):
     """The second model's score minus the first's."""
@@ -175,6 +181,9 @@ class GroupScores(Scores):
     """false: these scores are told"""
     num_people: Count
     """people in it"""
+
+
+Group = Annotated[SuppressedGroup | GroupScores, Field(discriminator="suppressed")]
 
 
 class CalibrationBin(Record):
@@ -370,7 +379,7 @@ class SplitEvaluation(Record):
     """95 % intervals of `scores`"""
     people: PeopleSpread | None
     """null where a clip's person is unknown"""
-    groups: dict[str, dict[str, Annotated[SuppressedGroup | GroupScores, Field(discriminator="suppressed")]]]
+    groups: dict[str, dict[str, Group]]
     """column → group → its scores; empty without `--groups`. Where suppressed groups together hold fewer than five
     people, their scores would follow from the others and the whole; the smallest others are then suppressed, too"""
     collapse: str | None

@@ -1,4 +1,4 @@
-"""Predictions on a split → everything a sceptic asks for, as a plain dictionary for `results.json`.
+"""Predictions on a split → everything a sceptic asks for, as the records of `results.json`.
 
 By clip (mean of its windows' scores) first, by window beside it and never mixed up; baselines that need no model;
 intervals from people, not clips; a decision and a temperature chosen on validation alone. The arithmetic is in
@@ -21,7 +21,6 @@ from ..data.atomic_files import whole_file
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import apply_temperature, calibration_scores, compare_decisions, fit_temperature, risk_coverage
-from .engagement_metric import EngagementMetric
 from .metrics import (
     ClipScores,
     compute_scores,
@@ -30,9 +29,18 @@ from .metrics import (
     name_collapse,
     stratified_baseline,
 )
+from .results_schema import Environment
+from .score_records import (
+    CalibrationResults,
+    Decision,
+    Group,
+    GroupScores,
+    Scores,
+    SplitEvaluation,
+    SuppressedGroup,
+)
 
 PREDICTIONS_FILE = "predictions.parquet"
-_SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy")
 _VERSIONED_PACKAGES = ("engagement-recognition", "transformers", "torch", "timm", "av", "facenet-pytorch")
 
 
@@ -64,19 +72,15 @@ def evaluate_split(
     train_label_ids: Sequence[int],
     label_names: Sequence[str],
     groups: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, object]:
-    """The split's evaluation under its name, and `<split>_without_duplicates` where some rows have a twin in training.
+) -> tuple[SplitEvaluation, SplitEvaluation | None]:
+    """The split's evaluation, and that of the rows without a twin in training, where some have one.
 
     Args:
         clean_rows: those that have none; None: all of them. The rest as `evaluate_predictions`.
     """
     shared = (validation, train_label_ids, label_names, groups)
-    evaluation = {predictions.split: evaluate_predictions(predictions, *shared)}
-    if clean_rows:
-        evaluation[f"{predictions.split}_without_duplicates"] = evaluate_predictions(
-            predictions.take(clean_rows), *shared
-        )
-    return evaluation
+    whole = evaluate_predictions(predictions, *shared)
+    return whole, evaluate_predictions(predictions.take(clean_rows), *shared) if clean_rows else None
 
 
 def count_labels(label_ids: Sequence[int], label_names: Sequence[str]) -> dict[str, int]:
@@ -91,31 +95,28 @@ def evaluate_predictions(
     train_label_ids: Sequence[int],
     label_names: Sequence[str],
     groups: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, object]:
+) -> SplitEvaluation:
     """
     Args:
         validation: of the same model; what is chosen (threshold, temperature) is chosen on it. None: nothing is chosen.
         train_label_ids: for the baselines.
         groups: column → subject → group, such as {"gender": {"110001": "female"}}.
-
-    Returns:
-        By clip: `scores`, `majority_baseline`, `stratified_baseline`, `intervals`, `people`, `groups`, `collapse`,
-        `calibration`, `risk_coverage`, `decision`; `scores_by_window` where clips have several windows.
     """
     clips = predictions.by_clip()
     predicted = clips.scores.argmax(axis=1)
     subjects = [predictions.subject_ids[row] for row in clips.first_rows]
     people = subjects if all(subjects) else None  # one unknown person can be anyone of the others
-    return {
-        "num_clips": len(clips.clip_ids),
-        "num_windows": len(predictions.keys),
-        "scores": EngagementMetric(label_names).compute(predictions=clips.scores, references=clips.label_ids),
-        "majority_baseline": majority_baseline(train_label_ids, clips.label_ids, label_names),
-        "stratified_baseline": stratified_baseline(train_label_ids, clips.label_ids, label_names),
-        **_by_window(predictions, label_names),
-        "intervals": bootstrap_intervals(clips.label_ids, predicted, label_names, people, clips.scores),
-        "people": spread_over_people(clips.label_ids, predicted, label_names, people) if people else None,
-        "groups": {
+    temperature = None if validation is None else fit_temperature(validation.logits, validation.label_ids)
+    return SplitEvaluation(
+        num_clips=len(clips.clip_ids),
+        num_windows=len(predictions.keys),
+        scores=compute_scores(clips.label_ids, predicted, label_names, clips.scores),
+        scores_by_window=_by_window(predictions, label_names),
+        majority_baseline=majority_baseline(train_label_ids, clips.label_ids, label_names),
+        stratified_baseline=stratified_baseline(train_label_ids, clips.label_ids, label_names),
+        intervals=bootstrap_intervals(clips.label_ids, predicted, label_names, people, clips.scores),
+        people=spread_over_people(clips.label_ids, predicted, label_names, people) if people else None,
+        groups={
             column: _hide_what_follows(
                 scores_by_group(
                     [of.get(subject or "") for subject in subjects],
@@ -129,61 +130,60 @@ def evaluate_predictions(
             )
             for column, of in (groups or {}).items()
         },
-        "collapse": name_collapse(clips.label_ids, predicted, label_names),
-        "calibration": _calibrate(predictions, validation),
-        "risk_coverage": risk_coverage(clips.scores, clips.label_ids),
-        "decision": _decide(clips, validation, label_names),
-    }
+        collapse=name_collapse(clips.label_ids, predicted, label_names),
+        calibration=_calibrate(predictions, temperature),
+        risk_coverage=risk_coverage(clips.scores, clips.label_ids),
+        decision=_decide(clips, validation, temperature, label_names),
+    )
 
 
-def _hide_what_follows(cells: dict[str, dict[str, object]], num_people: int) -> dict[str, dict[str, object]]:
+def _hide_what_follows(cells: dict[str, Group], num_people: int) -> dict[str, Group]:
     """A suppressed group's scores follow from the rest and the total: the smallest others are suppressed with it, until
     those hidden are enough people."""
-    told = {name: cell for name, cell in cells.items() if not cell["suppressed"]}
-    num_hidden = num_people - sum(cell["num_people"] for cell in told.values())
+    told = {name: cell for name, cell in cells.items() if isinstance(cell, GroupScores)}
+    num_hidden = num_people - sum(cell.num_people for cell in told.values())
     while told and 0 < num_hidden < MIN_PEOPLE_IN_A_CELL:
-        smallest = min(told, key=lambda name: told[name]["num_people"])
-        num_hidden += told.pop(smallest)["num_people"]
-    return {name: told.get(name, {"suppressed": True}) for name in cells}
+        smallest = min(told, key=lambda name: told[name].num_people)
+        num_hidden += told.pop(smallest).num_people
+    return {name: told.get(name, SuppressedGroup()) for name in cells}
 
 
-def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> dict[str, object]:
+def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> Scores | None:
     if len({clip_id for clip_id, _ in predictions.keys}) == len(predictions.keys):
-        return {}
+        return None
     scores = softmax(predictions.logits.astype(float), axis=1)
-    return {"scores_by_window": compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)}
+    return compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)
 
 
-def _calibrate(predictions: SplitPredictions, validation: SplitPredictions | None) -> dict[str, object]:
-    """As the model is and, with a temperature fitted on the windows of validation, as it could be."""
-    clips = predictions.by_clip()
-    found: dict[str, object] = {"as_trained": calibration_scores(clips.scores, clips.label_ids)}
-    if validation is not None:
-        temperature = fit_temperature(validation.logits, validation.label_ids)
-        scaled = predictions.by_clip(temperature)
-        found |= {"temperature": temperature, "scaled": calibration_scores(scaled.scores, scaled.label_ids)}
-    return found
+def _calibrate(predictions: SplitPredictions, temperature: float | None) -> CalibrationResults:
+    """As the model is and, with a temperature fitted on validation, as it could be."""
+    clips, scaled = predictions.by_clip(), None
+    if temperature is not None:
+        at_temperature = predictions.by_clip(temperature)
+        scaled = calibration_scores(at_temperature.scores, at_temperature.label_ids)
+    return CalibrationResults(as_trained=calibration_scores(clips.scores, clips.label_ids), scaled=scaled)
 
 
 def _decide(
-    clips: ClipScores, validation: SplitPredictions | None, label_names: Sequence[str]
-) -> dict[str, object] | None:
-    if validation is None:
+    clips: ClipScores, validation: SplitPredictions | None, temperature: float | None, label_names: Sequence[str]
+) -> Decision | None:
+    if validation is None or temperature is None:
         return None
     held = validation.by_clip()
-    return compare_decisions(held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
+    return compare_decisions(temperature, held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
 
 
-def describe_scores(evaluation: Mapping[str, object], split: str) -> str:
+def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
     """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse."""
-    scores, baseline = evaluation["scores"], evaluation["majority_baseline"]
-    measured = ", ".join(f"{name.replace('_', ' ')} {scores[name]:.3f}" for name in _SHOWN_SCORES)
-    interval, over = evaluation["intervals"]["intervals"]["macro_f1"], evaluation["intervals"]["resampled"]
-    bounds = "unknown" if interval["lower"] is None else f"{interval['lower']:.3f} to {interval['upper']:.3f}"
-    collapse = f". {evaluation['collapse']}" if evaluation["collapse"] else ""
+    scores, baseline = evaluation.scores, evaluation.majority_baseline
+    headline = {"macro f1": scores.macro_f1, "balanced accuracy": scores.balanced_accuracy, "accuracy": scores.accuracy}
+    measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
+    interval, over = evaluation.intervals.intervals["macro_f1"], evaluation.intervals.resampled
+    collapse = f". {evaluation.collapse}" if evaluation.collapse else ""
     return (
-        f"{measured} on {scores['num_examples']} {split} examples (macro f1 95 % over {over}: {bounds}); always "
-        f'"{baseline["predicts"]}": macro f1 {baseline["macro_f1"]:.3f}, accuracy {baseline["accuracy"]:.3f}{collapse}'
+        f"{measured} on {scores.num_examples} {split} examples (macro f1 95 % over {over}: "
+        f"{interval.in_words('unknown')}); always "
+        f'"{baseline.predicts}": macro f1 {baseline.macro_f1:.3f}, accuracy {baseline.accuracy:.3f}{collapse}'
     )
 
 
@@ -228,7 +228,12 @@ def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[s
     return SplitPredictions(split, keys, subjects, label_ids, logits), names
 
 
-def describe_environment() -> dict[str, object]:
-    """Versions that a result depends on."""
-    packages = {name: version(name) for name in _VERSIONED_PACKAGES}
-    return {"python": platform.python_version(), "torch_threads": torch.get_num_threads(), **packages}
+def describe_environment(device: torch.device) -> Environment:
+    """What a result measured in this process, on this device, depends on."""
+    return Environment(
+        python=platform.python_version(),
+        packages={name: version(name) for name in _VERSIONED_PACKAGES},
+        torch_threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        engine="torch",
+    )

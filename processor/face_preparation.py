@@ -63,9 +63,9 @@ class PreparedFaces:
 class FacePreparation:
     """Settings and steps that both processors share; the fields below are saved in the processor's config."""
 
-    size = {"height": 224, "width": 224}  # noqa: RUF012 (transformers copies class attributes)
-    image_mean = [0.485, 0.456, 0.406]  # noqa: RUF012
-    image_std = [0.229, 0.224, 0.225]  # noqa: RUF012
+    size = {"height": 224, "width": 224}
+    image_mean = [0.485, 0.456, 0.406]
+    image_std = [0.229, 0.224, 0.225]
     rescale_factor = 1 / 255
     do_resize = True
     do_rescale = True

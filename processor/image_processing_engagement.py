@@ -38,7 +38,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
     """
 
     valid_kwargs = EngagementImagesKwargs
-    model_input_names = ["pixel_values"]  # noqa: RUF012
+    model_input_names = ["pixel_values"]
 
     def __call__(self, images: object, **kwargs: Any) -> BatchFeature:
         return self.preprocess(images, **kwargs)

@@ -56,7 +56,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
     """
 
     valid_kwargs = EngagementVideosKwargs
-    model_input_names = ["pixel_values"]  # noqa: RUF012
+    model_input_names = ["pixel_values"]
     num_frames = 8
     sampling = "uniform"
     do_sample_frames = True
