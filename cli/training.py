@@ -59,8 +59,8 @@ def evaluate(
 
     measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus)
     typer.echo(describe_scores(measured, split.value))
-    if "face_focus" in measured:
-        typer.echo(describe_focus(measured["face_focus"], split.value))
+    if measured.face_focus:
+        typer.echo(describe_focus(measured.face_focus, split.value))
     typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are renewed")
 
 
@@ -147,8 +147,8 @@ def import_checkpoint(
     take_in = checkpoints.import_checkpoint if is_file else checkpoints.import_stock_classifier
     imported = take_in(path if is_file else source, output, names)
     write_card(output, imported.model, imported.processor, imported.results)
-    origin, names = imported.results["imported"], ", ".join(imported.results["label_names"])
-    summary = f"{output}: {origin['system']}, {origin['num_weights']:,} weights, {names}"
+    origin = imported.origin
+    summary = f"{output}: {origin.system}, {origin.num_weights:,} weights, {', '.join(imported.results.label_names)}"
     typer.echo(f"{summary}\nnext: engagement evaluate {output} --data DATA")
 
 

@@ -6,7 +6,6 @@ the model it came from; how far apart the two are is returned. `checkpoints.impo
 """
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 
 import timm
@@ -25,7 +24,8 @@ from transformers import (
 )
 
 from ..data.atomic_files import require_new_folder, whole_folder, writing
-from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
+from ..evaluation.results_file import RESULTS_FILE, read_results
+from ..evaluation.results_schema import Results
 from ..hub.card import choose_license, encoder_name, title_of
 from ..hub.model_files import CARD_FILE
 from ..hub.use_limits import MUST_NOT_BE_USED
@@ -230,10 +230,10 @@ def _write_card(folder: Path, model: EngagementPreTrainedModel, processor: FaceP
         license=license_name,
         tags=["engagement-recognition", "face"],
     )
-    warnings = [f"\n\n**Take care: {warning}.**" for warning in (warnings_of(results) if results else [])]
+    warnings = [f"\n\n**Take care: {warning}.**" for warning in (results.warnings() if results else [])]
     card = _CARD.format(
         front_matter=front_matter.to_yaml(),
-        title=title_of(model, str(results["stage"])) if results else f"Labels of a face: {encoder_name(model)}",
+        title=title_of(model, results.stage) if results else f"Labels of a face: {encoder_name(model)}",
         labels=", ".join(model.config.id2label.values()),
         origin=f"`{origin.resolve().name if origin.is_dir() else origin}`",
         warnings="".join(warnings),
@@ -253,7 +253,7 @@ def _describe_crops(processor: FacePreparation) -> str:
     )
 
 
-def _license_of(origin: Path, results: Mapping[str, object] | None) -> str:
+def _license_of(origin: Path, results: Results | None) -> str:
     """As its own card has it, else what is known of its weights."""
     card = origin / CARD_FILE
     try:

@@ -29,6 +29,7 @@ from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
 from ..data.atomic_files import whole_folder, writing
 from ..evaluation.results_file import write_results
+from ..evaluation.results_schema import ImportedFrames, ImportedFrom, ReportedByFile, Results
 from ..evaluation.training_log import _name_first
 from ..modeling_engagement import (
     EngagementForImageClassification,
@@ -41,7 +42,7 @@ from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
 _FRAME_SIZE_PX, _LSTM_UNITS = 112, 256  # of the CNN + LSTM study
-_STUDY_FRAMES = dict(
+_STUDY_FRAMES = ImportedFrames(
     num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size_px=_FRAME_SIZE_PX
 )
 _STUDY_LABEL_NAMES = {2: ("disengaged", "engaged"), 3: ("engaged", "bored", "other")}  # in the order of its files
@@ -59,7 +60,8 @@ class ImportedModel:
     folder: Path
     model: EngagementPreTrainedModel  # in evaluation mode
     processor: FacePreparation
-    results: dict[str, object]  # what results.json holds; without scores
+    origin: ImportedFrom  # as its results tell it
+    results: Results  # without scores
 
 
 def import_checkpoint(path: Path, output: Path, label_names: Sequence[str] | None = None) -> ImportedModel:
@@ -92,8 +94,16 @@ def import_checkpoint(path: Path, output: Path, label_names: Sequence[str] | Non
     # timm has torchvision's layers in the same order; the one behind MobileNetV3's map is a 1x1 convolution there.
     pairs = zip(model.state_dict().items(), original, strict=True)
     model.load_state_dict({ours: weights.get(name, like).reshape(like.shape) for (ours, like), name in pairs})
-    origin = {"from": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "system": system.name}
-    return _write(model, processor, origin | {"reported_by_file": reported, "frames": _STUDY_FRAMES}, output)
+    origin = ImportedFrom(
+        source=path.name,
+        system=system.name,
+        num_weights=model.num_parameters(),
+        num_encoder_weights=model.encoder.num_parameters(),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        reported_by_file=reported,
+        frames=_STUDY_FRAMES,
+    )
+    return _write(model, processor, origin, output)
 
 
 def import_stock_classifier(
@@ -123,7 +133,13 @@ def import_stock_classifier(
     processor = _build_stock_processor(stock, source)
     model = _rebuild_stock_classifier(stock, names, processor, source)
     shown = Path(source).name if Path(source).exists() else str(source)  # where it lay is nobody's business
-    return _write(model, processor, {"from": shown, "system": type(stock).__name__}, output)
+    origin = ImportedFrom(
+        source=shown,
+        system=type(stock).__name__,
+        num_weights=model.num_parameters(),
+        num_encoder_weights=model.encoder.num_parameters(),
+    )
+    return _write(model, processor, origin, output)
 
 
 @dataclass(frozen=True)
@@ -170,7 +186,7 @@ _SYSTEMS = (
 )
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], ReportedByFile]:
     """Weights by name; epoch and validation F1 as the file reports them, None where it does not."""
     loaded = _load_as_data(path)
     content = loaded if isinstance(loaded, Mapping) else {}
@@ -180,11 +196,13 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, flo
         raise ModelLoadError(f"Expected dense tensors by name, or model_state_dict with them, in {path}, got {got}.")
     weights = dict(weights)
     consume_prefix_in_state_dict_if_present(weights, "module.")  # DataParallel's
-    reported = {name: content.get(name) for name in ("epoch", "val_f1")}
-    for name, value in reported.items():
-        if not isinstance(value, (int, float)) or not abs(value) < math.inf:  # NaN is not
-            reported[name] = None
+    reported = ReportedByFile(epoch=_finite_number(content.get("epoch")), val_f1=_finite_number(content.get("val_f1")))
     return weights, reported
+
+
+def _finite_number(value: object) -> float | None:
+    is_number = isinstance(value, (int, float)) and abs(value) < math.inf  # NaN is not
+    return float(value) if is_number else None
 
 
 def _load_as_data(path: Path) -> object:
@@ -337,16 +355,15 @@ def _require_new_folder(output: Path) -> None:
 
 
 def _write(
-    model: EngagementPreTrainedModel, processor: FacePreparation, origin: dict[str, object], output: Path
+    model: EngagementPreTrainedModel, processor: FacePreparation, origin: ImportedFrom, output: Path
 ) -> ImportedModel:
     """The folder, whole or not at all; `origin` stands in its results under "imported"."""
-    results = {"stage": "engagement", "label_names": list(model.config.id2label.values())}
-    counts = {"num_weights": model.num_parameters(), "num_encoder_weights": model.encoder.num_parameters()}
-    results |= {"started_from": origin["from"], "imported": origin | counts}
+    label_names = list(model.config.id2label.values())
+    results = Results(stage="engagement", label_names=label_names, started_from=origin.source, imported=origin)
     output = output.resolve()
     with whole_folder(output) as unfinished, writing(output):
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
-        results = write_results(unfinished, **results)
+        write_results(unfinished, results)
         shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
-    return ImportedModel(output, model.eval(), processor, results)
+    return ImportedModel(output, model.eval(), processor, origin, results)

@@ -120,3 +120,7 @@ class TrainingData(DescribedData):
     """what the pictures were normalised with, where the recipe says `train`; else null"""
     oversampled_to: Count | None = None
     """rows a class was drawn up to; null: not oversampled"""
+
+    def as_measured(self) -> DescribedData:
+        """The data alone, without what training did with it."""
+        return DescribedData(**{name: getattr(self, name) for name in DescribedData.model_fields})

@@ -5,6 +5,7 @@ by colour-blind eyes and never carry a meaning alone; text stays readable in a p
 input gives the same bytes. matplotlib is imported late, and only as objects: no window, no global figure.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,15 @@ import numpy as np
 
 from ..processor.input_errors import DataError
 from .plotting import take_literally
+from .results_schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURES_FOLDER = "figures"  # beside the weights
+FIGURE_NAME = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
+_SOURCE_CHARACTERS = 40  # a file's name ends somewhere
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 _TEXT_PT, _SMALL_TEXT_PT = 11, 10
@@ -198,16 +202,39 @@ def _save(figure: "Figure", path: Path) -> list[Path]:
     return [png, svg]
 
 
-def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
-    """Of every evaluated split: confusion, reliability, risk over coverage; and training curves. PNG and SVG each."""
+def name_figures(results: Results) -> list[str]:
+    """By measurement, what its figures' names begin with: the split where it speaks for the model; no two alike."""
+    names: list[str] = []
+    for measured in results.measurements:
+        data, name = measured.data, measured.split
+        if measured is not results.measured_on(name):
+            name = f"{name}_{data.source[:_SOURCE_CHARACTERS]}_{data.fingerprint[:8]}"
+        name = re.sub(r"\W+", "_", name)
+        while name in names:
+            name += "_again"  # of the same data under other labels, or of several trainings
+        names.append(name)
+    return names
+
+
+def save_figures(folder: Path, results: Results) -> list[Path]:
+    """Of every measurement: confusion, reliability, risk over coverage; and training curves. PNG and SVG each.
+
+    Earlier figures that are of none of these are removed.
+    """
     place = folder / FIGURES_FOLDER
     place.mkdir(exist_ok=True)
     files = []
-    for split, evaluation in results["evaluation"].items():
-        confusion = evaluation["scores"]["confusion_matrix"]
-        files += save_confusion(confusion, results["label_names"], place / f"{split}_confusion")
-        files += save_reliability(evaluation["calibration"]["as_trained"], place / f"{split}_reliability")
-        files += save_risk_coverage(evaluation["risk_coverage"], place / f"{split}_risk_coverage")
-    if log := results.get("training", {}).get("log"):
-        files += save_training_curves(log, place / "training_curves")
+    for name, measured in zip(name_figures(results), results.measurements, strict=True):
+        parts = {name: measured.evaluation, f"{name}_without_duplicates": measured.without_duplicates}
+        for part, evaluation in parts.items():
+            if evaluation:
+                confusion = evaluation.scores.confusion_matrix
+                files += save_confusion(confusion, results.label_names, place / f"{part}_confusion")
+                files += save_reliability(evaluation.calibration.as_trained, place / f"{part}_reliability")
+                files += save_risk_coverage(evaluation.risk_coverage, place / f"{part}_risk_coverage")
+    if results.training and results.training.log:
+        files += save_training_curves(results.training.log, place / "training_curves")
+    for path in place.iterdir():
+        if FIGURE_NAME.fullmatch(path.name) and path not in files:
+            path.unlink()
     return files

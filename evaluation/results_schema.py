@@ -3,6 +3,7 @@
 `results_file` reads and writes it, and reads version 2; docs/results.md is made from what stands here.
 """
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import JsonValue, model_validator
@@ -121,6 +122,26 @@ class Measurement(Record):
         return self.split, self.data.fingerprint, self.data.label_scheme, self.pooled is not None
 
 
+def _named_by_label(evaluation: SplitEvaluation, label_names: list[str]) -> dict[str, Iterable[str]]:
+    """What of an evaluation goes by label: key → the names there; none where a matrix or a score is missing."""
+    scores, people, decision = evaluation.scores, evaluation.people, evaluation.decision
+    is_square = [len(row) for row in scores.confusion_matrix] == [len(label_names)] * len(label_names)
+    of_labels = (f"{score}/{label}" for score in ("precision", "recall", "f1") for label in label_names)
+    has_intervals = {"macro_f1", "balanced_accuracy", "accuracy", *of_labels} <= set(evaluation.intervals.intervals)
+    named: dict[str, Iterable[str]] = {
+        "scores.per_class": scores.per_class,
+        "scores.confusion_matrix": label_names if is_square else (),
+        "intervals.intervals": label_names if has_intervals else (),
+    }
+    if people:
+        named |= {"people.predicted_share": people.predicted_share, "people.true_share": people.true_share}
+    if decision:
+        argmax, fitted = decision.scores.argmax, decision.scores.fitted
+        named |= {"decision.offsets": decision.offsets, "decision.scores.argmax.per_class": argmax.per_class}
+        named |= {"decision.scores.fitted.per_class": fitted.per_class}
+    return named
+
+
 class Results(Record):
     """A model's folder in numbers."""
 
@@ -152,16 +173,20 @@ class Results(Record):
     """one for each data set and split that was measured; measuring one again takes its place, and no other's"""
 
     @model_validator(mode="after")
-    def _check_labels(self) -> Self:
-        """Tables and figures are drawn by label."""
+    def _check_tables(self) -> Self:
+        """Tables and figures are drawn by label, baselines from the training labels' counts."""
+        named: dict[str, Iterable[str]] = {"train_label_counts": self.train_label_counts or self.label_names}
         for number, measured in enumerate(self.measurements):
-            scores = measured.evaluation.scores
-            num_labels = len(self.label_names)
-            is_square = [len(row) for row in scores.confusion_matrix] == [num_labels] * num_labels
-            if list(scores.per_class) != self.label_names or not is_square:
-                raise ValueError(
-                    f"measurements[{number}].evaluation.scores is not of the labels {', '.join(self.label_names)}"
-                )
+            for part in ("evaluation", "without_duplicates"):
+                if (evaluation := getattr(measured, part)) is not None:
+                    place, curve = f"measurements[{number}].{part}", evaluation.risk_coverage
+                    found = _named_by_label(evaluation, self.label_names)
+                    named |= {f"{place}.{key}": names for key, names in found.items()}
+                    if len(curve.coverage) != len(curve.risk):
+                        raise ValueError(f"{place}.risk_coverage with coverage and risk at different points")
+        for key, names in named.items():
+            if set(names) != set(self.label_names):
+                raise ValueError(f"{key} that does not fit the labels {', '.join(self.label_names)}")
         return self
 
     @property

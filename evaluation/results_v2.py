@@ -171,7 +171,7 @@ class ResultsV2(_RecordV2):
         )
 
     def _measured_on(self, later: _EvaluatedOnV2 | None) -> DescribedData:
-        own = self.data and DescribedData(**{name: getattr(self.data, name) for name in DescribedData.model_fields})
+        own = self.data and self.data.as_measured()
         if own is not None and (later is None or later.fingerprint == own.fingerprint):
             passed = later.audit_passed if later else None
             if passed is not None and (own.audit is None or own.audit.passed != passed):

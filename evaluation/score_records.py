@@ -239,15 +239,15 @@ class OperatingPoint(Record):
 class RiskCoverage(Record):
     """Share of errors among the most confident examples, over their share of all."""
 
-    coverage: list[Share]
+    coverage: Annotated[list[Share], Field(min_length=1)]
     """up to 101 points"""
-    risk: list[Share]
+    risk: Annotated[list[Share], Field(min_length=1)]
     """share of errors at each of them"""
     aurc: Share
     """mean risk over all coverages"""
     risk_at_full_coverage: Share
     """share of errors of all"""
-    coverage_at_risk: dict[str, OperatingPoint | None]
+    coverage_at_risk: dict[Annotated[str, Field(pattern=r"^0?\.\d+$|^[01]$")], OperatingPoint | None]
     """risk (`"0.05"`) → the largest coverage with no more; null where there is none"""
 
 
@@ -340,7 +340,7 @@ class FaceFocusResults(Record):
     """the label that is explained: `predicted`"""
     seed: int
     """of the drawing"""
-    map_size: list[Count] | None = None
+    map_size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """rows and columns of the feature map behind the heat; null in older results. Below four it is too coarse to tell
     a face from what is around it"""
     face: FocusRegion

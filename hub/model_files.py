@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ..evaluation.figures import FIGURES_FOLDER
+from ..evaluation.figures import FIGURE_NAME, FIGURES_FOLDER
 from ..evaluation.results_file import RESULTS_FILE
 from ..processor.input_errors import ModelLoadError
 
@@ -19,7 +19,6 @@ CARD_FILE = "README.md"
 EXAMPLE_PICTURE = "examples/drawn_face.png"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
-_FIGURE = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
@@ -75,7 +74,7 @@ def is_published_name(name: str) -> bool:
     """Whether some model's publication may hold a file of this name, as a path in its repository; the card aside."""
     folder, _, file = name.rpartition("/")
     if folder == FIGURES_FOLDER:
-        return bool(_FIGURE.fullmatch(file))
+        return bool(FIGURE_NAME.fullmatch(file))
     return name in _NAMES or bool(_SHARD.fullmatch(name))
 
 
@@ -88,5 +87,5 @@ def first_stranger(folder: Path) -> Path | None:
     missing = sorted(path for path in known if not path.is_file())
     figures, example = folder / FIGURES_FOLDER, folder / EXAMPLE_PICTURE
     known |= {figures, example, example.parent}
-    known |= {path for path in figures.glob("*") if _FIGURE.fullmatch(path.name)}
+    known |= {path for path in figures.glob("*") if FIGURE_NAME.fullmatch(path.name)}
     return next(iter([*missing, *sorted(path for path in folder.rglob("*") if path not in known)]), None)
