@@ -9,19 +9,22 @@ one export folder, `OUTPUT_DIR/expression` and `OUTPUT_DIR/engagement`: weights,
 results and a card.
 """
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from pydantic import JsonValue
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
 
 from engagement_recognition import register_auto_classes
 from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
-from engagement_recognition.evaluation.results_file import RESULTS_FILE, describe_source, read_results
+from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
+from engagement_recognition.evaluation.results_schema import Measurement, Results, Training
 from engagement_recognition.evaluation.split_evaluation import (
     SplitPredictions,
     count_labels,
@@ -85,7 +88,12 @@ def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
 
 
 def check_options(run: StageRun) -> None:
-    """Raises RecipeError or ModelLoadError for an augmentation or encoder that does not exist, or a push to nowhere."""
+    """What can be refused before data is prepared.
+
+    Raises:
+        RecipeError: an augmentation that does not exist, or a push to nowhere.
+        ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
+    """
     if run.push_to_hub and not run.training.hub_model_id:
         raise RecipeError(
             f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
@@ -94,6 +102,8 @@ def check_options(run: StageRun) -> None:
         require_hub_names(run.training.hub_model_id)
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     check_encoder(run.stage.start_from or run.stage.encoder)
+    if run.stage.start_from:
+        _data_behind(run.stage.start_from)
 
 
 def _require_own_repositories(runs: Sequence[StageRun]) -> None:
@@ -121,23 +131,34 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     model = _build_model(run.stage, data, start_from)
     trainer = _build_trainer(run, model, data, augmentation)
+    results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
     checkpoint = last_whole_checkpoint(Path(run.training.output_dir)) if run.training.resume_from_checkpoint else None
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
     if trainer.is_world_process_zero():
-        results = {
-            **_describe_run(run, data, start_from),
-            "training": {"seconds": outcome.metrics["train_runtime"], "log": trainer.state.log_history},
-            "train_label_counts": count_labels(data.train.label_ids, data.label_names),
-            "evaluation": evaluate_split(
-                test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
-            ),
-        }
+        evaluation, without_duplicates = evaluate_split(
+            test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
+        )
+        measured = Measurement(
+            split="test",
+            data=data.description.as_measured(),
+            environment=results.environment,
+            evaluation=evaluation,
+            without_duplicates=without_duplicates,
+        )
+        training = Training(seconds=outcome.metrics["train_runtime"], log=_finite(trainer.state.log_history))
+        results = results.model_copy(update={"training": training, "measurements": [measured]})
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        export_model(trained, data.processor, results, run.export_dir, [validation, test])
-        print(f"{run.name}: {describe_scores(results['evaluation']['test'], 'test')}; see {run.export_dir}")
+        predictions, fingerprint = [validation, test], data.description.fingerprint
+        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint)
+        print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
     trainer.accelerator.wait_for_everyone()
     return run.export_dir
+
+
+def _finite(log: Iterable[Mapping[str, float]]) -> list[dict[str, int | float | None]]:
+    """Trainer's log as JSON holds it: a loss that overflowed must not cost the trained model."""
+    return [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in log]
 
 
 def _push(run: StageRun) -> str:
@@ -234,27 +255,29 @@ def _build_trainer(
     )
 
 
-def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> dict[str, object]:
-    return {
-        "stage": run.name,
-        "label_names": data.label_names,
-        "seed": run.training.seed,
-        "recipe": {key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
-        "started_from": Path(start_from).name if start_from else run.stage.encoder,
-        "started_from_data": _data_behind(start_from),
-        "data": data.description,
-        "environment": describe_environment(),
-    }
+def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> Results:
+    """All that is known before the training."""
+    return Results(
+        stage=run.name,
+        label_names=data.label_names,
+        started_from=Path(start_from).name if start_from else run.stage.encoder,
+        started_from_data=_data_behind(start_from) if start_from else None,
+        seed=run.training.seed,
+        recipe={key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
+        data=data.description,
+        train_label_counts=count_labels(data.train.label_ids, data.label_names),
+        environment=describe_environment(run.training.device),
+    )
 
 
-def _data_behind(start_from: str | Path | None) -> str | None:
+def _data_behind(start_from: str | Path) -> str | None:
     """What the model that a stage starts from was trained on; None: nobody knows here."""
-    is_ours = start_from is not None and (Path(start_from) / RESULTS_FILE).is_file()
-    data = read_results(Path(start_from)).get("data") if is_ours else None
-    return data and describe_source(data)
+    folder = Path(start_from)
+    data = read_results(folder).data if (folder / RESULTS_FILE).is_file() else None
+    return data and data.in_words()
 
 
-def _without_folder(value: object) -> object:
+def _without_folder(value: JsonValue) -> JsonValue:
     """Results are published, and where a file lay on somebody's disk is nobody's business; Hub ids stay whole."""
     return Path(value).name if isinstance(value, str) and Path(value).exists() else value
 

@@ -45,10 +45,6 @@ class Run:
     name: str
     results: Results
 
-    def tested(self) -> list[Measurement]:
-        """What was measured on test, on whatever data."""
-        return [measured for measured in self.results.measurements if measured.split == "test"]
-
 
 @dataclass(frozen=True)
 class ResultsTable:
@@ -70,26 +66,35 @@ def short_names(paths: Sequence[Path], num_parts: int) -> list[str]:
 
 
 def group_runs(runs: Iterable[Run]) -> list[ResultsTable]:
+    """A table a data set and its labels, in the order in which they come up."""
     tables: dict[tuple[str | None, ...], ResultsTable] = {}
     for run in runs:
-        for measured in run.tested() or [None]:
-            data, labels = measured.data if measured else run.results.data, run.results.label_names
-            key = (data and data.fingerprint, data and data.label_scheme, *labels)
-            where = f"{data.in_words()} ({data.fingerprint[:12]})" if data else "none yet"
-            table = tables.setdefault(key, ResultsTable(f"Data: {where}; labels: {', '.join(labels)}"))
-            source = data.source if data else _NONE
-            table.rows.append(_table_row(run, source, measured) if measured else _row_without(run, source))
-            table.notes.extend((run.name, note) for note in (notes_on(run.results, measured) if measured else ()))
+        tested = [measured for measured in run.results.measurements if measured.split == "test"]
+        for measured in tested:
+            table = _table_of(tables, measured.data, run.results.label_names)
+            table.rows.append(_table_row(run, measured))
+            table.notes.extend((run.name, note) for note in notes_on(run.results, measured))
+        if not tested:
+            _table_of(tables, run.results.data, run.results.label_names).rows.append(_row_without(run))
     return list(tables.values())
 
 
-def _row_without(run: Run, source: str) -> list[str]:
+def _table_of(
+    tables: dict[tuple[str | None, ...], ResultsTable], data: DescribedData | None, labels: Sequence[str]
+) -> ResultsTable:
+    """That of these data and labels; a new one where there is none."""
+    where = f"{data.in_words()} ({data.fingerprint[:12]})" if data else "none yet"
+    key = (data.fingerprint, data.label_scheme, *labels) if data else (None, None, *labels)
+    return tables.setdefault(key, ResultsTable(f"Data: {where}; labels: {', '.join(labels)}"))
+
+
+def _row_without(run: Run) -> list[str]:
     is_new = run.results.imported and not run.results.measurements
     why = "imported, not measured yet" if is_new else "not measured on test"
-    return [run.name, source, f"{why}: run engagement evaluate"]
+    return [run.name, run.results.data.source if run.results.data else _NONE, f"{why}: run engagement evaluate"]
 
 
-def _table_row(run: Run, source: str, measured: Measurement) -> list[str]:
+def _table_row(run: Run, measured: Measurement) -> list[str]:
     evaluation = measured.evaluation
     scores, intervals = evaluation.scores, evaluation.intervals
     over = "" if intervals.resampled == "people" else ", over clips"
@@ -97,7 +102,7 @@ def _table_row(run: Run, source: str, measured: Measurement) -> list[str]:
     baselines = (evaluation.majority_baseline, evaluation.stratified_baseline)
     return [
         f"{run.name} (pooled)" if measured.pooled else run.name,
-        source,
+        measured.data.source,
         f"{evaluation.num_clips:,}",
         f"{intervals.num_clusters:,}" if not over else "unknown",
         f"{format_score(scores.macro_f1)} ({interval}{over})",
