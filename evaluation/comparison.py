@@ -12,6 +12,7 @@ from ..processor.input_errors import DataError
 from .bootstrap import Predictions, paired_bootstrap
 from .markdown import markdown_table
 from .metrics import ClipScores
+from .results_file import read_results
 from .score_records import Differences
 from .split_evaluation import read_predictions
 
@@ -35,14 +36,20 @@ class Comparison(Differences, ComparedRuns):
     """Two models on the clips of one split."""
 
 
-def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0) -> Comparison:
+def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0, data: str | None = None) -> Comparison:
     """Second minus first, with 95 % intervals from resampled people; see `bootstrap.paired_bootstrap`.
+
+    Args:
+        data: name of a data set that both were measured on, or how its fingerprint begins; default: each model's own
+            data, else what it was measured on first.
 
     Raises:
         ModelLoadError: a folder has no predictions.
-        DataError: other labels, other clips, or the same clips under other labels.
+        DataError: no such data, other labels, other clips, or the same clips under other labels.
     """
-    (one, names), (other, other_names) = read_predictions(first, split), read_predictions(second, split)
+    (one, names), (other, other_names) = (
+        read_predictions(folder, split, data and _fingerprint_of(folder, data)) for folder in (first, second)
+    )
     if names != other_names:
         raise DataError(
             f"Expected runs with the same labels, got {', '.join(names)} in {first} and {', '.join(other_names)} in "
@@ -62,6 +69,17 @@ def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0) 
     return Comparison(**dict(compared), first=str(first), second=str(second), split=split, num_clips=len(subjects))
 
 
+def _fingerprint_of(folder: Path, data: str) -> str:
+    results = read_results(folder)
+    known = {measured.data.fingerprint: measured.data.source for measured in results.measurements}
+    known |= {results.data.fingerprint: results.data.source} if results.data else {}
+    found = [fingerprint for fingerprint, source in known.items() if data == source or fingerprint.startswith(data)]
+    if len(found) != 1:
+        names = ", ".join(f"{source} ({fingerprint[:12]})" for fingerprint, source in known.items())
+        raise DataError(f"Expected the name or fingerprint of one data set of {folder} ({names}), got {data}.")
+    return found[0]
+
+
 def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path) -> np.ndarray:
     """Where in the second run each clip of the first lies."""
     place = {clip_id: row for row, clip_id in enumerate(others.clip_ids)}
@@ -69,7 +87,8 @@ def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path
     if missing or len(place) != len(clips.clip_ids):
         raise DataError(
             f"Expected the same clips, got {len(clips.clip_ids)} in {first} and {len(place)} in {second}, "
-            f"{len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data."
+            f"{len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data, and name it with "
+            "--data."
         )
     order = np.array([place[clip_id] for clip_id in clips.clip_ids])
     if (others.label_ids[order] != clips.label_ids).any():
