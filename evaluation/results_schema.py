@@ -3,6 +3,7 @@
 `results_file` reads and writes it, and reads version 2; docs/results.md is made from what stands here.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import JsonValue, model_validator
@@ -121,6 +122,30 @@ class Measurement(Record):
         return self.split, self.data.fingerprint, self.data.label_scheme, self.pooled is not None
 
 
+def require_labels(
+    label_names: Sequence[str], train_label_counts: Mapping[str, int], evaluations: Mapping[str, SplitEvaluation]
+) -> None:
+    """Raises ValueError unless everything is of these labels, and names the key.
+
+    Args:
+        evaluations: by the key under which they stand in the file.
+    """
+    num_labels = len(label_names)
+    named: dict[str, Iterable[str]] = {"train_label_counts": train_label_counts or label_names}
+    for key, evaluation in evaluations.items():
+        matrix = evaluation.scores.confusion_matrix
+        if [len(row) for row in matrix] != [num_labels] * num_labels:
+            raise ValueError(
+                f"{len(matrix)} rows as {key}.scores.confusion_matrix, which is not of {num_labels} labels"
+            )
+        named[f"{key}.scores.per_class"] = evaluation.scores.per_class
+        if evaluation.decision:
+            named[f"{key}.decision.offsets"] = evaluation.decision.offsets
+    for key, names in named.items():
+        if list(names) != list(label_names):
+            raise ValueError(f"{', '.join(names) or 'none'} as {key}, where the labels are {', '.join(label_names)}")
+
+
 class Results(Record):
     """A model's folder in numbers."""
 
@@ -154,14 +179,12 @@ class Results(Record):
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         """Tables and figures are drawn by label."""
+        evaluations = {}
         for number, measured in enumerate(self.measurements):
-            scores = measured.evaluation.scores
-            num_labels = len(self.label_names)
-            is_square = [len(row) for row in scores.confusion_matrix] == [num_labels] * num_labels
-            if list(scores.per_class) != self.label_names or not is_square:
-                raise ValueError(
-                    f"measurements[{number}].evaluation.scores is not of the labels {', '.join(self.label_names)}"
-                )
+            evaluations[f"measurements[{number}].evaluation"] = measured.evaluation
+            if measured.without_duplicates:
+                evaluations[f"measurements[{number}].without_duplicates"] = measured.without_duplicates
+        require_labels(self.label_names, self.train_label_counts, evaluations)
         return self
 
     @property
