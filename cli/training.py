@@ -69,13 +69,14 @@ def compare(
     first: Annotated[Path, typer.Argument(help="A measured model.")],
     second: Annotated[Path, typer.Argument(help="Another, measured on the same clips.")],
     split: Annotated[Split, typer.Option(help="Whose predictions are compared.")] = Split.test,
+    data: Annotated[str | None, typer.Option(help="Name or fingerprint; default: what each was trained on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, instead of a table.")] = False,
 ) -> None:
     """Is the second better than the first, or were these just other people? A paired bootstrap over people."""
     from ..evaluation.comparison import compare_runs, describe_comparison
 
-    compared = compare_runs(first, second, split.value)
-    typer.echo(json.dumps(compared, indent=2) if as_json else describe_comparison(compared))
+    compared = compare_runs(first, second, split.value, data=data)
+    typer.echo(compared.model_dump_json(indent=2) if as_json else describe_comparison(compared))
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """How far scores can be believed, when to abstain, and where to decide: calibration, risk-coverage, thresholds.
 
 Temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) and decision offsets are fitted on the
-validation split and applied to test; nothing here looks at test labels but to score. Functions go from arrays to plain
-dictionaries that JSON can hold; an undefined number is None.
+validation split and applied to test; nothing here looks at test labels but to score. Functions go from arrays to the
+records of `score_records`; an undefined number is None.
 """
 
 from collections.abc import Sequence

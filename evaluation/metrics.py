@@ -64,10 +64,10 @@ def compute_scores(
         minority_class: its name; default: the rarest class that occurs in `label_ids` (the first of equals).
 
     Returns:
-        All scores; a class that neither occurs nor is predicted counts 0 in `macro_f1`. Only with `scores` those that
-        need a ranking; None where the truth holds one class only (or, for `auprc_minority`, nothing of the minority).
-        Only with the four levels of `schema.LEVELS` `quadratic_kappa` (None where truth and prediction are one and the
-        same class throughout) and `mae`.
+        All scores; a class that neither occurs nor is predicted counts 0 in `macro_f1`. Those that need a ranking are
+        None without `scores`, and where the truth holds one class only (or, for `auprc_minority`, nothing of the
+        minority); `quadratic_kappa` and `mae` are None but for the four levels of `schema.LEVELS`, and the former where
+        truth and prediction are one and the same class throughout.
 
     Raises:
         DataError: no example, arrays that do not belong together, unknown classes, scores that are no softmax.
@@ -120,18 +120,23 @@ def stratified_baseline(
     label_ids = as_label_ids(label_ids, len(label_names), "true labels")
     support = np.bincount(label_ids, minlength=len(label_names))
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(support, shares, size=(num_draws, len(support)))  # (num_draws, truth, prediction)
-    drawn = confusion_scores(drawn, is_ordered(label_names))
-    table = [drawn[name].mean(axis=0) for name in ("precision", "recall", "f1")]
-    headline = {name: _mean_where_defined(values) for name, values in drawn.items() if values.ndim == 1}
+    confusions = rng.multinomial(support, shares, size=(num_draws, len(support)))  # (num_draws, truth, prediction)
+    has_distance = is_ordered(label_names)
+    drawn = confusion_scores(confusions, has_distance)
+    precision, recall, f1 = (drawn[name].mean(axis=0) for name in ("precision", "recall", "f1"))
     return StratifiedBaseline(
         predicts="at random, with the training set's shares",
         train_shares=dict(zip(label_names, shares.tolist(), strict=True)),
         num_draws=num_draws,
         seed=seed,
-        **headline,
         num_examples=len(label_ids),
-        per_class={name: _class_row(*(c[i] for c in table), support[i]) for i, name in enumerate(label_names)},
+        macro_f1=float(drawn["macro_f1"].mean()),
+        balanced_accuracy=float(drawn["balanced_accuracy"].mean()),
+        accuracy=float(drawn["accuracy"].mean()),
+        weighted_f1=float(drawn["weighted_f1"].mean()),
+        quadratic_kappa=_mean_where_defined(drawn["quadratic_kappa"]) if has_distance else None,
+        mae=float(drawn["mae"].mean()) if has_distance else None,
+        per_class={name: _class_row(precision[i], recall[i], f1[i], support[i]) for i, name in enumerate(label_names)},
         confusion_matrix=np.outer(support, shares).tolist(),
     )
 
@@ -184,11 +189,11 @@ def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: 
     scores = np.asarray(scores, dtype=float)
     label_ids = as_label_ids(label_ids, scores.shape[-1], "true labels")
     scores = as_scores(scores, len(label_ids), scores.shape[-1])
-    clip_ids = np.asarray(clip_ids, dtype=str)
-    if len(clip_ids) != len(label_ids):
-        raise DataError(f"Expected a clip id for each of {len(label_ids)} windows, got {len(clip_ids)}.")
-    names, first_rows, clip = np.unique(clip_ids, return_index=True, return_inverse=True)
-    torn = np.unique(clip_ids[label_ids != label_ids[first_rows][clip]])
+    clip_of_window = np.asarray(clip_ids, dtype=str)
+    if len(clip_of_window) != len(label_ids):
+        raise DataError(f"Expected a clip id for each of {len(label_ids)} windows, got {len(clip_of_window)}.")
+    names, first_rows, clip = np.unique(clip_of_window, return_index=True, return_inverse=True)
+    torn = np.unique(clip_of_window[label_ids != label_ids[first_rows][clip]])
     if torn.size:
         raise DataError(
             f"Expected one label a clip, got several among the windows of {', '.join(torn[:5])} ({torn.size} clips); "

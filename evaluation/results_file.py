@@ -34,4 +34,7 @@ def read_results(folder: Path) -> Results:
     if version_of(text) == 2:
         with refusing(text, path, ModelLoadError, _EXPECTED, _REMEDY):
             return ResultsV2.model_validate_json(text).upgraded()
-    return parse_record(text, path, Results, ModelLoadError, _EXPECTED, _REMEDY)
+    results = parse_record(text, path, Results, ModelLoadError, _EXPECTED, _REMEDY)
+    if "version" not in results.model_fields_set:
+        raise ModelLoadError(f"Expected {_EXPECTED} in {path}, got no version; {_REMEDY}.")
+    return results

@@ -3,14 +3,14 @@
 `results_file` reads and writes it, and reads version 2; docs/results.md is made from what stands here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import JsonValue, model_validator
 
 from ..data.described_data import DescribedData, TrainingData
 from ..data.json_records import Count, Record
-from .score_records import NotNegative, SplitEvaluation
+from .score_records import Decision, NotNegative, SplitEvaluation
 
 Doubt = Literal["unmeasured", "other data", "unaudited", "failed"]
 _DOUBTS: dict[Doubt, str] = {
@@ -122,23 +122,46 @@ class Measurement(Record):
         return self.split, self.data.fingerprint, self.data.label_scheme, self.pooled is not None
 
 
-def _named_by_label(evaluation: SplitEvaluation, label_names: list[str]) -> dict[str, Iterable[str]]:
-    """What of an evaluation goes by label: key → the names there; none where a matrix or a score is missing."""
-    scores, people, decision = evaluation.scores, evaluation.people, evaluation.decision
-    is_square = [len(row) for row in scores.confusion_matrix] == [len(label_names)] * len(label_names)
-    of_labels = (f"{score}/{label}" for score in ("precision", "recall", "f1") for label in label_names)
-    has_intervals = {"macro_f1", "balanced_accuracy", "accuracy", *of_labels} <= set(evaluation.intervals.intervals)
-    named: dict[str, Iterable[str]] = {
-        "scores.per_class": scores.per_class,
-        "scores.confusion_matrix": label_names if is_square else (),
-        "intervals.intervals": label_names if has_intervals else (),
-    }
+def require_labels(
+    label_names: Sequence[str], train_label_counts: Mapping[str, int], evaluations: Mapping[str, SplitEvaluation]
+) -> None:
+    """Raises ValueError unless all that is drawn as a table or figure is there and of these labels; names the key.
+
+    Args:
+        evaluations: by the key under which they stand in the file.
+    """
+    num_labels = len(label_names)
+    by_label = (f"{score}/{label}" for score in ("precision", "recall", "f1") for label in label_names)
+    shown = ["macro_f1", "balanced_accuracy", "accuracy", *by_label]
+    named: dict[str, Iterable[str]] = {"train_label_counts": train_label_counts or label_names}
+    for key, evaluation in evaluations.items():
+        matrix = evaluation.scores.confusion_matrix
+        if [len(row) for row in matrix] != [num_labels] * num_labels:
+            raise ValueError(
+                f"{len(matrix)} rows as {key}.scores.confusion_matrix, which is not of {num_labels} labels"
+            )
+        named |= {f"{key}.{table}": names for table, names in _named_by_label(evaluation).items()}
+        missing = [name for name in shown if name not in evaluation.intervals.intervals]
+        if missing:
+            raise ValueError(f"no {key}.intervals.intervals.{missing[0]}")
+        if len(evaluation.risk_coverage.coverage) != len(evaluation.risk_coverage.risk):
+            raise ValueError(f"{key}.risk_coverage with coverage and risk at different points")
+    for key, names in named.items():
+        if list(names) != list(label_names):
+            raise ValueError(f"{', '.join(names) or 'none'} as {key}, where the labels are {', '.join(label_names)}")
+
+
+def _named_by_label(evaluation: SplitEvaluation) -> dict[str, Iterable[str]]:
+    """What of an evaluation goes by label: key → the names there."""
+    people, decision = evaluation.people, evaluation.decision
+    named: dict[str, Iterable[str]] = {"scores.per_class": evaluation.scores.per_class}
     if people:
         named |= {"people.predicted_share": people.predicted_share, "people.true_share": people.true_share}
     if decision:
-        argmax, fitted = decision.scores.argmax, decision.scores.fitted
-        named |= {"decision.offsets": decision.offsets, "decision.scores.argmax.per_class": argmax.per_class}
-        named |= {"decision.scores.fitted.per_class": fitted.per_class}
+        named["decision.offsets"] = decision.offsets
+    if isinstance(decision, Decision):  # version 2 has its own, and is checked again once it is upgraded
+        for name, scores in (("argmax", decision.scores.argmax), ("fitted", decision.scores.fitted)):
+            named[f"decision.scores.{name}.per_class"] = scores.per_class
     return named
 
 
@@ -173,20 +196,14 @@ class Results(Record):
     """one for each data set and split that was measured; measuring one again takes its place, and no other's"""
 
     @model_validator(mode="after")
-    def _check_tables(self) -> Self:
+    def _check_labels(self) -> Self:
         """Tables and figures are drawn by label, baselines from the training labels' counts."""
-        named: dict[str, Iterable[str]] = {"train_label_counts": self.train_label_counts or self.label_names}
+        evaluations = {}
         for number, measured in enumerate(self.measurements):
-            for part in ("evaluation", "without_duplicates"):
-                if (evaluation := getattr(measured, part)) is not None:
-                    place, curve = f"measurements[{number}].{part}", evaluation.risk_coverage
-                    found = _named_by_label(evaluation, self.label_names)
-                    named |= {f"{place}.{key}": names for key, names in found.items()}
-                    if len(curve.coverage) != len(curve.risk):
-                        raise ValueError(f"{place}.risk_coverage with coverage and risk at different points")
-        for key, names in named.items():
-            if set(names) != set(self.label_names):
-                raise ValueError(f"{key} that does not fit the labels {', '.join(self.label_names)}")
+            evaluations[f"measurements[{number}].evaluation"] = measured.evaluation
+            if measured.without_duplicates:
+                evaluations[f"measurements[{number}].without_duplicates"] = measured.without_duplicates
+        require_labels(self.label_names, self.train_label_counts, evaluations)
         return self
 
     @property

@@ -5,22 +5,47 @@ was measured on stood in `evaluated_on`, else it was the model's own; for an imp
 measured on.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from ..data.described_data import AuditSummary, DescribedData, PreparedWith, TrainingData
 from ..data.json_records import Count, Record
-from .results_schema import Environment, ImportedFrames, ImportedFrom, Measurement, ReportedByFile, Results, Training
-from .score_records import Calibration, CalibrationResults, Decision, DecisionMacroF1, DecisionScores, SplitEvaluation
+from .results_schema import (
+    Environment,
+    ImportedFrames,
+    ImportedFrom,
+    Measurement,
+    ReportedByFile,
+    Results,
+    Training,
+    require_labels,
+)
+from .score_records import (
+    Calibration,
+    CalibrationResults,
+    Decision,
+    DecisionMacroF1,
+    DecisionScores,
+    Positive,
+    SplitEvaluation,
+)
 
 _CLEAN = "_without_duplicates"
-_EnvironmentV2 = dict[str, str | int]
 
 
 class _RecordV2(Record):
     model_config = ConfigDict(extra="ignore")  # earlier versions differ in what they wrote, and nothing of it is read
+
+
+class _EnvironmentV2(Record):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]  # package -> version
+    python: str = "unknown"
+    torch_threads: Count = 0
+
+    def upgraded(self) -> Environment:
+        return Environment(python=self.python, torch_threads=self.torch_threads, packages=self.__pydantic_extra__)
 
 
 class _PreparedWithV2(PreparedWith):
@@ -88,7 +113,7 @@ class _EvaluatedOnV2(_RecordV2):
 
 class _CalibrationV2(_RecordV2):
     as_trained: Calibration
-    temperature: float | None = None
+    temperature: Positive | None = None
     scaled: Calibration | None = None
 
 
@@ -136,6 +161,13 @@ class ResultsV2(_RecordV2):
     evaluation: dict[str, _EvaluationV2] = {}
     evaluated_on: dict[str, _EvaluatedOnV2] = {}
 
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        """As `Results` does, by the keys of this version."""
+        evaluations = {f"evaluation.{split}": evaluation for split, evaluation in self.evaluation.items()}
+        require_labels(self.label_names, self.train_label_counts, evaluations)
+        return self
+
     def upgraded(self) -> Results:
         """The same as version 3."""
         return Results(
@@ -148,7 +180,7 @@ class ResultsV2(_RecordV2):
             data=self._trained_on(),
             train_label_counts=self.train_label_counts,
             training=self.training,
-            environment=_environment(self.environment),
+            environment=self.environment.upgraded() if self.environment else None,
             imported=self.imported.upgraded() if self.imported else None,
             measurements=[self._measurement(split) for split in self.evaluation if not split.endswith(_CLEAN)],
         )
@@ -165,7 +197,7 @@ class ResultsV2(_RecordV2):
         return Measurement(
             split=split,
             data=self._measured_on(later),
-            environment=_environment(environment),
+            environment=environment.upgraded() if environment else None,
             evaluation=self.evaluation[split].upgraded(),
             without_duplicates=clean.upgraded() if clean else None,
         )
@@ -173,10 +205,12 @@ class ResultsV2(_RecordV2):
     def _measured_on(self, later: _EvaluatedOnV2 | None) -> DescribedData:
         own = self.data and self.data.as_measured()
         if own is not None and (later is None or later.fingerprint == own.fingerprint):
-            passed = later.audit_passed if later else None
-            if passed is not None and (own.audit is None or own.audit.passed != passed):
-                return own.model_copy(update={"audit": AuditSummary(passed=passed)})
-            return own
+            if later is None:
+                return own
+            passed, audit = later.audit_passed, own.audit
+            if passed is not None and (audit is None or audit.passed != passed):
+                audit = AuditSummary(passed=passed)
+            return own.model_copy(update={"audit": audit, "label_scheme": later.label_scheme or own.label_scheme})
         if later is None:
             return DescribedData(kind="unknown", source="unknown", fingerprint="")
         return DescribedData(
@@ -187,14 +221,3 @@ class ResultsV2(_RecordV2):
             label_scheme=later.label_scheme,
             audit=None if later.audit_passed is None else AuditSummary(passed=later.audit_passed),
         )
-
-
-def _environment(told: Mapping[str, str | int] | None) -> Environment | None:
-    if not told:
-        return None
-    packages = {name: value for name, value in told.items() if name not in ("python", "torch_threads")}
-    return Environment(
-        python=str(told.get("python", "unknown")),
-        torch_threads=int(told.get("torch_threads", 0)),
-        packages={name: str(value) for name, value in packages.items()},
-    )

@@ -29,7 +29,8 @@ from .metrics import (
     name_collapse,
     stratified_baseline,
 )
-from .results_schema import Environment
+from .results_file import read_results
+from .results_schema import Environment, Results
 from .score_records import (
     CalibrationResults,
     Decision,
@@ -41,6 +42,7 @@ from .score_records import (
 )
 
 PREDICTIONS_FILE = "predictions.parquet"
+_LOGIT = "logit/"  # a column a label
 _VERSIONED_PACKAGES = ("engagement-recognition", "transformers", "torch", "timm", "av", "facenet-pytorch")
 
 
@@ -187,45 +189,121 @@ def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
     )
 
 
-def write_predictions(folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str]) -> None:
-    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads."""
-    columns: dict[str, list] = {name: [] for name in ("split", "clip_id", "window_index", "subject_id", "label")}
+def write_predictions(
+    folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str], fingerprint: str
+) -> None:
+    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads.
+
+    Rows of other data and splits that stand there stay where they are, and what was measured again takes the place of
+    what it was. Rows of earlier versions, which do not name their data, make way for those of the model's own.
+
+    Args:
+        fingerprint: of the data set.
+
+    Raises:
+        ModelLoadError: what stands there cannot be read, or is of other labels.
+    """
+    path, schema = folder / PREDICTIONS_FILE, _predictions_schema(label_names)
+    tables = _read_tables(folder) if path.exists() else {}
+    if any(table.schema.names != schema.names for table in tables.values()):
+        raise ModelLoadError(f"Expected predictions of {', '.join(label_names)} in {path}, got others; move it away.")
+    if any(data is None for data, _ in tables) and _own_fingerprint(read_results(folder)) == fingerprint:
+        measured = [(None, part.split) for part in splits]
+        tables = {key: table for key, table in tables.items() if key not in measured}
     for part in splits:
-        columns["split"] += [part.split] * len(part.keys)
-        columns["clip_id"] += [clip_id for clip_id, _ in part.keys]
-        columns["window_index"] += [window for _, window in part.keys]
-        columns["subject_id"] += list(part.subject_ids)
-        columns["label"] += [label_names[label] for label in part.label_ids]
-    logits = np.concatenate([part.logits for part in splits]).astype(np.float32)
-    columns |= {f"logit/{name}": logits[:, i].tolist() for i, name in enumerate(label_names)}
-    with whole_file(folder / PREDICTIONS_FILE) as partial:
-        pyarrow.parquet.write_table(pyarrow.table(columns), partial)
+        columns = {
+            "data": [fingerprint] * len(part.keys),
+            "split": [part.split] * len(part.keys),
+            "clip_id": [clip_id for clip_id, _ in part.keys],
+            "window_index": [window for _, window in part.keys],
+            "subject_id": list(part.subject_ids),
+            "label": [label_names[label] for label in part.label_ids],
+            **{f"{_LOGIT}{name}": part.logits[:, i].astype(np.float32) for i, name in enumerate(label_names)},
+        }
+        tables[fingerprint, part.split] = pyarrow.table(columns).cast(schema)
+    with whole_file(path) as partial:
+        pyarrow.parquet.write_table(pyarrow.concat_tables(tables.values()), partial)
 
 
-def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[str]]:
-    """One split's predictions, and the label names.
+def read_predictions(folder: Path, split: str, fingerprint: str | None = None) -> tuple[SplitPredictions, list[str]]:
+    """One split's predictions, in the data's order, and the label names.
+
+    Args:
+        fingerprint: of the data set; default: that of the model's own data, else of what was measured first.
 
     Raises:
         ModelLoadError: there are none that can be read.
-        DataError: none of this split.
+        DataError: none of this split, or of this data.
+    """
+    tables = _read_tables(folder)
+    of_split = {data: table for (data, found), table in tables.items() if found == split}
+    if fingerprint is None:
+        own = _own_fingerprint(read_results(folder)) if len(of_split) > 1 else None
+        table = of_split.get(own, next(iter(of_split.values()), None))
+    else:
+        table = of_split.get(fingerprint)
+        if table is None and None in of_split:
+            is_of_it = _data_of_older_rows(read_results(folder), split, tables) == fingerprint
+            table = of_split[None] if is_of_it else None
+    if table is None:
+        wanted = f"{split} of {fingerprint[:12]}" if fingerprint and of_split else split
+        raise DataError(f"Expected predictions of {wanted} in {folder / PREDICTIONS_FILE}, found none; run `engagement "
+                        f"evaluate {folder} --data DATA --split {split}`.")  # fmt: skip
+    columns, names = table.to_pydict(), _labels_of(table)
+    keys = list(zip(columns["clip_id"], columns["window_index"], strict=True))
+    label_ids = np.array([names.index(label) for label in columns["label"]], dtype=np.int64)
+    logits = np.stack([columns[f"{_LOGIT}{name}"] for name in names], axis=1)
+    return SplitPredictions(split, keys, columns["subject_id"], label_ids, logits), names
+
+
+def _predictions_schema(label_names: Sequence[str]) -> pyarrow.Schema:
+    text = pyarrow.string()
+    columns = {"data": text, "split": text, "clip_id": text, "window_index": pyarrow.int64(), "subject_id": text,
+               "label": text}  # fmt: skip
+    return pyarrow.schema({**columns, **{f"{_LOGIT}{name}": pyarrow.float64() for name in label_names}})
+
+
+def _labels_of(table: pyarrow.Table) -> list[str]:
+    return [name.removeprefix(_LOGIT) for name in table.column_names if name.startswith(_LOGIT)]
+
+
+def _read_tables(folder: Path) -> dict[tuple[str | None, str], pyarrow.Table]:
+    """Rows by data and split, as they stand in the file; of None where an earlier version wrote them.
+
+    Raises:
+        ModelLoadError: there are none that can be read.
     """
     path = folder / PREDICTIONS_FILE
     try:
-        table = pyarrow.parquet.read_table(path).to_pydict()
-        names = [name.removeprefix("logit/") for name in table if name.startswith("logit/")]
-        rows = [row for row, found in enumerate(table["split"]) if found == split]
-        keys = [(table["clip_id"][row], table["window_index"][row]) for row in rows]
-        subjects = [table["subject_id"][row] for row in rows]
-        label_ids = np.array([names.index(table["label"][row]) for row in rows], dtype=np.int64)
-        logits = np.array([[table[f"logit/{name}"][row] for name in names] for row in rows])
+        table = pyarrow.parquet.read_table(path)
+        names = _labels_of(table)
+        if "data" not in table.column_names:
+            table = table.append_column("data", pyarrow.nulls(len(table), pyarrow.string()))
+        schema = _predictions_schema(names)
+        table = table.select(schema.names).cast(schema)
+        empty = [name for name in schema.names if name not in ("data", "subject_id") and table[name].null_count]
+        unknown = sorted(set(table["label"].to_pylist()) - set(names))
+        if empty or unknown:
+            raise ValueError(f"no value in {empty[0]}" if empty else f"no column {_LOGIT}{unknown[0]}")
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         reason = in_one_line(error)
-        raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); run `engagement "
-                             f"evaluate {folder}`.") from error  # fmt: skip
-    if not rows:
-        raise DataError(f"Expected predictions of {split} in {path}, found none; run `engagement evaluate {folder} "
-                        f"--data DATA --split {split}`.")  # fmt: skip
-    return SplitPredictions(split, keys, subjects, label_ids, logits), names
+        raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); move away what "
+                             f"is there, and run `engagement evaluate {folder}`.") from error  # fmt: skip
+    keys = list(zip(table["data"].to_pylist(), table["split"].to_pylist(), strict=True))
+    return {key: table.take([row for row, of_row in enumerate(keys) if of_row == key]) for key in dict.fromkeys(keys)}
+
+
+def _own_fingerprint(results: Results) -> str | None:
+    return results.data.fingerprint if results.data else None
+
+
+def _data_of_older_rows(
+    results: Results, split: str, tables: Mapping[tuple[str | None, str], pyarrow.Table]
+) -> str | None:
+    """What rows that do not name their data are of: of what was measured then, which has no rows that name it."""
+    then = [measured for measured in results.measurements if (measured.data.fingerprint, measured.split) not in tables]
+    of_split = [measured for measured in then if measured.split == split]
+    return (of_split or then)[0].data.fingerprint if then else _own_fingerprint(results)
 
 
 def describe_environment(device: torch.device) -> Environment:
