@@ -43,7 +43,7 @@ from engagement_recognition.modeling_engagement import (
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
 from engagement_recognition.required_packages import require_packages
-from engagement_recognition.training.arguments import StageArguments, StageRun, plan_stages, read_recipe
+from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
@@ -57,14 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_packages()
         recipe_path, options = parse_command_line(argv)
-        train(read_recipe(recipe_path) if recipe_path else {}, options)
+        train(read_recipe(recipe_path) if recipe_path else Recipe({}), options)
     except EngagementInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
+def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
     """Both stages of a recipe, the second from the first's weights; returns the export folders."""
     register_auto_classes()
     runs = plan_stages(recipe, options)

@@ -6,6 +6,7 @@ A split that cannot be trusted is refused here; what results say of the data is 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ..processor.input_errors import LeakageError
 from .audit.leakage import audit
@@ -17,6 +18,7 @@ from .readers.sources import SourceOptions, read_source
 
 PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size_px")
 SOURCE_OPTIONS = ("subset", "subject_pattern")  # what they mean depends on the source
+Value = TypeVar("Value")
 _OLD_NAMES = {"face_crop_size": "face_crop_size_px"}  # in recipes and results of earlier versions
 
 
@@ -34,7 +36,7 @@ class DataOptions:
     num_processes: int | None = None
 
 
-def with_current_names(options: Mapping[str, object]) -> dict[str, object]:
+def with_current_names(options: Mapping[str, Value]) -> dict[str, Value]:
     """Options under the names they have today; what earlier versions wrote goes on being read."""
     return {_OLD_NAMES.get(name, name): value for name, value in options.items()}
 

@@ -98,6 +98,7 @@ def tiny_recipe(
 def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> TrainedStages:
     """Both stages, trained once; tests read the folders and never write to them."""
     from engagement_recognition import train
+    from engagement_recognition.training.arguments import Recipe
 
     recipe = {**tiny_recipe, "output_dir": str(tmp_path_factory.mktemp("run"))}
     first_weights = {}
@@ -111,5 +112,5 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_build_model", build_and_remember)
-        expression, engagement = train.train(recipe, {})
+        expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)

@@ -21,6 +21,7 @@ from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
 from engagement_recognition.train import train
+from engagement_recognition.training.arguments import Recipe
 
 
 @pytest.fixture
@@ -87,7 +88,8 @@ def test_how_a_source_is_read_is_known_of_prepared_data_too(
     done = CliRunner().invoke(app, [*command, "--subject-pattern", r"^\d+", "--drop-conflicts"])
     assert done.exit_code == 0, done.output
     section = {"data": str(tmp_path / "data"), "num_train_epochs": 1, "allow_leakage": True}
-    (folder,) = train({**tiny_recipe, "engagement": {}, "expression": section, "output_dir": str(tmp_path / "r")}, {})
+    recipe = {**tiny_recipe, "engagement": {}, "expression": section, "output_dir": str(tmp_path / "r")}
+    (folder,) = train(Recipe(recipe), {})
     trained_on = read_results(folder)["data"]
     assert trained_on["label_conflicts"]["dropped"]
     evaluate_model(folder, source, cache_dir=tmp_path / "cache")

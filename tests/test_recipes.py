@@ -15,7 +15,7 @@ from engagement_recognition import train
 from engagement_recognition.data.schema import BINARY, THREE_CLASSES
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-from engagement_recognition.training.arguments import StageRun, plan_stages, read_recipe
+from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
@@ -107,7 +107,7 @@ SCORES = {"accuracy", "macro_f1", "weighted_f1", "auroc"}
 def plan(recipe: Path | dict[str, object], **options: str) -> dict[str, StageRun]:
     """Both stages of a recipe, by name."""
     data = {"expression_data": "pictures", "engagement_data": "clips"}
-    values = read_recipe(recipe) if isinstance(recipe, Path) else recipe
+    values = read_recipe(recipe) if isinstance(recipe, Path) else Recipe(recipe)
     return {run.name: run for run in plan_stages(values, {**data, **options})}
 
 
@@ -221,7 +221,7 @@ def test_a_recipe_lies_over_its_base(tmp_path: Path):
     write(tmp_path, root={"seed": 1, "augmentation": {"flip": 0.5}, "engagement": {"subset": "x", "dropout": 0.1}})
     write(tmp_path, sibling={"base": "root.yaml", "seed": 2, "engagement": {"dropout": 0.2}})
     top = {"base": "../sibling.yaml", "augmentation": {"zoom": 1}, "expression": {"a": 1}}
-    assert read_recipe(write(tmp_path / "deep", top=top)) == {
+    assert read_recipe(write(tmp_path / "deep", top=top)).options == {
         "seed": 2,
         "augmentation": {"zoom": 1},  # replaced as a whole
         "engagement": {"subset": "x", "dropout": 0.2},  # merged key by key
@@ -231,7 +231,7 @@ def test_a_recipe_lies_over_its_base(tmp_path: Path):
 
 def test_of_several_bases_the_last_counts_most_and_null_gives_a_default_back(tmp_path: Path):
     write(tmp_path, first={"seed": 1, "dropout": 0.1, "subset": "stratified"}, second={"seed": 2, "subset": None})
-    recipe = read_recipe(write(tmp_path, row={"base": ["first.yaml", "second.yaml"]}))
+    recipe = read_recipe(write(tmp_path, row={"base": ["first.yaml", "second.yaml"]})).options
     assert recipe == {"seed": 2, "dropout": 0.1, "subset": None}
     assert plan(recipe)["engagement"].stage.subset is None
 
@@ -334,7 +334,7 @@ def test_crops_that_are_off_draw_nothing():
 def load_pictures(tiny_recipe: dict[str, object], data: Path, **options: object) -> StageData:
     recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement")}
     section = {"data": str(data), "subject_pattern": r"^\d+", **options}
-    (run,) = plan_stages({**recipe, "expression": section}, {})
+    (run,) = plan_stages(Recipe({**recipe, "expression": section}), {})
     return load_stage_data(run)
 
 
@@ -385,7 +385,7 @@ def test_adam_decays_everything_and_momentum_weights_alone(
     optimizer: str, drawn_expressions: Path, tiny_recipe: dict, tmp_path: Path
 ):
     recipe = {**tiny_recipe, "output_dir": str(tmp_path), "optimizer": optimizer, "weight_decay": 0.5, "engagement": {}}
-    (run,) = plan_stages(recipe, {})
+    (run,) = plan_stages(Recipe(recipe), {})
     data = load_stage_data(run)
     model = train._build_model(run.stage, data, None)
     trainer = train._build_trainer(run, model, data, Augmentation())

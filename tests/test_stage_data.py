@@ -13,7 +13,7 @@ from engagement_recognition.cli.main import app
 from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.data.schema import AFFECTS, LEVELS, THREE_CLASSES
 from engagement_recognition.processor.input_errors import DataError, LeakageError, RecipeError
-from engagement_recognition.training.arguments import plan_stages
+from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.stage_data import StageData, load_stage_data
 
 
@@ -42,7 +42,7 @@ def load(
     tiny_recipe: dict[str, object], data: Path, stage: str = "engagement", typed: dict | None = None, **options: object
 ) -> StageData:
     recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement")}
-    (run,) = plan_stages({**recipe, stage: {"data": str(data), **options}}, typed or {})
+    (run,) = plan_stages(Recipe({**recipe, stage: {"data": str(data), **options}}), typed or {})
     return load_stage_data(run)
 
 
@@ -74,11 +74,11 @@ def test_both_stages_data_is_looked_at_before_the_first_trains(
     monkeypatch.setattr(train, "_train_stage", None)
     recipe = {**trained.recipe, "output_dir": str(tmp_path), "engagement": {"data": str(unaudited)}}
     with pytest.raises(LeakageError, match="engagement audit"):
-        train.train(recipe, {})
+        train.train(Recipe(recipe), {})
 
 
 def test_a_stage_without_data_is_skipped(trained: TrainedStages):
-    (run,) = plan_stages(trained.recipe, {"expression_data": "none"})
+    (run,) = plan_stages(Recipe(trained.recipe), {"expression_data": "none"})
     assert run.name == "engagement"
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from engagement_recognition import train
 from engagement_recognition.processor.input_errors import RecipeError
-from engagement_recognition.training.arguments import plan_stages, read_recipe
+from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
 from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
@@ -118,10 +118,10 @@ def test_results_count_what_was_left_out(trained: TrainedStages):
 
 
 def test_the_same_seed_gives_the_same_weights_and_scores(trained: TrainedStages, tmp_path: Path):
-    (again,) = train.train(engagement_alone(trained, tmp_path), {})
+    (again,) = train.train(Recipe(engagement_alone(trained, tmp_path)), {})
     assert same_weights(weights_of(again), weights_of(trained.engagement))
     assert results_of(again)["evaluation"] == results_of(trained.engagement)["evaluation"]
-    (other,) = train.train(engagement_alone(trained, tmp_path, num_train_epochs=1), {"seed": "3"})
+    (other,) = train.train(Recipe(engagement_alone(trained, tmp_path, num_train_epochs=1)), {"seed": "3"})
     assert not same_weights(weights_of(other), weights_of(trained.engagement))  # and an older export is replaced
     assert results_of(other)["seed"] == 3
 
@@ -129,14 +129,14 @@ def test_the_same_seed_gives_the_same_weights_and_scores(trained: TrainedStages,
 def test_an_image_model_can_be_stage_two_alone(trained: TrainedStages, tmp_path: Path):
     pictures = trained.recipe["expression"]["data"]
     changes = {"data": pictures, "model": "image", "num_train_epochs": 1}
-    (folder,) = train.train(engagement_alone(trained, tmp_path, **changes), {})
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path, **changes)), {})
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["EngagementForImageClassification"]
     assert folder == tmp_path / "engagement" and results_of(folder)["started_from"] == "expression"
 
 
 def test_a_frozen_encoder_stays_as_it_was(trained: TrainedStages, tmp_path: Path):
     # BatchNorm's running statistics too: they change in every training step, gradients or not.
-    (folder,) = train.train(engagement_alone(trained, tmp_path, freeze_encoder=True), {})
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path, freeze_encoder=True)), {})
     assert same_weights(weights_of(folder, "encoder."), weights_of(trained.expression, "encoder."))
     assert not same_weights(weights_of(folder, "temporal."), weights_of(trained.engagement, "temporal."))
 
@@ -176,12 +176,12 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
 ):
     recipe = engagement_alone(trained, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train.train(recipe, {})
+        train.train(Recipe(recipe), {})
     assert not list(tmp_path.glob("engagement*"))  # nothing that a next run would trust
     half = tmp_path / "checkpoints/engagement/checkpoint-99"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"\x00" * 100)
-    (resumed,) = train.train(recipe, {"resume_from_checkpoint": "true"})
+    (resumed,) = train.train(Recipe(recipe), {"resume_from_checkpoint": "true"})
     assert steps == [0, 1, 2, 3, 2, 3]  # two steps an epoch; the first epoch is not trained again
     assert same_weights(weights_of(resumed), weights_of(trained.engagement))
 
@@ -189,9 +189,9 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
 def test_a_subject_adversary_goes_on_too_and_is_in_no_model(trained: TrainedStages, tmp_path: Path, steps: list[int]):
     recipe = engagement_alone(trained, tmp_path / "interrupted", subject_adversary=1.0)
     with pytest.raises(KeyboardInterrupt):
-        train.train(recipe, {})
-    (resumed,) = train.train(recipe, {"resume_from_checkpoint": "true"})
-    (straight,) = train.train({**recipe, "output_dir": str(tmp_path / "straight")}, {})
+        train.train(Recipe(recipe), {})
+    (resumed,) = train.train(Recipe(recipe), {"resume_from_checkpoint": "true"})
+    (straight,) = train.train(Recipe({**recipe, "output_dir": str(tmp_path / "straight")}), {})
     adversaries = [
         load_file(tmp_path / run / "checkpoints/engagement/checkpoint-4/subject_adversary.safetensors")
         for run in ("interrupted", "straight")
@@ -219,12 +219,12 @@ def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: 
 
 @pytest.mark.parametrize(("given", "resumes"), [("false", False), ("true", True)])
 def test_resuming_can_be_declined(given: str, resumes: bool):
-    (run,) = plan_stages({"engagement": {"data": "clips"}}, {"resume_from_checkpoint": given})
+    (run,) = plan_stages(Recipe({"engagement": {"data": "clips"}}), {"resume_from_checkpoint": given})
     assert bool(run.training.resume_from_checkpoint) == resumes
 
 
 def test_an_option_is_read_under_its_old_name_too():
-    recipe = {"face_crop_size": 96, "engagement": {"data": "clips"}}
+    recipe = Recipe({"face_crop_size": 96, "engagement": {"data": "clips"}})
     (of_recipe,), (typed,) = (plan_stages(recipe, options) for options in ({}, {"engagement_face_crop_size": "64"}))
     assert (of_recipe.stage.face_crop_size_px, typed.stage.face_crop_size_px) == (96, 64)
     assert typed.on_command_line == {"face_crop_size_px"} and of_recipe.given["face_crop_size_px"] == 96
@@ -269,7 +269,9 @@ def test_a_bad_recipe_is_one_line(
     assert not list(tmp_path.glob("run/engagement*"))
 
 
-@pytest.mark.parametrize("content", [None, "- a list", "a: b: c", "\x00", ""], ids=repr)
+@pytest.mark.parametrize(
+    "content", [None, "- a list", "a: b: c", "\x00", "", "on: 1", "run_name: 2026-11-28"], ids=repr
+)
 def test_what_is_no_recipe_is_one_line(content: str | None, tmp_path: Path, capfd: pytest.CaptureFixture):
     path = tmp_path / "recipe.yaml"
     if content is not None:
@@ -291,7 +293,7 @@ def test_options_reach_the_stage_they_name():
     options = read_options(
         ["--expression_data", "pictures", "--engagement-learning-rate=5e-4", "--seed", "3", "--bf16"]
     )
-    expression, engagement = plan_stages(recipe, options)
+    expression, engagement = plan_stages(Recipe(recipe), options)
     assert (expression.stage.data, engagement.stage.data) == ("pictures", "clips")
     assert (expression.training.learning_rate, engagement.training.learning_rate) == (1e-3, 5e-4)
     assert expression.training.seed == engagement.training.seed == 3
@@ -315,7 +317,9 @@ def test_options_reach_the_stage_they_name():
 )
 def test_a_bad_option_is_told_once_and_as_it_was_typed(options: list[str], words: str):
     with pytest.raises(RecipeError) as refused:
-        plan_stages({"expression": {"data": "pictures"}}, read_options(["--engagement_data", "clips", *options]))
+        plan_stages(
+            Recipe({"expression": {"data": "pictures"}}), read_options(["--engagement_data", "clips", *options])
+        )
     assert words in str(refused.value) and str(refused.value).count("Expected") == 1
 
 
@@ -337,5 +341,5 @@ def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, 
 def test_grey_pictures_train_a_grey_encoder(trained: TrainedStages, tmp_path: Path):
     pictures = trained.recipe["expression"]["data"]
     changes = {"data": pictures, "model": "image", "grayscale": True, "max_steps": 1, "start_from": None}
-    (folder,) = train.train(engagement_alone(trained, tmp_path, **changes), {})
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path, **changes)), {})
     assert weights_of(folder)["encoder.model.timm_model.conv1.0.weight"].shape[1] == 1

@@ -8,7 +8,7 @@ A recipe is a small YAML file: options for both stages at the top, options of on
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,14 +16,16 @@ from typing import NoReturn
 
 import torch
 import yaml
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 
 STAGES = ("expression", "engagement")
+Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
 # What every run of ours wants and TrainingArguments does not do by itself.
-TRAINING_DEFAULTS = {
+TRAINING_DEFAULTS: Options = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 2,
@@ -205,13 +207,42 @@ class StageArguments(DataArguments, ModelArguments, FrameArguments, LearningArgu
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """Options of a run: for both stages, and under a stage's name for that one."""
+
+    options: Options
+
+    @property
+    def for_both(self) -> Options:
+        """Those outside the stages' sections."""
+        return {name: value for name, value in self.options.items() if name not in STAGES}
+
+    def of_stage(self, stage: str) -> Options:
+        """A stage's section; empty where there is none.
+
+        Raises:
+            RecipeError: something else than names and values stands there.
+        """
+        section = self.options.get(stage) or {}
+        if not isinstance(section, dict):
+            raise RecipeError(f"Expected names and values under {stage}:, got {section!r}.")
+        return section
+
+    def over(self, base: "Recipe") -> "Recipe":
+        """Laid over another: the stages' sections are merged key by key, all else is replaced."""
+        shared = [stage for stage in STAGES if stage in base.options and stage in self.options]
+        sections = {stage: {**base.of_stage(stage), **self.of_stage(stage)} for stage in shared}
+        return Recipe({**base.options, **self.options, **sections})
+
+
+@dataclass(frozen=True)
 class StageRun:
     """One stage, ready to run: its name, its own arguments, Trainer's, and everything as it was given."""
 
     name: str
     stage: StageArguments
     training: TrainingArguments
-    given: dict[str, object]
+    given: Options
     on_command_line: frozenset[str]  # names of the options that came from there, for this stage
     run_dir: Path
     push_to_hub: bool  # kept apart: Trainer would push checkpoints, which hold pickles; we push the export
@@ -221,11 +252,10 @@ class StageRun:
         return self.run_dir / self.name
 
 
-def read_recipe(path: Path) -> dict[str, object]:
-    """A recipe's values over those of its `base`: another recipe, named from its folder, or a list of them.
+def read_recipe(path: Path) -> Recipe:
+    """A recipe's options over those of its `base`: another recipe, named from its folder, or a list of them.
 
-    Of several the last one counts most. The sections of the stages are merged key by key, all else is replaced; a value
-    of null gives an option its default back.
+    Of several the last one counts most; see `Recipe.over`. A value of null gives an option its default back.
 
     Raises:
         RecipeError: a file is missing or is not a YAML mapping, or is its own base.
@@ -233,36 +263,35 @@ def read_recipe(path: Path) -> dict[str, object]:
     return _read_over_bases(path, ())
 
 
-def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> dict[str, object]:
+def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> Recipe:
     chain = (*readers, path)
     if path.resolve() in [reader.resolve() for reader in readers]:
         raise RecipeError(f"Expected a base that has an end, got a circle: {' -> '.join(p.name for p in chain)}.")
-    recipe = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
-    bases = recipe.pop("base", [])
-    merged: dict[str, object] = {}
+    options = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
+    bases = options.pop("base", [])
+    merged = Recipe({})
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise RecipeError(f"Expected the name of a recipe under base: in {path}, got {base!r}.")
-        merged = _lay_over(merged, _read_over_bases(path.parent / base, chain))
-    return _lay_over(merged, recipe)
+        merged = _read_over_bases(path.parent / base, chain).over(merged)
+    return Recipe(options).over(merged)
 
 
-def _lay_over(base: dict[str, object], recipe: dict[str, object]) -> dict[str, object]:
-    shared = [name for name in STAGES if name in base and name in recipe]
-    return {**base, **recipe, **{name: {**_section(base, name), **_section(recipe, name)} for name in shared}}
-
-
-def _read_yaml(path: Path, role: str) -> dict[str, object]:
+def _read_yaml(path: Path, role: str) -> dict[str, JsonValue]:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"Expected a recipe at {path}{role}, found no such file.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"Expected names and values in {path}, got {type(recipe).__name__}.")
-    return recipe
+    if not isinstance(content, dict):
+        raise RecipeError(f"Expected names and values in {path}, got {type(content).__name__}.")
+    try:
+        return TypeAdapter(dict[str, JsonValue]).validate_python(content, strict=True)
+    except ValidationError as error:  # YAML also knows dates, sets, and keys that are no words, such as a bare `on`
+        got = error.errors()[0]["input"]
+        raise RecipeError(f"Expected names, and numbers or words, in {path}, got {got!r}; put it in quotes.") from error
 
 
 def train_command() -> str:
@@ -270,7 +299,7 @@ def train_command() -> str:
     return "python train.py" if Path(sys.argv[0]).name == "train.py" else "engagement train"
 
 
-def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[StageRun]:
+def plan_stages(recipe: Recipe, options: Mapping[str, str]) -> list[StageRun]:
     """The stages that have data, in order.
 
     Raises:
@@ -286,17 +315,16 @@ def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[Stag
     return with_data
 
 
-def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -> StageRun:
-    sections = {stage: _section(recipe, stage) for stage in STAGES}
-    for_both = {key: value for key, value in recipe.items() if key not in STAGES}
+def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageRun:
+    sections = {stage: recipe.of_stage(stage) for stage in STAGES}  # both: a mistake in the other's shows, too
     of_one = tuple(f"{stage}_" for stage in STAGES)
     typed_for_both = {key: value for key, value in options.items() if not key.startswith(of_one)}
     typed = {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
-    merged: dict[str, object] = {}
-    for part in (for_both, sections[name], typed_for_both, typed):
+    merged: dict[str, JsonValue] = {}
+    for part in (recipe.for_both, sections[name], typed_for_both, typed):
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
-    values = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
+    values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
     if values.get("bf16") == "auto":
         values["bf16"] = has_fast_bf16()
     run_dir = Path(str(values["output_dir"]))
@@ -332,22 +360,17 @@ def has_fast_bf16() -> bool:
     """Whether this machine computes in bfloat16; elsewhere it is emulated, and slower than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # from torch 2.10 on
-    capabilities = get_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _section(recipe: dict[str, object], name: str) -> dict[str, object]:
-    section = recipe.get(name) or {}
-    if not isinstance(section, dict):
-        raise RecipeError(f"Expected names and values under {name}:, got {section!r}.")
-    return section
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(f"Expected options that fit, got: {message}.")
 
 
-def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
+def _parse(values: Options, of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
     """Args: of_stage: the options that were typed for this stage alone, with its name before theirs."""
-    parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
-    parser.error = _raise_recipe_error
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
     of_one_stage = [f"{stage}_{name}" for stage in STAGES for name in known]
     for name in values:
@@ -361,13 +384,12 @@ def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageA
     for name, value in values.items():
         if value is not None:
             argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    kinds = (StageArguments, TrainingArguments)
+    parser = _Parser(kinds, allow_abbrev=False)  # type: ignore[arg-type] # its own type of a class takes no class
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        stage, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except RecipeError:  # a ValueError too, and complete as it is
         raise
     except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
         raise RecipeError(f"Expected options that go together, got: {in_one_line(error)}") from error
-
-
-def _raise_recipe_error(message: str) -> NoReturn:
-    raise RecipeError(f"Expected options that fit, got: {message}.")
+    return stage, training
