@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from .data.open_data import PREPARATION_OPTIONS, SOURCE_OPTIONS, DataOptions, describe_data, open_or_prepare
 from .data.preparation.prepared_data import PreparedData, is_prepared
+from .data.preparation.settings import FrameOptions
 from .data.readers.sources import SourceOptions, detect_kind
 from .data.schema import LABEL_SCHEMES
 from .evaluation.figures import save_figures
@@ -85,8 +86,7 @@ def evaluate_model(
     )
     if num_focus_clips:
         evaluation[split]["face_focus"] = measure_focus(predictor, focus_clips, num_focus_clips)
-    data_record = {**describe_data(prepared), "label_scheme": scheme,
-                   "examples": {name: len(rows) for name, rows in sets.items()}}  # fmt: skip
+    data_record = describe_data(prepared, scheme, {name: len(rows) for name, rows in sets.items()}).model_dump()
     _keep(folder, predictor, results, evaluation, list(found.values()), data_record)
     return evaluation[split]
 
@@ -147,7 +147,7 @@ def _options_of(
     if predictor.is_video_model:
         frames |= {"num_frames": processor.num_frames, "sampling": processor.sampling}
     scheme = label_scheme or results.get("data", {}).get("label_scheme") or _scheme_of(results["label_names"])
-    options = DataOptions(path=data, label_scheme=scheme, frames=frames, cache_dir=cache_dir)
+    options = DataOptions(path=data, label_scheme=scheme, frames=FrameOptions(**frames), cache_dir=cache_dir)
     if not _is_training_source(data, results):
         return options
     # Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
@@ -180,10 +180,10 @@ def _scheme_of(label_names: list[str]) -> str | None:
 
 def _require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
     """Pictures come as they are; clips must have been cut and cropped as the model's processor does it."""
-    if prepared.description["media"] == "picture":
+    if prepared.description.media == "picture":
         return
     for name in ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
-        stored, expected = prepared.description["settings"][name], options.frames[name]
+        stored, expected = getattr(prepared.description.settings, name), getattr(options.frames, name)
         if expected is not None and stored != expected:
             raise RecipeError(
                 f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
