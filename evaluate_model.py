@@ -99,10 +99,9 @@ def evaluate_model(
     if num_focus_clips:
         focus = measure_focus(predictor, focus_clips, num_focus_clips)
         evaluation = evaluation.model_copy(update={"face_focus": focus})
-    examples = {name: len(rows) for name, rows in sets.items()}
     measured = Measurement(
         split=split,
-        data=describe_data(prepared).model_copy(update={"label_scheme": scheme, "examples": examples}),
+        data=describe_data(prepared, scheme, {name: len(rows) for name, rows in sets.items()}),
         environment=describe_environment(predictor.model.device),
         evaluation=evaluation,
         without_duplicates=without_duplicates,

@@ -34,13 +34,16 @@ class Record(BaseModel):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Record, exclude_none: bool = False) -> None:
     """The record as a JSON file, whole or not at all.
+
+    Args:
+        exclude_none: leave keys out that would say null.
 
     Raises:
         DataError: it cannot be written.
     """
-    write_whole(path, record.model_dump_json(indent=2, by_alias=True) + "\n")
+    write_whole(path, record.model_dump_json(indent=2, by_alias=True, exclude_none=exclude_none) + "\n")
 
 
 def read_record(
@@ -82,9 +85,9 @@ def refusing(text: str, path: Path, error: type[EngagementInputError], expected:
     try:
         yield
     except ValidationError as problem:
-        errors = problem.errors(include_url=False)
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        got = _in_words(errors[0], text)
+        wrong = _by_key(problem.errors(include_url=False), text)
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        got = _in_words(*next(iter(wrong.items())))
         raise error(f"Expected {expected} in {path}, got {got}{more}; {remedy}.") from problem
 
 
@@ -97,27 +100,48 @@ def version_of(text: str) -> object:
     return content.get("version") if isinstance(content, dict) else None
 
 
-def _in_words(detail: ErrorDetails, text: str) -> str:
-    if detail["type"] == "json_invalid":
-        return f"no JSON ({detail['ctx']['error']})"
-    if detail["type"] == "value_error":  # of a record's own check, which names the key
-        return str(detail["ctx"]["error"])
-    place = _key_of(detail["loc"], json.loads(text))
-    if detail["type"] == "missing":
-        return f"no {place}"
-    if detail["type"] == "extra_forbidden":
-        return f"an unknown key {place}"
-    shown = json.dumps(detail["input"], default=str, ensure_ascii=False)
-    shown = shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
-    return f"{shown} as {place or 'its content'} ({detail['msg'][:1].lower()}{detail['msg'][1:]})"
+def _by_key(details: list[ErrorDetails], text: str) -> dict[str, list[ErrorDetails]]:
+    """What is wrong under each key; every branch of a union complains, and the innermost key is the wrong one."""
+    if details[0]["type"] == "json_invalid":
+        return {"": details}
+    content = json.loads(text)
+    wrong: dict[str, list[ErrorDetails]] = {}
+    for detail in details:
+        wrong.setdefault(_key_of(detail, content), []).append(detail)
+    return {key: found for key, found in wrong.items() if not any(_is_within(other, key) for other in wrong)}
 
 
-def _key_of(place: tuple[int | str, ...], content: object) -> str:
+def _is_within(key: str, outer: str) -> bool:
+    return key != outer and key.startswith((f"{outer}.", f"{outer}[") if outer else "")
+
+
+def _key_of(detail: ErrorDetails, content: object) -> str:
     """Such as `measurements[0].evaluation`; pydantic also names the branch of a union, which is no key of the file."""
     key = ""
-    for number, part in enumerate(place):
+    for part in detail["loc"]:
         if isinstance(content, list) and isinstance(part, int):
             key, content = f"{key}[{part}]", content[part]
-        elif isinstance(content, dict) and (part in content or number == len(place) - 1):
+        elif isinstance(content, dict) and (part in content or detail["type"] == "missing"):
             key, content = f"{key}.{part}", content.get(str(part))
     return key.removeprefix(".")
+
+
+def _in_words(key: str, details: list[ErrorDetails]) -> str:
+    detail = details[0]
+    if detail["type"] == "json_invalid":
+        return f"no JSON ({detail['ctx']['error']})"
+    if detail["type"] == "value_error" and not key:  # of a record's own check, which names the key
+        return str(detail["ctx"]["error"])
+    if detail["type"] == "missing":
+        return f"no {key}"
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"an unknown key {key}"
+    shown = json.dumps(detail["input"], default=str, ensure_ascii=False)
+    shown = shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
+    reasons = " or ".join(dict.fromkeys(map(_reason, details)))
+    return f"{shown} as {key or 'its content'} ({reasons.replace('or input should be', 'or')})"
+
+
+def _reason(detail: ErrorDetails) -> str:
+    told = str(detail["ctx"]["error"]).removesuffix(".") if detail["type"] == "value_error" else detail["msg"]
+    return told[:1].lower() + told[1:]

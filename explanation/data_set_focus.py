@@ -156,7 +156,7 @@ def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
         raise DataError(f"Expected the split {split} in {prepared.folder}, got {', '.join(prepared.splits)}.")
     rows = prepared.splits[split]
     if rows["boxes_xyxy_px"][0] is None:
-        raise _not_defined(prepared.folder, prepared.description["media"])
+        raise _not_defined(prepared.folder, prepared.description.media)
     first: dict[str, int] = {}
     for row, clip_id in enumerate(rows["clip_id"][:]):
         first.setdefault(clip_id, row)

@@ -18,8 +18,7 @@ from .. import register_auto_classes
 from ..data.atomic_files import claim_folder, write_whole, writing
 from ..data.drawn.datasets import write_daisee
 from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
-from ..data.open_data import PREPARATION_OPTIONS
-from ..data.preparation.parts import settings_for
+from ..data.preparation.settings import settings_for
 from ..data.schema import BINARY
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import compute_scores
@@ -33,6 +32,7 @@ from ..processor.input_errors import ModelLoadError, RecipeError
 from ..train import check_options, train
 from ..training.arguments import plan_stages, read_recipe
 from ..training.recipes import RECIPES
+from ..training.stage_data import frame_options
 from .shortcut_figure import Example, save_shortcut_figure
 
 ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}
@@ -102,7 +102,7 @@ def _check(recipe: _Record, options: Mapping[str, str]) -> None:
     register_auto_classes()
     for run in plan_stages(recipe, dict(options)):
         check_options(run)
-        settings_for("video", **{name: getattr(run.stage, name) for name in PREPARATION_OPTIONS})
+        settings_for("video", frame_options(run.stage))
 
 
 def _claim(output: Path, plan: _Record) -> None:

@@ -31,12 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":
     """Prepare a source without other processes: a spawned one spends seconds on imports."""
-    from engagement_recognition.data.preparation.parts import settings_for
     from engagement_recognition.data.preparation.prepare import prepare
+    from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
     from engagement_recognition.data.readers.sources import SourceOptions, read_source
 
     found = read_source(None, source, SourceOptions())
-    chosen = settings_for(found.media, **settings)
+    chosen = settings_for(found.media, FrameOptions(**settings))
     return prepare(found, chosen, source, output, num_processes=1, drop_conflicts=drop_conflicts)
 
 

@@ -138,7 +138,7 @@ def test_clips_without_a_label_under_the_scheme_are_left_out_and_counted(prepare
             affects = [{name: row[name] for name in AFFECTS} for row in rows]
             wanted = [label for label in map(to_label, affects) if label is not None]
             assert [names[label] for label in labelled.label_ids] == wanted
-        assert kept + left_out == prepared.description["outputs"]
+        assert kept + left_out == prepared.description.outputs
 
 
 def test_oversampling_repeats_rows_evenly_and_copies_nothing(pictures: PreparedData):

@@ -12,9 +12,9 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.data.preparation.parts import settings_for
 from engagement_recognition.data.preparation.prepare import plan_of
 from engagement_recognition.data.preparation.prepared_data import PreparedData, load_prepared
+from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
 from engagement_recognition.data.readers.sources import is_drawn, read_source
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.report import write_report
@@ -57,9 +57,8 @@ def card_of(folder: Path, results: dict) -> ModelCard:
 
 
 def test_preparation_records_it_and_the_fingerprint_stays(prepared: PreparedData, undrawn: PreparedData):
-    assert prepared.is_drawn and not undrawn.is_drawn
+    assert prepared.description.drawn is True and undrawn.description.drawn is False
     assert prepared.fingerprint == undrawn.fingerprint
-    assert prepared.description["drawn"] is True and undrawn.description["drawn"] is False
 
 
 def test_a_folder_from_before_it_was_recorded_opens_and_counts_as_not_drawn(prepared: PreparedData, tmp_path: Path):
@@ -67,13 +66,14 @@ def test_a_folder_from_before_it_was_recorded_opens_and_counts_as_not_drawn(prep
     description = json.loads((folder / "dataset.json").read_text())
     del description["drawn"]
     (folder / "dataset.json").write_text(json.dumps(description))
-    assert not load_prepared(folder).is_drawn
+    assert not load_prepared(folder).description.drawn
 
 
 def test_what_was_prepared_before_it_was_recorded_is_prepared_again(drawn_expressions: Path):
     # Otherwise a cache would go on saying that these people are real.
     source = read_source(None, drawn_expressions)
-    plans = {plan_of(replace(source, drawn=drawn), settings_for("picture"), drawn_expressions) for drawn in (0, 1)}
+    plain = settings_for("picture", FrameOptions())
+    plans = {plan_of(replace(source, drawn=drawn), plain, drawn_expressions) for drawn in (False, True)}
     assert len(plans) == 2
 
 

@@ -350,12 +350,12 @@ def test_training_pixels_are_standardised(options: dict, drawn_expressions: Path
     pixels = FrameCollator(data.processor, single_face=True)(list(rows.values()))["pixel_values"]
     assert pixels.mean(dim=(0, 2, 3)).abs().max() < 1e-3
     assert (pixels.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
-    stored = data.description["train_pixels"]
+    stored = data.description.train_pixels
     if "picture_norm" in options:
-        assert stored == {"mean": [0.0], "std": [pytest.approx(100 / 32, abs=1e-3)]}  # pictures of 32x32
+        assert (stored.mean, stored.std) == ([0.0], [pytest.approx(100 / 32, abs=1e-3)])  # pictures of 32x32
     data.processor.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    assert (config["image_mean"], config["image_std"]) == (stored["mean"], stored["std"])
+    assert (config["image_mean"], config["image_std"]) == (stored.mean, stored.std)
 
 
 def test_a_mean_can_be_given_and_the_deviation_measured(drawn_expressions: Path, tiny_recipe: dict):
@@ -363,7 +363,7 @@ def test_a_mean_can_be_given_and_the_deviation_measured(drawn_expressions: Path,
     measured = load_pictures(tiny_recipe, drawn_expressions, **OWN)
     assert list(given.processor.image_mean) == [0.5, 0.4, 0.3]
     assert given.processor.image_std == measured.processor.image_std
-    assert "train_pixels" not in load_pictures(tiny_recipe, drawn_expressions, image_mean=[0.5] * 3).description
+    assert load_pictures(tiny_recipe, drawn_expressions, image_mean=[0.5] * 3).description.train_pixels is None
 
 
 def test_a_flat_picture_is_left_out_where_it_has_no_norm(drawn_expressions: Path, tiny_recipe: dict, tmp_path: Path):
@@ -372,9 +372,9 @@ def test_a_flat_picture_is_left_out_where_it_has_no_norm(drawn_expressions: Path
     PictureFile.new("RGB", (48, 48), (90, 90, 90)).save(picture)
     whole = load_pictures(tiny_recipe, folder)
     data = load_pictures(tiny_recipe, folder, picture_norm=100, grayscale=True, **OWN)
-    assert data.description["flat_pictures_left_out"] == {"train": 1, "validation": 0, "test": 0}
+    assert data.description.flat_pictures_left_out == {"train": 1, "validation": 0, "test": 0}
     assert set(whole.train.keys) - set(data.train.keys) == {(f"train/happy/{picture.name}", 0)}
-    assert data.description["examples"]["train"] == len(data.train.subject_ids) == len(whole.train) - 1
+    assert data.description.examples["train"] == len(data.train.subject_ids) == len(whole.train) - 1
 
 
 # --- Optimisers

@@ -48,11 +48,9 @@ def load(
 
 def test_prepared_data_is_used_as_it_is(audited: Path, tiny_recipe: dict[str, object]):
     data = load(tiny_recipe, audited)
-    assert data.description["fingerprint"] == load_prepared(audited).fingerprint
+    assert data.description.fingerprint == load_prepared(audited).fingerprint
     assert (data.processor.num_frames, data.processor.face_crop, data.processor.face_crop_size_px) == (4, True, 224)
-    assert {split: len(getattr(data, split)) for split in ("train", "validation", "test")} == data.description[
-        "examples"
-    ]
+    assert {split: len(getattr(data, split)) for split in ("train", "validation", "test")} == data.description.examples
 
 
 @pytest.mark.parametrize(
@@ -94,7 +92,7 @@ def test_data_that_nobody_audited_is_refused(unaudited: Path, tiny_recipe: dict[
     with pytest.raises(LeakageError, match=f"engagement audit {unaudited}"):
         load(tiny_recipe, unaudited)
     description = load(tiny_recipe, unaudited, allow_leakage=True).description
-    assert description["audit"] is None and description["leakage_allowed"]
+    assert description.audit is None and description.leakage_allowed
 
 
 def test_an_audit_of_other_data_does_not_count(audited: Path, tiny_recipe: dict[str, object], tmp_path: Path):
@@ -143,9 +141,9 @@ def test_labels_are_chosen_when_training(
     scheme: str, names: tuple[str, ...], audited: Path, tiny_recipe: dict[str, object]
 ):
     data = load(tiny_recipe, audited, label_scheme=scheme)
-    assert data.label_names == list(names) and data.description["label_scheme"] == scheme
-    left_out = sum(data.description["without_label_under_scheme"].values())
-    assert sum(data.description["examples"].values()) + left_out == load_prepared(audited).description["outputs"]
+    assert data.label_names == list(names) and data.description.label_scheme == scheme
+    left_out = sum(data.description.without_label_under_scheme.values())
+    assert sum(data.description.examples.values()) + left_out == load_prepared(audited).description.outputs
 
 
 def test_a_scheme_the_data_cannot_have_is_refused(audited: Path, leaking: Path, tiny_recipe: dict[str, object]):
@@ -157,7 +155,7 @@ def test_a_scheme_the_data_cannot_have_is_refused(audited: Path, leaking: Path, 
 
 def test_oversampling_is_for_training_alone(leaking: Path, tiny_recipe: dict[str, object]):
     data = load(tiny_recipe, leaking, "expression", oversample_to=10, allow_leakage=True)
-    assert len(data.train) == 70 and len(data.test) == 14 and data.description["oversampled_to"] == 10
+    assert len(data.train) == 70 and len(data.test) == 14 and data.description.oversampled_to == 10
 
 
 def test_a_single_face_model_can_be_trained_on_clips(audited: Path, tiny_recipe: dict[str, object]):

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..data.audit.page import read_duplicates
+from ..data.described_data import ChannelPixels, TrainingData
 from ..data.open_data import (
     PREPARATION_OPTIONS,
     DataOptions,
@@ -22,8 +23,8 @@ from ..data.open_data import (
     open_or_prepare,
     require_audit,
 )
-from ..data.preparation.parts import PreparationSettings
 from ..data.preparation.prepared_data import PreparedData, is_prepared
+from ..data.preparation.settings import FrameOptions
 from ..data.readers.sources import SourceOptions
 from ..data.schema import SPLITS
 from ..processor.face_preparation import FacePreparation
@@ -43,7 +44,7 @@ class StageData:
     test: LabelledFrames
     label_names: list[str]
     processor: FacePreparation
-    description: dict[str, object]
+    description: TrainingData
     clean_test_rows: list[int] | None  # of test, without those that have a twin in training; None: there are none
 
 
@@ -73,21 +74,19 @@ def load_stage_data(run: StageRun) -> StageData:
         rows, unlabelled[split] = labelled_frames(prepared.splits[split], scheme, names, stage.model == "image")
         sets[split], flat[split] = leave_out_flat(rows, processor)
     _check_labels(names, sets)
-    description = {
-        **describe_data(prepared, stage.allow_leakage),
-        "label_scheme": scheme,
-        "without_label_under_scheme": unlabelled,
-        "examples": {split: len(rows) for split, rows in sets.items()},
-        "prepared_with": describe_preparation(prepared),
-    }
-    if stage.picture_norm is not None:
-        description["flat_pictures_left_out"] = flat
+    is_standardised = "train" in (stage.image_mean, stage.image_std)
+    description = TrainingData(
+        **dict(describe_data(prepared, scheme, {split: len(rows) for split, rows in sets.items()})),
+        leakage_allowed=stage.allow_leakage,
+        without_label_under_scheme=unlabelled,
+        prepared_with=describe_preparation(prepared),
+        flat_pictures_left_out=None if stage.picture_norm is None else flat,
+        train_pixels=_standardise(processor, sets["train"], stage) if is_standardised else None,
+        oversampled_to=stage.oversample_to or None,
+    )
     clean_rows = find_clean_rows(sets["test"], "test", prepared.folder)
-    if "train" in (stage.image_mean, stage.image_std):
-        description["train_pixels"] = _standardise(processor, sets["train"], stage)
     if stage.oversample_to:
         sets["train"] = sets["train"].oversampled(stage.oversample_to, run.training.seed)
-        description["oversampled_to"] = stage.oversample_to
     return StageData(**sets, label_names=names, processor=processor, description=description,
                      clean_test_rows=clean_rows)  # fmt: skip
 
@@ -98,19 +97,23 @@ def _data_options(stage: StageArguments) -> DataOptions:
         label_scheme=stage.label_scheme,
         kind=stage.data_kind,
         source=SourceOptions(stage.subset, stage.subject_pattern),
-        frames={name: getattr(stage, name) for name in PREPARATION_OPTIONS},
+        frames=frame_options(stage),
         drop_conflicts=stage.drop_conflicts,
         cache_dir=Path(stage.cache_dir),
         num_processes=stage.num_preparation_processes,
     )
 
 
+def frame_options(stage: StageArguments) -> FrameOptions:
+    """What a recipe asks of the frames."""
+    return FrameOptions(**{name: getattr(stage, name) for name in PREPARATION_OPTIONS})
+
+
 def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_line: Collection[str]) -> None:
     """A recipe's values give way to how the data was prepared; an option that somebody typed must not be ignored."""
-    settings = prepared.description["settings"]
-    is_pictures = prepared.description["media"] == "picture"
+    is_pictures = prepared.description.media == "picture"
     for name in ("face_crop", "face_crop_size_px") if is_pictures else PREPARATION_OPTIONS:
-        stored, given = settings[name], getattr(stage, name)
+        stored, given = getattr(prepared.description.settings, name), getattr(stage, name)
         if name in on_command_line and given is not None and given != stored:
             raise RecipeError(
                 f"Expected {name} {stored}, as {prepared.folder} was prepared, got {given}; leave the option out or "
@@ -119,7 +122,7 @@ def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_li
 
 
 def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
-    if stage.model == "video" and prepared.description["media"] == "picture":
+    if stage.model == "video" and prepared.description.media == "picture":
         raise RecipeError(f"Expected clips for a video model, got single pictures in {stage.data}; pass --model image.")
     absent = [split for split in SPLITS if split not in prepared.splits]
     if absent:
@@ -144,12 +147,16 @@ def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int]
 
 
 def _processor_of(stage: StageArguments, prepared: PreparedData) -> FacePreparation:
-    settings = PreparationSettings(**prepared.description["settings"]).processor_settings()
+    settings = prepared.description.settings.processor_settings()
     if stage.model == "video":
         return EngagementVideoProcessor(**_pixel_settings(stage), **settings)
-    del settings["num_frames"], settings["sampling"]
-    is_frame = prepared.description["media"] != "picture"
-    return EngagementImageProcessor(**_pixel_settings(stage), **settings, pictures_are_frames=is_frame)
+    return EngagementImageProcessor(
+        **_pixel_settings(stage),
+        face_crop=settings["face_crop"],
+        face_margin_ratio=settings["face_margin_ratio"],
+        face_crop_size_px=settings["face_crop_size_px"],
+        pictures_are_frames=prepared.description.media != "picture",
+    )
 
 
 def _pixel_settings(stage: StageArguments) -> dict[str, object]:
@@ -185,7 +192,7 @@ def _accepted(batch: list[dict[str, object]], collate: FrameCollator) -> list[in
     return [example["row"] for example in batch]
 
 
-def _standardise(processor: FacePreparation, rows: LabelledFrames, stage: StageArguments) -> dict[str, list[float]]:
+def _standardise(processor: FacePreparation, rows: LabelledFrames, stage: StageArguments) -> ChannelPixels:
     """Give the processor the training pixels' own mean or deviation, where the recipe says `train`."""
     mean, std = measure_pixels(rows, processor)
     print(f"training pixels: mean {mean}, deviation {std}")
@@ -193,7 +200,7 @@ def _standardise(processor: FacePreparation, rows: LabelledFrames, stage: StageA
         processor.image_mean = tuple(mean)
     if stage.image_std == "train":
         processor.image_std = tuple(std)
-    return {"mean": mean, "std": std}
+    return ChannelPixels(mean=mean, std=std)
 
 
 def measure_pixels(rows: LabelledFrames, processor: FacePreparation) -> tuple[list[float], list[float]]:
