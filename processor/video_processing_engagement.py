@@ -69,7 +69,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         num_frames: int | None = None,
         do_sample_frames: bool = True,
         return_tensors: str | None = "pt",
-        **clip_arguments: Any,
+        **clip_arguments: Any,  # prepare_clip's own; transformers' preprocess takes its VideosKwargs
     ) -> BatchFeature:
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
 
