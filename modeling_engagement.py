@@ -126,7 +126,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     """
 
     # A whole model's heads.
-    _keys_to_ignore_on_load_unexpected = [r"^temporal\.", r"^classifier\."]  # noqa: RUF012 (transformers' list)
+    _keys_to_ignore_on_load_unexpected = [r"^temporal\.", r"^classifier\."]
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
