@@ -202,11 +202,11 @@ def _explain(predictor: Predictor, clip: FocusClip) -> _Explained | str:
 def _explain_file(predictor: Predictor, path: Path) -> _Explained | None:
     """None: no face was found in whole frames."""
     clip = explain_file(predictor, path).clips[0]
-    if clip.focus is None:
+    if clip.face is None:
         return None
     processor = predictor.video_processor
     frames = clip.pictures if clip.transforms is not None else processor.shrink_whole_frames(clip.pictures)
-    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.focus)
+    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.face.focus)
 
 
 def _explain_row(predictor: Predictor, row: FaceCropRow) -> _Explained:

@@ -103,7 +103,7 @@ def face_focus(
 
 
 def input_transforms(
-    transforms: np.ndarray | None, picture_size_px: tuple[int, int], input_size_px: tuple[int, int], num_frames: int
+    transforms: np.ndarray | None, picture_size_px: tuple[int, ...], input_size_px: tuple[int, ...], num_frames: int
 ) -> np.ndarray:
     """(num_frames, 2, 3) from pixels of the model's input to pixels of the whole frame.
 
@@ -184,7 +184,8 @@ def _pixel_centres(size_px: tuple[int, ...], transform: np.ndarray | None) -> np
 
 def _region_masks(points: np.ndarray, box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray) -> dict[str, np.ndarray]:
     """points: (height, width, 2) -> by region, (height, width) bool; the box alone without landmarks."""
-    masks: dict[str, np.ndarray] = {"face": ((points >= box_xyxy_px[:2]) & (points < box_xyxy_px[2:])).all(axis=-1)}
+    inside: np.ndarray = (points >= box_xyxy_px[:2]) & (points < box_xyxy_px[2:])
+    masks: dict[str, np.ndarray] = {"face": np.all(inside, axis=-1)}
     left_eye, right_eye, _, left_mouth, right_mouth = np.asarray(landmarks_xy_px, dtype=float)
     eye_distance_px = np.linalg.norm(right_eye - left_eye)
     if np.isfinite(landmarks_xy_px).all() and eye_distance_px > 0:

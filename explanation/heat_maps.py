@@ -127,7 +127,8 @@ def _recorded_maps(encoder: EngagementFrameEncoder) -> Iterator[list[torch.Tenso
             recorded.append(output)
 
     def record_last(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: BaseModelOutput) -> None:
-        recorded.append(output.last_hidden_state)
+        if output.last_hidden_state is not None:
+            recorded.append(output.last_hidden_state)
 
     with contextlib.ExitStack() as hooks:
         for norm in (module for module in encoder.modules() if isinstance(module, nn.LayerNorm)):

@@ -114,7 +114,8 @@ def deletion_insertion(
 def _untrained_copy(model: EngagementModel, seed: int) -> EngagementModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return type(model)(copy.deepcopy(model.config)).to(model.device, model.dtype)
+        untrained = type(model)(copy.deepcopy(model.config))
+    return untrained.to(device=model.device, dtype=model.dtype)
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
