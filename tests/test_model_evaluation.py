@@ -170,7 +170,7 @@ def test_the_card_of_another_split_says_which(run: Path, prepared: Path):
 
 def test_a_run_does_not_differ_from_itself(trained: TrainedStages):
     compared = compare_runs(trained.engagement, trained.engagement)
-    assert all(row["value"] in (0.0, None) for row in compared["differences"].values())
+    assert all(row.value in (0.0, None) for row in compared.differences.values())
     assert "differs" not in describe_comparison(compared)
 
 
