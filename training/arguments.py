@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 import yaml
@@ -22,7 +22,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 
-STAGES = ("expression", "engagement")
+Stage = Literal["expression", "engagement"]
+STAGES: tuple[Stage, Stage] = ("expression", "engagement")
 Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
 # What every run of ours wants and TrainingArguments does not do by itself.
 TRAINING_DEFAULTS: Options = {
@@ -231,7 +232,7 @@ class Recipe:
     def over(self, base: "Recipe") -> "Recipe":
         """Laid over another: the stages' sections are merged key by key, all else is replaced."""
         shared = [stage for stage in STAGES if stage in base.options and stage in self.options]
-        sections = {stage: {**base.of_stage(stage), **self.of_stage(stage)} for stage in shared}
+        sections: Options = {stage: {**base.of_stage(stage), **self.of_stage(stage)} for stage in shared}
         return Recipe({**base.options, **self.options, **sections})
 
 
@@ -316,12 +317,11 @@ def plan_stages(recipe: Recipe, options: Mapping[str, str]) -> list[StageRun]:
 
 
 def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageRun:
-    sections = {stage: recipe.of_stage(stage) for stage in STAGES}  # both: a mistake in the other's shows, too
     of_one = tuple(f"{stage}_" for stage in STAGES)
     typed_for_both = {key: value for key, value in options.items() if not key.startswith(of_one)}
     typed = {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
     merged: dict[str, JsonValue] = {}
-    for part in (recipe.for_both, sections[name], typed_for_both, typed):
+    for part in (recipe.for_both, recipe.of_stage(name), typed_for_both, typed):
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
     values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
