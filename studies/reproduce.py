@@ -4,7 +4,7 @@ what was measured, in `study.json` and `table.md`.
 A study is a folder with `study.yaml` (what was published, on which split), a recipe a row and perhaps `improved/`
 recipes of the same names; ours are in recipes/. Each run is one of `train`, in a folder of its own, so that a study
 killed anywhere goes on: finished runs are read from their results, one under way resumes from its last whole
-checkpoint, a failed one is tried again. What is made of the runs is in `study_table`.
+checkpoint, a failed one is tried again. `table` says what is made of the runs, `study_records` what is written.
 """
 
 import hashlib

@@ -352,6 +352,16 @@ def test_an_improved_row_stands_below_its_row(
     assert found["published"] is None and found["paired"]["value"] == pytest.approx(found["differences"][0])
 
 
+def test_other_data_does_not_speak_for_a_row(reproduced: Reproduced):
+    export = reproduced.output / "lstm/seed0/engagement"
+    results = read_results(export)
+    own = results.measured_on("test")
+    elsewhere = own.data.model_copy(update={"fingerprint": "of other data"})
+    other = own.model_copy(update={"split": "validation", "data": elsewhere})
+    found = study._evaluation_of(export, results.with_measurement(other), "validation")
+    assert found == study._evaluation_of(export, results, "validation") != own.evaluation
+
+
 # --- What is refused before hours of training
 
 
