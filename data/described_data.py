@@ -98,7 +98,7 @@ class DescribedData(Record):
     window_span_sec: float | None = None
     """median time from a window's first frame to its last; null for pictures"""
     audit: AuditSummary | None = None
-    """null: nobody audited the data as it was"""
+    """what an audit for leakage found; null: nobody audited the data as it was"""
 
     def in_words(self) -> str:
         """Its name; that of drawn people must not be taken for the real one whose layout they have."""

@@ -37,10 +37,10 @@ class Environment(Record):
 
 
 class Training(Record):
-    """The training."""
+    """How training went."""
 
     seconds: NotNegative
-    """it took"""
+    """how long it took"""
     log: list[dict[str, int | float | None]]
     """Trainer's own rows: `epoch`, `step` and `loss`, or `eval_loss` and `eval_macro_f1` (validation), the last with
     `train_runtime`; null: not finite"""
@@ -82,11 +82,11 @@ class ImportedFrom(Record):
     num_encoder_weights: Count
     """of its encoder"""
     sha256: str | None = None
-    """of a `.pth` file"""
+    """of a `.pth` file; else null"""
     reported_by_file: ReportedByFile | None = None
-    """of a `.pth` file"""
+    """what a `.pth` file says of itself; else null"""
     frames: ImportedFrames | None = None
-    """of a `.pth` file"""
+    """how the study behind a `.pth` file cut its windows; else null"""
 
 
 class PooledTrainings(Record):
@@ -108,7 +108,7 @@ class Measurement(Record):
     environment: Environment | None = None
     """what it was measured with; null in older results"""
     pooled: PooledTrainings | None = None
-    """null: the model of this folder was measured, and no other"""
+    """trainings whose predictions were pooled; null: the model of this folder was measured, and no other"""
     evaluation: SplitEvaluation
     """what was measured"""
     without_duplicates: SplitEvaluation | None = None
@@ -183,15 +183,15 @@ class Results(Record):
     recipe: dict[str, JsonValue] = {}
     """options as they were given, without defaults; paths only by name"""
     data: TrainingData | None = None
-    """trained on; null: imported"""
+    """what it was trained on; null: imported"""
     train_label_counts: dict[str, Count] = {}
     """label → training examples, after oversampling; the baselines know no more"""
     training: Training | None = None
-    """null: imported"""
+    """how long it took, and its log; null: imported"""
     environment: Environment | None = None
     """what it was trained with; null: imported"""
     imported: ImportedFrom | None = None
-    """null: trained here"""
+    """where it came from; null: trained here"""
     measurements: list[Measurement] = []
     """one for each data set and split that was measured; measuring one again takes its place, and no other's"""
 

@@ -73,7 +73,7 @@ class StratifiedBaseline(Scores):
     train_shares: dict[str, Share]
     """label → share of the training set"""
     num_draws: Count
-    """draws"""
+    """how many"""
     seed: int
     """of the draws"""
 
@@ -158,7 +158,7 @@ class PeopleSpread(Record):
     """How much people differ."""
 
     num_people: Count
-    """people"""
+    """how many there are"""
     accuracy: Quartiles
     """of a person's accuracy"""
     predicted_share: dict[str, Quartiles]
@@ -213,7 +213,7 @@ class Calibration(Record):
     nll: NotNegative
     """negative log-likelihood in nats"""
     num_bins: Count
-    """bins"""
+    """how many"""
     bins: list[CalibrationBin]
     """of equal width"""
 
@@ -316,7 +316,7 @@ class FocusSanity(Record):
     """Whether the maps could have failed; means over some of the clips."""
 
     num_clips: Count
-    """clips"""
+    """how many"""
     randomised_rank_correlation: float | None = None
     """with the maps of untrained weights; near 1: the maps do not show the training"""
     deletion_gain: float | None = None
@@ -364,11 +364,11 @@ class SplitEvaluation(Record):
     """What was measured. By clip, from the mean of its windows' softmax, but for `scores_by_window`."""
 
     num_clips: Count
-    """labelled spans of a video, or single pictures"""
+    """clips: labelled spans of a video, or single pictures"""
     num_windows: Count
-    """what the model reads at once"""
+    """windows: the frames that the model reads at once"""
     scores: Scores
-    """of plain argmax"""
+    """of plain argmax: the highest score decides"""
     scores_by_window: Scores | None = None
     """the same with every window counting once, as some studies do; null where each clip has one window"""
     majority_baseline: MajorityBaseline
@@ -378,7 +378,7 @@ class SplitEvaluation(Record):
     intervals: Intervals
     """95 % intervals of `scores`"""
     people: PeopleSpread | None
-    """null where a clip's person is unknown"""
+    """how much people differ; null where a clip's person is unknown"""
     groups: dict[str, dict[str, Group]]
     """column → group → its scores; empty without `--groups`. Where suppressed groups together hold fewer than five
     people, their scores would follow from the others and the whole; the smallest others are then suppressed, too"""
@@ -389,6 +389,6 @@ class SplitEvaluation(Record):
     risk_coverage: RiskCoverage
     """what not answering would buy"""
     decision: Decision | None
-    """null without a validation split, and on it"""
+    """what was chosen on validation; null without a validation split, and on it"""
     face_focus: FaceFocusResults | None = None
-    """null without `--face-focus`"""
+    """where the model looks; null without `--face-focus`"""

@@ -33,7 +33,7 @@ def described(fingerprint: str = OWN, source: str = "DAiSEE") -> DescribedData:
 def measurement(split: str = "test", data: DescribedData | None = None, seed: int = 0) -> Measurement:
     """Of a split that has windows without a twin, with groups and a decision."""
     found, validation = predictions(split, seed), predictions("validation")
-    groups = {"hair": {str(person): "dark" if person < 5 else "fair" for person in range(6)}}
+    groups = {"hair": {str(person): "dark" for person in range(6)}, "eyes": {"0": "green"}}
     whole, clean = evaluate_split(found, validation, range(16), [0, 1, 1], NAMES, groups)
     return Measurement(split=split, data=data or described(), evaluation=whole, without_duplicates=clean)
 
