@@ -104,9 +104,7 @@ def test_an_imported_checkpoint_says_what_the_original_says(name: str, bare: boo
     assert results.label_names == [loaded.config.id2label[i] for i in range(num_classes)] == label_names
     reported = {"epoch": None, "val_f1": None} if bare else {"epoch": 6, "val_f1": 0.5946}
     assert results.imported.reported_by_file == ReportedByFile(**reported)
-    assert (
-        imported.results == results and not results.measurements and results.data is None
-    )  # nothing was measured here
+    assert imported.results == results and results.data is None and not results.measurements
 
 
 def assert_same_logits(expected: torch.Tensor, *others: torch.Tensor) -> None:
