@@ -32,7 +32,7 @@ class ComparedRuns(Record):
     """clips"""
 
 
-class Comparison(Differences, ComparedRuns):
+class Comparison(Differences, ComparedRuns):  # in JSON the keys of the last come first
     """Two models on the clips of one split."""
 
 

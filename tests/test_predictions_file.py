@@ -135,6 +135,14 @@ def test_an_earlier_version_s_rows_of_other_data_are_not_taken_for_the_model_s_o
             read_predictions(folder, split, OWN)
 
 
+def test_an_earlier_version_s_rows_of_one_split_may_be_of_other_data_than_those_of_another(folder: Path):
+    as_earlier_versions_wrote_it(folder)
+    write_results(folder, results().with_measurement(measurement("validation", described(OTHER, "others"))))
+    assert_same(read_predictions(folder, "validation", OTHER)[0], predictions("validation"))
+    with pytest.raises(DataError, match="predictions of validation of a1a1a1a1a1a1"):
+        read_predictions(folder, "validation", OWN)
+
+
 # --- What others wrote
 
 
