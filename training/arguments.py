@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 import yaml
@@ -22,7 +22,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 
-STAGES = ("expression", "engagement")
+Stage = Literal["expression", "engagement"]
+STAGES: tuple[Stage, Stage] = ("expression", "engagement")
 Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
 # What every run of ours wants and TrainingArguments does not do by itself.
 TRAINING_DEFAULTS: Options = {
@@ -208,31 +209,9 @@ class StageArguments(DataArguments, ModelArguments, FrameArguments, LearningArgu
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of a run: for both stages, and under a stage's name for that one."""
+    """What a recipe's file holds, over its bases: options of both stages, and under a stage's name its own."""
 
     options: Options
-
-    @property
-    def for_both(self) -> Options:
-        """Those outside the stages' sections."""
-        return {name: value for name, value in self.options.items() if name not in STAGES}
-
-    def of_stage(self, stage: str) -> Options:
-        """A stage's section; empty where there is none.
-
-        Raises:
-            RecipeError: something else than names and values stands there.
-        """
-        section = self.options.get(stage) or {}
-        if not isinstance(section, dict):
-            raise RecipeError(f"Expected names and values under {stage}:, got {section!r}.")
-        return section
-
-    def over(self, base: "Recipe") -> "Recipe":
-        """Laid over another: the stages' sections are merged key by key, all else is replaced."""
-        shared = [stage for stage in STAGES if stage in base.options and stage in self.options]
-        sections = {stage: {**base.of_stage(stage), **self.of_stage(stage)} for stage in shared}
-        return Recipe({**base.options, **self.options, **sections})
 
 
 @dataclass(frozen=True)
@@ -255,7 +234,8 @@ class StageRun:
 def read_recipe(path: Path) -> Recipe:
     """A recipe's options over those of its `base`: another recipe, named from its folder, or a list of them.
 
-    Of several the last one counts most; see `Recipe.over`. A value of null gives an option its default back.
+    Of several the last one counts most; the sections of the stages are merged key by key, all else is replaced; a value
+    of null gives an option its default back.
 
     Raises:
         RecipeError: a file is missing or is not a YAML mapping, or is its own base.
@@ -269,12 +249,17 @@ def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> Recipe:
         raise RecipeError(f"Expected a base that has an end, got a circle: {' -> '.join(p.name for p in chain)}.")
     options = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
     bases = options.pop("base", [])
-    merged = Recipe({})
+    merged: Options = {}
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise RecipeError(f"Expected the name of a recipe under base: in {path}, got {base!r}.")
-        merged = _read_over_bases(path.parent / base, chain).over(merged)
-    return Recipe(options).over(merged)
+        merged = _lay_over(merged, _read_over_bases(path.parent / base, chain).options)
+    return Recipe(_lay_over(merged, options))
+
+
+def _lay_over(base: Options, options: Options) -> Options:
+    shared = [name for name in STAGES if name in base and name in options]
+    return {**base, **options, **{name: {**_section(base, name), **_section(options, name)} for name in shared}}
 
 
 def _read_yaml(path: Path, role: str) -> dict[str, JsonValue]:
@@ -316,12 +301,12 @@ def plan_stages(recipe: Recipe, options: Mapping[str, str]) -> list[StageRun]:
 
 
 def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageRun:
-    sections = {stage: recipe.of_stage(stage) for stage in STAGES}  # both: a mistake in the other's shows, too
+    for_both = {key: value for key, value in recipe.options.items() if key not in STAGES}
     of_one = tuple(f"{stage}_" for stage in STAGES)
     typed_for_both = {key: value for key, value in options.items() if not key.startswith(of_one)}
     typed = {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
     merged: dict[str, JsonValue] = {}
-    for part in (recipe.for_both, sections[name], typed_for_both, typed):
+    for part in (for_both, _section(recipe.options, name), typed_for_both, typed):
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
     values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
@@ -362,6 +347,13 @@ def has_fast_bf16() -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _section(options: Options, name: str) -> Options:
+    section = options.get(name) or {}
+    if not isinstance(section, dict):
+        raise RecipeError(f"Expected names and values under {name}:, got {section!r}.")
+    return section
 
 
 class _Parser(HfArgumentParser):
