@@ -131,8 +131,6 @@ def require_labels(
         evaluations: by the key under which they stand in the file.
     """
     num_labels = len(label_names)
-    by_label = (f"{score}/{label}" for score in ("precision", "recall", "f1") for label in label_names)
-    shown = ["macro_f1", "balanced_accuracy", "accuracy", *by_label]
     named: dict[str, Iterable[str]] = {"train_label_counts": train_label_counts or label_names}
     for key, evaluation in evaluations.items():
         matrix = evaluation.scores.confusion_matrix
@@ -141,14 +139,25 @@ def require_labels(
                 f"{len(matrix)} rows as {key}.scores.confusion_matrix, which is not of {num_labels} labels"
             )
         named |= {f"{key}.{table}": names for table, names in _named_by_label(evaluation).items()}
-        missing = [name for name in shown if name not in evaluation.intervals.intervals]
-        if missing:
-            raise ValueError(f"no {key}.intervals.intervals.{missing[0]}")
-        if len(evaluation.risk_coverage.coverage) != len(evaluation.risk_coverage.risk):
-            raise ValueError(f"{key}.risk_coverage with coverage and risk at different points")
     for key, names in named.items():
         if list(names) != list(label_names):
             raise ValueError(f"{', '.join(names) or 'none'} as {key}, where the labels are {', '.join(label_names)}")
+    _require_shown(label_names, evaluations)
+
+
+def _require_shown(label_names: Sequence[str], evaluations: Mapping[str, SplitEvaluation]) -> None:
+    """Raises ValueError for an interval that a table misses, and for a curve that has no shape; names the key."""
+    by_label = (f"{score}/{label}" for score in ("precision", "recall", "f1") for label in label_names)
+    shown = ["macro_f1", "balanced_accuracy", "accuracy", *by_label]
+    for key, evaluation in evaluations.items():
+        missing = [name for name in shown if name not in evaluation.intervals.intervals]
+        if missing:
+            raise ValueError(f"no {key}.intervals.intervals.{missing[0]}")
+        curve = evaluation.risk_coverage
+        if len(curve.coverage) != len(curve.risk):
+            raise ValueError(
+                f"{len(curve.coverage)} points as {key}.risk_coverage.coverage and {len(curve.risk)} as its risk"
+            )
 
 
 def _named_by_label(evaluation: SplitEvaluation) -> dict[str, Iterable[str]]:

@@ -19,11 +19,11 @@ from engagement_recognition.data.drawn.faces import (
     draw_subject,
     engagement_trajectory,
 )
-from engagement_recognition.data.preparation.description import InputCounts, Provenance
+from engagement_recognition.data.preparation.description import DATA_VERSION, InputCounts, Provenance
 from engagement_recognition.data.preparation.picture_codec import decode_picture, encode_jpeg
 from engagement_recognition.data.preparation.picture_hashes import perceptual_hash
 from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, write_prepared
-from engagement_recognition.data.preparation.settings import PreparationSettings
+from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
 from engagement_recognition.data.schema import BINARY, SPLITS, Reject, SourceNotes
 
 ENGAGED = AffectLevels(0, 3, 0, 0)
@@ -102,10 +102,11 @@ def write_rows(rows: Sequence[DrawnRow], folder: Path, rejects: Sequence[Reject]
             columns[name][place] = value
     clips = len({row.clip_id for row in rows})
     provenance = Provenance(
+        version=DATA_VERSION,
         kind="images",
         media="picture",
         source="drawn",
-        settings=PreparationSettings(),
+        settings=settings_for("picture", FrameOptions()),
         notes=SourceNotes(),
         inputs=clips + len(rejects),
         outputs=clips,

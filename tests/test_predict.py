@@ -363,7 +363,7 @@ def test_the_report_s_numbers_are_the_results(engagement: Command, trained: Trai
     assert code == 0
     for folder in (trained.expression, trained.engagement):
         (row,) = (line for line in out.splitlines() if f"{folder.name} |" in line[: line.find("|", 1) + 1])
-        test = json.loads((folder / "results.json").read_text())["evaluation"]["test"]
+        test = json.loads((folder / "results.json").read_text())["measurements"][0]["evaluation"]
         scores = [test["scores"][name] for name in ("macro_f1", "balanced_accuracy", "accuracy")]
         assert all(f"{score:.3f}" in row for score in (*scores, test["majority_baseline"]["macro_f1"]))
     code, _, err = engagement("report", tmp_path)

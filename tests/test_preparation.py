@@ -20,13 +20,13 @@ from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.preparation import prepare as preparation
 from engagement_recognition.data.preparation.prepare import describe_counts, plan_of, prepare
 from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, is_prepared, load_prepared
-from engagement_recognition.data.preparation.settings import FrameOptions, PreparationSettings, settings_for
+from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
 from engagement_recognition.data.readers.sources import SourceOptions, read_source
 from engagement_recognition.data.schema import SPLITS, LabelledSource
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 
-SETTINGS = PreparationSettings(num_frames=4)
+SETTINGS = settings_for("video", FrameOptions(num_frames=4))
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_a_failed_audit_stops_training_unless_leakage_is_allowed(
     assert "failed the audit" in card and "no other split" not in card
     # The test picture that is also a training picture is left out of a second evaluation.
     whole, clean = (
-        results["evaluation"][name]["scores"]["num_examples"] for name in ("test", "test_without_duplicates")
+        results["measurements"][0][name]["scores"]["num_examples"] for name in ("evaluation", "without_duplicates")
     )
     assert (whole, clean) == (14, 13) and "13 remain" in card
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_stage_two_starts_from_stage_one_s_encoder(trained: TrainedStages):
 @pytest.mark.parametrize("stage", ["expression", "engagement"])
 def test_results_hold_together(stage: str, trained: TrainedStages):
     results = results_of(trained.run_dir / stage)
-    scores, baseline = (results["evaluation"]["test"][name] for name in ("scores", "majority_baseline"))
+    scores, baseline = (results["measurements"][0]["evaluation"][name] for name in ("scores", "majority_baseline"))
     confusion = np.array(scores["confusion_matrix"])
     hits, counts = np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
     f1 = np.divide(2 * hits, counts, out=np.zeros(len(hits)), where=counts > 0)
@@ -107,7 +108,7 @@ def test_results_hold_together(stage: str, trained: TrainedStages):
     config = json.loads((trained.run_dir / stage / "config.json").read_text())
     assert [config["id2label"][str(i)] for i in range(len(f1))] == results["label_names"]
     assert baseline["predicts"] in results["label_names"] and baseline["num_examples"] == scores["num_examples"]
-    assert (results["seed"], results["version"], len(results["data"]["fingerprint"])) == (0, 2, 64)
+    assert (results["seed"], results["version"], len(results["data"]["fingerprint"])) == (0, 3, 64)
 
 
 def test_results_count_what_was_left_out(trained: TrainedStages):
@@ -120,10 +121,33 @@ def test_results_count_what_was_left_out(trained: TrainedStages):
 def test_the_same_seed_gives_the_same_weights_and_scores(trained: TrainedStages, tmp_path: Path):
     (again,) = train.train(Recipe(engagement_alone(trained, tmp_path)), {})
     assert same_weights(weights_of(again), weights_of(trained.engagement))
-    assert results_of(again)["evaluation"] == results_of(trained.engagement)["evaluation"]
+    assert results_of(again)["measurements"] == results_of(trained.engagement)["measurements"]
     (other,) = train.train(Recipe(engagement_alone(trained, tmp_path, num_train_epochs=1)), {"seed": "3"})
     assert not same_weights(weights_of(other), weights_of(trained.engagement))  # and an older export is replaced
     assert results_of(other)["seed"] == 3
+
+
+def test_a_loss_that_is_not_finite_costs_no_model(trained: TrainedStages, tmp_path: Path, monkeypatch):
+    log = EngagementTrainer.log
+
+    def log_without_end(trainer: EngagementTrainer, logs: dict[str, float], *rest: object) -> None:
+        log(trainer, logs | ({"loss": float("inf")} if "loss" in logs else {}), *rest)
+
+    monkeypatch.setattr(EngagementTrainer, "log", log_without_end)
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path)), {})
+    losses = [row["loss"] for row in results_of(folder)["training"]["log"] if "loss" in row]
+    assert losses == [None, None] and (folder / "figures/training_curves.png").is_file()
+
+
+def test_what_a_model_starts_from_is_read_before_anything_is_prepared(
+    trained: TrainedStages, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    start = Path(shutil.copytree(trained.expression, tmp_path / "start"))
+    (start / "results.json").write_text('{"version": 3, "stage": 1}')
+    recipe = {**engagement_alone(trained, tmp_path, start_from=str(start)), "cache_dir": str(tmp_path / "cache")}
+    line = errors_of([write_recipe(recipe, tmp_path / "recipe.yaml")], capfd)
+    assert "measured results in" in line and str(start / "results.json") in line
+    assert not (tmp_path / "engagement").exists() and not (tmp_path / "cache").exists()
 
 
 def test_an_image_model_can_be_stage_two_alone(trained: TrainedStages, tmp_path: Path):
@@ -332,7 +356,7 @@ def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, 
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     together, alone = results_of(tmp_path / "engagement"), results_of(trained.engagement)
-    assert together["evaluation"]["test"]["scores"]["num_examples"] == 3
+    assert together["measurements"][0]["evaluation"]["scores"]["num_examples"] == 3
     assert together["data"] == alone["data"]
     evaluated = [entry["eval_num_examples"] for entry in together["training"]["log"] if "eval_loss" in entry]
     assert evaluated == [3]

@@ -21,7 +21,7 @@ from .duplicates import Duplicate, clean_rows, count_by_splits, find_duplicates
 from .label_giveaways import find_conflicts, judge_classes, judge_giveaway
 from .recordings import Likeness, compare_rows
 from .rows import AuditRows, read_rows
-from .verdicts import FAIL, OK, REPORT, AuditCounts, AuditRecord, Detail, Finding, listed, number_of
+from .verdicts import AUDIT_VERSION, FAIL, OK, REPORT, AuditCounts, AuditRecord, Detail, Finding, listed, number_of
 
 # Small groups of neighbours (one photograph in several cuts, a few frames of one person) are everywhere; they spoil a
 # split when this share of a held-out split is of them. FER2013 has 5 %.
@@ -56,6 +56,7 @@ class Audit:
     def record(self) -> AuditRecord:
         """What `audit.json` holds."""
         return AuditRecord(
+            version=AUDIT_VERSION,
             fingerprint=self.fingerprint,
             passed=self.passed,
             label_scheme=self.rows.label_scheme,

@@ -51,7 +51,7 @@ class AuditCounts(Record):
 class AuditRecord(Record):
     """`audit.json`."""
 
-    version: Literal[1] = AUDIT_VERSION
+    version: Literal[1]
     fingerprint: str
     """of the data that was audited"""
     passed: bool
@@ -73,6 +73,8 @@ class AuditRecord(Record):
         failed = [finding.name for finding in self.findings if finding.grade == FAIL]
         if self.passed and failed:
             raise ValueError(f"passed true beside findings that failed: {', '.join(failed)}")
+        if not self.passed and not failed:
+            raise ValueError("passed false without a finding that failed")
         return self
 
 

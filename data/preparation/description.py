@@ -11,6 +11,7 @@ from .settings import PreparationSettings
 
 DATA_VERSION: Literal[2] = 2
 DESCRIPTION_FILE = "dataset.json"
+REMEDY = "put it right, or delete the folder and prepare it again"
 
 
 class InputCounts(Record):
@@ -31,7 +32,7 @@ class ClipCounts(InputCounts):
 class Provenance(Record):
     """Where rows come from, how they were made, and what was lost on the way: all that the rows do not say."""
 
-    version: Literal[2] = DATA_VERSION
+    version: Literal[2]
     kind: str
     """the reader: `daisee`, `fer2013`, `images`, `videos`, `reference-h5`"""
     media: Media
@@ -90,9 +91,7 @@ def read_description(folder: Path) -> DatasetDescription:
     Raises:
         DataError: there is none, of another version, or it holds something else; the key is named.
     """
-    return read_record(
-        folder / DESCRIPTION_FILE, DatasetDescription, DataError, "a prepared data set", "prepare it again"
-    )
+    return read_record(folder / DESCRIPTION_FILE, DatasetDescription, DataError, "a prepared data set", REMEDY)
 
 
 def write_description(folder: Path, description: DatasetDescription) -> None:

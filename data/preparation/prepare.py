@@ -177,6 +177,7 @@ def _join_parts(
         rows = rows.select([row for row in range(len(rows)) if row not in dropped])
     counts = count_clips(source, rows, rejects)
     provenance = Provenance(
+        version=DATA_VERSION,
         kind=source.kind,
         media=source.media,
         source=root.name.encode("utf-8", "replace").decode(),  # JSON holds no name that is no text

@@ -25,6 +25,7 @@ from ...processor.input_errors import DataError, RecipeError, in_one_line
 from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
 from .description import (
     DESCRIPTION_FILE,
+    REMEDY,
     DatasetDescription,
     Provenance,
     SplitCounts,
@@ -128,24 +129,22 @@ def load_prepared(folder: Path) -> PreparedData:
     if not path.is_file():
         hint = "run `engagement prepare` again, it goes on where it was" if folder.is_dir() else "check the path"
         raise DataError(f"Expected a prepared data set with {path.name} in {folder}, found none; {hint}.")
-    description = read_description(folder)
-    return PreparedData(_load_splits(folder), folder, description)
+    description, splits = read_description(folder), _load_splits(folder)
+    for split, counts in description.splits.items():
+        num_rows = len(splits[split]) if split in splits else 0
+        if num_rows != counts.windows:
+            raise DataError(f"Expected {counts.windows} windows in {folder / split}, got {num_rows}; {REMEDY}.")
+    return PreparedData(splits, folder, description)
 
 
 def _load_splits(folder: Path) -> DatasetDict:
     try:
-        splits = load_from_disk(str(folder)).with_format(None)
-        changed = [split for split, rows in splits.items() if rows.features != FEATURES]
-    except Exception as error:  # files of the datasets library: edited, they break it in every way there is
-        reason = in_one_line(error)
+        return load_from_disk(str(folder)).with_format(None)
+    except Exception as error:  # where its files were edited, the datasets library fails in every way there is
         raise DataError(
-            f"Expected a prepared data set in {folder}, could not read it: {reason}; prepare it again."
+            f"Expected a prepared data set in {folder}, could not open it with the datasets library "
+            f"({in_one_line(error)}); {REMEDY}."
         ) from error
-    if changed:
-        raise DataError(
-            f"Expected the columns of a prepared data set in {folder / changed[0]}, got others; prepare it again."
-        )
-    return splits
 
 
 def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provenance, folder: Path) -> PreparedData:

@@ -1,6 +1,6 @@
 """How a source becomes frames: what somebody asks for, and the settings that follow for what the source holds."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, TypedDict
 
 from pydantic import Field
@@ -41,12 +41,12 @@ class ProcessorSettings(TypedDict):
 class PreparationSettings:
     """What changes the stored pictures. Size, mean and deviation of the model's input apply later."""
 
-    num_frames: _AtLeastOne = 8
-    sampling: _Sampling = "uniform"
+    num_frames: _AtLeastOne
+    sampling: _Sampling
+    face_crop: bool  # False: whole frames, squeezed to a square; pictures stay as they are
+    face_margin_ratio: float
+    face_crop_size_px: _AtLeastOne
     window_stride_frames: _AtLeastOne | None = None  # consecutive only: windows start this far apart
-    face_crop: bool = True  # False: whole frames, squeezed to a square; pictures stay as they are
-    face_margin_ratio: float = 0.2
-    face_crop_size_px: _AtLeastOne = 224
 
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS or (self.window_stride_frames is None) != (self.sampling == "uniform"):
@@ -70,6 +70,11 @@ class PreparationSettings:
         }
 
 
+_OF_VIDEOS = PreparationSettings(
+    num_frames=8, sampling="uniform", face_crop=True, face_margin_ratio=0.2, face_crop_size_px=224
+)
+
+
 def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
     """Settings that suit what a source holds, with those given in their place.
 
@@ -88,4 +93,4 @@ def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
         chosen = {"face_crop_size_px": 112, "sampling": "consecutive"} | chosen
     if chosen.get("sampling") == "consecutive":
         chosen = {"window_stride_frames": REFERENCE_STRIDE_FRAMES} | chosen
-    return PreparationSettings(**chosen)
+    return replace(_OF_VIDEOS, **chosen)
