@@ -42,6 +42,7 @@ class EngagementPreTrainedModel(PreTrainedModel):
 
     config_class = EngagementConfig
     if TYPE_CHECKING:  # transformers evaluates annotations before that class is there
+        config: EngagementConfig
         encoder: "EngagementFrameEncoder"  # of both heads
     base_model_prefix = "encoder"
     main_input_name = "pixel_values"

@@ -115,7 +115,7 @@ def _untrained_copy(model: EngagementModel, seed: int) -> EngagementModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         untrained = type(model)(copy.deepcopy(model.config))
-    return untrained.to(device=model.device, dtype=model.dtype)
+    return untrained.to(model.device, model.dtype)  # type: ignore[arg-type]  # transformers' wrapper hides `self`
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
