@@ -139,9 +139,8 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     model = _build_model(run.stage, data, start_from)
     trainer = _build_trainer(run, model, data, augmentation)
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
-    checkpoint = (
-        last_whole_checkpoint(Path(str(run.training.output_dir))) if run.training.resume_from_checkpoint else None
-    )
+    checkpoints = Path(str(run.training.output_dir))
+    checkpoint = last_whole_checkpoint(checkpoints) if run.training.resume_from_checkpoint else None
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
     if trainer.is_world_process_zero():
@@ -178,8 +177,9 @@ def _push(run: StageRun) -> str:
 
 
 def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> SplitPredictions:
-    logits = np.asarray(trainer.predict(rows).predictions)  # in the data's order
-    return SplitPredictions(split, rows.keys, rows.subject_ids, np.asarray(rows.label_ids), logits)
+    found = trainer.predict(rows)
+    label_ids, logits = np.asarray(found.label_ids), np.asarray(found.predictions)
+    return SplitPredictions(split, rows.keys, rows.subject_ids, label_ids, logits)
 
 
 def _build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
@@ -204,7 +204,9 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         raise ModelLoadError(in_one_line(error)) from error
     if stage.freeze_encoder:
         model.encoder.requires_grad_(False)
-    return model.to(memory_format=torch.channels_last) if stage.channels_last else model
+    if stage.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-arg] # transformers' wrapper loses `self`
+    return model
 
 
 def _build_adversary(
