@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import JsonValue
@@ -42,6 +43,7 @@ from engagement_recognition.modeling_engagement import (
     load_encoder_config,
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
+from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
@@ -94,21 +96,26 @@ def check_options(run: StageRun) -> None:
         RecipeError: an augmentation that does not exist, or a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
-    if run.push_to_hub and not run.training.hub_model_id:
-        raise RecipeError(
-            f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
-        )
     if run.push_to_hub:
-        require_hub_names(run.training.hub_model_id)
+        require_hub_names(_repository_of(run))
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     check_encoder(run.stage.start_from or run.stage.encoder)
     if run.stage.start_from:
         _data_behind(run.stage.start_from)
 
 
+def _repository_of(run: StageRun) -> str:
+    """The repository on the Hub that the stage's model goes to; raises RecipeError where none was named."""
+    if not run.training.hub_model_id:
+        raise RecipeError(
+            f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
+        )
+    return run.training.hub_model_id
+
+
 def _require_own_repositories(runs: Sequence[StageRun]) -> None:
     """Raises RecipeError where one stage's model would replace the other's on the Hub, which ignores case."""
-    pushed = [run.training.hub_model_id for run in runs if run.push_to_hub]
+    pushed = [_repository_of(run) for run in runs if run.push_to_hub]
     if len({name.lower() for name in pushed}) < len(pushed):
         raise RecipeError(
             f"Expected a repository for each stage, got {pushed[0]} for both; pass --expression_hub_model_id and "
@@ -132,7 +139,8 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     model = _build_model(run.stage, data, start_from)
     trainer = _build_trainer(run, model, data, augmentation)
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
-    checkpoint = last_whole_checkpoint(Path(run.training.output_dir)) if run.training.resume_from_checkpoint else None
+    checkpoints = Path(str(run.training.output_dir))
+    checkpoint = last_whole_checkpoint(checkpoints) if run.training.resume_from_checkpoint else None
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
     if trainer.is_world_process_zero():
@@ -163,14 +171,15 @@ def _finite(log: Iterable[Mapping[str, float]]) -> list[dict[str, int | float | 
 
 def _push(run: StageRun) -> str:
     """What `engagement publish` does; a stage's model goes to a repository of its own."""
-    folder = run.run_dir / f"{run.name}_hub"
-    assemble(run.export_dir, folder, run.training.hub_model_id)
-    return push_folder(folder, run.training.hub_model_id, run.training.hub_private_repo, run.training.hub_token)
+    folder, repository = run.run_dir / f"{run.name}_hub", _repository_of(run)
+    assemble(run.export_dir, folder, repository)
+    return push_folder(folder, repository, run.training.hub_private_repo, run.training.hub_token)
 
 
 def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> SplitPredictions:
-    prediction = trainer.predict(rows)
-    return SplitPredictions(split, rows.keys, rows.subject_ids, prediction.label_ids, prediction.predictions)
+    found = trainer.predict(rows)
+    label_ids, logits = np.asarray(found.label_ids), np.asarray(found.predictions)
+    return SplitPredictions(split, rows.keys, rows.subject_ids, label_ids, logits)
 
 
 def _build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
@@ -185,7 +194,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         "id2label": dict(enumerate(data.label_names)),
         "label2id": {name: i for i, name in enumerate(data.label_names)},
     }
-    if stage.model == "video":
+    if isinstance(data.processor, EngagementVideoProcessor):
         architecture["num_frames"] = data.processor.num_frames
     if stage.encoder_features:
         architecture["encoder_features"] = stage.encoder_features
@@ -195,7 +204,9 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         raise ModelLoadError(in_one_line(error)) from error
     if stage.freeze_encoder:
         model.encoder.requires_grad_(False)
-    return model.to(memory_format=torch.channels_last) if stage.channels_last else model
+    if stage.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-arg] # transformers' wrapper loses `self`
+    return model
 
 
 def _build_adversary(
@@ -274,7 +285,7 @@ def _data_behind(start_from: str | Path) -> str | None:
     """What the model that a stage starts from was trained on; None: nobody knows here."""
     folder = Path(start_from)
     data = read_results(folder).data if (folder / RESULTS_FILE).is_file() else None
-    return data and data.in_words()
+    return data.in_words() if data else None
 
 
 def _without_folder(value: JsonValue) -> JsonValue:

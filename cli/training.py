@@ -144,9 +144,10 @@ def import_checkpoint(
     from ..hub.card import write_card
 
     path, names = Path(source), labels.split(",") if labels else None
-    is_file = path.is_file() or path.suffix in (".pth", ".pt")
-    take_in = checkpoints.import_checkpoint if is_file else checkpoints.import_stock_classifier
-    imported = take_in(path if is_file else source, output, names)
+    if path.is_file() or path.suffix in (".pth", ".pt"):
+        imported = checkpoints.import_checkpoint(path, output, names)
+    else:
+        imported = checkpoints.import_stock_classifier(source, output, names)
     write_card(output, imported.model, imported.processor, imported.results)
     origin = imported.origin
     summary = f"{output}: {origin.system}, {origin.num_weights:,} weights, {', '.join(imported.results.label_names)}"

@@ -118,10 +118,11 @@ def _is_within(key: str, outer: str) -> bool:
 def _key_of(detail: ErrorDetails, content: object) -> str:
     """Such as `measurements[0].evaluation`; pydantic also names the branch of a union, which is no key of the file."""
     key = ""
-    for part in detail["loc"]:
+    for number, part in enumerate(detail["loc"], start=1):
+        is_absent = detail["type"] == "missing" and number == len(detail["loc"])
         if isinstance(content, list) and isinstance(part, int):
             key, content = f"{key}[{part}]", content[part]
-        elif isinstance(content, dict) and (part in content or detail["type"] == "missing"):
+        elif isinstance(content, dict) and (part in content or is_absent):
             key, content = f"{key}.{part}", content.get(str(part))
     return key.removeprefix(".")
 

@@ -3,6 +3,7 @@
 `results_file` reads and writes it, and reads version 2; docs/results.md is made from what stands here.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
@@ -19,6 +20,9 @@ _DOUBTS: dict[Doubt, str] = {
     "unaudited": "nobody has audited its data's split for leakage",
     "failed": "its data's split failed the audit for leakage, so that its scores measure memory",
 }
+
+
+_SHARE = re.compile(r"0?\.\d+|[01]")
 
 
 class Environment(Record):
@@ -154,6 +158,9 @@ def _require_shown(label_names: Sequence[str], evaluations: Mapping[str, SplitEv
         if missing:
             raise ValueError(f"no {key}.intervals.intervals.{missing[0]}")
         curve = evaluation.risk_coverage
+        unknown = [risk for risk in curve.coverage_at_risk if not _SHARE.fullmatch(risk)]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} in {key}.risk_coverage.coverage_at_risk, where shares of errors stand")
         if len(curve.coverage) != len(curve.risk):
             raise ValueError(
                 f"{len(curve.coverage)} points as {key}.risk_coverage.coverage and {len(curve.risk)} as its risk"

@@ -247,7 +247,7 @@ class RiskCoverage(Record):
     """mean risk over all coverages"""
     risk_at_full_coverage: Share
     """share of errors of all"""
-    coverage_at_risk: dict[Annotated[str, Field(pattern=r"^0?\.\d+$|^[01]$")], OperatingPoint | None]
+    coverage_at_risk: dict[str, OperatingPoint | None]
     """risk (`"0.05"`) → the largest coverage with no more; null where there is none"""
 
 

@@ -10,13 +10,14 @@ from ..evaluation.results_file import write_results
 from ..evaluation.results_schema import Results
 from ..evaluation.split_evaluation import SplitPredictions, write_predictions
 from ..modeling_engagement import EngagementPreTrainedModel
-from ..processor.face_preparation import FacePreparation
+from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .card import write_card
 
 
 def export_model(
     model: EngagementPreTrainedModel,
-    processor: FacePreparation,
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
     results: Results,
     folder: Path,
     predictions: Sequence[SplitPredictions],
@@ -39,7 +40,7 @@ def export_model(
 
 def keep_measured(
     model: EngagementPreTrainedModel,
-    processor: FacePreparation,
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
     results: Results,
     folder: Path,
     predictions: Sequence[SplitPredictions],

@@ -21,6 +21,7 @@ from ..evaluation.figures import save_figures
 from ..evaluation.results_file import read_results
 from ..evaluation.results_schema import Doubt, Results
 from ..inference.predictor import Predictor
+from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
 from ..required_packages import OF_A_MODEL, pip_lines
 from .card import takes_face_alone, write_card
@@ -77,9 +78,9 @@ def assemble(
 
 def _save_example(predictor: Predictor, path: Path) -> None:
     """A drawn person; for a model that looks for no face, theirs alone, so that its answer means something."""
-    picture = draw_frame(draw_subject(0), FacePose())
-    if takes_face_alone(predictor.model, predictor.processor):
-        picture = predictor.processor.prepare_faces(picture).frames[0]
+    picture, processor = draw_frame(draw_subject(0), FacePose()), predictor.processor
+    if isinstance(processor, EngagementImageProcessor) and takes_face_alone(predictor.model, processor):
+        picture = processor.prepare_faces(picture).frames[0]
     path.parent.mkdir()
     Image.fromarray(picture).save(path)
 

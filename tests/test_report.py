@@ -3,7 +3,6 @@
 import base64
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from typer.testing import CliRunner
 from engagement_recognition.cli.main import app
 from engagement_recognition.conversion.import_reference import import_stock_classifier
 from engagement_recognition.data.described_data import AuditSummary, FindingSummary
-from engagement_recognition.data.schema import BINARY, SPLITS
-from engagement_recognition.evaluation import report
+from engagement_recognition.data.schema import BINARY
 from engagement_recognition.evaluation.report import LIMITS, results_table, write_report
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.results_schema import PooledTrainings, Results
@@ -354,29 +352,3 @@ def test_a_file_in_the_way_is_one_line(trained: TrainedStages, tmp_path: Path):
     (tmp_path / "out").write_text("")
     with pytest.raises(DataError, match=r"write the report to .*out"):
         write_report([trained.engagement], tmp_path / "out")
-
-
-def test_the_docs_name_every_key_of_the_results(trained: TrainedStages, imported: Path):
-    described = (Path(report.__file__).parents[1] / "docs/results.md").read_text(encoding="utf-8")
-    keys = {
-        key
-        for folder in (trained.expression, trained.engagement, imported)
-        for key in keys_of(read_results(folder).model_dump())
-    }
-    assert len(keys) > 80 and sorted(key for key in keys if f"`{key}`" not in described) == []
-
-
-def keys_of(results: dict[str, object]) -> set[str]:
-    """All keys, but for those that are options, packages, Trainer's, labels, splits, risks or scores of a label."""
-    left_out = {*results["label_names"], *SPLITS}
-
-    def below(value: object) -> Iterator[str]:
-        for inner in value if isinstance(value, list) else []:
-            yield from below(inner)
-        for key, inner in value.items() if isinstance(value, dict) else []:
-            if key not in left_out and "/" not in key and not key[0].isdigit():
-                yield key
-            if key not in ("recipe", "environment", "log", "rejects_by_stage"):
-                yield from below(inner)
-
-    return set(below(results))
