@@ -43,10 +43,18 @@ def draw(
     """Draw labelled data of people who do not exist, in the layout of a real data set."""
     from ..data.drawn.datasets import draw_dataset
 
-    clip_options = {"variant": variant.value, "fps": fps, "duration_sec": duration_sec}
-    clip_options |= {"width_px": height_px * 4 // 3 // 2 * 2, "height_px": height_px // 2 * 2}  # h264 wants even sizes
-    options = clip_options if format is DrawnFormat.daisee else {}
-    counts = draw_dataset(format.value, output, subjects, clips_per_subject, seed, **options)
+    counts = draw_dataset(
+        format.value,
+        output,
+        subjects,
+        clips_per_subject,
+        seed,
+        variant.value,
+        fps=fps,
+        duration_sec=duration_sec,
+        width_px=height_px * 4 // 3 // 2 * 2,  # h264 wants even sizes
+        height_px=height_px // 2 * 2,
+    )
     typer.echo(f"{output}: {json.dumps(counts)}")
 
 

@@ -112,7 +112,8 @@ class _Person:
     def __init__(self, num_frames: int, stride: int) -> None:
         self.num_frames, self.stride = num_frames, stride
         # More samples than frames: a new window begins with each of them. None where no face was found or looked for.
-        self.samples: deque[torch.Tensor | None] = deque(maxlen=stride * (num_frames - 1) + 1)
+        self.num_samples = stride * (num_frames - 1) + 1
+        self.samples: deque[torch.Tensor | None] = deque(maxlen=self.num_samples)
         self.scores: np.ndarray | None = None  # (num_labels,)
 
     @property
@@ -125,8 +126,8 @@ class _Person:
         between two frames of the window; what is due beyond that nobody has seen."""
         is_first = not self.samples
         num_seen = 1 if is_first else min(num_due, self.stride)
-        num_unseen = 0 if is_first else min(num_due - num_seen, self.samples.maxlen)
-        self.samples.extend([None] * num_unseen + [features] * num_seen)
+        num_unseen = 0 if is_first else min(num_due - num_seen, self.num_samples)
+        self.samples.extend([*[None] * num_unseen, *[features] * num_seen])
 
     @property
     def num_collected(self) -> int:
@@ -142,13 +143,12 @@ class _Person:
     @property
     def is_ready(self) -> bool:
         """The window is full, and shows the face often enough."""
-        return len(self.samples) == self.samples.maxlen and self.num_found >= MIN_COVERAGE * self.num_frames
+        return len(self.samples) == self.num_samples and self.num_found >= MIN_COVERAGE * self.num_frames
 
     def filled_frames(self) -> torch.Tensor:
         """(num_frames, D); a frame without the face takes the one nearest in time (of two, the earlier)."""
-        frames = self.frames
-        found = [i for i, features in enumerate(frames) if features is not None]
-        return torch.stack([frames[min(found, key=lambda j: abs(i - j))] for i in range(len(frames))])
+        found = {i: features for i, features in enumerate(self.frames) if features is not None}
+        return torch.stack([found[min(found, key=lambda j: abs(i - j))] for i in range(len(self.frames))])
 
     def smooth(self, scores: np.ndarray, alpha: float) -> None:
         """An exponential moving average; the first scores are taken as they are."""
@@ -165,7 +165,7 @@ class LiveEngagement:
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
         self._sample_every_sec, self._stride = self._sampling()
-        self._abstain_below = self.settings.threshold(predictor.model.config.num_labels)
+        self._abstain_below = self.settings.threshold(len(predictor.model.config.label_names))
         self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
         self._people: dict[int | None, _Person] = {}  # by number
         self._start_sec: float | None = None
@@ -263,9 +263,11 @@ class LiveEngagement:
 
     def _encode(self, frame: np.ndarray, time_sec: float) -> dict[int | None, torch.Tensor | None]:
         """By number the features (D,) of everybody's crop; None for who is not to be seen, or too small."""
+        numbers: list[int | None]
+        everybody: list[int | None]
         if self.whole_frames:
-            crops, numbers = self._processor.shrink_whole_frames(frame[None]), [None]
-            everybody = numbers
+            crops = self._processor.shrink_whole_frames(frame[None])
+            numbers = everybody = [None]
         else:
             tracks = [track for track in self._tracker.tracks if track.found and not self._is_too_small(track)]
             numbers = [track.number for track in tracks]
@@ -279,7 +281,8 @@ class LiveEngagement:
             )
         with torch.inference_mode():
             features = self._model.encoder(self._processor.to_pixel_values(crops)).pooler_output
-        return dict.fromkeys(everybody) | dict(zip(numbers, features.unbind(0), strict=True))
+        seen = dict(zip(numbers, features.unbind(0), strict=True))
+        return {number: seen.get(number) for number in everybody}
 
     def _classify(self, people: Sequence[_Person]) -> list[np.ndarray]:
         """Softmax scores, (num_labels,) a person."""
@@ -296,21 +299,22 @@ class LiveEngagement:
     def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
         is_missing = track.is_missing(time_sec)
         box = track.box_xyxy_px if is_missing else track.box_at(time_sec)
+        verdict: tuple[str | None, dict[str, float] | None, str | None]
         if is_missing:
             verdict = (None, None, f"no face for {time_sec - track.seen_sec:.1f} s")
         elif self._is_too_small(track):
             verdict = (None, None, "face too small")
         else:
             verdict = self._verdict(self._people.get(track.number))
-        return PersonState(track.number, tuple(round(float(edge), 1) for edge in box), track.found, *verdict)
+        left, top, right, bottom = (round(float(edge), 1) for edge in box)
+        return PersonState(track.number, (left, top, right, bottom), track.found, *verdict)
 
     def _verdict(self, person: _Person | None) -> tuple[str | None, dict[str, float] | None, str | None]:
         """Label, scores, status."""
         if person is None or person.scores is None:
             num_collected = 0 if person is None else person.num_collected
             return None, None, f"collecting {num_collected} of {self._num_frames} frames"
-        names = self._model.config.id2label
-        scores = {names[i]: float(score) for i, score in enumerate(person.scores)}
+        scores = dict(zip(self._model.config.label_names, map(float, person.scores), strict=True))
         label = best_label(scores)
         return (label, scores, None) if scores[label] >= self._abstain_below else (None, scores, "abstains")
 

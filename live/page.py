@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,7 +175,7 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
             app.block_thread()
 
 
-def _import_gradio() -> object:
+def _import_gradio() -> ModuleType:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
     require_extra("app", ("gradio",))
     import gradio
@@ -185,10 +186,10 @@ def _import_gradio() -> object:
 def _describe(predictor: Predictor) -> str:
     config = predictor.model.config
     reads = f"a clip of {config.num_frames} frames" if predictor.is_video_model else "one face"
-    return f"{', '.join(config.id2label[i] for i in range(config.num_labels))}; from {reads}"
+    return f"{', '.join(config.label_names)}; from {reads}"
 
 
-def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
+def _add_camera(gr: ModuleType, page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
     width_px, height_px = CAMERA_SIZE_PX
     wanted = {"video": {"width": {"ideal": width_px}, "height": {"ideal": height_px}, "facingMode": "user"}}
     session, camera_answer = gr.State(time_to_live=FORGET_AFTER_SEC), gr.Textbox(visible=False)
@@ -249,7 +250,7 @@ def _add_camera(gr: object, page: Page, model: "gradio.Radio", bar: "gradio.Row"
 
 
 def _add_upload(
-    gr: object,
+    gr: ModuleType,
     page: Page,
     model: "gradio.Radio",
     kind: str,

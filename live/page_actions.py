@@ -65,6 +65,8 @@ class LiveSession:
 
     def keep(self, frame: np.ndarray, time_sec: float) -> None:
         """Remember a picture where the next of a window is due."""
+        if self.live is None:
+            return
         if self.frames and self.frames[0].shape != frame.shape:  # a phone was turned, or another camera chosen
             self.frames.clear()
         if not self.frames or time_sec - self.last_frame_sec >= self.live.window_spacing_sec:
@@ -173,7 +175,7 @@ class Page:
         return LiveEngagement(self.predictors[model_name], self.settings)
 
     def _threshold(self, model_name: str) -> float:
-        return self.settings.threshold(self.predictors[model_name].model.config.num_labels)
+        return self.settings.threshold(len(self.predictors[model_name].model.config.label_names))
 
     def _video_page(self, path: Path, model_name: str, step_sec: float) -> str:
         prediction = self.predictors[model_name].predict_video(_checked(path), timeline_step_sec=step_sec)

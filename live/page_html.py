@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from PIL import Image
 from ..explanation.explain_files import ExplainedClip, Explanation
 from ..explanation.heat_map_figure import save_explanation
 from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
-from ..inference.predictor import PhotoPrediction, Span, VideoPrediction
+from ..inference.predictor import PhotoPrediction, VideoPrediction
 from ..inference.timeline import save_plot
 from .drawing import draw_states
 from .engine import PersonState
@@ -101,11 +102,14 @@ def number_faces(prediction: PhotoPrediction, min_face_px: float, abstain_below:
     whose highest score is below `abstain_below`."""
     states = []
     for number, face in enumerate(sorted(prediction.faces, key=lambda face: face.box_xyxy_px[0]), start=1):
-        left, top, right, bottom = box = tuple(face.box_xyxy_px)
-        is_small = max(right - left, bottom - top) < min_face_px
-        is_unsure = face.scores[face.label] < abstain_below
-        verdict = (None, face.scores, "abstains") if is_unsure else (face.label, face.scores, None)
-        states.append(PersonState(number, box, True, *((None, None, "face too small") if is_small else verdict)))
+        left, top, right, bottom = face.box_xyxy_px
+        place = partial(PersonState, number, (left, top, right, bottom), True)
+        if max(right - left, bottom - top) < min_face_px:
+            states.append(place(None, None, "face too small"))
+        elif face.scores[face.label] < abstain_below:
+            states.append(place(None, face.scores, "abstains"))
+        else:
+            states.append(place(face.label, face.scores, None))
     return states
 
 
@@ -114,9 +118,10 @@ def video_page(prediction: VideoPrediction, abstain_below: float) -> str:
 
     Where the highest score is below `abstain_below`, words and table say "abstains" instead of a label.
     """
-    prediction = replace(prediction, label=_label_or_doubt(prediction, abstain_below), timeline=[
-        replace(span, label=_label_or_doubt(span, abstain_below)) for span in prediction.timeline
-    ])  # fmt: skip
+    spans = [replace(span, label=span.label and _or_doubt(span.label, span.scores, abstain_below))
+             for span in prediction.timeline]  # fmt: skip
+    label = _or_doubt(prediction.label, prediction.scores, abstain_below)
+    prediction = replace(prediction, label=label, timeline=spans)
     name = Path(prediction.source).name
     coverage = prediction.face_coverage
     seen = "whole frames were read" if coverage is None else f"a face was found in {coverage:.0%} of the frames read"
@@ -171,7 +176,8 @@ def camera_why_page(explanation: Explanation, numbers: Sequence[int | None]) -> 
     who = f" of person {numbers[0]}" if len(numbers) == 1 and numbers[0] is not None else ""
     when = "the last window of pictures alone" if is_window else "the last picture alone"
     what = f"the highest score{who} in {when}, not smoothed over time as the labels above are"
-    return _heat_maps(explanation, what, None if None in numbers else numbers)
+    known = [number for number in numbers if number is not None]
+    return _heat_maps(explanation, what, known if len(known) == len(numbers) else None)
 
 
 def by_model(model_name: str, source: str, html: str) -> str:
@@ -186,9 +192,8 @@ def _heat_maps(explanation: Explanation, what: str, numbers: Sequence[int] | Non
     return f'<p>{words}</p><div class="wide" tabindex="0">{figure}</div>'
 
 
-def _label_or_doubt(scored: VideoPrediction | Span, abstain_below: float) -> str | None:
-    is_unsure = scored.scores is not None and max(scored.scores.values()) < abstain_below
-    return "abstains" if is_unsure else scored.label
+def _or_doubt(label: str, scores: dict[str, float] | None, abstain_below: float) -> str:
+    return "abstains" if scores is not None and max(scores.values()) < abstain_below else label
 
 
 def _name(state: PersonState) -> str:
@@ -196,7 +201,8 @@ def _name(state: PersonState) -> str:
 
 
 def _verdict(state: PersonState) -> str:
-    return state.label or _STATUS_IN_WORDS.get(state.status, state.status)
+    status = state.status or ""
+    return state.label or _STATUS_IN_WORDS.get(status, status)
 
 
 def _scores(scores: dict[str, float] | None) -> str:
