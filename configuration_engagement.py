@@ -6,7 +6,7 @@ This file is copied to the Hub beside the weights and imports nothing of ours.
 
 import importlib.metadata
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.version import Version
 
@@ -75,8 +75,10 @@ class EngagementConfig(PreTrainedConfig):
         )
     }
 
-    # As JSON holds it until the config is complete; a config object from then on.
-    encoder_config: dict[str, Any] | PreTrainedConfig | None = None
+    if TYPE_CHECKING:
+        encoder_config: PreTrainedConfig = PreTrainedConfig()
+    else:  # as JSON holds it until the config is complete; a config object from then on
+        encoder_config: dict | PreTrainedConfig | None = None
     encoder_features: Literal["map", "pooled"] = "map"
     num_frames: int = 8
     image_size: int = 224

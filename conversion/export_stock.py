@@ -16,6 +16,7 @@ from huggingface_hub import ModelCardData, metadata_load
 from PIL.Image import Resampling
 from torch import nn
 from transformers import (
+    BeitConfig,
     BeitForImageClassification,
     BeitImageProcessor,
     PreTrainedConfig,
@@ -156,9 +157,9 @@ def _require_stock_parts(
     encoder = model.config.encoder_config
     if not isinstance(model, EngagementForImageClassification):
         raise _not_stock(folder, f"one that reads clips (temporal head {model.config.temporal!r})")
-    if encoder.model_type not in ("beit", "timm_wrapper"):
+    if not isinstance(encoder, (BeitConfig, TimmWrapperConfig)):
         raise _not_stock(folder, f"an encoder of type {encoder.model_type!r}")
-    if encoder.model_type == "timm_wrapper" and not _is_timms_own(encoder.architecture):
+    if isinstance(encoder, TimmWrapperConfig) and not _is_timms_own(encoder.architecture):
         raise _not_stock(folder, f"the encoder {encoder.architecture!r}, which timm has from our code only")
     if processor.do_grayscale or processor.picture_norm is not None:
         raise _not_stock(folder, "pictures made grey or scaled to a norm, which no stock processor does")
@@ -173,7 +174,10 @@ def _build_stock(
     model: EngagementForImageClassification, processor: FacePreparation, folder: Path
 ) -> BeitForImageClassification | TimmWrapperForImageClassification:
     """The stock model with our weights, all of them, in evaluation mode."""
-    stock, parts = (_beit_parts if model.config.encoder_config.model_type == "beit" else _timm_parts)(model, processor)
+    encoder = model.config.encoder_config
+    stock, parts = (
+        _beit_parts(model, encoder) if isinstance(encoder, BeitConfig) else _timm_parts(model, encoder, processor)
+    )
     weights = {f"{part}.{name}": w for part, module in parts.items() for name, w in module.state_dict().items()}
     missing = stock.state_dict().keys() - weights.keys()
     if missing:
@@ -187,18 +191,18 @@ def _build_stock(
 
 
 def _beit_parts(
-    model: EngagementForImageClassification, processor: FacePreparation
+    model: EngagementForImageClassification, encoder: BeitConfig
 ) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
     """An empty stock model, and which of our modules stand where in it."""
-    config = _with_labels(copy.deepcopy(model.config.encoder_config), model.config)
+    config = _with_labels(copy.deepcopy(encoder), model.config)
     return BeitForImageClassification(config), {"beit": model.encoder.model, "classifier": model.classifier}
 
 
 def _timm_parts(
-    model: EngagementForImageClassification, processor: FacePreparation
+    model: EngagementForImageClassification, encoder: PreTrainedConfig, processor: FacePreparation
 ) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
     """An empty stock model, and which of our modules stand where in it."""
-    encoder, size_px = model.config.encoder_config, processor.size["height"]
+    size_px = processor.size["height"]
     # A new config: a loaded one may hold ImageNet's label names beside ours.
     config = TimmWrapperConfig(architecture=encoder.architecture, model_args=encoder.model_args)
     # Squeezed to a square, nothing cut away: timm's own settings would crop the middle of a face.
