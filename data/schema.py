@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import ConfigDict, with_config
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,6 +23,9 @@ OWN_LABELS = "own"  # the scheme of data whose labels are names already
 
 Media = Literal["video", "picture", "windows"]
 
+# Of classes that JSON files hold; older versions of pydantic hand them nothing down from the record they stand in.
+_AS_RECORDS = ConfigDict(extra="forbid", strict=True)
+
 
 @dataclass(frozen=True)
 class ClipRecord:
@@ -37,6 +41,7 @@ class ClipRecord:
     clip_end_sec: float | None = None
 
 
+@with_config(_AS_RECORDS)
 @dataclass(frozen=True)
 class Reject:
     """One input that did not come out, and why."""
@@ -48,6 +53,7 @@ class Reject:
     window_index: int | None = None  # None: the whole clip
 
 
+@with_config(_AS_RECORDS)
 @dataclass(frozen=True)
 class SourceNotes:
     """What is worth telling of a source and its splits; None: nothing. `dataset.json` holds it."""
@@ -136,9 +142,10 @@ def labels_of(rows: Mapping[str, Sequence[str | int | None]], label_scheme: str)
     if label_scheme == OWN_LABELS:
         return [None if label is None else str(label) for label in rows["label"][:]]
     to_label = LABEL_SCHEMES[label_scheme][1]
-    levels = zip(*(rows[name][:] for name in AFFECTS), strict=True)
-    rated = [{name: int(level) for name, level in zip(AFFECTS, of_row, strict=True) if level is not None}
-             for of_row in levels]  # fmt: skip
+    rated = [
+        {name: int(level) for name, level in zip(AFFECTS, levels, strict=True) if level is not None}
+        for levels in zip(*(rows[name][:] for name in AFFECTS), strict=True)
+    ]
     return [to_label(affects) if len(affects) == len(AFFECTS) else None for affects in rated]
 
 

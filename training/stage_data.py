@@ -74,14 +74,16 @@ def load_stage_data(run: StageRun) -> StageData:
         rows, unlabelled[split] = labelled_frames(prepared.splits[split], scheme, names, stage.model == "image")
         sets[split], flat[split] = leave_out_flat(rows, processor)
     _check_labels(names, sets)
-    is_standardised = "train" in (stage.image_mean, stage.image_std)
+    train_pixels = None
+    if "train" in (stage.image_mean, stage.image_std):
+        train_pixels = _standardise(processor, sets["train"], stage)
     description = TrainingData(
         **dict(describe_data(prepared, scheme, {split: len(rows) for split, rows in sets.items()})),
         leakage_allowed=stage.allow_leakage,
         without_label_under_scheme=unlabelled,
         prepared_with=describe_preparation(prepared),
         flat_pictures_left_out=None if stage.picture_norm is None else flat,
-        train_pixels=_standardise(processor, sets["train"], stage) if is_standardised else None,
+        train_pixels=train_pixels,
         oversampled_to=stage.oversample_to or None,
     )
     clean_rows = find_clean_rows(sets["test"], "test", prepared.folder)

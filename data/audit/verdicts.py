@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Literal, Self
 
-from pydantic import model_validator
+from pydantic import model_validator, with_config
 from typing_extensions import TypeAliasType
 
 from ..json_records import Count, Record
@@ -20,6 +20,7 @@ _SHOWN = 3
 Detail = TypeAliasType("Detail", "int | float | str | Sequence[Detail] | Mapping[str, Detail]")
 
 
+@with_config(Record.model_config)
 @dataclass(frozen=True)
 class Finding:
     """One thing an audit looked for."""

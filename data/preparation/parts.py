@@ -29,7 +29,7 @@ from ...processor.input_errors import ArchiveError, DataError, EngagementInputEr
 from ...processor.media_inputs import load_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole
-from ..json_records import Record, read_text, refusing
+from ..json_records import read_text, refusing
 from ..schema import AFFECTS, ClipRecord, Media, Reject
 from .picture_codec import decode_picture, encode_jpeg
 from .picture_hashes import perceptual_hash
@@ -39,7 +39,7 @@ from .settings import PreparationSettings
 _KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
 _PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
 _EXIF_ORIENTATION = 0x0112
-_REJECTS = TypeAdapter(list[Reject], config=Record.model_config)
+_REJECTS = TypeAdapter(list[Reject])
 
 
 def is_done(parts: Path, start: int) -> bool:

@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, TypedDict
 
-from pydantic import Field
+from pydantic import Field, with_config
 
 from ...processor.input_errors import RecipeError
+from ..json_records import Record
 from ..schema import Media
 
 REFERENCE_STRIDE_FRAMES = 16  # of the CNN + LSTM reference
@@ -37,6 +38,7 @@ class ProcessorSettings(TypedDict):
     face_crop_size_px: int
 
 
+@with_config(Record.model_config)
 @dataclass(frozen=True)
 class PreparationSettings:
     """What changes the stored pictures. Size, mean and deviation of the model's input apply later."""
