@@ -55,9 +55,10 @@ lint: setup
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/engagement_recognition
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
-# The table of measured results and the use limits, from the files that hold them.
+# The table of measured results and the use limits, from the files that hold them; the keys of results.json.
 readme: setup
 	$(BIN)/python .ci/readme.py
+	$(BIN)/python .ci/results_doc.py
 
 clean:
 	rm -rf runs drawn build *.egg-info

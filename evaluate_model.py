@@ -5,7 +5,7 @@ scores are is in `evaluation`; this room runs the model and writes into its fold
 """
 
 import csv
-from collections.abc import Mapping
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +14,29 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from .data.open_data import PREPARATION_OPTIONS, SOURCE_OPTIONS, DataOptions, describe_data, open_or_prepare
+from .data.described_data import PreparedWith, TrainingData
+from .data.json_records import refusing
+from .data.open_data import (
+    PREPARATION_OPTIONS,
+    SOURCE_OPTIONS,
+    DataOptions,
+    describe_data,
+    open_or_prepare,
+    with_current_names,
+)
 from .data.preparation.prepared_data import PreparedData, is_prepared
+from .data.preparation.settings import FrameOptions
 from .data.readers.sources import SourceOptions, detect_kind
 from .data.schema import LABEL_SCHEMES
-from .evaluation.figures import save_figures
-from .evaluation.results_file import read_results, write_results
-from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, write_predictions
+from .evaluation.results_file import RESULTS_FILE, read_results
+from .evaluation.results_schema import Measurement, Results
+from .evaluation.score_records import SplitEvaluation
+from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split
 from .explanation.data_set_focus import find_clips, measure_focus
-from .hub.card import write_card
+from .hub.export_folder import keep_measured
 from .inference.predictor import Predictor
-from .processor.input_errors import DataError, RecipeError
+from .processor.input_errors import DataError, ModelLoadError, RecipeError
+from .processor.video_processing_engagement import EngagementVideoProcessor
 from .training.stage_data import find_clean_rows, leave_out_flat
 from .training.training_sets import FrameCollator, LabelledFrames, labelled_frames
 
@@ -39,11 +51,12 @@ def evaluate_model(
     groups: Path | None = None,
     num_focus_clips: int | None = None,
     cache_dir: Path = Path("runs/cache"),
-) -> dict[str, object]:
+) -> SplitEvaluation:
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
 
-    What is chosen (threshold, temperature) is chosen on the data's validation split; without one, or on that split
-    itself, nothing is chosen.
+    What was measured on other data stays; an earlier measurement of the same data, labels and split gives way. What is
+    chosen (threshold, temperature) is chosen on the data's validation split; without one, or on that split itself,
+    nothing is chosen.
 
     Args:
         data: a prepared data set, or a raw source.
@@ -61,7 +74,7 @@ def evaluate_model(
     """
     predictor, results = Predictor.from_pretrained(str(folder)), read_results(folder)
     group_of = _read_groups(groups) if groups else None
-    options = _options_of(predictor, results, data, label_scheme, cache_dir)
+    options = _options_of(predictor, results, folder, data, label_scheme, cache_dir)
     has_crops = predictor.processor.face_crop
     # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
     focus_clips = find_clips(data, split, options.kind, options.source) if num_focus_clips and not has_crops else []
@@ -72,10 +85,10 @@ def evaluate_model(
     scheme = prepared.choose_label_scheme(options.label_scheme)
     names = [predictor.model.config.id2label[i] for i in range(predictor.model.config.num_labels)]
     sets = _labelled(prepared, scheme, names, split, predictor)
-    measured = [name for name in dict.fromkeys(("validation", split)) if name in sets and name != "train"]
-    found = {name: predict_windows(predictor, sets[name], name) for name in [*measured, split]}
+    predicted = dict.fromkeys([*(["validation"] if "validation" in sets else []), split])
+    found = {name: predict_windows(predictor, sets[name], name) for name in predicted}
     train_label_ids = sets["train"].label_ids if "train" in sets else _train_labels_of(results, names)
-    evaluation = evaluate_split(
+    evaluation, without_duplicates = evaluate_split(
         found[split],
         found.get("validation") if split != "validation" else None,
         find_clean_rows(sets[split], split, prepared.folder),
@@ -84,42 +97,29 @@ def evaluate_model(
         group_of,
     )
     if num_focus_clips:
-        evaluation[split]["face_focus"] = measure_focus(predictor, focus_clips, num_focus_clips)
-    data_record = {**describe_data(prepared), "label_scheme": scheme,
-                   "examples": {name: len(rows) for name, rows in sets.items()}}  # fmt: skip
-    _keep(folder, predictor, results, evaluation, list(found.values()), data_record)
-    return evaluation[split]
+        focus = measure_focus(predictor, focus_clips, num_focus_clips)
+        evaluation = evaluation.model_copy(update={"face_focus": focus})
+    measured = Measurement(
+        split=split,
+        data=describe_data(prepared, scheme, {name: len(rows) for name, rows in sets.items()}),
+        environment=describe_environment(predictor.model.device),
+        evaluation=evaluation,
+        without_duplicates=without_duplicates,
+    )
+    measured = _with_known_focus(measured, results)
+    results = results.with_measurement(measured)
+    keep_measured(
+        predictor.model, predictor.processor, results, folder, list(found.values()), measured.data.fingerprint
+    )
+    return measured.evaluation
 
 
-def _keep(
-    folder: Path,
-    predictor: Predictor,
-    results: Mapping[str, object],
-    evaluation: dict[str, object],
-    predictions: list[SplitPredictions],
-    data: dict[str, object],
-) -> None:
-    """Add to the results file what was measured, and on what; then all that is drawn from it."""
-    split = next(iter(evaluation))
-    measured_on = {"kind": data["kind"], "source": data["source"], "drawn": data["drawn"],
-                   "fingerprint": data["fingerprint"], "label_scheme": data["label_scheme"],
-                   "audit_passed": data["audit"] and data["audit"]["passed"],
-                   "environment": describe_environment()}  # fmt: skip
-    before = {name: scores for name, scores in results.get("evaluation", {}).items() if not name.startswith(split)}
-    told_before = results.get("evaluated_on", {}).get(split) or results.get("data", {})
-    focus = results.get("evaluation", {}).get(split, {}).get("face_focus")
-    if focus and told_before["fingerprint"] == data["fingerprint"]:  # of the same model and data, so it still holds
-        evaluation[split].setdefault("face_focus", focus)
-    entries = {
-        "evaluation": {**before, **evaluation},
-        "evaluated_on": {**results.get("evaluated_on", {}), split: measured_on},
-    }
-    if "data" not in results:  # of an imported model: there is no other data it is known by
-        entries["data"] = data
-    results = write_results(folder, **entries)
-    write_predictions(folder, predictions, results["label_names"])
-    save_figures(folder, results)
-    write_card(folder, predictor.model, predictor.processor, results)
+def _with_known_focus(measured: Measurement, results: Results) -> Measurement:
+    """Where the model looks, as it was measured earlier, of the same model and data: it still holds."""
+    known = next((found.evaluation.face_focus for found in results.measurements if found.is_of_same(measured)), None)
+    if known is None or measured.evaluation.face_focus is not None:
+        return measured
+    return measured.model_copy(update={"evaluation": measured.evaluation.model_copy(update={"face_focus": known})})
 
 
 def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> SplitPredictions:
@@ -137,40 +137,48 @@ def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> S
 
 
 def _options_of(
-    predictor: Predictor, results: Mapping[str, object], data: Path, label_scheme: str | None, cache_dir: Path
+    predictor: Predictor, results: Results, folder: Path, data: Path, label_scheme: str | None, cache_dir: Path
 ) -> DataOptions:
     """How data is read and prepared for this model; prepared data must agree with it."""
-    processor, prepared_with = predictor.processor, _prepared_with(results)
-    known = results.get("imported", {}).get("frames") or prepared_with
-    frames = {name: known.get(name) for name in PREPARATION_OPTIONS}
-    frames |= {"face_crop": processor.face_crop, "face_crop_size_px": processor.face_crop_size_px}
-    if predictor.is_video_model:
-        frames |= {"num_frames": processor.num_frames, "sampling": processor.sampling}
-    scheme = label_scheme or results.get("data", {}).get("label_scheme") or _scheme_of(results["label_names"])
+    processor, trained_on, prepared_with = predictor.processor, results.data, _prepared_with(results, folder)
+    known = (results.imported and results.imported.frames) or prepared_with
+    video = processor if isinstance(processor, EngagementVideoProcessor) else None
+    frames = FrameOptions(
+        num_frames=video.num_frames if video else known.num_frames,
+        sampling=video.sampling if video else known.sampling,
+        window_stride_frames=known.window_stride_frames,
+        face_crop=processor.face_crop,
+        face_crop_size_px=processor.face_crop_size_px,
+    )
+    scheme = label_scheme or (trained_on and trained_on.label_scheme) or _scheme_of(results.label_names)
     options = DataOptions(path=data, label_scheme=scheme, frames=frames, cache_dir=cache_dir)
-    if not _is_training_source(data, results):
+    if trained_on is None or not _is_training_source(data, trained_on, results):
         return options
     # Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
     # left out. To another source these options mean nothing, as a pattern of file names does.
-    asked = {name: prepared_with.get(name) for name in SOURCE_OPTIONS}
     return replace(
         options,
-        kind=results["data"]["kind"],
-        source=SourceOptions(**asked, seed=prepared_with.get("split_seed", 0)),
-        drop_conflicts=results["data"]["label_conflicts"]["dropped"],
+        kind=trained_on.kind,
+        source=SourceOptions(prepared_with.subset, prepared_with.subject_pattern, prepared_with.split_seed),
+        drop_conflicts=trained_on.label_conflicts is not None and trained_on.label_conflicts.dropped,
     )
 
 
-def _is_training_source(path: Path, results: Mapping[str, object]) -> bool:
-    trained_on = results.get("data", {})
-    if is_prepared(path) or not path.exists() or path.name != trained_on.get("source"):
+def _is_training_source(path: Path, trained_on: TrainingData, results: Results) -> bool:
+    if is_prepared(path) or not path.exists() or path.name != trained_on.source:
         return False
-    return (results.get("recipe", {}).get("data_kind") or detect_kind(path)) == trained_on["kind"]
+    return (results.recipe.get("data_kind") or detect_kind(path)) == trained_on.kind
 
 
-def _prepared_with(results: Mapping[str, object]) -> dict[str, object]:
-    """How the training data was prepared; older results do not know it of data that was prepared by hand."""
-    return {**results.get("recipe", {}), **results.get("data", {}).get("prepared_with", {})}
+def _prepared_with(results: Results, folder: Path) -> PreparedWith:
+    """How the training data was prepared; of older results only the recipe tells it."""
+    if results.data and results.data.prepared_with:
+        return results.data.prepared_with
+    recipe = with_current_names(results.recipe)
+    known = {name: recipe[name] for name in (*PREPARATION_OPTIONS, *SOURCE_OPTIONS) if name in recipe}
+    path, remedy = folder / RESULTS_FILE, "put it right, or train the model again"
+    with refusing(json.dumps(known), path, ModelLoadError, "options of preparation under recipe", remedy):
+        return PreparedWith.model_validate(known, strict=False)  # options of the command line stand there as text
 
 
 def _scheme_of(label_names: list[str]) -> str | None:
@@ -180,10 +188,10 @@ def _scheme_of(label_names: list[str]) -> str | None:
 
 def _require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
     """Pictures come as they are; clips must have been cut and cropped as the model's processor does it."""
-    if prepared.description["media"] == "picture":
+    if prepared.description.media == "picture":
         return
     for name in ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
-        stored, expected = prepared.description["settings"][name], options.frames[name]
+        stored, expected = (getattr(told, name) for told in (prepared.description.settings, options.frames))
         if expected is not None and stored != expected:
             raise RecipeError(
                 f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
@@ -207,9 +215,9 @@ def _labelled(
     return {name: leave_out_flat(rows, predictor.processor)[0] for name, rows in sets.items()}
 
 
-def _train_labels_of(results: Mapping[str, object], names: list[str]) -> list[int]:
+def _train_labels_of(results: Results, names: list[str]) -> list[int]:
     """The training labels by their counts, where the data has no training split."""
-    counts = results.get("train_label_counts")
+    counts = results.train_label_counts
     if not counts:
         raise DataError("Expected a train split, whose label shares the baselines need; prepare the data with one.")
     return [label for label, name in enumerate(names) for _ in range(counts[name])]

@@ -9,19 +9,23 @@ one export folder, `OUTPUT_DIR/expression` and `OUTPUT_DIR/engagement`: weights,
 results and a card.
 """
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from pydantic import JsonValue
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
 
 from engagement_recognition import register_auto_classes
 from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
-from engagement_recognition.evaluation.results_file import RESULTS_FILE, describe_source, read_results
+from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
+from engagement_recognition.evaluation.results_schema import Measurement, Results, Training
 from engagement_recognition.evaluation.split_evaluation import (
     SplitPredictions,
     count_labels,
@@ -39,8 +43,9 @@ from engagement_recognition.modeling_engagement import (
     load_encoder_config,
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
+from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.required_packages import require_packages
-from engagement_recognition.training.arguments import StageArguments, StageRun, plan_stages, read_recipe
+from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
@@ -54,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_packages()
         recipe_path, options = parse_command_line(argv)
-        train(read_recipe(recipe_path) if recipe_path else {}, options)
+        train(read_recipe(recipe_path) if recipe_path else Recipe({}), options)
     except EngagementInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
+def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
     """Both stages of a recipe, the second from the first's weights; returns the export folders."""
     register_auto_classes()
     runs = plan_stages(recipe, options)
@@ -85,20 +90,32 @@ def train(recipe: dict[str, object], options: dict[str, str]) -> list[Path]:
 
 
 def check_options(run: StageRun) -> None:
-    """Raises RecipeError or ModelLoadError for an augmentation or encoder that does not exist, or a push to nowhere."""
-    if run.push_to_hub and not run.training.hub_model_id:
+    """What can be refused before data is prepared.
+
+    Raises:
+        RecipeError: an augmentation that does not exist, or a push to nowhere.
+        ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
+    """
+    if run.push_to_hub:
+        require_hub_names(_repository_of(run))
+    Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
+    check_encoder(run.stage.start_from or run.stage.encoder)
+    if run.stage.start_from:
+        _data_behind(run.stage.start_from)
+
+
+def _repository_of(run: StageRun) -> str:
+    """The repository on the Hub that the stage's model goes to; raises RecipeError where none was named."""
+    if not run.training.hub_model_id:
         raise RecipeError(
             f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
         )
-    if run.push_to_hub:
-        require_hub_names(run.training.hub_model_id)
-    Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
-    check_encoder(run.stage.start_from or run.stage.encoder)
+    return run.training.hub_model_id
 
 
 def _require_own_repositories(runs: Sequence[StageRun]) -> None:
     """Raises RecipeError where one stage's model would replace the other's on the Hub, which ignores case."""
-    pushed = [run.training.hub_model_id for run in runs if run.push_to_hub]
+    pushed = [_repository_of(run) for run in runs if run.push_to_hub]
     if len({name.lower() for name in pushed}) < len(pushed):
         raise RecipeError(
             f"Expected a repository for each stage, got {pushed[0]} for both; pass --expression_hub_model_id and "
@@ -121,35 +138,48 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     model = _build_model(run.stage, data, start_from)
     trainer = _build_trainer(run, model, data, augmentation)
-    checkpoint = last_whole_checkpoint(Path(run.training.output_dir)) if run.training.resume_from_checkpoint else None
+    results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
+    checkpoints = Path(str(run.training.output_dir))
+    checkpoint = last_whole_checkpoint(checkpoints) if run.training.resume_from_checkpoint else None
     outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
     if trainer.is_world_process_zero():
-        results = {
-            **_describe_run(run, data, start_from),
-            "training": {"seconds": outcome.metrics["train_runtime"], "log": trainer.state.log_history},
-            "train_label_counts": count_labels(data.train.label_ids, data.label_names),
-            "evaluation": evaluate_split(
-                test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
-            ),
-        }
+        evaluation, without_duplicates = evaluate_split(
+            test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
+        )
+        measured = Measurement(
+            split="test",
+            data=data.description.as_measured(),
+            environment=results.environment,
+            evaluation=evaluation,
+            without_duplicates=without_duplicates,
+        )
+        training = Training(seconds=outcome.metrics["train_runtime"], log=_finite(trainer.state.log_history))
+        results = results.model_copy(update={"training": training, "measurements": [measured]})
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        export_model(trained, data.processor, results, run.export_dir, [validation, test])
-        print(f"{run.name}: {describe_scores(results['evaluation']['test'], 'test')}; see {run.export_dir}")
+        predictions, fingerprint = [validation, test], data.description.fingerprint
+        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint)
+        print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
     trainer.accelerator.wait_for_everyone()
     return run.export_dir
 
 
+def _finite(log: Iterable[Mapping[str, float]]) -> list[dict[str, int | float | None]]:
+    """Trainer's log as JSON holds it: a loss that overflowed must not cost the trained model."""
+    return [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in log]
+
+
 def _push(run: StageRun) -> str:
     """What `engagement publish` does; a stage's model goes to a repository of its own."""
-    folder = run.run_dir / f"{run.name}_hub"
-    assemble(run.export_dir, folder, run.training.hub_model_id)
-    return push_folder(folder, run.training.hub_model_id, run.training.hub_private_repo, run.training.hub_token)
+    folder, repository = run.run_dir / f"{run.name}_hub", _repository_of(run)
+    assemble(run.export_dir, folder, repository)
+    return push_folder(folder, repository, run.training.hub_private_repo, run.training.hub_token)
 
 
 def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> SplitPredictions:
-    prediction = trainer.predict(rows)
-    return SplitPredictions(split, rows.keys, rows.subject_ids, prediction.label_ids, prediction.predictions)
+    found = trainer.predict(rows)
+    label_ids, logits = np.asarray(found.label_ids), np.asarray(found.predictions)
+    return SplitPredictions(split, rows.keys, rows.subject_ids, label_ids, logits)
 
 
 def _build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
@@ -164,7 +194,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         "id2label": dict(enumerate(data.label_names)),
         "label2id": {name: i for i, name in enumerate(data.label_names)},
     }
-    if stage.model == "video":
+    if isinstance(data.processor, EngagementVideoProcessor):
         architecture["num_frames"] = data.processor.num_frames
     if stage.encoder_features:
         architecture["encoder_features"] = stage.encoder_features
@@ -174,7 +204,9 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         raise ModelLoadError(in_one_line(error)) from error
     if stage.freeze_encoder:
         model.encoder.requires_grad_(False)
-    return model.to(memory_format=torch.channels_last) if stage.channels_last else model
+    if stage.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-arg] # transformers' wrapper loses `self`
+    return model
 
 
 def _build_adversary(
@@ -234,27 +266,29 @@ def _build_trainer(
     )
 
 
-def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> dict[str, object]:
-    return {
-        "stage": run.name,
-        "label_names": data.label_names,
-        "seed": run.training.seed,
-        "recipe": {key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
-        "started_from": Path(start_from).name if start_from else run.stage.encoder,
-        "started_from_data": _data_behind(start_from),
-        "data": data.description,
-        "environment": describe_environment(),
-    }
+def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> Results:
+    """All that is known before the training."""
+    return Results(
+        stage=run.name,
+        label_names=data.label_names,
+        started_from=Path(start_from).name if start_from else run.stage.encoder,
+        started_from_data=_data_behind(start_from) if start_from else None,
+        seed=run.training.seed,
+        recipe={key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
+        data=data.description,
+        train_label_counts=count_labels(data.train.label_ids, data.label_names),
+        environment=describe_environment(run.training.device),
+    )
 
 
-def _data_behind(start_from: str | Path | None) -> str | None:
+def _data_behind(start_from: str | Path) -> str | None:
     """What the model that a stage starts from was trained on; None: nobody knows here."""
-    is_ours = start_from is not None and (Path(start_from) / RESULTS_FILE).is_file()
-    data = read_results(Path(start_from)).get("data") if is_ours else None
-    return data and describe_source(data)
+    folder = Path(start_from)
+    data = read_results(folder).data if (folder / RESULTS_FILE).is_file() else None
+    return data.in_words() if data else None
 
 
-def _without_folder(value: object) -> object:
+def _without_folder(value: JsonValue) -> JsonValue:
     """Results are published, and where a file lay on somebody's disk is nobody's business; Hub ids stay whole."""
     return Path(value).name if isinstance(value, str) and Path(value).exists() else value
 

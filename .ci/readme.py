@@ -3,13 +3,15 @@
 A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it.
 """
 
-import json
 import re
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from engagement_recognition.data.json_records import read_record
 from engagement_recognition.evaluation.markdown import markdown_table
+from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
+from engagement_recognition.processor.input_errors import DataError
 
 ROOT = Path(__file__).parents[1]
 _COLUMNS = (
@@ -32,25 +34,26 @@ def renewed(readme: str) -> str:
 
 def results_table(folder: Path) -> str:
     """A Markdown row a results file, stage one first."""
-    runs = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    rows = [
-        _row(path, results) for path, results in sorted(runs.items(), key=lambda run: run[1]["stage"] != "expression")
-    ]
+    read = partial(read_record, kind=Results, error=DataError, expected="measured results", remedy="measure again")
+    runs = {path: read(path) for path in sorted(folder.glob("*.json"))}
+    rows = [_row(path, results) for path, results in sorted(runs.items(), key=lambda run: run[1].stage != "expression")]
     return markdown_table(_COLUMNS, rows)
 
 
-def _row(path: Path, results: Mapping[str, object]) -> list[str]:
-    test, recipe, data = results["evaluation"]["test"], results["recipe"], results["data"]
-    model = recipe["encoder"] + (f" + {recipe['temporal']}" if results["stage"] == "engagement" else "")
-    interval = test["intervals"]["intervals"]["macro_f1"]
-    scores = (test["majority_baseline"]["macro_f1"], test["scores"]["balanced_accuracy"], test["scores"]["auroc"])
+def _row(path: Path, results: Results) -> list[str]:
+    measured = results.measured_on("test")
+    if measured is None:
+        raise DataError(f"Expected scores on test in {path}, found none.")
+    test, interval = measured.evaluation, measured.evaluation.intervals.intervals["macro_f1"]
+    scores = (test.majority_baseline.macro_f1, test.scores.balanced_accuracy, test.scores.auroc)
+    model = " + ".join(str(results.recipe[name]) for name in ("encoder", "temporal") if name in results.recipe)
     return [
         f"[{model}]({path.relative_to(ROOT).as_posix()})",
-        ("drawn/" if data["drawn"] else "") + data["source"],
-        str(len(results["label_names"])),
-        str(test["num_clips"]),
-        str(test["intervals"]["num_clusters"]),
-        f"**{interval['value']:.3f}** ({interval['lower']:.3f} to {interval['upper']:.3f})",
+        ("drawn/" if measured.data.drawn else "") + measured.data.source,
+        str(len(results.label_names)),
+        str(test.num_clips),
+        str(test.intervals.num_clusters),
+        f"**{interval.value:.3f}** ({interval.in_words('no interval')})",
         *(f"{score:.3f}" for score in scores),
     ]
 

@@ -98,9 +98,9 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Of the split, where the source has none.")] = 0,
 ) -> None:
     """Turn labelled videos or pictures into a data set that `engagement audit` and `train.py` read."""
-    from ..data.preparation.parts import settings_for
     from ..data.preparation.prepare import describe_counts
     from ..data.preparation.prepare import prepare as prepare_source
+    from ..data.preparation.settings import FrameOptions, settings_for
     from ..data.readers.sources import SourceOptions, read_source
     from ..processor.input_errors import RecipeError
 
@@ -108,18 +108,17 @@ def prepare(
     found = read_source(kind.value, source, options)
     if found.media == "picture" and (frames or sampling or stride_frames):
         raise RecipeError("Expected no --frames, --sampling or --stride-frames for pictures, which are single frames.")
-    settings = settings_for(
-        found.media,
+    asked = FrameOptions(
         num_frames=frames,
         sampling=sampling and sampling.value,
         window_stride_frames=stride_frames,
         face_crop=face_crop,
         face_crop_size_px=crop_size,
     )
-    prepared = prepare_source(found, settings, source, output, processes, drop_conflicts)
+    prepared = prepare_source(found, settings_for(found.media, asked), source, output, processes, drop_conflicts)
     typer.echo(f"{output}: {describe_counts(prepared.description)}")
-    for split, counts in prepared.description["splits"].items():
-        typer.echo(f"  {split}: {json.dumps(counts, ensure_ascii=False)}")
+    for split, counts in prepared.description.splits.items():
+        typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")
     typer.echo(f"next: engagement audit {output}")
 
 
@@ -144,10 +143,8 @@ def audit(
     for target, repair in repairs:
         if target is not None:
             repaired = repair(prepared, found, target)
-            notes = repaired.description["notes"]
-            typer.echo(
-                f"{target}: {notes['split']}; {'; '.join(notes.get('split_limits', [])) or 'no class is missing'}"
-            )
+            notes = repaired.description.notes
+            typer.echo(f"{target}: {notes.split}; {'; '.join(notes.split_limits or ()) or 'no class is missing'}")
             again = run_audit(repaired, label_scheme)
             write_audit(again, repaired, target)
             print_audit(again, target)

@@ -59,8 +59,8 @@ def evaluate(
 
     measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus)
     typer.echo(describe_scores(measured, split.value))
-    if "face_focus" in measured:
-        typer.echo(describe_focus(measured["face_focus"], split.value))
+    if measured.face_focus:
+        typer.echo(describe_focus(measured.face_focus, split.value))
     typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are renewed")
 
 
@@ -69,13 +69,14 @@ def compare(
     first: Annotated[Path, typer.Argument(help="A measured model.")],
     second: Annotated[Path, typer.Argument(help="Another, measured on the same clips.")],
     split: Annotated[Split, typer.Option(help="Whose predictions are compared.")] = Split.test,
+    data: Annotated[str | None, typer.Option(help="Name or fingerprint; default: what each was trained on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, instead of a table.")] = False,
 ) -> None:
     """Is the second better than the first, or were these just other people? A paired bootstrap over people."""
     from ..evaluation.comparison import compare_runs, describe_comparison
 
-    compared = compare_runs(first, second, split.value)
-    typer.echo(json.dumps(compared, indent=2) if as_json else describe_comparison(compared))
+    compared = compare_runs(first, second, split.value, data=data)
+    typer.echo(compared.model_dump_json(indent=2) if as_json else describe_comparison(compared))
 
 
 @app.command()
@@ -143,12 +144,13 @@ def import_checkpoint(
     from ..hub.card import write_card
 
     path, names = Path(source), labels.split(",") if labels else None
-    is_file = path.is_file() or path.suffix in (".pth", ".pt")
-    take_in = checkpoints.import_checkpoint if is_file else checkpoints.import_stock_classifier
-    imported = take_in(path if is_file else source, output, names)
+    if path.is_file() or path.suffix in (".pth", ".pt"):
+        imported = checkpoints.import_checkpoint(path, output, names)
+    else:
+        imported = checkpoints.import_stock_classifier(source, output, names)
     write_card(output, imported.model, imported.processor, imported.results)
-    origin, names = imported.results["imported"], ", ".join(imported.results["label_names"])
-    summary = f"{output}: {origin['system']}, {origin['num_weights']:,} weights, {names}"
+    origin = imported.origin
+    summary = f"{output}: {origin.system}, {origin.num_weights:,} weights, {', '.join(imported.results.label_names)}"
     typer.echo(f"{summary}\nnext: engagement evaluate {output} --data DATA")
 
 

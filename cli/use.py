@@ -198,10 +198,10 @@ def export(
     """Write a model in a form that others serve; refused where the logits would not be the same."""
     from ..conversion.export_onnx import export_onnx
     from ..conversion.export_stock import export_stock
-    from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
+    from ..evaluation.results_file import RESULTS_FILE, read_results
 
     known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
-    for warning in warnings_of(known) if known else ():
+    for warning in known.warnings() if known else ():
         typer.echo(f"take care: {warning}", err=True)
 
     if to is ExportFormat.space:
@@ -235,7 +235,7 @@ def publish(
     output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
 ) -> None:
     """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
-    from ..evaluation.results_file import read_results, warnings_of
+    from ..evaluation.results_file import read_results
     from ..hub.publish import assemble
     from ..hub.push import push_folder
 
@@ -243,7 +243,7 @@ def publish(
     folder = output or named.with_name(f"{named.name}_hub")
     for file in assemble(run, folder, repo, license, dataset or ()):
         typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
-    for warning in warnings_of(read_results(run)):
+    for warning in read_results(run).warnings():
         typer.echo(f"take care: {warning}", err=True)
     typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
     typer.echo("" if dry_run else push_folder(folder, repo, private or None))

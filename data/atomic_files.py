@@ -37,7 +37,7 @@ def claim_folder(output: Path, claim_file: str, claim: str, holds: str) -> str:
     """
     with writing(output):
         if (output / claim_file).is_file():
-            return (output / claim_file).read_text(encoding="utf-8").strip()
+            return (output / claim_file).read_text(encoding="utf-8", errors="replace").strip()
         if output.exists() and (not output.is_dir() or any(path.suffix != PARTIAL for path in output.iterdir())):
             raise DataError(
                 f"Expected a new folder for {holds}, or one in which the same was begun, got {output}, which holds "

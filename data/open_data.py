@@ -4,37 +4,42 @@ A split that cannot be trusted is refused here; what results say of the data is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
 from ..processor.input_errors import LeakageError
 from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
-from .preparation.parts import settings_for
+from .audit.verdicts import FAIL, AuditRecord
+from .described_data import AuditSummary, DescribedData, FindingSummary, PreparedWith
 from .preparation.prepare import describe_counts, plan_of, prepare
 from .preparation.prepared_data import PreparedData, is_prepared, load_prepared
+from .preparation.settings import FrameOptions, settings_for
 from .readers.sources import SourceOptions, read_source
 
-PREPARATION_OPTIONS = ("num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size_px")
+PREPARATION_OPTIONS = tuple(option.name for option in fields(FrameOptions))
 SOURCE_OPTIONS = ("subset", "subject_pattern")  # what they mean depends on the source
 _OLD_NAMES = {"face_crop_size": "face_crop_size_px"}  # in recipes and results of earlier versions
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, and how a raw source is read and prepared; what is None or missing is what suits the source."""
+    """Which data, and how a raw source is read and prepared; what is None is what suits the source."""
 
     path: Path  # a prepared data set, or a raw source
     label_scheme: str | None = None
     kind: str | None = None
     source: SourceOptions = field(default_factory=SourceOptions)
-    frames: Mapping[str, object] = field(default_factory=dict)  # by the names of PREPARATION_OPTIONS
+    frames: FrameOptions = field(default_factory=FrameOptions)
     drop_conflicts: bool = False
     cache_dir: Path = Path("runs/cache")
     num_processes: int | None = None
 
 
-def with_current_names(options: Mapping[str, object]) -> dict[str, object]:
+def with_current_names(options: Mapping[str, _Value]) -> dict[str, _Value]:
     """Options under the names they have today; what earlier versions wrote goes on being read."""
     return {_OLD_NAMES.get(name, name): value for name, value in options.items()}
 
@@ -52,7 +57,7 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
             _audit_under_the_scheme(prepared, options.label_scheme)
         return prepared
     source = read_source(options.kind, options.path, options.source)
-    settings = settings_for(source.media, **options.frames)
+    settings = settings_for(source.media, options.frames)
     plan = plan_of(source, settings, options.path, options.drop_conflicts)
     folder = options.cache_dir / f"{source.kind}-{plan[:12]}"
     prepared = prepare(source, settings, options.path, folder, options.num_processes, options.drop_conflicts)
@@ -65,23 +70,28 @@ def _audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None) ->
     """Audit what nobody has audited as it is now, under the labels that will be trained on."""
     scheme = prepared.choose_label_scheme(label_scheme)
     audited = audit_of(prepared)
-    if audited is not None and audited.get("label_scheme") == scheme:
+    if audited is not None and audited.label_scheme == scheme:
         return
     found = audit(prepared, scheme)
     write_audit(found, prepared, prepared.folder)
     print(f"audit of {prepared.folder}: {'passed' if found.passed else 'failed'}; see audit.html there")
 
 
-def audit_of(prepared: PreparedData) -> dict[str, object] | None:
-    """What `audit.json` holds; None where nobody has audited the data as it is now."""
+def audit_of(prepared: PreparedData) -> AuditRecord | None:
+    """What `audit.json` holds; None where nobody has audited the data as it is now.
+
+    Raises:
+        DataError: it is damaged.
+    """
     found = read_audit(prepared.folder)
-    return found if found is not None and found["fingerprint"] == prepared.fingerprint else None
+    return found if found is not None and found.fingerprint == prepared.fingerprint else None
 
 
 def require_audit(prepared: PreparedData) -> None:
     """
     Raises:
         LeakageError: nobody has audited the data as it is now, or its split cannot be trusted.
+        DataError: the audit is damaged.
     """
     audited = audit_of(prepared)
     if audited is None:
@@ -89,8 +99,8 @@ def require_audit(prepared: PreparedData) -> None:
             f"Expected an audit of {prepared.folder} as it is now, found none; run `engagement audit "
             f"{prepared.folder}`, or pass --allow_leakage, which the results will say."
         )
-    if not audited["passed"]:
-        failed = {finding["name"]: finding["summary"] for finding in audited["findings"] if finding["grade"] == "fail"}
+    if not audited.passed:
+        failed = {finding.name: finding.summary for finding in audited.findings if finding.grade == FAIL}
         remedy = f"Run `engagement audit {prepared.folder} --suggest-split FOLDER`"
         if set(failed) == {"one-recording classes"}:
             remedy = "No split can mend that: add recordings of these classes"
@@ -100,32 +110,49 @@ def require_audit(prepared: PreparedData) -> None:
         )
 
 
-def describe_data(prepared: PreparedData, leakage_allowed: bool = False) -> dict[str, object]:
-    """What results say of the data they were measured on."""
-    description, audited, found = prepared.description, audit_of(prepared), None
-    if audited is not None:
-        listed = [{key: finding[key] for key in ("name", "grade", "summary")} for finding in audited["findings"]]
-        found = {"passed": audited["passed"], "findings": listed}
-    return {
-        "kind": description["kind"],
-        "source": description["source"],
-        "drawn": prepared.is_drawn,
-        "fingerprint": prepared.fingerprint,
-        "inputs": description["inputs"],
-        "rejected": description["rejects"],
-        "rejects_by_stage": description["rejects_by_stage"],
-        "label_conflicts": description["label_conflicts"],
-        "split": description["notes"].get("split"),
-        "subjects": {split: counts["subjects"] for split, counts in description["splits"].items()},
-        "window_span_sec": prepared.window_span_sec(),
-        "audit": found,
-        "leakage_allowed": leakage_allowed,
-    }
+def describe_data(prepared: PreparedData, label_scheme: str, examples: Mapping[str, int]) -> DescribedData:
+    """What results say of the data they were measured on.
+
+    Args:
+        examples: split → labelled windows or pictures that were used.
+
+    Raises:
+        DataError: its audit is damaged.
+    """
+    description, audited = prepared.description, audit_of(prepared)
+    return DescribedData(
+        kind=description.kind,
+        source=description.source,
+        fingerprint=prepared.fingerprint,
+        drawn=description.drawn,
+        label_scheme=label_scheme,
+        split=description.notes.split,
+        inputs=description.inputs,
+        rejected=description.rejects,
+        rejects_by_stage=description.rejects_by_stage,
+        label_conflicts=description.label_conflicts,
+        subjects={split: counts.subjects for split, counts in description.splits.items()},
+        examples=dict(examples),
+        window_span_sec=prepared.window_span_sec(),
+        audit=None if audited is None else _in_short(audited),
+    )
 
 
-def describe_preparation(prepared: PreparedData) -> dict[str, object]:
+def _in_short(audited: AuditRecord) -> AuditSummary:
+    findings = [FindingSummary(name=found.name, grade=found.grade, summary=found.summary) for found in audited.findings]
+    return AuditSummary(passed=audited.passed, findings=findings)
+
+
+def describe_preparation(prepared: PreparedData) -> PreparedWith:
     """The options under which the same source becomes the same data again, beside its kind and dropped conflicts."""
-    settings, notes = prepared.description["settings"], prepared.description["notes"]
-    known = {**notes, **settings}
-    options = {name: known.get(name) for name in (*PREPARATION_OPTIONS, *SOURCE_OPTIONS)}
-    return {**options, "split_seed": notes.get("seed", 0)}
+    settings, notes = prepared.description.settings, prepared.description.notes
+    return PreparedWith(
+        num_frames=settings.num_frames,
+        sampling=settings.sampling,
+        window_stride_frames=settings.window_stride_frames,
+        face_crop=settings.face_crop,
+        face_crop_size_px=settings.face_crop_size_px,
+        subset=notes.subset,
+        subject_pattern=notes.subject_pattern,
+        split_seed=notes.seed or 0,
+    )

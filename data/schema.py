@@ -2,6 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import numpy as np
+from pydantic import ConfigDict, with_config
 
 SPLITS = ("train", "validation", "test")
 
@@ -15,6 +20,11 @@ LEVELS = ("very low", "low", "high", "very high")
 BINARY = ("disengaged", "engaged")
 THREE_CLASSES = ("engaged", "bored", "other")  # the CNN + LSTM reference's order
 OWN_LABELS = "own"  # the scheme of data whose labels are names already
+
+Media = Literal["video", "picture", "windows"]
+
+# Of classes that JSON files hold; older versions of pydantic hand them nothing down from the record they stand in.
+_AS_RECORDS = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,30 @@ class ClipRecord:
     clip_end_sec: float | None = None
 
 
+class PreparedRow(TypedDict):
+    """One window or picture of prepared data, as a `datasets.Dataset` of `prepared_data.FEATURES` gives it."""
+
+    frames: list[bytes]  # encoded pictures, one for a single face
+    clip_id: str
+    window_index: int
+    subject_id: str | None  # None: the source does not tell
+    split: str
+    source_path: str
+    label: str | None
+    boredom: int | None  # DAiSEE's ratings; None for other data
+    engagement: int | None
+    confusion: int | None
+    frustration: int | None
+    frame_times_sec: list[float]  # NaN without times
+    found: list[bool] | None  # this and the next three are None where no face was looked for
+    boxes_xyxy_px: list[list[float]] | None  # (num_frames, 4)
+    landmarks_xy_px: list[list[list[float]]] | None  # (num_frames, 5, 2)
+    transforms: list[list[list[float]]] | None  # (num_frames, 2, 3), from crop to frame
+    frames_sha256: str
+    frame_hash: str
+
+
+@with_config(_AS_RECORDS)
 @dataclass(frozen=True)
 class Reject:
     """One input that did not come out, and why."""
@@ -42,19 +76,37 @@ class Reject:
     window_index: int | None = None  # None: the whole clip
 
 
+@with_config(_AS_RECORDS)
+@dataclass(frozen=True)
+class SourceNotes:
+    """What is worth telling of a source and its splits; None: nothing. `dataset.json` holds it."""
+
+    files: list[str] | None = None  # that were read, of fer2013
+    extra_columns: list[str] | None = None  # of tables, which were not read
+    without_label: int | None = None  # daisee: videos
+    without_video: int | None = None  # daisee: labels
+    outside_subset: int | None = None  # daisee: labelled clips
+    other_files: int | None = None  # daisee: that are no videos
+    subset: str | None = None
+    subject_pattern: str | None = None
+    seed: int | None = None  # of splits that the source lacks
+    split: str | None = None  # where the splits come from
+    split_limits: list[str] | None = None  # what a split that was drawn anew could not have
+    deduplicated_from: str | None = None  # fingerprint
+
+
 @dataclass(frozen=True)
 class LabelledSource:
     """What a reader found: inputs = records + rejects."""
 
     kind: str  # daisee, fer2013, images, videos or reference-h5
-    media: str  # what `read` gives: video (path or bytes), picture (path or bytes), windows (array)
+    media: Media  # what `read` gives: video (path or bytes), picture (path or bytes), windows (array)
     records: list[ClipRecord]
     rejects: list[Reject]
     # Picklable, for it goes to other processes. A path or bytes of an encoded file, or for windows an array
     # (num_windows, num_frames, height, width, 3) uint8 RGB. Raises EngagementInputError.
-    read: Callable[[ClipRecord], object]
-    # What the reader wants told, for instance {"subset": "stratified"}; JSON goes in, and into dataset.json.
-    notes: dict[str, object] = field(default_factory=dict)
+    read: Callable[[ClipRecord], Path | bytes | np.ndarray]
+    notes: SourceNotes = SourceNotes()
     drawn: bool = False  # people who do not exist, as `drawn_datasets` makes them
 
 
@@ -104,17 +156,20 @@ LABEL_SCHEMES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, int]], str |
 }
 
 
-def labels_of(rows: Mapping[str, Sequence], label_scheme: str) -> list[str | None]:
+def labels_of(rows: Mapping[str, Sequence[str | int | None]], label_scheme: str) -> list[str | None]:
     """One label a row under a scheme of `LABEL_SCHEMES`, or the data's own; None where there is none.
 
     Args:
         rows: columns by name, `label` or those of `AFFECTS`; a `datasets.Dataset` serves.
     """
     if label_scheme == OWN_LABELS:
-        return rows["label"][:]
+        return [None if label is None else str(label) for label in rows["label"][:]]
     to_label = LABEL_SCHEMES[label_scheme][1]
-    levels = zip(*(rows[name][:] for name in AFFECTS), strict=True)
-    return [None if None in values else to_label(dict(zip(AFFECTS, values, strict=True))) for values in levels]
+    rated = [
+        {name: int(level) for name, level in zip(AFFECTS, levels, strict=True) if level is not None}
+        for levels in zip(*(rows[name][:] for name in AFFECTS), strict=True)
+    ]
+    return [to_label(affects) if len(affects) == len(AFFECTS) else None for affects in rated]
 
 
 def order_label_names(names: Iterable[str]) -> list[str]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 from scipy.stats import norm, t
 
+from .score_records import Interval
+
 # Not scipy.stats.bootstrap: one undefined resample, or one without spread, makes its BCa bounds NaN, and it has one
 # confidence level for all scores of a resample, where the widening gives each its own.
 CONFIDENCE = 0.95
@@ -28,8 +30,8 @@ Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 def bca_intervals(
     statistic: Statistic, effective: Mapping[str, float], num_clusters: int, num_resamples: int, seed: int
-) -> dict[str, dict[str, float | int | None]]:
-    """By score {`value`, `lower`, `upper`, `num_undefined`, `effective_clusters`, `few_clusters`}.
+) -> dict[str, Interval]:
+    """By score.
 
     Args:
         statistic: of which resamples with NaN are left out and counted; bounds are None where fewer than half are left.
@@ -45,14 +47,14 @@ def bca_intervals(
         if num_clusters > 1 and len(defined) >= num_resamples / 2:
             without = without_one.get(name, np.empty(0))
             bounds = _bca_bounds(float(value[name][0]), defined, without, num_clusters, effective[name])
-        result[name] = {
-            "value": plain_number(value[name][0]),
-            "lower": bounds[0],
-            "upper": bounds[1],
-            "num_undefined": num_resamples - len(defined),
-            "effective_clusters": effective[name],
-            "few_clusters": effective[name] < FEW_CLUSTERS,
-        }
+        result[name] = Interval(
+            value=plain_number(value[name][0]),
+            lower=bounds[0],
+            upper=bounds[1],
+            num_undefined=num_resamples - len(defined),
+            effective_clusters=effective[name],
+            few_clusters=effective[name] < FEW_CLUSTERS,
+        )
     return result
 
 

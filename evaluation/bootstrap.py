@@ -14,6 +14,18 @@ import numpy as np
 from ..processor.input_errors import DataError
 from .bca import CONFIDENCE, METHOD, Statistic, bca_intervals, effective_number, plain_number
 from .metrics import check_predictions, compute_scores, confusion_scores, is_ordered, rarest_class
+from .score_records import (
+    Difference,
+    Differences,
+    Group,
+    GroupScores,
+    Interval,
+    Intervals,
+    PeopleSpread,
+    Quartiles,
+    Resampling,
+    SuppressedGroup,
+)
 
 MIN_PEOPLE_IN_A_CELL = 5
 
@@ -33,16 +45,16 @@ class _Clusters:
     number: int
     are_people: bool
 
-    def describe(self, num_resamples: int, seed: int) -> dict[str, object]:
+    def describe(self, num_resamples: int, seed: int) -> Resampling:
         """What any reader of the intervals must know."""
-        return {
-            "resampled": "people" if self.are_people else "clips",
-            "num_clusters": self.number,
-            "num_resamples": num_resamples,
-            "seed": seed,
-            "confidence": CONFIDENCE,
-            "method": METHOD,
-        }
+        return Resampling(
+            resampled="people" if self.are_people else "clips",
+            num_clusters=self.number,
+            num_resamples=num_resamples,
+            seed=seed,
+            confidence=CONFIDENCE,
+            method=METHOD,
+        )
 
 
 def bootstrap_intervals(
@@ -53,7 +65,7 @@ def bootstrap_intervals(
     scores: np.ndarray | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, object]:
+) -> Intervals:
     """95 % intervals of the scores of one model.
 
     Args:
@@ -63,11 +75,9 @@ def bootstrap_intervals(
         scores: (num_clips, num_labels) softmax; adds `auroc` and `auprc_minority`.
 
     Returns:
-        `resampled` ("people" or "clips"), `num_clusters`, `num_resamples`, `seed`, `confidence`, `method`, and
-        `intervals`: by the names `compute_scores` uses, and `recall/<label>`, `precision/<label>`, `f1/<label>`, each
-        {`value`, `lower`, `upper`, `num_undefined`, `effective_clusters`, `few_clusters`}. Resamples in which a score
-        is undefined, or which lack a class of the sample, are left out and counted; bounds are None where fewer than
-        half are left, or where there is one cluster only. `few_clusters`: take the interval as still too narrow.
+        By the names `compute_scores` uses, and `recall/<label>`, `precision/<label>`, `f1/<label>`. Resamples in which
+        a score is undefined, or which lack a class of the sample, are left out and counted; bounds are None where
+        fewer than half are left, or where there is one cluster only.
 
     Raises:
         DataError: arrays that do not belong together, or people known for some clips only.
@@ -77,7 +87,7 @@ def bootstrap_intervals(
     statistic = _score_statistic(clusters, label_ids, predicted_ids, label_names, scores)
     effective = _effective_numbers(clusters, label_ids, label_names)
     intervals = bca_intervals(statistic, effective, clusters.number, num_resamples, seed)
-    return {**clusters.describe(num_resamples, seed), "intervals": intervals}
+    return Intervals(**dict(clusters.describe(num_resamples, seed)), intervals=intervals)
 
 
 def paired_bootstrap(
@@ -88,16 +98,11 @@ def paired_bootstrap(
     person_ids: Sequence[str] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, object]:
+) -> Differences:
     """Second model minus first on the same clips, both scored on the same resampled people.
 
     Args:
         first, second: of the two models, by clip; `auroc` and `auprc_minority` are compared where both have scores.
-
-    Returns:
-        As `bootstrap_intervals`, with `differences` in place of `intervals`; their rows also hold `first` and `second`
-        (the models' scores) and `excludes_zero` (None without bounds).
-
     Raises:
         DataError: as `bootstrap_intervals`.
     """
@@ -118,20 +123,21 @@ def paired_bootstrap(
     differences = bca_intervals(difference, effective, clusters.number, num_resamples, seed)
     everyone = np.ones((1, clusters.number))
     values = [statistic(everyone) for statistic in (of_first, of_second)]
-    for name, row in differences.items():
-        row |= {key: plain_number(value[name][0]) for key, value in zip(("first", "second"), values, strict=True)}
-        row["excludes_zero"] = None if row["lower"] is None else not row["lower"] <= 0 <= row["upper"]
-    return {**clusters.describe(num_resamples, seed), "differences": differences}
+    rows = {
+        name: _difference(row, *(plain_number(value[name][0]) for value in values)) for name, row in differences.items()
+    }
+    return Differences(**dict(clusters.describe(num_resamples, seed)), differences=rows)
+
+
+def _difference(row: Interval, first: float | None, second: float | None) -> Difference:
+    excludes_zero = None if row.lower is None or row.upper is None else not row.lower <= 0 <= row.upper
+    return Difference(**dict(row), first=first, second=second, excludes_zero=excludes_zero)
 
 
 def spread_over_people(
     label_ids: np.ndarray, predicted_ids: np.ndarray, label_names: Sequence[str], person_ids: Sequence[str]
-) -> dict[str, object]:
+) -> PeopleSpread:
     """How much people differ: quartiles over people, each counting once however many clips they have.
-
-    Returns:
-        `num_people`, and {`lower_quartile`, `median`, `upper_quartile`} as `accuracy`, and by label as
-        `predicted_share` and `true_share` of a person's clips.
 
     Raises:
         DataError: as `bootstrap_intervals`.
@@ -141,12 +147,12 @@ def spread_over_people(
     confusions = _confusions(clusters, label_ids, predicted_ids, len(label_names))
     clips = confusions.sum((1, 2))
     predicted, true = confusions.sum(1) / clips[:, None], confusions.sum(2) / clips[:, None]  # (num_people, num_labels)
-    return {
-        "num_people": clusters.number,
-        "accuracy": _quartiles(np.trace(confusions, axis1=1, axis2=2) / clips),
-        "predicted_share": {name: _quartiles(predicted[:, i]) for i, name in enumerate(label_names)},
-        "true_share": {name: _quartiles(true[:, i]) for i, name in enumerate(label_names)},
-    }
+    return PeopleSpread(
+        num_people=clusters.number,
+        accuracy=_quartiles(np.trace(confusions, axis1=1, axis2=2) / clips),
+        predicted_share={name: _quartiles(predicted[:, i]) for i, name in enumerate(label_names)},
+        true_share={name: _quartiles(true[:, i]) for i, name in enumerate(label_names)},
+    )
 
 
 def scores_by_group(
@@ -156,16 +162,15 @@ def scores_by_group(
     label_names: Sequence[str],
     person_ids: Sequence[str] | None,
     scores: np.ndarray | None = None,
-) -> dict[str, dict[str, object]]:
+) -> dict[str, Group]:
     """Scores a group, such as a gender; a clip without a group is in the group "unknown".
 
-    A cell of fewer than five people is `{"suppressed": True}` and nothing else: its scores would be about persons. So
+    A cell of fewer than five people is suppressed: its scores would be about persons. So
     is every cell where people are unknown. Where only one cell is suppressed, its numbers follow from the others and
     the total: do not print both.
 
     Returns:
-        By group, sorted: {`suppressed`: False, `num_people`, and what `compute_scores` gives}; the minority class is
-        that of the whole, so that groups compare.
+        By group, sorted; the minority class is that of the whole, so that groups compare.
 
     Raises:
         DataError: as `bootstrap_intervals`.
@@ -175,16 +180,16 @@ def scores_by_group(
     names = _group_names(groups, len(label_ids))
     rarest = rarest_class(label_ids)
     minority_class = None if rarest is None else label_names[rarest]
-    result: dict[str, dict[str, object]] = {}
+    result: dict[str, Group] = {}
     for group in np.unique(names):
         mine = names == group
         num_people = np.unique(clusters.of_clip[mine]).size if clusters.are_people else 0
         if num_people < MIN_PEOPLE_IN_A_CELL:
-            result[str(group)] = {"suppressed": True}
+            result[str(group)] = SuppressedGroup()
             continue
         mine_scores = None if scores is None else scores[mine]
         of_group = compute_scores(label_ids[mine], predicted_ids[mine], label_names, mine_scores, minority_class)
-        result[str(group)] = {"suppressed": False, "num_people": num_people, **of_group}
+        result[str(group)] = GroupScores(num_people=num_people, **dict(of_group))
     return result
 
 
@@ -307,9 +312,9 @@ def _effective_numbers(clusters: _Clusters, label_ids: np.ndarray, label_names: 
     }
 
 
-def _quartiles(values: np.ndarray) -> dict[str, float]:
-    names = ("lower_quartile", "median", "upper_quartile")
-    return dict(zip(names, np.quantile(values, [0.25, 0.5, 0.75]).tolist(), strict=True))
+def _quartiles(values: np.ndarray) -> Quartiles:
+    lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return Quartiles(lower_quartile=lower, median=median, upper_quartile=upper)
 
 
 def _defined_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

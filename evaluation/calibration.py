@@ -1,8 +1,8 @@
 """How far scores can be believed, when to abstain, and where to decide: calibration, risk-coverage, thresholds.
 
 Temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) and decision offsets are fitted on the
-validation split and applied to test; nothing here looks at test labels but to score. Functions go from arrays to plain
-dictionaries that JSON can hold; an undefined number is None.
+validation split and applied to test; nothing here looks at test labels but to score. Functions go from arrays to the
+records of `score_records`; an undefined number is None.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,15 @@ from scipy.special import log_softmax, softmax
 
 from ..processor.input_errors import DataError
 from .metrics import as_label_ids, as_scores, compute_scores, confusion_scores
+from .score_records import (
+    Calibration,
+    CalibrationBin,
+    Decision,
+    DecisionMacroF1,
+    DecisionScores,
+    OperatingPoint,
+    RiskCoverage,
+)
 
 NUM_BINS = 15  # as Guo et al.
 RISKS = (0.01, 0.05, 0.1, 0.2)
@@ -21,7 +30,7 @@ _CURVE_POINTS = 101
 _LEAST_SCORE = 1e-12  # the logarithm needs one
 
 
-def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int = NUM_BINS) -> dict[str, object]:
+def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
     """How far the score of the predicted class is from the share of such predictions that are right.
 
     Args:
@@ -29,10 +38,7 @@ def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int 
         label_ids: (n,).
 
     Returns:
-        `ece`, the headline: expected calibration error over bins of equal width, as the literature reports it;
-        `ece_equal_mass`, over bins of (nearly) as many examples each, which does not hang on a few full bins; `brier`,
-        the squared distance from the truth summed over classes (0 to 2); `nll`, in nats; `num_bins`; `bins`, of equal
-        width: `lower`, `upper`, `count`, and mean `confidence` and `accuracy`, None where the bin is empty.
+        `ece` is the headline, as the literature reports it; `ece_equal_mass` does not hang on a few full bins.
 
     Raises:
         DataError: no example, arrays that do not belong together, scores that are no softmax.
@@ -45,17 +51,17 @@ def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int 
     true_scores = scores[np.arange(len(scores)), label_ids]
     one_hot = np.eye(scores.shape[1])[label_ids]
     bins = [
-        {"lower": float(edges[i]), "upper": float(edges[i + 1]), **_bin_row(confidence, is_right, of_width == i)}
+        _bin_row(float(edges[i]), float(edges[i + 1]), confidence[of_width == i], is_right[of_width == i])
         for i in range(num_bins)
     ]
-    return {
-        "ece": _calibration_error(confidence, is_right, of_width),
-        "ece_equal_mass": _calibration_error(confidence, is_right, _bins_of_equal_mass(confidence, num_bins)),
-        "brier": float(np.mean(np.sum((scores - one_hot) ** 2, axis=1))),
-        "nll": float(-np.mean(np.log(np.maximum(true_scores, _LEAST_SCORE)))),
-        "num_bins": num_bins,
-        "bins": bins,
-    }
+    return Calibration(
+        ece=_calibration_error(confidence, is_right, of_width),
+        ece_equal_mass=_calibration_error(confidence, is_right, _bins_of_equal_mass(confidence, num_bins)),
+        brier=float(np.mean(np.sum((scores - one_hot) ** 2, axis=1))),
+        nll=max(0.0, float(-np.mean(np.log(np.maximum(true_scores, _LEAST_SCORE))))),
+        num_bins=num_bins,
+        bins=bins,
+    )
 
 
 def fit_temperature(validation_logits: np.ndarray, validation_label_ids: np.ndarray) -> float:
@@ -90,7 +96,7 @@ def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
     return softmax(np.asarray(logits, dtype=float) / temperature, axis=1)
 
 
-def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[float] = RISKS) -> dict[str, object]:
+def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[float] = RISKS) -> RiskCoverage:
     """What abstaining below a confidence would buy: the error among the most confident share (the coverage).
 
     Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017. Examples of equal confidence are
@@ -101,9 +107,7 @@ def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[flo
         risks: shares of errors to look up.
 
     Returns:
-        `coverage` and `risk`: the curve at up to 101 points; `aurc`: the mean risk over all coverages, from every
-        example; `risk_at_full_coverage`; `coverage_at_risk`: by risk (`"0.05"`) the largest `coverage` with a risk no
-        higher and the `confidence` from which on to answer, or None where there is none.
+        The curve at up to 101 points; `aurc` is over all examples.
 
     Raises:
         DataError: as `calibration_scores`.
@@ -117,15 +121,13 @@ def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[flo
     risk = np.interp(answered, np.append(0, ends), np.append(0, errors)) / answered
     shown = np.unique(np.linspace(0, len(scores) - 1, _CURVE_POINTS).round().astype(int))
     coverage = ends / len(scores)
-    return {
-        "coverage": (answered[shown] / len(scores)).tolist(),
-        "risk": risk[shown].tolist(),
-        "aurc": float(risk.mean()),
-        "risk_at_full_coverage": float(risk[-1]),
-        "coverage_at_risk": {
-            f"{wanted:g}": _last_within(wanted, errors / ends, coverage, -distinct) for wanted in risks
-        },
-    }
+    return RiskCoverage(
+        coverage=(answered[shown] / len(scores)).tolist(),
+        risk=risk[shown].tolist(),
+        aurc=float(risk.mean()),
+        risk_at_full_coverage=float(risk[-1]),
+        coverage_at_risk={f"{wanted:g}": _last_within(wanted, errors / ends, coverage, -distinct) for wanted in risks},
+    )
 
 
 def fit_offsets(validation_scores: np.ndarray, validation_label_ids: np.ndarray) -> np.ndarray:
@@ -159,35 +161,37 @@ def apply_offsets(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def compare_decisions(
+    temperature: float,
     validation_scores: np.ndarray,
     validation_label_ids: np.ndarray,
     test_scores: np.ndarray,
     test_label_ids: np.ndarray,
     label_names: Sequence[str],
-) -> dict[str, object]:
+) -> Decision:
     """The decision fitted on validation beside plain argmax, on both splits.
 
-    Returns:
-        `offsets` by label, on log scores; with two classes `threshold`, the score of the second class from which on it
-        is predicted, else None; `validation_macro_f1` and `test`, each {`argmax`, `fitted`}: macro-F1, and what
-        `compute_scores` gives.
+    Args:
+        temperature: fitted on validation too, and stored with the rest; the scores here are without it.
 
     Raises:
         DataError: as `calibration_scores`.
     """
     offsets = fit_offsets(validation_scores, validation_label_ids)
-    rules = {"argmax": np.zeros(len(offsets)), "fitted": offsets}
     splits = ((validation_scores, validation_label_ids), (test_scores, test_label_ids))
     validation, test = (
-        {name: compute_scores(labels, apply_offsets(scores, rule), label_names, scores) for name, rule in rules.items()}
+        DecisionScores(
+            argmax=compute_scores(labels, scores.argmax(axis=1), label_names, scores),
+            fitted=compute_scores(labels, apply_offsets(scores, offsets), label_names, scores),
+        )
         for scores, labels in splits
     )
-    return {
-        "offsets": dict(zip(label_names, offsets.tolist(), strict=True)),
-        "threshold": float(1 / (1 + np.exp(offsets[1]))) if len(offsets) == 2 else None,
-        "validation_macro_f1": {name: scores["macro_f1"] for name, scores in validation.items()},
-        "test": test,
-    }
+    return Decision(
+        temperature=temperature,
+        offsets=dict(zip(label_names, offsets.tolist(), strict=True)),
+        threshold=float(1 / (1 + np.exp(offsets[1]))) if len(offsets) == 2 else None,
+        validation_macro_f1=DecisionMacroF1(argmax=validation.argmax.macro_f1, fitted=validation.fitted.macro_f1),
+        scores=test,
+    )
 
 
 def _checked(scores: np.ndarray, label_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -197,13 +201,11 @@ def _checked(scores: np.ndarray, label_ids: np.ndarray) -> tuple[np.ndarray, np.
 
 def _last_within(
     wanted: float, risk: np.ndarray, coverage: np.ndarray, confidence: np.ndarray
-) -> dict[str, float] | None:
+) -> OperatingPoint | None:
     allowed = np.flatnonzero(risk <= wanted)
-    return (
-        {"coverage": float(coverage[allowed[-1]]), "confidence": float(confidence[allowed[-1]])}
-        if len(allowed)
-        else None
-    )
+    if not len(allowed):
+        return None
+    return OperatingPoint(coverage=float(coverage[allowed[-1]]), confidence=float(confidence[allowed[-1]]))
 
 
 def _bins_of_equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
@@ -218,11 +220,11 @@ def _calibration_error(confidence: np.ndarray, is_right: np.ndarray, bin_of_each
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _bin_row(confidence: np.ndarray, is_right: np.ndarray, inside: np.ndarray) -> dict[str, float | int | None]:
-    if not inside.any():
-        return {"count": 0, "confidence": None, "accuracy": None}
-    means = {"confidence": float(confidence[inside].mean()), "accuracy": float(is_right[inside].mean())}
-    return {"count": int(inside.sum()), **means}
+def _bin_row(lower: float, upper: float, confidence: np.ndarray, is_right: np.ndarray) -> CalibrationBin:
+    if not len(confidence):
+        return CalibrationBin(lower=lower, upper=upper, count=0, confidence=None, accuracy=None)
+    mean, accuracy = float(confidence.mean()), float(is_right.mean())
+    return CalibrationBin(lower=lower, upper=upper, count=len(confidence), confidence=mean, accuracy=accuracy)
 
 
 def _macro_f1(label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int) -> float:

@@ -7,23 +7,49 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.json_records import Count, Record
 from ..processor.input_errors import DataError
 from .bootstrap import Predictions, paired_bootstrap
 from .markdown import markdown_table
 from .metrics import ClipScores
+from .results_file import read_results
+from .score_records import Differences
 from .split_evaluation import read_predictions
 
 SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "auprc_minority", "quadratic_kappa", "mae")
 
 
-def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0) -> dict[str, object]:
+class ComparedRuns(Record):
+    """What was compared."""
+
+    first: str
+    """folder of the first"""
+    second: str
+    """folder of the second"""
+    split: str
+    """`test`, `validation`, ..."""
+    num_clips: Count
+    """clips"""
+
+
+class Comparison(Differences, ComparedRuns):  # in JSON the keys of the last come first
+    """Two models on the clips of one split."""
+
+
+def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0, data: str | None = None) -> Comparison:
     """Second minus first, with 95 % intervals from resampled people; see `bootstrap.paired_bootstrap`.
+
+    Args:
+        data: name of a data set that both were measured on, or how its fingerprint begins; default: each model's own
+            data, else what it was measured on first.
 
     Raises:
         ModelLoadError: a folder has no predictions.
-        DataError: other labels, other clips, or the same clips under other labels.
+        DataError: no such data, other labels, other clips, or the same clips under other labels.
     """
-    (one, names), (other, other_names) = read_predictions(first, split), read_predictions(second, split)
+    (one, names), (other, other_names) = (
+        read_predictions(folder, split, data and _fingerprint_of(folder, data)) for folder in (first, second)
+    )
     if names != other_names:
         raise DataError(
             f"Expected runs with the same labels, got {', '.join(names)} in {first} and {', '.join(other_names)} in "
@@ -40,7 +66,18 @@ def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0) 
         subjects if all(subjects) else None,
         seed=seed,
     )
-    return {"first": str(first), "second": str(second), "split": split, "num_clips": len(subjects), **compared}
+    return Comparison(**dict(compared), first=str(first), second=str(second), split=split, num_clips=len(subjects))
+
+
+def _fingerprint_of(folder: Path, data: str) -> str:
+    results = read_results(folder)
+    known = {measured.data.fingerprint: measured.data.source for measured in results.measurements}
+    known |= {results.data.fingerprint: results.data.source} if results.data else {}
+    found = [fingerprint for fingerprint, source in known.items() if data == source or fingerprint.startswith(data)]
+    if len(found) != 1:
+        names = ", ".join(f"{source} ({fingerprint[:12]})" for fingerprint, source in known.items())
+        raise DataError(f"Expected the name or fingerprint of one data set of {folder} ({names}), got {data}.")
+    return found[0]
 
 
 def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path) -> np.ndarray:
@@ -50,7 +87,8 @@ def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path
     if missing or len(place) != len(clips.clip_ids):
         raise DataError(
             f"Expected the same clips, got {len(clips.clip_ids)} in {first} and {len(place)} in {second}, "
-            f"{len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data."
+            f"{len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data, and name it with "
+            "--data."
         )
     order = np.array([place[clip_id] for clip_id in clips.clip_ids])
     if (others.label_ids[order] != clips.label_ids).any():
@@ -58,22 +96,21 @@ def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path
     return order
 
 
-def describe_comparison(compared: dict[str, object]) -> str:
+def describe_comparison(compared: Comparison) -> str:
     """A Markdown table: each score of both, the difference and its interval."""
     summary = (
-        f"{compared['num_clips']} clips of {compared['num_clusters']} {compared['resampled']}, "
-        f"{compared['split']}; second minus first, 95 % interval"
+        f"{compared.num_clips} clips of {compared.num_clusters} {compared.resampled}, {compared.split}; second minus "
+        "first, 95 % interval"
     )
     rows = []
     for name in SHOWN_SCORES:
-        row = compared["differences"].get(name)
-        if row and row["value"] is not None:
-            has_bounds = row["lower"] is not None
-            bounds = f"{row['lower']:+.3f} to {row['upper']:+.3f}" if has_bounds else "unknown"
-            verdict = "differs" if row["excludes_zero"] else "may be chance"
-            if row["few_clusters"] or not has_bounds:
-                verdict = f"too few {compared['resampled']} to tell"
-            scores = (f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['value']:+.3f}")
+        row = compared.differences.get(name)
+        if row and row.value is not None:
+            bounds = row.in_words("unknown", "+.3f")
+            verdict = "differs" if row.excludes_zero else "may be chance"
+            if row.few_clusters or row.excludes_zero is None:
+                verdict = f"too few {compared.resampled} to tell"
+            scores = (f"{row.first:.3f}", f"{row.second:.3f}", f"{row.value:+.3f}")
             rows.append((name.replace("_", " "), *scores, bounds, verdict))
     table = markdown_table(("score", "first", "second", "difference", "interval", ""), rows)
     return f"{summary}\n\n{table}"

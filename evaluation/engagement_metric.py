@@ -1,15 +1,15 @@
-"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, for Trainer and for evaluation alike.
+"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, which Trainer and others take.
 
 A class of our own, since `evaluate.load` fetches its metrics from the network. It keeps what it is given in memory and
 writes nothing. Several processes need nothing of it: Trainer gathers predictions before it asks for scores.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 from transformers import EvalPrediction
 
@@ -24,7 +24,7 @@ Args:
     minority_class: its name; default: the rarest class among the references.
 
 Returns:
-    What `compute_scores` returns.
+    What `compute_scores` returns, as a dictionary.
 """
 
 
@@ -63,12 +63,13 @@ class EngagementMetric(evaluate.Metric):
     def _compute(
         self,
         *,
-        predictions: Sequence[Any],
-        references: Sequence[int],
+        predictions: ArrayLike,
+        references: ArrayLike,
         scores: np.ndarray | None = None,
         minority_class: str | None = None,
     ) -> dict[str, object]:
-        predictions = np.asarray(predictions)
-        if predictions.ndim == 2:
-            scores, predictions = predictions, predictions.argmax(axis=1)
-        return compute_scores(np.asarray(references), predictions, self.label_names, scores, minority_class)
+        predicted = np.asarray(predictions)
+        if predicted.ndim == 2:
+            scores, predicted = predicted, predicted.argmax(axis=1)
+        found = compute_scores(np.asarray(references), predicted, self.label_names, scores, minority_class)
+        return found.model_dump()

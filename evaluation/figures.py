@@ -1,24 +1,30 @@
 """Results as figures, each as PNG and SVG: confusion matrix, reliability, risk and coverage, training curves.
 
-They read the dictionaries of `metrics`, `calibration` and Trainer's log, and compute nothing. Colours can be told apart
-by colour-blind eyes and never carry a meaning alone; text stays readable in a paper's column and on a phone. The same
+They read the records of `score_records` and the log of a training, and compute nothing. Colours can be told apart by
+colour-blind eyes and never carry a meaning alone; text stays readable in a paper's column and on a phone. The same
 input gives the same bytes. matplotlib is imported late, and only as objects: no window, no global figure.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..processor.input_errors import DataError
 from .plotting import take_literally
+from .results_schema import Results
+from .score_records import Calibration, RiskCoverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURES_FOLDER = "figures"  # beside the weights
+FIGURE_NAME = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
+_SOURCE_CHARACTERS = 40  # a file's name ends somewhere
+LogRow = Mapping[str, float | None]  # of a training's log
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 _TEXT_PT, _SMALL_TEXT_PT = 11, 10
@@ -33,7 +39,7 @@ _TRAINER_NAMES = {"loss": "train_loss", "eval_loss": "val_loss", "eval_macro_f1"
 
 
 def save_confusion(
-    confusion_matrix: Sequence[Sequence[int]], label_names: Sequence[str], path: Path, title: str | None = None
+    confusion_matrix: Sequence[Sequence[float]], label_names: Sequence[str], path: Path, title: str | None = None
 ) -> list[Path]:
     """Counts and shares of the truth: each row sums to 100 %, so that a rare class is as visible as a common one.
 
@@ -48,7 +54,8 @@ def save_confusion(
     true = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, true, out=np.zeros_like(counts), where=true > 0)
     side_inches = 2.2 + 0.75 * len(label_names)
-    figure, axes = _new_figure(side_inches, side_inches - 0.3)
+    figure = _new_figure(side_inches, side_inches - 0.3)
+    axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         share = shares[row, column]
@@ -63,48 +70,49 @@ def save_confusion(
     return _save(figure, path)
 
 
-def save_reliability(calibration: Mapping[str, Any], path: Path, title: str | None = None) -> list[Path]:
+def save_reliability(calibration: Calibration, path: Path, title: str | None = None) -> list[Path]:
     """Accuracy over confidence, with the number of examples of each bin below.
 
     Args:
-        calibration: what `calibration.calibration_scores` gives.
         path: as in `save_confusion`.
     """
-    figure, (axes, below) = _new_figure(4.6, 5.2, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    filled = [row for row in calibration["bins"] if row["count"]]
-    left, width = [row["lower"] for row in filled], [row["upper"] - row["lower"] for row in filled]
+    figure = _new_figure(4.6, 5.2)
+    axes, below = figure.subplots(nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    filled = [row for row in calibration.bins if row.count]
+    left, width = [row.lower for row in filled], [row.upper - row.lower for row in filled]
+    confidence, accuracy = [row.confidence for row in filled], [row.accuracy for row in filled]
     bars = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
-    axes.bar(left, [row["accuracy"] for row in filled], width, color=_BLUE, label="accuracy", **bars)
+    axes.bar(left, accuracy, width, color=_BLUE, label="accuracy", **bars)
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="calibrated")
-    confidence, accuracy = ([row[name] for row in filled] for name in ("confidence", "accuracy"))
     axes.plot(confidence, confidence, "o", color=_ORANGE, markersize=5, label="mean confidence")
     axes.vlines(confidence, accuracy, confidence, color=_ORANGE, linewidth=1.5)
     axes.set(ylabel="share right", ylim=(0, 1), xlim=(0, 1), title=title)
-    text = f"ECE {calibration['ece']:.3f}"
+    text = f"ECE {calibration.ece:.3f}"
     axes.text(0.97, 0.04, text, transform=axes.transAxes, ha="right", va="bottom", bbox=_LABEL_BOX)
     axes.legend(loc="upper left", frameon=False, fontsize=_SMALL_TEXT_PT)
-    below.bar(left, [row["count"] for row in filled], width, color=_GREY, **bars)
+    below.bar(left, [row.count for row in filled], width, color=_GREY, **bars)
     below.set(xlabel="confidence (score of the predicted class)", ylabel="examples")
     return _save(figure, path)
 
 
 def save_risk_coverage(
-    curves: Mapping[str, Any] | Mapping[str, Mapping[str, Any]], path: Path, title: str | None = None
+    curves: RiskCoverage | Mapping[str, RiskCoverage], path: Path, title: str | None = None
 ) -> list[Path]:
     """The share of errors among the most confident examples, over their share of all.
 
     Args:
-        curves: what `calibration.risk_coverage` gives, or several of them by name.
+        curves: one, or several by name.
         path: as in `save_confusion`.
     """
-    named = {"": curves} if "aurc" in curves else dict(curves)
-    figure, axes = _new_figure(5, 3.8)
+    named = {"": curves} if isinstance(curves, RiskCoverage) else curves
+    figure = _new_figure(5, 3.8)
+    axes = figure.subplots()
     styles = zip((_BLUE, _ORANGE, _GREEN, _GREY), ("-", "--", "-.", ":"), strict=True)
     for (name, curve), (color, line) in zip(named.items(), styles, strict=False):
-        area = f"AURC {curve['aurc']:.3f}"
+        area = f"AURC {curve.aurc:.3f}"
         label = f"{name} ({area})" if name else area
-        axes.plot(curve["coverage"], curve["risk"], color=color, linestyle=line, linewidth=2, label=label)
-    highest = max(max(curve["risk"]) for curve in named.values())
+        axes.plot(curve.coverage, curve.risk, color=color, linestyle=line, linewidth=2, label=label)
+    highest = max(max(curve.risk) for curve in named.values())
     axes.set(xlabel="coverage (share answered)", ylabel="risk (share wrong)", title=title)
     axes.set(xlim=(0, 1), ylim=(0, min(1, 1.1 * highest) or 0.1))
     axes.xaxis.set_major_formatter(_percent)
@@ -114,18 +122,20 @@ def save_risk_coverage(
     return _save(figure, path)
 
 
-def save_training_curves(log: Sequence[Mapping[str, Any]], path: Path, title: str | None = None) -> list[Path]:
+def save_training_curves(log: Sequence[LogRow], path: Path, title: str | None = None) -> list[Path]:
     """Losses over epochs, and validation macro-F1 with its best epoch marked.
 
     Args:
-        log: Trainer's `log_history`, or rows with `epoch` and some of `train_loss`, `val_loss`, `val_macro_f1`.
+        log: Trainer's own rows, or rows with `epoch` and some of `train_loss`, `val_loss`, `val_macro_f1`; numbers that
+            are not finite, None there, are left out.
         path: as in `save_confusion`.
 
     Raises:
         DataError: there is no such number in it.
     """
     curves = _read_curves(log)
-    figure, (losses, scores) = _new_figure(5, 5.2, nrows=2, sharex=True)
+    figure = _new_figure(5, 5.2)
+    losses, scores = figure.subplots(nrows=2, sharex=True)
     for name, (epochs, values) in curves.items():
         label, color, marker = _CURVES[name]
         axes = scores if name == "val_macro_f1" else losses
@@ -144,16 +154,19 @@ def save_training_curves(log: Sequence[Mapping[str, Any]], path: Path, title: st
     return _save(figure, path)
 
 
-def _read_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+def _read_curves(log: Sequence[LogRow]) -> dict[str, tuple[list[float], list[float]]]:
     """By curve: its epochs and its values."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in log:
+        epoch = row.get("epoch")
+        # Trainer ends its log with `train_loss`, a mean over the whole run, beside its `train_runtime`.
+        if epoch is None or "train_runtime" in row:
+            continue
         for key, value in row.items():
             name = _TRAINER_NAMES.get(key, key)
-            # Trainer ends its log with `train_loss`, a mean over the whole run, beside its `train_runtime`.
-            if name in _CURVES and "epoch" in row and "train_runtime" not in row:
+            if name in _CURVES and value is not None:
                 epochs, values = curves.setdefault(name, ([], []))
-                epochs.append(float(row["epoch"]))
+                epochs.append(float(epoch))
                 values.append(float(value))
     if not curves:
         raise DataError(
@@ -172,11 +185,10 @@ def _percent(share: float, _: object = None) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _new_figure(width_inches: float, height_inches: float, **grid: Any) -> tuple["Figure", Any]:
+def _new_figure(width_inches: float, height_inches: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-    return figure, figure.subplots(**grid)
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> list[Path]:
@@ -198,16 +210,39 @@ def _save(figure: "Figure", path: Path) -> list[Path]:
     return [png, svg]
 
 
-def save_figures(folder: Path, results: Mapping[str, object]) -> list[Path]:
-    """Of every evaluated split: confusion, reliability, risk over coverage; and training curves. PNG and SVG each."""
+def name_figures(results: Results) -> list[str]:
+    """By measurement, what its figures' names begin with: the split where it speaks for the model; no two alike."""
+    names: list[str] = []
+    for measured in results.measurements:
+        data, name = measured.data, measured.split
+        if measured is not results.measured_on(name):
+            name = f"{name}_{data.source[:_SOURCE_CHARACTERS]}_{data.fingerprint[:8]}"
+        name = re.sub(r"\W+", "_", name)
+        while name in names:
+            name += "_again"  # of the same data under other labels, or of several trainings
+        names.append(name)
+    return names
+
+
+def save_figures(folder: Path, results: Results) -> list[Path]:
+    """Of every measurement: confusion, reliability, risk over coverage; and training curves. PNG and SVG each.
+
+    Earlier figures that are of none of these are removed.
+    """
     place = folder / FIGURES_FOLDER
     place.mkdir(exist_ok=True)
     files = []
-    for split, evaluation in results["evaluation"].items():
-        confusion = evaluation["scores"]["confusion_matrix"]
-        files += save_confusion(confusion, results["label_names"], place / f"{split}_confusion")
-        files += save_reliability(evaluation["calibration"]["as_trained"], place / f"{split}_reliability")
-        files += save_risk_coverage(evaluation["risk_coverage"], place / f"{split}_risk_coverage")
-    if log := results.get("training", {}).get("log"):
-        files += save_training_curves(log, place / "training_curves")
+    for name, measured in zip(name_figures(results), results.measurements, strict=True):
+        parts = {name: measured.evaluation, f"{name}_without_duplicates": measured.without_duplicates}
+        for part, evaluation in parts.items():
+            if evaluation:
+                confusion = evaluation.scores.confusion_matrix
+                files += save_confusion(confusion, results.label_names, place / f"{part}_confusion")
+                files += save_reliability(evaluation.calibration.as_trained, place / f"{part}_reliability")
+                files += save_risk_coverage(evaluation.risk_coverage, place / f"{part}_risk_coverage")
+    if results.training and results.training.log:
+        files += save_training_curves(results.training.log, place / "training_curves")
+    for path in place.iterdir():
+        if FIGURE_NAME.fullmatch(path.name) and path not in files:
+            path.unlink()
     return files

@@ -1,7 +1,7 @@
 """Scores of predictions on imbalanced data, beside baselines that need no model; scikit-learn does the arithmetic.
 
 Macro-F1 and balanced accuracy come first: 95 % of DAiSEE is "engaged", so that accuracy rewards a constant. All
-functions go from arrays to plain dictionaries that JSON can hold: a score that is undefined is None, never NaN.
+functions go from arrays to the records of `score_records`: a score that is undefined is None, never NaN.
 Intervals around these scores are in `bootstrap.py`, calibration and thresholds in `calibration.py`.
 """
 
@@ -21,6 +21,7 @@ from sklearn.metrics import (
 
 from ..data.schema import LEVELS
 from ..processor.input_errors import DataError
+from .score_records import ClassScores, MajorityBaseline, Scores, StratifiedBaseline
 
 # A class is predicted for "nearly everyone" when the others get less than this share of what is truly theirs.
 _COLLAPSED_SHARE = 0.1
@@ -36,13 +37,24 @@ class ClipScores(NamedTuple):
     first_rows: np.ndarray  # (num_clips,) index of each clip's first window, to take its person or group from
 
 
+class _Ranking(NamedTuple):
+    auroc: float | None
+    auprc_minority: float | None
+    minority_class: str | None
+
+
+class _Distance(NamedTuple):
+    quadratic_kappa: float | None
+    mae: float
+
+
 def compute_scores(
     label_ids: np.ndarray,
     predicted_ids: np.ndarray,
     label_names: Sequence[str],
     scores: np.ndarray | None = None,
     minority_class: str | None = None,
-) -> dict[str, object]:
+) -> Scores:
     """
     Args:
         label_ids: (n,) true class indices.
@@ -52,14 +64,10 @@ def compute_scores(
         minority_class: its name; default: the rarest class that occurs in `label_ids` (the first of equals).
 
     Returns:
-        `macro_f1` (over all classes: one that neither occurs nor is predicted counts 0), `balanced_accuracy` (over the
-        classes present), `accuracy`, `weighted_f1` (by support), `num_examples`, `per_class` (precision, recall, f1,
-        support by name; 0.0 where nothing was predicted or nothing is true) and `confusion_matrix` (rows: truth,
-        columns: prediction).
-        With `scores` also `auroc` (two classes: the minority's; more: mean of one against the rest over the classes
-        present), `auprc_minority` (average precision) and `minority_class`; None where the truth holds one class only
-        (or, for `auprc_minority`, nothing of the minority). With the four levels of `schema.LEVELS` also
-        `quadratic_kappa` (None where truth and prediction are one and the same class throughout) and `mae`, in levels.
+        All scores; a class that neither occurs nor is predicted counts 0 in `macro_f1`. Those that need a ranking are
+        None without `scores`, and where the truth holds one class only (or, for `auprc_minority`, nothing of the
+        minority); `quadratic_kappa` and `mae` are None but for the four levels of `schema.LEVELS`, and the former where
+        truth and prediction are one and the same class throughout.
 
     Raises:
         DataError: no example, arrays that do not belong together, unknown classes, scores that are no softmax.
@@ -68,28 +76,31 @@ def compute_scores(
     classes = list(range(len(label_names)))
     table = precision_recall_fscore_support(label_ids, predicted_ids, labels=classes, zero_division=0)
     _, recall, f1, support = table
-    ranking = {} if scores is None else _ranking_scores(label_ids, scores, label_names, minority_class)
-    ordered = _ordered_scores(label_ids, predicted_ids) if is_ordered(label_names) else {}
-    return {
-        "macro_f1": float(np.mean(f1)),
-        "balanced_accuracy": float(np.mean(recall[support > 0])),
-        "accuracy": float(accuracy_score(label_ids, predicted_ids)),
-        "weighted_f1": float(np.average(f1, weights=support)),
-        "num_examples": len(label_ids),
-        **ranking,
-        **ordered,
-        "per_class": {name: _class_row(*(column[i] for column in table)) for i, name in enumerate(label_names)},
-        "confusion_matrix": confusion_matrix(label_ids, predicted_ids, labels=classes).tolist(),
-    }
+    ranking = None if scores is None else _ranking_scores(label_ids, scores, label_names, minority_class)
+    ordered = _ordered_scores(label_ids, predicted_ids) if is_ordered(label_names) else None
+    return Scores(
+        num_examples=len(label_ids),
+        macro_f1=float(np.mean(f1)),
+        balanced_accuracy=float(np.mean(recall[support > 0])),
+        accuracy=float(accuracy_score(label_ids, predicted_ids)),
+        weighted_f1=float(np.average(f1, weights=support)),
+        auroc=ranking.auroc if ranking else None,
+        auprc_minority=ranking.auprc_minority if ranking else None,
+        minority_class=ranking.minority_class if ranking else None,
+        quadratic_kappa=ordered.quadratic_kappa if ordered else None,
+        mae=ordered.mae if ordered else None,
+        per_class={name: _class_row(*(column[i] for column in table)) for i, name in enumerate(label_names)},
+        confusion_matrix=confusion_matrix(label_ids, predicted_ids, labels=classes).tolist(),
+    )
 
 
 def majority_baseline(
     train_label_ids: Sequence[int], label_ids: np.ndarray, label_names: Sequence[str]
-) -> dict[str, object]:
+) -> MajorityBaseline:
     """The scores of always predicting the training set's most frequent class."""
     majority = int(np.bincount(np.asarray(train_label_ids), minlength=len(label_names)).argmax())
     scores = compute_scores(label_ids, np.full(len(label_ids), majority), label_names)
-    return {"predicts": label_names[majority], **scores}
+    return MajorityBaseline(predicts=label_names[majority], **dict(scores))
 
 
 def stratified_baseline(
@@ -98,34 +109,36 @@ def stratified_baseline(
     label_names: Sequence[str],
     num_draws: int = 2000,
     seed: int = 0,
-) -> dict[str, object]:
+) -> StratifiedBaseline:
     """The scores expected of predicting at random with the training set's class shares.
 
     Means over seeded draws, since the expectation of F1 has no closed form; of a truth only its confusion matrix is
     drawn, a multinomial for each of its rows. `confusion_matrix` is the expected one, exactly.
-
-    Returns:
-        `predicts`, `train_shares` by name, `num_draws`, `seed`, and what `compute_scores` gives without `scores`.
     """
     train_ids = as_label_ids(train_label_ids, len(label_names), "training labels")
     shares = np.bincount(train_ids, minlength=len(label_names)) / len(train_ids)
     label_ids = as_label_ids(label_ids, len(label_names), "true labels")
     support = np.bincount(label_ids, minlength=len(label_names))
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(support, shares, size=(num_draws, len(support)))  # (num_draws, truth, prediction)
-    drawn = confusion_scores(drawn, is_ordered(label_names))
-    table = [drawn[name].mean(axis=0) for name in ("precision", "recall", "f1")]
-    headline = [name for name, values in drawn.items() if values.ndim == 1]
-    return {
-        "predicts": "at random, with the training set's shares",
-        "train_shares": dict(zip(label_names, shares.tolist(), strict=True)),
-        "num_draws": num_draws,
-        "seed": seed,
-        **{name: _mean_where_defined(drawn[name]) for name in headline},
-        "num_examples": len(label_ids),
-        "per_class": {name: _class_row(*(c[i] for c in table), support[i]) for i, name in enumerate(label_names)},
-        "confusion_matrix": np.outer(support, shares).tolist(),
-    }
+    confusions = rng.multinomial(support, shares, size=(num_draws, len(support)))  # (num_draws, truth, prediction)
+    has_distance = is_ordered(label_names)
+    drawn = confusion_scores(confusions, has_distance)
+    precision, recall, f1 = (drawn[name].mean(axis=0) for name in ("precision", "recall", "f1"))
+    return StratifiedBaseline(
+        predicts="at random, with the training set's shares",
+        train_shares=dict(zip(label_names, shares.tolist(), strict=True)),
+        num_draws=num_draws,
+        seed=seed,
+        num_examples=len(label_ids),
+        macro_f1=float(drawn["macro_f1"].mean()),
+        balanced_accuracy=float(drawn["balanced_accuracy"].mean()),
+        accuracy=float(drawn["accuracy"].mean()),
+        weighted_f1=float(drawn["weighted_f1"].mean()),
+        quadratic_kappa=_mean_where_defined(drawn["quadratic_kappa"]) if has_distance else None,
+        mae=float(drawn["mae"].mean()) if has_distance else None,
+        per_class={name: _class_row(precision[i], recall[i], f1[i], support[i]) for i, name in enumerate(label_names)},
+        confusion_matrix=np.outer(support, shares).tolist(),
+    )
 
 
 def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str, np.ndarray]:
@@ -176,11 +189,11 @@ def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: 
     scores = np.asarray(scores, dtype=float)
     label_ids = as_label_ids(label_ids, scores.shape[-1], "true labels")
     scores = as_scores(scores, len(label_ids), scores.shape[-1])
-    clip_ids = np.asarray(clip_ids, dtype=str)
-    if len(clip_ids) != len(label_ids):
-        raise DataError(f"Expected a clip id for each of {len(label_ids)} windows, got {len(clip_ids)}.")
-    names, first_rows, clip = np.unique(clip_ids, return_index=True, return_inverse=True)
-    torn = np.unique(clip_ids[label_ids != label_ids[first_rows][clip]])
+    clip_of_window = np.asarray(clip_ids, dtype=str)
+    if len(clip_of_window) != len(label_ids):
+        raise DataError(f"Expected a clip id for each of {len(label_ids)} windows, got {len(clip_of_window)}.")
+    names, first_rows, clip = np.unique(clip_of_window, return_index=True, return_inverse=True)
+    torn = np.unique(clip_of_window[label_ids != label_ids[first_rows][clip]])
     if torn.size:
         raise DataError(
             f"Expected one label a clip, got several among the windows of {', '.join(torn[:5])} ({torn.size} clips); "
@@ -277,7 +290,7 @@ def as_scores(scores: np.ndarray, num_examples: int, num_labels: int) -> np.ndar
 
 def _ranking_scores(
     label_ids: np.ndarray, scores: np.ndarray, label_names: Sequence[str], minority_class: str | None
-) -> dict[str, object]:
+) -> _Ranking:
     """What depends on the order of the scores alone, and on no threshold."""
     minority = rarest_class(label_ids) if minority_class is None else list(label_names).index(minority_class)
     present = np.unique(label_ids)
@@ -289,17 +302,17 @@ def _ranking_scores(
         auroc = float(np.mean([roc_auc_score(label_ids == label, scores[:, label]) for label in ranked]))
         auprc = float(average_precision_score(is_minority, scores[:, minority])) if is_minority.any() else None
     name = None if minority is None else label_names[minority]
-    return {"auroc": auroc, "auprc_minority": auprc, "minority_class": name}
+    return _Ranking(auroc, auprc, name)
 
 
-def _ordered_scores(label_ids: np.ndarray, predicted_ids: np.ndarray) -> dict[str, float | None]:
+def _ordered_scores(label_ids: np.ndarray, predicted_ids: np.ndarray) -> _Distance:
     is_one_class = np.unique(np.concatenate([label_ids, predicted_ids])).size == 1
     kappa = None if is_one_class else float(cohen_kappa_score(label_ids, predicted_ids, weights="quadratic"))
-    return {"quadratic_kappa": kappa, "mae": float(mean_absolute_error(label_ids, predicted_ids))}
+    return _Distance(kappa, float(mean_absolute_error(label_ids, predicted_ids)))
 
 
-def _class_row(precision: float, recall: float, f1: float, support: int) -> dict[str, float | int]:
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+def _class_row(precision: float, recall: float, f1: float, support: int) -> ClassScores:
+    return ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
 
 
 def _mean_where_defined(values: np.ndarray) -> float | None:

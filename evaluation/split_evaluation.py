@@ -1,4 +1,4 @@
-"""Predictions on a split → everything a sceptic asks for, as a plain dictionary for `results.json`.
+"""Predictions on a split → everything a sceptic asks for, as the records of `results.json`.
 
 By clip (mean of its windows' scores) first, by window beside it and never mixed up; baselines that need no model;
 intervals from people, not clips; a decision and a temperature chosen on validation alone. The arithmetic is in
@@ -21,7 +21,6 @@ from ..data.atomic_files import whole_file
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import apply_temperature, calibration_scores, compare_decisions, fit_temperature, risk_coverage
-from .engagement_metric import EngagementMetric
 from .metrics import (
     ClipScores,
     compute_scores,
@@ -30,9 +29,20 @@ from .metrics import (
     name_collapse,
     stratified_baseline,
 )
+from .results_file import read_results
+from .results_schema import Environment, Results
+from .score_records import (
+    CalibrationResults,
+    Decision,
+    Group,
+    GroupScores,
+    Scores,
+    SplitEvaluation,
+    SuppressedGroup,
+)
 
 PREDICTIONS_FILE = "predictions.parquet"
-_SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy")
+_LOGIT = "logit/"  # a column a label
 _VERSIONED_PACKAGES = ("engagement-recognition", "transformers", "torch", "timm", "av", "facenet-pytorch")
 
 
@@ -64,19 +74,15 @@ def evaluate_split(
     train_label_ids: Sequence[int],
     label_names: Sequence[str],
     groups: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, object]:
-    """The split's evaluation under its name, and `<split>_without_duplicates` where some rows have a twin in training.
+) -> tuple[SplitEvaluation, SplitEvaluation | None]:
+    """The split's evaluation, and that of the rows without a twin in training, where some have one.
 
     Args:
         clean_rows: those that have none; None: all of them. The rest as `evaluate_predictions`.
     """
     shared = (validation, train_label_ids, label_names, groups)
-    evaluation = {predictions.split: evaluate_predictions(predictions, *shared)}
-    if clean_rows:
-        evaluation[f"{predictions.split}_without_duplicates"] = evaluate_predictions(
-            predictions.take(clean_rows), *shared
-        )
-    return evaluation
+    whole = evaluate_predictions(predictions, *shared)
+    return whole, evaluate_predictions(predictions.take(clean_rows), *shared) if clean_rows else None
 
 
 def count_labels(label_ids: Sequence[int], label_names: Sequence[str]) -> dict[str, int]:
@@ -91,31 +97,28 @@ def evaluate_predictions(
     train_label_ids: Sequence[int],
     label_names: Sequence[str],
     groups: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, object]:
+) -> SplitEvaluation:
     """
     Args:
         validation: of the same model; what is chosen (threshold, temperature) is chosen on it. None: nothing is chosen.
         train_label_ids: for the baselines.
         groups: column → subject → group, such as {"gender": {"110001": "female"}}.
-
-    Returns:
-        By clip: `scores`, `majority_baseline`, `stratified_baseline`, `intervals`, `people`, `groups`, `collapse`,
-        `calibration`, `risk_coverage`, `decision`; `scores_by_window` where clips have several windows.
     """
     clips = predictions.by_clip()
     predicted = clips.scores.argmax(axis=1)
     subjects = [predictions.subject_ids[row] for row in clips.first_rows]
     people = subjects if all(subjects) else None  # one unknown person can be anyone of the others
-    return {
-        "num_clips": len(clips.clip_ids),
-        "num_windows": len(predictions.keys),
-        "scores": EngagementMetric(label_names).compute(predictions=clips.scores, references=clips.label_ids),
-        "majority_baseline": majority_baseline(train_label_ids, clips.label_ids, label_names),
-        "stratified_baseline": stratified_baseline(train_label_ids, clips.label_ids, label_names),
-        **_by_window(predictions, label_names),
-        "intervals": bootstrap_intervals(clips.label_ids, predicted, label_names, people, clips.scores),
-        "people": spread_over_people(clips.label_ids, predicted, label_names, people) if people else None,
-        "groups": {
+    temperature = None if validation is None else fit_temperature(validation.logits, validation.label_ids)
+    return SplitEvaluation(
+        num_clips=len(clips.clip_ids),
+        num_windows=len(predictions.keys),
+        scores=compute_scores(clips.label_ids, predicted, label_names, clips.scores),
+        scores_by_window=_by_window(predictions, label_names),
+        majority_baseline=majority_baseline(train_label_ids, clips.label_ids, label_names),
+        stratified_baseline=stratified_baseline(train_label_ids, clips.label_ids, label_names),
+        intervals=bootstrap_intervals(clips.label_ids, predicted, label_names, people, clips.scores),
+        people=spread_over_people(clips.label_ids, predicted, label_names, people) if people else None,
+        groups={
             column: _hide_what_follows(
                 scores_by_group(
                     [of.get(subject or "") for subject in subjects],
@@ -129,106 +132,186 @@ def evaluate_predictions(
             )
             for column, of in (groups or {}).items()
         },
-        "collapse": name_collapse(clips.label_ids, predicted, label_names),
-        "calibration": _calibrate(predictions, validation),
-        "risk_coverage": risk_coverage(clips.scores, clips.label_ids),
-        "decision": _decide(clips, validation, label_names),
-    }
-
-
-def _hide_what_follows(cells: dict[str, dict[str, object]], num_people: int) -> dict[str, dict[str, object]]:
-    """A suppressed group's scores follow from the rest and the total: the smallest others are suppressed with it, until
-    those hidden are enough people."""
-    told = {name: cell for name, cell in cells.items() if not cell["suppressed"]}
-    num_hidden = num_people - sum(cell["num_people"] for cell in told.values())
-    while told and 0 < num_hidden < MIN_PEOPLE_IN_A_CELL:
-        smallest = min(told, key=lambda name: told[name]["num_people"])
-        num_hidden += told.pop(smallest)["num_people"]
-    return {name: told.get(name, {"suppressed": True}) for name in cells}
-
-
-def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> dict[str, object]:
-    if len({clip_id for clip_id, _ in predictions.keys}) == len(predictions.keys):
-        return {}
-    scores = softmax(predictions.logits.astype(float), axis=1)
-    return {"scores_by_window": compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)}
-
-
-def _calibrate(predictions: SplitPredictions, validation: SplitPredictions | None) -> dict[str, object]:
-    """As the model is and, with a temperature fitted on the windows of validation, as it could be."""
-    clips = predictions.by_clip()
-    found: dict[str, object] = {"as_trained": calibration_scores(clips.scores, clips.label_ids)}
-    if validation is not None:
-        temperature = fit_temperature(validation.logits, validation.label_ids)
-        scaled = predictions.by_clip(temperature)
-        found |= {"temperature": temperature, "scaled": calibration_scores(scaled.scores, scaled.label_ids)}
-    return found
-
-
-def _decide(
-    clips: ClipScores, validation: SplitPredictions | None, label_names: Sequence[str]
-) -> dict[str, object] | None:
-    if validation is None:
-        return None
-    held = validation.by_clip()
-    return compare_decisions(held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
-
-
-def describe_scores(evaluation: Mapping[str, object], split: str) -> str:
-    """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse."""
-    scores, baseline = evaluation["scores"], evaluation["majority_baseline"]
-    measured = ", ".join(f"{name.replace('_', ' ')} {scores[name]:.3f}" for name in _SHOWN_SCORES)
-    interval, over = evaluation["intervals"]["intervals"]["macro_f1"], evaluation["intervals"]["resampled"]
-    bounds = "unknown" if interval["lower"] is None else f"{interval['lower']:.3f} to {interval['upper']:.3f}"
-    collapse = f". {evaluation['collapse']}" if evaluation["collapse"] else ""
-    return (
-        f"{measured} on {scores['num_examples']} {split} examples (macro f1 95 % over {over}: {bounds}); always "
-        f'"{baseline["predicts"]}": macro f1 {baseline["macro_f1"]:.3f}, accuracy {baseline["accuracy"]:.3f}{collapse}'
+        collapse=name_collapse(clips.label_ids, predicted, label_names),
+        calibration=_calibrate(predictions, temperature),
+        risk_coverage=risk_coverage(clips.scores, clips.label_ids),
+        decision=_decide(clips, validation, temperature, label_names),
     )
 
 
-def write_predictions(folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str]) -> None:
-    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads."""
-    columns: dict[str, list] = {name: [] for name in ("split", "clip_id", "window_index", "subject_id", "label")}
+def _hide_what_follows(cells: dict[str, Group], num_people: int) -> dict[str, Group]:
+    """A suppressed group's scores follow from the rest and the total: the smallest others are suppressed with it, until
+    those hidden are enough people."""
+    told = {name: cell for name, cell in cells.items() if isinstance(cell, GroupScores)}
+    num_hidden = num_people - sum(cell.num_people for cell in told.values())
+    while told and 0 < num_hidden < MIN_PEOPLE_IN_A_CELL:
+        smallest = min(told, key=lambda name: told[name].num_people)
+        num_hidden += told.pop(smallest).num_people
+    return {name: told.get(name, SuppressedGroup()) for name in cells}
+
+
+def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> Scores | None:
+    if len({clip_id for clip_id, _ in predictions.keys}) == len(predictions.keys):
+        return None
+    scores = softmax(predictions.logits.astype(float), axis=1)
+    return compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)
+
+
+def _calibrate(predictions: SplitPredictions, temperature: float | None) -> CalibrationResults:
+    """As the model is and, with a temperature fitted on validation, as it could be."""
+    clips, scaled = predictions.by_clip(), None
+    if temperature is not None:
+        at_temperature = predictions.by_clip(temperature)
+        scaled = calibration_scores(at_temperature.scores, at_temperature.label_ids)
+    return CalibrationResults(as_trained=calibration_scores(clips.scores, clips.label_ids), scaled=scaled)
+
+
+def _decide(
+    clips: ClipScores, validation: SplitPredictions | None, temperature: float | None, label_names: Sequence[str]
+) -> Decision | None:
+    if validation is None or temperature is None:
+        return None
+    held = validation.by_clip()
+    return compare_decisions(temperature, held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
+
+
+def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
+    """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse."""
+    scores, baseline = evaluation.scores, evaluation.majority_baseline
+    headline = {"macro f1": scores.macro_f1, "balanced accuracy": scores.balanced_accuracy, "accuracy": scores.accuracy}
+    measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
+    interval, over = evaluation.intervals.intervals["macro_f1"], evaluation.intervals.resampled
+    collapse = f". {evaluation.collapse}" if evaluation.collapse else ""
+    return (
+        f"{measured} on {scores.num_examples} {split} examples (macro f1 95 % over {over}: "
+        f"{interval.in_words('unknown')}); always "
+        f'"{baseline.predicts}": macro f1 {baseline.macro_f1:.3f}, accuracy {baseline.accuracy:.3f}{collapse}'
+    )
+
+
+def write_predictions(
+    folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str], fingerprint: str
+) -> None:
+    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads.
+
+    Rows of other data and splits that stand there stay where they are, and what was measured again takes the place of
+    what it was. Rows of earlier versions, which do not name their data, make way for those of the model's own.
+
+    Args:
+        fingerprint: of the data set.
+
+    Raises:
+        ModelLoadError: what stands there cannot be read, or is of other labels.
+    """
+    path, schema = folder / PREDICTIONS_FILE, _predictions_schema(label_names)
+    tables = _read_tables(folder) if path.exists() else {}
+    if any(table.schema.names != schema.names for table in tables.values()):
+        raise ModelLoadError(f"Expected predictions of {', '.join(label_names)} in {path}, got others; move it away.")
+    if any(data is None for data, _ in tables) and _own_fingerprint(read_results(folder)) == fingerprint:
+        measured = [(None, part.split) for part in splits]
+        tables = {key: table for key, table in tables.items() if key not in measured}
     for part in splits:
-        columns["split"] += [part.split] * len(part.keys)
-        columns["clip_id"] += [clip_id for clip_id, _ in part.keys]
-        columns["window_index"] += [window for _, window in part.keys]
-        columns["subject_id"] += list(part.subject_ids)
-        columns["label"] += [label_names[label] for label in part.label_ids]
-    logits = np.concatenate([part.logits for part in splits]).astype(np.float32)
-    columns |= {f"logit/{name}": logits[:, i].tolist() for i, name in enumerate(label_names)}
-    with whole_file(folder / PREDICTIONS_FILE) as partial:
-        pyarrow.parquet.write_table(pyarrow.table(columns), partial)
+        columns = {
+            "data": [fingerprint] * len(part.keys),
+            "split": [part.split] * len(part.keys),
+            "clip_id": [clip_id for clip_id, _ in part.keys],
+            "window_index": [window for _, window in part.keys],
+            "subject_id": list(part.subject_ids),
+            "label": [label_names[label] for label in part.label_ids],
+            **{f"{_LOGIT}{name}": part.logits[:, i].astype(np.float32) for i, name in enumerate(label_names)},
+        }
+        tables[fingerprint, part.split] = pyarrow.table(columns).cast(schema)
+    with whole_file(path) as partial:
+        pyarrow.parquet.write_table(pyarrow.concat_tables(tables.values()), partial)
 
 
-def read_predictions(folder: Path, split: str) -> tuple[SplitPredictions, list[str]]:
-    """One split's predictions, and the label names.
+def read_predictions(folder: Path, split: str, fingerprint: str | None = None) -> tuple[SplitPredictions, list[str]]:
+    """One split's predictions, in the data's order, and the label names.
+
+    Args:
+        fingerprint: of the data set; default: that of the model's own data, else of what was measured first.
 
     Raises:
         ModelLoadError: there are none that can be read.
-        DataError: none of this split.
+        DataError: none of this split, or of this data.
+    """
+    tables = _read_tables(folder)
+    of_split = {data: table for (data, found), table in tables.items() if found == split}
+    if fingerprint is None:
+        own = _own_fingerprint(read_results(folder)) if len(of_split) > 1 else None
+        table = of_split.get(own, next(iter(of_split.values()), None))
+    else:
+        table = of_split.get(fingerprint)
+        if table is None and None in of_split:
+            is_of_it = _data_of_older_rows(read_results(folder), split, tables) == fingerprint
+            table = of_split[None] if is_of_it else None
+    if table is None:
+        wanted = f"{split} of {fingerprint[:12]}" if fingerprint and of_split else split
+        raise DataError(f"Expected predictions of {wanted} in {folder / PREDICTIONS_FILE}, found none; run `engagement "
+                        f"evaluate {folder} --data DATA --split {split}`.")  # fmt: skip
+    columns, names = table.to_pydict(), _labels_of(table)
+    keys = list(zip(columns["clip_id"], columns["window_index"], strict=True))
+    label_ids = np.array([names.index(label) for label in columns["label"]], dtype=np.int64)
+    logits = np.stack([columns[f"{_LOGIT}{name}"] for name in names], axis=1)
+    return SplitPredictions(split, keys, columns["subject_id"], label_ids, logits), names
+
+
+def _predictions_schema(label_names: Sequence[str]) -> pyarrow.Schema:
+    text = pyarrow.string()
+    columns = {"data": text, "split": text, "clip_id": text, "window_index": pyarrow.int64(), "subject_id": text,
+               "label": text}  # fmt: skip
+    return pyarrow.schema({**columns, **{f"{_LOGIT}{name}": pyarrow.float64() for name in label_names}})
+
+
+def _labels_of(table: pyarrow.Table) -> list[str]:
+    return [name.removeprefix(_LOGIT) for name in table.column_names if name.startswith(_LOGIT)]
+
+
+def _read_tables(folder: Path) -> dict[tuple[str | None, str], pyarrow.Table]:
+    """Rows by data and split, as they stand in the file; of None where an earlier version wrote them.
+
+    Raises:
+        ModelLoadError: there are none that can be read.
     """
     path = folder / PREDICTIONS_FILE
     try:
-        table = pyarrow.parquet.read_table(path).to_pydict()
-        names = [name.removeprefix("logit/") for name in table if name.startswith("logit/")]
-        rows = [row for row, found in enumerate(table["split"]) if found == split]
-        keys = [(table["clip_id"][row], table["window_index"][row]) for row in rows]
-        subjects = [table["subject_id"][row] for row in rows]
-        label_ids = np.array([names.index(table["label"][row]) for row in rows], dtype=np.int64)
-        logits = np.array([[table[f"logit/{name}"][row] for name in names] for row in rows])
+        table = pyarrow.parquet.read_table(path)
+        names = _labels_of(table)
+        if "data" not in table.column_names:
+            table = table.append_column("data", pyarrow.nulls(len(table), pyarrow.string()))
+        schema = _predictions_schema(names)
+        table = table.select(schema.names).cast(schema)
+        empty = [name for name in schema.names if name not in ("data", "subject_id") and table[name].null_count]
+        unknown = sorted(set(table["label"].to_pylist()) - set(names))
+        if empty or unknown:
+            raise ValueError(f"no value in {empty[0]}" if empty else f"no column {_LOGIT}{unknown[0]}")
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         reason = in_one_line(error)
-        raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); run `engagement "
-                             f"evaluate {folder}`.") from error  # fmt: skip
-    if not rows:
-        raise DataError(f"Expected predictions of {split} in {path}, found none; run `engagement evaluate {folder} "
-                        f"--data DATA --split {split}`.")  # fmt: skip
-    return SplitPredictions(split, keys, subjects, label_ids, logits), names
+        raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); move away what "
+                             f"is there, and run `engagement evaluate {folder}`.") from error  # fmt: skip
+    keys = list(zip(table["data"].to_pylist(), table["split"].to_pylist(), strict=True))
+    return {key: table.take([row for row, of_row in enumerate(keys) if of_row == key]) for key in dict.fromkeys(keys)}
 
 
-def describe_environment() -> dict[str, object]:
-    """Versions that a result depends on."""
-    packages = {name: version(name) for name in _VERSIONED_PACKAGES}
-    return {"python": platform.python_version(), "torch_threads": torch.get_num_threads(), **packages}
+def _own_fingerprint(results: Results) -> str | None:
+    return results.data.fingerprint if results.data else None
+
+
+def _data_of_older_rows(
+    results: Results, split: str, tables: Mapping[tuple[str | None, str], pyarrow.Table]
+) -> str | None:
+    """What rows that do not name their data are of: of what was measured then, which has no rows that name it."""
+    then = [measured for measured in results.measurements if (measured.data.fingerprint, measured.split) not in tables]
+    of_split = [measured for measured in then if measured.split == split]
+    return (of_split or then)[0].data.fingerprint if then else _own_fingerprint(results)
+
+
+def describe_environment(device: torch.device) -> Environment:
+    """What a result measured in this process, on this device, depends on."""
+    return Environment(
+        python=platform.python_version(),
+        packages={name: version(name) for name in _VERSIONED_PACKAGES},
+        torch_threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        engine="torch",
+    )

@@ -34,16 +34,16 @@ def read_training_log(path: Path) -> list[dict[str, float]]:
 
 def _parse_log_line(line: dict[str | None, str | None], place: str) -> dict[str, float]:
     try:
-        row = {name: float(line[name]) for name in TRAINING_LOG_COLUMNS}
+        row = {name: float(line[name] or "") for name in TRAINING_LOG_COLUMNS}
         in_range = all(0 <= value < math.inf for value in row.values()) and row["val_macro_f1"] <= 1  # NaN is not
         if not in_range or not row["epoch"].is_integer() or None in line:  # None: values beyond the columns
             raise ValueError
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         got = _name_first(line.values())
         raise DataError(f"Expected whole epoch, finite losses, F1 of 0 to 1 in {place}, got {got}.") from error
     return row
 
 
 def _name_first(names: Iterable[object]) -> str:
-    names = [str(name)[:80] for name in names]
-    return ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "none"
+    shown = [str(name)[:80] for name in names]
+    return ", ".join(shown[:4] + ["..."] * (len(shown) > 4)) or "none"

@@ -6,10 +6,11 @@ and nobody has looked for faces in them. What has no face, or no heat, is counte
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,18 +21,27 @@ from ..data.preparation.picture_codec import decode_picture
 from ..data.preparation.prepared_data import PreparedData, is_prepared, load_prepared
 from ..data.readers.sources import SourceOptions, read_source
 from ..data.schema import ClipRecord
-from ..evaluation.results_file import FINE_MAP
+from ..evaluation.score_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from ..inference.predictor import Predictor
 from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
 from .explain_files import explain_file
-from .face_focus import REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
+from .face_focus import REGIONS, FaceFocus, PeopleFocus, RegionFocus, face_focus, focus_over_people, input_transforms
 from .heat_maps import ClipExplanation, explain_clip
 from .map_checks import deletion_insertion, randomisation_check
 
 CHECKED_CLIPS = 5  # of which maps are put to the checks that they can fail
 _UNTRAINED_DRAWS = 2
 _DELETION = {"steps": 8, "num_random_orders": 3}
-_LEFT_OUT = ("without_face", "without_heat", "unreadable")
+
+
+class FaceCropRow(TypedDict):
+    """What is read of a row of prepared face crops; by frame."""
+
+    frames: list[bytes]
+    boxes_xyxy_px: list[list[float]]
+    landmarks_xy_px: list[list[list[float]]]
+    transforms: list[list[list[float]]]
+    found: list[bool]
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,14 @@ class FocusClip:
 
     clip_id: str
     subject_id: str | None
-    source: Path | Callable[[], Mapping[str, object]]  # a video file, or what reads a row of prepared face crops
+    source: Path | Callable[[], FaceCropRow]  # a video file, or what reads a row of prepared face crops
 
 
 @dataclass(frozen=True)
 class _Explained:
     pixel_values: torch.Tensor  # (num_frames, C, H, W)
     explanation: ClipExplanation
-    focus: FaceFocus | None
+    focus: FaceFocus
 
 
 def find_clips(
@@ -76,20 +86,12 @@ def find_clips(
 
 def measure_focus(
     predictor: Predictor, clips: Sequence[FocusClip], num_clips: int | None = None, seed: int = 0
-) -> dict[str, object]:
-    """The share of heat on the face, on eyes and brows and on the mouth, as a plain dictionary for `results.json`.
+) -> FaceFocusResults:
+    """The share of heat on the face, on eyes and brows and on the mouth, and whether the maps could have failed.
 
     Args:
         clips: from `find_clips`.
         num_clips: so many of them, drawn at random; None: all.
-
-    Returns:
-        `num_clips`, `num_without_face`, `num_without_heat`, `num_unreadable`, `label` ("predicted"), `seed`, `map_size`
-        (rows and columns of the feature map behind the heat); by `face`, `eyes` and `mouth` the `mean` share over
-        clips, its 95 % interval over people (`lower`, `upper`; None under five people), `chance` (mean share of the
-        area) and `ratio` of the two; `people` with the lowest means of persons, suppressed under five and never named;
-        `sanity` of the first `CHECKED_CLIPS` clips: the maps' rank correlation with those of untrained weights, and by
-        how much deleting or inserting the hottest cells first moves the score more than random orders do.
 
     Raises:
         DataError: no clips.
@@ -102,7 +104,7 @@ def measure_focus(
     counts: Counter[str] = Counter()
     found: list[tuple[FocusClip, FaceFocus]] = []
     map_size: list[int] | None = None
-    checks: list[dict[str, float | None]] = []
+    checks: list[FocusSanity] = []
     console = Console(stderr=True)
     for clip in track(chosen, "Explaining clips", console=console, disable=not console.is_terminal):
         explained = _explain(predictor, clip)
@@ -113,25 +115,40 @@ def measure_focus(
         map_size = list(explained.explanation.map_size)
         if len(checks) < CHECKED_CLIPS:
             checks.append(_check(predictor, explained, seed + len(checks)))
-    summary = {"num_clips": len(chosen), **{f"num_{why}": counts[why] for why in _LEFT_OUT}}
-    summary |= {"label": "predicted", "seed": seed, "map_size": map_size}
-    return {**summary, **_over_people(found, seed), "sanity": _sanity(checks)}
+    regions, people = _over_people(found, seed)
+    return FaceFocusResults(
+        num_clips=len(chosen),
+        num_without_face=counts["without_face"],
+        num_without_heat=counts["without_heat"],
+        num_unreadable=counts["unreadable"],
+        label="predicted",
+        seed=seed,
+        map_size=map_size,
+        **regions,
+        people=people,
+        sanity=_sanity(checks),
+    )
 
 
-def describe_focus(focus: Mapping[str, object], split: str) -> str:
+def describe_focus(focus: FaceFocusResults, split: str) -> str:
     """For the terminal: the share of heat on the face beside chance, and what was left out."""
-    face = focus["face"]
-    if face["mean"] is None:
-        return f"face focus unknown: none of {focus['num_clips']} {split} clips shows both heat and a face"
-    bounds = "unknown" if face["lower"] is None else f"{face['lower']:.3f} to {face['upper']:.3f}"
-    rows, columns = focus["map_size"]
-    coarse = f"; maps of {rows}×{columns} places are too coarse to tell a face from what is around it"
-    left_out = [f"{focus[f'num_{why}']} {why.replace('_', ' ')}" for why in _LEFT_OUT if focus[f"num_{why}"]]
+    face = focus.face
+    if face.mean is None or face.chance is None:
+        return f"face focus unknown: none of {focus.num_clips} {split} clips shows both heat and a face"
+    bounds = "unknown" if face.lower is None else f"{face.lower:.3f} to {face.upper:.3f}"
+    size = "×".join(str(places) for places in focus.map_size or ())
+    coarse = f"; maps of {size} places are too coarse to tell a face from what is around it"
+    counts = {
+        "without face": focus.num_without_face,
+        "without heat": focus.num_without_heat,
+        "unreadable": focus.num_unreadable,
+    }
+    left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     return (
-        f"face focus {face['mean']:.3f} on {focus['num_clips']} {split} clips (95 % over people: {bounds}), its area "
-        f"{face['chance']:.3f} of the picture" + (coarse if min(rows, columns) < FINE_MAP else "")
-        + (f"; left out: {', '.join(left_out)}" if left_out else "")
-    )  # fmt: skip
+        f"face focus {face.mean:.3f} on {focus.num_clips} {split} clips (95 % over people: {bounds}), its area "
+        f"{face.chance:.3f} of the picture{coarse if focus.is_coarse else ''}"
+        + (f"; left out: {left_out}" if left_out else "")
+    )
 
 
 def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
@@ -139,7 +156,7 @@ def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
         raise DataError(f"Expected the split {split} in {prepared.folder}, got {', '.join(prepared.splits)}.")
     rows = prepared.splits[split]
     if rows["boxes_xyxy_px"][0] is None:
-        raise _not_defined(prepared.folder, prepared.description["media"])
+        raise _not_defined(prepared.folder, prepared.description.media)
     first: dict[str, int] = {}
     for row, clip_id in enumerate(rows["clip_id"][:]):
         first.setdefault(clip_id, row)
@@ -169,82 +186,88 @@ def _file_of(record: ClipRecord, video: object, data: Path) -> Path:
 
 
 def _explain(predictor: Predictor, clip: FocusClip) -> _Explained | str:
-    """One clip, or which of `_LEFT_OUT` it is."""
+    """One clip, or why it is left out."""
+    source = clip.source
     try:
-        explain = _explain_file if isinstance(clip.source, Path) else _explain_row
-        explained = explain(predictor, clip.source)
+        explained = _explain_file(predictor, source) if isinstance(source, Path) else _explain_row(predictor, source())
     except NoFaceError:
         return "without_face"
     except EngagementInputError:
         return "unreadable"
-    focus = explained.focus
-    if focus is None or focus.num_without_face == focus.num_frames:
+    if explained is None or explained.focus.num_without_face == explained.focus.num_frames:
         return "without_face"
-    return "without_heat" if focus.clip["face"]["heat_share"] is None else explained
+    return "without_heat" if explained.focus.clip["face"]["heat_share"] is None else explained
 
 
-def _explain_file(predictor: Predictor, path: Path) -> _Explained:
+def _explain_file(predictor: Predictor, path: Path) -> _Explained | None:
+    """None: no face was found in whole frames."""
     clip = explain_file(predictor, path).clips[0]
+    if clip.face is None:
+        return None
     processor = predictor.video_processor
     frames = clip.pictures if clip.transforms is not None else processor.shrink_whole_frames(clip.pictures)
-    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.focus)
+    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.face.focus)
 
 
-def _explain_row(predictor: Predictor, read_row: Callable[[], Mapping[str, object]]) -> _Explained:
+def _explain_row(predictor: Predictor, row: FaceCropRow) -> _Explained:
     """A row of prepared data, whose crops are those that the model is evaluated on."""
-    row = read_row()
     frames = np.stack([decode_picture(content) for content in row["frames"]])
     pixel_values = predictor.processor.to_pixel_values(frames)
     explanation = explain_clip(predictor.model, pixel_values)
     maps = explanation.maps
-    boxes, landmarks, transforms = (np.array(row[name]) for name in ("boxes_xyxy_px", "landmarks_xy_px", "transforms"))
-    to_frame = input_transforms(transforms, frames.shape[1:3], maps.shape[1:], len(maps))
+    to_frame = input_transforms(np.array(row["transforms"]), frames.shape[1:3], maps.shape[1:], len(maps))
+    boxes, landmarks = np.array(row["boxes_xyxy_px"]), np.array(row["landmarks_xy_px"])
     focus = face_focus(maps, boxes, landmarks, to_frame, np.array(row["found"]))
     return _Explained(pixel_values, explanation, focus)
 
 
-def _over_people(found: Sequence[tuple[FocusClip, FaceFocus]], seed: int) -> dict[str, object]:
-    subjects = [clip.subject_id for clip, _ in found]
-    known = None not in subjects
-    result: dict[str, object] = {}
+def _over_people(found: Sequence[tuple[FocusClip, FaceFocus]], seed: int) -> tuple[dict[str, FocusRegion], FocusPeople]:
+    subjects = [clip.subject_id for clip, _ in found if clip.subject_id is not None]
+    known = len(subjects) == len(found)
+    regions, people = {}, FocusPeople(suppressed=True, num_people=None, lowest_means=[])
     for region in REGIONS:
         clips = [focus.clip[region] for _, focus in found]
         shares = [clip["heat_share"] for clip in clips]
-        over = focus_over_people(shares, subjects, seed=seed) if known else {"suppressed": True}
-        result[region] = {**_mean_and_chance(clips), "lower": over.get("lower"), "upper": over.get("upper")}
-        if region == "face":
-            lowest = [person["mean"] for person in over.get("lowest_people", ())]
-            number = over.get("num_people")
-            result["people"] = {"suppressed": over["suppressed"], "num_people": number, "lowest_means": lowest}
-    return result
+        over = focus_over_people(shares, subjects, seed=seed) if known else None
+        regions[region] = _region(clips, over)
+        if region == "face" and over is not None:
+            lowest = [person.mean for person in over.lowest_people]
+            people = FocusPeople(suppressed=False, num_people=over.num_people, lowest_means=lowest)
+    return regions, people
 
 
-def _mean_and_chance(clips: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    measured = [clip for clip in clips if clip["heat_share"] is not None]
-    if not measured:
-        return {"mean": None, "chance": None, "ratio": None}
-    mean, chance = (float(np.mean([clip[name] for clip in measured])) for name in ("heat_share", "area_share"))
-    return {"mean": mean, "chance": chance, "ratio": mean / chance if chance else None}
+def _region(clips: Sequence[RegionFocus], over: PeopleFocus | None) -> FocusRegion:
+    mean, chance = _mean(clip["heat_share"] for clip in clips), _mean(clip["area_share"] for clip in clips)
+    ratio = mean / chance if mean is not None and chance else None
+    lower, upper = (over.lower, over.upper) if over else (None, None)
+    return FocusRegion(mean=mean, chance=chance, ratio=ratio, lower=lower, upper=upper)
 
 
-def _check(predictor: Predictor, explained: _Explained, seed: int) -> dict[str, float | None]:
-    """See `randomisation_check` and `deletion_insertion`; gains above 0 beat chance."""
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are defined."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _check(predictor: Predictor, explained: _Explained, seed: int) -> FocusSanity:
+    """Of one clip; see `randomisation_check` and `deletion_insertion`."""
     model, pixel_values, maps = predictor.model, explained.pixel_values, explained.explanation.maps
     label = explained.explanation.label
     untrained = randomisation_check(model, pixel_values, label, num_draws=_UNTRAINED_DRAWS, seed=seed)
     moved = deletion_insertion(model, pixel_values, maps, label, seed=seed, **_DELETION)
-    deletion, insertion = moved["deletion"], moved["insertion"]
-    return {
-        "randomised_rank_correlation": untrained["rank_correlation"],
-        "deletion_gain": deletion["random_area"] - deletion["area"],
-        "insertion_gain": insertion["area"] - insertion["random_area"],
-    }
+    return FocusSanity(
+        num_clips=1,
+        randomised_rank_correlation=untrained.rank_correlation,
+        deletion_gain=moved.deletion.random_area - moved.deletion.area,
+        insertion_gain=moved.insertion.area - moved.insertion.random_area,
+    )
 
 
-def _sanity(checks: Sequence[Mapping[str, float | None]]) -> dict[str, float | int | None]:
+def _sanity(checks: Sequence[FocusSanity]) -> FocusSanity:
     """Means over the checked clips, of each check over those that define it."""
-    means: dict[str, float | int | None] = {"num_clips": len(checks)}
-    for name in checks[0] if checks else ():
-        defined = [check[name] for check in checks if check[name] is not None]
-        means[name] = float(np.mean(defined)) if defined else None
-    return means
+    return FocusSanity(
+        num_clips=len(checks),
+        randomised_rank_correlation=_mean(check.randomised_rank_correlation for check in checks),
+        deletion_gain=_mean(check.deletion_gain for check in checks),
+        insertion_gain=_mean(check.insertion_gain for check in checks),
+    )

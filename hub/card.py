@@ -4,29 +4,33 @@ What it says of intended and prohibited uses stands in `use_limits`.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..evaluation.results_file import describe_source, is_trained_on_drawn, measured_on
+from ..evaluation.markdown import markdown_table
+from ..evaluation.results_schema import Measurement, Results
 from ..modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
+from ..processor.video_processing_engagement import EngagementVideoProcessor
 from ..required_packages import OF_A_MODEL, pip_lines
 from .model_files import CARD_FILE, EXAMPLE_PICTURE
 from .use_limits import MUST_NOT_BE_USED
 
 _TEMPLATE = Path(__file__).parents[1] / "model_card.md"
-_METRICS = {"macro_f1": ("f1", "Macro-F1"), "balanced_accuracy": ("accuracy", "Balanced accuracy"),
-            "accuracy": ("accuracy", "Accuracy"), "auroc": ("roc_auc", "AUROC")}  # fmt: skip
+_ELSEWHERE = (
+    "data", "split", "clips", "macro-F1 (95 % interval)", "balanced accuracy", "AUROC", "drawn people",
+    "audited for leakage",
+)  # fmt: skip
 
 
 def write_card(
     folder: Path,
     model: EngagementPreTrainedModel,
     processor: FacePreparation,
-    results: Mapping[str, object],
+    results: Results,
     repository: str | None = None,
     license_name: str | None = None,
     datasets: Sequence[str] = (),
@@ -45,7 +49,7 @@ def write_card(
 def render_card(
     model: EngagementPreTrainedModel,
     processor: FacePreparation,
-    results: Mapping[str, object],
+    results: Results,
     repository: str | None = None,
     license_name: str | None = None,
     datasets: Sequence[str] = (),
@@ -53,38 +57,31 @@ def render_card(
     """See `write_card`."""
     is_video = isinstance(model, EngagementForVideoClassification)
     pipeline = "video-classification" if is_video else "image-classification"
-    evaluation = results.get("evaluation", {})
-    split = "test" if "test" in evaluation else next(iter(evaluation), None)
-    source = measured_on(results, split)
+    measured = results.headline()
     license_name = license_name or choose_license(results)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters["score"] = lambda value: "undefined" if value is None else f"{value:.3f}"
+    environment.filters["score"] = _score
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     card = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        card_data=_front_matter(model, pipeline, results, split, repository, license_name, datasets),
-        title=title_of(model, str(results["stage"])),
+        card_data=_front_matter(model, pipeline, results, repository, license_name, datasets),
+        title=title_of(model, results.stage),
         pipeline=pipeline,
         encoder=encoder_name(model),
         start=_start_of(model, results),
         temporal=model.config.temporal,
         num_frames=model.config.num_frames,
-        sampling=getattr(processor, "sampling", None),
+        sampling=processor.sampling if isinstance(processor, EngagementVideoProcessor) else None,
         clip_sec=_clip_sec(processor, results),
-        repository=repository or f"your-name/{results['stage']}",
+        repository=repository or f"your-name/{results.stage}",
         requirements=None if repository else pip_lines(OF_A_MODEL),
         example=_example(model, processor),
         face_alone=takes_face_alone(model, processor),
         face_crop=processor.face_crop,
         license_name=license_name,
         results=results,
-        split=split,
-        measured=evaluation.get(split),
-        without_duplicates=evaluation.get(f"{split}_without_duplicates"),
-        source=source and describe_source(source),
-        measured_on_drawn=source.get("drawn"),
-        trained="training" in results,
-        trained_on_drawn=is_trained_on_drawn(results),
-        audit=results["data"]["audit"] if evaluation else None,
+        measured=measured,
+        is_own_data=measured is not None and results.is_own_data(measured),
+        elsewhere=_elsewhere(results),
         must_not=MUST_NOT_BE_USED,
     )
     return re.sub(r"\n{3,}", "\n\n", card)
@@ -115,28 +112,55 @@ def encoder_name(model: EngagementPreTrainedModel) -> str:
     return getattr(config, "architecture", None) or config.model_type
 
 
-def choose_license(results: Mapping[str, object]) -> str:
+def choose_license(results: Results) -> str:
     """Of the weights, where nobody has said: ours for what was trained here; of others' weights we know none."""
-    return "mit" if "training" in results else "other"
+    return "mit" if results.training else "other"
 
 
-def _start_of(model: EngagementPreTrainedModel, results: Mapping[str, object]) -> str:
+def _elsewhere(results: Results) -> str | None:
+    """A Markdown table of what was measured on other data than what speaks for the model; None: nothing was."""
+    headline = results.headline()
+    fingerprint = headline and headline.data.fingerprint
+    others = [found for found in results.measurements if found.data.fingerprint != fingerprint]
+    return markdown_table(_ELSEWHERE, map(_row_elsewhere, others)) if others else None
+
+
+def _row_elsewhere(measured: Measurement) -> list[str]:
+    scores, audit = measured.evaluation.scores, measured.data.audit
+    interval = measured.evaluation.intervals.intervals["macro_f1"].in_words("no interval")
+    return [
+        f"{measured.data.in_words()} ({measured.data.fingerprint[:12]})",
+        measured.split,
+        f"{measured.evaluation.num_clips:,}",
+        f"{scores.macro_f1:.3f} ({interval})",
+        f"{scores.balanced_accuracy:.3f}",
+        _score(scores.auroc),
+        {True: "yes", False: "no", None: "unknown"}[measured.data.drawn],
+        "no" if audit is None else "passed" if audit.passed else "failed",
+    ]
+
+
+def _score(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _start_of(model: EngagementPreTrainedModel, results: Results) -> str:
     """What the encoder's weights were before this training, as words within a sentence."""
-    start = str(results["started_from"])
+    start = results.started_from
     if "/" in start:  # a Hub id: folders are recorded by their last name only
         return f"those of [`{start}`](https://huggingface.co/{start})"
     if start == encoder_name(model):
         return "random"
-    on = f" on {results['started_from_data']}" if results.get("started_from_data") else ""
-    if start == "expression" and results["stage"] == "engagement":
+    on = f" on {results.started_from_data}" if results.started_from_data else ""
+    if start == "expression" and results.stage == "engagement":
         return f"those of stage one (`{start}`), which had learned to name facial expressions{on},"
     return f"those of an earlier model, `{start}`{on and f', trained{on}'},"
 
 
-def _clip_sec(processor: FacePreparation, results: Mapping[str, object]) -> float | None:
+def _clip_sec(processor: FacePreparation, results: Results) -> float | None:
     """Length of the clips it was trained on, as far as their frames tell it; None: unknown, or single pictures."""
-    span_sec = results["data"].get("window_span_sec") if "training" in results else None
-    if not span_sec or not hasattr(processor, "sampling"):
+    span_sec = results.data.window_span_sec if results.data else None
+    if not span_sec or not isinstance(processor, EngagementVideoProcessor):
         return None
     # Uniform frames are the centres of equal segments: half a segment is missing at either end.
     is_uniform = processor.sampling == "uniform" and processor.num_frames > 1
@@ -146,47 +170,50 @@ def _clip_sec(processor: FacePreparation, results: Mapping[str, object]) -> floa
 def _front_matter(
     model: EngagementPreTrainedModel,
     pipeline: str,
-    results: Mapping[str, object],
-    split: str | None,
+    results: Results,
     repository: str | None,
     license_name: str,
     datasets: Sequence[str],
 ) -> str:
     """The card's YAML, as huggingface_hub writes it."""
-    entries: dict[str, object] = {
-        "library_name": "transformers",
-        "pipeline_tag": pipeline,
-        "license": license_name,
-        "tags": ["custom_code", "engagement-recognition", "face"],
-    }
-    start = str(results["started_from"])
-    if "/" in start:  # a Hub id: folders are recorded by their last name only
-        entries["base_model"] = start
-    if datasets:
-        entries["datasets"] = list(datasets)
+    measured, start = results.headline(), results.started_from
+    card = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        license=license_name,
+        tags=["custom_code", "engagement-recognition", "face"],
+        base_model=start if "/" in start else None,  # a Hub id: folders are recorded by their last name only
+        datasets=list(datasets) or None,
+        metrics=["f1", "accuracy"] if measured else None,
+    )
     if repository and pipeline == "image-classification":
         address = f"https://huggingface.co/{repository}/resolve/main/{EXAMPLE_PICTURE}"
-        entries["widget"] = [{"src": address, "example_title": "A drawn face"}]
-    if split is not None:
-        entries["metrics"] = ["f1", "accuracy"]
-        name = re.sub(r"\W+", "-", title_of(model, str(results["stage"]))).lower()
-        entries["model_name"] = repository.rpartition("/")[2] if repository else name
-        entries["eval_results"] = _eval_results(pipeline, results, split)
-    return ModelCardData(**entries).to_yaml()
+        card["widget"] = [{"src": address, "example_title": "A drawn face"}]
+    if measured:
+        name = re.sub(r"\W+", "-", title_of(model, results.stage)).lower()
+        card.model_name = repository.rpartition("/")[2] if repository else name
+        card.eval_results = _eval_results(pipeline, measured)
+    return card.to_yaml()
 
 
-def _eval_results(pipeline: str, results: Mapping[str, object], split: str) -> list[EvalResult]:
-    scores, data = results["evaluation"][split]["scores"], measured_on(results, split)
+def _eval_results(pipeline: str, measured: Measurement) -> list[EvalResult]:
+    data, scores = measured.data, measured.evaluation.scores
+    values = {
+        ("f1", "Macro-F1"): scores.macro_f1,
+        ("accuracy", "Balanced accuracy"): scores.balanced_accuracy,
+        ("accuracy", "Accuracy"): scores.accuracy,
+        ("roc_auc", "AUROC"): scores.auroc,
+    }
     return [
         EvalResult(
             task_type=pipeline,
-            dataset_type="drawn" if data.get("drawn") else data.get("kind", "own"),
-            dataset_name=describe_source(data),
-            dataset_split=split,
+            dataset_type="drawn" if data.drawn else data.kind,
+            dataset_name=data.in_words(),
+            dataset_split=measured.split,
             metric_type=kind,
             metric_name=title,
-            metric_value=round(scores[name], 4),
+            metric_value=round(value, 4),
         )
-        for name, (kind, title) in _METRICS.items()
-        if scores.get(name) is not None
+        for (kind, title), value in values.items()
+        if value is not None
     ]

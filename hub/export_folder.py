@@ -7,31 +7,47 @@ from pathlib import Path
 from ..data.atomic_files import whole_folder, writing
 from ..evaluation.figures import save_figures
 from ..evaluation.results_file import write_results
+from ..evaluation.results_schema import Results
 from ..evaluation.split_evaluation import SplitPredictions, write_predictions
 from ..modeling_engagement import EngagementPreTrainedModel
-from ..processor.face_preparation import FacePreparation
+from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .card import write_card
 
 
 def export_model(
     model: EngagementPreTrainedModel,
-    processor: FacePreparation,
-    results: dict[str, object],
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
+    results: Results,
     folder: Path,
     predictions: Sequence[SplitPredictions],
+    fingerprint: str,
 ) -> None:
     """Write the export folder, whole or not at all; an older one is replaced.
 
     Args:
-        results: what `results.json` holds; the card is rendered from it.
+        results: the card is rendered from them.
         predictions: of validation and test, from which later commands compare and calibrate.
+        fingerprint: of their data.
     """
     with whole_folder(folder) as unfinished, writing(folder):
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
-        results = write_results(unfinished, **results)
-        write_predictions(unfinished, predictions, results["label_names"])
-        save_figures(unfinished, results)
-        write_card(unfinished, model, processor, results)
+        keep_measured(model, processor, results, unfinished, predictions, fingerprint)
         # transformers makes a package of the copied code; the Hub needs none of it.
         shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
+
+
+def keep_measured(
+    model: EngagementPreTrainedModel,
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
+    results: Results,
+    folder: Path,
+    predictions: Sequence[SplitPredictions],
+    fingerprint: str,
+) -> None:
+    """Write results, predictions, and what is drawn from results; arguments as those of `export_model`."""
+    write_results(folder, results)
+    write_predictions(folder, predictions, results.label_names, fingerprint)
+    save_figures(folder, results)
+    write_card(folder, model, processor, results)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ..evaluation.figures import FIGURES_FOLDER
+from ..evaluation.figures import FIGURE_NAME, FIGURES_FOLDER
 from ..evaluation.results_file import RESULTS_FILE
 from ..processor.input_errors import ModelLoadError
 
@@ -19,7 +19,6 @@ CARD_FILE = "README.md"
 EXAMPLE_PICTURE = "examples/drawn_face.png"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
-_FIGURE = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
@@ -35,7 +34,7 @@ def model_files(folder: Path) -> list[Path]:
     configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     weights = {_WEIGHTS}
     if not (folder / _WEIGHTS).is_file():
-        weights = {_SHARDS, *map(_name_of, _read_json(folder / _SHARDS).get("weight_map", {}).values())}
+        weights = {_SHARDS, *map(_name_of, _read_names(folder / _SHARDS, "weight_map"))}
     files = {*configs, *(folder / name for name in weights)}
     for module in {name for path in configs for name in _code_of(path)}:
         files |= {module, *_imported_by(module)}
@@ -51,7 +50,7 @@ def _name_of(path: str) -> str:
 
 def _code_of(config: Path) -> list[Path]:
     """The modules of its classes, which `auto_map` names as module.Class or repository--module.Class."""
-    classes = _read_json(config).get("auto_map", {}).values()
+    classes = _read_names(config, "auto_map")
     return [config.parent / f"{name.rpartition('--')[2].partition('.')[0]}.py" for name in classes]
 
 
@@ -63,19 +62,20 @@ def _imported_by(module: Path) -> list[Path]:
         raise ModelLoadError(f"Expected {missing} in {module.parent}, found none; train or import again.") from error
 
 
-def _read_json(path: Path) -> dict[str, object]:
+def _read_names(path: Path, key: str) -> list[str]:
+    """What stands under `key` in a JSON file: names of files, or of classes; none where it has no such key."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"Expected JSON in {path}, could not read it ({error}).") from error
-    return content if isinstance(content, dict) else {}
+    return list(content.get(key, {}).values()) if isinstance(content, dict) else []
 
 
 def is_published_name(name: str) -> bool:
     """Whether some model's publication may hold a file of this name, as a path in its repository; the card aside."""
     folder, _, file = name.rpartition("/")
     if folder == FIGURES_FOLDER:
-        return bool(_FIGURE.fullmatch(file))
+        return bool(FIGURE_NAME.fullmatch(file))
     return name in _NAMES or bool(_SHARD.fullmatch(name))
 
 
@@ -88,5 +88,5 @@ def first_stranger(folder: Path) -> Path | None:
     missing = sorted(path for path in known if not path.is_file())
     figures, example = folder / FIGURES_FOLDER, folder / EXAMPLE_PICTURE
     known |= {figures, example, example.parent}
-    known |= {path for path in figures.glob("*") if _FIGURE.fullmatch(path.name)}
+    known |= {path for path in figures.glob("*") if FIGURE_NAME.fullmatch(path.name)}
     return next(iter([*missing, *sorted(path for path in folder.rglob("*") if path not in known)]), None)

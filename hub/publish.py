@@ -6,32 +6,23 @@ Hub is a copy of what belongs to the model and nothing else that lies there, suc
 are the data set's; with what an endpoint needs. Results that cannot be trusted are not published.
 """
 
-import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from ..data.atomic_files import unfinished_beside, whole_folder, writing
 from ..data.drawn.faces import FacePose, draw_frame, draw_subject
-from ..evaluation.figures import (
-    save_figures,
-)
-from ..evaluation.results_file import RESULTS_FILE, find_doubt, read_results
+from ..evaluation.figures import save_figures
+from ..evaluation.results_file import read_results
+from ..evaluation.results_schema import Doubt, Results
 from ..inference.predictor import Predictor
-from ..processor.input_errors import (
-    DataError,
-    EngagementInputError,
-    LeakageError,
-    ModelLoadError,
-    RecipeError,
-    in_one_line,
-)
+from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
 from ..required_packages import OF_A_MODEL, pip_lines
 from .card import takes_face_alone, write_card
 from .model_files import (
@@ -63,13 +54,12 @@ def assemble(
     Raises:
         RecipeError: an id or a licence that the Hub does not take.
         DataError: the output folder holds something else, is the model's own, or cannot be written.
-        ModelLoadError: no model, or no measured results, or results that lack what others hold.
+        ModelLoadError: no model, or no measured results.
         LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
     """
     require_hub_names(repository, license_name, datasets)
     results = read_results(run)
-    with _reading(run / RESULTS_FILE):
-        _require_trust(run, results)
+    _require_trust(run, results)
     _require_place(run, output)
     with whole_folder(output) as folder:
         predictor = Predictor.from_pretrained(str(run))
@@ -79,38 +69,20 @@ def assemble(
             shutil.copyfile(_HANDLER, folder / HANDLER_FILE)
             requirements = "".join(f"{line}\n" for line in pip_lines(OF_A_MODEL))
             (folder / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")
-            with _reading(run / RESULTS_FILE):
-                # Drawn anew: a picture of somebody else's may lie there under such a name.
-                save_figures(folder, results)
+            save_figures(folder, results)  # drawn anew: a picture of somebody else's may lie there under such a name
             if not predictor.is_video_model:  # a picture is nothing that a clip model reads
                 _save_example(predictor, folder / EXAMPLE_PICTURE)
-            with _reading(run / RESULTS_FILE):
-                write_card(folder, predictor.model, predictor.processor, results, repository, license_name, datasets)
+            write_card(folder, predictor.model, predictor.processor, results, repository, license_name, datasets)
     return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
 
 
 def _save_example(predictor: Predictor, path: Path) -> None:
     """A drawn person; for a model that looks for no face, theirs alone, so that its answer means something."""
-    picture = draw_frame(draw_subject(0), FacePose())
-    if takes_face_alone(predictor.model, predictor.processor):
-        picture = predictor.processor.prepare_faces(picture).frames[0]
+    picture, processor = draw_frame(draw_subject(0), FacePose()), predictor.processor
+    if isinstance(processor, EngagementImageProcessor) and takes_face_alone(predictor.model, processor):
+        picture = processor.prepare_faces(picture).frames[0]
     path.parent.mkdir()
     Image.fromarray(picture).save(path)
-
-
-@contextlib.contextmanager
-def _reading(results_file: Path) -> Iterator[None]:
-    """Raises ModelLoadError where the block misses something in the results, or finds another type."""
-    try:
-        yield
-    except EngagementInputError:
-        raise
-    except (LookupError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
-        reason = f"{type(error).__name__}: {in_one_line(error)}"
-        raise ModelLoadError(
-            f"Expected results as `train.py` writes them in {results_file}, got others ({reason}); run `engagement "
-            "evaluate` again, or train again."
-        ) from error
 
 
 def require_hub_names(repository: str, license_name: str | None = None, datasets: Sequence[str] = ()) -> None:
@@ -150,7 +122,7 @@ def _is_within(place: Path, folder: Path) -> bool:
 
 
 _MEND = "run `engagement audit` on the data, mend the split, and train or evaluate again."
-_REFUSALS: dict[str, tuple[type[EngagementInputError], str]] = {
+_REFUSALS: dict[Doubt, tuple[type[EngagementInputError], str]] = {
     "unmeasured": (
         ModelLoadError,
         "Expected scores on test in {run}, found none; run `engagement evaluate {run} --data DATA`.",
@@ -165,11 +137,10 @@ _REFUSALS: dict[str, tuple[type[EngagementInputError], str]] = {
 }
 
 
-def _require_trust(run: Path, results: Mapping[str, object]) -> None:
+def _require_trust(run: Path, results: Results) -> None:
     """Raises ModelLoadError or LeakageError for results that a card must not repeat."""
-    doubt = find_doubt(results)
+    doubt, measured = results.doubt(), results.measured_on("test")
     if doubt:
         error, words = _REFUSALS[doubt]
-        trained, measured = results.get("data", {}), results.get("evaluated_on", {}).get("test", {})
-        prints = {"trained": trained.get("fingerprint", "")[:12], "measured": measured.get("fingerprint", "")[:12]}
-        raise error(words.format(run=run, **prints))
+        known = {"trained": results.data, "measured": measured and measured.data}
+        raise error(words.format(run=run, **{name: data.fingerprint[:12] for name, data in known.items() if data}))

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..data.atomic_files import require_new_folder, whole_folder, writing
-from ..evaluation.results_file import RESULTS_FILE, read_results, warnings_of
+from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..processor.input_errors import ModelLoadError
 from ..required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
 from .model_files import CARD_FILE, model_files
@@ -127,8 +127,7 @@ def _render_readme(name: str, folder: Path | None) -> str:
     card = f"model/{CARD_FILE}" if folder else f"https://huggingface.co/{name}"
     has_card = folder is None or (folder / CARD_FILE).is_file()
     model = f"[{name}]({card}), whose card says what was measured" if has_card else f"`{name}`, which has no card"
-    has_results = folder is not None and (folder / RESULTS_FILE).is_file()
-    warnings = warnings_of(read_results(folder)) if has_results else []
+    warnings = read_results(folder).warnings() if folder and (folder / RESULTS_FILE).is_file() else []
     title = "Apparent engagement from face video"
     front_matter = SpaceCardData(
         title=title,

@@ -187,8 +187,8 @@ class Page:
 
 def _has_label(clip: ExplainedClip, threshold: float, min_face_px: float) -> bool:
     """Whether `number_faces` and `video_page` give it one."""
-    if clip.boxes_xyxy_px is not None and min_face_px:
-        left, top, right, bottom = clip.boxes_xyxy_px[0]
+    if clip.face is not None and min_face_px:
+        left, top, right, bottom = clip.face.boxes_xyxy_px[0]
         if max(right - left, bottom - top) < min_face_px:
             return False
     return max(clip.explanation.scores.values()) >= threshold
@@ -212,12 +212,12 @@ def _numbers_of(clips: list[ExplainedClip], states: list[PersonState]) -> list[i
     """Of each clip, the number of the person whose box its face has in the last picture."""
     numbers: list[int | None] = [None] * len(clips)
     people = [state for state in states if state.number is not None]
-    seen = [i for i, clip in enumerate(clips) if clip.found is not None and clip.found[-1]]
+    seen = {i: clip.face.boxes_xyxy_px[-1] for i, clip in enumerate(clips) if clip.face and clip.face.found[-1]}
     if people and seen:
-        faces = torch.tensor(np.stack([clips[i].boxes_xyxy_px[-1] for i in seen]), dtype=torch.float32)
+        faces = torch.tensor(np.stack(list(seen.values())), dtype=torch.float32)
         overlaps = box_iou(faces, torch.tensor([state.box_xyxy_px for state in people])).numpy()
         for row, column in pair_cheapest_first(np.where(overlaps >= SAME_FACE_OVERLAP, -overlaps, np.inf)):
-            numbers[seen[row]] = people[column].number
+            numbers[list(seen)[row]] = people[column].number
     return numbers
 
 

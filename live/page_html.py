@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from ..explanation.explain_files import Explanation
+from ..explanation.explain_files import ExplainedClip, Explanation
 from ..explanation.heat_map_figure import save_explanation
 from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 from ..inference.predictor import PhotoPrediction, VideoPrediction
@@ -148,7 +148,7 @@ def why_page(explanation: Explanation, has_label: Sequence[bool]) -> str:
     """
     clips, has_label = explanation.clips, list(has_label)
     if len(clips) > 1:
-        order = sorted(range(len(clips)), key=lambda i: clips[i].boxes_xyxy_px[0, 0])
+        order = sorted(range(len(clips)), key=lambda i: _left_edge(clips[i]))
         clips, has_label = [clips[i] for i in order], [has_label[i] for i in order]
     without = [str(number) for number, is_labelled in enumerate(has_label, start=1) if not is_labelled]
     if not without:
@@ -159,6 +159,11 @@ def why_page(explanation: Explanation, has_label: Sequence[bool]) -> str:
         people = f"person{'s' if len(without) > 1 else ''} {', '.join(without)}"
         what = f"the predicted label or, for {people}, the highest score, for which no label was given"
     return _heat_maps(replace(explanation, clips=clips), what, None)
+
+
+def _left_edge(clip: ExplainedClip) -> float:
+    """Where the face begins, in pixels of the picture."""
+    return float(clip.face.boxes_xyxy_px[0, 0]) if clip.face else 0.0
 
 
 def camera_why_page(explanation: Explanation, numbers: Sequence[int | None]) -> str:

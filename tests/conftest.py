@@ -31,12 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":
     """Prepare a source without other processes: a spawned one spends seconds on imports."""
-    from engagement_recognition.data.preparation.parts import settings_for
     from engagement_recognition.data.preparation.prepare import prepare
+    from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
     from engagement_recognition.data.readers.sources import SourceOptions, read_source
 
     found = read_source(None, source, SourceOptions())
-    chosen = settings_for(found.media, **settings)
+    chosen = settings_for(found.media, FrameOptions(**settings))
     return prepare(found, chosen, source, output, num_processes=1, drop_conflicts=drop_conflicts)
 
 
@@ -98,6 +98,7 @@ def tiny_recipe(
 def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> TrainedStages:
     """Both stages, trained once; tests read the folders and never write to them."""
     from engagement_recognition import train
+    from engagement_recognition.training.arguments import Recipe
 
     recipe = {**tiny_recipe, "output_dir": str(tmp_path_factory.mktemp("run"))}
     first_weights = {}
@@ -111,5 +112,5 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_build_model", build_and_remember)
-        expression, engagement = train.train(recipe, {})
+        expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)

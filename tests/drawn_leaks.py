@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
+from engagement_recognition.data.described_data import LabelConflicts
 from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     draw_face_picture,
@@ -18,10 +19,12 @@ from engagement_recognition.data.drawn.faces import (
     draw_subject,
     engagement_trajectory,
 )
+from engagement_recognition.data.preparation.description import DATA_VERSION, InputCounts, Provenance
 from engagement_recognition.data.preparation.picture_codec import decode_picture, encode_jpeg
 from engagement_recognition.data.preparation.picture_hashes import perceptual_hash
 from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, write_prepared
-from engagement_recognition.data.schema import BINARY, SPLITS, Reject
+from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
+from engagement_recognition.data.schema import BINARY, SPLITS, Reject, SourceNotes
 
 ENGAGED = AffectLevels(0, 3, 0, 0)
 
@@ -98,15 +101,20 @@ def write_rows(rows: Sequence[DrawnRow], folder: Path, rejects: Sequence[Reject]
         for name, value in known.items():
             columns[name][place] = value
     clips = len({row.clip_id for row in rows})
-    description = {
-        "kind": "images",
-        "notes": {},
-        "inputs": clips + len(rejects),
-        "outputs": clips,
-        "rejects": len(rejects),
-        "windows": {"inputs": len(rows), "outputs": len(rows), "rejects": 0},
-    }
-    return write_prepared(Dataset.from_dict(columns, features=FEATURES), rejects, description, folder)
+    provenance = Provenance(
+        version=DATA_VERSION,
+        kind="images",
+        media="picture",
+        source="drawn",
+        settings=settings_for("picture", FrameOptions()),
+        notes=SourceNotes(),
+        inputs=clips + len(rejects),
+        outputs=clips,
+        rejects=len(rejects),
+        windows=InputCounts(inputs=len(rows), outputs=len(rows), rejects=0),
+        label_conflicts=LabelConflicts(groups=0, pictures=0, dropped=False),
+    )
+    return write_prepared(Dataset.from_dict(columns, features=FEATURES), rejects, provenance, folder)
 
 
 def brighter(content: bytes) -> bytes:

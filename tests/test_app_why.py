@@ -111,7 +111,7 @@ def test_why_of_the_camera_calls_people_as_the_live_picture_does(page: Page, mon
     boxes = {state.number: state.box_xyxy_px for state in session.states if state.scores}
     assert list(numbers) == [1, 2] and boxes[1][0] > boxes[2][0], "the first to appear sits on the right"
     for number, clip in zip(numbers, explanation.clips, strict=True):
-        assert clip.boxes_xyxy_px[0] == pytest.approx(boxes[number], abs=15)
+        assert clip.face.boxes_xyxy_px[0] == pytest.approx(boxes[number], abs=15)
     assert "highest score in the last picture alone" in html
 
 

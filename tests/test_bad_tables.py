@@ -174,7 +174,7 @@ def test_a_label_file_saved_by_a_spreadsheet_is_read_and_its_more_columns_told(d
     lines = f"{HEADER},Remark\n" + GOOD.replace("\n", ",fine\n")
     write_labels(daisee, lines.replace("\n", "\r\n").replace(",", ";").encode("utf-8-sig"))
     source = check_daisee(daisee, 2, [], "")
-    assert source.notes["extra_columns"] == ["remark"]
+    assert source.notes.extra_columns == ["remark"]
     assert read_label_file(daisee / "Labels/TrainLabels.csv").labels["1100011003"]["frustration"] == 3
 
 

@@ -79,7 +79,7 @@ def test_a_span_may_end_a_little_late_and_not_far_beyond_the_video(
 
 def test_the_good_ones_come_out_and_all_is_counted(prepared: PreparedData):
     description = prepared.description
-    assert description["inputs"] == 3 + len(BAD) + 2 == description["outputs"] + description["rejects"]
+    assert description.inputs == 3 + len(BAD) + 2 == description.outputs + description.rejects
     repeated = {row["clip_id"] for row in prepared.rejects()} - set(BAD)
     # A row that names a clip again, for another person, says nothing clear about either.
     assert repeated | {clip for rows in prepared.splits.values() for clip in rows["clip_id"]} == {

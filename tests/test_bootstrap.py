@@ -1,6 +1,5 @@
 """Intervals hold the truth as often as they say, with people as clusters; differences, spread and groups."""
 
-import json
 import time
 
 import numpy as np
@@ -17,6 +16,14 @@ from engagement_recognition.evaluation.bootstrap import (
     spread_over_people,
 )
 from engagement_recognition.evaluation.metrics import compute_scores
+from engagement_recognition.evaluation.score_records import (
+    GroupScores,
+    Interval,
+    Intervals,
+    Quartiles,
+    Scores,
+    SuppressedGroup,
+)
 from engagement_recognition.processor.input_errors import DataError
 
 
@@ -41,21 +48,21 @@ class Population:
         second = 1 / (1 + np.exp(-evidence))
         return person, label, (evidence > 0).astype(int), np.stack([1 - second, second], axis=1)
 
-    def truth(self) -> dict[str, float]:
+    def truth(self) -> Scores:
         _, labels, predicted, scores = self.draw(np.random.default_rng(99), 100_000)
         return compute_scores(labels, predicted, BINARY, scores)
 
 
 def coverage(population: Population, num_people: int, num_samples: int, score: str = "macro_f1") -> float:
     """The share of samples of people whose interval holds the score of all people."""
-    rng, truth = np.random.default_rng(num_people), population.truth()[score]
+    rng, truth = np.random.default_rng(num_people), getattr(population.truth(), score)
     held = 0
     for seed in range(num_samples):
         person, labels, predicted, scores = population.draw(rng, num_people)
         scores = scores if score == "auroc" else None
         result = bootstrap_intervals(labels, predicted, BINARY, person.astype(str), scores, 1000, seed)
-        interval = result["intervals"][score]
-        held += interval["lower"] is not None and interval["lower"] <= truth <= interval["upper"]
+        interval = result.intervals[score]
+        held += interval.lower is not None and interval.lower <= truth <= interval.upper
     return held / num_samples
 
 
@@ -86,7 +93,7 @@ def test_five_people_with_a_rare_class_are_too_few():
     # Known and said (`few_clusters`): no bootstrap makes up for people it has not seen.
     assert coverage(RARE_AS_DAISEE, 5, 1000) < 0.8
     person, labels, predicted, _ = RARE_AS_DAISEE.draw(np.random.default_rng(1), 5)
-    assert bootstrap_intervals(labels, predicted, BINARY, person)["intervals"]["macro_f1"]["few_clusters"]
+    assert bootstrap_intervals(labels, predicted, BINARY, person).intervals["macro_f1"].few_clusters
 
 
 @pytest.mark.slow
@@ -95,12 +102,12 @@ def test_intervals_of_a_difference_hold_the_truth():
     rng, held = np.random.default_rng(0), 0
     worse = lambda predicted: np.where(rng.random(len(predicted)) < 0.1, 1 - predicted, predicted)  # noqa: E731
     _, labels, predicted, _ = BALANCED_AS_THE_SUBSET.draw(rng, 100_000)
-    macro_f1 = [compute_scores(labels, ids, BINARY)["macro_f1"] for ids in (predicted, worse(predicted))]
+    macro_f1 = [compute_scores(labels, ids, BINARY).macro_f1 for ids in (predicted, worse(predicted))]
     for seed in range(1000):
         person, labels, predicted, _ = BALANCED_AS_THE_SUBSET.draw(rng, 30)
         models = Predictions(predicted), Predictions(worse(predicted))
-        row = paired_bootstrap(labels, *models, BINARY, person, 1000, seed)["differences"]["macro_f1"]
-        held += row["lower"] <= macro_f1[1] - macro_f1[0] <= row["upper"]
+        row = paired_bootstrap(labels, *models, BINARY, person, 1000, seed).differences["macro_f1"]
+        held += row.lower <= macro_f1[1] - macro_f1[0] <= row.upper
     print(f"difference, 30 people: {held / 1000:.3f}")
     assert 0.93 <= held / 1000 <= 0.97
 
@@ -112,14 +119,14 @@ def test_resampling_clips_would_be_too_narrow():
     person, labels, predicted, _ = Population(1.2, clips=(60, 80)).draw(np.random.default_rng(0), 20)
     people = bootstrap_intervals(labels, predicted, BINARY, person.astype(str))
     clips = bootstrap_intervals(labels, predicted, BINARY)
-    assert (people["resampled"], clips["resampled"]) == ("people", "clips")
-    assert (people["num_clusters"], clips["num_clusters"]) == (20, len(labels))
+    assert (people.resampled, clips.resampled) == ("people", "clips")
+    assert (people.num_clusters, clips.num_clusters) == (20, len(labels))
     assert width(people) > 1.5 * width(clips)
 
 
-def width(result: dict, score: str = "macro_f1") -> float:
-    interval = result["intervals"][score]
-    return interval["upper"] - interval["lower"]
+def width(result: Intervals, score: str = "macro_f1") -> float:
+    interval = result.intervals[score]
+    return interval.upper - interval.lower
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -137,7 +144,7 @@ def test_a_person_drawn_twice_is_all_of_their_clips_twice(num_labels: int, seed:
     by_hand = compute_scores(labels[rows], predicted[rows], names, scores[rows], minority)
     for name, value in statistic(counts[None].astype(float)).items():
         score, _, label = name.partition("/")
-        expected = by_hand["per_class"][label][score] if label else by_hand[score]
+        expected = getattr(by_hand.per_class[label] if label else by_hand, score)
         assert value[0] == pytest.approx(expected), name
 
 
@@ -146,10 +153,9 @@ def test_values_are_those_of_the_scores_and_lie_inside():
     result = bootstrap_intervals(labels, predicted, BINARY, person, scores)
     of_all = compute_scores(labels, predicted, BINARY, scores)
     for name in ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "auprc_minority"):
-        row = result["intervals"][name]
-        assert row["value"] == pytest.approx(of_all[name]) and row["lower"] < row["value"] < row["upper"]
-    assert {"recall/disengaged", "precision/engaged", "f1/engaged"} <= result["intervals"].keys()
-    json.dumps(result, allow_nan=False)
+        row = result.intervals[name]
+        assert row.value == pytest.approx(getattr(of_all, name)) and row.lower < row.value < row.upper
+    assert {"recall/disengaged", "precision/engaged", "f1/engaged"} <= result.intervals.keys()
 
 
 def test_seeds_decide_and_the_order_of_clips_does_not():
@@ -160,10 +166,10 @@ def test_seeds_decide_and_the_order_of_clips_does_not():
     labels2, predicted2, person2, scores2 = moved
     second = bootstrap_intervals(labels2, predicted2, BINARY, person2, scores2, seed=7)
     other = bootstrap_intervals(labels, predicted, BINARY, person, scores, seed=8)
-    for name, row in first["intervals"].items():
+    for name, row in first.intervals.items():
         for bound in ("value", "lower", "upper"):
-            assert row[bound] == pytest.approx(second["intervals"][name][bound], rel=1e-9)
-    assert first["intervals"]["macro_f1"] != other["intervals"]["macro_f1"]
+            assert getattr(row, bound) == pytest.approx(getattr(second.intervals[name], bound), rel=1e-9)
+    assert first.intervals["macro_f1"] != other.intervals["macro_f1"]
 
 
 def test_two_thousand_clips_take_a_moment():
@@ -176,17 +182,13 @@ def test_two_thousand_clips_take_a_moment():
 
 def test_one_person_or_one_class_gives_no_bounds():
     labels, predicted = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
-    alone = bootstrap_intervals(labels, predicted, BINARY, ["anna"] * 4)["intervals"]["macro_f1"]
-    assert (alone["lower"], alone["upper"]) == (None, None) and alone["value"] > 0.5 and alone["few_clusters"]
+    alone = bootstrap_intervals(labels, predicted, BINARY, ["anna"] * 4).intervals["macro_f1"]
+    assert (alone.lower, alone.upper) == (None, None) and alone.value > 0.5 and alone.few_clusters
     scores = np.array([[0.6, 0.4]] * 4)
     engaged = bootstrap_intervals(np.ones(4, int), predicted, BINARY, list("abcd"), scores)
-    assert engaged["intervals"]["auroc"] == {
-        **dict.fromkeys(("value", "lower", "upper")),
-        "num_undefined": 2000,
-        "effective_clusters": 4.0,
-        "few_clusters": True,
-    }
-    json.dumps(engaged, allow_nan=False)
+    assert engaged.intervals["auroc"] == Interval(
+        value=None, lower=None, upper=None, num_undefined=2000, effective_clusters=4.0, few_clusters=True
+    )
 
 
 def test_a_class_that_one_person_carries_is_seen():
@@ -194,10 +196,10 @@ def test_a_class_that_one_person_carries_is_seen():
     person = np.repeat(np.arange(12), 10)
     labels = np.where((person == 0) & (np.arange(120) < 5), 0, 1)
     predicted = np.where(np.arange(120) % 4, labels, 1 - labels)
-    rows = bootstrap_intervals(labels, predicted, BINARY, person)["intervals"]
-    assert rows["macro_f1"]["num_undefined"] == pytest.approx(2000 * (11 / 12) ** 12, rel=0.1)
-    assert rows["recall/disengaged"]["effective_clusters"] == 1 and rows["macro_f1"]["few_clusters"]
-    assert rows["accuracy"]["effective_clusters"] == 12 and not rows["accuracy"]["few_clusters"]
+    rows = bootstrap_intervals(labels, predicted, BINARY, person).intervals
+    assert rows["macro_f1"].num_undefined == pytest.approx(2000 * (11 / 12) ** 12, rel=0.1)
+    assert rows["recall/disengaged"].effective_clusters == 1 and rows["macro_f1"].few_clusters
+    assert rows["accuracy"].effective_clusters == 12 and not rows["accuracy"].few_clusters
 
 
 @pytest.mark.parametrize("unknown", [None, "", float("nan")])
@@ -212,23 +214,23 @@ def test_people_known_for_some_clips_only_are_refused(unknown: object):
 def test_a_model_differs_from_itself_by_nothing():
     person, labels, predicted, scores = BALANCED_AS_THE_SUBSET.draw(np.random.default_rng(5), 20)
     same = paired_bootstrap(labels, Predictions(predicted, scores), Predictions(predicted, scores), BINARY, person)
-    for row in same["differences"].values():
-        assert (row["value"], row["lower"], row["upper"], row["excludes_zero"]) == (0, 0, 0, False)
+    for row in same.differences.values():
+        assert (row.value, row.lower, row.upper, row.excludes_zero) == (0, 0, 0, False)
 
 
 def test_a_better_model_is_seen_as_better_and_the_other_way_round():
     person, labels, predicted, _ = BALANCED_AS_THE_SUBSET.draw(np.random.default_rng(6), 20)
     better = np.where(np.arange(len(labels)) % 3 == 0, labels, predicted)
     models = Predictions(predicted), Predictions(better)
-    forth, back = (paired_bootstrap(labels, *pair, BINARY, person)["differences"] for pair in (models, models[::-1]))
+    forth, back = (paired_bootstrap(labels, *pair, BINARY, person).differences for pair in (models, models[::-1]))
     row, mirrored = forth["macro_f1"], back["macro_f1"]
-    assert row["excludes_zero"] and row["lower"] > 0 and "auroc" not in forth
-    assert row["value"] == pytest.approx(row["second"] - row["first"]) == -mirrored["value"]
-    assert row["lower"] == pytest.approx(-mirrored["upper"], abs=2e-3)
-    assert row["second"] == pytest.approx(compute_scores(labels, better, BINARY)["macro_f1"])
+    assert row.excludes_zero and row.lower > 0 and "auroc" not in forth
+    assert row.value == pytest.approx(row.second - row.first) == -mirrored.value
+    assert row.lower == pytest.approx(-mirrored.upper, abs=2e-3)
+    assert row.second == pytest.approx(compute_scores(labels, better, BINARY).macro_f1)
     # On the same people two models vary together: their difference is far better known than either.
     alone = bootstrap_intervals(labels, predicted, BINARY, person)
-    assert row["upper"] - row["lower"] < 0.75 * width(alone)
+    assert row.upper - row.lower < 0.75 * width(alone)
 
 
 # --- People and groups
@@ -238,11 +240,11 @@ def test_spread_counts_each_person_once():
     person = np.repeat(list("abcde"), [1, 1, 1, 1, 20])
     labels, predicted = np.ones(24, int), np.where(person == "a", 0, 1)
     spread = spread_over_people(labels, predicted, BINARY, person)
-    assert spread["num_people"] == 5
-    assert spread["accuracy"] == {"lower_quartile": 1.0, "median": 1.0, "upper_quartile": 1.0}
-    assert spread["predicted_share"]["disengaged"]["median"] == 0 and spread["true_share"]["engaged"]["median"] == 1
+    assert spread.num_people == 5
+    assert spread.accuracy == Quartiles(lower_quartile=1, median=1, upper_quartile=1)
+    assert spread.predicted_share["disengaged"].median == 0 and spread.true_share["engaged"].median == 1
     half = spread_over_people(labels, np.where(np.isin(person, list("abc")), 0, 1), BINARY, person)
-    assert half["accuracy"] == {"lower_quartile": 0.0, "median": 0.0, "upper_quartile": 1.0}
+    assert half.accuracy == Quartiles(lower_quartile=0, median=0, upper_quartile=1)
 
 
 def grouped_case() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -262,17 +264,16 @@ def test_groups_have_scores_of_their_own():
     by_group = scores_by_group(groups, labels, predicted, BINARY, people, scores)
     expected = compute_scores(labels[mine], predicted[mine], BINARY, scores[mine], "disengaged")
     assert labels.mean() > 0.5 > labels[mine].mean()
-    assert by_group["man"] == {"suppressed": False, "num_people": 5, **expected}
-    json.dumps(by_group, allow_nan=False)
+    assert by_group["man"] == GroupScores(num_people=5, **dict(expected))
 
 
 def test_a_cell_of_few_people_is_there_without_a_number():
     groups, labels, predicted, people, _ = grouped_case()
     by_group = scores_by_group(groups, labels, predicted, BINARY, people)
-    assert by_group["other"] == by_group["unknown"] == {"suppressed": True}
-    assert list(by_group) == ["man", "other", "unknown", "woman"] and not by_group["woman"]["suppressed"]
+    assert by_group["other"] == by_group["unknown"] == SuppressedGroup()
+    assert list(by_group) == ["man", "other", "unknown", "woman"] and not by_group["woman"].suppressed
     # Nobody knows how many people a group holds: no cell may be shown.
     nameless = scores_by_group(groups, labels, predicted, BINARY, None)
-    assert set(map(str, nameless.values())) == {"{'suppressed': True}"}
+    assert all(group == SuppressedGroup() for group in nameless.values())
     with pytest.raises(DataError, match=r"a group \(or None\) for each of 120"):
         scores_by_group(groups[:3], labels, predicted, BINARY, people)

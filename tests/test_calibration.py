@@ -1,7 +1,5 @@
 """Calibration, abstention and thresholds: against scikit-learn, against brute force, and fitted on validation alone."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -17,6 +15,7 @@ from engagement_recognition.evaluation.calibration import (
     fit_temperature,
     risk_coverage,
 )
+from engagement_recognition.evaluation.score_records import OperatingPoint
 from engagement_recognition.processor.input_errors import DataError
 
 
@@ -39,52 +38,52 @@ def test_likelihood_and_brier_are_what_they_are_elsewhere(num_labels: int):
     logits, labels = draw_logits(num_labels, seed=num_labels)
     scores = softmax(logits, axis=1)
     ours = calibration_scores(scores, labels)
-    assert ours["nll"] == pytest.approx(log_loss(labels, scores, labels=range(num_labels)))
+    assert ours.nll == pytest.approx(log_loss(labels, scores, labels=range(num_labels)))
     rows = [sum((p - (k == label)) ** 2 for k, p in enumerate(row)) for row, label in zip(scores, labels, strict=True)]
-    assert ours["brier"] == pytest.approx(np.mean(rows))
+    assert ours.brier == pytest.approx(np.mean(rows))
 
 
 def test_the_error_is_the_mean_gap_of_the_bins():
     # Two bins: confidence 0.6 is right half of the time, 0.9 always: 4/6 * 0.1 + 2/6 * 0.1.
     scores = np.array([[0.6, 0.4]] * 4 + [[0.9, 0.1]] * 2)
     ours = calibration_scores(scores, np.array([0, 0, 1, 1, 0, 0]))
-    assert ours["ece"] == pytest.approx(0.1) and ours["ece_equal_mass"] == pytest.approx(0.1)
-    assert ours["num_bins"] == len(ours["bins"]) == 15
-    filled = {round(row["confidence"], 6): (row["count"], row["accuracy"]) for row in ours["bins"] if row["count"]}
+    assert ours.ece == pytest.approx(0.1) and ours.ece_equal_mass == pytest.approx(0.1)
+    assert ours.num_bins == len(ours.bins) == 15
+    filled = {round(row.confidence, 6): (row.count, row.accuracy) for row in ours.bins if row.count}
     assert filled == {0.6: (4, 0.5), 0.9: (2, 1.0)}
-    empty = next(row for row in ours["bins"] if not row["count"])
-    assert empty["confidence"] is None and empty["accuracy"] is None
-    assert "NaN" not in json.dumps(ours)
+    empty = next(row for row in ours.bins if not row.count)
+    assert empty.confidence is None and empty.accuracy is None
 
 
 def test_bins_hold_their_upper_edge_and_everyone_once():
     scores = np.array([[1.0, 0.0], [0.5, 0.5], [0.8, 0.2]])  # 0.8 is the edge of the bins 11 and 12
-    bins = calibration_scores(scores, np.zeros(3, int))["bins"]
-    assert [row["count"] for row in bins] == [0] * 7 + [1, 0, 0, 0, 1, 0, 0, 1]
+    bins = calibration_scores(scores, np.zeros(3, int)).bins
+    assert [row.count for row in bins] == [0] * 7 + [1, 0, 0, 0, 1, 0, 0, 1]
 
 
 def test_a_perfect_model_has_no_error_and_a_sure_wrong_one_has_all():
     one_hot = np.eye(3)[[0, 1, 2, 1]]
     perfect, wrong = (calibration_scores(one_hot, labels) for labels in ([0, 1, 2, 1], [1, 2, 0, 0]))
-    assert [perfect[name] for name in ("ece", "ece_equal_mass", "brier", "nll")] == [0] * 4
-    assert [wrong[name] for name in ("ece", "ece_equal_mass", "brier")] == [1, 1, 2] and np.isfinite(wrong["nll"])
+    assert [getattr(perfect, name) for name in ("ece", "ece_equal_mass", "brier", "nll")] == [0] * 4
+    assert [getattr(wrong, name) for name in ("ece", "ece_equal_mass", "brier")] == [1, 1, 2] and np.isfinite(wrong.nll)
 
 
 def test_calibrated_scores_have_little_error():
     logits, labels = draw_logits(3, size=20_000)
     calibrated, sure = (calibration_scores(softmax(logits * factor, axis=1), labels) for factor in (1, 3))
     for name in ("ece", "ece_equal_mass"):
-        assert calibrated[name] < 0.015 < 0.1 < sure[name]
+        assert getattr(calibrated, name) < 0.015 < 0.1 < getattr(sure, name)
 
 
 def test_the_order_of_examples_does_not_matter():
     logits, labels = draw_logits(3)
     scores = softmax(np.round(logits), axis=1)  # many equal confidences
     shuffled = np.random.default_rng(1).permutation(len(labels))
-    for measure in (calibration_scores, risk_coverage):
+    calibration, curve = ("ece", "ece_equal_mass", "brier", "nll"), ("aurc", "risk")
+    for measure, names in ((calibration_scores, calibration), (risk_coverage, curve)):
         first, second = measure(scores, labels), measure(scores[shuffled], labels[shuffled])
-        for name in first.keys() & {"ece", "ece_equal_mass", "brier", "nll", "aurc", "risk"}:
-            assert first[name] == pytest.approx(second[name])
+        for name in names:
+            assert getattr(first, name) == pytest.approx(getattr(second, name))
 
 
 # --- Temperature
@@ -120,30 +119,30 @@ def test_risk_and_coverage_by_hand():
     # By falling confidence: right, right, wrong, right, wrong.
     confidence = np.array([0.95, 0.9, 0.8, 0.7, 0.6])
     curve = risk_coverage(np.stack([confidence, 1 - confidence], axis=1), np.array([0, 0, 1, 0, 1]), (0, 0.25, 0.3, 1))
-    assert curve["coverage"] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
-    assert curve["risk"] == pytest.approx([0, 0, 1 / 3, 1 / 4, 2 / 5])
-    assert curve["aurc"] == pytest.approx(np.mean([0, 0, 1 / 3, 1 / 4, 2 / 5]))
-    assert curve["risk_at_full_coverage"] == 0.4
-    found = {risk: point["coverage"] for risk, point in curve["coverage_at_risk"].items()}
+    assert curve.coverage == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    assert curve.risk == pytest.approx([0, 0, 1 / 3, 1 / 4, 2 / 5])
+    assert curve.aurc == pytest.approx(np.mean([0, 0, 1 / 3, 1 / 4, 2 / 5]))
+    assert curve.risk_at_full_coverage == 0.4
+    found = {risk: point.coverage for risk, point in curve.coverage_at_risk.items()}
     assert found == {"0": 0.4, "0.25": 0.8, "0.3": 0.8, "1": 1}  # beyond the bump at 0.6
-    assert curve["coverage_at_risk"]["0.25"]["confidence"] == 0.7
+    assert curve.coverage_at_risk["0.25"].confidence == 0.7
 
 
 def test_equal_confidences_are_answered_together():
     scores = np.full((10, 2), 0.5)
     curve = risk_coverage(scores, np.repeat([0, 1], [9, 1]), risks=(0.05, 0.1))
-    assert curve["risk"] == pytest.approx([0.1] * 10) and curve["aurc"] == pytest.approx(0.1)
-    assert curve["coverage_at_risk"]["0.05"] is None  # no threshold leaves out the wrong one alone
-    assert curve["coverage_at_risk"]["0.1"] == {"coverage": 1.0, "confidence": 0.5}
+    assert curve.risk == pytest.approx([0.1] * 10) and curve.aurc == pytest.approx(0.1)
+    assert curve.coverage_at_risk["0.05"] is None  # no threshold leaves out the wrong one alone
+    assert curve.coverage_at_risk["0.1"] == OperatingPoint(coverage=1, confidence=0.5)
 
 
 def test_a_confidence_that_knows_more_has_less_area():
     logits, labels = draw_logits(4, size=3000)
     knowing = risk_coverage(softmax(logits, axis=1), labels)
     guessing = risk_coverage(np.eye(4)[logits.argmax(axis=1)], labels)
-    assert knowing["risk_at_full_coverage"] == guessing["risk_at_full_coverage"] == pytest.approx(guessing["aurc"])
-    assert knowing["aurc"] < 0.7 * guessing["aurc"]
-    assert len(knowing["coverage"]) == 101 and knowing["coverage"][-1] == 1
+    assert knowing.risk_at_full_coverage == guessing.risk_at_full_coverage == pytest.approx(guessing.aurc)
+    assert knowing.aurc < 0.7 * guessing.aurc
+    assert len(knowing.coverage) == 101 and knowing.coverage[-1] == 1
 
 
 # --- Deciding
@@ -189,15 +188,15 @@ def test_a_model_that_leans_to_the_rare_class_is_repaired_by_validation_alone():
     second = 1 / (1 + np.exp(-(rng.normal(size=1200) + 2 * labels - 5)))
     scores = np.stack([1 - second, second], axis=1)
     validation, test = slice(0, 600), slice(600, None)
-    result = compare_decisions(scores[validation], labels[validation], scores[test], labels[test], BINARY)
-    assert result["test"]["argmax"]["macro_f1"] < 0.1 < 0.6 < result["test"]["fitted"]["macro_f1"]
-    predicted = (second[test] >= result["threshold"]).astype(int)
-    assert f1_score(labels[test], predicted, average="macro") == pytest.approx(result["test"]["fitted"]["macro_f1"])
-    assert result["test"]["argmax"]["auroc"] == result["test"]["fitted"]["auroc"]
-    json.dumps(result, allow_nan=False)
+    result = compare_decisions(1.5, scores[validation], labels[validation], scores[test], labels[test], BINARY)
+    argmax, fitted = result.scores.argmax, result.scores.fitted
+    assert argmax.macro_f1 < 0.1 < 0.6 < fitted.macro_f1
+    predicted = (second[test] >= result.threshold).astype(int)
+    assert f1_score(labels[test], predicted, average="macro") == pytest.approx(fitted.macro_f1)
+    assert argmax.auroc == fitted.auroc and result.temperature == 1.5
     # Another test split leaves what was fitted as it was.
-    other = compare_decisions(scores[validation], labels[validation], scores[:50], 1 - labels[:50], BINARY)
-    assert other["threshold"] == result["threshold"] and other["offsets"] == result["offsets"]
+    other = compare_decisions(1.5, scores[validation], labels[validation], scores[:50], 1 - labels[:50], BINARY)
+    assert other.threshold == result.threshold and other.offsets == result.offsets
 
 
 @pytest.mark.parametrize("measure", [calibration_scores, risk_coverage, fit_offsets])

@@ -21,6 +21,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from engagement_recognition.conversion.import_reference import import_checkpoint, import_stock_classifier
 from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.results_schema import ReportedByFile
 from engagement_recognition.evaluation.training_log import read_training_log
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
 
@@ -100,10 +101,10 @@ def test_an_imported_checkpoint_says_what_the_original_says(name: str, bare: boo
 
     results = read_results(tmp_path / "ours")
     label_names = {2: ["disengaged", "engaged"], 3: ["engaged", "bored", "other"]}[num_classes]
-    assert results["label_names"] == [loaded.config.id2label[i] for i in range(num_classes)] == label_names
+    assert results.label_names == [loaded.config.id2label[i] for i in range(num_classes)] == label_names
     reported = {"epoch": None, "val_f1": None} if bare else {"epoch": 6, "val_f1": 0.5946}
-    assert results["imported"]["reported_by_file"] == reported
-    assert imported.results == results and "evaluation" not in results  # nothing was measured here
+    assert results.imported.reported_by_file == ReportedByFile(**reported)
+    assert imported.results == results and results.data is None and not results.measurements
 
 
 def assert_same_logits(expected: torch.Tensor, *others: torch.Tensor) -> None:
@@ -150,7 +151,7 @@ def test_the_score_of_the_file_is_kept_if_it_is_a_number(
     content = {"model_state_dict": one_frame_weights, "epoch": 3, "val_f1": val_f1}
     torch.save(content, tmp_path / "best.pth", _use_new_zipfile_serialization=zipped)
     imported = import_checkpoint(tmp_path / "best.pth", tmp_path / "ours")
-    assert imported.results["imported"]["reported_by_file"] == {"epoch": 3, "val_f1": reported}
+    assert imported.origin.reported_by_file == ReportedByFile(epoch=3, val_f1=reported)
     assert set(torch.serialization.get_safe_globals()) == before  # what is let through here stays here
 
 
@@ -289,7 +290,7 @@ def test_a_stock_classifier_says_the_same_as_ours(name: str, tmp_path: Path):
     size_px = loaded.config.image_size
     noise = torch.randn(3, 3, size_px, size_px)
     assert_same_logits(stock(noise).logits, imported.model(noise).logits, loaded(noise).logits)
-    assert read_results(tmp_path / "ours")["label_names"] == list(loaded.config.id2label.values()) == STATES
+    assert read_results(tmp_path / "ours").label_names == list(loaded.config.id2label.values()) == STATES
     processor = AutoImageProcessor.from_pretrained(tmp_path / "ours")
     assert (processor.face_crop, processor.face_margin_ratio, processor.face_crop_size_px) == (True, 0.2, size_px)
     mean_std = ([0.5] * 3, [0.5] * 3) if "beit" in name else ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])

@@ -15,6 +15,7 @@ from engagement_recognition.cli.main import app
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.training.arguments import (
     TRAINING_DEFAULTS,
+    Recipe,
     StageArguments,
     plan_stages,
     train_command,
@@ -62,7 +63,7 @@ def test_every_option_of_ours_says_what_it_is_and_what_none_means(item: Field):
 
 
 def test_the_help_s_defaults_are_those_of_a_run():
-    (run,) = plan_stages({"engagement": {"data": "clips"}}, {})
+    (run,) = plan_stages(Recipe({"engagement": {"data": "clips"}}), {})
     shown = {name: value for name, value in vars(help_parser().parse_args([])).items() if name in OURS}
     assert shown == {name: getattr(run.stage, name) for name in shown} and len(shown) > 15
     for name in set(TRAINING_DEFAULTS) - {"output_dir", "report_to"}:  # a stage's folder; none becomes []

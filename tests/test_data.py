@@ -10,13 +10,14 @@ from conftest import prepare_drawn
 from PIL import Image as PictureFile
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from engagement_recognition.data.preparation.prepared_data import PreparedData
+from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData
 from engagement_recognition.data.schema import (
     AFFECTS,
     BINARY,
     EXPRESSIONS,
     LABEL_SCHEMES,
     OWN_LABELS,
+    PreparedRow,
     order_label_names,
 )
 from engagement_recognition.evaluation.metrics import compute_scores, majority_baseline
@@ -138,7 +139,7 @@ def test_clips_without_a_label_under_the_scheme_are_left_out_and_counted(prepare
             affects = [{name: row[name] for name in AFFECTS} for row in rows]
             wanted = [label for label in map(to_label, affects) if label is not None]
             assert [names[label] for label in labelled.label_ids] == wanted
-        assert kept + left_out == prepared.description["outputs"]
+        assert kept + left_out == prepared.description.outputs
 
 
 def test_oversampling_repeats_rows_evenly_and_copies_nothing(pictures: PreparedData):
@@ -184,3 +185,7 @@ def test_the_majority_is_that_of_the_training_set():
     baseline = majority_baseline([1, 1, 0], truth, ("disengaged", "engaged"))
     assert baseline["predicts"] == "engaged" and baseline["accuracy"] == 0.25
     assert baseline["balanced_accuracy"] == balanced_accuracy_score(truth, [1, 1, 1, 1]) == 0.5
+
+
+def test_the_type_of_a_row_names_the_columns_stored():
+    assert list(PreparedRow.__annotations__) == list(FEATURES)

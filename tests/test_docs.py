@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import engagement_recognition
 from engagement_recognition import train
 from engagement_recognition.cli.main import app
-from engagement_recognition.training.arguments import plan_stages
+from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.command_line import read_options
 
 ROOT = Path(engagement_recognition.__file__).parent
@@ -110,7 +110,7 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
         case ["engagement", name, *rest]:
             context = COMMANDS[name].make_context(name, rest)
             if name in PASSED_ON:
-                plan_stages({"data": "any"}, read_options(context.args))
+                plan_stages(Recipe({"data": "any"}), read_options(context.args))
             else:
                 assert context.args == []
         case ["make", target]:

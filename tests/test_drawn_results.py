@@ -7,18 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from changed_results import change_data, elsewhere
 from conftest import TrainedStages, prepare_drawn
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.data.preparation.parts import settings_for
 from engagement_recognition.data.preparation.prepare import plan_of
 from engagement_recognition.data.preparation.prepared_data import PreparedData, load_prepared
+from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
 from engagement_recognition.data.readers.sources import is_drawn, read_source
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.report import write_report
 from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.hub.card import render_card
 from engagement_recognition.hub.publish import assemble
 from engagement_recognition.inference.predictor import Predictor
@@ -45,21 +47,20 @@ def run(trained: TrainedStages, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained.engagement, tmp_path / "run/engagement"))
 
 
-def old_results(results: dict) -> dict:
+def old_results(results: Results) -> Results:
     """As they were written before anything was known of drawings."""
-    data = {name: value for name, value in results["data"].items() if name not in ("drawn", "window_span_sec")}
-    return {name: value for name, value in {**results, "data": data}.items() if name != "started_from_data"}
+    old = change_data(results, drawn=None, window_span_sec=None)
+    return old.model_copy(update={"started_from_data": None})
 
 
-def card_of(folder: Path, results: dict) -> ModelCard:
+def card_of(folder: Path, results: Results) -> ModelCard:
     predictor = Predictor.from_pretrained(str(folder))
     return ModelCard(render_card(predictor.model, predictor.processor, results))
 
 
 def test_preparation_records_it_and_the_fingerprint_stays(prepared: PreparedData, undrawn: PreparedData):
-    assert prepared.is_drawn and not undrawn.is_drawn
+    assert prepared.description.drawn is True and undrawn.description.drawn is False
     assert prepared.fingerprint == undrawn.fingerprint
-    assert prepared.description["drawn"] is True and undrawn.description["drawn"] is False
 
 
 def test_a_folder_from_before_it_was_recorded_opens_and_counts_as_not_drawn(prepared: PreparedData, tmp_path: Path):
@@ -67,13 +68,14 @@ def test_a_folder_from_before_it_was_recorded_opens_and_counts_as_not_drawn(prep
     description = json.loads((folder / "dataset.json").read_text())
     del description["drawn"]
     (folder / "dataset.json").write_text(json.dumps(description))
-    assert not load_prepared(folder).is_drawn
+    assert not load_prepared(folder).description.drawn
 
 
 def test_what_was_prepared_before_it_was_recorded_is_prepared_again(drawn_expressions: Path):
     # Otherwise a cache would go on saying that these people are real.
     source = read_source(None, drawn_expressions)
-    plans = {plan_of(replace(source, drawn=drawn), settings_for("picture"), drawn_expressions) for drawn in (0, 1)}
+    plain = settings_for("picture", FrameOptions())
+    plans = {plan_of(replace(source, drawn=drawn), plain, drawn_expressions) for drawn in (False, True)}
     assert len(plans) == 2
 
 
@@ -94,7 +96,7 @@ def test_a_drawing_is_known_in_each_form(drawn_expressions: Path, drawn_daisee: 
 def test_results_and_card_say_it(stage: str, layout: str, trained: TrainedStages):
     folder = trained.run_dir / stage
     results, card = read_results(folder), ModelCard.load(folder / "README.md")
-    assert results["data"]["drawn"] is True
+    assert results.data.drawn is True
     (entry,) = {(found.dataset_name, found.dataset_type) for found in card.data.eval_results}
     assert entry == (f"drawn people, in the layout of {layout}", "drawn")
     before_use, _, after = card.text.partition("## Use")
@@ -117,21 +119,22 @@ def test_the_card_says_what_stage_one_learned_from(trained: TrainedStages):
 
 def test_a_real_model_measured_on_drawings_is_told_apart(trained: TrainedStages):
     results = read_results(trained.engagement)
-    data = {**results["data"], "drawn": False}
-    later = {"test": {**results["data"], "fingerprint": "0" * 64, "audit_passed": True}}
-    card = card_of(trained.engagement, {**results, "data": data, "evaluated_on": later})
+    there = elsewhere(results)
+    real = change_data(results, drawn=False)
+    card = card_of(trained.engagement, real.model_copy(update={"measurements": [there]}))
     assert "A demonstration" not in card.text and ALL_NOT_REAL in card.text
+    # Measured on its own data too, that alone speaks for the model.
+    card = card_of(trained.engagement, real.with_measurement(there))
+    assert (
+        "Drawn people" not in card.text and "| drawn people, in the layout of daisee (ffffffffffff) | test" in card.text
+    )
 
 
 def test_an_evaluation_keeps_kind_and_drawing(run: Path, trained: TrainedStages):
     evaluate_model(run, Path(trained.recipe["engagement"]["data"]), cache_dir=Path(trained.recipe["cache_dir"]))
-    told = read_results(run)["evaluated_on"]["test"]
-    assert (told["kind"], told["drawn"]) == ("daisee", True)
+    (measured,) = read_results(run).measurements
+    assert (measured.data.kind, measured.data.drawn) == ("daisee", True)
     assert {found.dataset_type for found in ModelCard.load(run / "README.md").data.eval_results} == {"drawn"}
-    # An evaluation that did not say its kind, of the same data, is of the kind the training data was.
-    results = old_results(read_results(run))
-    results["evaluated_on"]["test"] = {name: value for name, value in told.items() if name not in ("kind", "drawn")}
-    assert {found.dataset_type for found in card_of(run, results).data.eval_results} == {"daisee"}
 
 
 def test_page_and_table_say_it(run: Path, tmp_path: Path):
@@ -139,12 +142,11 @@ def test_page_and_table_say_it(run: Path, tmp_path: Path):
     sentence = "Drawn people who do not exist: it says nothing about real faces."
     assert f"**{sentence}**" in table and "Data: drawn people, in the layout of daisee" in table
     assert page.count(f"<strong>{sentence}</strong>") == 2 and "On test of drawn people, in the layout" in page
-    write_results(run, **old_results(read_results(run)))
+    drawn = read_results(run)
+    write_results(run, old_results(drawn))
     for path in write_report([run], tmp_path / "report"):
         assert "drawn" not in path.read_text().lower()
-    results = read_results(run)
-    later = {"test": {**results["data"], "fingerprint": "0" * 64, "audit_passed": True}}
-    write_results(run, data={**results["data"], "drawn": True}, evaluated_on=later)
+    write_results(run, drawn.model_copy(update={"measurements": [elsewhere(drawn, drawn=False)]}))
     assert "**Trained on drawn people who do not exist" in write_report([run], tmp_path / "report")[1].read_text()
 
 
@@ -158,8 +160,8 @@ def test_commands_that_hand_a_model_on_say_it(run: Path, tmp_path: Path):
 
 def test_the_time_that_a_window_spans_is_that_of_its_frames(trained: TrainedStages, prepared: PreparedData):
     # Two seconds a clip: the centres of four segments lie half a second apart; pictures have no times.
-    assert read_results(trained.engagement)["data"]["window_span_sec"] == pytest.approx(1.5, abs=0.26)
-    assert read_results(trained.expression)["data"]["window_span_sec"] is None and prepared.window_span_sec() is None
+    assert read_results(trained.engagement).data.window_span_sec == pytest.approx(1.5, abs=0.26)
+    assert read_results(trained.expression).data.window_span_sec is None and prepared.window_span_sec() is None
     told = ModelCard.load(trained.engagement / "README.md").text
     assert "evenly over the **whole** file" in told and "In training they spanned clips of about 2 s." in told
     assert "--timeline 2" in told

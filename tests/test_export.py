@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from changed_results import change_data, change_test, scores_on_test
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
@@ -25,12 +26,13 @@ from engagement_recognition import (
     EngagementForVideoClassification,
     EngagementImageProcessor,
 )
-from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.results_schema import ImportedFrom, PooledTrainings, Results
 from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.hub.card import render_card
 from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.inference.predictor import Predictor
-from engagement_recognition.processor.input_errors import DataError, ModelLoadError
+from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
 
 ROOT = Path(engagement_recognition.__file__).parent
@@ -197,29 +199,36 @@ def test_each_number_of_the_card_was_measured(stage: str, trained: TrainedStages
     assert (front_matter["library_name"], front_matter["license"]) == ("transformers", "mit")
     assert "custom_code" in card.data.tags
     measured = card.text.partition("## Measured")[2].partition("## What it must not")[0]
-    test = results["evaluation"]["test"]
+    test = scores_on_test(results)
     # The card may round only what the results hold, and shows each of the headline scores and of the per-class table.
     printed = set(re.findall(r"\d\.\d{3}", measured.partition("Trained on")[0]))
-    assert printed <= {f"{number:.3f}" for number in numbers_in(test)}
-    rows = [test[row] for row in ("scores", "majority_baseline", "stratified_baseline")]
-    shown = [row[name] for row in rows for name in ("macro_f1", "balanced_accuracy", "accuracy")]
-    shown += [row[name] for row in test["scores"]["per_class"].values() for name in ("precision", "recall", "f1")]
+    assert printed <= {f"{number:.3f}" for number in numbers_in(test.model_dump())}
+    rows = (test.scores, test.majority_baseline, test.stratified_baseline)
+    shown = [value for row in rows for value in (row.macro_f1, row.balanced_accuracy, row.accuracy)]
+    shown += [value for row in test.scores.per_class.values() for value in (row.precision, row.recall, row.f1)]
     assert {f"{number:.3f}" for number in shown} <= printed
     this, baseline = (next(row for row in measured.splitlines() if name in row) for name in ("this model", "always"))
-    assert f"{test['scores']['macro_f1']:.3f}" in this and f"{test['majority_baseline']['macro_f1']:.3f}" in baseline
-    assert results["data"]["fingerprint"][:12] in measured
+    assert f"{test.scores.macro_f1:.3f}" in this and f"{test.majority_baseline.macro_f1:.3f}" in baseline
+    assert results.data.fingerprint[:12] in measured and "Measured on other data" not in measured
 
 
 def test_other_results_make_another_card(trained: TrainedStages):
     model = EngagementForVideoClassification.from_pretrained(trained.engagement)
     processor, results = AutoVideoProcessor.from_pretrained(trained.engagement), read_results(trained.engagement)
     assert render_card(model, processor, results) == (trained.engagement / "README.md").read_text()
-    results["evaluation"]["test"]["scores"] |= {"macro_f1": 0.1234, "num_examples": 4321}
-    card = render_card(model, processor, results)
+    scores = scores_on_test(results).scores.model_copy(update={"macro_f1": 0.1234, "num_examples": 4321})
+    card = render_card(model, processor, change_test(results, scores=scores))
     assert "**0.123**" in card and "4321 examples" in card
 
 
-def rendered(folder: Path, results: dict, **options: object) -> ModelCard:
+def test_the_card_says_what_was_pooled(trained: TrainedStages):
+    results = read_results(trained.engagement)
+    measured = results.measurements[0].model_copy(update={"pooled": PooledTrainings(seeds=[0, 1], num_folds=5)})
+    card = rendered(trained.engagement, results.model_copy(update={"measurements": [measured]}))
+    assert "predictions of 10 trainings, pooled over 5 folds, each on people it had not seen" in card.text
+
+
+def rendered(folder: Path, results: Results, **options: object) -> ModelCard:
     predictor = Predictor.from_pretrained(str(folder))
     return ModelCard(render_card(predictor.model, predictor.processor, results, **options))
 
@@ -237,12 +246,11 @@ def test_the_card_names_what_the_model_is_and_what_it_started_from(trained: Trai
         "timm/resnet18.a1_in1k": "those of [`timm/resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)",
         "mine": "those of an earlier model, `mine`,",
     }.items():
-        assert words in rendered(trained.engagement, {**results, "started_from": start}).text
+        assert words in rendered(trained.engagement, results.model_copy(update={"started_from": start})).text
 
 
 def test_the_card_says_how_frames_are_chosen(trained: TrainedStages, tmp_path: Path):
-    results = read_results(trained.engagement)
-    results["data"]["window_span_sec"] = 8.75
+    results = change_data(read_results(trained.engagement), window_span_sec=8.75)
     (folder := tmp_path / "model").mkdir()
     shutil.copytree(trained.engagement, folder, dirs_exist_ok=True)
     settings = json.loads((folder / "video_preprocessor_config.json").read_text())
@@ -256,8 +264,7 @@ def test_the_card_says_how_frames_are_chosen(trained: TrainedStages, tmp_path: P
         text = " ".join(rendered(folder, results).text.split())
         assert words in text and "engagement predict VIDEO --model your-name/engagement --timeline" in text
         assert "clip.mp4" in text and "lecture" not in text
-    del results["data"]["window_span_sec"]
-    assert "In training they spanned" not in rendered(folder, results).text
+    assert "In training they spanned" not in rendered(folder, change_data(results, window_span_sec=None)).text
 
 
 def test_what_is_needed_has_versions(trained: TrainedStages):
@@ -268,12 +275,9 @@ def test_what_is_needed_has_versions(trained: TrainedStages):
 
 
 def test_of_imported_weights_nothing_is_claimed(trained: TrainedStages):
-    results = {
-        "stage": "engagement",
-        "label_names": ["disengaged", "engaged"],
-        "started_from": "best.pth",
-        "imported": {"from": "best.pth", "system": "CNN + LSTM"},
-    }
+    origin = ImportedFrom(source="best.pth", system="CNN + LSTM", num_weights=2, num_encoder_weights=1)
+    names = ["disengaged", "engaged"]
+    results = Results(stage="engagement", label_names=names, started_from="best.pth", imported=origin)
     card = rendered(trained.engagement, results)
     assert card.data.license == "other" and "Whose licence the weights have is not known here" in card.text
     assert card.data.metrics is None and "The scores above" not in card.text and "untested" in card.text
@@ -302,19 +306,10 @@ def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path
     predictions = [read_predictions(trained.engagement, split)[0] for split in ("validation", "test")]
     folder = tmp_path / "engagement"
     with pytest.raises(DataError, match=r"Expected to write .*engagement, could not \(No space"):
-        export_model(model, Broken(), results, folder, predictions)
+        export_model(model, Broken(), results, folder, predictions, "f" * 64)
     assert not folder.exists()
-    export_model(model, processor, results, folder, predictions)
+    export_model(model, processor, results, folder, predictions, "f" * 64)
     (folder / "leftover").touch()
-    export_model(model, processor, results, folder, predictions)
+    export_model(model, processor, results, folder, predictions, "f" * 64)
     assert {path.name for path in folder.iterdir()} == {path.name for path in trained.engagement.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["engagement"]
-
-
-def test_later_commands_only_add_to_the_results(tmp_path: Path):
-    write_results(tmp_path, seed=1)
-    assert write_results(tmp_path, explained=[0.5]) == {"version": 2, "seed": 1, "explained": [0.5]}
-    assert read_results(tmp_path) == {"version": 2, "seed": 1, "explained": [0.5]}
-    (tmp_path / "results.json").write_text('{"version": 99}')
-    with pytest.raises(ModelLoadError, match="version 2"):
-        read_results(tmp_path)

@@ -118,6 +118,13 @@ def test_the_mean_loss_of_the_whole_run_is_no_point_of_the_curve(tmp_path: Path)
     assert with_end == without
 
 
+def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path):
+    # A loss that is no number stands in the results as null.
+    diverged = [*TRAINER_LOG, {"epoch": 3.0, "loss": None}, {"epoch": 3.0, "eval_loss": None, "eval_macro_f1": 0.2}]
+    _, svg = save_training_curves(diverged, tmp_path / "diverged")
+    assert "best: 0.550 at epoch 2" in svg.read_text(encoding="utf-8")
+
+
 def test_a_log_without_numbers_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"a training log with epochs and any of train_loss.*got 1 rows"):
         save_training_curves([{"epoch": 1, "learning_rate": 0.1}], tmp_path / "none")

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from changed_results import change_data, change_test, scores_on_test
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.report import write_report
 from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusRegion
 from engagement_recognition.hub.card import render_card
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError
@@ -21,7 +23,7 @@ from engagement_recognition.processor.input_errors import DataError
 @pytest.fixture(scope="module")
 def prepared(trained: TrainedStages) -> Path:
     """The face crops that stage two was trained on."""
-    fingerprint = read_results(trained.engagement)["data"]["fingerprint"]
+    fingerprint = read_results(trained.engagement).data.fingerprint
     folders = Path(trained.recipe["cache_dir"]).glob("daisee-*")
     return next(folder for folder in folders if load_prepared(folder).fingerprint == fingerprint)
 
@@ -35,36 +37,33 @@ def run(trained: TrainedStages, prepared: Path, tmp_path_factory: pytest.TempPat
     return folder
 
 
-def focus_of(folder: Path) -> dict[str, object]:
-    return read_results(folder)["evaluation"]["test"]["face_focus"]
+def focus_of(folder: Path) -> FaceFocusResults | None:
+    return scores_on_test(read_results(folder)).face_focus
 
 
 def test_results_page_and_card_say_where_it_looks(run: Path, tmp_path: Path):
     focus = focus_of(run)
-    assert focus["num_clips"] == 2 and 0 <= focus["face"]["mean"] <= 1
-    assert -1 <= focus["sanity"]["deletion_gain"] <= 1 and -1 <= focus["sanity"]["insertion_gain"] <= 1
+    assert focus.num_clips == 2 and 0 <= focus.face.mean <= 1
+    assert -1 <= focus.sanity.deletion_gain <= 1 and -1 <= focus.sanity.insertion_gain <= 1
     page, table = (path.read_text() for path in write_report([run], tmp_path))
     for text in (page, table):
-        assert f"{100 * focus['face']['mean']:.1f} % of its heat lies on the face" in text
-    for region in ("face", "eyes", "mouth"):
-        assert f"<td>{focus[region]['mean']:.3f}</td>" in page
+        assert f"{100 * focus.face.mean:.1f} % of its heat lies on the face" in text
+    for region in (focus.face, focus.eyes, focus.mouth):
+        assert f"<td>{region.mean:.3f}</td>" in page
     card = ModelCard.load(run / "README.md").text
-    assert f"Where it looks: {focus['face']['mean']:.3f} of the heat" in card
+    assert f"Where it looks: {focus.face.mean:.3f} of the heat" in card
 
 
 def test_a_model_that_looks_elsewhere_is_told_so(run: Path, tmp_path: Path):
     folder = Path(shutil.copytree(run, tmp_path / "elsewhere"))
-    evaluation = read_results(folder)["evaluation"]
-    focus = evaluation["test"]["face_focus"]
-    focus["face"] |= {"mean": 0.04, "chance": 0.1, "lower": 0.03, "upper": 0.05}
+    results, known = read_results(folder), focus_of(folder)
+    face = known.face.model_copy(update={"mean": 0.04, "chance": 0.1, "lower": 0.03, "upper": 0.05})
     found = "4.0 % of its heat lies on the face, which is 10.0 % of the picture"
-    for size, verdict in (([4, 4], ": it does not look at the face"), ([2, 2], ", but its maps of 2×2 places")):
-        focus["map_size"] = size
-        write_results(folder, evaluation=evaluation)
+    looks_elsewhere, coarse = ": it does not look at the face", ", but its maps of 2×2 places"
+    for size, verdict in (([4, 4], looks_elsewhere), ([2, 2], coarse), (None, looks_elsewhere)):  # None: older results
+        focus = known.model_copy(update={"face": face, "map_size": size})
+        write_results(folder, change_test(results, face_focus=focus))
         assert found + verdict in write_report([folder], tmp_path)[0].read_text()
-    del focus["map_size"]  # as in older results
-    write_results(folder, evaluation=evaluation)
-    assert found in write_report([folder], tmp_path)[0].read_text()
 
 
 def test_without_it_the_card_says_that_nobody_looked(trained: TrainedStages):
@@ -74,7 +73,8 @@ def test_without_it_the_card_says_that_nobody_looked(trained: TrainedStages):
 
 def test_a_focus_that_came_out_unknown_is_said_to_be(run: Path):
     results, predictor = read_results(run), Predictor.from_pretrained(str(run))
-    results["evaluation"]["test"]["face_focus"]["face"] = {"mean": None, "chance": None, "ratio": None}
+    unknown = FocusRegion(mean=None, chance=None, ratio=None, lower=None, upper=None)
+    results = change_test(results, face_focus=focus_of(run).model_copy(update={"face": unknown}))
     card = render_card(predictor.model, predictor.processor, results)
     assert "none of the 2 clips that were looked at has both a face and heat" in card
     assert "has not been measured" not in card
@@ -84,11 +84,10 @@ def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prep
     folder = Path(shutil.copytree(run, tmp_path / "again"))
     evaluate_model(folder, prepared)
     assert focus_of(folder) == focus_of(run)
-    results = read_results(folder)
-    results["evaluated_on"]["test"]["fingerprint"] = "other data"
-    write_results(folder, evaluated_on=results["evaluated_on"])
+    write_results(folder, change_data(read_results(folder), fingerprint="other data"))
     evaluate_model(folder, prepared)
-    assert "face_focus" not in read_results(folder)["evaluation"]["test"]
+    other, new = read_results(folder).measurements
+    assert other.evaluation.face_focus == focus_of(run) and new.evaluation.face_focus is None
 
 
 def test_pictures_have_no_focus_and_nothing_is_evaluated(trained: TrainedStages, tmp_path: Path):

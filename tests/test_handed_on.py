@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from changed_results import change_data
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from test_exports import needs_onnx, save_ours
@@ -14,6 +15,7 @@ from engagement_recognition.conversion import export_onnx as onnx_module
 from engagement_recognition.conversion import export_stock as stock_module
 from engagement_recognition.conversion.export_onnx import export_onnx
 from engagement_recognition.conversion.export_stock import export_stock
+from engagement_recognition.data.described_data import AuditSummary
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.hub import space
 from engagement_recognition.hub.space import export_space
@@ -25,7 +27,7 @@ from engagement_recognition.processor.input_errors import DataError, ModelLoadEr
 def run(trained: TrainedStages, tmp_path: Path) -> Path:
     """A copy of stage two's folder whose split failed its audit."""
     folder = Path(shutil.copytree(trained.engagement, tmp_path / "copy"))
-    write_results(folder, data={**read_results(folder)["data"], "audit": {"passed": False, "findings": []}})
+    write_results(folder, change_data(read_results(folder), audit=AuditSummary(passed=False)))
     return folder
 
 
@@ -59,8 +61,7 @@ def test_a_stock_card_keeps_the_licence_and_the_doubts_of_its_model(trained: Tra
 def save_ours_with_results(trained: TrainedStages, folder: Path) -> Path:
     """A single-face model with results whose split failed its audit."""
     save_ours(folder, "resnet18")
-    results = read_results(trained.expression)
-    write_results(folder, **{**results, "data": {**results["data"], "audit": {"passed": False, "findings": []}}})
+    write_results(folder, change_data(read_results(trained.expression), audit=AuditSummary(passed=False)))
     return folder
 
 

@@ -25,6 +25,7 @@ from engagement_recognition import EngagementForVideoClassification, train
 from engagement_recognition.hub.publish import assemble
 from engagement_recognition.hub.push import push_folder
 from engagement_recognition.processor.input_errors import EngagementInputError, RecipeError
+from engagement_recognition.training.arguments import Recipe
 
 # Arguments: a list of (folder, repository, token, private), then those of a training. Prints what each push came to,
 # its address or its error, and what the training prints. One process for all: its imports take longer than a push.
@@ -251,7 +252,7 @@ def test_two_stages_are_not_pushed_to_one_repository(second: str, tiny_recipe: d
     monkeypatch.setattr(train, "load_stage_data", None)  # touching it would fail: it is refused before that
     options = {"push_to_hub": "true", "expression_hub_model_id": "org/name", "engagement_hub_model_id": second}
     with pytest.raises(RecipeError, match="a repository for each stage, got org/name for both"):
-        train.train({**tiny_recipe, "output_dir": "nowhere"}, options)
+        train.train(Recipe({**tiny_recipe, "output_dir": "nowhere"}), options)
 
 
 def test_a_push_without_changes_adds_no_commit(pushed: dict[str, list[str]], hub: HubServer):

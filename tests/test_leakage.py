@@ -25,6 +25,7 @@ from engagement_recognition.data.audit.recordings import compare_rows
 from engagement_recognition.data.audit.resplit import deduplicate, suggest_split
 from engagement_recognition.data.audit.rows import read_rows
 from engagement_recognition.data.audit.verdicts import Finding
+from engagement_recognition.data.preparation.description import InputCounts
 from engagement_recognition.data.preparation.picture_codec import decode_picture
 from engagement_recognition.data.preparation.picture_hashes import (
     close_pairs,
@@ -56,7 +57,7 @@ def test_a_split_by_person_has_nothing_to_tell(first: int, tmp_path: Path):
     found = audit_rows(people_apart(first=first), tmp_path)
     assert found.passed and grades_of(found) == {}
     assert clean_rows(found.rows, found.duplicates).all()
-    assert found.counts["groups"] <= 10 * 6 and found.counts["subjects"] == 10
+    assert found.counts.groups <= 10 * 6 and found.counts.subjects == 10
 
 
 def test_unknown_people_are_reported_and_no_more(tmp_path: Path):
@@ -231,11 +232,11 @@ def test_a_suggested_split_passes_a_new_audit(tmp_path: Path):
     assert not found.passed
     better = suggest_split(leaky, found, tmp_path / "better")
     assert audit(better).passed and better.fingerprint != leaky.fingerprint
-    counts = {split: counted["windows"] for split, counted in better.description["splits"].items()}
+    counts = {split: counted.windows for split, counted in better.description.splits.items()}
     assert sum(counts.values()) == len(rows) and counts["train"] == 36
-    assert all(set(counted["label"]) == {"engaged", "disengaged"} for counted in better.description["splits"].values())
-    assert better.description["notes"]["split"].startswith("drawn by person and recording, class shares kept (seed 0")
-    assert better.description["notes"]["split_limits"] == []
+    assert all(set(counted.label) == {"engaged", "disengaged"} for counted in better.description.splits.values())
+    assert better.description.notes.split.startswith("drawn by person and recording, class shares kept (seed 0")
+    assert better.description.notes.split_limits == []
     again = suggest_split(leaky, found, tmp_path / "again")
     assert again.fingerprint == better.fingerprint
     assert suggest_split(leaky, found, tmp_path / "other", seed=1).fingerprint != better.fingerprint
@@ -245,7 +246,7 @@ def test_a_suggested_split_says_what_it_cannot_give(tmp_path: Path):
     leaky = write_rows(classes_of_one_recording(LABELS, 36, seed=0), tmp_path / "leaky")
     better = suggest_split(leaky, audit(leaky), tmp_path / "better")
     assert sorted(better.splits) == sorted(SPLITS)
-    assert len(better.description["notes"]["split_limits"]) == len(LABELS)
+    assert len(better.description.notes.split_limits) == len(LABELS)
     again = findings_of(audit(better))
     assert again["shared recordings"].grade == "ok" and again["one-recording classes"].grade == "fail"
 
@@ -270,9 +271,9 @@ def test_deduplicated_data_has_no_duplicates_and_adds_up(tmp_path: Path):
     assert told["same"] == "validation picture identical to person0_1 in train"
     counted = cleaned.description
     # person9_0 keeps its other window, and so is an output still.
-    assert (counted["inputs"], counted["outputs"], counted["rejects"]) == (63, 60, 3)
-    assert counted["windows"] == {"inputs": 63, "outputs": 60, "rejects": 3}
-    assert counted["rejects_by_stage"] == {"decode": 1, "duplicate": 3}
+    assert (counted.inputs, counted.outputs, counted.rejects) == (63, 60, 3)
+    assert counted.windows == InputCounts(inputs=63, outputs=60, rejects=3)
+    assert counted.rejects_by_stage == {"decode": 1, "duplicate": 3}
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path):

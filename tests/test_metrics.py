@@ -1,6 +1,5 @@
 """Scores equal scikit-learn's, on random cases and at the edges; baselines, clips, collapse, the `evaluate` metric."""
 
-import json
 import warnings
 
 import numpy as np
@@ -62,17 +61,16 @@ def test_scores_are_scikit_learn_s(shares: tuple[float, ...], seed: int):
     labels, predicted, scores = draw_case(shares, seed)
     names = names_of(shares)
     ours = compute_scores(labels, predicted, names, scores)
-    assert list(ours)[:2] == ["macro_f1", "balanced_accuracy"]
     everyone = {"labels": range(len(names)), "zero_division": 0}
-    assert ours["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", **everyone))
+    assert ours.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro", **everyone))
     with warnings.catch_warnings(action="ignore"):  # of predictions that are in no truth
-        assert ours["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+        assert ours.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
     precision = precision_score(labels, predicted, average=None, **everyone)
-    assert [row["precision"] for row in ours["per_class"].values()] == pytest.approx(precision)
-    assert ours["auroc"] == pytest.approx(scikit_learn_s_auroc(labels, scores))
+    assert [row.precision for row in ours.per_class.values()] == pytest.approx(precision)
+    assert ours.auroc == pytest.approx(scikit_learn_s_auroc(labels, scores))
     if len(names) == 4:
-        assert ours["quadratic_kappa"] == pytest.approx(cohen_kappa_score(labels, predicted, weights="quadratic"))
-        assert ours["mae"] == pytest.approx(mean_absolute_error(labels, predicted))
+        assert ours.quadratic_kappa == pytest.approx(cohen_kappa_score(labels, predicted, weights="quadratic"))
+        assert ours.mae == pytest.approx(mean_absolute_error(labels, predicted))
 
 
 def scikit_learn_s_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -91,11 +89,11 @@ def scikit_learn_s_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None
 def test_the_minority_s_precision_recall_area_is_scikit_learn_s(seed: int):
     labels, predicted, scores = draw_case(SHARES["two, rare"], seed, size=300)
     ours = compute_scores(labels, predicted, BINARY, scores)
-    assert ours["minority_class"] == "disengaged"
-    assert ours["auprc_minority"] == pytest.approx(average_precision_score(labels == 0, scores[:, 0]))
+    assert ours.minority_class == "disengaged"
+    assert ours.auprc_minority == pytest.approx(average_precision_score(labels == 0, scores[:, 0]))
     # Named, it stays the same class in a group where another one is rarer.
     of_engaged = compute_scores(labels, predicted, BINARY, scores, minority_class="engaged")
-    assert of_engaged["auprc_minority"] == pytest.approx(average_precision_score(labels == 1, scores[:, 1]))
+    assert of_engaged.auprc_minority == pytest.approx(average_precision_score(labels == 1, scores[:, 1]))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -104,11 +102,11 @@ def test_many_confusion_matrices_at_once_give_the_same(shares: tuple[float, ...]
     cases = [draw_case(shares, 10 * seed + i)[:2] for i in range(3)]
     one_by_one = [compute_scores(*case, names_of(shares)) for case in cases]
     ordered = len(shares) == 4
-    at_once = confusion_scores(np.array([scores["confusion_matrix"] for scores in one_by_one]), ordered)
+    at_once = confusion_scores(np.array([scores.confusion_matrix for scores in one_by_one]), ordered)
     for name in ("macro_f1", "balanced_accuracy", "accuracy", *(("quadratic_kappa", "mae") if ordered else ())):
-        assert at_once[name].tolist() == pytest.approx([scores[name] for scores in one_by_one])
+        assert at_once[name].tolist() == pytest.approx([getattr(scores, name) for scores in one_by_one])
     for name in ("precision", "recall", "f1"):
-        expected = [[row[name] for row in scores["per_class"].values()] for scores in one_by_one]
+        expected = [[getattr(row, name) for row in scores.per_class.values()] for scores in one_by_one]
         np.testing.assert_allclose(at_once[name], expected)
 
 
@@ -121,9 +119,10 @@ def test_the_order_of_examples_does_not_matter(shares: tuple[float, ...]):
     shuffled = np.random.default_rng(2).permutation(len(labels))
     first = compute_scores(labels, predicted, names_of(shares), scores)
     second = compute_scores(labels[shuffled], predicted[shuffled], names_of(shares), scores[shuffled])
-    assert first["confusion_matrix"] == second["confusion_matrix"]
+    assert first.confusion_matrix == second.confusion_matrix
     for name in ("macro_f1", "balanced_accuracy", "auroc", "auprc_minority"):
-        assert first[name] == (None if second[name] is None else pytest.approx(second[name], rel=1e-12))
+        score, moved = getattr(first, name), getattr(second, name)
+        assert score == (None if moved is None else pytest.approx(moved, rel=1e-12))
 
 
 @pytest.mark.parametrize("num_labels", range(2, 8))
@@ -132,26 +131,25 @@ def test_perfect_predictions_score_one(num_labels: int):
     names = LEVELS if num_labels == 4 else tuple("abcdefg"[:num_labels])
     scores = compute_scores(labels, labels, names, np.eye(num_labels)[labels])
     ones = ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "auprc_minority")
-    assert [scores[name] for name in ones] == [1.0] * 5
+    assert [getattr(scores, name) for name in ones] == [1.0] * 5
     if num_labels == 4:
-        assert (scores["quadratic_kappa"], scores["mae"]) == (1.0, 0.0)
+        assert (scores.quadratic_kappa, scores.mae) == (1.0, 0.0)
 
 
 def test_a_constant_is_at_chance():
     labels = np.repeat([0, 1], [5, 95])
     scores = compute_scores(labels, np.ones(100, int), BINARY, np.full((100, 2), 0.5))
-    assert scores["accuracy"] == 0.95 and scores["balanced_accuracy"] == scores["auroc"] == 0.5
-    assert scores["macro_f1"] == pytest.approx(0.487, abs=1e-3)  # what the reference reports for "always engaged"
-    assert scores["auprc_minority"] == pytest.approx(0.05)
+    assert scores.accuracy == 0.95 and scores.balanced_accuracy == scores.auroc == 0.5
+    assert scores.macro_f1 == pytest.approx(0.487, abs=1e-3)  # what the reference reports for "always engaged"
+    assert scores.auprc_minority == pytest.approx(0.05)
 
 
-def test_undefined_scores_are_none_and_json_takes_all():
+def test_undefined_scores_are_none():
     labels = np.full(6, 2)
     scores = compute_scores(labels, labels, LEVELS, np.eye(4)[labels])
-    assert [scores[name] for name in ("auroc", "auprc_minority", "minority_class", "quadratic_kappa")] == [None] * 4
-    assert "NaN" not in json.dumps(scores)
+    assert scores.auroc is scores.auprc_minority is scores.minority_class is scores.quadratic_kappa is None
     absent = compute_scores([0, 1, 1], [0, 1, 1], LEVELS, np.eye(4)[[0, 1, 1]], minority_class="high")
-    assert absent["auprc_minority"] is None and absent["auroc"] == 1.0
+    assert absent.auprc_minority is None and absent.auroc == 1.0
 
 
 BAD_ARRAYS = {
@@ -181,20 +179,21 @@ def test_the_random_baseline_is_what_drawing_labels_gives():
     rng = np.random.default_rng(5)
     drawn = [compute_scores(labels, rng.choice(3, 100, p=[0.2, 0.3, 0.5]), "abc") for _ in range(1000)]
     for name in ("macro_f1", "balanced_accuracy", "accuracy"):
-        mean, error = np.mean([s[name] for s in drawn]), np.std([s[name] for s in drawn]) / np.sqrt(1000)
-        assert baseline[name] == pytest.approx(mean, abs=4 * error)
+        values = [getattr(scores, name) for scores in drawn]
+        mean, error = np.mean(values), np.std(values) / np.sqrt(1000)
+        assert getattr(baseline, name) == pytest.approx(mean, abs=4 * error)
     # Accuracy and the matrix have closed forms.
-    assert baseline["accuracy"] == pytest.approx(0.1 * 0.2 + 0.5 * 0.3 + 0.4 * 0.5, abs=0.005)
-    np.testing.assert_allclose(baseline["confusion_matrix"], np.outer([10, 50, 40], [0.2, 0.3, 0.5]))
-    assert baseline["train_shares"] == {"a": 0.2, "b": 0.3, "c": 0.5}
+    assert baseline.accuracy == pytest.approx(0.1 * 0.2 + 0.5 * 0.3 + 0.4 * 0.5, abs=0.005)
+    np.testing.assert_allclose(baseline.confusion_matrix, np.outer([10, 50, 40], [0.2, 0.3, 0.5]))
+    assert baseline.train_shares == {"a": 0.2, "b": 0.3, "c": 0.5}
 
 
-def test_baselines_are_seeded_and_go_into_json():
+def test_baselines_are_seeded():
     train, labels = [0, 1, 2, 3, 3], np.array([0, 1, 2, 3])
     first, second = (stratified_baseline(train, labels, LEVELS) for _ in range(2))
-    assert json.dumps(first) == json.dumps(second) and "NaN" not in json.dumps(first)
-    assert first["quadratic_kappa"] == pytest.approx(0, abs=0.03)
-    assert majority_baseline(train, labels, LEVELS)["quadratic_kappa"] == 0
+    assert first == second
+    assert first.quadratic_kappa == pytest.approx(0, abs=0.03)
+    assert majority_baseline(train, labels, LEVELS).quadratic_kappa == 0
 
 
 # --- Windows to clips
@@ -254,11 +253,12 @@ def test_the_metric_gives_exactly_the_scores(shares: tuple[float, ...]):
     labels, predicted, scores = draw_case(shares, 3)
     names = names_of(shares)
     metric = EngagementMetric(names)
-    assert metric.compute(predictions=scores, references=labels) == compute_scores(labels, predicted, names, scores)
-    assert metric.compute(predictions=predicted, references=labels) == compute_scores(labels, predicted, names)
+    ranked, plain = compute_scores(labels, predicted, names, scores), compute_scores(labels, predicted, names)
+    assert metric.compute(predictions=scores, references=labels) == ranked.model_dump()
+    assert metric.compute(predictions=predicted, references=labels) == plain.model_dump()
     constant = np.zeros_like(labels)
     with_scores = metric.compute(predictions=constant, references=labels, scores=scores)
-    assert with_scores == compute_scores(labels, constant, names, scores)
+    assert with_scores == compute_scores(labels, constant, names, scores).model_dump()
 
 
 def test_the_metric_takes_batches_and_leaves_no_files(tmp_path, monkeypatch: pytest.MonkeyPatch):
@@ -268,7 +268,7 @@ def test_the_metric_takes_batches_and_leaves_no_files(tmp_path, monkeypatch: pyt
     metric = EngagementMetric("abc")
     for start in range(0, len(labels), 32):
         metric.add_batch(predictions=scores[start : start + 32], references=labels[start : start + 32])
-    assert metric.compute() == compute_scores(labels, predicted, "abc", scores)
+    assert metric.compute() == compute_scores(labels, predicted, "abc", scores).model_dump()
     assert not list(tmp_path.iterdir())
 
 
@@ -278,7 +278,7 @@ def test_trainer_gets_plain_numbers_of_its_logits():
     metric = EngagementMetric("abc")
     for predictions in (logits, (logits, "hidden states")):
         logged = metric.score_trainer_predictions(EvalPrediction(predictions, labels))
-        assert logged["macro_f1"] == compute_scores(labels, predicted, "abc")["macro_f1"]
+        assert logged["macro_f1"] == compute_scores(labels, predicted, "abc").macro_f1
         assert "auroc" in logged and all(isinstance(value, int | float) for value in logged.values())
     alone = metric.score_trainer_predictions(EvalPrediction(logits[labels == 0], labels[labels == 0]))
     assert "auroc" not in alone and alone["num_examples"] == (labels == 0).sum()

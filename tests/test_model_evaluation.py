@@ -1,26 +1,30 @@
 """`engagement evaluate` and `compare`: a model measured anew, what is written, and what is refused."""
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 import torch
+from changed_results import scores_on_test
 from conftest import TrainedStages, prepare_drawn
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
+from engagement_recognition.data.drawn.datasets import write_daisee
 from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.data.schema import SPLITS
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.comparison import compare_runs, describe_comparison
-from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.results_file import read_results, write_results
+from engagement_recognition.evaluation.results_schema import ImportedFrom, Results
+from engagement_recognition.evaluation.score_records import SuppressedGroup
 from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
 from engagement_recognition.train import train
+from engagement_recognition.training.arguments import Recipe
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def run(trained: TrainedStages, tmp_path: Path) -> Path:
 @pytest.fixture
 def prepared(trained: TrainedStages) -> Path:
     """The data stage two was trained on, as it was prepared for that."""
-    fingerprint = read_results(trained.engagement)["data"]["fingerprint"]
+    fingerprint = read_results(trained.engagement).data.fingerprint
     folders = Path(trained.recipe["cache_dir"]).glob("daisee-*")
     return next(folder for folder in folders if load_prepared(folder).fingerprint == fingerprint)
 
@@ -40,11 +44,14 @@ def prepared(trained: TrainedStages) -> Path:
 def test_measuring_again_gives_the_trained_scores(run: Path, prepared: Path, trained: TrainedStages):
     before = read_results(run)
     again = evaluate_model(run, prepared)
-    assert again["scores"]["confusion_matrix"] == before["evaluation"]["test"]["scores"]["confusion_matrix"]
-    assert again["scores"]["auroc"] == pytest.approx(before["evaluation"]["test"]["scores"]["auroc"])
+    scores = scores_on_test(before).scores
+    assert again.scores.confusion_matrix == scores.confusion_matrix
+    assert again.scores.auroc == pytest.approx(scores.auroc)
     results = read_results(run)
-    assert results["evaluated_on"]["test"]["fingerprint"] == before["data"]["fingerprint"]
-    assert set(before) <= set(results)  # later commands only add keys
+    (measured,) = results.measurements  # in the place of the earlier one
+    assert measured.evaluation == again and measured.data == before.data.as_measured()
+    assert (measured.environment.device, measured.environment.engine) == ("cpu", "torch")
+    assert results.model_copy(update={"measurements": []}) == before.model_copy(update={"measurements": []})
     first, second = (read_predictions(folder, "test")[0] for folder in (trained.engagement, run))
     assert first.keys == second.keys and torch.allclose(*map(torch.tensor, (first.logits, second.logits)), atol=1e-5)
 
@@ -62,13 +69,12 @@ def test_pictures_are_read_again_as_in_training(
     # Without the recipe's subject_pattern they would be pictures of nobody: other data, which is not published.
     before = read_results(expression)
     if is_old:
-        del before["data"]["prepared_with"]
-        (expression / "results.json").write_text(json.dumps(before))
-    evaluate_model(expression, drawn_expressions, cache_dir=tmp_path / "cache")
-    results = read_results(expression)
-    assert results["evaluated_on"]["test"]["fingerprint"] == before["data"]["fingerprint"]
-    test, test_before = (found["evaluation"]["test"] for found in (results, before))
-    assert test["scores"]["confusion_matrix"] == test_before["scores"]["confusion_matrix"]
+        older = before.data.model_copy(update={"prepared_with": None})
+        write_results(expression, before.model_copy(update={"data": older}))
+    again = evaluate_model(expression, drawn_expressions, cache_dir=tmp_path / "cache")
+    (measured,) = read_results(expression).measurements
+    assert measured.data.fingerprint == before.data.fingerprint
+    assert again.scores.confusion_matrix == scores_on_test(before).scores.confusion_matrix
     people = {path.name.partition("_")[0] for path in drawn_expressions.glob("test/*/*.png")}
     assert set(read_predictions(expression, "test")[0].subject_ids) == people
 
@@ -87,11 +93,12 @@ def test_how_a_source_is_read_is_known_of_prepared_data_too(
     done = CliRunner().invoke(app, [*command, "--subject-pattern", r"^\d+", "--drop-conflicts"])
     assert done.exit_code == 0, done.output
     section = {"data": str(tmp_path / "data"), "num_train_epochs": 1, "allow_leakage": True}
-    (folder,) = train({**tiny_recipe, "engagement": {}, "expression": section, "output_dir": str(tmp_path / "r")}, {})
-    trained_on = read_results(folder)["data"]
-    assert trained_on["label_conflicts"]["dropped"]
+    recipe = {**tiny_recipe, "engagement": {}, "expression": section, "output_dir": str(tmp_path / "r")}
+    (folder,) = train(Recipe(recipe), {})
+    assert read_results(folder).data.label_conflicts.dropped
     evaluate_model(folder, source, cache_dir=tmp_path / "cache")
-    assert read_results(folder)["evaluated_on"]["test"]["fingerprint"] == trained_on["fingerprint"]
+    results = read_results(folder)
+    assert len(results.measurements) == 1 and results.is_own_data(results.measurements[0])
 
 
 def test_another_source_is_read_as_it_is(expression: Path, drawn_expressions: Path, tmp_path: Path):
@@ -101,14 +108,70 @@ def test_another_source_is_read_as_it_is(expression: Path, drawn_expressions: Pa
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, target)
     evaluate_model(expression, tmp_path / "others", cache_dir=tmp_path / "cache")
-    assert set(read_predictions(expression, "test")[0].subject_ids) == {None}
+    _, other = read_results(expression).measurements
+    assert set(read_predictions(expression, "test", other.data.fingerprint)[0].subject_ids) == {None}
 
 
 def test_another_split_is_added_and_chooses_nothing_on_itself(run: Path, prepared: Path):
     evaluation = evaluate_model(run, prepared, "validation")
-    assert evaluation["decision"] is None and "temperature" not in evaluation["calibration"]
-    assert set(read_results(run)["evaluation"]) == {"test", "validation"}
+    assert evaluation.decision is None and evaluation.calibration.scaled is None
+    assert [measured.split for measured in read_results(run).measurements] == ["test", "validation"]
     assert (run / "figures/validation_confusion.png").is_file() and (run / "figures/test_reliability.svg").is_file()
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of other people, who do not exist either."""
+    folder = tmp_path_factory.mktemp("others") / "other people's"
+    shape = {"fps": 4, "duration_sec": 2.0, "width_px": 320, "height_px": 240}
+    write_daisee(folder, 5, 3, seed=1, **shape, processes=1, show_progress=False)
+    return folder
+
+
+def test_another_data_set_is_added_and_replaces_nothing(run: Path, prepared: Path, others: Path, tmp_path: Path):
+    before, figure = read_results(run), (run / "figures/test_confusion.png").read_bytes()
+    card = ModelCard.load(run / "README.md")
+    for _ in range(2):  # again, it takes its own place
+        there = evaluate_model(run, others, cache_dir=tmp_path / "cache")
+    own, other = read_results(run).measurements
+    assert own == before.measurements[0] and other.evaluation == there
+    assert (other.data.source, other.data.drawn, other.data.examples["test"]) == ("other people's", True, 3)
+    names = {path.name for path in (run / "figures").glob("*.png")}
+    prefix = f"test_other_people_s_{other.data.fingerprint[:8]}"
+    kinds = ("confusion", "reliability", "risk_coverage")
+    assert names == {f"{of}_{kind}.png" for of in ("test", prefix) for kind in kinds} | {"training_curves.png"}
+    assert (run / "figures/test_confusion.png").read_bytes() == figure
+    # Predictions of both are kept apart, and what speaks for the model is its own data, on the card too.
+    table = pyarrow.parquet.read_table(run / "predictions.parquet").to_pydict()
+    assert set(table["data"]) == {own.data.fingerprint, other.data.fingerprint}
+    now = ModelCard.load(run / "README.md")
+    assert now.data.eval_results == card.data.eval_results
+    text, elsewhere = now.text.partition("### Measured on other data")[::2]
+    assert text.rstrip() in card.text and "do not compare with the table above" in elsewhere
+    row = next(line for line in elsewhere.splitlines() if other.data.fingerprint[:12] in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:3] == ["test", "3"] and f"{there.scores.macro_f1:.3f} (" in cells[3]
+    assert cells[4] == f"{there.scores.balanced_accuracy:.3f}" and cells[-2:] == ["yes", "passed"]
+    done = CliRunner().invoke(app, ["publish", str(run), "--repo", "org/name", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    # Its own data again takes its own place, and only that.
+    evaluate_model(run, prepared)
+    again = read_results(run).measurements
+    assert again[1] == other and again[0].data == own.data
+
+
+def test_an_imported_model_is_known_by_what_was_measured_first(run: Path, prepared: Path, others: Path, tmp_path: Path):
+    origin = ImportedFrom(source="best.pth", system="CNN + LSTM", num_weights=2, num_encoder_weights=1)
+    names = read_results(run).label_names
+    write_results(run, Results(stage="engagement", label_names=names, started_from="best.pth", imported=origin))
+    evaluate_model(run, prepared)
+    evaluate_model(run, others, cache_dir=tmp_path / "cache")
+    results = read_results(run)
+    assert results.data is None and results.headline() == results.measurements[0] and results.doubt() is None
+    text = ModelCard.load(run / "README.md").text
+    assert "On the test split of drawn people" in text and "The split (the source's own) passed the audit" in text
+    assert f"data fingerprint `{results.measurements[0].data.fingerprint[:12]}`" in text
+    assert results.measurements[1].data.fingerprint[:12] in text.partition("### Measured on other data")[2]
 
 
 def test_predictions_hold_a_row_a_window(run: Path, prepared: Path):
@@ -116,7 +179,7 @@ def test_predictions_hold_a_row_a_window(run: Path, prepared: Path):
     table = pyarrow.parquet.read_table(run / "predictions.parquet").to_pydict()
     assert set(table["split"]) == {"validation", "test"} <= set(SPLITS)
     test_rows = [row for row, split in enumerate(table["split"]) if split == "test"]
-    assert len(test_rows) == read_results(run)["evaluation"]["test"]["num_windows"]
+    assert len(test_rows) == scores_on_test(read_results(run)).num_windows
     assert all(table["subject_id"]) and set(table["label"]) <= {"engaged", "disengaged"}
 
 
@@ -125,7 +188,7 @@ def test_groups_of_few_people_are_suppressed(run: Path, prepared: Path, tmp_path
     with (tmp_path / "groups.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["subject_id", "hair"], *([person, "dark"] for person in people)])
     evaluation = evaluate_model(run, prepared, groups=tmp_path / "groups.csv")
-    assert evaluation["groups"] == {"hair": {"dark": {"suppressed": True}}}
+    assert evaluation.groups == {"hair": {"dark": SuppressedGroup()}}
     (tmp_path / "groups.csv").write_text("person,hair\n1,dark\n")
     with pytest.raises(DataError, match="subject_id"):
         evaluate_model(run, prepared, groups=tmp_path / "groups.csv")
@@ -156,9 +219,7 @@ def test_on_the_command_line(run: Path, prepared: Path, trained: TrainedStages):
 
 
 def test_the_card_of_another_split_says_which(run: Path, prepared: Path):
-    results = read_results(run)
-    results["evaluation"] = {}
-    (run / "results.json").write_text(json.dumps(results))
+    write_results(run, read_results(run).model_copy(update={"measurements": []}))
     evaluate_model(run, prepared, "validation")
     assert "On the validation split of" in ModelCard.load(run / "README.md").text
 
@@ -168,7 +229,7 @@ def test_the_card_of_another_split_says_which(run: Path, prepared: Path):
 
 def test_a_run_does_not_differ_from_itself(trained: TrainedStages):
     compared = compare_runs(trained.engagement, trained.engagement)
-    assert all(row["value"] in (0.0, None) for row in compared["differences"].values())
+    assert all(row.value in (0.0, None) for row in compared.differences.values())
     assert "differs" not in describe_comparison(compared)
 
 

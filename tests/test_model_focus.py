@@ -1,6 +1,5 @@
 """Face focus of a model over a data set: the mean of its clips, what is left out counted, and nobody named."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from tiny_models import tiny_model
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
 from engagement_recognition.data.readers.sources import SourceOptions
+from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusPeople
 from engagement_recognition.explanation.data_set_focus import FocusClip, describe_focus, find_clips, measure_focus
 from engagement_recognition.explanation.explain_files import explain_file
 from engagement_recognition.explanation.face_focus import REGIONS
@@ -54,7 +54,7 @@ def predictor() -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def measured(predictor: Predictor, clips: list[FocusClip]) -> dict[str, object]:
+def measured(predictor: Predictor, clips: list[FocusClip]) -> FaceFocusResults:
     return measure_focus(predictor, clips)
 
 
@@ -62,55 +62,55 @@ def test_the_mean_is_that_of_the_explained_clips(predictor, clips, measured):
     focuses = [explain_file(predictor, clip.source).clips[0].focus for clip in clips[: len(PEOPLE)]]
     for region in REGIONS:
         of_clips = [focus.clip[region] for focus in focuses]
-        found = measured[region]
-        assert found["mean"] == pytest.approx(np.mean([clip["heat_share"] for clip in of_clips]))
-        assert found["chance"] == pytest.approx(np.mean([clip["area_share"] for clip in of_clips]))
-        assert found["ratio"] == pytest.approx(found["mean"] / found["chance"])
-        assert found["lower"] < found["mean"] < found["upper"]
+        found = getattr(measured, region)
+        assert found.mean == pytest.approx(np.mean([clip["heat_share"] for clip in of_clips]))
+        assert found.chance == pytest.approx(np.mean([clip["area_share"] for clip in of_clips]))
+        assert found.ratio == pytest.approx(found.mean / found.chance)
+        assert found.lower < found.mean < found.upper
 
 
 def test_what_says_nothing_is_counted_and_not_in_the_mean(measured):
-    counts = {name: measured[f"num_{name}"] for name in ("clips", "without_face", "without_heat", "unreadable")}
-    assert counts == {"clips": 8, "without_face": 1, "without_heat": 0, "unreadable": 1}
+    assert measured.num_clips == 8
+    assert (measured.num_without_face, measured.num_without_heat, measured.num_unreadable) == (1, 0, 1)
     assert describe_focus(measured, "test").endswith("left out: 1 without face, 1 unreadable")
 
 
 def test_the_terminal_says_when_maps_are_too_coarse(measured):
-    warned = {side: describe_focus({**measured, "map_size": [side, side]}, "test") for side in (2, 4)}
+    warned = {side: describe_focus(measured.model_copy(update={"map_size": [side, side]}), "test") for side in (2, 4)}
     assert "maps of 2×2 places are too coarse to tell a face from what is around it" in warned[2]
     assert "coarse" not in warned[4]
 
 
 def test_people_are_not_named(measured):
-    text = json.dumps(measured, allow_nan=False)
-    assert not any(who in text for who in PEOPLE)
-    assert measured["people"]["num_people"] == 6
-    assert measured["people"]["lowest_means"] == sorted(measured["people"]["lowest_means"])
+    assert not any(who in measured.model_dump_json() for who in PEOPLE)
+    assert measured.people.num_people == 6 and not measured.people.suppressed
+    assert len(measured.people.lowest_means) == 5
+    assert measured.people.lowest_means == sorted(measured.people.lowest_means)
 
 
 def test_under_five_people_there_is_a_mean_and_nothing_of_persons(predictor, clips):
     measured = measure_focus(predictor, clips[:3])
-    assert measured["people"] == {"suppressed": True, "num_people": None, "lowest_means": []}
-    assert measured["face"]["mean"] is not None and measured["face"]["lower"] is None
+    assert measured.people == FocusPeople(suppressed=True, num_people=None, lowest_means=[])
+    assert measured.face.mean is not None and measured.face.lower is None
     unknown = [FocusClip(clip.clip_id, None, clip.source) for clip in clips[:5]]
-    assert measure_focus(predictor, unknown)["people"]["suppressed"]
+    assert measure_focus(predictor, unknown).people.suppressed
 
 
 def test_maps_of_untrained_weights_are_the_check(measured):
-    assert 3 <= measured["sanity"]["num_clips"] <= 5  # some draws show no heat
-    assert -1 <= measured["sanity"]["randomised_rank_correlation"] < 0.9
+    assert 3 <= measured.sanity.num_clips <= 5  # some draws show no heat
+    assert -1 <= measured.sanity.randomised_rank_correlation < 0.9
 
 
 def test_a_model_that_sees_nothing_has_no_focus(clips):
     measured = measure_focus(build_predictor(weight=0.0, face_crop=False), clips[:2])
-    assert (measured["num_without_heat"], measured["face"]["mean"]) == (2, None)
+    assert (measured.num_without_heat, measured.face.mean, measured.map_size) == (2, None, None)
     assert "unknown" in describe_focus(measured, "test")
 
 
 def test_some_clips_are_drawn_by_the_seed(predictor, clips):
     some = [measure_focus(predictor, clips, num_clips=1, seed=seed) for seed in (1, 1, 2)]
-    assert some[0]["num_clips"] == 1 and some[0] == some[1]
-    assert some[0]["face"] != some[2]["face"]
+    assert some[0].num_clips == 1 and some[0] == some[1]
+    assert some[0].face != some[2].face
 
 
 @pytest.mark.slow
@@ -119,10 +119,10 @@ def test_prepared_crops_say_what_the_files_say(drawn_daisee: Path, tmp_path: Pat
     of_files, of_crops = (find_clips(data, "validation") for data in (drawn_daisee, tmp_path / "crops"))
     assert [clip.clip_id for clip in of_files] == [clip.clip_id for clip in of_crops]
     predictor = build_predictor()
-    first, second = (measure_focus(predictor, clips)["face"] for clips in (of_files, of_crops))
+    first, second = (measure_focus(predictor, clips).face for clips in (of_files, of_crops))
     # JPEG changes the pixels a little, and the face's place not at all.
-    assert second["chance"] == pytest.approx(first["chance"], abs=1e-3)
-    assert second["mean"] == pytest.approx(first["mean"], abs=0.03)
+    assert second.chance == pytest.approx(first.chance, abs=1e-3)
+    assert second.mean == pytest.approx(first.mean, abs=0.03)
 
 
 def test_where_no_face_can_be_known_focus_is_refused(drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path):

@@ -15,17 +15,18 @@ from datasets import load_from_disk
 from filelock import FileLock
 from PIL import Image as PictureFile
 
+from engagement_recognition.data.described_data import LabelConflicts
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.preparation import prepare as preparation
-from engagement_recognition.data.preparation.parts import PreparationSettings, settings_for
 from engagement_recognition.data.preparation.prepare import describe_counts, plan_of, prepare
 from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, is_prepared, load_prepared
+from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
 from engagement_recognition.data.readers.sources import SourceOptions, read_source
 from engagement_recognition.data.schema import SPLITS, LabelledSource
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 
-SETTINGS = PreparationSettings(num_frames=4)
+SETTINGS = settings_for("video", FrameOptions(num_frames=4))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def clip_ids(data: PreparedData) -> list[str]:
 def test_inputs_are_outputs_and_rejects(prepared: PreparedData, folder: Path):
     description = prepared.description
     videos = {path.stem for path in folder.glob("DataSet/*/*/*/*")}
-    assert description["inputs"] == description["outputs"] + description["rejects"] == len(videos) + 1
+    assert description.inputs == description.outputs + description.rejects == len(videos) + 1
     rejected = prepared.rejects()
     assert sorted(row["stage"] for row in rejected) == ["decode", "face", "label", "source"]
     assert not {row["clip_id"] for row in rejected} & set(clip_ids(prepared))
@@ -212,8 +213,8 @@ def test_consecutive_windows_at_a_stride(face_crop: bool, drawn_daisee: Path, tm
     rows = data.splits["test"]  # 8 frames a clip at 4 a second
     assert rows["window_index"][:3] == [0, 1, 2] and len(rows) == 9
     assert [np.round(times, 3).tolist() for times in rows["frame_times_sec"][:2]] == [[0, 0.25, 0.5], [0.5, 0.75, 1]]
-    windows = data.description["windows"]
-    assert windows["inputs"] == windows["outputs"] == 3 * data.description["outputs"]
+    windows = data.description.windows
+    assert windows.inputs == windows.outputs == 3 * data.description.outputs
     assert (rows[0]["found"] is not None) == face_crop
     clip = EngagementVideoProcessor(num_frames=3, sampling="consecutive", face_crop=face_crop).prepare_clip(
         drawn_daisee / rows[1]["source_path"], start_frame=2
@@ -239,8 +240,8 @@ def test_a_window_without_a_face_is_its_own_reject(drawn_daisee: Path, tmp_path:
     assert [(row["clip_id"], row["window_index"]) for row in rejected] == [(video.stem, "1")]
     assert video.stem in clip_ids(data)
     counts = data.description
-    assert counts["inputs"] == counts["outputs"] + counts["rejects"]
-    assert counts["windows"]["inputs"] == counts["windows"]["outputs"] + 1
+    assert counts.inputs == counts.outputs + counts.rejects
+    assert counts.windows.inputs == counts.windows.outputs + 1
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_a_window_without_a_face_is_its_own_reject(drawn_daisee: Path, tmp_path:
 )
 def test_settings_that_make_no_sense_are_refused(bad: dict, words: str):
     with pytest.raises(RecipeError) as refused:
-        settings_for("video", **bad)
+        settings_for("video", FrameOptions(**bad))
     assert str(refused.value).endswith(words)  # what is wrong, and nothing of what is right
 
 
@@ -266,7 +267,7 @@ def test_pictures_are_kept_as_they_are(drawn_expressions: Path, tmp_path: Path):
     data = prepare_drawn(drawn_expressions, tmp_path)
     row = data.splits["test"][0]
     assert row["frames"] == [(drawn_expressions / row["source_path"]).read_bytes()] and row["found"] is None
-    assert row["label"] in row["source_path"] and data.description["media"] == "picture"
+    assert row["label"] in row["source_path"] and data.description.media == "picture"
 
 
 def test_a_turned_or_large_picture_is_stored_upright_and_small(drawn_expressions: Path, tmp_path: Path):
@@ -324,11 +325,11 @@ def test_conflicting_labels_are_counted_and_dropped_on_request(drawn_expressions
     shutil.copy(min(root.glob("train/happy/*.png")), root / "train/sad/again.png")
     shutil.copy(min(root.glob("train/fear/*.png")), root / "train/fear/again.png")  # the same label: no conflict
     kept = prepare_drawn(root, tmp_path / "kept")
-    assert kept.description["label_conflicts"] == {"groups": 1, "pictures": 2, "dropped": False}
+    assert kept.description.label_conflicts == LabelConflicts(groups=1, pictures=2, dropped=False)
     dropped = prepare_drawn(root, tmp_path / "dropped", drop_conflicts=True)
     assert [row["stage"] for row in dropped.rejects()] == ["conflict", "conflict"]
     counts = dropped.description
-    assert counts["inputs"] == counts["outputs"] + counts["rejects"] == kept.description["outputs"]
+    assert counts.inputs == counts.outputs + counts.rejects == kept.description.outputs
     assert dropped.fingerprint != kept.fingerprint
 
 

@@ -23,6 +23,7 @@ from engagement_recognition.data.schema import (
     EXPRESSIONS,
     SPLITS,
     LabelledSource,
+    SourceNotes,
     binary_label,
     three_class_label,
 )
@@ -59,7 +60,7 @@ def test_daisee_s_oddities_are_read_and_counted(drawn_daisee: Path):
     assert {Path(record.source_path).suffix for record in source.records} == {".avi", ".mp4"}  # tables know .avi only
     assert set(source.records[0].affects) == set(AFFECTS)  # the header says "Frustration "
     assert [reject.stage for reject in source.rejects] == ["source", "label"]
-    assert (source.notes["without_video"], source.notes["without_label"], source.notes["subset"]) == (1, 1, None)
+    assert (source.notes.without_video, source.notes.without_label, source.notes.subset) == (1, 1, None)
     videos = {path.stem for path in drawn_daisee.glob("DataSet/*/*/*/*")}
     rows = {line.split(".")[0] for line in (drawn_daisee / "Labels/AllLabels.csv").read_text().splitlines()[1:]}
     assert len(source.records) + len(source.rejects) == len(videos | rows)
@@ -123,10 +124,10 @@ def test_the_subset_is_drawn_before_videos_are_looked_for(drawn_daisee: Path, tm
     (folder / whole.records[0].source_path).unlink()
     without = read_daisee(folder, "stratified")
     assert without.records == whole.records[1:]
-    assert without.notes["without_video"] == whole.notes["without_video"] + 1
+    assert without.notes.without_video == whole.notes.without_video + 1
     num_rows = len((folder / "Labels/AllLabels.csv").read_text().splitlines()) - 1
     # Rows outside the subset are no inputs; the one video without a row is.
-    assert len(without.records) + len(without.rejects) == num_rows + 1 - without.notes["outside_subset"]
+    assert len(without.records) + len(without.rejects) == num_rows + 1 - without.notes.outside_subset
     with pytest.raises(RecipeError, match="stratified"):
         read_daisee(folder, "random")
 
@@ -305,7 +306,7 @@ def test_a_table_of_videos_with_spans_splits_and_affects(tmp_path: Path):
     ]
     assert [record.affects["engagement"] for record in source.records] == [3, 0, 1]
     assert [source.read(record).read_bytes() for record in source.records] == [b"in/a.mp4"] * 2 + [b"b.mp4"]
-    assert source.notes == {"extra_columns": ["remark"]} and source.rejects == []
+    assert source.notes == SourceNotes(extra_columns=["remark"]) and source.rejects == []
 
 
 # --- One door to all
@@ -336,14 +337,14 @@ def test_every_kind_is_told_from_what_lies_there(drawn_daisee: Path, fer2013: Pa
 
 
 def test_where_the_split_comes_from_is_told(drawn_daisee: Path, tmp_path: Path):
-    assert read_source("daisee", drawn_daisee).notes["split"] == "the source's own"
+    assert read_source("daisee", drawn_daisee).notes.split == "the source's own"
     names = [f"{label}/{person}_{number}.png" for label in ("a", "b") for person in "uvwxyz" for number in range(5)]
     folder = write_files(tmp_path / "set", *names)
     by_person = read_source("images", folder, SourceOptions(subject_pattern="^[a-z]", seed=3))
-    assert by_person.notes["split"] == "drawn by person (seed 3)"
+    assert by_person.notes.split == "drawn by person (seed 3)"
     people = [{record.subject_id for record in by_person.records if record.split == split} for split in SPLITS]
     assert all(people) and sum(map(len, people)) == 6
-    assert "clip by clip" in read_source("images", folder).notes["split"]
+    assert "clip by clip" in read_source("images", folder).notes.split
     with pytest.raises(DataError, match=r"train split.*only"):
         read_source("images", write_files(tmp_path / "only", "test/a/1.png", "test/b/2.png"))
 

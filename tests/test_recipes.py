@@ -15,7 +15,7 @@ from engagement_recognition import train
 from engagement_recognition.data.schema import BINARY, THREE_CLASSES
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-from engagement_recognition.training.arguments import StageRun, plan_stages, read_recipe
+from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
@@ -107,7 +107,7 @@ SCORES = {"accuracy", "macro_f1", "weighted_f1", "auroc"}
 def plan(recipe: Path | dict[str, object], **options: str) -> dict[str, StageRun]:
     """Both stages of a recipe, by name."""
     data = {"expression_data": "pictures", "engagement_data": "clips"}
-    values = read_recipe(recipe) if isinstance(recipe, Path) else recipe
+    values = read_recipe(recipe) if isinstance(recipe, Path) else Recipe(recipe)
     return {run.name: run for run in plan_stages(values, {**data, **options})}
 
 
@@ -221,7 +221,7 @@ def test_a_recipe_lies_over_its_base(tmp_path: Path):
     write(tmp_path, root={"seed": 1, "augmentation": {"flip": 0.5}, "engagement": {"subset": "x", "dropout": 0.1}})
     write(tmp_path, sibling={"base": "root.yaml", "seed": 2, "engagement": {"dropout": 0.2}})
     top = {"base": "../sibling.yaml", "augmentation": {"zoom": 1}, "expression": {"a": 1}}
-    assert read_recipe(write(tmp_path / "deep", top=top)) == {
+    assert read_recipe(write(tmp_path / "deep", top=top)).options == {
         "seed": 2,
         "augmentation": {"zoom": 1},  # replaced as a whole
         "engagement": {"subset": "x", "dropout": 0.2},  # merged key by key
@@ -231,7 +231,7 @@ def test_a_recipe_lies_over_its_base(tmp_path: Path):
 
 def test_of_several_bases_the_last_counts_most_and_null_gives_a_default_back(tmp_path: Path):
     write(tmp_path, first={"seed": 1, "dropout": 0.1, "subset": "stratified"}, second={"seed": 2, "subset": None})
-    recipe = read_recipe(write(tmp_path, row={"base": ["first.yaml", "second.yaml"]}))
+    recipe = read_recipe(write(tmp_path, row={"base": ["first.yaml", "second.yaml"]})).options
     assert recipe == {"seed": 2, "dropout": 0.1, "subset": None}
     assert plan(recipe)["engagement"].stage.subset is None
 
@@ -334,7 +334,7 @@ def test_crops_that_are_off_draw_nothing():
 def load_pictures(tiny_recipe: dict[str, object], data: Path, **options: object) -> StageData:
     recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement")}
     section = {"data": str(data), "subject_pattern": r"^\d+", **options}
-    (run,) = plan_stages({**recipe, "expression": section}, {})
+    (run,) = plan_stages(Recipe({**recipe, "expression": section}), {})
     return load_stage_data(run)
 
 
@@ -350,12 +350,12 @@ def test_training_pixels_are_standardised(options: dict, drawn_expressions: Path
     pixels = FrameCollator(data.processor, single_face=True)(list(rows.values()))["pixel_values"]
     assert pixels.mean(dim=(0, 2, 3)).abs().max() < 1e-3
     assert (pixels.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
-    stored = data.description["train_pixels"]
+    stored = data.description.train_pixels
     if "picture_norm" in options:
-        assert stored == {"mean": [0.0], "std": [pytest.approx(100 / 32, abs=1e-3)]}  # pictures of 32x32
+        assert (stored.mean, stored.std) == ([0.0], [pytest.approx(100 / 32, abs=1e-3)])  # pictures of 32x32
     data.processor.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    assert (config["image_mean"], config["image_std"]) == (stored["mean"], stored["std"])
+    assert (config["image_mean"], config["image_std"]) == (stored.mean, stored.std)
 
 
 def test_a_mean_can_be_given_and_the_deviation_measured(drawn_expressions: Path, tiny_recipe: dict):
@@ -363,7 +363,7 @@ def test_a_mean_can_be_given_and_the_deviation_measured(drawn_expressions: Path,
     measured = load_pictures(tiny_recipe, drawn_expressions, **OWN)
     assert list(given.processor.image_mean) == [0.5, 0.4, 0.3]
     assert given.processor.image_std == measured.processor.image_std
-    assert "train_pixels" not in load_pictures(tiny_recipe, drawn_expressions, image_mean=[0.5] * 3).description
+    assert load_pictures(tiny_recipe, drawn_expressions, image_mean=[0.5] * 3).description.train_pixels is None
 
 
 def test_a_flat_picture_is_left_out_where_it_has_no_norm(drawn_expressions: Path, tiny_recipe: dict, tmp_path: Path):
@@ -372,9 +372,9 @@ def test_a_flat_picture_is_left_out_where_it_has_no_norm(drawn_expressions: Path
     PictureFile.new("RGB", (48, 48), (90, 90, 90)).save(picture)
     whole = load_pictures(tiny_recipe, folder)
     data = load_pictures(tiny_recipe, folder, picture_norm=100, grayscale=True, **OWN)
-    assert data.description["flat_pictures_left_out"] == {"train": 1, "validation": 0, "test": 0}
+    assert data.description.flat_pictures_left_out == {"train": 1, "validation": 0, "test": 0}
     assert set(whole.train.keys) - set(data.train.keys) == {(f"train/happy/{picture.name}", 0)}
-    assert data.description["examples"]["train"] == len(data.train.subject_ids) == len(whole.train) - 1
+    assert data.description.examples["train"] == len(data.train.subject_ids) == len(whole.train) - 1
 
 
 # --- Optimisers
@@ -385,7 +385,7 @@ def test_adam_decays_everything_and_momentum_weights_alone(
     optimizer: str, drawn_expressions: Path, tiny_recipe: dict, tmp_path: Path
 ):
     recipe = {**tiny_recipe, "output_dir": str(tmp_path), "optimizer": optimizer, "weight_decay": 0.5, "engagement": {}}
-    (run,) = plan_stages(recipe, {})
+    (run,) = plan_stages(Recipe(recipe), {})
     data = load_stage_data(run)
     model = train._build_model(run.stage, data, None)
     trainer = train._build_trainer(run, model, data, Augmentation())

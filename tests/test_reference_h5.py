@@ -116,4 +116,4 @@ def test_a_cache_is_known_by_its_suffix_alone_or_in_a_folder(tmp_path: Path):
     path = write_h5(tmp_path / "all.hdf5", metadata, dict.fromkeys(ids, windows()))
     assert detect_kind(path) == detect_kind(tmp_path) == "reference-h5"
     source = read_source(None, tmp_path)
-    assert source.notes["split"] == "drawn by person (seed 0)" and len(source.records) == 20
+    assert source.notes.split == "drawn by person (seed 0)" and len(source.records) == 20

@@ -13,7 +13,7 @@ from engagement_recognition.cli.main import app
 from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.data.schema import AFFECTS, LEVELS, THREE_CLASSES
 from engagement_recognition.processor.input_errors import DataError, LeakageError, RecipeError
-from engagement_recognition.training.arguments import plan_stages
+from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.stage_data import StageData, load_stage_data
 
 
@@ -42,17 +42,15 @@ def load(
     tiny_recipe: dict[str, object], data: Path, stage: str = "engagement", typed: dict | None = None, **options: object
 ) -> StageData:
     recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement")}
-    (run,) = plan_stages({**recipe, stage: {"data": str(data), **options}}, typed or {})
+    (run,) = plan_stages(Recipe({**recipe, stage: {"data": str(data), **options}}), typed or {})
     return load_stage_data(run)
 
 
 def test_prepared_data_is_used_as_it_is(audited: Path, tiny_recipe: dict[str, object]):
     data = load(tiny_recipe, audited)
-    assert data.description["fingerprint"] == load_prepared(audited).fingerprint
+    assert data.description.fingerprint == load_prepared(audited).fingerprint
     assert (data.processor.num_frames, data.processor.face_crop, data.processor.face_crop_size_px) == (4, True, 224)
-    assert {split: len(getattr(data, split)) for split in ("train", "validation", "test")} == data.description[
-        "examples"
-    ]
+    assert {split: len(getattr(data, split)) for split in ("train", "validation", "test")} == data.description.examples
 
 
 @pytest.mark.parametrize(
@@ -74,11 +72,11 @@ def test_both_stages_data_is_looked_at_before_the_first_trains(
     monkeypatch.setattr(train, "_train_stage", None)
     recipe = {**trained.recipe, "output_dir": str(tmp_path), "engagement": {"data": str(unaudited)}}
     with pytest.raises(LeakageError, match="engagement audit"):
-        train.train(recipe, {})
+        train.train(Recipe(recipe), {})
 
 
 def test_a_stage_without_data_is_skipped(trained: TrainedStages):
-    (run,) = plan_stages(trained.recipe, {"expression_data": "none"})
+    (run,) = plan_stages(Recipe(trained.recipe), {"expression_data": "none"})
     assert run.name == "engagement"
 
 
@@ -94,7 +92,7 @@ def test_data_that_nobody_audited_is_refused(unaudited: Path, tiny_recipe: dict[
     with pytest.raises(LeakageError, match=f"engagement audit {unaudited}"):
         load(tiny_recipe, unaudited)
     description = load(tiny_recipe, unaudited, allow_leakage=True).description
-    assert description["audit"] is None and description["leakage_allowed"]
+    assert description.audit is None and description.leakage_allowed
 
 
 def test_an_audit_of_other_data_does_not_count(audited: Path, tiny_recipe: dict[str, object], tmp_path: Path):
@@ -124,7 +122,7 @@ def test_a_failed_audit_stops_training_unless_leakage_is_allowed(
     assert "failed the audit" in card and "no other split" not in card
     # The test picture that is also a training picture is left out of a second evaluation.
     whole, clean = (
-        results["evaluation"][name]["scores"]["num_examples"] for name in ("test", "test_without_duplicates")
+        results["measurements"][0][name]["scores"]["num_examples"] for name in ("evaluation", "without_duplicates")
     )
     assert (whole, clean) == (14, 13) and "13 remain" in card
 
@@ -143,9 +141,9 @@ def test_labels_are_chosen_when_training(
     scheme: str, names: tuple[str, ...], audited: Path, tiny_recipe: dict[str, object]
 ):
     data = load(tiny_recipe, audited, label_scheme=scheme)
-    assert data.label_names == list(names) and data.description["label_scheme"] == scheme
-    left_out = sum(data.description["without_label_under_scheme"].values())
-    assert sum(data.description["examples"].values()) + left_out == load_prepared(audited).description["outputs"]
+    assert data.label_names == list(names) and data.description.label_scheme == scheme
+    left_out = sum(data.description.without_label_under_scheme.values())
+    assert sum(data.description.examples.values()) + left_out == load_prepared(audited).description.outputs
 
 
 def test_a_scheme_the_data_cannot_have_is_refused(audited: Path, leaking: Path, tiny_recipe: dict[str, object]):
@@ -157,7 +155,7 @@ def test_a_scheme_the_data_cannot_have_is_refused(audited: Path, leaking: Path, 
 
 def test_oversampling_is_for_training_alone(leaking: Path, tiny_recipe: dict[str, object]):
     data = load(tiny_recipe, leaking, "expression", oversample_to=10, allow_leakage=True)
-    assert len(data.train) == 70 and len(data.test) == 14 and data.description["oversampled_to"] == 10
+    assert len(data.train) == 70 and len(data.test) == 14 and data.description.oversampled_to == 10
 
 
 def test_a_single_face_model_can_be_trained_on_clips(audited: Path, tiny_recipe: dict[str, object]):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from engagement_recognition import train
 from engagement_recognition.processor.input_errors import RecipeError
-from engagement_recognition.training.arguments import plan_stages, read_recipe
+from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
 from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
@@ -96,7 +97,7 @@ def test_stage_two_starts_from_stage_one_s_encoder(trained: TrainedStages):
 @pytest.mark.parametrize("stage", ["expression", "engagement"])
 def test_results_hold_together(stage: str, trained: TrainedStages):
     results = results_of(trained.run_dir / stage)
-    scores, baseline = (results["evaluation"]["test"][name] for name in ("scores", "majority_baseline"))
+    scores, baseline = (results["measurements"][0]["evaluation"][name] for name in ("scores", "majority_baseline"))
     confusion = np.array(scores["confusion_matrix"])
     hits, counts = np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
     f1 = np.divide(2 * hits, counts, out=np.zeros(len(hits)), where=counts > 0)
@@ -107,7 +108,7 @@ def test_results_hold_together(stage: str, trained: TrainedStages):
     config = json.loads((trained.run_dir / stage / "config.json").read_text())
     assert [config["id2label"][str(i)] for i in range(len(f1))] == results["label_names"]
     assert baseline["predicts"] in results["label_names"] and baseline["num_examples"] == scores["num_examples"]
-    assert (results["seed"], results["version"], len(results["data"]["fingerprint"])) == (0, 2, 64)
+    assert (results["seed"], results["version"], len(results["data"]["fingerprint"])) == (0, 3, 64)
 
 
 def test_results_count_what_was_left_out(trained: TrainedStages):
@@ -118,25 +119,48 @@ def test_results_count_what_was_left_out(trained: TrainedStages):
 
 
 def test_the_same_seed_gives_the_same_weights_and_scores(trained: TrainedStages, tmp_path: Path):
-    (again,) = train.train(engagement_alone(trained, tmp_path), {})
+    (again,) = train.train(Recipe(engagement_alone(trained, tmp_path)), {})
     assert same_weights(weights_of(again), weights_of(trained.engagement))
-    assert results_of(again)["evaluation"] == results_of(trained.engagement)["evaluation"]
-    (other,) = train.train(engagement_alone(trained, tmp_path, num_train_epochs=1), {"seed": "3"})
+    assert results_of(again)["measurements"] == results_of(trained.engagement)["measurements"]
+    (other,) = train.train(Recipe(engagement_alone(trained, tmp_path, num_train_epochs=1)), {"seed": "3"})
     assert not same_weights(weights_of(other), weights_of(trained.engagement))  # and an older export is replaced
     assert results_of(other)["seed"] == 3
+
+
+def test_a_loss_that_is_not_finite_costs_no_model(trained: TrainedStages, tmp_path: Path, monkeypatch):
+    log = EngagementTrainer.log
+
+    def log_without_end(trainer: EngagementTrainer, logs: dict[str, float], *rest: object) -> None:
+        log(trainer, logs | ({"loss": float("inf")} if "loss" in logs else {}), *rest)
+
+    monkeypatch.setattr(EngagementTrainer, "log", log_without_end)
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path)), {})
+    losses = [row["loss"] for row in results_of(folder)["training"]["log"] if "loss" in row]
+    assert losses == [None, None] and (folder / "figures/training_curves.png").is_file()
+
+
+def test_what_a_model_starts_from_is_read_before_anything_is_prepared(
+    trained: TrainedStages, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    start = Path(shutil.copytree(trained.expression, tmp_path / "start"))
+    (start / "results.json").write_text('{"version": 3, "stage": 1}')
+    recipe = {**engagement_alone(trained, tmp_path, start_from=str(start)), "cache_dir": str(tmp_path / "cache")}
+    line = errors_of([write_recipe(recipe, tmp_path / "recipe.yaml")], capfd)
+    assert "measured results in" in line and str(start / "results.json") in line
+    assert not (tmp_path / "engagement").exists() and not (tmp_path / "cache").exists()
 
 
 def test_an_image_model_can_be_stage_two_alone(trained: TrainedStages, tmp_path: Path):
     pictures = trained.recipe["expression"]["data"]
     changes = {"data": pictures, "model": "image", "num_train_epochs": 1}
-    (folder,) = train.train(engagement_alone(trained, tmp_path, **changes), {})
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path, **changes)), {})
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["EngagementForImageClassification"]
     assert folder == tmp_path / "engagement" and results_of(folder)["started_from"] == "expression"
 
 
 def test_a_frozen_encoder_stays_as_it_was(trained: TrainedStages, tmp_path: Path):
     # BatchNorm's running statistics too: they change in every training step, gradients or not.
-    (folder,) = train.train(engagement_alone(trained, tmp_path, freeze_encoder=True), {})
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path, freeze_encoder=True)), {})
     assert same_weights(weights_of(folder, "encoder."), weights_of(trained.expression, "encoder."))
     assert not same_weights(weights_of(folder, "temporal."), weights_of(trained.engagement, "temporal."))
 
@@ -176,12 +200,12 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
 ):
     recipe = engagement_alone(trained, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train.train(recipe, {})
+        train.train(Recipe(recipe), {})
     assert not list(tmp_path.glob("engagement*"))  # nothing that a next run would trust
     half = tmp_path / "checkpoints/engagement/checkpoint-99"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"\x00" * 100)
-    (resumed,) = train.train(recipe, {"resume_from_checkpoint": "true"})
+    (resumed,) = train.train(Recipe(recipe), {"resume_from_checkpoint": "true"})
     assert steps == [0, 1, 2, 3, 2, 3]  # two steps an epoch; the first epoch is not trained again
     assert same_weights(weights_of(resumed), weights_of(trained.engagement))
 
@@ -189,9 +213,9 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
 def test_a_subject_adversary_goes_on_too_and_is_in_no_model(trained: TrainedStages, tmp_path: Path, steps: list[int]):
     recipe = engagement_alone(trained, tmp_path / "interrupted", subject_adversary=1.0)
     with pytest.raises(KeyboardInterrupt):
-        train.train(recipe, {})
-    (resumed,) = train.train(recipe, {"resume_from_checkpoint": "true"})
-    (straight,) = train.train({**recipe, "output_dir": str(tmp_path / "straight")}, {})
+        train.train(Recipe(recipe), {})
+    (resumed,) = train.train(Recipe(recipe), {"resume_from_checkpoint": "true"})
+    (straight,) = train.train(Recipe({**recipe, "output_dir": str(tmp_path / "straight")}), {})
     adversaries = [
         load_file(tmp_path / run / "checkpoints/engagement/checkpoint-4/subject_adversary.safetensors")
         for run in ("interrupted", "straight")
@@ -219,12 +243,12 @@ def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: 
 
 @pytest.mark.parametrize(("given", "resumes"), [("false", False), ("true", True)])
 def test_resuming_can_be_declined(given: str, resumes: bool):
-    (run,) = plan_stages({"engagement": {"data": "clips"}}, {"resume_from_checkpoint": given})
+    (run,) = plan_stages(Recipe({"engagement": {"data": "clips"}}), {"resume_from_checkpoint": given})
     assert bool(run.training.resume_from_checkpoint) == resumes
 
 
 def test_an_option_is_read_under_its_old_name_too():
-    recipe = {"face_crop_size": 96, "engagement": {"data": "clips"}}
+    recipe = Recipe({"face_crop_size": 96, "engagement": {"data": "clips"}})
     (of_recipe,), (typed,) = (plan_stages(recipe, options) for options in ({}, {"engagement_face_crop_size": "64"}))
     assert (of_recipe.stage.face_crop_size_px, typed.stage.face_crop_size_px) == (96, 64)
     assert typed.on_command_line == {"face_crop_size_px"} and of_recipe.given["face_crop_size_px"] == 96
@@ -269,7 +293,9 @@ def test_a_bad_recipe_is_one_line(
     assert not list(tmp_path.glob("run/engagement*"))
 
 
-@pytest.mark.parametrize("content", [None, "- a list", "a: b: c", "\x00", ""], ids=repr)
+@pytest.mark.parametrize(
+    "content", [None, "- a list", "a: b: c", "\x00", "", "on: 1", "run_name: 2026-11-28"], ids=repr
+)
 def test_what_is_no_recipe_is_one_line(content: str | None, tmp_path: Path, capfd: pytest.CaptureFixture):
     path = tmp_path / "recipe.yaml"
     if content is not None:
@@ -291,7 +317,7 @@ def test_options_reach_the_stage_they_name():
     options = read_options(
         ["--expression_data", "pictures", "--engagement-learning-rate=5e-4", "--seed", "3", "--bf16"]
     )
-    expression, engagement = plan_stages(recipe, options)
+    expression, engagement = plan_stages(Recipe(recipe), options)
     assert (expression.stage.data, engagement.stage.data) == ("pictures", "clips")
     assert (expression.training.learning_rate, engagement.training.learning_rate) == (1e-3, 5e-4)
     assert expression.training.seed == engagement.training.seed == 3
@@ -315,7 +341,9 @@ def test_options_reach_the_stage_they_name():
 )
 def test_a_bad_option_is_told_once_and_as_it_was_typed(options: list[str], words: str):
     with pytest.raises(RecipeError) as refused:
-        plan_stages({"expression": {"data": "pictures"}}, read_options(["--engagement_data", "clips", *options]))
+        plan_stages(
+            Recipe({"expression": {"data": "pictures"}}), read_options(["--engagement_data", "clips", *options])
+        )
     assert words in str(refused.value) and str(refused.value).count("Expected") == 1
 
 
@@ -328,7 +356,7 @@ def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, 
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     together, alone = results_of(tmp_path / "engagement"), results_of(trained.engagement)
-    assert together["evaluation"]["test"]["scores"]["num_examples"] == 3
+    assert together["measurements"][0]["evaluation"]["scores"]["num_examples"] == 3
     assert together["data"] == alone["data"]
     evaluated = [entry["eval_num_examples"] for entry in together["training"]["log"] if "eval_loss" in entry]
     assert evaluated == [3]
@@ -337,5 +365,5 @@ def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, 
 def test_grey_pictures_train_a_grey_encoder(trained: TrainedStages, tmp_path: Path):
     pictures = trained.recipe["expression"]["data"]
     changes = {"data": pictures, "model": "image", "grayscale": True, "max_steps": 1, "start_from": None}
-    (folder,) = train.train(engagement_alone(trained, tmp_path, **changes), {})
+    (folder,) = train.train(Recipe(engagement_alone(trained, tmp_path, **changes)), {})
     assert weights_of(folder)["encoder.model.timm_model.conv1.0.weight"].shape[1] == 1

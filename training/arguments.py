@@ -8,22 +8,25 @@ A recipe is a small YAML file: options for both stages at the top, options of on
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 import yaml
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 
-STAGES = ("expression", "engagement")
+Stage = Literal["expression", "engagement"]
+STAGES: tuple[Stage, Stage] = ("expression", "engagement")
+Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
 # What every run of ours wants and TrainingArguments does not do by itself.
-TRAINING_DEFAULTS = {
+TRAINING_DEFAULTS: Options = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 2,
@@ -205,13 +208,20 @@ class StageArguments(DataArguments, ModelArguments, FrameArguments, LearningArgu
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What a recipe's file holds, over its bases: options of both stages, and under a stage's name its own."""
+
+    options: Options
+
+
+@dataclass(frozen=True)
 class StageRun:
     """One stage, ready to run: its name, its own arguments, Trainer's, and everything as it was given."""
 
     name: str
     stage: StageArguments
     training: TrainingArguments
-    given: dict[str, object]
+    given: Options
     on_command_line: frozenset[str]  # names of the options that came from there, for this stage
     run_dir: Path
     push_to_hub: bool  # kept apart: Trainer would push checkpoints, which hold pickles; we push the export
@@ -221,10 +231,10 @@ class StageRun:
         return self.run_dir / self.name
 
 
-def read_recipe(path: Path) -> dict[str, object]:
-    """A recipe's values over those of its `base`: another recipe, named from its folder, or a list of them.
+def read_recipe(path: Path) -> Recipe:
+    """A recipe's options over those of its `base`: another recipe, named from its folder, or a list of them.
 
-    Of several the last one counts most. The sections of the stages are merged key by key, all else is replaced; a value
+    Of several the last one counts most; the sections of the stages are merged key by key, all else is replaced; a value
     of null gives an option its default back.
 
     Raises:
@@ -233,36 +243,40 @@ def read_recipe(path: Path) -> dict[str, object]:
     return _read_over_bases(path, ())
 
 
-def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> dict[str, object]:
+def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> Recipe:
     chain = (*readers, path)
     if path.resolve() in [reader.resolve() for reader in readers]:
         raise RecipeError(f"Expected a base that has an end, got a circle: {' -> '.join(p.name for p in chain)}.")
-    recipe = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
-    bases = recipe.pop("base", [])
-    merged: dict[str, object] = {}
+    options = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
+    bases = options.pop("base", [])
+    merged: Options = {}
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise RecipeError(f"Expected the name of a recipe under base: in {path}, got {base!r}.")
-        merged = _lay_over(merged, _read_over_bases(path.parent / base, chain))
-    return _lay_over(merged, recipe)
+        merged = _lay_over(merged, _read_over_bases(path.parent / base, chain).options)
+    return Recipe(_lay_over(merged, options))
 
 
-def _lay_over(base: dict[str, object], recipe: dict[str, object]) -> dict[str, object]:
-    shared = [name for name in STAGES if name in base and name in recipe]
-    return {**base, **recipe, **{name: {**_section(base, name), **_section(recipe, name)} for name in shared}}
+def _lay_over(base: Options, options: Options) -> Options:
+    shared = [name for name in STAGES if name in base and name in options]
+    return {**base, **options, **{name: {**_section(base, name), **_section(options, name)} for name in shared}}
 
 
-def _read_yaml(path: Path, role: str) -> dict[str, object]:
+def _read_yaml(path: Path, role: str) -> dict[str, JsonValue]:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"Expected a recipe at {path}{role}, found no such file.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"Expected names and values in {path}, got {type(recipe).__name__}.")
-    return recipe
+    if not isinstance(content, dict):
+        raise RecipeError(f"Expected names and values in {path}, got {type(content).__name__}.")
+    try:
+        return TypeAdapter(dict[str, JsonValue]).validate_python(content, strict=True)
+    except ValidationError as error:  # YAML also knows dates, sets, and keys that are no words, such as a bare `on`
+        got = error.errors()[0]["input"]
+        raise RecipeError(f"Expected names, and numbers or words, in {path}, got {got!r}; put it in quotes.") from error
 
 
 def train_command() -> str:
@@ -270,7 +284,7 @@ def train_command() -> str:
     return "python train.py" if Path(sys.argv[0]).name == "train.py" else "engagement train"
 
 
-def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[StageRun]:
+def plan_stages(recipe: Recipe, options: Mapping[str, str]) -> list[StageRun]:
     """The stages that have data, in order.
 
     Raises:
@@ -286,17 +300,16 @@ def plan_stages(recipe: dict[str, object], options: dict[str, str]) -> list[Stag
     return with_data
 
 
-def _plan_stage(name: str, recipe: dict[str, object], options: dict[str, str]) -> StageRun:
-    sections = {stage: _section(recipe, stage) for stage in STAGES}
-    for_both = {key: value for key, value in recipe.items() if key not in STAGES}
+def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageRun:
+    for_both = {key: value for key, value in recipe.options.items() if key not in STAGES}
     of_one = tuple(f"{stage}_" for stage in STAGES)
     typed_for_both = {key: value for key, value in options.items() if not key.startswith(of_one)}
     typed = {key.removeprefix(f"{name}_"): value for key, value in options.items() if key.startswith(f"{name}_")}
-    merged: dict[str, object] = {}
-    for part in (for_both, sections[name], typed_for_both, typed):
+    merged: dict[str, JsonValue] = {}
+    for part in (for_both, _section(recipe.options, name), typed_for_both, typed):
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
-    values = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
+    values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
     if values.get("bf16") == "auto":
         values["bf16"] = has_fast_bf16()
     run_dir = Path(str(values["output_dir"]))
@@ -332,22 +345,24 @@ def has_fast_bf16() -> bool:
     """Whether this machine computes in bfloat16; elsewhere it is emulated, and slower than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # from torch 2.10 on
-    capabilities = get_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _section(recipe: dict[str, object], name: str) -> dict[str, object]:
-    section = recipe.get(name) or {}
+def _section(options: Options, name: str) -> Options:
+    section = options.get(name) or {}
     if not isinstance(section, dict):
         raise RecipeError(f"Expected names and values under {name}:, got {section!r}.")
     return section
 
 
-def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(f"Expected options that fit, got: {message}.")
+
+
+def _parse(values: Options, of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
     """Args: of_stage: the options that were typed for this stage alone, with its name before theirs."""
-    parser = HfArgumentParser((StageArguments, TrainingArguments), allow_abbrev=False)
-    parser.error = _raise_recipe_error
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
     of_one_stage = [f"{stage}_{name}" for stage in STAGES for name in known]
     for name in values:
@@ -361,13 +376,12 @@ def _parse(values: dict[str, object], of_stage: Collection[str]) -> tuple[StageA
     for name, value in values.items():
         if value is not None:
             argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    kinds = (StageArguments, TrainingArguments)
+    parser = _Parser(kinds, allow_abbrev=False)  # type: ignore[arg-type] # its own type of a class takes no class
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        stage, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except RecipeError:  # a ValueError too, and complete as it is
         raise
     except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
         raise RecipeError(f"Expected options that go together, got: {in_one_line(error)}") from error
-
-
-def _raise_recipe_error(message: str) -> NoReturn:
-    raise RecipeError(f"Expected options that fit, got: {message}.")
+    return stage, training

@@ -65,7 +65,7 @@ def _confirmed(rows: AuditRows, candidates: np.ndarray) -> list[Duplicate]:
 
 def count_by_splits(rows: AuditRows, duplicates: Iterable[Duplicate]) -> dict[str, dict[str, int]]:
     """`{"test in train": {"identical": 3, "near-identical": 5}, ...}`, counted in rows of the later split."""
-    counts: dict[str, Counter] = {}
+    counts: dict[str, Counter[str]] = {}
     for item in duplicates:
         kind = "identical" if item.identical else "near-identical"
         counts.setdefault(f"{rows.split[item.row]} in {rows.split[item.other]}", Counter())[kind] += 1

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from .duplicates import Duplicate
 from .rows import AuditRows, to_codes
-from .verdicts import FAIL, OK, REPORT, Finding, number_of
+from .verdicts import FAIL, OK, REPORT, Detail, Finding, number_of
 
 CLASS_SHARE = 0.9  # of a class's clips, held by as few recordings as possible
 FEWEST_CLIPS = 5  # of a class that can be judged
@@ -19,10 +19,9 @@ _GROUPS_LISTED = 50
 
 def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
     """A class that lives in one recording is learned as that recording's room, light and clothes."""
-    chosen = _one_row_a_clip(rows)
-    group_of_label: dict[str, Counter] = defaultdict(Counter)
-    for row in chosen:
-        group_of_label[rows.label[row]][int(groups[row])] += 1
+    group_of_label: dict[str, Counter[int]] = defaultdict(Counter)
+    for row, label in _one_row_a_clip(rows).items():
+        group_of_label[label][int(groups[row])] += 1
     lives_in = {label: _fewest(counts) for label, counts in sorted(group_of_label.items())}
     clips = {label: counts.total() for label, counts in group_of_label.items()}
     few = [label for label in lives_in if clips[label] < FEWEST_CLIPS]
@@ -41,7 +40,7 @@ def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
     return Finding("one-recording classes", FAIL if alone else REPORT, summary[0].upper() + summary[1:] + ".", details)
 
 
-def _fewest(counts: Counter) -> int:
+def _fewest(counts: Counter[int]) -> int:
     """How many of the largest groups it takes to hold most of the class."""
     held = np.cumsum(sorted(counts.values(), reverse=True))
     return int(np.searchsorted(held, CLASS_SHARE * held[-1] - 1e-9)) + 1
@@ -56,7 +55,11 @@ def find_conflicts(rows: AuditRows, duplicates: Iterable[Duplicate]) -> Finding:
     groups = [members for members in same.values() if len({rows.label[row] for row in members}) > 1]
     near = sum(rows.label[item.row] != rows.label[item.other] for item in duplicates if not item.identical)
     described = [[f"{rows.name(row)} ({rows.split[row]}): {rows.label[row]}" for row in group] for group in groups]
-    details = {"groups": described[:_GROUPS_LISTED], "num_groups": len(groups), "num_near_identical_pairs": near}
+    details: dict[str, Detail] = {
+        "groups": described[:_GROUPS_LISTED],
+        "num_groups": len(groups),
+        "num_near_identical_pairs": near,
+    }
     if not groups and not near:
         return Finding("label conflicts", OK, "Identical pictures have the same label.", details)
     told = f"Identical pictures with different labels: {number_of(groups, 'group')}"
@@ -69,36 +72,36 @@ def find_conflicts(rows: AuditRows, duplicates: Iterable[Duplicate]) -> Finding:
 def judge_giveaway(rows: AuditRows, keys: Sequence[Hashable | None], what: str) -> Finding:
     """How well the other clips of the same subject (or recording) predict a clip's label, without looking at it."""
     name = f"{what} predicts label"
-    chosen = [row for row in _one_row_a_clip(rows) if keys[row] is not None]
+    labels = _one_row_a_clip(rows)
+    chosen = [row for row in labels if keys[row] is not None]
     groups = to_codes([str(keys[row]) for row in chosen])
     # One who stands alone is not predicted by others.
     has_others = np.bincount(groups)[groups] > 1 if chosen else np.zeros(0, bool)
-    truth = to_codes([rows.label[row] for row in chosen])[has_others]
-    share = has_others.sum() / max(1, len(_one_row_a_clip(rows)))
-    details: dict[str, object] = {"clips": len(truth), "share_of_clips": round(float(share), 4)}
+    truth = to_codes([labels[row] for row in chosen])[has_others]
+    share = has_others.sum() / max(1, len(labels))
+    details: dict[str, Detail] = {"clips": len(truth), "share_of_clips": round(float(share), 4)}
     if len(np.unique(truth)) < 2:
         return Finding(name, OK, f"Not to be told: too few clips share a known {what}.", details)
-    scores = {
-        "alone": _score(truth, _guess_by_others(truth, groups[has_others])),
-        "majority": _score(truth, np.full(len(truth), np.bincount(truth).argmax())),
-    }
-    alone, majority = scores["alone"]["macro_f1"], scores["majority"]["macro_f1"]
+    by_others = _score(truth, _guess_by_others(truth, groups[has_others]))
+    by_majority = _score(truth, np.full(len(truth), np.bincount(truth).argmax()))
+    details |= {"alone": by_others, "majority": by_majority}
+    alone, majority = by_others["macro_f1"], by_majority["macro_f1"]
     told = f"macro-F1 {alone:.3f} against {majority:.3f} for the majority, on the {share:.0%} of clips that share one"
     if alone - majority < HIGH_GAIN:
-        return Finding(name, OK, f"The {what} alone says little about the label: {told}.", details | scores)
+        return Finding(name, OK, f"The {what} alone says little about the label: {told}.", details)
     if share < HIGH_SHARE:
-        return Finding(name, OK, f"The {what} gives few labels away: {told}.", details | scores)
+        return Finding(name, OK, f"The {what} gives few labels away: {told}.", details)
     summary = f"The {what} alone gives the label away: {told}; a model can score by recognising the {what}."
-    return Finding(name, REPORT, summary, details | scores)
+    return Finding(name, REPORT, summary, details)
 
 
-def _one_row_a_clip(rows: AuditRows) -> list[int]:
-    """The first labelled window of each clip: windows of one clip share its label and are no further evidence."""
-    first = {}
-    for row, clip_id in enumerate(rows.clip_id):
-        if rows.label[row] is not None:
-            first.setdefault(clip_id, row)
-    return list(first.values())
+def _one_row_a_clip(rows: AuditRows) -> dict[int, str]:
+    """The first labelled window of each clip → its label; its other windows share that and are no further evidence."""
+    first: dict[str, tuple[int, str]] = {}
+    for row, (clip_id, label) in enumerate(zip(rows.clip_id, rows.label, strict=True)):
+        if label is not None:
+            first.setdefault(clip_id, (row, label))
+    return dict(first.values())
 
 
 def _guess_by_others(truth: np.ndarray, groups: np.ndarray) -> np.ndarray:

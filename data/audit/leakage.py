@@ -21,9 +21,8 @@ from .duplicates import Duplicate, clean_rows, count_by_splits, find_duplicates
 from .label_giveaways import find_conflicts, judge_classes, judge_giveaway
 from .recordings import Likeness, compare_rows
 from .rows import AuditRows, read_rows
-from .verdicts import FAIL, OK, REPORT, Finding, listed, number_of
+from .verdicts import AUDIT_VERSION, FAIL, OK, REPORT, AuditCounts, AuditRecord, Detail, Finding, listed, number_of
 
-AUDIT_VERSION = 1
 # Small groups of neighbours (one photograph in several cuts, a few frames of one person) are everywhere; they spoil a
 # split when this share of a held-out split is of them. FER2013 has 5 %.
 SHARED_GROUP_PICTURES = 3
@@ -43,7 +42,7 @@ class Audit:
 
     findings: tuple[Finding, ...]
     fingerprint: str  # of the data that was audited
-    counts: dict[str, object]
+    counts: AuditCounts
     rows: AuditRows = field(repr=False)
     duplicates: tuple[Duplicate, ...] = field(repr=False)
     groups: np.ndarray = field(repr=False)  # (rows,) int: rows of one clip, file, or group of neighbours
@@ -54,22 +53,21 @@ class Audit:
         """Whether nothing failed; what is to be reported does not stand in the way."""
         return all(finding.grade != FAIL for finding in self.findings)
 
-    def to_json(self) -> dict[str, object]:
+    def record(self) -> AuditRecord:
         """What `audit.json` holds."""
-        return {
-            "version": AUDIT_VERSION,
-            "fingerprint": self.fingerprint,
-            "passed": self.passed,
-            "label_scheme": self.rows.label_scheme,
-            "counts": self.counts,
-            "findings": [finding.to_json() for finding in self.findings],
-            "thresholds": thresholds(),
-            "seeds": {},  # an audit draws no lots
-            "versions": {name: version(name) for name in ("engagement-recognition", "imagehash", "scikit-learn")},
-        }
+        return AuditRecord(
+            version=AUDIT_VERSION,
+            fingerprint=self.fingerprint,
+            passed=self.passed,
+            label_scheme=self.rows.label_scheme,
+            counts=self.counts,
+            findings=list(self.findings),
+            thresholds=thresholds(),
+            versions={name: version(name) for name in ("engagement-recognition", "imagehash", "scikit-learn")},
+        )
 
 
-def thresholds() -> dict[str, float]:
+def thresholds() -> dict[str, int | float]:
     """Every number that a verdict depends on."""
     return {
         "neighbour_bits": recordings.NEIGHBOUR_BITS,
@@ -117,19 +115,19 @@ def audit(data: PreparedData, label_scheme: str | None = None) -> Audit:
     return Audit(findings, data.fingerprint, counts, rows, duplicates, likeness.groups, shared)
 
 
-def _count(rows: AuditRows, likeness: Likeness, duplicates: Iterable[Duplicate]) -> dict[str, object]:
+def _count(rows: AuditRows, likeness: Likeness, duplicates: Iterable[Duplicate]) -> AuditCounts:
     clean = clean_rows(rows, duplicates)
     splits = _present(rows)
-    return {
-        "windows": {split: int((rows.split == split).sum()) for split in splits},
-        "clean_windows": {split: int(clean[rows.split == split].sum()) for split in splits},
-        "clips": len(set(rows.clip_id)),
-        "subjects": len(set(rows.subject_id) - {None}),
-        "groups": int(likeness.groups.max()) + 1,
-        "recordings_by_pictures": len(likeness.recordings()),
-        "windows_without_label": sum(label is None for label in rows.label),
-        "windows_without_hash": likeness.num_without_hash,
-    }
+    return AuditCounts(
+        windows={split: int((rows.split == split).sum()) for split in splits},
+        clean_windows={split: int(clean[rows.split == split].sum()) for split in splits},
+        clips=len(set(rows.clip_id)),
+        subjects=len(set(rows.subject_id) - {None}),
+        groups=int(likeness.groups.max()) + 1,
+        recordings_by_pictures=len(likeness.recordings()),
+        windows_without_label=sum(label is None for label in rows.label),
+        windows_without_hash=likeness.num_without_hash,
+    )
 
 
 def _present(rows: AuditRows) -> list[str]:
@@ -140,7 +138,7 @@ def _judge_subjects(rows: AuditRows) -> Finding:
     splits = _splits_of(rows, rows.subject_id)
     shared = {subject: found for subject, found in splits.items() if len(found) > 1}
     unknown = sum(subject is None for subject in rows.subject_id)
-    details = {"num_shared": len(shared), "shared": _some(shared), "windows_unknown": unknown}
+    details: dict[str, Detail] = {"num_shared": len(shared), "shared": _some(shared), "windows_unknown": unknown}
     if shared:
         told = listed(f"{subject} ({', '.join(found)})" for subject, found in sorted(shared.items()))
         summary = f"{len(shared)} of {number_of(splits, 'person', 'people')} are in more than one split: {told}."
@@ -157,7 +155,7 @@ def _judge_subjects(rows: AuditRows) -> Finding:
 def _judge_files(rows: AuditRows, files: list[str | None]) -> Finding:
     splits = _splits_of(rows, files)
     shared = {path: found for path, found in sorted(splits.items()) if len(found) > 1}
-    details = {"num_shared": len(shared), "shared": _some(shared), "files": len(splits)}
+    details: dict[str, Detail] = {"num_shared": len(shared), "shared": _some(shared), "files": len(splits)}
     if shared:
         told = listed(f"{path} ({', '.join(found)})" for path, found in shared.items())
         return Finding("shared files", FAIL, f"{len(shared)} source files are in more than one split: {told}.", details)
@@ -192,7 +190,7 @@ def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, .
         shares[SPLITS[column]] >= SHARED_ROWS_SHARE and sizes[small, column].sum() >= SHARED_ROWS_LEAST
         for column in held_out
     )
-    details = {
+    details: dict[str, Detail] = {
         "recordings": [_describe_group(rows, likeness.groups, group, sizes[group]) for group in large[:20]],
         "num_recordings": len(large),
         "num_groups": len(small),
@@ -218,30 +216,34 @@ def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, .
 def _sizes_by_split(rows: AuditRows, groups: np.ndarray) -> np.ndarray:
     """(groups, 3) windows of each group in train, validation and test."""
     sizes = np.zeros((int(groups.max()) + 1, len(SPLITS)), np.int64)
-    np.add.at(sizes, (groups, [SPLITS.index(split) for split in rows.split]), 1)
+    np.add.at(sizes, (groups, np.array([SPLITS.index(split) for split in rows.split])), 1)
     return sizes
 
 
-def _describe_group(rows: AuditRows, groups: np.ndarray, group: int, sizes: np.ndarray) -> dict[str, object]:
+def _describe_group(rows: AuditRows, groups: np.ndarray, group: int, sizes: np.ndarray) -> dict[str, Detail]:
     members = np.flatnonzero(groups == group)
     return {
         "windows": {split: int(size) for split, size in zip(SPLITS, sizes, strict=True) if size},
         "labels": dict(Counter(rows.label[row] or "none" for row in members)),
-        "subjects": sorted({rows.subject_id[row] for row in members} - {None})[:20],
+        "subjects": sorted(_known(rows.subject_id[row] for row in members))[:20],
         "examples": [rows.name(row) for row in members[:: max(1, len(members) // 5)][:5]],
     }
 
 
+def _known(names: Iterable[str | None]) -> set[str]:
+    return {name for name in names if name is not None}
+
+
 def _judge_split_contents(rows: AuditRows) -> Finding:
     """A split that is empty, or lacks a class, measures nothing of it."""
-    classes = {split: {rows.label[row] for row in np.flatnonzero(rows.split == split)} - {None} for split in SPLITS}
-    every = sorted(set().union(*classes.values()))
+    classes = {split: _known(rows.label[row] for row in np.flatnonzero(rows.split == split)) for split in SPLITS}
+    every = sorted(set[str]().union(*classes.values()))
     empty = [split for split in SPLITS if not (rows.split == split).any()]
     lacking = {split: [name for name in every if name not in classes[split]] for split in SPLITS if split not in empty}
     lacking = {split: names for split, names in lacking.items() if names}
     told = [f"{split} is empty" for split in empty]
     told += [f"{split} has no {listed(names)}" for split, names in lacking.items()]
-    details = {"empty": empty, "lacking": lacking}
+    details: dict[str, Detail] = {"empty": empty, "lacking": lacking}
     if told:
         return Finding("split contents", REPORT, f"{'; '.join(told).capitalize()}.", details)
     return Finding("split contents", OK, "Every class is in every split.", details)
@@ -252,7 +254,7 @@ def _judge_duplicates(rows: AuditRows, duplicates: tuple[Duplicate, ...]) -> Fin
     left_out = ~clean_rows(rows, duplicates)
     by_split = {split: int(left_out[rows.split == split].sum()) for split in _present(rows)}
     shares = {split: count / int((rows.split == split).sum()) for split, count in by_split.items()}
-    details = {"by_splits": counts, "windows_to_leave_out": by_split}
+    details: dict[str, Detail] = {"by_splits": counts, "windows_to_leave_out": by_split}
     if not duplicates:
         return Finding("duplicates", OK, "No picture of one split is in another, exactly or nearly.", details)
     told = "; ".join(

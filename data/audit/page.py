@@ -5,7 +5,6 @@ the terminal. The page shows faces, so it holds everything itself, loads nothing
 import base64
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ...processor.input_errors import DataError
-from ..atomic_files import write_whole
+from ..json_records import read_record, write_record
 from ..preparation.prepared_data import PreparedData
-from .leakage import AUDIT_VERSION, Audit
-from .verdicts import FAIL, OK, REPORT
+from .leakage import Audit
+from .verdicts import FAIL, OK, REPORT, AuditRecord
 
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "audit.html"
@@ -56,29 +55,19 @@ def write_audit(audit: Audit, data: PreparedData, folder: Path) -> None:
     (folder / AUDIT_FILE).unlink(missing_ok=True)
     _write_duplicates(audit, folder / DUPLICATES_FILE)
     (folder / PAGE_FILE).write_text(page, encoding="utf-8")
-    write_whole(folder / AUDIT_FILE, json.dumps(audit.to_json(), indent=2) + "\n")
+    write_record(folder / AUDIT_FILE, audit.record())
 
 
-def read_audit(folder: Path) -> dict[str, object] | None:
+def read_audit(folder: Path) -> AuditRecord | None:
     """What `audit.json` holds; None where nobody has audited.
 
     Raises:
-        DataError: it is damaged, or of another version.
+        DataError: it is damaged or of another version; the key is named.
     """
     path = folder / AUDIT_FILE
     if not path.exists():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"Expected an audit in {path}, could not read it; run `engagement audit {folder}`.") from error
-    expected = {"version", "fingerprint", "passed", "findings"}
-    if not isinstance(found, dict) or not expected <= found.keys() or found["version"] != AUDIT_VERSION:
-        raise DataError(
-            f"Expected an audit of version {AUDIT_VERSION} in {path}, got something else; run `engagement audit "
-            f"{folder}`."
-        )
-    return found
+    return read_record(path, AuditRecord, DataError, "an audit", f"run `engagement audit {folder}`")
 
 
 def read_duplicates(folder: Path, split: str) -> set[tuple[str, int]]:
@@ -154,7 +143,7 @@ def _group_strips(audit: Audit) -> list[Strip]:
     strips = []
     for group in sorted(audit.shared_groups, key=lambda group: -sizes[group])[:_GROUPS_SHOWN]:
         members = np.flatnonzero(audit.groups == group)
-        by_split = [members[audit.rows.split[members] == split] for split in audit.counts["windows"]]
+        by_split = [members[audit.rows.split[members] == split] for split in audit.counts.windows]
         a_split = -(-_PICTURES_A_GROUP // sum(len(rows) > 0 for rows in by_split))
         spread = [rows[:: max(1, len(rows) // a_split)][:a_split] for rows in by_split]
         pictures = [_picture(audit, row) for row in np.concatenate(spread)]

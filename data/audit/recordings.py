@@ -10,7 +10,7 @@ Neighbours of neighbours form a group. A group is called a recording only where 
 four neighbours each: chains and families of one photograph stay below (nine at most in FER2013).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,8 @@ _CANDIDATES_AT_ONCE = 4_000_000  # 96 MB
 RECORDING_PICTURES = 12
 RECORDING_NEIGHBOURS = 4
 _SHOW_PROGRESS_FROM_ROWS = 10_000
+
+_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, others, bits that differ
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _keep_nearest(candidates: np.ndarray, splits: np.ndarray) -> np.ndarray:
     return candidates[order[place < CANDIDATES_KEPT]]
 
 
-def _show(tiles: Iterator, num_rows: int) -> Iterator:
+def _show(tiles: Iterator[_Pairs], num_rows: int) -> Iterable[_Pairs]:
     console = Console(stderr=True)
     hidden = num_rows < _SHOW_PROGRESS_FROM_ROWS or not console.is_terminal
     return track(tiles, "Comparing pictures", count_tiles(num_rows), console=console, disable=hidden)

@@ -4,16 +4,18 @@ Both write a new prepared data set and leave the old one alone; whether the new 
 """
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, Value, concatenate_datasets
 
 from ...processor.input_errors import DataError
+from ..preparation.description import InputCounts, Provenance
 from ..preparation.prepared_data import FEATURES, PreparedData, write_prepared
 from ..schema import SPLITS, Reject
 from ..splits import SHARES, draw_splits
-from .duplicates import clean_rows
+from .duplicates import Duplicate, clean_rows
 from .leakage import Audit
 from .recordings import join_groups, join_pairs
 from .rows import to_codes
@@ -39,9 +41,9 @@ def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0)
     limits = _limits(groups, audit.rows.label, split)
     rows = _all_rows(data)
     rows = rows.remove_columns("split").add_column("split", split.tolist(), feature=Value("string"))
-    notes = {**_notes(data), "split": how, "split_limits": limits}
-    description = _description(data) | {"notes": notes}
-    return write_prepared(rows.select_columns(list(FEATURES)), _rejects(data), description, output)
+    notes = replace(data.description.notes, split=how, split_limits=limits)
+    provenance = _provenance(data).model_copy(update={"notes": notes})
+    return write_prepared(rows.select_columns(list(FEATURES)), _rejects(data), provenance, output)
 
 
 def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
@@ -60,18 +62,19 @@ def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
         )
     rejected = _duplicates_as_rejects(audit)
     lost = {reject.clip_id for reject in rejected} - {audit.rows.clip_id[row] for row in np.flatnonzero(clean)}
-    description = _description(data)
-    description["outputs"] -= len(lost)
-    description["rejects"] += len(lost)
-    windows = description["windows"]
-    description["windows"] = {
-        **windows,
-        "outputs": windows["outputs"] - len(rejected),
-        "rejects": windows["rejects"] + len(rejected),
+    before = _provenance(data)
+    changes = {
+        "outputs": before.outputs - len(lost),
+        "rejects": before.rejects + len(lost),
+        "windows": InputCounts(
+            inputs=before.windows.inputs,
+            outputs=before.windows.outputs - len(rejected),
+            rejects=before.windows.rejects + len(rejected),
+        ),
+        "notes": replace(before.notes, deduplicated_from=data.fingerprint),
     }
-    description["notes"] = {**_notes(data), "deduplicated_from": data.fingerprint}
     kept = _all_rows(data).select(np.flatnonzero(clean))
-    return write_prepared(kept, [*_rejects(data), *rejected], description, output)
+    return write_prepared(kept, [*_rejects(data), *rejected], before.model_copy(update=changes), output)
 
 
 def _check(data: PreparedData, audit: Audit, output: Path) -> None:
@@ -86,24 +89,23 @@ def _all_rows(data: PreparedData) -> Dataset:
     return concatenate_datasets([data.splits[split] for split in SPLITS if split in data.splits])
 
 
-def _description(data: PreparedData) -> dict[str, object]:
+def _provenance(data: PreparedData) -> Provenance:
     """What stays true of the rows; what is counted from them is counted again."""
-    counted = ("version", "fingerprint", "splits", "rejects_by_stage", "versions")
-    return {name: value for name, value in data.description.items() if name not in counted}
-
-
-def _notes(data: PreparedData) -> dict[str, object]:
-    return dict(data.description.get("notes") or {})
+    return Provenance(**{name: getattr(data.description, name) for name in Provenance.model_fields})
 
 
 def _rejects(data: PreparedData) -> list[Reject]:
-    windows = ((row, row.get("window_index")) for row in data.rejects())
-    return [Reject(**{**row, "window_index": int(window) if window else None}) for row, window in windows]
+    return [
+        Reject(row["path"], row["clip_id"], row["stage"], row["reason"], int(window) if window else None)
+        for row in data.rejects()
+        for window in (row.get("window_index"),)
+    ]
 
 
 def _duplicates_as_rejects(audit: Audit) -> list[Reject]:
     """One a window, with the nearest of its likes."""
-    rows, nearest = audit.rows, {}
+    rows = audit.rows
+    nearest: dict[int, Duplicate] = {}
     for item in sorted(audit.duplicates, key=lambda item: (item.row, item.distance_bits)):
         nearest.setdefault(item.row, item)
     rejects = []
@@ -132,7 +134,7 @@ def _whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
 def _limits(groups: np.ndarray, labels: list[str | None], split: np.ndarray) -> list[str]:
     """What this split cannot give, in words: classes that are missing somewhere."""
     groups_of: dict[str, set[int]] = defaultdict(set)
-    splits_of: dict[str, Counter] = defaultdict(Counter)
+    splits_of: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group, name in zip(labels, groups.tolist(), split.tolist(), strict=True):
         if label is not None:
             groups_of[label].add(group)

@@ -63,6 +63,6 @@ def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
     return AuditRows(frames, scheme, split_column, label=labels, **kept)
 
 
-def to_codes(values: Sequence[str]) -> np.ndarray:
+def to_codes(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """The same number for the same value: (rows,) int64."""
     return np.unique(np.asarray(values), return_inverse=True)[1].ravel()

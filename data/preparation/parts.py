@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,69 +21,25 @@ import torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image
+from pydantic import TypeAdapter
 
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
-from ...processor.input_errors import ArchiveError, EngagementInputError, NoFaceError, RecipeError
+from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, NoFaceError
 from ...processor.media_inputs import load_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole
-from ..schema import AFFECTS, ClipRecord, Reject
+from ..json_records import read_text, refusing
+from ..schema import AFFECTS, ClipRecord, Media, Reject
 from .picture_codec import decode_picture, encode_jpeg
 from .picture_hashes import perceptual_hash
 from .prepared_data import FEATURES
+from .settings import PreparationSettings
 
-REFERENCE_STRIDE_FRAMES = 16  # of the CNN + LSTM reference
-SAMPLINGS = ("uniform", "consecutive")
 _KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
 _PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
 _EXIF_ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True)
-class PreparationSettings:
-    """What changes the stored pictures. Size, mean and deviation of the model's input apply later."""
-
-    num_frames: int = 8
-    sampling: str = "uniform"
-    window_stride_frames: int | None = None  # consecutive only: windows start this far apart
-    face_crop: bool = True  # False: whole frames, squeezed to a square; pictures stay as they are
-    face_margin_ratio: float = 0.2
-    face_crop_size_px: int = 224
-
-    def __post_init__(self) -> None:
-        if self.sampling not in SAMPLINGS or (self.window_stride_frames is None) != (self.sampling == "uniform"):
-            raise RecipeError(
-                "Expected sampling uniform, or consecutive with a window stride in frames, got "
-                f"{self.sampling} with stride {self.window_stride_frames}."
-            )
-        for name in ("num_frames", "face_crop_size_px", "window_stride_frames"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise RecipeError(f"Expected {name} of at least 1, got {count}.")
-
-    def processor_settings(self) -> dict[str, object]:
-        """What the processors take."""
-        names = ("num_frames", "sampling", "face_crop", "face_margin_ratio", "face_crop_size_px")
-        return {name: getattr(self, name) for name in names}
-
-
-def settings_for(media: str, **given: object) -> PreparationSettings:
-    """Settings that suit what a source holds, with those given (not None) in their place.
-
-    Videos: uniform windows of face crops. Pictures: faces already, kept as they are. The reference's HDF5 windows:
-    whole frames of 112 pixels, as they are.
-    """
-    chosen: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-    if media == "picture":  # what concerns windows does not concern them
-        chosen = {name: chosen[name] for name in ("face_crop", "face_crop_size_px") if name in chosen}
-    if media != "video":
-        chosen = {"face_crop": False} | chosen
-    if media == "windows":
-        chosen = {"face_crop_size_px": 112, "sampling": "consecutive"} | chosen
-    if chosen.get("sampling") == "consecutive":
-        chosen = {"window_stride_frames": REFERENCE_STRIDE_FRAMES} | chosen
-    return PreparationSettings(**chosen)
+_REJECTS = TypeAdapter(list[Reject])
 
 
 def is_done(parts: Path, start: int) -> bool:
@@ -92,9 +48,16 @@ def is_done(parts: Path, start: int) -> bool:
 
 
 def read_part(parts: Path, start: int) -> tuple[Dataset | None, list[Reject]]:
-    """A finished part: its rows (None when every clip was rejected), mapped from disk, and its rejects."""
-    rejects = [Reject(**row) for row in json.loads(_rejects_path(parts, start).read_text(encoding="utf-8"))]
-    table = _table_path(parts, start)
+    """A finished part: its rows (None when every clip was rejected), mapped from disk, and its rejects.
+
+    Raises:
+        DataError: somebody has edited the list of rejects.
+    """
+    path, table = _rejects_path(parts, start), _table_path(parts, start)
+    expected, remedy = "a list of rejects", "delete that file and prepare again, which does this part anew"
+    text = read_text(path, DataError, expected, remedy)
+    with refusing(text, path, DataError, expected, remedy):
+        rejects = _REJECTS.validate_json(text)
     return (Dataset.from_file(str(table)) if table.is_file() else None), rejects
 
 
@@ -108,8 +71,8 @@ def _rejects_path(parts: Path, start: int) -> Path:
 
 def prepare_part(
     clips: Sequence[ClipRecord],
-    read: Callable[[ClipRecord], object],
-    media: str,
+    read: Callable[[ClipRecord], Path | bytes | np.ndarray],
+    media: Media,
     settings: PreparationSettings,
     parts: Path,
     start: int,
@@ -152,16 +115,15 @@ def one_thread() -> Iterator[None]:
 
 def _rows_of(
     clip: ClipRecord,
-    read: Callable[[ClipRecord], object],
-    media: str,
+    read: Callable[[ClipRecord], Path | bytes | np.ndarray],
+    media: Media,
     settings: PreparationSettings,
     rejects: list[Reject],
 ) -> Iterator[dict[str, object]]:
     """The rows of one clip; what did not come out of it is added to `rejects`."""
-    rows_of_media = {"video": _video_rows, "picture": _picture_rows, "windows": _array_rows}[media]
     window_index = None
     try:
-        for window_index, row in rows_of_media(clip, read(clip), settings):
+        for window_index, row in _read_rows(clip, read(clip), media, settings):
             if isinstance(row, NoFaceError):
                 rejects.append(_reject(clip, row, window_index))
             else:
@@ -192,13 +154,23 @@ def _known_of(clip: ClipRecord) -> dict[str, object]:
 _Rows = Iterator[tuple[int, dict[str, object] | NoFaceError]]
 
 
+def _read_rows(
+    clip: ClipRecord, content: Path | bytes | np.ndarray, media: Media, settings: PreparationSettings
+) -> _Rows:
+    if isinstance(content, np.ndarray):
+        return _array_rows(clip, content, settings)
+    return _video_rows(clip, content, settings) if media == "video" else _picture_rows(content, settings)
+
+
 def _video_rows(clip: ClipRecord, video: Path | bytes, settings: PreparationSettings) -> _Rows:
     processor = EngagementVideoProcessor(**settings.processor_settings())
-    span = {"clip_start_sec": clip.clip_start_sec, "clip_end_sec": clip.clip_end_sec}
-    if settings.sampling == "uniform":
-        yield 0, _clip_row(processor.prepare_clip(video, **span))
+    start_sec, end_sec = clip.clip_start_sec, clip.clip_end_sec
+    if settings.window_stride_frames is None:
+        yield 0, _clip_row(processor.prepare_clip(video, clip_start_sec=start_sec, clip_end_sec=end_sec))
         return
-    windows = processor.sample_windows(video, settings.window_stride_frames, **span)
+    windows = processor.sample_windows(
+        video, settings.window_stride_frames, clip_start_sec=start_sec, clip_end_sec=end_sec
+    )
     for index, window in enumerate(windows):
         yield index, _finished_row(processor, window)
 
@@ -220,7 +192,7 @@ def _finished_row(processor: EngagementVideoProcessor, window: PreparedClip) -> 
         return error
 
 
-def _picture_rows(clip: ClipRecord, picture: Path | bytes, settings: PreparationSettings) -> _Rows:
+def _picture_rows(picture: Path | bytes, settings: PreparationSettings) -> _Rows:
     if not settings.face_crop:
         content = _as_stored(picture)
         pixels = decode_picture(content)

@@ -63,8 +63,9 @@ def unpack_hashes(hashes: Sequence[str | None]) -> PictureHashes:
     """
     known = np.array([bool(text) for text in hashes], bool)
     packed = np.zeros((len(hashes), _DIGITS // 2), np.uint8)
-    for row in np.flatnonzero(known):
-        text = hashes[row]
+    for row, text in enumerate(hashes):
+        if not text:
+            continue
         try:
             packed[row] = np.frombuffer(bytes.fromhex(text), np.uint8)
         except ValueError as error:

@@ -24,9 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...processor.input_errors import DataError, in_one_line
 from ..atomic_files import claim_folder
+from ..described_data import LabelConflicts
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
-from .parts import PreparationSettings, is_done, leave_with_parent, prepare_part, read_part
-from .prepared_data import DATA_VERSION, PreparedData, is_prepared, load_prepared, write_prepared
+from .description import DATA_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
+from .parts import is_done, leave_with_parent, prepare_part, read_part
+from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepared
+from .settings import PreparationSettings
 
 # Clips a part: what a killed run may lose, against the cost of a file.
 CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64}
@@ -38,7 +41,8 @@ def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, d
     plan = [DATA_VERSION, source.kind, drop_conflicts, asdict(settings)]
     plan += ["drawn"] if source.drawn else []  # what was prepared before this was recorded does not say so
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
-    for item in (*source.records, *source.rejects):
+    items: list[ClipRecord | Reject] = [*source.records, *source.rejects]
+    for item in items:
         digest.update(json.dumps(asdict(item), sort_keys=True).encode())
     for path in [root] if root.is_file() else sorted(path for path in root.glob("*") if path.is_file()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives hold many pictures
@@ -115,8 +119,8 @@ def _prepare_parts(source: LabelledSource, settings: PreparationSettings, parts:
     chunks = {start: source.records[start : start + size] for start in range(0, len(source.records), size)}
     todo = {start: chunk for start, chunk in chunks.items() if not is_done(parts, start)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    time_columns = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *time_columns, console=Console(stderr=True)) as progress:
         finished = sum(len(chunks[start]) for start in chunks.keys() - todo.keys())
         bar = progress.add_task("preparing", total=len(source.records), completed=finished)
         for start in _run(todo, source, settings, parts, num_processes):
@@ -171,21 +175,24 @@ def _join_parts(
         twins = rows.select_columns(["source_path", "clip_id"]).select(sorted(dropped))
         rejects += [Reject(twin["source_path"], twin["clip_id"], "conflict", reason) for twin in twins]
         rows = rows.select([row for row in range(len(rows)) if row not in dropped])
-    description = {
-        "kind": source.kind,
-        "media": source.media,
-        "source": root.name,
-        "drawn": source.drawn,
-        "settings": asdict(settings),
-        "notes": source.notes,
-        **count_clips(source, rows, rejects),
-        "label_conflicts": {
-            "groups": len(conflicts),
-            "pictures": sum(map(len, conflicts)),
-            "dropped": drop_conflicts,
-        },
-    }
-    write_prepared(rows, rejects, description, output)
+    counts = count_clips(source, rows, rejects)
+    provenance = Provenance(
+        version=DATA_VERSION,
+        kind=source.kind,
+        media=source.media,
+        source=root.name.encode("utf-8", "replace").decode(),  # JSON holds no name that is no text
+        drawn=source.drawn,
+        settings=settings,
+        notes=source.notes,
+        inputs=counts.inputs,
+        outputs=counts.outputs,
+        rejects=counts.rejects,
+        windows=counts.windows,
+        label_conflicts=LabelConflicts(
+            groups=len(conflicts), pictures=sum(map(len, conflicts)), dropped=drop_conflicts
+        ),
+    )
+    write_prepared(rows, rejects, provenance, output)
 
 
 def conflicting_rows(rows: Dataset) -> list[list[int]]:
@@ -197,7 +204,7 @@ def conflicting_rows(rows: Dataset) -> list[list[int]]:
     return [group for group in groups.values() if len({labels[row] for row in group}) > 1]
 
 
-def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]) -> dict[str, object]:
+def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]) -> ClipCounts:
     """Inputs, outputs and rejects, by clip and by window.
 
     A clip of which at least one window came out is an output; its other windows are rejected windows.
@@ -215,19 +222,19 @@ def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]
             "output folder and prepare again."
         )
     windows = sum(reject.window_index is not None for reject in rejects)
-    return {
-        "inputs": len(source.records) + at_reading,
-        "outputs": len(outputs),
-        "rejects": len(lost) + at_reading,
-        "windows": {"inputs": len(rows) + windows, "outputs": len(rows), "rejects": windows},
-    }
+    return ClipCounts(
+        inputs=len(source.records) + at_reading,
+        outputs=len(outputs),
+        rejects=len(lost) + at_reading,
+        windows=InputCounts(inputs=len(rows) + windows, outputs=len(rows), rejects=windows),
+    )
 
 
-def describe_counts(description: dict[str, object]) -> str:
+def describe_counts(description: DatasetDescription) -> str:
     """One line: inputs = outputs + rejects, and why."""
-    stages = ", ".join(f"{stage} {count}" for stage, count in description["rejects_by_stage"].items())
-    line = f"inputs {description['inputs']} = outputs {description['outputs']} + rejects {description['rejects']}"
-    windows = description["windows"]
-    if windows["outputs"] != description["outputs"]:
-        line += f"; windows {windows['inputs']} = {windows['outputs']} + {windows['rejects']}"
+    stages = ", ".join(f"{stage} {count}" for stage, count in description.rejects_by_stage.items())
+    line = f"inputs {description.inputs} = outputs {description.outputs} + rejects {description.rejects}"
+    windows = description.windows
+    if windows.outputs != description.outputs:
+        line += f"; windows {windows.inputs} = {windows.outputs} + {windows.rejects}"
     return f"{line}{f' ({stages})' if stages else ''}"

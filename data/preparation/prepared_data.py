@@ -22,11 +22,17 @@ from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bar
 from datasets import List as Repeated
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
-from ..atomic_files import write_whole
 from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
+from .description import (
+    DESCRIPTION_FILE,
+    REMEDY,
+    DatasetDescription,
+    Provenance,
+    SplitCounts,
+    read_description,
+    write_description,
+)
 
-DATA_VERSION = 2
-DESCRIPTION_FILE = "dataset.json"
 REJECTS_FILE = "rejects.csv"
 MANIFEST_FILE = "manifest.csv"
 FEATURES = Features(
@@ -59,23 +65,18 @@ class PreparedData:
 
     splits: DatasetDict
     folder: Path
-    description: dict[str, object]
+    description: DatasetDescription
 
     @property
     def fingerprint(self) -> str:
-        return self.description["fingerprint"]
-
-    @property
-    def is_drawn(self) -> bool:
-        """Of people who do not exist; what was prepared before this was recorded counts as not drawn."""
-        return bool(self.description.get("drawn"))
+        return self.description.fingerprint
 
     @property
     def label_schemes(self) -> list[str]:
         """The schemes under which these rows have labels: their own names, and those of DAiSEE's ratings."""
-        counted = {name for counts in self.description["splits"].values() for name in counts}
-        own = [OWN_LABELS] if "label" in counted else []
-        return [*own, *(LABEL_SCHEMES if AFFECTS[0] in counted else ())]
+        counted = self.description.splits.values()
+        own = [OWN_LABELS] if any(counts.label is not None for counts in counted) else []
+        return [*own, *(LABEL_SCHEMES if any(counts.boredom is not None for counts in counted) else ())]
 
     def choose_label_scheme(self, asked: str | None) -> str:
         """The scheme asked for; by default the data's own labels, or binary for data rated as DAiSEE is.
@@ -95,7 +96,7 @@ class PreparedData:
         if label_scheme != OWN_LABELS:
             return list(LABEL_SCHEMES[label_scheme][0])
         found = {label for rows in self.splits.values() for label in labels_of(rows, label_scheme)}
-        return order_label_names(found - {None})
+        return order_label_names(label for label in found if label is not None)
 
     def window_span_sec(self) -> float | None:
         """Median time from a window's first frame to its last; None for pictures, and frames without times."""
@@ -128,27 +129,30 @@ def load_prepared(folder: Path) -> PreparedData:
     if not path.is_file():
         hint = "run `engagement prepare` again, it goes on where it was" if folder.is_dir() else "check the path"
         raise DataError(f"Expected a prepared data set with {path.name} in {folder}, found none; {hint}.")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        splits = load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        reason = in_one_line(error)
-        raise DataError(
-            f"Expected a prepared data set in {folder}, could not read it: {reason}; prepare it again."
-        ) from error
-    if not isinstance(description, dict) or description.get("version") != DATA_VERSION:
-        raise DataError(f"Expected a data set of version {DATA_VERSION} in {folder}, got another; prepare it again.")
+    description, splits = read_description(folder), _load_splits(folder)
+    for split, counts in description.splits.items():
+        num_rows = len(splits[split]) if split in splits else 0
+        if num_rows != counts.windows:
+            raise DataError(f"Expected {counts.windows} windows in {folder / split}, got {num_rows}; {REMEDY}.")
     return PreparedData(splits, folder, description)
 
 
-def write_prepared(
-    rows: Dataset, rejects: Sequence[Reject], description: dict[str, object], folder: Path
-) -> PreparedData:
+def _load_splits(folder: Path) -> DatasetDict:
+    try:
+        return load_from_disk(str(folder)).with_format(None)
+    except Exception as error:  # where its files were edited, the datasets library fails in every way there is
+        raise DataError(
+            f"Expected a prepared data set in {folder}, could not open it with the datasets library "
+            f"({in_one_line(error)}); {REMEDY}."
+        ) from error
+
+
+def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provenance, folder: Path) -> PreparedData:
     """Store rows under their splits, the tables beside them and, last, the description.
 
     Args:
         rows: with `FEATURES`, in the order they are to have.
-        description: what is known beyond the rows; counts, versions and the fingerprint are added here.
+        provenance: what is known beyond the rows; counts, versions and the fingerprint are added here.
 
     Raises:
         DataError: two rows are the same window of the same clip.
@@ -173,16 +177,15 @@ def write_prepared(
     finally:
         enable_progress_bars()
     _write_rejects(rejects, folder / REJECTS_FILE)
-    _write_manifest(columns, folder / MANIFEST_FILE)
-    description = {
-        "version": DATA_VERSION,
-        "fingerprint": _fingerprint(columns, np.concatenate(list(chosen.values()))),
-        **description,
-        "splits": {split: _count(columns, order) for split, order in chosen.items()},
-        "rejects_by_stage": dict(sorted(Counter(reject.stage for reject in rejects).items())),
-        "versions": {name: version(name) for name in _VERSIONED_PACKAGES},
-    }
-    write_whole(folder / DESCRIPTION_FILE, json.dumps(description, indent=2) + "\n")
+    _write_manifest(columns, columns["found"], folder / MANIFEST_FILE)
+    description = DatasetDescription(
+        **dict(provenance),
+        fingerprint=_fingerprint(columns, np.concatenate(list(chosen.values()))),
+        splits={split: _count(columns, order) for split, order in chosen.items()},
+        rejects_by_stage=dict(sorted(Counter(reject.stage for reject in rejects).items())),
+        versions={name: version(name) for name in _VERSIONED_PACKAGES},
+    )
+    write_description(folder, description)
     return load_prepared(folder)
 
 
@@ -194,19 +197,15 @@ def _fingerprint(columns: dict[str, Sequence[object]], order: np.ndarray) -> str
     return digest.hexdigest()
 
 
-def _count(columns: dict[str, Sequence[object]], order: np.ndarray) -> dict[str, object]:
-    """What one split holds; labels are counted a window."""
+def _count(columns: dict[str, Sequence[object]], order: np.ndarray) -> SplitCounts:
     taken = {name: [values[row] for row in order] for name, values in columns.items()}
-    counts: dict[str, object] = {
-        "clips": len(set(taken["clip_id"])),
-        "windows": len(order),
-        "subjects": len(set(taken["subject_id"]) - {None}),
-    }
-    for name in ("label", *AFFECTS):
-        found = Counter(str(value) for value in taken[name] if value is not None)
-        if found:
-            counts[name] = dict(sorted(found.items()))
-    return counts
+    found = {name: Counter(str(value) for value in taken[name] if value is not None) for name in ("label", *AFFECTS)}
+    return SplitCounts(
+        clips=len(set(taken["clip_id"])),
+        windows=len(order),
+        subjects=len(set(taken["subject_id"]) - {None}),
+        **{name: dict(sorted(counts.items())) for name, counts in found.items() if counts},
+    )
 
 
 def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
@@ -216,8 +215,8 @@ def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
         writer.writerows(asdict(reject) for reject in rejects)
 
 
-def _write_manifest(columns: dict[str, Sequence[object]], path: Path) -> None:
-    coverage = ["" if found is None else f"{np.mean(found):.3f}" for found in columns["found"]]
+def _write_manifest(columns: dict[str, Sequence[object]], found: Sequence[Sequence[bool] | None], path: Path) -> None:
+    coverage = ["" if of_row is None else f"{np.mean(of_row):.3f}" for of_row in found]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(_MANIFEST)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ...processor.input_errors import DataError, RecipeError
 from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from ..schema import ClipRecord, LabelledSource, Reject
+from ..schema import ClipRecord, LabelledSource, Media, Reject
 from .file_trees import SPLIT_NAMES, FileTree, open_tree, read_source_file
 
 SUFFIXES = {"picture": PICTURE_SUFFIXES, "video": VIDEO_SUFFIXES}
@@ -33,7 +33,7 @@ _LAYOUTS = "<label>/<file>, or <train|validation|test>/<label>/<file>"
 
 def read_class_folders(
     source: Path,
-    media: str = "picture",
+    media: Media = "picture",
     kind: str = "images",
     subject_pattern: str | None = None,
     label_names: Mapping[str, str] | None = None,

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ...processor.input_errors import DataError, RecipeError
 from ...processor.media_inputs import VIDEO_SUFFIXES
-from ..schema import AFFECTS, SPLITS, ClipRecord, LabelledSource, Reject
+from ..schema import AFFECTS, SPLITS, ClipRecord, LabelledSource, Reject, SourceNotes
 from ..splits import stratified_subset
 from .file_trees import FileTree, open_tree, prefix_above, read_source_file
 from .tables import find_repeats, read_table
@@ -69,10 +69,15 @@ def read_daisee(source: Path, subset: str | None = None) -> LabelledSource:
     parts = [_read_split(tree, prefix, split, subset) for split in SPLITS]
     records, repeated = _without_repeats([record for part in parts for record in part.records])
     rejects = [*tree.rejects, *(reject for part in parts for reject in part.rejects), *repeated]
-    notes: dict[str, object] = {"subset": subset}
-    notes |= {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
-    if extra_columns := sorted({column for part in parts for column in part.extra_columns}):
-        notes["extra_columns"] = extra_columns
+    counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
+    notes = SourceNotes(
+        extra_columns=sorted({column for part in parts for column in part.extra_columns}) or None,
+        without_label=counts["without_label"],
+        without_video=counts["without_video"],
+        outside_subset=counts["outside_subset"],
+        other_files=counts["other_files"],
+        subset=subset,
+    )
     return LabelledSource("daisee", "video", records, rejects, partial(read_source_file, str(source)), notes)
 
 

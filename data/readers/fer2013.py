@@ -19,7 +19,7 @@ from PIL import Image
 
 from ...processor.input_errors import DataError
 from ...processor.media_inputs import PICTURE_SUFFIXES
-from ..schema import EXPRESSIONS, ClipRecord, LabelledSource, Reject
+from ..schema import EXPRESSIONS, ClipRecord, LabelledSource, Reject, SourceNotes
 from .class_folders import FOLDER_SPLITS, read_class_folders
 from .file_trees import FileTree, open_tree
 from .tables import Row, read_table
@@ -78,7 +78,8 @@ def _collect(found: Iterable[_Found], tree: FileTree, files: list[str]) -> Label
         else:
             record, pictures[record.clip_id] = result
             records.append(record)
-    return LabelledSource("fer2013", "picture", records, rejects, partial(_picture_of, pictures), {"files": files})
+    notes = SourceNotes(files=files)
+    return LabelledSource("fer2013", "picture", records, rejects, partial(_picture_of, pictures), notes)
 
 
 def _picture_of(pictures: Mapping[str, bytes], record: ClipRecord) -> bytes:

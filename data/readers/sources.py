@@ -10,7 +10,7 @@ from pathlib import Path
 from ...processor.input_errors import DataError, RecipeError, in_one_line
 from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..drawn.datasets import SETTINGS_NAME
-from ..schema import LabelledSource
+from ..schema import LabelledSource, Media
 from ..splits import complete_splits
 from .class_folders import read_class_folders
 from .daisee import is_daisee, read_daisee
@@ -56,8 +56,7 @@ def read_source(kind: str | None, path: Path, options: SourceOptions | None = No
         records, origin = complete_splits(source.records, options.seed)
     except DataError as error:
         raise DataError(f"{str(error).removesuffix('.')} in {path}.") from error
-    asked = {name: value for name, value in asdict(options).items() if value is not None}
-    notes = {**source.notes, **asked, "split": origin}
+    notes = replace(source.notes, **asdict(options), split=origin)
     return replace(source, records=records, notes=notes, drawn=is_drawn(path))
 
 
@@ -152,5 +151,5 @@ def _read(kind: str, path: Path, options: SourceOptions) -> LabelledSource:
         return read_reference_h5(path)
     if kind == "videos" and not _is_tree(path):
         return read_video_table(path)
-    media = "picture" if kind == "images" else "video"
+    media: Media = "picture" if kind == "images" else "video"
     return read_class_folders(path, media, kind, options.subject_pattern)

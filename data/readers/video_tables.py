@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ...processor.input_errors import DataError, in_one_line
-from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
+from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject, SourceNotes
 from .file_trees import SPLIT_NAMES, read_source_file
 from .tables import Row, Table, find_repeats, read_table
 
@@ -47,7 +47,7 @@ def read_video_table(source: Path) -> LabelledSource:
             rejects.append(reject)
         else:
             records.append(record)
-    notes = {"extra_columns": table.extra_columns} if table.extra_columns else {}
+    notes = SourceNotes(extra_columns=table.extra_columns or None)
     return LabelledSource("videos", "video", records, rejects, partial(read_source_file, str(source.parent)), notes)
 
 

@@ -1,0 +1,104 @@
+"""Renews what docs/results.md says of the keys of results.json, from the records that read and write it.
+
+The tables stand between the comments `<!-- keys -->` and `<!-- /keys -->`; a test holds the page to them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from engagement_recognition.data.json_records import Record
+from engagement_recognition.evaluation.results_schema import Results
+
+PAGE = Path(__file__).parents[1] / "docs/results.md"
+START, END = "<!-- keys -->\n", "<!-- /keys -->\n"
+HEADER = ("| key | type | what | default |", "|---|---|---|---|")
+SIMPLE = {"string": "string", "integer": "int", "boolean": "bool", "null": "null"}
+Schema = Mapping[str, Any]  # of JSON Schema, as pydantic gives it
+
+
+def renewed(page: str) -> str:
+    """docs/results.md with its tables as they must be."""
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"Expected {START.strip()} and {END.strip()} in {PAGE.name}, each on a line of its own.")
+    records = all_records()
+    tables = "\n\n".join(describe(record, records) for record in records)
+    return f"{before}{start}\n{tables}\n\n{end}{after}"
+
+
+def all_records() -> list[type[Record]]:
+    """`Results`, and all that stand in it, those nearest to it first."""
+    found: list[type[Record]] = [Results]
+    for record in found:  # which grows
+        for field in record.model_fields.values():
+            found += [inner for inner in dict.fromkeys(records_in(field.annotation)) if inner not in found]
+    return found
+
+
+def records_in(annotation: object) -> Iterator[type[Record]]:
+    """Such as `Scores` in `dict[str, Scores] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from records_in(inner)
+
+
+def describe(record: type[Record], records: list[type[Record]]) -> str:
+    """A heading, what the record is, and a table of its keys but for those of the record that it extends."""
+    schema = record.model_json_schema()
+    base = next((base for base in record.__mro__[1:] if base in records), None)
+    inherited = base.model_fields if base else {}
+    rows = [
+        f"| `{key}` | {in_words(told)} | {one_line(told.get('description', ''))} | {default_of(told)} |"
+        for key, told in schema["properties"].items()
+        if key not in inherited
+    ]
+    extends = [f"All of {link(base.__name__)}, and:", ""] if base else []
+    return "\n".join([f"### {record.__name__}", "", one_line(schema["description"]), "", *extends, *HEADER, *rows])
+
+
+def in_words(told: Schema) -> str:
+    """A type, as a reader of JSON understands it."""
+    if "$ref" in told:
+        name = told["$ref"].rpartition("/")[2]
+        return "anything" if name == "JsonValue" else link(name)
+    if "enum" in told or "const" in told:
+        return " or ".join(f"`{json.dumps(value)}`" for value in told.get("enum", [told.get("const")]))
+    if "anyOf" in told or "oneOf" in told:
+        names = list(dict.fromkeys(in_words(one) for one in told.get("anyOf") or told["oneOf"]))
+        return " or ".join(name for name in names if not (name == "int" and "number" in names))
+    if told["type"] == "array":
+        return f"list of {in_words(told['items'])}"
+    if told["type"] == "object":
+        return f"object of {in_words(told['additionalProperties'])}"
+    return number_in_words(told) if told["type"] == "number" else SIMPLE[told["type"]]
+
+
+def number_in_words(told: Schema) -> str:
+    """Bounds are told as they are meant, without what rounding needs."""
+    if "exclusiveMinimum" in told:
+        return f"number above {round(told['exclusiveMinimum'])}"
+    if "maximum" in told:
+        bounds = round(told["minimum"]), round(told["maximum"])
+        return "share" if bounds == (0, 1) else "number from {} to {}".format(*bounds)
+    return f"number from {round(told['minimum'])}" if "minimum" in told else "number"
+
+
+def default_of(told: Schema) -> str:
+    """What a key that is left out means; nothing where it may not be, or can hold nothing else."""
+    return f"`{json.dumps(told['default'])}`" if "default" in told and "const" not in told else ""
+
+
+def link(name: str) -> str:
+    return f"[{name}](#{name.lower()})"
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,179 @@
+"""Models side by side: a row a measurement on test, a table a data set and its labels, and what must be known of them.
+
+Tables of other data or labels do not compare, so that a model that was measured on several has a row in each.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..data.audit.verdicts import FAIL, REPORT
+from ..data.described_data import DescribedData
+from .results_schema import Measurement, PooledTrainings, Results
+from .score_records import FaceFocusResults, FocusRegion, Interval, Intervals
+
+COLUMNS = (
+    "model",
+    "data",
+    "test clips",
+    "people",
+    "macro-F1 (95 % interval over people)",
+    "balanced accuracy",
+    "accuracy",
+    "AUROC",
+    "majority macro-F1",
+    "stratified-random macro-F1",
+)
+LIMITS = (
+    "Estimates of how annotators rated apparent engagement, for research, benchmarking and teaching: not for grading "
+    "or any decision about a person, and not for learners or employees in the EU, where the AI Act, Article 5(1)(f), "
+    "has prohibited inferring people's emotions in education and at the workplace since 2 February 2025, save for "
+    "medical or safety reasons. Whether engagement is an emotion is disputed; act as if it were."
+)
+DO_NOT_COMPARE = "The tables are of different data or labels: do not compare numbers of one with those of another."
+DRAWN_NOTES = (
+    "Drawn people who do not exist: it says nothing about real faces.",
+    "Trained on drawn people who do not exist, measured on others.",
+)
+_NONE = "–"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model's folder, as the report names and reads it."""
+
+    name: str
+    results: Results
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """Runs whose numbers compare."""
+
+    title: str  # data and labels
+    rows: list[list[str]] = field(default_factory=list)  # by COLUMNS; the last cell of a short row takes the rest
+    notes: list[tuple[str, str]] = field(default_factory=list)  # the run's name, a sentence
+
+
+def short_names(paths: Sequence[Path], num_parts: int) -> list[str]:
+    """The last parts of each path, as many as tell them apart: where they lay is nobody's business."""
+    parts = [path.resolve().parts for path in paths]
+    while True:
+        names = ["/".join(of_path[-num_parts:]) for of_path in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+        num_parts += 1
+
+
+def group_runs(runs: Iterable[Run]) -> list[ResultsTable]:
+    """A table a data set and its labels, in the order in which they come up."""
+    tables: dict[tuple[str | None, ...], ResultsTable] = {}
+    for run in runs:
+        tested = [measured for measured in run.results.measurements if measured.split == "test"]
+        for measured in tested:
+            table = _table_of(tables, measured.data, run.results.label_names)
+            table.rows.append(_table_row(run, measured))
+            table.notes.extend((run.name, note) for note in notes_on(run.results, measured))
+        if not tested:
+            _table_of(tables, run.results.data, run.results.label_names).rows.append(_row_without(run))
+    return list(tables.values())
+
+
+def _table_of(
+    tables: dict[tuple[str | None, ...], ResultsTable], data: DescribedData | None, labels: Sequence[str]
+) -> ResultsTable:
+    """That of these data and labels; a new one where there is none."""
+    where = f"{data.in_words()} ({data.fingerprint[:12]})" if data else "none yet"
+    key = (data.fingerprint, data.label_scheme, *labels) if data else (None, None, *labels)
+    return tables.setdefault(key, ResultsTable(f"Data: {where}; labels: {', '.join(labels)}"))
+
+
+def _row_without(run: Run) -> list[str]:
+    is_new = run.results.imported and not run.results.measurements
+    why = "imported, not measured yet" if is_new else "not measured on test"
+    return [run.name, run.results.data.source if run.results.data else _NONE, f"{why}: run engagement evaluate"]
+
+
+def _table_row(run: Run, measured: Measurement) -> list[str]:
+    evaluation = measured.evaluation
+    scores, intervals = evaluation.scores, evaluation.intervals
+    over = "" if intervals.resampled == "people" else ", over clips"
+    interval = intervals.intervals["macro_f1"].in_words("no interval")
+    baselines = (evaluation.majority_baseline, evaluation.stratified_baseline)
+    return [
+        f"{run.name} (pooled)" if measured.pooled else run.name,
+        measured.data.source,
+        f"{evaluation.num_clips:,}",
+        f"{intervals.num_clusters:,}" if not over else "unknown",
+        f"{format_score(scores.macro_f1)} ({interval}{over})",
+        *[format_score(value) for value in (scores.balanced_accuracy, scores.accuracy, scores.auroc)],
+        *[format_score(baseline.macro_f1) for baseline in baselines],
+    ]
+
+
+def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
+    """What must be known before a measurement is believed: a sentence → how grave it is."""
+    evaluation, clean, trained_on = measured.evaluation, measured.without_duplicates, results.data
+    notes = _drawn_note(results, measured)
+    notes |= {evaluation.collapse: FAIL} if evaluation.collapse else {}
+    notes |= {_describe_pooling(measured.pooled): REPORT} if measured.pooled else {}
+    notes |= _audit_note(measured.data) | _people_note(evaluation.intervals)
+    notes |= _focus_note(evaluation.face_focus) if evaluation.face_focus else {}
+    if clean:
+        left, score = f"{clean.num_clips:,}", format_score(clean.scores.macro_f1)
+        notes[f"Without clips that have a twin in training ({left} are left): macro-F1 {score}."] = REPORT
+    if trained_on and not results.is_own_data(measured):
+        notes[f"Trained on other data: {trained_on.source} ({trained_on.fingerprint[:12]})."] = REPORT
+    return notes
+
+
+def _describe_pooling(pooled: PooledTrainings) -> str:
+    seeds = f"seed{'s' * (len(pooled.seeds) > 1)} {', '.join(map(str, pooled.seeds))}"
+    return f"Predictions pooled over {pooled.num_folds} folds, {seeds}: each person's are of models trained on others."
+
+
+def _drawn_note(results: Results, measured: Measurement) -> dict[str, str]:
+    if measured.data.drawn:
+        return {DRAWN_NOTES[0]: FAIL}
+    return {DRAWN_NOTES[1]: FAIL} if results.is_trained_on_drawn else {}
+
+
+def _audit_note(data: DescribedData) -> dict[str, str]:
+    if data.audit is None:
+        return {"Nobody has audited this split for leakage.": REPORT}
+    if data.audit.passed:
+        return {}
+    return {"The split failed the audit for leakage: the scores measure memory, too.": FAIL}
+
+
+def _people_note(intervals: Intervals) -> dict[str, str]:
+    if intervals.resampled == "clips":
+        return {"Nobody knows the people: intervals are over clips, and too narrow.": REPORT}
+    row = intervals.intervals["macro_f1"]
+    worth = f"the clips that decide it are worth no more than {row.effective_clusters:.1f} people"
+    if row.lower is None:
+        return {f"No interval of macro-F1: {worth}.": REPORT}
+    return {f"The interval of macro-F1 is still too narrow: {worth}.": REPORT} if row.few_clusters else {}
+
+
+def _focus_note(focus: FaceFocusResults) -> dict[str, str]:
+    face = focus.face
+    if face.mean is None or face.chance is None:
+        return {}
+    found = f"{format_share(face.mean)} of its heat lies on the face, which is {format_share(face.chance)} of "
+    verdict = "" if face.mean > face.chance else ": it does not look at the face more than at anything else"
+    if focus.map_size and focus.is_coarse:
+        verdict = f", but its maps of {'×'.join(map(str, focus.map_size))} places are too coarse to tell"
+    return {f"{found}the picture{verdict}.": REPORT}
+
+
+def format_score(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3f}"
+
+
+def format_share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def format_interval(row: Interval | FocusRegion) -> str:
+    return "no interval" if row.lower is None or row.upper is None else f"{row.lower:.3f} to {row.upper:.3f}"

@@ -1,0 +1,394 @@
+"""What measuring a model gives: scores, intervals, calibration, decisions and face focus, as `results.json` holds them.
+
+Scores, shares and confidences are numbers from 0 to 1; an undefined number is null. Labels are named, and lists and
+matrices follow the order of the model's label names.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..data.json_records import Count, Record, Share
+
+FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class ClassScores(Record):
+    """Of one class."""
+
+    precision: Share
+    """0 where nothing was predicted to be of it"""
+    recall: Share
+    """0 where nothing is of it"""
+    f1: Share
+    """0 where it neither occurs nor is predicted"""
+    support: Count
+    """examples that are of it"""
+
+
+class Scores(Record):
+    """Scores of predictions on imbalanced data."""
+
+    num_examples: Count
+    """clips, or windows"""
+    macro_f1: Share
+    """mean of F1 over all classes"""
+    balanced_accuracy: Share
+    """mean of recall over the classes present"""
+    accuracy: Share
+    """share of predictions that are right"""
+    weighted_f1: Share
+    """mean of F1 by support"""
+    auroc: Share | None = None
+    """two classes: the rarest's; more: mean of one against the rest; null where one class is true, or nothing ranks"""
+    auprc_minority: Share | None = None
+    """average precision of the rarest class; null where one class is true, or nothing ranks"""
+    minority_class: str | None = None
+    """name of the rarest class"""
+    quadratic_kappa: Annotated[float, Field(ge=-1.000001, le=1.000001)] | None = None
+    """Cohen's kappa with quadratic weights, of the four levels"""
+    mae: NotNegative | None = None
+    """mean absolute error in levels, of the four levels"""
+    per_class: dict[str, ClassScores]
+    """label → its scores"""
+    confusion_matrix: list[list[int | float]]
+    """counts; rows are the truth, columns the prediction"""
+
+
+class MajorityBaseline(Scores):
+    """Always predicting the training set's most frequent class; nothing ranks."""
+
+    predicts: str
+    """that class"""
+
+
+class StratifiedBaseline(Scores):
+    """Predicting at random with the training set's shares: means of many draws; nothing ranks."""
+
+    predicts: str
+    """in words"""
+    train_shares: dict[str, Share]
+    """label → share of the training set"""
+    num_draws: Count
+    """how many"""
+    seed: int
+    """of the draws"""
+
+
+class Interval(Record):
+    """A score and its 95 % interval."""
+
+    value: float | None
+    """the score"""
+    lower: float | None
+    """null with one cluster only, or where fewer than half of the resamples define the score and hold every class"""
+    upper: float | None
+    """as `lower`"""
+    num_undefined: Count
+    """the other resamples"""
+    effective_clusters: NotNegative
+    """how many equal people (or clips) would carry as much as those that the score hangs on"""
+    few_clusters: bool
+    """fewer than five of these: take the interval as still too narrow"""
+
+    def in_words(self, unknown: str, form: str = ".3f") -> str:
+        """Such as `0.512 to 0.734`; `unknown` where there are no bounds."""
+        if self.lower is None or self.upper is None:
+            return unknown
+        return f"{self.lower:{form}} to {self.upper:{form}}"
+
+
+class Difference(Interval):
+    """The second model's score minus the first's."""
+
+    first: float | None
+    """the first model's score"""
+    second: float | None
+    """the second model's score"""
+    excludes_zero: bool | None
+    """whether the interval does; null without one"""
+
+
+class Resampling(Record):
+    """How intervals came about."""
+
+    resampled: Literal["people", "clips"]
+    """`clips` where people are unknown; such intervals are too narrow"""
+    num_clusters: Count
+    """people, or clips"""
+    num_resamples: Count
+    """draws with replacement"""
+    seed: int
+    """of the draws"""
+    confidence: Share
+    """that the interval is made for"""
+    method: str
+    """in words"""
+
+
+class Intervals(Resampling):
+    """95 % intervals of scores."""
+
+    intervals: dict[str, Interval]
+    """by score, and as `precision/<label>`, `recall/<label>`, `f1/<label>`"""
+
+
+class Differences(Resampling):
+    """95 % intervals of the differences between two models on the same clips."""
+
+    differences: dict[str, Difference]
+    """by the names of `Intervals.intervals`"""
+
+
+class Quartiles(Record):
+    """Over people, each counting once however many clips they have."""
+
+    lower_quartile: float
+    """a quarter of the people have no more"""
+    median: float
+    """half of the people have no more"""
+    upper_quartile: float
+    """three quarters of the people have no more"""
+
+
+class PeopleSpread(Record):
+    """How much people differ."""
+
+    num_people: Count
+    """how many there are"""
+    accuracy: Quartiles
+    """of a person's accuracy"""
+    predicted_share: dict[str, Quartiles]
+    """label → of the share of a person's clips that are predicted so"""
+    true_share: dict[str, Quartiles]
+    """label → of the share of a person's clips that are so"""
+
+
+class SuppressedGroup(Record):
+    """A group of fewer than five people, or one whose scores would follow from the others."""
+
+    suppressed: Literal[True] = True
+    """true: nothing is told of it"""
+
+
+class GroupScores(Scores):
+    """Scores of a group of people, such as a gender."""
+
+    suppressed: Literal[False] = False
+    """false: these scores are told"""
+    num_people: Count
+    """people in it"""
+
+
+Group = Annotated[SuppressedGroup | GroupScores, Field(discriminator="suppressed")]
+
+
+class CalibrationBin(Record):
+    """Examples of like confidence."""
+
+    lower: Share
+    """least confidence, itself outside but for 0"""
+    upper: Share
+    """greatest confidence, itself inside"""
+    count: Count
+    """examples"""
+    confidence: Share | None
+    """their mean; null without examples"""
+    accuracy: Share | None
+    """share of them that is right; null without examples"""
+
+
+class Calibration(Record):
+    """How far confidence is from the share that is right."""
+
+    ece: Share
+    """expected calibration error over bins of equal width"""
+    ece_equal_mass: Share
+    """the same over bins of (nearly) as many examples each"""
+    brier: Annotated[float, Field(ge=0, le=2.000001)]
+    """squared distance from the truth, summed over classes: 0 to 2"""
+    nll: NotNegative
+    """negative log-likelihood in nats"""
+    num_bins: Count
+    """how many"""
+    bins: list[CalibrationBin]
+    """of equal width"""
+
+
+class CalibrationResults(Record):
+    """Calibration of the model as it is, and as it could be."""
+
+    as_trained: Calibration
+    """of the softmax as it is"""
+    scaled: Calibration | None = None
+    """at the temperature of `decision`; null where nothing was chosen"""
+
+
+class OperatingPoint(Record):
+    """Where to stop answering."""
+
+    coverage: Share
+    """share of examples answered"""
+    confidence: Share
+    """least confidence that is answered"""
+
+
+class RiskCoverage(Record):
+    """Share of errors among the most confident examples, over their share of all."""
+
+    coverage: Annotated[list[Share], Field(min_length=1)]
+    """up to 101 points"""
+    risk: Annotated[list[Share], Field(min_length=1)]
+    """share of errors at each of them"""
+    aurc: Share
+    """mean risk over all coverages"""
+    risk_at_full_coverage: Share
+    """share of errors of all"""
+    coverage_at_risk: dict[str, OperatingPoint | None]
+    """risk (`"0.05"`) → the largest coverage with no more; null where there is none"""
+
+
+class DecisionMacroF1(Record):
+    """Macro-F1 under two decisions."""
+
+    argmax: Share
+    """the highest score decides"""
+    fitted: Share
+    """offsets are added first"""
+
+
+class DecisionScores(Record):
+    """Scores under two decisions."""
+
+    argmax: Scores
+    """the highest score decides"""
+    fitted: Scores
+    """offsets are added first"""
+
+
+class Decision(Record):
+    """What was chosen on validation, and what it does on this split."""
+
+    temperature: Positive
+    """logits are divided by it, so that confidence fits accuracy; fitted on validation's windows"""
+    bias: dict[str, float] | None = None
+    """label → what is added to its logit before that; null where none was fitted"""
+    offsets: dict[str, float]
+    """label → what is added to its log score, so that the highest decides for macro-F1"""
+    threshold: Share | None
+    """two classes: score of the second from which on it is predicted, which says the same; else null"""
+    validation_macro_f1: DecisionMacroF1
+    """on validation"""
+    scores: DecisionScores
+    """on this split"""
+
+
+class FocusRegion(Record):
+    """Heat in one region of the face."""
+
+    mean: Share | None
+    """mean share of a clip's heat; null where no clip shows both heat and a face"""
+    chance: Share | None
+    """the region's share of the picture's area, which heat without aim would have"""
+    ratio: NotNegative | None
+    """of the two"""
+    lower: float | None
+    """95 % interval over people; null where they are unknown, or fewer than five"""
+    upper: float | None
+    """as `lower`"""
+
+
+class FocusPeople(Record):
+    """How much people differ in heat on the face."""
+
+    suppressed: bool
+    """whether people are unknown, or fewer than five"""
+    num_people: Count | None
+    """null where suppressed"""
+    lowest_means: list[float]
+    """of up to five persons, who are not named"""
+
+
+class FocusSanity(Record):
+    """Whether the maps could have failed; means over some of the clips."""
+
+    num_clips: Count
+    """how many"""
+    randomised_rank_correlation: float | None = None
+    """with the maps of untrained weights; near 1: the maps do not show the training"""
+    deletion_gain: float | None = None
+    """by how much more the score moves when the hottest of 8x8 cells are hidden first than in random orders"""
+    insertion_gain: float | None = None
+    """the same when they are shown first; 0 or below: no better than chance"""
+
+
+class FaceFocusResults(Record):
+    """Where the model looks: Grad-CAM on clips drawn at random."""
+
+    num_clips: Count
+    """clips drawn"""
+    num_without_face: Count
+    """those without a face, which count in nothing else"""
+    num_without_heat: Count
+    """those without heat, which count in nothing else"""
+    num_unreadable: Count
+    """those that could not be read, which count in nothing else"""
+    label: str
+    """the label that is explained: `predicted`"""
+    seed: int
+    """of the drawing"""
+    map_size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+    """rows and columns of the feature map behind the heat; null in older results. Below four it is too coarse to tell
+    a face from what is around it"""
+    face: FocusRegion
+    """the face box"""
+    eyes: FocusRegion
+    """eyes and brows"""
+    mouth: FocusRegion
+    """mouth"""
+    people: FocusPeople
+    """on the face"""
+    sanity: FocusSanity
+    """whether the maps could have failed"""
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether its maps have too few places to tell a face from what is around it; older results do not say."""
+        return self.map_size is not None and min(self.map_size) < FINE_MAP
+
+
+class SplitEvaluation(Record):
+    """What was measured. By clip, from the mean of its windows' softmax, but for `scores_by_window`."""
+
+    num_clips: Count
+    """clips: labelled spans of a video, or single pictures"""
+    num_windows: Count
+    """windows: the frames that the model reads at once"""
+    scores: Scores
+    """of plain argmax: the highest score decides"""
+    scores_by_window: Scores | None = None
+    """the same with every window counting once, as some studies do; null where each clip has one window"""
+    majority_baseline: MajorityBaseline
+    """always predicting the training set's most frequent class"""
+    stratified_baseline: StratifiedBaseline
+    """predicting at random with the training set's shares"""
+    intervals: Intervals
+    """95 % intervals of `scores`"""
+    people: PeopleSpread | None
+    """how much people differ; null where a clip's person is unknown"""
+    groups: dict[str, dict[str, Group]]
+    """column → group → its scores; empty without `--groups`. Where suppressed groups together hold fewer than five
+    people, their scores would follow from the others and the whole; the smallest others are then suppressed, too"""
+    collapse: str | None
+    """one sentence where nearly everyone is predicted one class"""
+    calibration: CalibrationResults
+    """how far confidence is from accuracy"""
+    risk_coverage: RiskCoverage
+    """what not answering would buy"""
+    decision: Decision | None
+    """what was chosen on validation; null without a validation split, and on it"""
+    face_focus: FaceFocusResults | None = None
+    """where the model looks; null without `--face-focus`"""

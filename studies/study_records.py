@@ -1,0 +1,241 @@
+"""The files of a study as records: `study.yaml` (what was published), `plan.json` (what was begun in a folder), and
+`study.json` (what came of it), which `table` writes and turns into `table.md`.
+"""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ..data.json_records import Count, Record, Share
+from ..evaluation.score_records import Difference, Intervals, NotNegative
+from ..training.arguments import Stage
+
+_SCORE = re.compile("macro_f1|accuracy|weighted_f1|auroc|(recall|precision|f1)/.+")
+
+MeasuredSplit = Literal["validation", "test"]
+
+
+class Contrast(Record):
+    """Two rows that the study compares."""
+
+    name: str
+    """what the comparison shows"""
+    rows: Annotated[list[str], Field(min_length=2, max_length=2)]
+    """the second is compared with the first"""
+    score: str
+    """by which"""
+
+
+class PublishedRow(Record):
+    """One system of a study."""
+
+    title: str | None = None
+    """for people; null: the row's name"""
+    published: dict[str, Share] | None = None
+    """score, such as `macro_f1` or `recall/engaged` → value"""
+    stages: Annotated[list[Stage], Field(min_length=1)] = ["engagement"]
+    """that are trained; the last is the one that is measured"""
+
+
+class StudyDescription(Record):
+    """`study.yaml`: what was published."""
+
+    title: str | None = None
+    """for people; null: the folder's name"""
+    data: str = "see the recipes"
+    """what the data must be, for people"""
+    needs_expression_data: bool = False
+    """whether a row begins with expressions, for people"""
+    split: MeasuredSplit
+    """on which the published numbers were measured"""
+    rows: Annotated[dict[str, PublishedRow], Field(min_length=1)]
+    """name of a recipe beside this file → what was published of it"""
+    contrasts: list[Contrast] | None = None
+    """which rows the study compares"""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for name, row in self.rows.items():
+            for score in row.published or {}:
+                if not _SCORE.fullmatch(score):
+                    raise ValueError(f"rows.{name}.published.{score}, which is no score such as macro_f1")
+        known = {*self.rows, *(f"improved/{name}" for name in self.rows)}
+        for number, contrast in enumerate(self.contrasts or ()):
+            for name in contrast.rows:
+                if name not in known:
+                    raise ValueError(f"contrasts[{number}].rows with {name}, which is none of its rows")
+        return self
+
+
+class Plan(Record):
+    """`plan.json`: what was begun in a folder, so that nothing else goes on there."""
+
+    study: str
+    """name"""
+    rows: dict[str, str]
+    """name → hash of the stages, recipe, options and data it was begun with"""
+
+
+class RunData(Record):
+    """What a stage learned from."""
+
+    source: str
+    """name of the file or folder that was read"""
+    fingerprint: str
+    """changes with any pixel, label, person, split or order"""
+    audit: Literal["missing", "passed", "failed"]
+    """for leakage"""
+    leakage_allowed: bool
+    """whether it was trained all the same"""
+
+
+class FinishedRun(Record):
+    """A row, trained with one seed and measured."""
+
+    seed: Count
+    """of the run"""
+    failure: None = None
+    """null: it did not fail"""
+    folder: str
+    """of the measured model, in the study's"""
+    scores: dict[str, float | None]
+    """score → value, by clip"""
+    scores_by_window: dict[str, float | None] | None
+    """the same with every window counting once; null where each clip has one window"""
+    majority_baseline: dict[str, float | None]
+    """score → that of always predicting the training set's most frequent class"""
+    intervals: Intervals
+    """95 % intervals of the scores by clip"""
+    num_clips: Count
+    """measured"""
+    collapse: str | None
+    """one sentence where nearly everyone is predicted one class"""
+    data: dict[Stage, RunData]
+    """by stage"""
+    seconds: NotNegative
+    """its stages' last trainings took"""
+
+
+class FailedRun(Record):
+    """A row that failed in itself with one seed."""
+
+    seed: Count
+    """of the run"""
+    failure: str
+    """why"""
+
+
+def _kind_of_run(run: object) -> str:
+    failure = run.get("failure") if isinstance(run, dict) else getattr(run, "failure", None)
+    return "finished" if failure is None else "failed"
+
+
+Run = FinishedRun | FailedRun
+_TaggedRun = Annotated[
+    Annotated[FinishedRun, Tag("finished")] | Annotated[FailedRun, Tag("failed")], Discriminator(_kind_of_run)
+]
+
+
+class RowRuns(Record):
+    """One system of a study, as published or improved, and its runs so far."""
+
+    name: str
+    """also the folder of its runs"""
+    title: str
+    """for people"""
+    improves: bool
+    """our way of the row above it"""
+    stages: list[Stage]
+    """the last is the one that is measured"""
+    published: dict[str, Share]
+    """score → value"""
+    runs: list[_TaggedRun]
+    """by seed"""
+
+    @property
+    def finished(self) -> list[FinishedRun]:
+        """The runs that did not fail."""
+        return [run for run in self.runs if isinstance(run, FinishedRun)]
+
+    @property
+    def first(self) -> FinishedRun | None:
+        """The run whose interval is shown."""
+        return next((run for run in self.finished if run.seed == 0), None)
+
+
+class Spread(Record):
+    """Over seeds."""
+
+    mean: float | None
+    """null where a seed does not define the score"""
+    sd: float | None
+    """standard deviation; null of one seed"""
+
+
+class MeasuredRow(RowRuns):
+    """A row with its scores over seeds."""
+
+    measured: dict[str, Spread]
+    """score → over seeds, by clip"""
+    measured_by_window: dict[str, Spread]
+    """the same by window; empty where each clip has one"""
+
+
+class RunDifference(Difference):
+    """The second row's score minus the first's."""
+
+    resampled: Literal["people", "clips"]
+    """`clips` where people are unknown; such intervals are too narrow"""
+
+
+class NotComparable(Record):
+    """Runs that cannot be compared clip by clip."""
+
+    refused: str
+    """why"""
+
+
+class MeasuredContrast(Contrast):
+    """Second row minus first, by clip."""
+
+    published: float | None
+    """difference of what was published; null where one of the two was not"""
+    seeds: list[Count]
+    """that both rows finished"""
+    differences: list[float]
+    """one for each of these seeds"""
+    mean: float | None
+    """of the differences"""
+    sd: float | None
+    """of the differences; null of one seed"""
+    paired: RunDifference | NotComparable | None
+    """of seed 0, over resampled people; null where one of the two has not finished it"""
+
+
+class StudyHead(Record):
+    """Which study, and how it was trained."""
+
+    version: Literal[1] = 1
+    """of the file's layout"""
+    name: str
+    """of the study"""
+    title: str
+    """for people"""
+    split: MeasuredSplit
+    """that was measured"""
+    seeds: Count
+    """asked for"""
+    changed_options: dict[str, str]
+    """option → value, where every row was trained otherwise than published"""
+    prepared_beforehand: list[str]
+    """names of data sets that came prepared"""
+
+
+class StudyRecord(StudyHead):
+    """`study.json`: the runs of a study, and what they say."""
+
+    rows: list[MeasuredRow]
+    """in the study's order, an improved one below its row"""
+    contrasts: list[MeasuredContrast]
+    """those with a seed that both rows finished"""
