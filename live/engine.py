@@ -169,7 +169,7 @@ class LiveEngagement:
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
         self._sample_every_sec, self._stride = self._sampling()
-        self._abstain_below = self.settings.threshold(predictor.model.config.num_labels)
+        self._abstain_below = self.settings.threshold(len(predictor.model.config.label_names))
         self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
         self._people: dict[int | None, _Person] = {}  # by number
         self._start_sec: float | None = None
@@ -315,8 +315,7 @@ class LiveEngagement:
         if person is None or person.scores is None:
             num_collected = 0 if person is None else person.num_collected
             return None, None, f"collecting {num_collected} of {self._num_frames} frames"
-        names = self._model.config.id2label
-        scores = {names[i]: float(score) for i, score in enumerate(person.scores)}
+        scores = dict(zip(self._model.config.label_names, person.scores.tolist(), strict=True))
         label = best_label(scores)
         return (label, scores, None) if scores[label] >= self._abstain_below else (None, scores, "abstains")
 

@@ -189,7 +189,7 @@ def _require_gradio() -> None:
 def _describe(predictor: Predictor) -> str:
     config = predictor.model.config
     reads = f"a clip of {config.num_frames} frames" if predictor.is_video_model else "one face"
-    return f"{', '.join(config.id2label[i] for i in range(config.num_labels))}; from {reads}"
+    return f"{', '.join(config.label_names)}; from {reads}"
 
 
 def _add_camera(page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:

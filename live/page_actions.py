@@ -173,7 +173,7 @@ class Page:
         return LiveEngagement(self.predictors[model_name], self.settings)
 
     def _threshold(self, model_name: str) -> float:
-        return self.settings.threshold(self.predictors[model_name].model.config.num_labels)
+        return self.settings.threshold(len(self.predictors[model_name].model.config.label_names))
 
     def _video_page(self, path: Path, model_name: str, step_sec: float) -> str:
         prediction = self.predictors[model_name].predict_video(_checked(path), timeline_step_sec=step_sec)
