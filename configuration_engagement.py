@@ -75,6 +75,7 @@ class EngagementConfig(PreTrainedConfig):
         )
     }
 
+    # As JSON holds it until the config is complete; a config object from then on.
     encoder_config: dict[str, Any] | PreTrainedConfig | None = None
     encoder_features: Literal["map", "pooled"] = "map"
     num_frames: int = 8
@@ -87,7 +88,12 @@ class EngagementConfig(PreTrainedConfig):
     dropout: float = 0.5
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    @property
+    def label_names(self) -> list[str]:
+        """The labels by index."""
+        return [name for _, name in sorted((self.id2label or {}).items())]
+
+    def __post_init__(self, **kwargs: Any) -> None:  # what transformers takes beyond fields
         super().__post_init__(**kwargs)
         temporal_sizes = ("temporal_hidden_size", "temporal_num_layers", "temporal_num_heads")
         for name in ("num_frames", "image_size", "num_channels", *temporal_sizes):

@@ -11,7 +11,7 @@ This file is copied to the Hub beside the weights.
 import contextlib
 import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import timm
 import torch
@@ -41,22 +41,25 @@ class EngagementPreTrainedModel(PreTrainedModel):
     """What the encoder and both heads share: how they are loaded, and how they start from a pretrained encoder."""
 
     config_class = EngagementConfig
+    if TYPE_CHECKING:  # transformers evaluates annotations before that class is there
+        config: EngagementConfig
+        encoder: "EngagementFrameEncoder"  # of both heads
     base_model_prefix = "encoder"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = "image"
     supports_gradient_checkpointing = True
     # The loss is a mean over clips, never over tokens: Trainer must not divide it by their number.
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _supports_flash_attn = True
 
-    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:  # transformers'
         for module in self.modules():
             if isinstance(module, PreTrainedModel) and not isinstance(module, EngagementPreTrainedModel):
                 module._set_gradient_checkpointing(enable, *args, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # as transformers' own: a model, or a pair with it
         """As transformers' own; weights on the CPU are moved to memory of their own.
 
         Mapped from the file they lie unaligned, and PyTorch's kernels then round otherwise: logits would differ from
@@ -70,7 +73,7 @@ class EngagementPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
-    def from_encoder(cls, encoder: str | os.PathLike, **config_arguments: Any) -> "EngagementPreTrainedModel":
+    def from_encoder(cls, encoder: str | os.PathLike[str], **config_arguments: Any) -> Self:  # the config's
         """A model on a pretrained encoder: its weights are loaded, the heads are drawn anew.
 
         Args:
@@ -82,17 +85,17 @@ class EngagementPreTrainedModel(PreTrainedModel):
         Raises:
             OSError: the encoder cannot be fetched or found, or its weights do not fit its config.
         """
-        encoder_config = load_encoder_config(encoder)
-        if isinstance(encoder_config, EngagementConfig):
-            shared = {name: getattr(encoder_config, name) for name in ("encoder_features", "num_channels")}
+        found = load_encoder_config(encoder)
+        encoder_config = found.encoder_config if isinstance(found, EngagementConfig) else found
+        if isinstance(found, EngagementConfig):
+            shared = {name: getattr(found, name) for name in ("encoder_features", "num_channels")}
             config_arguments = {**shared, **config_arguments}
             if config_arguments["num_channels"] != shared["num_channels"]:
                 raise ValueError(
                     f"Expected {shared['num_channels']} channels, as {encoder} was trained on; pass these."
                 )
-            encoder_config = encoder_config.encoder_config
         elif _is_timm_name(encoder):
-            encoder_config.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
+            found.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
         # Tokens are normalised by the encoder's own pooling; a map's plain mean would skip that.
         is_map = isinstance(encoder_config, TimmWrapperConfig) and _is_convolutional(encoder_config)
         config_arguments.setdefault("encoder_features", "map" if is_map else "pooled")
@@ -101,7 +104,7 @@ class EngagementPreTrainedModel(PreTrainedModel):
             model.load_encoder_weights(encoder)
         return model
 
-    def load_encoder_weights(self, encoder: str | os.PathLike) -> None:
+    def load_encoder_weights(self, encoder: str | os.PathLike[str]) -> None:
         """Copy the weights of the pretrained encoder named or stored at `encoder` into `self.encoder`.
 
         Raises:
@@ -123,13 +126,14 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     `pooler_output`, the features (num_images, feature_size) the heads read.
     """
 
-    _keys_to_ignore_on_load_unexpected = (r"^temporal\.", r"^classifier\.")  # a whole model's heads
+    # A whole model's heads.
+    _keys_to_ignore_on_load_unexpected = [r"^temporal\.", r"^classifier\."]
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
         encoder_config = config.encoder_config
         if isinstance(encoder_config, TimmWrapperConfig):
-            self.model = _TimmEncoder(encoder_config)
+            self.model: PreTrainedModel = _TimmEncoder(encoder_config)
         else:
             self.model = AutoModel.from_config(encoder_config)
         if config.encoder_features == "map":
@@ -142,12 +146,12 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
         """pixel_values: (num_images, num_channels, height, width), float, normalised."""
         pooled = self.config.encoder_features == "pooled"
         arguments = {"do_pooling": pooled} if isinstance(self.model, TimmWrapperModel) else {}
         outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
-        feature_map = self.to_feature_map(outputs.last_hidden_state, pixel_values.shape[-2:])
+        feature_map = self.to_feature_map(outputs.last_hidden_state, (pixel_values.shape[-2], pixel_values.shape[-1]))
         # Pooled: ResNetModel gives (n, D, 1, 1). Map: (n, D, h, w) -> (n, D).
         features = outputs.pooler_output.flatten(1) if pooled else feature_map.mean(dim=(2, 3))
         return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features)
@@ -173,12 +177,12 @@ class EngagementForImageClassification(EngagementPreTrainedModel):
         self.num_labels = config.num_labels
         self.encoder = EngagementFrameEncoder(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.encoder.feature_size, config.num_labels)
+        self.classifier = nn.Linear(self.encoder.feature_size, len(config.label_names))
         self.post_init()
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
     ) -> ImageClassifierOutput:
         """
         Args:
@@ -198,7 +202,7 @@ class EngagementForImageClassification(EngagementPreTrainedModel):
 class EngagementForVideoClassification(EngagementPreTrainedModel):
     """A clip of faces -> logits: any encoder, any temporal head."""
 
-    input_modalities = ("video",)
+    input_modalities = "video"
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
@@ -206,12 +210,12 @@ class EngagementForVideoClassification(EngagementPreTrainedModel):
         self.encoder = EngagementFrameEncoder(config)
         self.temporal = build_temporal_head(config, self.encoder.feature_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.temporal.output_size, config.num_labels)
+        self.classifier = nn.Linear(self.temporal.output_size, len(config.label_names))
         self.post_init()
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
     ) -> ImageClassifierOutput:
         """
         Args:
@@ -241,7 +245,8 @@ class LSTMHead(nn.LSTM):
         super().__init__(feature_size, config.temporal_hidden_size, config.temporal_num_layers, batch_first=True)
         self.output_size = config.temporal_hidden_size
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    # The weights keep an LSTM's names in stored models; its other arguments and answers have no use here.
+    def forward(self, features: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return super().forward(features)[1][0][-1]  # h_n: (layers, batch, hidden) -> (batch, hidden)
 
 
@@ -279,10 +284,15 @@ class MeanHead(nn.Module):
         return features.mean(dim=1)
 
 
-TEMPORAL_HEADS = {"lstm": LSTMHead, "transformer": TransformerHead, "mean": MeanHead}
+TemporalHead = LSTMHead | TransformerHead | MeanHead
+TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {
+    "lstm": LSTMHead,
+    "transformer": TransformerHead,
+    "mean": MeanHead,
+}
 
 
-def build_temporal_head(config: EngagementConfig, feature_size: int) -> nn.Module:
+def build_temporal_head(config: EngagementConfig, feature_size: int) -> TemporalHead:
     """A module from (batch, frames, feature_size) to (batch, output_size), with that size as an attribute."""
     return TEMPORAL_HEADS[config.temporal](config, feature_size)
 
@@ -295,7 +305,7 @@ def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
 
 
-def load_encoder_config(encoder: str | os.PathLike) -> PreTrainedConfig:
+def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     """The config behind a Hub id, a local folder or the bare name of a timm architecture.
 
     Raises:
@@ -314,7 +324,7 @@ def load_encoder_config(encoder: str | os.PathLike) -> PreTrainedConfig:
     return config
 
 
-def _load_encoder_weights(encoder: str | os.PathLike) -> dict[str, torch.Tensor]:
+def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """The encoder's stored weights by name, and those alone: transformers draws at random what a file lacks."""
     try:
         is_ours = isinstance(load_encoder_config(encoder), EngagementConfig)
@@ -328,7 +338,7 @@ def _load_encoder_weights(encoder: str | os.PathLike) -> dict[str, torch.Tensor]
     return {name: weight for name, weight in model.state_dict().items() if name not in drawn}
 
 
-def _not_fetched(encoder: str | os.PathLike) -> str:
+def _not_fetched(encoder: str | os.PathLike[str]) -> str:
     return (
         f"Expected a pretrained encoder at '{encoder}', and it could be neither found here nor fetched from the Hub "
         "(no network, no such repository, or no weights in it); pass a local folder with config.json and "
@@ -336,7 +346,7 @@ def _not_fetched(encoder: str | os.PathLike) -> str:
     )
 
 
-def _is_timm_name(encoder: str | os.PathLike) -> bool:
+def _is_timm_name(encoder: str | os.PathLike[str]) -> bool:
     return timm.is_model(str(encoder)) and not os.path.isdir(encoder)  # noqa: PTH112 (a Hub id is no path)
 
 

@@ -50,7 +50,7 @@ class NezamiNet(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         widths = (num_features * map_size**2, *dense_sizes)
         dense = [(nn.Linear(i, o), nn.ReLU(), nn.Dropout(_DENSE_DROP)) for i, o in pairwise(widths)]
-        self.dense = nn.Sequential(*(layer for triple in dense for layer in triple))
+        self.dense: nn.Module = nn.Sequential(*(layer for triple in dense for layer in triple))
         self.reset_classifier(num_classes)
         self.apply(_tflearn_init)
 
@@ -99,7 +99,7 @@ def _tflearn_init(module: nn.Module) -> None:
         nn.init.uniform_(module.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)
     elif isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
+    if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
         nn.init.zeros_(module.bias)
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import platform
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 from ..processor.input_errors import in_one_line
 from ..required_packages import installed_version, lacks, required_packages
@@ -71,7 +72,7 @@ def _describe_codecs() -> str:
     return "; ".join(parts)
 
 
-def _has_codec(av: object, name: str, mode: str) -> bool:
+def _has_codec(av: ModuleType, name: str, mode: str) -> bool:
     try:
         av.codec.Codec(name, mode)
     except ValueError:  # UnknownCodecError is one

@@ -6,9 +6,12 @@ from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..inference.predictor import PhotoPrediction, VideoPrediction
 
 app = typer.Typer()
 
@@ -22,24 +25,24 @@ def predict(
     plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG goes.")] = Path(),
 ) -> None:
     """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
-    from ..inference.predictor import Predictor, Refusal, predict_all, to_json
+    from ..inference.predictor import Predictor, Refusal, VideoPrediction, predict_all, to_json
 
-    plots = _timeline_plots(inputs, plot_dir) if timeline else [None] * len(inputs)
+    plots = _timeline_plots(inputs, plot_dir) if timeline else []
     results = predict_all(Predictor.from_pretrained(model).speed_up(), inputs, timeline)
     if as_json:
         typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
-    for result, plot in zip(results, plots, strict=True):
+    for place, result in enumerate(results):
         if isinstance(result, Refusal):
             typer.echo(f"refused: {result.error}", err=True)
         elif not as_json:
             _print_prediction(result)
-        if getattr(result, "timeline", None):
-            _show_timeline(result, plot, as_json)
+        if isinstance(result, VideoPrediction) and result.timeline:
+            _show_timeline(result, plots[place], as_json)
     num_refused = sum(isinstance(result, Refusal) for result in results)
     raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == len(results) else 1)
 
 
-def _print_prediction(result: object) -> None:
+def _print_prediction(result: "VideoPrediction | PhotoPrediction") -> None:
     from ..inference.predictor import PhotoPrediction
 
     if isinstance(result, PhotoPrediction):
@@ -77,7 +80,7 @@ def _timeline_plots(inputs: list[Path], folder: Path) -> list[Path]:
     return [folder / f"{name}_timeline.png" for name in names]
 
 
-def _show_timeline(result: object, path: Path, as_json: bool) -> None:
+def _show_timeline(result: "VideoPrediction", path: Path, as_json: bool) -> None:
     from ..data.atomic_files import writing
     from ..inference.timeline import draw_in_terminal, save_plot
 
@@ -143,7 +146,7 @@ def live(
         check_film(output, source)
     predictor, stop = Predictor.from_pretrained(model).speed_up(), threading.Event()
     with open_source(source) as frames:
-        is_uniform = predictor.is_video_model and predictor.processor.sampling == "uniform"
+        is_uniform = predictor.is_video_model and predictor.video_processor.sampling == "uniform"
         if is_uniform and window_sec is None and frames.duration_sec and frames.duration_sec < SHORT_VIDEO_SEC:
             window_sec = frames.duration_sec / 3  # or it would end before, or soon after, its first window
             typer.echo(f"a short video: a window spans {window_sec:.1f} s of it, not {CLIP_SEC:g} s", err=True)

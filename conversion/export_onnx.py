@@ -10,8 +10,9 @@ from torch import nn
 
 from ..data.atomic_files import whole_file, writing
 from ..modeling_engagement import EngagementPreTrainedModel
-from ..processor.face_preparation import FacePreparation
+from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
+from ..processor.video_processing_engagement import EngagementVideoProcessor
 from ..required_packages import require_extra
 from .export_stock import _draw_noise, _load
 
@@ -65,18 +66,23 @@ class _Logits(nn.Module):
         return self.model(pixel_values).logits
 
 
-def _write_onnx(model: EngagementPreTrainedModel, processor: FacePreparation, path: Path, folder: Path) -> None:
+def _write_onnx(
+    model: EngagementPreTrainedModel,
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
+    path: Path,
+    folder: Path,
+) -> None:
     exported = _Logits(copy.deepcopy(model)).eval().requires_grad_(False)
     exported.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export's, of its own internals
-            program = torch.onnx.export(
+            program: torch.onnx.ONNXProgram = torch.onnx.export(  # type: ignore[assignment]  # None without dynamo
                 exported, (_draw_noise(model, batch_size=2),), dynamo=True, verbose=False,
                 dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["pixel_values"], output_names=["logits"],
             )  # fmt: skip
         program.model.metadata_props["preprocessor_config"] = processor.to_json_string()
-        program.model.metadata_props["label_names"] = json.dumps(list(model.config.id2label.values()))
+        program.model.metadata_props["label_names"] = json.dumps(model.config.label_names)
         program.save(path, external_data=False)
     except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
         reason = in_one_line(error)

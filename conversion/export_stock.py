@@ -7,6 +7,7 @@ the model it came from; how far apart the two are is returned. `checkpoints.impo
 
 import copy
 from pathlib import Path
+from typing import TypeVar
 
 import timm
 import torch
@@ -30,9 +31,17 @@ from ..hub.card import choose_license, encoder_name, title_of
 from ..hub.model_files import CARD_FILE
 from ..hub.use_limits import MUST_NOT_BE_USED
 from ..inference.predictor import Predictor
-from ..modeling_engagement import EngagementForImageClassification, EngagementPreTrainedModel
+from ..modeling_engagement import (
+    EngagementForImageClassification,
+    EngagementForVideoClassification,
+    EngagementPreTrainedModel,
+)
 from ..processor.face_preparation import FacePreparation
+from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import ModelLoadError, in_one_line
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+_Config = TypeVar("_Config", bound=PreTrainedConfig)
 
 _CARD = """\
 ---
@@ -90,8 +99,8 @@ def export_stock(folder: Path, output: Path) -> float:
     """
     require_new_folder(output, "the model")
     with whole_folder(output) as unfinished:
-        model, processor = _load(folder)
-        _require_stock_parts(model, processor, folder)
+        loaded, processor = _load(folder)
+        model = _require_stock_parts(loaded, processor, folder)
         stock = _build_stock(model, processor, folder)
         difference = _stock_difference(model, stock, folder)
         with writing(output):
@@ -113,9 +122,16 @@ def _stock_difference(model: EngagementPreTrainedModel, stock: PreTrainedModel, 
     return difference
 
 
-def _load(folder: Path) -> tuple[EngagementPreTrainedModel, FacePreparation]:
+def _load(
+    folder: Path,
+) -> tuple[
+    EngagementForVideoClassification | EngagementForImageClassification,
+    EngagementVideoProcessor | EngagementImageProcessor,
+]:
     predictor = Predictor.from_pretrained(str(folder))
-    return predictor.model.to(memory_format=torch.contiguous_format), predictor.processor
+    # To mypy transformers' wrapper of `to` is a function without self.
+    model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
+    return model, predictor.processor
 
 
 def _draw_noise(model: EngagementPreTrainedModel, batch_size: int) -> torch.Tensor:
@@ -133,7 +149,10 @@ def _not_stock(folder: Path, got: str) -> ModelLoadError:
     return ModelLoadError(f"{expected}, got {got}; publish it with its own code.")
 
 
-def _require_stock_parts(model: EngagementPreTrainedModel, processor: FacePreparation, folder: Path) -> None:
+def _require_stock_parts(
+    model: EngagementPreTrainedModel, processor: FacePreparation, folder: Path
+) -> EngagementForImageClassification:
+    """The model itself, when a stock one can hold it."""
     encoder = model.config.encoder_config
     if not isinstance(model, EngagementForImageClassification):
         raise _not_stock(folder, f"one that reads clips (temporal head {model.config.temporal!r})")
@@ -143,6 +162,7 @@ def _require_stock_parts(model: EngagementPreTrainedModel, processor: FacePrepar
         raise _not_stock(folder, f"the encoder {encoder.architecture!r}, which timm has from our code only")
     if processor.do_grayscale or processor.picture_norm is not None:
         raise _not_stock(folder, "pictures made grey or scaled to a norm, which no stock processor does")
+    return model
 
 
 def _is_timms_own(architecture: str) -> bool:
@@ -188,12 +208,12 @@ def _timm_parts(
     stock = TimmWrapperForImageClassification(_with_labels(config, model.config))
     classifier = stock.timm_model.get_classifier()
     name = next((name for name, module in stock.named_modules() if module is classifier), "no single layer")
-    return stock, {"timm_model": model.encoder.model.timm_model, name: model.classifier}
+    return stock, {"timm_model": model.encoder.model.get_submodule("timm_model"), name: model.classifier}
 
 
-def _with_labels(config: PreTrainedConfig, ours: PreTrainedConfig) -> PreTrainedConfig:
+def _with_labels(config: _Config, ours: PreTrainedConfig) -> _Config:
     config.name_or_path = ""  # published, and where an encoder lay is nobody's business
-    config.id2label, config.label2id = dict(ours.id2label), dict(ours.label2id)
+    config.id2label, config.label2id = copy.copy(ours.id2label), copy.copy(ours.label2id)
     return config
 
 
@@ -234,7 +254,7 @@ def _write_card(folder: Path, model: EngagementPreTrainedModel, processor: FaceP
     card = _CARD.format(
         front_matter=front_matter.to_yaml(),
         title=title_of(model, results.stage) if results else f"Labels of a face: {encoder_name(model)}",
-        labels=", ".join(model.config.id2label.values()),
+        labels=", ".join(model.config.label_names),
         origin=f"`{origin.resolve().name if origin.is_dir() else origin}`",
         warnings="".join(warnings),
         crops=_describe_crops(processor),

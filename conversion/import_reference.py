@@ -6,24 +6,21 @@ weights, never by their own name, and loaded as data (`weights_only=True`): no c
 """
 
 import hashlib
-import json
 import math
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import timm.data
 import torch
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import mobilenet_v3_large, resnet18
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, TimmWrapperConfig
-from transformers.utils import cached_file
+from transformers import AutoConfig, AutoModelForImageClassification, BeitForImageClassification, TimmWrapperConfig
 
 from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
@@ -36,11 +33,12 @@ from ..modeling_engagement import (
     EngagementForVideoClassification,
     EngagementPreTrainedModel,
 )
-from ..processor.face_preparation import FacePreparation
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .stock_processor import StockClassifier, processor_of_stock
 
+_Processor = EngagementVideoProcessor | EngagementImageProcessor
 _FRAME_SIZE_PX, _LSTM_UNITS = 112, 256  # of the CNN + LSTM study
 _STUDY_FRAMES = ImportedFrames(
     num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size_px=_FRAME_SIZE_PX
@@ -48,7 +46,8 @@ _STUDY_FRAMES = ImportedFrames(
 _STUDY_LABEL_NAMES = {2: ("disengaged", "engaged"), 3: ("engaged", "bored", "other")}  # in the order of its files
 _COUNTER = "num_batches_tracked"  # of a BatchNorm; nothing reads it, and a file may lack it
 # A numpy scalar is data (a score of scikit-learn), under numpy 1's or numpy 2's name for it.
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALAR: Callable[..., object] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]  # a str in no numpy
+_HARMLESS: list[Callable[..., object] | tuple[Callable[..., object], str]]
 _HARMLESS = [(_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")]
 _HARMLESS += [np.dtype, type(np.dtype(np.float64))]
 
@@ -59,7 +58,7 @@ class ImportedModel:
 
     folder: Path
     model: EngagementPreTrainedModel  # in evaluation mode
-    processor: FacePreparation
+    processor: EngagementVideoProcessor | EngagementImageProcessor
     origin: ImportedFrom  # as its results tell it
     results: Results  # without scores
 
@@ -128,9 +127,9 @@ def import_stock_classifier(
     _require_new_folder(output)
     stock = _load_stock_classifier(source)
     _require_finite(stock.state_dict(), source)
-    own_names = [name for _, name in sorted(stock.config.id2label.items())]
-    names = _require_label_names(label_names or own_names, stock.num_labels, source)
-    processor = _build_stock_processor(stock, source)
+    own_names = [name for _, name in sorted((stock.config.id2label or {}).items())]
+    names = _require_label_names(label_names or own_names, len(own_names), source)
+    processor = processor_of_stock(stock, source)
     model = _rebuild_stock_classifier(stock, names, processor, source)
     shown = Path(source).name if Path(source).exists() else str(source)  # where it lay is nobody's business
     origin = ImportedFrom(
@@ -163,19 +162,27 @@ class _System:
             classifier = nn.Sequential(nn.Dropout(), nn.Linear(_LSTM_UNITS, num_classes))
             return nn.ModuleDict({"cnn_backbone": cnn, "lstm": lstm, "classifier": classifier})
 
-    def build(self, label_names: Sequence[str]) -> tuple[EngagementPreTrainedModel, FacePreparation]:
+    def build(self, label_names: Sequence[str]) -> tuple[EngagementPreTrainedModel, _Processor]:
         """Our model and processor."""
-        encoder_config = TimmWrapperConfig(architecture=self.architecture, model_args=self.model_args)
-        fields = {"image_size": _FRAME_SIZE_PX, "num_frames": 8, "temporal_hidden_size": _LSTM_UNITS}
-        # One frame is classified from the layer behind the map, after torchvision's own dropout.
-        fields |= {"dropout": 0.5} if self.is_video else {"dropout": 0.2, "encoder_features": "pooled"}
-        config = EngagementConfig(encoder_config=encoder_config, **_label_maps(label_names), **fields)
-        size = {"height": _FRAME_SIZE_PX, "width": _FRAME_SIZE_PX}
-        settings = {"size": size, "face_crop": False, "face_crop_size_px": _FRAME_SIZE_PX}  # resized once
+        config = EngagementConfig(
+            encoder_config=TimmWrapperConfig(architecture=self.architecture, model_args=self.model_args),
+            # One frame is classified from the layer behind the map, after torchvision's own dropout.
+            encoder_features="map" if self.is_video else "pooled",
+            dropout=0.5 if self.is_video else 0.2,
+            image_size=_FRAME_SIZE_PX,
+            num_frames=8,
+            temporal_hidden_size=_LSTM_UNITS,
+            id2label=dict(enumerate(label_names)),
+            label2id=_label2id(label_names),
+        )
+        size, crop_size_px = {"height": _FRAME_SIZE_PX, "width": _FRAME_SIZE_PX}, _FRAME_SIZE_PX  # resized once
         if self.is_video:
-            processor = EngagementVideoProcessor(**settings, num_frames=8, sampling="consecutive")
-            return EngagementForVideoClassification(config), processor
-        return EngagementForImageClassification(config), EngagementImageProcessor(**settings, pictures_are_frames=True)
+            return EngagementForVideoClassification(config), EngagementVideoProcessor(
+                size=size, face_crop=False, face_crop_size_px=crop_size_px, num_frames=8, sampling="consecutive"
+            )
+        return EngagementForImageClassification(config), EngagementImageProcessor(
+            size=size, face_crop=False, face_crop_size_px=crop_size_px, pictures_are_frames=True
+        )
 
 
 _MOBILENET = ("mobilenetv3_large_100", {"bn_eps": 1e-3})  # torchvision's epsilon; timm's own is 1e-5
@@ -221,7 +228,9 @@ def _load_as_data(path: Path) -> object:
 
 
 def _is_plain_weight(name: object, value: object) -> bool:
-    if not isinstance(name, str) or type(value) not in (torch.Tensor, nn.Parameter):
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        return False
+    if type(value) not in (torch.Tensor, nn.Parameter):
         return False
     is_dense = value.layout == torch.strided and value.device.type == "cpu"
     return is_dense and (value.is_floating_point() or name.endswith(_COUNTER))
@@ -250,7 +259,7 @@ def _require_layout(weights: Mapping[str, torch.Tensor], original: Mapping[str, 
             raise ModelLoadError(f"Expected {name} of shape {expected} for {described}, got {got}.")
 
 
-def _load_stock_classifier(source: str | Path) -> PreTrainedModel:
+def _load_stock_classifier(source: str | Path) -> StockClassifier:
     """The stock model in evaluation mode, each of its weights from the file."""
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -270,20 +279,31 @@ def _load_stock_classifier(source: str | Path) -> PreTrainedModel:
 
 
 def _rebuild_stock_classifier(
-    stock: PreTrainedModel, label_names: Sequence[str], processor: FacePreparation, source: str | Path
+    stock: StockClassifier, label_names: Sequence[str], processor: EngagementImageProcessor, source: str | Path
 ) -> EngagementForImageClassification:
     """Our model with the stock one's weights; both must say the same of noise."""
-    shape = {"image_size": processor.size["height"], "num_channels": 1 if processor.do_grayscale else 3}
-    fields = {"encoder_features": "pooled", "dropout": 0.0, **shape, **_label_maps(label_names)}
+    size_px, num_channels = processor.size["height"], 1 if processor.do_grayscale else 3
     try:
-        model = EngagementForImageClassification(EngagementConfig(encoder_config=stock.config, **fields)).eval()
-        is_beit = stock.config.model_type == "beit"
-        encoder, classifier = (stock.beit, stock.classifier) if is_beit else (stock, stock.timm_model.get_classifier())
+        config = EngagementConfig(
+            encoder_config=stock.config,
+            encoder_features="pooled",
+            image_size=size_px,
+            num_channels=num_channels,
+            dropout=0.0,
+            id2label=dict(enumerate(label_names)),
+            label2id=_label2id(label_names),
+        )
+        model = EngagementForImageClassification(config).eval()
+        if isinstance(stock, BeitForImageClassification):
+            encoder: nn.Module = stock.beit
+            classifier: nn.Module = stock.classifier
+        else:
+            encoder, classifier = stock, stock.timm_model.get_classifier()
         last_layer = {id(weight) for weight in classifier.parameters()}
         weights = encoder.state_dict(keep_vars=True).items()
         model.encoder.model.load_state_dict({name: w for name, w in weights if id(w) not in last_layer})
         model.classifier.load_state_dict(classifier.state_dict())
-        noise = torch.randn(2, shape["num_channels"], *[shape["image_size"]] * 2)
+        noise = torch.randn(2, num_channels, size_px, size_px)
         with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
             difference = float((stock(noise).logits - model(noise).logits).abs().max())
         if not difference <= 1e-5:  # NaN is not
@@ -294,40 +314,8 @@ def _rebuild_stock_classifier(
     return model
 
 
-def _build_stock_processor(stock: PreTrainedModel, source: str | Path) -> EngagementImageProcessor:
-    """With the settings of `preprocessor_config.json`; a model without one has its architecture's."""
-    quietly = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
-    path = cached_file(source, "preprocessor_config.json", **dict.fromkeys(quietly, False))
-    try:
-        settings, num_channels = _architecture_settings(stock)
-        settings |= json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        size = settings["crop_size" if settings.get("do_center_crop") else "size"]
-        (size_px,) = set(size.values()) if isinstance(size, dict) else {size}  # a square, in any form it was stored
-        mean, std = ([float(value) for value in settings[name]] for name in ("image_mean", "image_std"))
-        is_size = isinstance(size_px, int) and size_px > 0
-        if not is_size or not all(map(math.isfinite, mean)) or not all(0 < value < math.inf for value in std):
-            raise ValueError(f"size {size_px}, mean {mean}, std {std}")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"got others ({in_one_line(error)})"
-        raise ModelLoadError(f"Expected a stock processor's settings for squares in {source}, {reason}.") from error
-    scaling = {name: settings[name] for name in ("do_rescale", "rescale_factor", "do_normalize") if name in settings}
-    fields = {"size": {"height": size_px, "width": size_px}, "image_mean": mean, "image_std": std, **scaling}
-    crop = {"face_crop": True, "face_margin_ratio": 0.2, "face_crop_size_px": size_px}
-    return EngagementImageProcessor(**fields, **crop, do_grayscale=num_channels == 1)
-
-
-def _architecture_settings(stock: PreTrainedModel) -> tuple[dict[str, object], int]:
-    """How pictures are prepared for this architecture by default, and the number of their channels."""
-    config = stock.config
-    if config.model_type == "beit":
-        return {"size": config.image_size, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, config.num_channels
-    settings = timm.data.resolve_data_config(getattr(config, "pretrained_cfg", None), model=stock.timm_model)
-    num_channels, size_px, _ = settings["input_size"]
-    return {"size": size_px, "image_mean": settings["mean"], "image_std": settings["std"]}, num_channels
-
-
-def _label_maps(label_names: Sequence[str]) -> dict[str, dict]:
-    return {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
+def _label2id(label_names: Sequence[str]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(label_names)}
 
 
 def _require_label_names(names: Sequence[str], num_classes: int, source: str | Path) -> list[str]:
@@ -355,10 +343,10 @@ def _require_new_folder(output: Path) -> None:
 
 
 def _write(
-    model: EngagementPreTrainedModel, processor: FacePreparation, origin: ImportedFrom, output: Path
+    model: EngagementPreTrainedModel, processor: _Processor, origin: ImportedFrom, output: Path
 ) -> ImportedModel:
     """The folder, whole or not at all; `origin` stands in its results under "imported"."""
-    label_names = list(model.config.id2label.values())
+    label_names = model.config.label_names
     results = Results(stage="engagement", label_names=label_names, started_from=origin.source, imported=origin)
     output = output.resolve()
     with whole_folder(output) as unfinished, writing(output):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from pydantic import ConfigDict, with_config
@@ -39,6 +39,29 @@ class ClipRecord:
     label: str | None = None  # a name, where the source has one label a clip
     clip_start_sec: float | None = None
     clip_end_sec: float | None = None
+
+
+class PreparedRow(TypedDict):
+    """One window or picture of prepared data, as a `datasets.Dataset` of `prepared_data.FEATURES` gives it."""
+
+    frames: list[bytes]  # encoded pictures, one for a single face
+    clip_id: str
+    window_index: int
+    subject_id: str | None  # None: the source does not tell
+    split: str
+    source_path: str
+    label: str | None
+    boredom: int | None  # DAiSEE's ratings; None for other data
+    engagement: int | None
+    confusion: int | None
+    frustration: int | None
+    frame_times_sec: list[float]  # NaN without times
+    found: list[bool] | None  # this and the next three are None where no face was looked for
+    boxes_xyxy_px: list[list[float]] | None  # (num_frames, 4)
+    landmarks_xy_px: list[list[list[float]]] | None  # (num_frames, 5, 2)
+    transforms: list[list[list[float]]] | None  # (num_frames, 2, 3), from crop to frame
+    frames_sha256: str
+    frame_hash: str
 
 
 @with_config(_AS_RECORDS)

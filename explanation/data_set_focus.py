@@ -6,7 +6,7 @@ and nobody has looked for faces in them. What has no face, or no heat, is counte
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..evaluation.score_records import FaceFocusResults, FocusPeople, FocusRegio
 from ..inference.predictor import Predictor
 from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
 from .explain_files import explain_file
-from .face_focus import REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
+from .face_focus import REGIONS, FaceFocus, PeopleFocus, RegionFocus, face_focus, focus_over_people, input_transforms
 from .heat_maps import ClipExplanation, explain_clip
 from .map_checks import deletion_insertion, randomisation_check
 
@@ -202,11 +202,11 @@ def _explain(predictor: Predictor, clip: FocusClip) -> _Explained | str:
 def _explain_file(predictor: Predictor, path: Path) -> _Explained | None:
     """None: no face was found in whole frames."""
     clip = explain_file(predictor, path).clips[0]
-    if clip.focus is None:
+    if clip.face is None:
         return None
     processor = predictor.video_processor
     frames = clip.pictures if clip.transforms is not None else processor.shrink_whole_frames(clip.pictures)
-    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.focus)
+    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.face.focus)
 
 
 def _explain_row(predictor: Predictor, row: FaceCropRow) -> _Explained:
@@ -228,17 +228,18 @@ def _over_people(found: Sequence[tuple[FocusClip, FaceFocus]], seed: int) -> tup
     for region in REGIONS:
         clips = [focus.clip[region] for _, focus in found]
         shares = [clip["heat_share"] for clip in clips]
-        over = focus_over_people(shares, subjects, seed=seed) if known else {"suppressed": True}
-        regions[region] = _region(clips, over.get("lower"), over.get("upper"))
-        if region == "face" and not over["suppressed"]:
-            lowest = [person["mean"] for person in over["lowest_people"]]
-            people = FocusPeople(suppressed=False, num_people=over["num_people"], lowest_means=lowest)
+        over = focus_over_people(shares, subjects, seed=seed) if known else None
+        regions[region] = _region(clips, over)
+        if region == "face" and over is not None:
+            lowest = [person.mean for person in over.lowest_people]
+            people = FocusPeople(suppressed=False, num_people=over.num_people, lowest_means=lowest)
     return regions, people
 
 
-def _region(clips: Sequence[Mapping[str, float | None]], lower: float | None, upper: float | None) -> FocusRegion:
-    mean, chance = (_mean(clip[name] for clip in clips) for name in ("heat_share", "area_share"))
+def _region(clips: Sequence[RegionFocus], over: PeopleFocus | None) -> FocusRegion:
+    mean, chance = _mean(clip["heat_share"] for clip in clips), _mean(clip["area_share"] for clip in clips)
     ratio = mean / chance if mean is not None and chance else None
+    lower, upper = (over.lower, over.upper) if over else (None, None)
     return FocusRegion(mean=mean, chance=chance, ratio=ratio, lower=lower, upper=upper)
 
 
@@ -254,12 +255,11 @@ def _check(predictor: Predictor, explained: _Explained, seed: int) -> FocusSanit
     label = explained.explanation.label
     untrained = randomisation_check(model, pixel_values, label, num_draws=_UNTRAINED_DRAWS, seed=seed)
     moved = deletion_insertion(model, pixel_values, maps, label, seed=seed, **_DELETION)
-    deletion, insertion = moved["deletion"], moved["insertion"]
     return FocusSanity(
         num_clips=1,
-        randomised_rank_correlation=untrained["rank_correlation"],
-        deletion_gain=deletion["random_area"] - deletion["area"],
-        insertion_gain=insertion["area"] - insertion["random_area"],
+        randomised_rank_correlation=untrained.rank_correlation,
+        deletion_gain=moved.deletion.random_area - moved.deletion.area,
+        insertion_gain=moved.insertion.area - moved.insertion.random_area,
     )
 
 

@@ -2,15 +2,57 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from ..inference.predictor import Predictor
 from ..processor.face_preparation import PreparedClip
+from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError
 from ..processor.media_inputs import PICTURE_SUFFIXES
-from .face_focus import FaceFocus, face_focus, input_transforms
-from .heat_maps import ClipExplanation, explain_clip
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .face_focus import FaceFocus, RegionFocus, face_focus, input_transforms
+from .heat_maps import ClipExplanation, EngagementModel, explain_clip
+
+
+class FaceFocusJson(TypedDict):
+    """Shares of heat and of area by region, of the clip and of each frame."""
+
+    clip: dict[str, RegionFocus]
+    frames: dict[str, dict[str, list[float | None]]]
+    num_frames: int
+    num_without_heat: int
+    num_without_face: int
+
+
+class ExplainedClipJson(TypedDict):
+    """An explained clip without its maps."""
+
+    label: str
+    method: str
+    scores: dict[str, float]
+    frame_times_sec: list[float | None]
+    input_size_px: list[int]
+    feature_map_size: list[int]
+    zero_heat: list[bool]
+    face_focus: FaceFocusJson | None
+
+
+class ExplanationJson(TypedDict):
+    """An explained file without its maps."""
+
+    source: str
+    clips: list[ExplainedClipJson]
+
+
+@dataclass(frozen=True)
+class FaceInClip:
+    """Where the face is, and how much of the heat lies on it."""
+
+    boxes_xyxy_px: np.ndarray  # (num_frames, 4) in the whole frame
+    found: np.ndarray  # (num_frames,) bool
+    focus: FaceFocus
 
 
 @dataclass(frozen=True)
@@ -21,9 +63,7 @@ class ExplainedClip:
     pictures: np.ndarray  # (num_frames, height, width, 3) uint8 RGB: face crops, or whole frames
     transforms: np.ndarray | None  # (num_frames, 2, 3) from pixels of the pictures to those of the whole frame
     frame_times_sec: np.ndarray  # (num_frames,), NaN for photos
-    boxes_xyxy_px: np.ndarray | None = None  # (num_frames, 4) in the whole frame; None: no face was found
-    found: np.ndarray | None = None  # (num_frames,) bool
-    focus: FaceFocus | None = None
+    face: FaceInClip | None = None  # None: no face was found
 
 
 @dataclass(frozen=True)
@@ -46,11 +86,11 @@ def explain_file(predictor: Predictor, path: Path, label: str | None = None, met
     """
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         return Explanation(str(path), _explain_video(predictor, path, label, method))
-    if predictor.is_video_model:
+    if isinstance(predictor.processor, EngagementVideoProcessor):
         raise EngagementInputError(
             f"Expected a video for this clip model, got the photo {path}; pass a video, or a single-face model."
         )
-    return Explanation(str(path), _explain_photo(predictor, path, label, method))
+    return Explanation(str(path), _explain_photo(predictor.model, predictor.processor, path, label, method))
 
 
 def explain_frames(
@@ -58,17 +98,19 @@ def explain_frames(
 ) -> Explanation:
     """As `explain_file`, of frames (num_frames, height, width, 3) uint8 RGB: a clip of its most visible person, or,
     for a single-face model, every face of the last one. `source` is how the frames are to be called."""
-    if predictor.is_video_model:
+    if isinstance(predictor.processor, EngagementVideoProcessor):
         return Explanation(source, _explain_video(predictor, frames, label, method))
-    return Explanation(source, _explain_photo(predictor, frames[-1], label, method))
+    return Explanation(source, _explain_photo(predictor.model, predictor.processor, frames[-1], label, method))
 
 
-def to_json(explanation: Explanation) -> dict[str, object]:
+def to_json(explanation: Explanation) -> ExplanationJson:
     """Plain types, without the maps themselves."""
     return {"source": explanation.source, "clips": [_clip_to_json(clip) for clip in explanation.clips]}
 
 
-def _explain_video(predictor: Predictor, video: object, label: str | None, method: str) -> list[ExplainedClip]:
+def _explain_video(
+    predictor: Predictor, video: Path | np.ndarray, label: str | None, method: str
+) -> list[ExplainedClip]:
     processor = predictor.video_processor
     clip = processor.prepare_clip(video)
     explanation = explain_clip(predictor.model, processor.to_pixel_values(clip.frames), label, method)
@@ -89,12 +131,18 @@ def _look_for_face(
     return person.boxes_xyxy_px, person.landmarks_xy_px, person.found
 
 
-def _explain_photo(predictor: Predictor, photo: object, label: str | None, method: str) -> list[ExplainedClip]:
-    faces = predictor.processor.prepare_faces(photo)
-    pixel_values = predictor.processor.to_pixel_values(faces.frames)
+def _explain_photo(
+    model: EngagementModel,
+    processor: EngagementImageProcessor,
+    photo: Path | np.ndarray,
+    label: str | None,
+    method: str,
+) -> list[ExplainedClip]:
+    faces = processor.prepare_faces(photo)
+    pixel_values = processor.to_pixel_values(faces.frames)
     clips = []
     for i in range(len(faces.frames)):
-        explanation, one = explain_clip(predictor.model, pixel_values[i], label, method), slice(i, i + 1)
+        explanation, one = explain_clip(model, pixel_values[i], label, method), slice(i, i + 1)
         points = (faces.boxes_xyxy_px[one], faces.landmarks_xy_px[one], np.array([True]))
         clips.append(_with_focus(explanation, faces.frames[one], faces.transforms[one], np.array([np.nan]), *points))
     return clips
@@ -109,22 +157,33 @@ def _with_focus(
     landmarks_xy_px: np.ndarray | None,
     found: np.ndarray | None,
 ) -> ExplainedClip:
-    focus = None
-    if boxes_xyxy_px is not None:
+    face = None
+    if boxes_xyxy_px is not None and landmarks_xy_px is not None and found is not None:
         maps = explanation.maps
         to_frame = input_transforms(transforms, pictures.shape[1:3], maps.shape[1:], len(maps))
-        focus = face_focus(maps, boxes_xyxy_px, landmarks_xy_px, to_frame, found)
-    return ExplainedClip(explanation, pictures, transforms, frame_times_sec, boxes_xyxy_px, found, focus)
+        face = FaceInClip(boxes_xyxy_px, found, face_focus(maps, boxes_xyxy_px, landmarks_xy_px, to_frame, found))
+    return ExplainedClip(explanation, pictures, transforms, frame_times_sec, face)
 
 
-def _clip_to_json(clip: ExplainedClip) -> dict[str, object]:
-    explanation, focus = clip.explanation, clip.focus
-    result: dict[str, object] = {name: getattr(explanation, name) for name in ("label", "method", "scores")}
-    result["frame_times_sec"] = [None if np.isnan(time) else round(float(time), 3) for time in clip.frame_times_sec]
-    result |= {"input_size_px": list(explanation.maps.shape[1:]), "feature_map_size": list(explanation.map_size)}
-    result |= {"zero_heat": explanation.zero_heat, "face_focus": None}
-    if focus is not None:
-        counts = {name: getattr(focus, name) for name in ("num_frames", "num_without_heat", "num_without_face")}
-        per_frame = {"heat_share": focus.heat_share, "area_share": focus.area_share}
-        result["face_focus"] = {"clip": focus.clip, "frames": per_frame, **counts}
-    return result
+def _clip_to_json(clip: ExplainedClip) -> ExplainedClipJson:
+    explanation = clip.explanation
+    return {
+        "label": explanation.label,
+        "method": explanation.method,
+        "scores": explanation.scores,
+        "frame_times_sec": [None if np.isnan(time) else round(float(time), 3) for time in clip.frame_times_sec],
+        "input_size_px": list(explanation.maps.shape[1:]),
+        "feature_map_size": list(explanation.map_size),
+        "zero_heat": explanation.zero_heat,
+        "face_focus": _focus_to_json(clip.face.focus) if clip.face else None,
+    }
+
+
+def _focus_to_json(focus: FaceFocus) -> FaceFocusJson:
+    return {
+        "clip": focus.clip,
+        "frames": {"heat_share": focus.heat_share, "area_share": focus.area_share},
+        "num_frames": focus.num_frames,
+        "num_without_heat": focus.num_without_heat,
+        "num_without_face": focus.num_without_face,
+    }

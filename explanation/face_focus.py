@@ -8,6 +8,7 @@ any aim would give it: chance. Where heat comes from is for `explain` to say; no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -22,6 +23,35 @@ _MOUTH = (0.15, 0.3, 0.4)  # more below than above, for the jaw that falls in a 
 REGIONS = ("face", "eyes", "mouth")
 
 
+class RegionFocus(TypedDict):
+    """One region in a clip: means over the frames that count; None where there are none."""
+
+    heat_share: float | None  # of the heat
+    area_share: float | None  # of the area: chance
+    ratio: float | None  # of the two, 1 for heat without aim
+
+
+class PersonFocus(NamedTuple):
+    """One person's clips."""
+
+    person_id: str
+    mean: float
+    num_clips: int
+
+
+@dataclass(frozen=True)
+class PeopleFocus:
+    """A share over people. It names some: keep them out of what is published."""
+
+    mean: float  # over clips
+    lower: float | None  # 95 % interval over people (BCa); None where all people are alike
+    upper: float | None
+    num_clips: int
+    num_without_share: int  # clips that count in nothing else
+    num_people: int
+    lowest_people: list[PersonFocus]  # lowest first
+
+
 @dataclass(frozen=True)
 class FaceFocus:
     """Shares by region ("face", "eyes" with brows, "mouth") and frame; None: no heat there, or no face was found."""
@@ -33,9 +63,8 @@ class FaceFocus:
     num_without_face: int
 
     @property
-    def clip(self) -> dict[str, dict[str, float | None]]:
-        """By region {`heat_share`, `area_share`, `ratio`}: means over the frames that count, and the first mean over
-        the second, which is 1 for heat without aim."""
+    def clip(self) -> dict[str, RegionFocus]:
+        """By region."""
         return {region: _clip_focus(self.heat_share[region], self.area_share[region]) for region in REGIONS}
 
 
@@ -60,20 +89,21 @@ def face_focus(
     no_face = ~np.isfinite(boxes_xyxy_px).all(axis=1)
     if found is not None:
         no_face |= ~np.asarray(found, dtype=bool)
-    shares: dict[str, list[list[float | None]]] = {region: [] for region in REGIONS}
+    shares: dict[str, list[_Shares]] = {region: [] for region in REGIONS}
     for index in range(len(maps)):
         masks: dict[str, np.ndarray] = {}
         if not (no_heat[index] or no_face[index]):
-            points = _pixel_centres(maps.shape[1:], None if transforms is None else transforms[index])
+            points = _pixel_centres(maps[index].shape, None if transforms is None else transforms[index])
             masks = _region_masks(points, boxes_xyxy_px[index], landmarks_xy_px[index])
         for region in REGIONS:
             shares[region].append(_shares(maps[index], masks.get(region)))
-    heat, area = ({region: [pair[k] for pair in shares[region]] for region in REGIONS} for k in (0, 1))
+    heat = {region: [pair.heat for pair in shares[region]] for region in REGIONS}
+    area = {region: [pair.area for pair in shares[region]] for region in REGIONS}
     return FaceFocus(heat, area, len(maps), int(no_heat.sum()), int(no_face.sum()))
 
 
 def input_transforms(
-    transforms: np.ndarray | None, picture_size_px: tuple[int, int], input_size_px: tuple[int, int], num_frames: int
+    transforms: np.ndarray | None, picture_size_px: tuple[int, ...], input_size_px: tuple[int, ...], num_frames: int
 ) -> np.ndarray:
     """(num_frames, 2, 3) from pixels of the model's input to pixels of the whole frame.
 
@@ -94,7 +124,7 @@ def focus_over_people(
     num_resamples: int = 2000,
     num_lowest: int = 5,
     seed: int = 0,
-) -> dict[str, object]:
+) -> PeopleFocus | None:
     """The mean share over clips, its 95 % interval by resampling people, and the people with the lowest means.
 
     Args:
@@ -102,10 +132,7 @@ def focus_over_people(
         person_ids: of the same clips.
 
     Returns:
-        {`suppressed`: True} and nothing else under five people, since the numbers would be about persons. Else
-        `suppressed`: False, `mean`, `lower`, `upper` (BCa; None where all people are alike), `num_clips`,
-        `num_without_share`, `num_people`, and `lowest_people`: {`person_id`, `mean`, `num_clips`}, lowest first. They
-        name people: keep them out of what is published.
+        None under five people, since the numbers would be about persons.
 
     Raises:
         DataError: not a person for each clip.
@@ -114,27 +141,26 @@ def focus_over_people(
         raise DataError(
             f"Expected a person for each of {len(clip_shares)} clips, got {len(person_ids)}; name them all."
         )
-    known = [i for i, share in enumerate(clip_shares) if share is not None]
-    people, of_clip = np.unique([str(person_ids[i]) for i in known], return_inverse=True)
+    known = [(person, share) for person, share in zip(person_ids, clip_shares, strict=True) if share is not None]
+    people, of_clip = np.unique([str(person) for person, _ in known], return_inverse=True)
     if len(people) < MIN_PEOPLE_IN_A_CELL:
-        return {"suppressed": True}
+        return None
     counts = np.bincount(of_clip).astype(float)
-    sums = np.bincount(of_clip, weights=[clip_shares[i] for i in known])
+    sums = np.bincount(of_clip, weights=[share for _, share in known])
     means = sums / counts
     lower, upper = _interval(sums, counts, num_resamples, seed)
-    return {
-        "suppressed": False,
-        "mean": float(sums.sum() / counts.sum()),
-        "lower": lower,
-        "upper": upper,
-        "num_clips": len(known),
-        "num_without_share": len(clip_shares) - len(known),
-        "num_people": len(people),
-        "lowest_people": [
-            {"person_id": str(people[i]), "mean": float(means[i]), "num_clips": int(counts[i])}
+    return PeopleFocus(
+        mean=float(sums.sum() / counts.sum()),
+        lower=lower,
+        upper=upper,
+        num_clips=len(known),
+        num_without_share=len(clip_shares) - len(known),
+        num_people=len(people),
+        lowest_people=[
+            PersonFocus(str(people[i]), float(means[i]), int(counts[i]))
             for i in np.argsort(means, kind="stable")[:num_lowest]
         ],
-    }
+    )
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, num_resamples: int, seed: int) -> tuple[float | None, float | None]:
@@ -146,11 +172,11 @@ def _interval(sums: np.ndarray, counts: np.ndarray, num_resamples: int, seed: in
         return {"mean": (drawn @ sums) / (drawn @ counts)}
 
     row = bca_intervals(mean, {"mean": effective_number(counts)}, len(counts), num_resamples, seed)["mean"]
-    return row["lower"], row["upper"]
+    return row.lower, row.upper
 
 
-def _pixel_centres(size_px: tuple[int, int], transform: np.ndarray | None) -> np.ndarray:
-    """(height, width, 2): where each pixel's centre lies in the whole frame."""
+def _pixel_centres(size_px: tuple[int, ...], transform: np.ndarray | None) -> np.ndarray:
+    """size_px: height and width -> (height, width, 2): where each pixel's centre lies in the whole frame."""
     rows, columns = np.indices(size_px)
     centres = np.stack([columns, rows], axis=-1) + 0.5
     return centres if transform is None else map_points(centres, transform)
@@ -158,7 +184,8 @@ def _pixel_centres(size_px: tuple[int, int], transform: np.ndarray | None) -> np
 
 def _region_masks(points: np.ndarray, box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray) -> dict[str, np.ndarray]:
     """points: (height, width, 2) -> by region, (height, width) bool; the box alone without landmarks."""
-    masks = {"face": ((points >= box_xyxy_px[:2]) & (points < box_xyxy_px[2:])).all(axis=-1)}
+    inside: np.ndarray = (points >= box_xyxy_px[:2]) & (points < box_xyxy_px[2:])
+    masks: dict[str, np.ndarray] = {"face": np.all(inside, axis=-1)}
     left_eye, right_eye, _, left_mouth, right_mouth = np.asarray(landmarks_xy_px, dtype=float)
     eye_distance_px = np.linalg.norm(right_eye - left_eye)
     if np.isfinite(landmarks_xy_px).all() and eye_distance_px > 0:
@@ -178,13 +205,18 @@ def _about(
     return (abs(aside) <= half_width) & (down >= -above) & (down <= below)
 
 
-def _shares(heat: np.ndarray, mask: np.ndarray | None) -> tuple[float | None, float | None]:
+class _Shares(NamedTuple):
+    heat: float | None
+    area: float | None
+
+
+def _shares(heat: np.ndarray, mask: np.ndarray | None) -> _Shares:
     if mask is None:
-        return None, None
-    return float(heat[mask].sum(dtype=float) / heat.sum(dtype=float)), float(mask.mean())
+        return _Shares(None, None)
+    return _Shares(float(heat[mask].sum(dtype=float) / heat.sum(dtype=float)), float(mask.mean()))
 
 
-def _clip_focus(heat_shares: list[float | None], area_shares: list[float | None]) -> dict[str, float | None]:
+def _clip_focus(heat_shares: list[float | None], area_shares: list[float | None]) -> RegionFocus:
     heat, area = ([share for share in shares if share is not None] for shares in (heat_shares, area_shares))
     if not heat:
         return {"heat_share": None, "area_share": None, "ratio": None}

@@ -20,13 +20,13 @@ from ..evaluation.score_records import FINE_MAP
 from ..inference.predictor import best_label
 from ..processor.face_cropping import invert_transform, map_points
 from ..processor.input_errors import EngagementInputError
-from .explain_files import ExplainedClip, Explanation
-from .face_focus import REGIONS
+from .explain_files import ExplainedClip, Explanation, FaceInClip
+from .face_focus import REGIONS, FaceFocus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure, FigureBase
 
 _MAX_WIDTH_INCHES = 12.5
 _TEXT_PT, _SMALL_TEXT_PT = 13, 11
@@ -136,12 +136,12 @@ def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
     heat = maps[index] / (maps.max() or 1.0)
     axes.imshow(heat, cmap=_heat_colors(), vmin=0, vmax=1, extent=extent, interpolation="bilinear")
-    if clip.boxes_xyxy_px is not None and clip.found[index]:
-        axes.plot(*_box_outline(clip, index).T, color=_BOX_COLOR, linewidth=1.4)
+    if clip.face is not None and clip.face.found[index]:
+        axes.plot(*_box_outline(clip.face, clip.transforms, index).T, color=_BOX_COLOR, linewidth=1.4)
     axes.set(xlim=(0, width), ylim=(height, 0))  # a box may reach over the edge
 
 
-def _heat_colors() -> "Colormap":
+def _heat_colors() -> "ListedColormap":
     """Inferno, told apart by colour-blind eyes and in grey print; the less heat, the more of the picture is seen."""
     import matplotlib
     from matplotlib.colors import ListedColormap
@@ -151,22 +151,22 @@ def _heat_colors() -> "Colormap":
     return ListedColormap(colors)
 
 
-def _box_outline(clip: ExplainedClip, index: int) -> np.ndarray:
+def _box_outline(face: FaceInClip, transforms: np.ndarray | None, index: int) -> np.ndarray:
     """(5, 2): the box's corners in pixels of the picture, the first once more at the end."""
-    left, top, right, bottom = clip.boxes_xyxy_px[index]
+    left, top, right, bottom = face.boxes_xyxy_px[index]
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
-    return corners if clip.transforms is None else map_points(corners, invert_transform(clip.transforms[index]))
+    return corners if transforms is None else map_points(corners, invert_transform(transforms[index]))
 
 
-def add_heat_scale(figure: object, grid: np.ndarray) -> None:
+def add_heat_scale(figure: "FigureBase", grid: np.ndarray) -> None:
     """The colours of `draw_frame_heat`, as a bar beside these axes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
 
-    colors = _heat_colors().colors
+    colors = np.asarray(_heat_colors().colors)
     over_grey = ListedColormap(colors[:, 3:] * colors[:, :3] + (1 - colors[:, 3:]) * 0.5)
-    place = {"ax": list(grid), "fraction": 0.05, "pad": 0.01, "aspect": 14, "panchor": False}
-    bar = figure.colorbar(ScalarMappable(cmap=over_grey), **place)
+    mappable = ScalarMappable(cmap=over_grey)
+    bar = figure.colorbar(mappable, ax=list(grid), fraction=0.05, pad=0.01, aspect=14, panchor=False)
     bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
     bar.ax.tick_params(labelsize=_SMALL_TEXT_PT)
     bar.set_label("share of peak heat", fontsize=_SMALL_TEXT_PT)
@@ -181,8 +181,8 @@ def _heading(explanation: Explanation) -> str:
     best = best_label(scores)
     asked = f"{label}, score {scores[label]:.2f}"
     said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
-    if clip.found is not None and not clip.found.all():
-        said += f"\na face was found in {clip.found.sum()} of {_frames(clip.found)}"
+    if clip.face is not None and not clip.face.found.all():
+        said += f"\na face was found in {clip.face.found.sum()} of {_frames(len(clip.face.found))}"
     return f"{name}\n{said}"
 
 
@@ -190,7 +190,7 @@ def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, ind
     """Of a face in a photo: its number, label and score, what was predicted if that is another label, and how much of
     the heat lies on the face; of a frame when it was.
     """
-    notes = ["no face"] if clip.found is not None and not clip.found[index] else []
+    notes = ["no face"] if clip.face is not None and not clip.face.found[index] else []
     notes += ["no heat"] if clip.explanation.zero_heat[index] else []
     if not np.isnan(clip.frame_times_sec[index]):
         return f"{clip.frame_times_sec[index]:.1f} s{', ' if len(notes) == 1 else chr(10)}{', '.join(notes)}".strip()
@@ -199,7 +199,8 @@ def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, ind
     label, scores = clip.explanation.label, clip.explanation.scores
     best = best_label(scores)
     predicted = [] if label == best else [f"predicted {best} {scores[best]:.2f}"]
-    return "\n".join([f"{number}. {label} {scores[label]:.2f}", *predicted, *(notes or [_region_text(clip, "face")])])
+    on_face = [_region_text(clip.face.focus, "face")] if clip.face else []
+    return "\n".join([f"{number}. {label} {scores[label]:.2f}", *predicted, *(notes or on_face)])
 
 
 def _caption(explanation: Explanation) -> list[str]:
@@ -208,35 +209,34 @@ def _caption(explanation: Explanation) -> list[str]:
     rows, columns = first.map_size
     coarse = ", too coarse to tell a face from what is around it" if min(rows, columns) < FINE_MAP else ""
     method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map{coarse}."
-    focused = [clip for clip in explanation.clips if clip.focus is not None]
-    if not focused:
+    faces = [(clip, clip.face.focus) for clip in explanation.clips if clip.face is not None]
+    if not faces:
         return [*_cold_frames(explanation), f"{method} No face was found to measure it against."]
     scale = f"{method} 1.0×: as heat spread evenly. Blue: face box."
     if len(explanation.clips) > 1:
         return [*_cold_frames(explanation), f"{scale} Each face has a heat scale of its own."]
-    shares = _shares(focused[0])
+    shares = _shares(*faces[0])
     return [*shares, *_cold_frames(explanation), scale if "×" in "".join(shares) else f"{method} Blue: face box."]
 
 
-def _shares(clip: ExplainedClip) -> list[str]:
+def _shares(clip: ExplainedClip, focus: FaceFocus) -> list[str]:
     """Empty where no frame has heat, of which `_cold_frames` speaks."""
-    focus = clip.focus
     counted = sum(share is not None for share in focus.heat_share["face"])
     if not counted:
         unknown = "No frame shows both heat and a face: how much of the heat lies on it is unknown."
         return [unknown] if clip.explanation.maps.any() else []
-    shares = ", ".join(_region_text(clip, region) for region in REGIONS)
+    shares = ", ".join(_region_text(focus, region) for region in REGIONS)
     # A frame that is hardly warm counts as much as the hottest, while the picture shows it cold.
-    mean = f": the mean over {counted} of {_frames(focus.heat_share['face'])}, however hot each is"
+    mean = f": the mean over {counted} of {_frames(len(focus.heat_share['face']))}, however hot each is"
     return [f"Heat in {shares}{mean if focus.num_frames > 1 else ''}."]
 
 
-def _region_text(clip: ExplainedClip, region: str) -> str:
-    focus = clip.focus.clip[region]
-    if focus["heat_share"] is None:
+def _region_text(focus: FaceFocus, region: str) -> str:
+    found = focus.clip[region]
+    if found["heat_share"] is None:
         return f"{_REGION_NAMES[region]}: unknown"
-    ratio = "" if focus["ratio"] is None else f" ({focus['ratio']:.1f}×)"
-    return f"{_REGION_NAMES[region]} {100 * focus['heat_share']:.0f} %{ratio}"
+    ratio = "" if found["ratio"] is None else f" ({found['ratio']:.1f}×)"
+    return f"{_REGION_NAMES[region]} {100 * found['heat_share']:.0f} %{ratio}"
 
 
 def _cold_frames(explanation: Explanation) -> list[str]:
@@ -246,9 +246,9 @@ def _cold_frames(explanation: Explanation) -> list[str]:
         return []
     if len(explanation.clips) > 1:
         return [f"No heat: in {sum(cold)} of {len(cold)} faces nothing speaks for the label."]
-    place = "it" if len(cold) == 1 else f"{'all' if all(cold) else f'{sum(cold)} of'} {_frames(cold)}"
+    place = "it" if len(cold) == 1 else f"{'all' if all(cold) else f'{sum(cold)} of'} {_frames(len(cold))}"
     return [f"No heat: in {place} nothing speaks for {explanation.clips[0].explanation.label}."]
 
 
-def _frames(of: Sequence[object]) -> str:
-    return f"{len(of)} frame{'s' if len(of) != 1 else ''}"
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' if count != 1 else ''}"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from ..inference.predictor import best_label
 from ..modeling_engagement import (
@@ -70,11 +71,11 @@ def explain_clip(
         scores = _named_scores(model, logits.detach().softmax(dim=1).mean(dim=0))
         label = best_label(scores) if label is None else label
         target = logits[:, _label_id(model, label)].sum()  # rows do not see each other
-        values, gradients = _map_and_gradients(model.encoder, recorded, target, rows.shape[-2:])
+        values, gradients = _map_and_gradients(model.encoder, recorded, target, (rows.shape[-2], rows.shape[-1]))
     weights = gradients.mean(dim=(2, 3), keepdim=True) if method == "gradcam" else gradients
     heat = (weights * values).sum(dim=1, keepdim=True).relu()  # (frames, D, h, w) -> (frames, 1, h, w)
     maps = F.interpolate(heat, size=rows.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return ClipExplanation(label, method, scores, maps.cpu().numpy(), tuple(heat.shape[-2:]))
+    return ClipExplanation(label, method, scores, maps.cpu().numpy(), (heat.shape[-2], heat.shape[-1]))
 
 
 def _rows(model: EngagementModel, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -87,13 +88,14 @@ def _rows(model: EngagementModel, pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 def _named_scores(model: EngagementModel, scores: torch.Tensor) -> dict[str, float]:
-    return {model.config.id2label[i]: float(score) for i, score in enumerate(scores)}
+    return {name: float(score) for name, score in zip(model.config.label_names, scores, strict=True)}
 
 
 def _label_id(model: EngagementModel, label: str) -> int:
-    if label not in model.config.label2id:
-        raise EngagementInputError(f"Expected a label out of {', '.join(model.config.label2id)}, got {label!r}.")
-    return model.config.label2id[label]
+    names = model.config.label_names
+    if label not in names:
+        raise EngagementInputError(f"Expected a label out of {', '.join(names)}, got {label!r}.")
+    return names.index(label)
 
 
 @contextlib.contextmanager
@@ -120,12 +122,13 @@ def _recorded_maps(encoder: EngagementFrameEncoder) -> Iterator[list[torch.Tenso
     """What a forward pass leaves behind, in order: tokens after each LayerNorm, and its last hidden state."""
     recorded: list[torch.Tensor] = []
 
-    def record_tokens(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def record_tokens(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if output.ndim == 3:
             recorded.append(output)
 
-    def record_last(module: nn.Module, inputs: tuple, output: object) -> None:
-        recorded.append(output.last_hidden_state)
+    def record_last(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: BaseModelOutput) -> None:
+        if output.last_hidden_state is not None:
+            recorded.append(output.last_hidden_state)
 
     with contextlib.ExitStack() as hooks:
         for norm in (module for module in encoder.modules() if isinstance(module, nn.LayerNorm)):

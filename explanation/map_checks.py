@@ -1,21 +1,44 @@
 """Two checks that a heat map can fail: untrained weights, and taking away what is hot."""
 
 import copy
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
-from ..modeling_engagement import (
-    EngagementForVideoClassification,
-)
+from ..modeling_engagement import EngagementForVideoClassification
 from .heat_maps import EngagementModel, _evaluating, _label_id, explain_clip
 
 _CELLS_A_SIDE = 8  # deletion and insertion take a frame away in 8x8 cells: single pixels would add noise of their own
-
-
 _CLIPS_PER_BATCH = 8
+
+
+class RandomisationCheck(NamedTuple):
+    """Spearman's rank correlation of maps with those of untrained models, mean over frames."""
+
+    label: str
+    rank_correlation: float | None  # mean of those that are defined
+    rank_correlations: list[float | None]  # of each untrained model; None: one of the two has no heat
+
+
+class ScoreCurve(NamedTuple):
+    """The label's score over the fractions of cells that are deleted, or inserted."""
+
+    curve: list[float]
+    random_curve: list[float]  # mean over the random orders
+    area: float  # under the curve, 0 to 1
+    random_area: float
+
+
+class DeletionInsertion(NamedTuple):
+    """What the score does when the hottest cells go, or come, first."""
+
+    label: str
+    fractions: list[float]  # 0 to 1
+    deletion: ScoreCurve
+    insertion: ScoreCurve
 
 
 def randomisation_check(
@@ -25,7 +48,7 @@ def randomisation_check(
     method: str = "gradcam",
     num_draws: int = 5,
     seed: int = 0,
-) -> dict[str, object]:
+) -> RandomisationCheck:
     """Do the maps depend on what was learned? Adebayo et al., "Sanity Checks for Saliency Maps" (arXiv 1810.03292).
 
     Args:
@@ -33,9 +56,7 @@ def randomisation_check(
         num_draws: models of the same architecture with weights as before training.
 
     Returns:
-        `label`, and Spearman's rank correlation of the maps with those of each untrained model, mean over frames, as
-        `rank_correlations` (None: one of the two has no heat), with their mean as `rank_correlation`. Near 1 the maps
-        show the picture and the architecture, not the training.
+        Near 1 the maps show the picture and the architecture, not the training.
     """
     trained = explain_clip(model, pixel_values, label, method)
     correlations = []
@@ -45,7 +66,7 @@ def randomisation_check(
         correlations.append(_rank_correlation(trained.maps, maps))
     defined = [value for value in correlations if value is not None]
     mean = float(np.mean(defined)) if defined else None
-    return {"label": trained.label, "rank_correlation": mean, "rank_correlations": correlations}
+    return RandomisationCheck(trained.label, mean, correlations)
 
 
 def deletion_insertion(
@@ -56,7 +77,7 @@ def deletion_insertion(
     steps: int = 16,
     num_random_orders: int = 5,
     seed: int = 0,
-) -> dict[str, object]:
+) -> DeletionInsertion:
     """Does the model use what the maps show? Petsiuk et al., RISE (arXiv 1806.07421).
 
     Cells of the frames (8x8 each), hottest first over the whole clip, are replaced by the processor's mean colour
@@ -66,10 +87,6 @@ def deletion_insertion(
     Args:
         pixel_values, label: as for `explain_clip`.
         maps: (num_frames, height, width), as `explain_clip` gives them.
-
-    Returns:
-        `label`, `fractions` (steps + 1 of them, 0 to 1), and by `deletion` and `insertion` the label's scores there as
-        `curve` and `random_curve` (mean over the random orders), with their `area` and `random_area`, 0 to 1.
 
     Raises:
         ValueError: maps of another clip, or without any heat, which say nothing of an order.
@@ -84,19 +101,21 @@ def deletion_insertion(
     hottest_first = shuffled[0][cells.flatten()[shuffled[0]].argsort(descending=True, stable=True)]
     orders = [order.argsort().reshape(cells.shape) / cells.numel() for order in (hottest_first, *shuffled[1:])]
     fractions = torch.linspace(0, 1, steps + 1)
-    result: dict[str, object] = {"label": label, "fractions": fractions.tolist()}
-    for name in ("deletion", "insertion"):
-        first, *others = (_score_curve(model, frames, ranks, label, fractions, name) for ranks in orders)
+
+    def curve_of(change: str) -> ScoreCurve:
+        first, *others = (_score_curve(model, frames, ranks, label, fractions, change) for ranks in orders)
         random = np.mean(others, axis=0)
-        areas = {"area": float(np.trapezoid(first, fractions)), "random_area": float(np.trapezoid(random, fractions))}
-        result[name] = {"curve": first.tolist(), "random_curve": random.tolist(), **areas}
-    return result
+        areas = float(np.trapezoid(first, fractions)), float(np.trapezoid(random, fractions))
+        return ScoreCurve(first.tolist(), random.tolist(), *areas)
+
+    return DeletionInsertion(label, fractions.tolist(), curve_of("deletion"), curve_of("insertion"))
 
 
 def _untrained_copy(model: EngagementModel, seed: int) -> EngagementModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return type(model)(copy.deepcopy(model.config)).to(model.device, model.dtype)
+        untrained = type(model)(copy.deepcopy(model.config))
+    return untrained.to(model.device, model.dtype)  # type: ignore[arg-type]  # transformers' wrapper hides `self`
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:

@@ -34,7 +34,7 @@ def model_files(folder: Path) -> list[Path]:
     configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     weights = {_WEIGHTS}
     if not (folder / _WEIGHTS).is_file():
-        weights = {_SHARDS, *map(_name_of, _read_json(folder / _SHARDS).get("weight_map", {}).values())}
+        weights = {_SHARDS, *map(_name_of, _read_names(folder / _SHARDS, "weight_map"))}
     files = {*configs, *(folder / name for name in weights)}
     for module in {name for path in configs for name in _code_of(path)}:
         files |= {module, *_imported_by(module)}
@@ -50,7 +50,7 @@ def _name_of(path: str) -> str:
 
 def _code_of(config: Path) -> list[Path]:
     """The modules of its classes, which `auto_map` names as module.Class or repository--module.Class."""
-    classes = _read_json(config).get("auto_map", {}).values()
+    classes = _read_names(config, "auto_map")
     return [config.parent / f"{name.rpartition('--')[2].partition('.')[0]}.py" for name in classes]
 
 
@@ -62,12 +62,13 @@ def _imported_by(module: Path) -> list[Path]:
         raise ModelLoadError(f"Expected {missing} in {module.parent}, found none; train or import again.") from error
 
 
-def _read_json(path: Path) -> dict[str, object]:
+def _read_names(path: Path, key: str) -> list[str]:
+    """What stands under `key` in a JSON file: names of files, or of classes; none where it has no such key."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"Expected JSON in {path}, could not read it ({error}).") from error
-    return content if isinstance(content, dict) else {}
+    return list(content.get(key, {}).values()) if isinstance(content, dict) else []
 
 
 def is_published_name(name: str) -> bool:

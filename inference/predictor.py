@@ -6,9 +6,10 @@ Files only; the command line prints what this returns. A video's crops come from
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -16,21 +17,24 @@ from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
-from ..processor.face_preparation import FacePreparation, PreparedClip
+from ..processor.face_preparation import PreparedClip
+from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError, in_one_line
 from ..processor.media_inputs import PICTURE_SUFFIXES
-from ..processor.video_decoding import index_video
+from ..processor.video_decoding import VideoIndex, index_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_crop_size_px", "do_grayscale", "picture_norm",
 )  # fmt: skip
+_Model = TypeVar("_Model", bound=EngagementForVideoClassification | EngagementForImageClassification)
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,71 @@ class Refusal:
     error: str
 
 
+class SpanJson(TypedDict):
+    """A `Span` as JSON has it."""
+
+    start_sec: float
+    end_sec: float
+    label: str | None
+    scores: dict[str, float] | None
+    face_coverage: float | None
+
+
+class VideoAnswer(TypedDict):
+    """What was predicted for a whole video; an endpoint answers just this."""
+
+    label: str
+    scores: dict[str, float]
+    face_coverage: float | None
+    num_repeated_frames: int
+
+
+class VideoJson(VideoAnswer):
+    """A `VideoPrediction` as JSON has it."""
+
+    source: str
+    timeline: NotRequired[list[SpanJson]]
+
+
+class FaceAnswer(TypedDict):
+    """A `FacePrediction` as JSON has it."""
+
+    label: str
+    scores: dict[str, float]
+    box_xyxy_px: list[float]
+    face_probability: float
+
+
+class PhotoAnswer(TypedDict):
+    """What was predicted for the faces of a picture; an endpoint answers just this."""
+
+    faces: list[FaceAnswer]
+
+
+class PhotoJson(PhotoAnswer):
+    """A `PhotoPrediction` as JSON has it."""
+
+    source: str
+
+
+class RefusalJson(TypedDict):
+    """A `Refusal` as JSON has it."""
+
+    source: str
+    error: str
+
+
 class Predictor:
     """A loaded model with its processor; `predict` takes any video or photo."""
 
     def __init__(self, model: EngagementForVideoClassification | EngagementForImageClassification,
-                 processor: FacePreparation) -> None:  # fmt: skip
-        self.model = model.eval().to(memory_format=torch.channels_last)
+                 processor: EngagementVideoProcessor | EngagementImageProcessor) -> None:  # fmt: skip
+        self.model: EngagementForVideoClassification | EngagementForImageClassification = model.eval().to(
+            memory_format=torch.channels_last
+        )
         self.is_video_model = isinstance(model, EngagementForVideoClassification)
         self.processor = processor
-        if self.is_video_model:
+        if isinstance(processor, EngagementVideoProcessor):
             self.video_processor = processor
         else:
             # A video before a single-face model: the person's face is found in it, unless it reads whole frames.
@@ -163,7 +223,7 @@ class Predictor:
             str(source), best_label(scores), scores, clip.face_coverage, clip.num_repeated_frames, timeline
         )
 
-    def _predict_span(self, source: Path, index: object, start_sec: float, end_sec: float) -> Span:
+    def _predict_span(self, source: Path, index: VideoIndex, start_sec: float, end_sec: float) -> Span:
         span = (round(float(start_sec), 3), round(float(end_sec), 3))
         try:
             clip = self.video_processor.prepare_clip(
@@ -176,7 +236,7 @@ class Predictor:
 
     def predict_photo(self, source: Path) -> PhotoPrediction:
         """Every face of a picture, the most probable first."""
-        if self.is_video_model:
+        if isinstance(self.processor, EngagementVideoProcessor):
             raise EngagementInputError(
                 f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
             )
@@ -202,8 +262,8 @@ class Predictor:
     def _score(self, pixel_values: torch.Tensor) -> list[dict[str, float]]:
         with torch.inference_mode():
             scores = self.model(pixel_values).logits.float().softmax(dim=1)
-        names = self.model.config.id2label
-        return [{names[i]: float(score) for i, score in enumerate(row)} for row in scores]
+        names = self.model.config.label_names
+        return [dict(zip(names, row, strict=True)) for row in scores.tolist()]
 
 
 def predict_all(
@@ -219,12 +279,44 @@ def predict_all(
     return results
 
 
-def to_json(result: VideoPrediction | PhotoPrediction | Refusal) -> dict[str, object]:
+def to_json(result: VideoPrediction | PhotoPrediction | Refusal) -> VideoJson | PhotoJson | RefusalJson:
     """Plain types, without an empty timeline."""
-    return {key: value for key, value in asdict(result).items() if value != []}
+    if isinstance(result, Refusal):
+        return {"source": result.source, "error": result.error}
+    if isinstance(result, PhotoPrediction):
+        return {"source": result.source, "faces": [_face_to_json(face) for face in result.faces]}
+    video: VideoJson = {
+        "source": result.source,
+        "label": result.label,
+        "scores": result.scores,
+        "face_coverage": result.face_coverage,
+        "num_repeated_frames": result.num_repeated_frames,
+    }
+    if result.timeline:
+        video["timeline"] = [_span_to_json(span) for span in result.timeline]
+    return video
 
 
-def fuse_batch_norms(encoder: torch.nn.Module) -> torch.nn.Module:
+def _face_to_json(face: FacePrediction) -> FaceAnswer:
+    return {
+        "label": face.label,
+        "scores": face.scores,
+        "box_xyxy_px": face.box_xyxy_px,
+        "face_probability": face.face_probability,
+    }
+
+
+def _span_to_json(span: Span) -> SpanJson:
+    return {
+        "start_sec": span.start_sec,
+        "end_sec": span.end_sec,
+        "label": span.label,
+        "scores": span.scores,
+        "face_coverage": span.face_coverage,
+    }
+
+
+def fuse_batch_norms(encoder: _Module) -> _Module:
     """A copy with each batch norm folded into the convolution registered just before it.
 
     Registered as neighbours, the two need not follow each other in the forward pass: whoever takes the copy compares
@@ -277,12 +369,12 @@ def _without_loading_bar() -> Iterator[None]:
             disable_progress_bars()
 
 
-def _check_architecture(model: str, config: object) -> None:
+def _check_architecture(model: str, config: PreTrainedConfig) -> None:
     if not isinstance(config, EngagementConfig) or not config.architectures:
         raise ModelLoadError(f"Expected an engagement model at {model}, got a config of type {config.model_type!r}.")
 
 
-def _load_whole(kind: type, model: str) -> torch.nn.Module:
+def _load_whole(kind: type[_Model], model: str) -> _Model:
     """A model with every weight; transformers itself would draw missing ones at random and only warn."""
     with _without_loading_bar():
         loaded, report = kind.from_pretrained(model, output_loading_info=True)

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..evaluation.plotting import shown_name, take_literally
 from .predictor import VideoPrediction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
@@ -36,7 +40,8 @@ def save_plot(prediction: VideoPrediction, path: Path) -> None:
     axes = figure.add_subplot()
     spans = prediction.timeline
     for color, name in zip(_COLORS, prediction.scores, strict=False):
-        _draw_line(axes, [(s.start_sec, s.end_sec, s.scores and s.scores[name]) for s in spans], color, name)
+        scores = [None if span.scores is None else span.scores[name] for span in spans]
+        _draw_line(axes, [(span.start_sec + span.end_sec) / 2 for span in spans], scores, color, name)
     for span in spans:
         if span.scores is None:
             axes.axvspan(span.start_sec, span.end_sec, color="0.85", lw=0)
@@ -48,7 +53,8 @@ def save_plot(prediction: VideoPrediction, path: Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def _draw_line(axes: object, spans: Sequence[tuple[float, float, float | None]], color: str, name: str) -> None:
-    centers = [(start + end) / 2 for start, end, _ in spans]
-    scores = [float("nan") if score is None else score for *_, score in spans]
-    axes.plot(centers, scores, color=color, label=name, marker="o", markersize=3, lw=1.5)
+def _draw_line(
+    axes: "Axes", centers_sec: Sequence[float], scores: Sequence[float | None], color: str, name: str
+) -> None:
+    heights = [float("nan") if score is None else score for score in scores]
+    axes.plot(centers_sec, heights, color=color, label=name, marker="o", markersize=3, lw=1.5)

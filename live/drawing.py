@@ -49,20 +49,21 @@ def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec
     """(height, width, 3) uint8 RGB → a copy with everybody's box, label or status and scores, and the frame rate."""
     canvas = Image.fromarray(frame)
     font = _font(max(MIN_FONT_PX, round(frame.shape[0] * FONT_SHARE)))
-    rate = None if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
+    rate = "" if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
     rate_place = _rate_place(rate, canvas.width, font) if rate else None
     plates = _arrange(states, canvas.size, font, [rate_place] if rate_place else [])
     draw = ImageDraw.Draw(canvas)
     for state, plate in zip(states, plates, strict=True):
         if state.box_xyxy_px:
-            _draw_box(draw, state, font.size)
+            box = _to_pixels(state.box_xyxy_px)
+            _draw_box(draw, box, state, _size_px(font))
             if not plate.is_near:
-                _draw_leader(draw, state, plate.place, font.size)
+                _draw_leader(draw, box, state, plate.place, _size_px(font))
     for state, plate in zip(states, plates, strict=True):
         _draw_plate(canvas, plate, state, font)
     if rate_place:
         _darken(canvas, rate_place)
-        draw.text((rate_place[0] + font.size // 2, font.size // 4), rate, font=font, fill=WHITE)
+        draw.text((rate_place[0] + _size_px(font) // 2, _size_px(font) // 4), rate, font=font, fill=WHITE)
     return np.array(canvas)
 
 
@@ -74,25 +75,30 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size_px)
 
 
+def _size_px(font: ImageFont.FreeTypeFont) -> int:
+    """Whole, as `_font` makes them; Pillow takes and declares any."""
+    return round(font.size)
+
+
 def _small(font: ImageFont.FreeTypeFont) -> ImageFont.FreeTypeFont:
     """For the names of scores."""
-    return _font(max(MIN_FONT_PX, round(font.size * 0.8)))
+    return _font(max(MIN_FONT_PX, round(_size_px(font) * 0.8)))
 
 
 def _color_of(state: PersonState) -> tuple[int, int, int]:
     return COLORS[(state.number or 1) % len(COLORS) - 1]
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, state: PersonState, font_px: int) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, font_px: int) -> None:
     """A line in the person's colour on a wider black one; thin for a face that is not there."""
-    box, width = _to_pixels(state.box_xyxy_px), max(1, font_px // (6 if state.found else 12))
+    width = max(1, font_px // (6 if state.found else 12))
     draw.rectangle(_grown(box, width), outline=BLACK, width=3 * width)
     draw.rectangle(box, outline=_color_of(state), width=width)
 
 
-def _draw_leader(draw: ImageDraw.ImageDraw, state: PersonState, place: Box, font_px: int) -> None:
+def _draw_leader(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, place: Box, font_px: int) -> None:
     """A thin line from the face's box to a plate that lies elsewhere."""
-    box, width = _to_pixels(state.box_xyxy_px), max(1, font_px // 12)
+    width = max(1, font_px // 12)
     ends = []
     for low, high in ((0, 2), (1, 3)):
         middle = (max(box[low], place[low]) + min(box[high], place[high])) // 2
@@ -115,7 +121,7 @@ def _plate_size(state: PersonState, kind: Kind, font: ImageFont.FreeTypeFont) ->
     """Width and height: a stripe, a line of text or two, and a line a score."""
     lines = _lines(state, kind)
     names = list(state.scores or {}) if kind == "bars" else []
-    pad, small = font.size // 2, _small(font)
+    pad, small = _size_px(font) // 2, _small(font)
     text_px = max(font.getlength(line) for line in lines)
     bars_px = max((small.getlength(name) for name in names), default=0) + pad + _bar_px(font) if names else 0
     height_px = len(lines) * _line_px(font) + len(names) * _line_px(small)
@@ -125,7 +131,7 @@ def _plate_size(state: PersonState, kind: Kind, font: ImageFont.FreeTypeFont) ->
 def _draw_plate(canvas: Image.Image, plate: _Plate, state: PersonState, font: ImageFont.FreeTypeFont) -> None:
     """Names are white, since not every colour can be read on the plate; the stripe at the left has the colour."""
     _darken(canvas, plate.place)
-    draw, pad, stripe_px = ImageDraw.Draw(canvas), font.size // 2, _stripe_px(font)
+    draw, pad, stripe_px = ImageDraw.Draw(canvas), _size_px(font) // 2, _stripe_px(font)
     left, y = plate.place[0] + stripe_px + pad, plate.place[1] + pad // 4
     draw.rectangle((*plate.place[:2], plate.place[0] + stripe_px - 1, plate.place[3] - 1), fill=_color_of(state))
     lines = _lines(state, plate.kind)
@@ -136,7 +142,7 @@ def _draw_plate(canvas: Image.Image, plate: _Plate, state: PersonState, font: Im
     bar_left = left + max((small.getlength(name) for name in scores), default=0) + pad
     for name, score in scores.items():
         draw.text((left, y), name, font=small, fill=WHITE if name == state.label else GREY)
-        bar = (bar_left, y + small.size // 3, bar_left + _bar_px(font), y + small.size)
+        bar = (bar_left, y + _size_px(small) // 3, bar_left + _bar_px(font), y + _size_px(small))
         draw.rectangle(bar, outline=GREY)
         draw.rectangle((*bar[:2], bar_left + score * _bar_px(font), bar[3]), fill=_color_of(state))
         y += _line_px(small)
@@ -148,8 +154,8 @@ def _darken(canvas: Image.Image, place: Box) -> None:
 
 
 def _rate_place(text: str, canvas_width_px: int, font: ImageFont.FreeTypeFont) -> Box:
-    width = round(font.getlength(text)) + font.size
-    return (canvas_width_px - width, 0, canvas_width_px, _line_px(font) + font.size // 2)
+    width = round(font.getlength(text)) + _size_px(font)
+    return (canvas_width_px - width, 0, canvas_width_px, _line_px(font) + _size_px(font) // 2)
 
 
 def _arrange(
@@ -173,7 +179,7 @@ def _place_plates(
     taken: list[Box],
 ) -> list[_Plate]:
     """One after the other, each of the first kind that has room beside the face, else of the last."""
-    gap_px = font.size // 3
+    gap_px = _size_px(font) // 3
     boxes = [_grown(_to_pixels(state.box_xyxy_px), gap_px) if state.box_xyxy_px else AT_CORNER for state in states]
     faces, others = [box for box in boxes if box is not AT_CORNER], [_grown(place, gap_px) for place in taken]
     plates = []
@@ -246,12 +252,12 @@ def _grown(box: Box, by_px: int) -> Box:
 
 
 def _line_px(font: ImageFont.FreeTypeFont) -> int:
-    return round(font.size * 1.3)
+    return round(_size_px(font) * 1.3)
 
 
 def _stripe_px(font: ImageFont.FreeTypeFont) -> int:
-    return max(3, font.size // 4)
+    return max(3, _size_px(font) // 4)
 
 
 def _bar_px(font: ImageFont.FreeTypeFont) -> int:
-    return 4 * font.size
+    return 4 * _size_px(font)

@@ -50,25 +50,26 @@ class LiveWindow:
         if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
             raise _no_screen("none")
         self._screen_px = pygame.display.get_desktop_sizes()[0]
-        self._title, self._surface = title, None
-        self.is_closed = False
+        self._title = title
+        self._is_open = self.is_closed = False
 
     def show(self, frame: np.ndarray) -> None:
         """frame: (height, width, 3) uint8 RGB; with its own proportions, however the window is drawn out."""
         pygame, (height, width) = self._pygame, frame.shape[:2]
-        if self._surface is None:
+        if not self._is_open:
             most_width, most_height = (MAX_SHOWN_SHARE * side for side in self._screen_px)
             shrink = min(1.0, most_width / width, most_height / height)
-            self._surface = pygame.display.set_mode((round(width * shrink), round(height * shrink)), pygame.RESIZABLE)
+            pygame.display.set_mode((round(width * shrink), round(height * shrink)), pygame.RESIZABLE)
             pygame.display.set_caption(f"{self._title} (Q closes)")
+            self._is_open = True
         window_width, window_height = pygame.display.get_window_size()
         scale = min(window_width / width, window_height / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         picture = pygame.image.frombuffer(np.ascontiguousarray(frame).data, (width, height), "RGB")
-        self._surface = pygame.display.get_surface()  # another one after it was drawn out
-        self._surface.fill((0, 0, 0))
+        surface = pygame.display.get_surface()  # another one after it was drawn out
+        surface.fill((0, 0, 0))
         place = (window_width - size[0]) // 2, (window_height - size[1]) // 2
-        self._surface.blit(pygame.transform.smoothscale(picture.convert(self._surface), size), place)
+        surface.blit(pygame.transform.smoothscale(picture.convert(surface), size), place)
         pygame.display.flip()
         for event in pygame.event.get():
             is_key = event.type == pygame.KEYDOWN and event.key in (pygame.K_q, pygame.K_ESCAPE)
@@ -112,7 +113,8 @@ class LiveOutputs:
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.num_frames, self.num_dropped, self.num_labels = 0, 0, 0
-        self._json_lines, self._film_path, self._film, self._on_close = json_lines, film, None, on_close
+        self._json_lines, self._film_path, self._on_close = json_lines, film, on_close
+        self._film: AnnotatedVideo | None = None  # its first frame tells its size
         self._fps = fps
         self._closing = ExitStack()
         self._window = LiveWindow(title) if window else None
@@ -141,7 +143,7 @@ class LiveOutputs:
         if self._json_lines is not None:
             self._json_lines(to_json_line(result.time_sec, result.states))
         if self._film_path is not None:
-            self._film_frame(result)
+            self._film_frame(self._film_path, result)
         if self._window is not None:
             self._window.show(draw_states(result.frame, result.states, result.frames_per_sec))
             if self._window.is_closed:
@@ -149,10 +151,10 @@ class LiveOutputs:
         if self._progress is not None:
             self._progress.update(self._task, completed=result.time_sec)
 
-    def _film_frame(self, result: LiveResult) -> None:
+    def _film_frame(self, path: Path, result: LiveResult) -> None:
         drawn = draw_states(result.frame, result.states)  # how fast this machine was is nothing to a viewer
-        if self._film is None:  # the first frame tells its size
-            self._film = self._closing.enter_context(AnnotatedVideo(self._film_path, drawn.shape[1::-1], self._fps))
+        if self._film is None:
+            self._film = self._closing.enter_context(AnnotatedVideo(path, drawn.shape[1::-1], self._fps))
         self._film.write(drawn, result.time_sec)
 
 

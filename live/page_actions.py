@@ -63,14 +63,14 @@ class LiveSession:
         self.frames.clear()
         self.frame_states, self.last_frame_sec = [], -math.inf
 
-    def keep(self, frame: np.ndarray, time_sec: float) -> None:
-        """Remember a picture where the next of a window is due."""
+    def keep(self, live: LiveEngagement, frame: np.ndarray, time_sec: float) -> None:
+        """Remember a picture where the next of a window of `live` is due."""
         if self.frames and self.frames[0].shape != frame.shape:  # a phone was turned, or another camera chosen
             self.frames.clear()
-        if not self.frames or time_sec - self.last_frame_sec >= self.live.window_spacing_sec:
+        if not self.frames or time_sec - self.last_frame_sec >= live.window_spacing_sec:
             self.frames.append(frame)
             self.frame_states, self.last_frame_sec = self.states, time_sec
-            if len(self.frames) > self.live.num_frames:
+            if len(self.frames) > live.num_frames:
                 self.frames.popleft()
 
 
@@ -118,7 +118,7 @@ class Page:
                 session.use(model_name, self._new_live(model_name))
             now_sec = time.monotonic()
             session.states = session.live.step(frame, now_sec)
-            session.keep(frame, now_sec)
+            session.keep(session.live, frame, now_sec)
             words = live_words(session.states)
             is_new, session.words = words != session.words, words
             return live_picture(frame, session.states), words if is_new else None
@@ -173,7 +173,7 @@ class Page:
         return LiveEngagement(self.predictors[model_name], self.settings)
 
     def _threshold(self, model_name: str) -> float:
-        return self.settings.threshold(self.predictors[model_name].model.config.num_labels)
+        return self.settings.threshold(len(self.predictors[model_name].model.config.label_names))
 
     def _video_page(self, path: Path, model_name: str, step_sec: float) -> str:
         prediction = self.predictors[model_name].predict_video(_checked(path), timeline_step_sec=step_sec)
@@ -187,8 +187,8 @@ class Page:
 
 def _has_label(clip: ExplainedClip, threshold: float, min_face_px: float) -> bool:
     """Whether `number_faces` and `video_page` give it one."""
-    if clip.boxes_xyxy_px is not None and min_face_px:
-        left, top, right, bottom = clip.boxes_xyxy_px[0]
+    if clip.face is not None and min_face_px:
+        left, top, right, bottom = clip.face.boxes_xyxy_px[0]
         if max(right - left, bottom - top) < min_face_px:
             return False
     return max(clip.explanation.scores.values()) >= threshold
@@ -212,12 +212,12 @@ def _numbers_of(clips: list[ExplainedClip], states: list[PersonState]) -> list[i
     """Of each clip, the number of the person whose box its face has in the last picture."""
     numbers: list[int | None] = [None] * len(clips)
     people = [state for state in states if state.number is not None]
-    seen = [i for i, clip in enumerate(clips) if clip.found is not None and clip.found[-1]]
+    seen = {i: clip.face.boxes_xyxy_px[-1] for i, clip in enumerate(clips) if clip.face and clip.face.found[-1]}
     if people and seen:
-        faces = torch.tensor(np.stack([clips[i].boxes_xyxy_px[-1] for i in seen]), dtype=torch.float32)
+        faces = torch.tensor(np.stack(list(seen.values())), dtype=torch.float32)
         overlaps = box_iou(faces, torch.tensor([state.box_xyxy_px for state in people])).numpy()
         for row, column in pair_cheapest_first(np.where(overlaps >= SAME_FACE_OVERLAP, -overlaps, np.inf)):
-            numbers[seen[row]] = people[column].number
+            numbers[list(seen)[row]] = people[column].number
     return numbers
 
 

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from ..explanation.explain_files import Explanation
+from ..explanation.explain_files import ExplainedClip, Explanation
 from ..explanation.heat_map_figure import save_explanation
 from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
-from ..inference.predictor import PhotoPrediction, Span, VideoPrediction
+from ..inference.predictor import PhotoPrediction, VideoPrediction
 from ..inference.timeline import save_plot
 from .drawing import draw_states
 from .engine import PersonState
@@ -44,9 +44,10 @@ _CAMERA_REFUSALS = {
     "NotReadableError": "The camera is used by another program. Close that, then press Start again.",
     "TypeError": "The browser gives no camera to a page at this address. Open it as http://127.0.0.1 or by https.",
 }
+_DOUBT = "abstains"  # as the live engine says it
 _STATUS_IN_WORDS = {
     "face too small": "the face is too small; come closer",
-    "abstains": "no label, the scores are too close to each other",
+    _DOUBT: "no label, the scores are too close to each other",
 }
 # Hidden until the browser finds that nobody answers.
 SERVER_LOST = (
@@ -101,11 +102,12 @@ def number_faces(prediction: PhotoPrediction, min_face_px: float, abstain_below:
     whose highest score is below `abstain_below`."""
     states = []
     for number, face in enumerate(sorted(prediction.faces, key=lambda face: face.box_xyxy_px[0]), start=1):
-        left, top, right, bottom = box = tuple(face.box_xyxy_px)
+        left, top, right, bottom = face.box_xyxy_px
         is_small = max(right - left, bottom - top) < min_face_px
         is_unsure = face.scores[face.label] < abstain_below
-        verdict = (None, face.scores, "abstains") if is_unsure else (face.label, face.scores, None)
-        states.append(PersonState(number, box, True, *((None, None, "face too small") if is_small else verdict)))
+        verdict = (None, face.scores, _DOUBT) if is_unsure else (face.label, face.scores, None)
+        said = (None, None, "face too small") if is_small else verdict
+        states.append(PersonState(number, (left, top, right, bottom), True, *said))
     return states
 
 
@@ -114,9 +116,12 @@ def video_page(prediction: VideoPrediction, abstain_below: float) -> str:
 
     Where the highest score is below `abstain_below`, words and table say "abstains" instead of a label.
     """
-    prediction = replace(prediction, label=_label_or_doubt(prediction, abstain_below), timeline=[
-        replace(span, label=_label_or_doubt(span, abstain_below)) for span in prediction.timeline
-    ])  # fmt: skip
+    spans = [
+        replace(span, label=_DOUBT) if _is_doubtful(span.scores, abstain_below) else span
+        for span in prediction.timeline
+    ]
+    label = _DOUBT if _is_doubtful(prediction.scores, abstain_below) else prediction.label
+    prediction = replace(prediction, label=label, timeline=spans)
     name = Path(prediction.source).name
     coverage = prediction.face_coverage
     seen = "whole frames were read" if coverage is None else f"a face was found in {coverage:.0%} of the frames read"
@@ -143,7 +148,7 @@ def why_page(explanation: Explanation, has_label: Sequence[bool]) -> str:
     """
     clips, has_label = explanation.clips, list(has_label)
     if len(clips) > 1:
-        order = sorted(range(len(clips)), key=lambda i: clips[i].boxes_xyxy_px[0, 0])
+        order = sorted(range(len(clips)), key=lambda i: _left_edge(clips[i]))
         clips, has_label = [clips[i] for i in order], [has_label[i] for i in order]
     without = [str(number) for number, is_labelled in enumerate(has_label, start=1) if not is_labelled]
     if not without:
@@ -156,6 +161,11 @@ def why_page(explanation: Explanation, has_label: Sequence[bool]) -> str:
     return _heat_maps(replace(explanation, clips=clips), what, None)
 
 
+def _left_edge(clip: ExplainedClip) -> float:
+    """Where the face begins, in pixels of the picture."""
+    return float(clip.face.boxes_xyxy_px[0, 0]) if clip.face else 0.0
+
+
 def camera_why_page(explanation: Explanation, numbers: Sequence[int | None]) -> str:
     """The heat maps of what the camera showed last, and how to read them.
 
@@ -166,7 +176,8 @@ def camera_why_page(explanation: Explanation, numbers: Sequence[int | None]) -> 
     who = f" of person {numbers[0]}" if len(numbers) == 1 and numbers[0] is not None else ""
     when = "the last window of pictures alone" if is_window else "the last picture alone"
     what = f"the highest score{who} in {when}, not smoothed over time as the labels above are"
-    return _heat_maps(explanation, what, None if None in numbers else numbers)
+    known = [number for number in numbers if number is not None]
+    return _heat_maps(explanation, what, known if len(known) == len(numbers) else None)
 
 
 def by_model(model_name: str, source: str, html: str) -> str:
@@ -181,9 +192,8 @@ def _heat_maps(explanation: Explanation, what: str, numbers: Sequence[int] | Non
     return f'<p>{words}</p><div class="wide" tabindex="0">{figure}</div>'
 
 
-def _label_or_doubt(scored: VideoPrediction | Span, abstain_below: float) -> str | None:
-    is_unsure = scored.scores is not None and max(scored.scores.values()) < abstain_below
-    return "abstains" if is_unsure else scored.label
+def _is_doubtful(scores: dict[str, float] | None, abstain_below: float) -> bool:
+    return scores is not None and max(scores.values()) < abstain_below
 
 
 def _name(state: PersonState) -> str:
@@ -191,7 +201,8 @@ def _name(state: PersonState) -> str:
 
 
 def _verdict(state: PersonState) -> str:
-    return state.label or _STATUS_IN_WORDS.get(state.status, state.status)
+    status = state.status or ""
+    return state.label or _STATUS_IN_WORDS.get(status, status)
 
 
 def _scores(scores: dict[str, float] | None) -> str:

@@ -14,9 +14,10 @@ def quit_signals() -> tuple[int, ...]:
 
     Without SIGHUP where it is ignored, as nohup does: who asks for that wants the program to outlive the terminal.
     """
-    hangup = getattr(signal, "SIGHUP", None)
-    is_heard = hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM, *([hangup] if is_heard else []))
+    hangup: int | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return signal.SIGINT, signal.SIGTERM
+    return signal.SIGINT, signal.SIGTERM, hangup
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class FrameSource(ABC):
         self.close()
 
 
-def open_source(source: str | os.PathLike) -> FrameSource:
+def open_source(source: str | os.PathLike[str]) -> FrameSource:
     """`webcam`, `webcam:N`, `screen`, `screen:X,Y,WIDTH,HEIGHT` (in pixels), or a video file's path.
 
     Raises:
@@ -81,7 +81,10 @@ def open_source(source: str | os.PathLike) -> FrameSource:
     if match := re.fullmatch(r"webcam(?::(\d+))?", name, re.IGNORECASE):
         return _open_webcam(int(match[1] or 0))
     if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name, re.IGNORECASE):
-        return ScreenSource(tuple(map(int, match.groups())) if match[1] else None)
+        if not match[1]:
+            return ScreenSource()
+        left, top, width, height = map(int, match.groups())
+        return ScreenSource((left, top, width, height))
     if re.match(r"(webcam|screen):", name, re.IGNORECASE):
         raise EngagementInputError(f"Expected webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
     return FileSource(name)
@@ -90,7 +93,7 @@ def open_source(source: str | os.PathLike) -> FrameSource:
 class FileSource(FrameSource):
     """Every frame of a video file, upright, as fast as it is asked for."""
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._source, self.name = resolve_source(path)
         try:
             self._container = open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
@@ -106,16 +109,17 @@ class FileSource(FrameSource):
     def frames(self) -> Iterator[SourceFrame]:
         """As `FrameSource.frames`; a file that was cut gives the frames it has before it is refused."""
         step_sec = 1 / self.fps
-        first_sec = time_sec = None
+        first_sec: float | None = None
+        time_sec: float | None = None
         try:
             for frame in self._container.decode(self._stream):
                 if frame.is_corrupt:
                     raise self._broken(time_sec, "damaged data")
                 stamp_sec = frame.time if frame.time is not None else (time_sec or 0.0) + step_sec
                 first_sec = stamp_sec if first_sec is None else first_sec
-                is_first, stamp_sec = time_sec is None, stamp_sec - first_sec
+                stamp_sec -= first_sec
                 # AVI's times may stand still or go back.
-                time_sec = stamp_sec if is_first or stamp_sec > time_sec else time_sec + step_sec
+                time_sec = stamp_sec if time_sec is None or stamp_sec > time_sec else time_sec + step_sec
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 yield SourceFrame(np.ascontiguousarray(pixels), time_sec, time.perf_counter())
         except av.FFmpegError as error:
@@ -169,7 +173,7 @@ class CameraSource(FrameSource):
         while not self._closed.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._num_taken > num_seen or self._error, self._patience_sec)  # noqa: B023
-                if self._num_taken == num_seen:
+                if self._newest is None or self._num_taken == num_seen:
                     raise self._broken() from self._error
                 (pixels, taken_sec), num_dropped = self._newest, self._num_taken - num_seen - 1
                 num_dropped, num_seen = (num_dropped if num_seen else 0), self._num_taken

@@ -120,7 +120,7 @@ def _footprint_px(transform: np.ndarray, crop_size_px: int, frame_shape: Sequenc
     height, width = frame_shape[:2]
     corners = map_points(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * crop_size_px, transform)
     # A bilinear sample on the footprint's rim reads one crop pixel, or one frame pixel, beyond it.
-    spare_px = 2 * math.ceil(max(1.0, np.linalg.norm(transform[:, 0])))
+    spare_px = 2 * math.ceil(max(1.0, float(np.linalg.norm(transform[:, 0]))))
     left, top = np.clip(np.floor(corners.min(axis=0)) - spare_px, 0, [width - 1, height - 1]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0)) + spare_px, [left + 1, top + 1], [width, height]).astype(int)
     return int(left), int(top), int(right), int(bottom)

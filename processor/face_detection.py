@@ -10,12 +10,17 @@ for face tracking to say.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
+if TYPE_CHECKING:
+    from facenet_pytorch import MTCNN
+
+# MTCNN's boxes, probabilities and landmarks of one frame; None where there is no face.
+_RawFaces = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 FRAMES_PER_BATCH = 16  # bounds memory for a long window; a clip's eight frames are one batch
 
 
@@ -80,7 +85,7 @@ class FaceDetector:
             batch = indices[start : start + FRAMES_PER_BATCH]
             reduced = np.stack([_reduce(frames[index], reduction) for index in batch])
             for raw in _run_mtcnn(reduced, min_face_size_px, self.device):
-                yield _to_detections(*raw, reduction, self.min_probability)
+                yield _to_detections(raw, reduction, self.min_probability)
 
 
 def _check_frames(frames: np.ndarray) -> None:
@@ -100,7 +105,7 @@ def _reduce(frame: np.ndarray, reduction: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _build_mtcnn(min_face_size_px: int, device: str) -> torch.nn.Module:
+def _build_mtcnn(min_face_size_px: int, device: str) -> "MTCNN":
     from facenet_pytorch import MTCNN
 
     # Its layers draw their first weights before the trained ones are loaded: the caller's seed must not notice.
@@ -132,8 +137,8 @@ class _FewBatchSizes(torch.nn.Module):
         return tuple(answer[:count] for answer in self.network(filled))
 
 
-def _run_mtcnn(frames: np.ndarray, min_face_size_px: int, device: str) -> list[tuple[Any, Any, Any]]:
-    """(num_frames, height, width, 3) -> boxes, probabilities, landmarks of each frame, None where there is no face."""
+def _run_mtcnn(frames: np.ndarray, min_face_size_px: int, device: str) -> list[_RawFaces]:
+    """(num_frames, height, width, 3) -> an entry a frame."""
     # A side below the smallest face leaves no scale to look at, on which facenet-pytorch 2.5.3 stops with
     # "torch.cat(): expected a non-empty list of Tensors". Such a frame holds no face that large.
     if min(frames.shape[1:3]) < min_face_size_px:
@@ -144,15 +149,15 @@ def _run_mtcnn(frames: np.ndarray, min_face_size_px: int, device: str) -> list[t
         return list(zip(*mtcnn.detect(frames, landmarks=True), strict=True))
 
 
-def _to_detections(
-    boxes: Any, probabilities: Any, landmarks: Any, reduction: int, min_probability: float
-) -> FaceDetections:
+def _to_detections(raw: _RawFaces, reduction: int, min_probability: float) -> FaceDetections:
     """MTCNN's answer for one reduced frame -> the faces that count, in the pixels of the frame itself."""
-    if boxes is None:
-        boxes, probabilities, landmarks = [], [], []
+    boxes, probabilities, landmarks = raw
+    if boxes is None or probabilities is None or landmarks is None:
+        none = np.zeros(0, np.float32)
+        return FaceDetections(none.reshape(0, 4), none, none.reshape(0, 5, 2))
     # A batch in which every frame has as many faces comes as one array of dtype object: convert each by name.
     # Its pixels count from 1 (it comes from MATLAB), so a box that begins with the first pixel has its left edge at 0.
-    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) - np.float32([1, 1, 0, 0])
+    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) - np.array([1, 1, 0, 0], np.float32)
     probabilities = np.asarray(probabilities, dtype=np.float32).reshape(-1)
     landmarks = np.asarray(landmarks, dtype=np.float32).reshape(-1, 5, 2)
     order = np.argsort(-probabilities, kind="stable")

@@ -78,7 +78,7 @@ class FacePreparation:
     face_crop_size_px = 224  # every crop is made at this size first, in a cache as in serving, then resized to `size`
     do_grayscale = False
     # Nezami et al.: each picture loses its mean and is scaled to this Euclidean norm (100) before mean and std apply.
-    picture_norm = None
+    picture_norm: float | None = None
 
     def to_pixel_values(self, frames: np.ndarray) -> torch.Tensor:
         """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size) float32, normalised.
@@ -101,7 +101,7 @@ class FacePreparation:
     def to_model_size(self, frames: np.ndarray) -> torch.Tensor:
         """(num_frames, height, width, 3) -> (num_frames, 3, size, size), uint8."""
         size = (self.size["height"], self.size["width"])
-        frames = np.require(frames, requirements="CW")  # torch takes no read-only array, and PIL's are
+        frames = np.require(frames, requirements=["C", "W"])  # torch takes no read-only array, and PIL's are
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
         if pixels.shape[-2:] == size or not self.do_resize:
             return pixels

@@ -4,7 +4,7 @@ With `face_crop` the largest face of a picture is found, levelled and cropped (a
 do); without it a picture is a face already, as in FER2013. The same steps, from the same place, as for video.
 """
 
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
     valid_kwargs = EngagementImagesKwargs
     model_input_names = ["pixel_values"]
 
-    def __call__(self, images: object, **kwargs: Any) -> BatchFeature:
-        return self.preprocess(images, **kwargs)
+    def __init__(self, **settings: Unpack[EngagementImagesKwargs]) -> None:
+        super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
 
     def preprocess(
         self, images: object, face_crop: bool | None = None, return_tensors: str | None = "pt"

@@ -1,11 +1,12 @@
 """What a user may hand to a processor, brought to one form: files, URLs, bytes, arrays, tensors, pictures, batches."""
 
 import io
+import os
 import urllib.request
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, TypeGuard
 
 import numpy as np
 import torch
@@ -13,18 +14,19 @@ from PIL import Image, ImageOps
 
 from .input_errors import EngagementInputError, ImageReadError, VideoReadError
 
+MediaSource = str | os.PathLike[str] | bytes | BinaryIO  # a path or URL, a file's bytes, or a binary file
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
 _MAX_DOWNLOAD_BYTES = 1 << 30
 _DOWNLOAD_TIMEOUT_SEC = 30
 
 
-def is_file_like(source: object) -> bool:
+def is_file_like(source: object) -> TypeGuard[MediaSource]:
     """A path, a URL, bytes or a binary file."""
     return isinstance(source, (str, Path, bytes)) or hasattr(source, "read")
 
 
-def as_batch(videos: object) -> list[Any]:
+def as_batch(videos: object) -> list[object]:
     """One video or several → a list of videos. A list of single pictures is one video, of anything else a batch."""
     if is_file_like(videos):
         return [videos]
@@ -38,7 +40,7 @@ def as_batch(videos: object) -> list[Any]:
     return [videos] if _is_picture(videos[0]) else list(videos)
 
 
-def fetch(source: object) -> object:
+def fetch(source: MediaSource) -> MediaSource:
     """A URL becomes its bytes; everything else stays as it is.
 
     Raises:
@@ -97,7 +99,7 @@ def _to_8_bit(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(levels // 257, 0, 255).astype(np.uint8))
 
 
-def _open_picture(source: object) -> Image.Image:
+def _open_picture(source: MediaSource) -> Image.Image:
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
     try:
         with warnings.catch_warnings():  # Pillow warns of what it reads all the same
@@ -109,8 +111,9 @@ def _open_picture(source: object) -> Image.Image:
     except IsADirectoryError as error:
         raise ImageReadError(f"Expected a picture, got the folder {name}; pass the files in it.") from error
     except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # None would lift the limit, and this error with it
         raise ImageReadError(
-            f"Expected a picture of at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, got more in {name}; make it smaller."
+            f"Expected a picture of at most {limit:,} pixels, got more in {name}; make it smaller."
         ) from error
     except (OSError, ValueError, SyntaxError) as error:
         reason = "an empty file" if isinstance(source, (str, Path)) and Path(source).stat().st_size == 0 else error

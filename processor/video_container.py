@@ -8,6 +8,8 @@ headers lie. FFmpeg's own messages stay silent: PyAV drops them unless told othe
 import io
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,8 +18,8 @@ from av.stream import Disposition
 from packaging.version import Version
 
 from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadError, VideoTooLargeError
+from .media_inputs import MediaSource
 
-VideoSource = str | os.PathLike | bytes | BinaryIO
 # 8K cinema (8192x4320, coded in blocks of 64) passes, 16K does not: a decoder may hold 17 pictures at once.
 DEFAULT_MAX_PIXELS = 8192 * 4352
 # Named, so that a play list (HLS, concat) called clip.mp4 cannot make FFmpeg open other files or addresses.
@@ -27,7 +29,9 @@ _OLDEST_PYAV = "17.1"
 if Version(av.__version__) < Version(_OLDEST_PYAV):
     raise ImportError(f"Expected av>={_OLDEST_PYAV}, got {av.__version__}; pip install 'av>={_OLDEST_PYAV}'.")
 # PyAV 19 replaces what is not UTF-8 in a file's tags by itself; PyAV before it raises unless told to.
-_TAG_ERRORS = {} if Version(av.__version__) >= Version("19") else {"metadata_errors": "replace"}
+_open: Callable[..., av.container.InputContainer] = (
+    av.open if Version(av.__version__) >= Version("19") else partial(av.open, metadata_errors="replace")
+)
 _PICTURE_STARTS = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -54,13 +58,15 @@ _MP4_BOXES = {
 }
 
 
-def resolve_source(path: VideoSource) -> tuple[str | bytes, str]:
+def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
     """What FFmpeg opens, and the name for messages. Refuses what the first bytes can tell."""
     if isinstance(path, (str, os.PathLike)):
-        source = name = os.fspath(path)
+        name = os.fspath(path)
+        source: str | bytes = name
         head = _read_head(name)
     else:
-        source, name = path if isinstance(path, bytes) else path.read(), "<bytes>"
+        name = "<bytes>"
+        source = path if isinstance(path, bytes) else path.read()
         head = source[:16]
     if not head:
         raise VideoReadError(f"Expected a video, got an empty file (0 bytes): {name}; copy or record it again.")
@@ -93,7 +99,7 @@ def open_container(source: str | bytes, name: str, max_pixels: int, probe: bool 
     options = {"max_pixels": str(max_pixels)} if probe else {"skip_frame": "all"}
     limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        return av.open(file, container_options=limits, options=options, **_TAG_ERRORS)
+        return _open(file, container_options=limits, options=options)
     except av.FFmpegError as error:
         found = "data that no known container format matches"
         raise VideoReadError(

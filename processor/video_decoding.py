@@ -8,13 +8,23 @@ and makes RGB of wanted frames alone. Pixels are taken as square. Finding faces 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import av
 import numpy as np
 
 from .input_errors import EngagementInputError, NoDecodableFrameError, TruncatedVideoError, VideoReadError
-from .video_container import DEFAULT_MAX_PIXELS, VideoSource, open_container, resolve_source, video_stream
-from .video_packets import decode_packet, frame_times_sec_of, numbered_packets, order_frames, scan_packets, truncated
+from .media_inputs import MediaSource
+from .video_container import DEFAULT_MAX_PIXELS, open_container, resolve_source, video_stream
+from .video_packets import (
+    VideoPacket,
+    decode_packet,
+    frame_times_sec_of,
+    numbered_packets,
+    order_frames,
+    scan_packets,
+    truncated,
+)
 
 logger = logging.getLogger(__name__)
 # Matroska rounds times to a millisecond; a frame that close to a clip's edge counts as on it.
@@ -65,7 +75,7 @@ class _Run:
     missing: set[int] = field(default_factory=set)  # not handed out yet
 
 
-def index_video(path: VideoSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> VideoIndex:
+def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> VideoIndex:
     """Find out where the frames lie. Raises a `VideoReadError` for all that is not a whole, decodable video."""
     scan = scan_packets(*resolve_source(path), max_pixels)
     if scan.cut:
@@ -124,7 +134,7 @@ def _require_positive(**counts: int) -> None:
 
 
 def decode_video(
-    path: VideoSource,
+    path: MediaSource,
     num_frames: int = 8,
     sampling: str = "uniform",
     start_frame: int = 0,
@@ -174,7 +184,7 @@ def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | 
 
 
 def decode_frames_at(
-    index_or_path: VideoIndex | VideoSource, frame_indices: Sequence[int] | np.ndarray
+    index_or_path: VideoIndex | MediaSource, frame_indices: Sequence[int] | np.ndarray
 ) -> DecodedFrames:
     """Decode the frames of these numbers, in any order, repeats allowed; they come back in the order asked for."""
     index = index_or_path if isinstance(index_or_path, VideoIndex) else index_video(index_or_path)
@@ -220,22 +230,27 @@ def _plan_runs(index: VideoIndex, wanted: np.ndarray) -> list[_Run]:
 
 
 def _decode_run(
-    index: VideoIndex, run: _Run, packets: Iterator[tuple[int, av.Packet]], context: av.VideoCodecContext
+    index: VideoIndex,
+    run: _Run,
+    packets: Iterator[tuple[int, VideoPacket]],
+    context: av.VideoCodecContext,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield the wanted frames of one run in presentation order; raise if any of them is missing or damaged."""
-    wanted_packets = {int(index.frame_packets[frame]): frame for frame in run.frames}
+    wanted_packets: dict[int | None, int] = {int(index.frame_packets[frame]): frame for frame in run.frames}
     by_packet = -1 not in wanted_packets
     packet_of: dict[int, int] = {}
-    came_out: set[int] = set()
+    came_out: set[int | None] = set()
     damaged: list[int] = []
     for count, frame in enumerate(_frames_of_run(index, run, packets, context, damaged)):
         frame_number = wanted_packets.get(frame.pts) if by_packet else count
         came_out.add(frame.pts)
+        # A frame that lost its packet's number may lean on any packet of the run.
+        packet = run.last_packet if frame.pts is None else frame.pts
         if frame.is_corrupt:
-            damaged.append(frame.pts)
+            damaged.append(packet)
         if frame_number in run.missing:
             run.missing.remove(frame_number)
-            packet_of[frame_number] = frame.pts
+            packet_of[frame_number] = packet
             yield frame_number, frame
     if by_packet and not index.can_skip:
         damaged += _packets_due(index, run) - came_out  # dropped without a word, as HEVC does
@@ -252,11 +267,15 @@ def _packets_due(index: VideoIndex, run: _Run) -> set[int]:
 
 
 def _frames_of_run(
-    index: VideoIndex, run: _Run, packets: Iterator[tuple[int, av.Packet]], context: av.VideoCodecContext, damaged: list
+    index: VideoIndex,
+    run: _Run,
+    packets: Iterator[tuple[int, VideoPacket]],
+    context: av.VideoCodecContext,
+    damaged: list[int],
 ) -> Iterator[av.VideoFrame]:
     """Feed a run to the decoder, then drain it, and yield all that comes out; note the packets it refuses."""
     wanted_packets = {int(index.frame_packets[frame]) for frame in run.frames}
-    leave_out = "NONREF" if index.can_skip and -1 not in wanted_packets else "DEFAULT"
+    leave_out: Literal["NONREF", "DEFAULT"] = "NONREF" if index.can_skip and -1 not in wanted_packets else "DEFAULT"
     for number, packet in packets:
         if number < run.first_packet:
             continue
@@ -278,7 +297,8 @@ def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return np.eye(2)
-    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+    # PyAV's stub names no side data but motion vectors.
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)  # type: ignore[call-overload]
     is_main = np.abs(matrix) >= np.abs(matrix).max() * 0.71  # just above cos 45 degrees
     return np.sign(matrix) * is_main
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from .input_errors import TruncatedVideoError, VideoReadError, VideoTooLargeError
 from .video_container import find_cut, open_container, video_stream
 
+VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
 _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png"}
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
 
@@ -30,7 +32,7 @@ class PacketScan:
     cut: str | None  # how the file is known to end early
     codec: str = ""
     fps: float = _ASSUMED_FPS
-    time_base: Fraction = Fraction(1)
+    time_base: Fraction | None = None
     num_expected: int = 0  # frames the header speaks of, for messages only: 0 when it is silent
     has_reordering: bool = False
     pts: list[int | None] = field(default_factory=list)
@@ -93,7 +95,7 @@ def _note_stream(scan: PacketScan, container: av.container.InputContainer, strea
     scan.num_expected = stream.frames or round(duration_sec * scan.fps)
 
 
-def _note_packet(scan: PacketScan, packet: av.Packet, context: av.VideoCodecContext) -> None:
+def _note_packet(scan: PacketScan, packet: VideoPacket, context: av.VideoCodecContext) -> None:
     described = _describe_packet(scan.codec, packet, context.extradata or b"") if scan.understood else None
     scan.understood = described is not None and not packet.has_sidedata("new_extradata")
     is_start, is_shown, has_headers = described or (False, True, False)
@@ -104,7 +106,7 @@ def _note_packet(scan: PacketScan, packet: av.Packet, context: av.VideoCodecCont
     scan.headers.append(has_headers)
 
 
-def _describe_packet(codec: str, packet: av.Packet, extradata: bytes) -> tuple[bool, bool, bool] | None:
+def _describe_packet(codec: str, packet: VideoPacket, extradata: bytes) -> tuple[bool, bool, bool] | None:
     """(nothing later leans on what came before, one frame comes out, carries tables), or None where that is not clear.
 
     Read from the bitstream: containers mark pictures as key frames that are none, and recovery points that need others.
@@ -161,12 +163,13 @@ def order_frames(scan: PacketScan) -> tuple[np.ndarray, np.ndarray]:
     if starts is not None and _pts_tell_order(scan, starts):
         return _place_frames(np.array(scan.pts), np.flatnonzero(scan.shown), starts)
     first, packets = _count_by_decoding(scan)
-    if None in packets or len(set(packets)) < len(packets):
+    numbers = [packet for packet in packets if packet is not None]
+    if len(set(numbers)) < len(packets):
         return np.full(len(packets), -1), np.full(len(packets), first)
     ranks = np.full(len(scan.sizes), -1)
-    ranks[packets] = np.arange(len(packets))
+    ranks[numbers] = np.arange(len(numbers))
     if starts is None or first or not _ranks_respect(ranks, starts):
-        return np.array(packets), np.full(len(packets), first)
+        return np.array(numbers), np.full(len(packets), first)
     return _place_frames(ranks, np.flatnonzero(ranks >= 0), starts)
 
 
@@ -201,7 +204,9 @@ def _place_frames(ranks: np.ndarray, shown: np.ndarray, starts: np.ndarray) -> t
 
 def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
     """First packet of use, and the packet of every frame the decoder gives, in presentation order."""
-    first, packets, refused = 0, [], []
+    first = 0
+    packets: list[int | None] = []
+    refused: list[int] = []
     with open_container(scan.source, scan.name, scan.max_pixels) as container:
         stream = video_stream(container, scan.name, scan.max_pixels)
         context = stream.codec_context
@@ -221,7 +226,7 @@ def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
 def frame_times_sec_of(scan: PacketScan, packets: np.ndarray) -> np.ndarray:
     """(num_frames,) float64, from the timestamps where each frame has its own, else from the frame rate."""
     pts = [scan.pts[packet] for packet in packets] if packets.min() >= 0 else [None]
-    if None not in pts:
+    if None not in pts and scan.time_base is not None:
         # Sorted, because AVI counts packets in file order, not in the order they are shown.
         ticks = np.sort(np.array(pts))
         if (np.diff(ticks) > 0).all():
@@ -229,7 +234,9 @@ def frame_times_sec_of(scan: PacketScan, packets: np.ndarray) -> np.ndarray:
     return np.arange(len(packets)) / scan.fps
 
 
-def numbered_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.Packet]]:
+def numbered_packets(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[int, VideoPacket]]:
     """Yield (number, packet); empty packets are left out, since to a decoder they mean the end."""
     number = 0
     try:
@@ -243,7 +250,7 @@ def numbered_packets(container: av.container.InputContainer, stream: av.VideoStr
 
 
 def decode_packet(
-    context: av.VideoCodecContext, packet: av.Packet | None, number: int, damaged: list[int]
+    context: av.VideoCodecContext, packet: "VideoPacket | None", number: int, damaged: list[int]
 ) -> list[av.VideoFrame]:
     """The frames that a packet gives; one that cannot be decoded gives none, and its number goes to `damaged`."""
     try:

@@ -8,7 +8,7 @@ faces were found.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from .face_preparation import FacePreparation, PreparedClip
 from .input_errors import EngagementInputError
-from .media_inputs import as_batch, fetch, is_file_like, stack_frames
-from .video_container import VideoSource
+from .media_inputs import MediaSource, as_batch, fetch, is_file_like, stack_frames
 from .video_decoding import (
     VideoIndex,
     consecutive_frame_indices,
@@ -55,11 +54,14 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         face_crop, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see `FacePreparation`.
     """
 
-    valid_kwargs = EngagementVideosKwargs
+    valid_kwargs = EngagementVideosKwargs  # type: ignore[assignment]  # transformers' base is that of its image processors
     model_input_names = ["pixel_values"]
     num_frames = 8
     sampling = "uniform"
     do_sample_frames = True
+
+    def __init__(self, **settings: Unpack[EngagementVideosKwargs]) -> None:
+        super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
 
     def preprocess(
         self,
@@ -67,7 +69,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         num_frames: int | None = None,
         do_sample_frames: bool = True,
         return_tensors: str | None = "pt",
-        **clip_arguments: Any,
+        **clip_arguments: Any,  # prepare_clip's own; transformers' preprocess takes its VideosKwargs
     ) -> BatchFeature:
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
 
@@ -130,7 +132,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
     def sample_windows(
         self,
-        video: VideoSource,
+        video: MediaSource,
         window_stride_frames: int,
         num_frames: int | None = None,
         clip_start_sec: float | None = None,

@@ -11,7 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import av
 import h5py
@@ -32,13 +34,54 @@ from ..processor.input_errors import NoFaceError
 from ..processor.video_decoding import decode_video, uniform_frame_indices
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
+if TYPE_CHECKING:
+    from facenet_pytorch import MTCNN
 
-def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_threads: int) -> dict[str, object]:
+
+class PlainAndOurs(TypedDict):
+    """Milliseconds of either way, and plain over ours."""
+
+    plain: float
+    ours: float
+    ratio: float
+
+
+class SpeedJson(TypedDict):
+    """What `engagement benchmark` prints of a video."""
+
+    video: str
+    rounds: int
+    threads: int
+    frames_identical: bool
+    decode_cpu_ms: PlainAndOurs
+    video_to_label_wall_ms: PlainAndOurs
+
+
+class Hdf5AndOurs(TypedDict):
+    """Of the reference's store, of ours, and the first over the second."""
+
+    hdf5_gzip: float
+    ours: float
+    ratio: float
+
+
+class CacheJson(TypedDict):
+    """What `engagement benchmark` prints of a prepared data set."""
+
+    data: str
+    clips: int
+    rounds: int
+    frames_a_clip: list[int]
+    mib_a_clip: Hdf5AndOurs
+    ms_a_random_clip: Hdf5AndOurs
+
+
+def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_threads: int) -> SpeedJson:
     """Medians in milliseconds and the ratios plain / ours, warm, of decoding (CPU time) and of the whole way (wall)."""
     with _torch_threads(num_threads), tempfile.TemporaryDirectory() as folder:
         source = video or _draw_clip(Path(folder) / "drawn.mp4")
         predictor = Predictor.from_pretrained(model) if model else _untrained_predictor()
-        plain_model = copy.deepcopy(predictor.model).to(memory_format=torch.contiguous_format)
+        plain_model = copy.deepcopy(predictor.model).eval().to(memory_format=torch.contiguous_format)
         predictor.speed_up()
         num_frames = predictor.video_processor.num_frames
         plain_decode, our_decode = _time_in_turn(
@@ -64,7 +107,7 @@ def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_th
     }
 
 
-def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> dict[str, object]:
+def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> CacheJson:
     """A prepared data set against the same frames as the CNN + LSTM reference stores them: gzipped arrays in HDF5.
 
     Returns MiB a clip, medians in milliseconds to read a random clip, and the ratios reference / ours.
@@ -141,12 +184,11 @@ def _predict_plainly(source: Path, predictor: Predictor, model: EngagementForVid
     return int(model(pixel_values[None]).logits.argmax())
 
 
-def _default_mtcnn() -> torch.nn.Module:
-    if not hasattr(_default_mtcnn, "detector"):
-        from facenet_pytorch import MTCNN
+@cache
+def _default_mtcnn() -> "MTCNN":
+    from facenet_pytorch import MTCNN
 
-        _default_mtcnn.detector = MTCNN(keep_all=True)
-    return _default_mtcnn.detector
+    return MTCNN(keep_all=True)
 
 
 def _untrained_predictor() -> Predictor:
@@ -173,4 +215,4 @@ def _time_in_turn(
             way()
             if round_number:
                 milliseconds.append((clock() - start) * 1000)
-    return tuple(round(statistics.median(milliseconds), 2) for milliseconds in times.values())
+    return round(statistics.median(times[plain]), 2), round(statistics.median(times[ours]), 2)

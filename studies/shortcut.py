@@ -18,11 +18,14 @@ from .. import register_auto_classes
 from ..data.atomic_files import claim_folder, write_whole, writing
 from ..data.drawn.datasets import write_daisee
 from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
+from ..data.json_records import parse_record, write_record
 from ..data.preparation.settings import settings_for
 from ..data.schema import BINARY
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import compute_scores
 from ..evaluation.results_file import read_results, write_results
+from ..evaluation.results_schema import Measurement, Results, Training
+from ..evaluation.score_records import FocusRegion
 from ..evaluation.split_evaluation import read_predictions
 from ..explanation.data_set_focus import find_clips, measure_focus
 from ..explanation.explain_files import ExplainedClip, explain_file
@@ -30,16 +33,15 @@ from ..hub.card import write_card
 from ..inference.predictor import Predictor
 from ..processor.input_errors import ModelLoadError, RecipeError
 from ..train import check_options, train
-from ..training.arguments import plan_stages, read_recipe
+from ..training.arguments import Recipe, plan_stages, read_recipe
 from ..training.recipes import RECIPES
 from ..training.stage_data import frame_options
-from .shortcut_figure import Example, save_shortcut_figure
+from .shortcut_figure import save_shortcut_figure
+from .shortcut_records import CurtainsAlone, Example, ShortcutMacroF1, ShortcutPlan, ShortcutRecord, ShortcutRun
 
 ROWS = {"whole_frame": "whole frame", "face_crop": "face crop"}
 _PLAN = "plan.json"
-_VIDEOS = {"fps": 2, "duration_sec": 4.0, "width_px": 320, "height_px": 240, "quirks": False}
 _SET_HERE = {"data", "seed", "output_dir", "cache_dir", "resume_from_checkpoint", "push_to_hub"}
-_Record = dict[str, object]
 
 
 def run_experiment(
@@ -72,13 +74,24 @@ def run_experiment(
     recipes = {name: read_recipe(RECIPES / "shortcut" / f"{name}.yaml") for name in ROWS}
     for name, recipe in recipes.items():
         _check(recipe, _options_of(output, name, 0, options))
-    _claim(output, {"recipes": recipes, "options": options})
+    _claim(output, ShortcutPlan(recipes={name: dict(of.options) for name, of in recipes.items()}, options=options))
     data = output / "data"
     with writing(data):
-        write_daisee(data, subjects, clips_per_subject, seed=0, variant="shortcut", **_VIDEOS)
+        write_daisee(
+            data,
+            subjects,
+            clips_per_subject,
+            seed=0,
+            variant="shortcut",
+            fps=2,
+            duration_sec=4.0,
+            width_px=320,
+            height_px=240,
+            quirks=False,
+        )
     runs = [_run(output, name, seed, recipes[name], options) for seed in range(seeds) for name in ROWS]
-    record = {"options": options, "curtains_alone": _score_curtains(data), "runs": runs}
-    _write(output / "shortcut.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    record = ShortcutRecord(options=options, curtains_alone=_score_curtains(data), runs=runs)
+    write_record(output / "shortcut.json", record)
     save_shortcut_figure(record, ROWS, _explain_examples(output, data), output / "shortcut.png")
     return _write(output / "shortcut.md", render_table(record))
 
@@ -97,7 +110,7 @@ def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) 
     return {**options, **told, "seed": str(seed), "resume_from_checkpoint": "true"}
 
 
-def _check(recipe: _Record, options: Mapping[str, str]) -> None:
+def _check(recipe: Recipe, options: Mapping[str, str]) -> None:
     """What a typing error would break, before minutes of drawing."""
     register_auto_classes()
     for run in plan_stages(recipe, dict(options)):
@@ -105,29 +118,22 @@ def _check(recipe: _Record, options: Mapping[str, str]) -> None:
         settings_for("video", frame_options(run.stage))
 
 
-def _claim(output: Path, plan: _Record) -> None:
+def _claim(output: Path, plan: ShortcutPlan) -> None:
     """Mark the folder as this experiment's; refuse one that holds anything else."""
-    text = json.dumps(plan, indent=2, sort_keys=True)
+    text = json.dumps(plan.model_dump(), indent=2, sort_keys=True)
     begun = claim_folder(output, _PLAN, text, "a shortcut experiment")
     if begun != text:
         _require_same(output, begun, plan)
         write_whole(output / _PLAN, text + "\n")
 
 
-def _require_same(output: Path, text: str, plan: _Record) -> None:
+def _require_same(output: Path, text: str, plan: ShortcutPlan) -> None:
     """Raises RecipeError where models were begun otherwise, which would be kept as ours; drawn clips are the same."""
-    try:
-        begun = json.loads(text)
-    except ValueError:
-        begun = None
-    if not isinstance(begun, dict) or begun.keys() != plan.keys():
-        raise RecipeError(
-            f"Expected a new folder, or one in which a shortcut experiment was begun, got {output}, which holds "
-            "something else; choose another --output."
-        )
+    remedy = f"{output} holds something else; choose another --output"
+    begun = parse_record(text, output / _PLAN, ShortcutPlan, RecipeError, "a shortcut experiment's plan", remedy)
     if not any((output / name).exists() for name in ROWS):
         return
-    before, now = begun["options"], plan["options"]
+    before, now = begun.options, plan.options
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     told = ", ".join(f"{name} {now.get(name, 'left out')} (was {before.get(name, 'left out')})" for name in changed)
     raise RecipeError(
@@ -136,7 +142,7 @@ def _require_same(output: Path, text: str, plan: _Record) -> None:
     )
 
 
-def _run(output: Path, name: str, seed: int, recipe: _Record, options: Mapping[str, str]) -> _Record:
+def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[str, str]) -> ShortcutRun:
     """One model, trained and measured, or found so."""
     folder, data = _folder(output, name, seed), output / "data"
     try:
@@ -145,27 +151,37 @@ def _run(output: Path, name: str, seed: int, recipe: _Record, options: Mapping[s
         print(f"{ROWS[name]}, seed {seed}", flush=True)
         train(recipe, _options_of(output, name, seed, options))
         results = read_results(folder)
-    test = results["evaluation"]["test"]
-    if "face_focus" not in test:
+    test, training = _measured_on_test(folder, results)
+    focus = test.evaluation.face_focus
+    if focus is None:
         predictor = Predictor.from_pretrained(str(folder))
-        test["face_focus"] = measure_focus(predictor, find_clips(data, "test"))
+        focus = measure_focus(predictor, find_clips(data, "test"))
+        evaluation = test.evaluation.model_copy(update={"face_focus": focus})
+        results = results.with_measurement(test.model_copy(update={"evaluation": evaluation}))
         with writing(folder):  # the card first: whoever is killed between the two measures again, and writes both
             write_card(folder, predictor.model, predictor.processor, results)
-            write_results(folder, evaluation=results["evaluation"])
-    return {
-        "recipe": name,
-        "seed": seed,
-        "folder": folder.relative_to(output).as_posix(),
-        "fingerprint": results["data"]["fingerprint"],
-        "macro_f1": {
-            "validation": _macro_f1_of_stored(folder, "validation"),
-            "test": test["scores"]["macro_f1"],
-            "test_interval": test["intervals"]["intervals"]["macro_f1"],
-            "test_majority": test["majority_baseline"]["macro_f1"],
-        },
-        "face_focus": test["face_focus"],
-        "training_seconds": results["training"]["seconds"],
-    }
+            write_results(folder, results)
+    return ShortcutRun(
+        recipe=name,
+        seed=seed,
+        folder=folder.relative_to(output).as_posix(),
+        fingerprint=test.data.fingerprint,
+        macro_f1=ShortcutMacroF1(
+            validation=_macro_f1_of_stored(folder, "validation"),
+            test=test.evaluation.scores.macro_f1,
+            test_interval=test.evaluation.intervals.intervals["macro_f1"],
+            test_majority=test.evaluation.majority_baseline.macro_f1,
+        ),
+        face_focus=focus,
+        training_seconds=training.seconds,
+    )
+
+
+def _measured_on_test(folder: Path, results: Results) -> tuple[Measurement, Training]:
+    measured, training = results.measured_on("test"), results.training
+    if measured is None or training is None:
+        raise ModelLoadError(f"Expected a trained model measured on test in {folder}, got another; delete the folder.")
+    return measured, training
 
 
 def _folder(output: Path, name: str, seed: int) -> Path:
@@ -176,25 +192,27 @@ def _macro_f1_of_stored(folder: Path, split: str) -> float:
     """Training measures test alone; validation is measured here, from stored predictions."""
     predictions, names = read_predictions(folder, split)
     clips = predictions.by_clip()
-    return compute_scores(clips.label_ids, clips.scores.argmax(axis=1), names)["macro_f1"]
+    return compute_scores(clips.label_ids, clips.scores.argmax(axis=1), names).macro_f1
 
 
-def _score_curtains(data: Path) -> dict[str, float]:
+def _score_curtains(data: Path) -> CurtainsAlone:
     """Macro-F1 by split of whoever looks at the curtains alone."""
     rows = read_curtains(data)
     scores = {}
     for split in ("validation", "test"):
         pairs = [(row["label"], row["curtains"]) for row in rows if row["split"] == split]
         true, told = (np.array([BINARY.index(label) for label in labels]) for labels in zip(*pairs, strict=True))
-        scores[split] = compute_scores(true, told, BINARY)["macro_f1"]
-    return scores
+        scores[split] = compute_scores(true, told, BINARY).macro_f1
+    return CurtainsAlone(**scores)
 
 
 def _explain_examples(output: Path, data: Path) -> list[Example]:
     """The first test clip of each label with either colour, of different people, before both models of seed 0."""
     predictors = {name: Predictor.from_pretrained(str(_folder(output, name, 0))) for name in ROWS}
-    paths = {clip.clip_id: (clip.source, clip.subject_id) for clip in find_clips(data, "test")}
-    examples, seen = [], set()
+    clips = [(clip, clip.source) for clip in find_clips(data, "test")]
+    paths = {clip.clip_id: (path, clip.subject_id) for clip, path in clips if isinstance(path, Path)}
+    examples: list[Example] = []
+    seen: set[str | None] = set()
     rows = [row for row in read_curtains(data) if row["split"] == "test"]
     for label in BINARY:
         for curtains in BINARY:
@@ -213,14 +231,14 @@ def _explain(predictor: Predictor, path: Path) -> ExplainedClip:
     return explain_file(predictor, path).clips[0]
 
 
-def render_table(record: Mapping[str, object]) -> str:
+def render_table(record: ShortcutRecord) -> str:
     """Markdown from what `shortcut.json` holds."""
-    options = _as_typed(record["options"])
-    curtains = record["curtains_alone"]
+    options = _as_typed(record.options)
+    curtains = record.curtains_alone
     header = ["recipe", "seed", "macro-F1, validation", "macro-F1, test (95 %)", "face focus (95 %)", "face's area"]
-    rows = [_cells(run) for run in record["runs"]]
-    rows += [_mean_cells(name, record["runs"]) for name in ROWS if len(rows) > len(ROWS)]
-    rows.append(["curtains alone", "–", f"{curtains['validation']:.3f}", f"{curtains['test']:.3f}", "0", "–"])
+    rows = [_cells(run) for run in record.runs]
+    rows += [_mean_cells(name, record.runs) for name in ROWS if len(rows) > len(ROWS)]
+    rows.append(["curtains alone", "–", f"{curtains.validation:.3f}", f"{curtains.test:.3f}", "0", "–"])
     shares = AGREEING_SHARE
     lines = [
         "# Does it look at the face? A planted shortcut",
@@ -241,30 +259,31 @@ def _as_typed(options: Mapping[str, str]) -> str:
     return ", ".join(f"--{name} {value}" for name, value in sorted(options.items()))
 
 
-def _cells(run: Mapping[str, object]) -> list[str]:
-    scores, face = run["macro_f1"], run["face_focus"]["face"]
+def _cells(run: ShortcutRun) -> list[str]:
+    scores, face = run.macro_f1, run.face_focus.face
+    bounds = scores.test_interval.in_words("")
     return [
-        ROWS[run["recipe"]],
-        str(run["seed"]),
-        f"{scores['validation']:.3f}",
-        f"{scores['test']:.3f}{_bounds(scores['test_interval'])}",
-        "unknown" if face["mean"] is None else f"{face['mean']:.3f}{_bounds(face)}",
-        "–" if face["mean"] is None else f"{face['chance']:.3f}",
+        ROWS[run.recipe],
+        str(run.seed),
+        f"{scores.validation:.3f}",
+        f"{scores.test:.3f}{f' ({bounds})' if bounds else ''}",
+        "unknown" if face.mean is None else f"{face.mean:.3f}{_bounds(face)}",
+        "–" if face.chance is None else f"{face.chance:.3f}",
     ]
 
 
-def _mean_cells(name: str, runs: Sequence[Mapping[str, object]]) -> list[str]:
-    of_row = [run for run in runs if run["recipe"] == name]
-    faces = [run["face_focus"]["face"] for run in of_row]
-    columns = [
-        [run["macro_f1"]["validation"] for run in of_row],
-        [run["macro_f1"]["test"] for run in of_row],
-        [face["mean"] for face in faces],
-        [face["chance"] for face in faces],
+def _mean_cells(name: str, runs: Sequence[ShortcutRun]) -> list[str]:
+    of_row = [run for run in runs if run.recipe == name]
+    columns: list[list[float | None]] = [
+        [run.macro_f1.validation for run in of_row],
+        [run.macro_f1.test for run in of_row],
+        [run.face_focus.face.mean for run in of_row],
+        [run.face_focus.face.chance for run in of_row],
     ]
-    means = ["unknown" if None in column else f"{fmean(column):.3f}" for column in columns]
+    known = [[value for value in column if value is not None] for column in columns]
+    means = ["unknown" if len(values) < len(of_row) else f"{fmean(values):.3f}" for values in known]
     return [f"**{ROWS[name]}**", f"mean of {len(of_row)}", *means]
 
 
-def _bounds(interval: Mapping[str, float | None]) -> str:
-    return "" if interval["lower"] is None else f" ({interval['lower']:.3f} to {interval['upper']:.3f})"
+def _bounds(face: FocusRegion) -> str:
+    return "" if face.lower is None or face.upper is None else f" ({face.lower:.3f} to {face.upper:.3f})"

@@ -6,7 +6,6 @@ an LSTM hears best. The same input gives the same bytes. matplotlib is imported 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,11 @@ from ..explanation.explain_files import ExplainedClip
 from ..explanation.heat_map_figure import add_heat_scale, draw_frame_heat
 from ..inference.predictor import best_label
 from ..processor.face_cropping import map_points
+from .shortcut_records import Example, ShortcutRecord, ShortcutRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too; shapes differ as well.
 _STYLES = (("#0072B2", "s"), ("#D55E00", "o"))
@@ -30,17 +31,8 @@ _PICTURE_INCHES, _PANEL_INCHES = 1.95, 4.6  # the width of a clip's column, and 
 _GROUPS = ("macro-F1,\nvalidation", "macro-F1,\ntest", "face focus,\ntest")
 
 
-@dataclass(frozen=True)
-class Example:
-    """One test clip as both models see it."""
-
-    label: str
-    curtains: str  # the label whose colour they have
-    explained: Mapping[str, ExplainedClip]  # by recipe
-
-
 def save_shortcut_figure(
-    record: Mapping[str, object], names: Mapping[str, str], examples: Sequence[Example], path: Path
+    record: ShortcutRecord, names: Mapping[str, str], examples: Sequence[Example], path: Path
 ) -> None:
     """Write the figure as PNG.
 
@@ -55,7 +47,7 @@ def save_shortcut_figure(
 
     figure = Figure(figsize=(_PICTURE_INCHES * len(examples) + _PANEL_INCHES + 1.3, 6.6), layout="constrained")
     widths = [_PICTURE_INCHES * len(examples) + 1.3, _PANEL_INCHES]
-    left, right = figure.subfigures(1, 2, width_ratios=widths, wspace=0.03)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=widths, wspace=0.03)[0]
     _draw_examples(left, examples, names)
     _draw_scores(right.subplots(), record, names)
     with writing(path):
@@ -63,7 +55,7 @@ def save_shortcut_figure(
         figure.savefig(path, dpi=_PNG_DPI)
 
 
-def _draw_examples(figure: object, examples: Sequence[Example], names: Mapping[str, str]) -> None:
+def _draw_examples(figure: "SubFigure", examples: Sequence[Example], names: Mapping[str, str]) -> None:
     """A column a clip: as it is, with the crop's outline, then the heat of each model."""
     grid = figure.subplots(1 + len(names), len(examples), squeeze=False)
     for axes in grid.ravel():
@@ -75,7 +67,9 @@ def _draw_examples(figure: object, examples: Sequence[Example], names: Mapping[s
         column[0].imshow(whole.pictures[last])
         for clip in example.explained.values():
             if clip.transforms is not None:
-                column[0].plot(*_crop_outline(clip, last).T, color="white", linewidth=1.4, linestyle="--")
+                column[0].plot(
+                    *_crop_outline(clip.pictures, clip.transforms[last]).T, color="white", linewidth=1.4, linestyle="--"
+                )
         column[0].set_title(f"truth: {example.label}\ncurtains: {example.curtains}", fontsize=_SMALL_TEXT_PT)
         for axes, name in zip(column[1:], names, strict=True):
             clip = example.explained[name]
@@ -89,33 +83,35 @@ def _draw_examples(figure: object, examples: Sequence[Example], names: Mapping[s
     )
 
 
-def _crop_outline(clip: ExplainedClip, index: int) -> np.ndarray:
+def _crop_outline(crops: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """(5, 2): the crop's corners in pixels of the whole frame, the first once more at the end."""
-    height, width = clip.pictures.shape[1:3]
+    height, width = crops.shape[1:3]
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)])
-    return map_points(corners, clip.transforms[index])
+    return map_points(corners, transform)
 
 
 def _verdict(clip: ExplainedClip, label: str) -> str:
     """Of the whole clip, as its heat's share is."""
     said = best_label(clip.explanation.scores)
     outcome = "right" if said == label else "wrong"
-    share = None if clip.focus is None else clip.focus.clip["face"]["heat_share"]
+    share = clip.face.focus.clip["face"]["heat_share"] if clip.face else None
     on_face = "" if share is None else f"\nheat on the face {100 * share:.0f} %"
     return f"{outcome}: {said} {clip.explanation.scores[said]:.2f}{on_face}"
 
 
-def _draw_scores(axes: "Axes", record: Mapping[str, object], names: Mapping[str, str]) -> None:
+def _draw_scores(axes: "Axes", record: ShortcutRecord, names: Mapping[str, str]) -> None:
     """A point a seed with its interval over people, recipe beside recipe."""
     for place, (name, style) in enumerate(zip(names, _STYLES, strict=True)):
-        runs = [run for run in record["runs"] if run["recipe"] == name]
+        runs = [run for run in record.runs if run.recipe == name]
         for turn, run in enumerate(runs):
             aside = (0.42 * place - 0.21) + 0.1 * (turn - (len(runs) - 1) / 2)
             _draw_run(axes, run, aside, style, names[name] if turn == 0 else None)
-    alone = record["curtains_alone"]
-    labelled = {"color": _GREY, "linestyle": "", "markersize": 9, "markeredgewidth": 1.8}
-    axes.plot([0, 1], [alone["validation"], alone["test"]], marker="x", label="curtains' colour alone", **labelled)
-    axes.plot([], [], marker="_", label="heat without aim", **labelled)
+    alone = [record.curtains_alone.validation, record.curtains_alone.test]
+    for values, marker, label in ((alone, "x", "curtains' colour alone"), ([], "_", "heat without aim")):
+        axes.plot(
+            range(len(values)), values, marker, color=_GREY, markersize=9, markeredgewidth=1.8, linestyle="",
+            label=label,
+        )  # fmt: skip
     axes.set_xticks(range(len(_GROUPS)), _GROUPS)
     axes.set(xlim=(-0.5, len(_GROUPS) - 0.5), ylim=(0, 1.02))
     axes.set_title("A point a seed, 95 % over people", fontsize=_TEXT_PT)
@@ -125,18 +121,18 @@ def _draw_scores(axes: "Axes", record: Mapping[str, object], names: Mapping[str,
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=_SMALL_TEXT_PT)
 
 
-def _draw_run(axes: "Axes", run: Mapping[str, object], aside: float, style: tuple[str, str], label: str | None) -> None:
+def _draw_run(axes: "Axes", run: ShortcutRun, aside: float, style: tuple[str, str], label: str | None) -> None:
     color, marker = style
-    scores, face = run["macro_f1"], run["face_focus"]["face"]
-    points = [scores["validation"], scores["test"], face["mean"]]
-    for place, (value, bounds) in enumerate(zip(points, [None, scores["test_interval"], face], strict=True)):
+    scores, face = run.macro_f1, run.face_focus.face
+    points = [(scores.validation, None), (scores.test, scores.test_interval), (face.mean, face)]
+    for place, (value, bounds) in enumerate(points):
         if value is None:
             continue
-        if bounds and bounds["lower"] is not None:
-            axes.vlines(place + aside, bounds["lower"], bounds["upper"], color=color, linewidth=1.4)
+        if bounds is not None and bounds.lower is not None and bounds.upper is not None:
+            axes.vlines(place + aside, bounds.lower, bounds.upper, color=color, linewidth=1.4)
         axes.plot(
             place + aside, value, marker, color=color, markersize=8, markeredgecolor="white", linestyle="", label=label
         )
         label = None
-    if face["chance"] is not None:
-        axes.plot(2 + aside, face["chance"], "_", color=_GREY, markersize=9, markeredgewidth=1.8)
+    if face.chance is not None:
+        axes.plot(2 + aside, face.chance, "_", color=_GREY, markersize=9, markeredgewidth=1.8)

@@ -69,7 +69,7 @@ def test_no_visitor_waits_for_another_s_explanation(page: Page, tmp_path: Path, 
 def test_a_camera_that_is_turned_begins_a_new_window_to_explain(page: Page):
     session, _ = page.start(True, "engagement", "granted")
     for frame in (person_frame(), np.rot90(person_frame())):
-        session.keep(np.ascontiguousarray(frame), 0.0)
+        session.keep(session.live, np.ascontiguousarray(frame), 0.0)
     assert [frame.shape for frame in session.frames] == [(640, 480, 3)]
 
 
@@ -111,7 +111,7 @@ def test_why_of_the_camera_calls_people_as_the_live_picture_does(page: Page, mon
     boxes = {state.number: state.box_xyxy_px for state in session.states if state.scores}
     assert list(numbers) == [1, 2] and boxes[1][0] > boxes[2][0], "the first to appear sits on the right"
     for number, clip in zip(numbers, explanation.clips, strict=True):
-        assert clip.boxes_xyxy_px[0] == pytest.approx(boxes[number], abs=15)
+        assert clip.face.boxes_xyxy_px[0] == pytest.approx(boxes[number], abs=15)
     assert "highest score in the last picture alone" in html
 
 

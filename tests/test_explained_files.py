@@ -54,11 +54,11 @@ def test_a_video_is_explained_on_its_own_crops(files: Path):
     assert clip.explanation.maps.shape == (4, 64, 64) and not any(clip.explanation.zero_heat)
     seen = predictor.video_processor.prepare_clip(files / "person.mp4")
     np.testing.assert_array_equal(clip.pictures, seen.frames)
-    assert clip.found.tolist() == [True, True, True, False]
-    assert clip.focus.num_without_face == 1
-    assert clip.focus.heat_share["face"][3] is None
+    assert clip.face.found.tolist() == [True, True, True, False]
+    assert clip.face.focus.num_without_face == 1
+    assert clip.face.focus.heat_share["face"][3] is None
     # A box with a fifth of its longer side around it covers at most half of the crop, rolled as the head may be.
-    assert all(0.3 < area <= 0.515 for area in clip.focus.area_share["face"][:3])
+    assert all(0.3 < area <= 0.515 for area in clip.face.focus.area_share["face"][:3])
 
 
 def test_another_label_and_method_can_be_asked_for(files: Path):
@@ -66,7 +66,7 @@ def test_another_label_and_method_can_be_asked_for(files: Path):
     explanation = asked.clips[0].explanation
     assert (explanation.label, explanation.method) == ("disengaged", "hirescam")
     assert explanation.zero_heat == [True] * 4  # all features speak against it
-    assert asked.clips[0].focus.num_without_heat == 4
+    assert asked.clips[0].face.focus.num_without_heat == 4
     assert to_json(asked)["clips"][0]["face_focus"]["clip"]["face"]["ratio"] is None
 
 
@@ -74,11 +74,11 @@ def test_a_model_of_whole_frames_is_measured_against_the_face(files: Path):
     predictor = warm_predictor(face_crop=False)
     (clip,) = explain_file(predictor, files / "person.mp4").clips
     assert clip.pictures.shape == (4, HEIGHT_PX, WIDTH_PX, 3) and clip.transforms is None
-    left, top, right, bottom = clip.boxes_xyxy_px[0]
+    left, top, right, bottom = clip.face.boxes_xyxy_px[0]
     covered = (right - left) * (bottom - top) / (HEIGHT_PX * WIDTH_PX)
-    assert clip.focus.area_share["face"][0] == pytest.approx(covered, abs=0.02)
+    assert clip.face.focus.area_share["face"][0] == pytest.approx(covered, abs=0.02)
     (empty,) = explain_file(predictor, files / "room.mp4").clips
-    assert empty.focus is None and empty.boxes_xyxy_px is None
+    assert empty.face is None
     assert to_json(Explanation("room", [empty]))["clips"][0]["face_focus"] is None
 
 
@@ -98,8 +98,8 @@ def test_each_face_of_a_photo_is_explained_for_itself(files: Path):
         assert clip.explanation.label == face.label
         assert clip.explanation.scores == pytest.approx(face.scores, abs=1e-5)
         assert clip.explanation.maps.shape == (1, 64, 64)
-        assert clip.boxes_xyxy_px[0] == pytest.approx(face.box_xyxy_px, abs=0.1)
-        assert clip.focus.num_frames == 1
+        assert clip.face.boxes_xyxy_px[0] == pytest.approx(face.box_xyxy_px, abs=0.1)
+        assert clip.face.focus.num_frames == 1
     assert [clip["frame_times_sec"] for clip in to_json(explanation)["clips"]] == [[None], [None]]
 
 

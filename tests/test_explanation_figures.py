@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from engagement_recognition.cli.main import app
 from engagement_recognition.evaluation.figures import save_confusion
 from engagement_recognition.evaluation.plotting import shown_name
-from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation
+from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation, FaceInClip
 from engagement_recognition.explanation.face_focus import FaceFocus, face_focus
 from engagement_recognition.explanation.heat_map_figure import draw_explanation, picture_path, save_explanation
 from engagement_recognition.explanation.heat_maps import ClipExplanation
@@ -50,7 +50,7 @@ def explained(
     frame_times = np.arange(num_frames) * 12.5 if times else np.full(num_frames, np.nan)
     scores = {label: score, other or ("engaged" if label == "disengaged" else "disengaged"): 1 - score}
     found_maps = ClipExplanation(label, "gradcam", scores, maps, (map_side, map_side))
-    return ExplainedClip(found_maps, pictures, None, frame_times, boxes * 3, seen, focus)
+    return ExplainedClip(found_maps, pictures, None, frame_times, FaceInClip(boxes * 3, seen, focus))
 
 
 def photo(num_faces: int, name: str = "class.png", **options: object) -> Explanation:

@@ -17,12 +17,25 @@ from engagement_recognition.data.drawn.faces import (
 )
 from engagement_recognition.data.drawn.shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, read_curtains
 from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.score_records import (
+    FaceFocusResults,
+    FocusPeople,
+    FocusRegion,
+    FocusSanity,
+    Interval,
+)
 from engagement_recognition.processor.face_cropping import map_points
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, RecipeError
 from engagement_recognition.processor.video_decoding import decode_video
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.studies import shortcut, shortcut_figure
 from engagement_recognition.studies.shortcut import ROWS, render_table, run_experiment
+from engagement_recognition.studies.shortcut_records import (
+    CurtainsAlone,
+    ShortcutMacroF1,
+    ShortcutRecord,
+    ShortcutRun,
+)
 
 TINY = {"fps": 2, "duration_sec": 1.0, "width_px": 160, "height_px": 120, "processes": 1, "show_progress": False}
 OPTIONS = {
@@ -121,16 +134,16 @@ def test_one_command_leaves_a_table_a_record_and_a_figure(output: Path):
     assert any("--encoder test_resnet" in line for line in lines)
     with Image.open(output / "shortcut.png") as figure:
         assert min(figure.size) > 1000
-    tests = [read_results(output / name / "seed0/engagement")["evaluation"]["test"] for name in ROWS]
-    focus = {name: test["face_focus"] for name, test in zip(ROWS, tests, strict=True)}
+    tests = [read_results(output / name / "seed0/engagement").measured_on("test") for name in ROWS]
+    focus = {name: test.evaluation.face_focus for name, test in zip(ROWS, tests, strict=True)}
     # Six clips of two people; in whole frames the detector finds the faces that no crop was made of.
-    assert {(found["num_clips"], found["num_without_face"]) for found in focus.values()} == {(6, 0)}
+    assert {(found.num_clips, found.num_without_face) for found in focus.values()} == {(6, 0)}
 
 
 def test_cards_say_what_the_results_say(output: Path):
     for name in ROWS:
         folder = output / name / "seed0/engagement"
-        mean = read_results(folder)["evaluation"]["test"]["face_focus"]["face"]["mean"]
+        mean = read_results(folder).measured_on("test").evaluation.face_focus.face.mean
         card = (folder / "README.md").read_text()
         assert "Where it looks" in card and "has not been measured" not in card
         assert mean is None or f"Where it looks: {mean:.3f} of the heat" in card
@@ -234,16 +247,37 @@ def test_before_the_first_model_other_options_may_be_chosen(tmp_path: Path, monk
     assert '"num_frames": "2"' in plans[0] and '"num_frames": "4"' in plans[1]
 
 
-def run_of(recipe: str, seed: int, test: float, focus: float | None) -> dict[str, object]:
-    face = {"mean": focus, "chance": None if focus is None else 0.1, "lower": None, "upper": None}
-    scores = {"validation": 0.9, "test": test, "test_interval": {"lower": 0.2, "upper": 0.6}}
-    return {"recipe": recipe, "seed": seed, "macro_f1": scores, "face_focus": {"face": face}}
+def run_of(recipe: str, seed: int, test: float, focus: float | None) -> ShortcutRun:
+    region = FocusRegion(mean=focus, chance=None if focus is None else 0.1, ratio=None, lower=None, upper=None)
+    interval = Interval(value=test, lower=0.2, upper=0.6, num_undefined=0, effective_clusters=8.0, few_clusters=False)
+    return ShortcutRun(
+        recipe=recipe,
+        seed=seed,
+        folder=f"{recipe}/seed{seed}/engagement",
+        fingerprint="f",
+        macro_f1=ShortcutMacroF1(validation=0.9, test=test, test_interval=interval, test_majority=0.4),
+        face_focus=FaceFocusResults(
+            num_clips=8,
+            num_without_face=0,
+            num_without_heat=0,
+            num_unreadable=0,
+            label="predicted",
+            seed=0,
+            face=region,
+            eyes=region,
+            mouth=region,
+            people=FocusPeople(suppressed=True, num_people=None, lowest_means=[]),
+            sanity=FocusSanity(num_clips=0),
+        ),
+        training_seconds=1.0,
+    )
 
 
 def test_several_seeds_have_a_mean_and_what_is_unknown_stays_so():
     runs = [run_of("whole_frame", 0, 0.4, 0.1), run_of("face_crop", 0, 0.8, 0.6),
             run_of("whole_frame", 1, 0.5, None), run_of("face_crop", 1, 0.9, 0.8)]  # fmt: skip
-    table = render_table({"options": {}, "curtains_alone": {"validation": 0.95, "test": 0.5}, "runs": runs})
+    alone = CurtainsAlone(validation=0.95, test=0.5)
+    table = render_table(ShortcutRecord(options={}, curtains_alone=alone, runs=runs))
     assert "| whole frame | 0 | 0.900 | 0.400 (0.200 to 0.600) | 0.100 | 0.100 |" in table
     assert "| **whole frame** | mean of 2 | 0.900 | 0.450 | unknown | unknown |" in table
     assert "| **face crop** | mean of 2 | 0.900 | 0.850 | 0.700 | 0.100 |" in table

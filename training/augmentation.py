@@ -43,7 +43,8 @@ class Augmentation:
                     f"Expected augmentations among {', '.join(sorted(known))}, each in 0..1 (rotation_deg in 0..180, "
                     f"padding_px a whole number in 0..64), got {name}: {value}."
                 )
-        return cls(**values)
+        shares = {name: value for name, value in values.items() if name != "padding_px"}
+        return cls(**shares, padding_px=int(values.get("padding_px", 0)))
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """frames: (batch, num_frames, C, H, W) uint8 → the same shape and type; draws from torch's generator."""

@@ -140,7 +140,7 @@ def help_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _help_of(item: Field, hint: object) -> str:
+def _help_of(item: Field[object], hint: object) -> str:
     text = _TRAINER_HELP.get(item.name) or item.metadata.get("help", "").replace("%%", "%")
     choices = next((kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, Enum)), None)
     if choices and "Options:" not in text:
@@ -153,8 +153,8 @@ def _shown_type(hint: object) -> str:
     return next((kind.__name__.upper() for kind in (int, float, bool) if kind in kinds and str not in kinds), "TEXT")
 
 
-def _default_of(item: Field) -> object:
+def _default_of(item: Field[object]) -> object:
     if item.name == "use_cpu":
         return "True where there is no accelerator"
-    default = item.default_factory() if item.default is MISSING else item.default
+    default = item.default if item.default_factory is MISSING else item.default_factory()
     return TRAINING_DEFAULTS.get(item.name, default)

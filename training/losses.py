@@ -95,19 +95,6 @@ def squared_earth_mover(logits: torch.Tensor, labels: torch.Tensor, weights: tor
     return (weight * gap.square().sum(dim=1)).sum() / weight.sum()
 
 
-class _ReverseGradient(torch.autograd.Function):
-    """Nothing forwards; backwards the gradient times -strength."""
-
-    @staticmethod
-    def forward(context: object, features: torch.Tensor, strength: float) -> torch.Tensor:
-        context.strength = strength
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(context: object, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return -context.strength * gradient, None
-
-
 class SubjectAdversary(torch.nn.Module):
     """Guesses the subject from the encoder's features, while the encoder learns to make that impossible.
 
@@ -132,7 +119,9 @@ class SubjectAdversary(torch.nn.Module):
         """
         by_clip = features.float().unflatten(0, (len(subject_ids), -1)).mean(dim=1)  # (b*t, D) -> (b, t, D) -> (b, D)
         now = self.strength * (2 / (1 + math.exp(-10 * progress)) - 1)
-        return functional.cross_entropy(self.guess(_ReverseGradient.apply(by_clip, now)), subject_ids)
+        if by_clip.requires_grad:  # not behind a frozen encoder
+            by_clip.register_hook(lambda gradient: -now * gradient)
+        return functional.cross_entropy(self.guess(by_clip), subject_ids)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, TypeVar
 
 import torch
 
@@ -24,15 +25,30 @@ from ..data.open_data import (
     require_audit,
 )
 from ..data.preparation.prepared_data import PreparedData, is_prepared
-from ..data.preparation.settings import FrameOptions
+from ..data.preparation.settings import FrameOptions, PreparationSettings
 from ..data.readers.sources import SourceOptions
 from ..data.schema import SPLITS
-from ..processor.face_preparation import FacePreparation
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .arguments import StageArguments, StageRun
-from .training_sets import FrameCollator, LabelledFrames, labelled_frames
+from .training_sets import FrameCollator, LabelledExample, LabelledFrames, labelled_frames
+
+_Processor = EngagementVideoProcessor | EngagementImageProcessor
+_Json = TypeVar("_Json")
+
+
+class _ProcessorSettings(TypedDict, total=False):
+    """What either processor takes."""
+
+    face_crop: bool
+    face_margin_ratio: float
+    face_crop_size_px: int
+    size: dict[str, int]
+    do_grayscale: bool
+    picture_norm: float | None
+    image_mean: list[float]
+    image_std: list[float]
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class StageData:
     validation: LabelledFrames
     test: LabelledFrames
     label_names: list[str]
-    processor: FacePreparation
+    processor: EngagementVideoProcessor | EngagementImageProcessor
     description: TrainingData
     clean_test_rows: list[int] | None  # of test, without those that have a twin in training; None: there are none
 
@@ -61,7 +77,7 @@ def load_stage_data(run: StageRun) -> StageData:
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
     with run.training.main_process_first(desc="preparing data"):
         prepared = open_or_prepare(_data_options(stage))
-    if is_prepared(Path(stage.data)):
+    if is_prepared(_path_of(stage)):
         _check_settings(stage, prepared, run.on_command_line)
     if not stage.allow_leakage:
         require_audit(prepared)
@@ -93,9 +109,15 @@ def load_stage_data(run: StageRun) -> StageData:
                      clean_test_rows=clean_rows)  # fmt: skip
 
 
+def _path_of(stage: StageArguments) -> Path:
+    if stage.data is None:
+        raise RecipeError("Expected data for the stage, got none; pass --data, a prepared data set or a raw source.")
+    return Path(stage.data)
+
+
 def _data_options(stage: StageArguments) -> DataOptions:
     return DataOptions(
-        path=Path(stage.data),
+        path=_path_of(stage),
         label_scheme=stage.label_scheme,
         kind=stage.data_kind,
         source=SourceOptions(stage.subset, stage.subject_pattern),
@@ -148,32 +170,34 @@ def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int]
     return [row for row, key in enumerate(rows.keys) if key not in twins] if twins else None
 
 
-def _processor_of(stage: StageArguments, prepared: PreparedData) -> FacePreparation:
-    settings = prepared.description.settings.processor_settings()
+def _processor_of(stage: StageArguments, prepared: PreparedData) -> _Processor:
+    made = prepared.description.settings
+    settings = _processor_settings(stage, made)
     if stage.model == "video":
-        return EngagementVideoProcessor(**_pixel_settings(stage), **settings)
-    return EngagementImageProcessor(
-        **_pixel_settings(stage),
-        face_crop=settings["face_crop"],
-        face_margin_ratio=settings["face_margin_ratio"],
-        face_crop_size_px=settings["face_crop_size_px"],
-        pictures_are_frames=prepared.description.media != "picture",
-    )
+        return EngagementVideoProcessor(**settings, num_frames=made.num_frames, sampling=made.sampling)
+    is_frame = prepared.description.media != "picture"
+    return EngagementImageProcessor(**settings, pictures_are_frames=is_frame)
 
 
-def _pixel_settings(stage: StageArguments) -> dict[str, object]:
-    settings: dict[str, object] = {
+def _processor_settings(stage: StageArguments, made: PreparationSettings) -> _ProcessorSettings:
+    """Crops as the data has them, made to pixel values as the stage wants them."""
+    settings: _ProcessorSettings = {
+        "face_crop": made.face_crop,
+        "face_margin_ratio": made.face_margin_ratio,
+        "face_crop_size_px": made.face_crop_size_px,
         "size": {"height": stage.image_size, "width": stage.image_size},
         "do_grayscale": stage.grayscale,
         "picture_norm": stage.picture_norm,
     }
-    for name in ("image_mean", "image_std"):
-        if getattr(stage, name) not in (None, "train"):  # "train" is measured once the training pictures are known
-            settings[name] = parse_json(getattr(stage, name), name, list)
+    # "train" is measured once the training pictures are known.
+    if stage.image_mean is not None and stage.image_mean != "train":
+        settings["image_mean"] = parse_json(stage.image_mean, "image_mean", list)
+    if stage.image_std is not None and stage.image_std != "train":
+        settings["image_std"] = parse_json(stage.image_std, "image_std", list)
     return settings
 
 
-def leave_out_flat(rows: LabelledFrames, processor: FacePreparation) -> tuple[LabelledFrames, int]:
+def leave_out_flat(rows: LabelledFrames, processor: _Processor) -> tuple[LabelledFrames, int]:
     """The rows without flat pictures, which `picture_norm` cannot scale, and how many those are.
 
     Nezami et al. drop them too; FER2013 holds a dozen. Without `picture_norm` no picture is looked at.
@@ -185,7 +209,7 @@ def leave_out_flat(rows: LabelledFrames, processor: FacePreparation) -> tuple[La
     return rows.take(kept), len(rows) - len(kept)
 
 
-def _accepted(batch: list[dict[str, object]], collate: FrameCollator) -> list[int]:
+def _accepted(batch: list[LabelledExample], collate: FrameCollator) -> list[int]:
     """The rows that the processor takes; they are tried one by one only where it refuses the batch."""
     try:
         collate(batch)
@@ -194,18 +218,18 @@ def _accepted(batch: list[dict[str, object]], collate: FrameCollator) -> list[in
     return [example["row"] for example in batch]
 
 
-def _standardise(processor: FacePreparation, rows: LabelledFrames, stage: StageArguments) -> ChannelPixels:
+def _standardise(processor: _Processor, rows: LabelledFrames, stage: StageArguments) -> ChannelPixels:
     """Give the processor the training pixels' own mean or deviation, where the recipe says `train`."""
     mean, std = measure_pixels(rows, processor)
     print(f"training pixels: mean {mean}, deviation {std}")
     if stage.image_mean == "train":
-        processor.image_mean = tuple(mean)
+        processor.image_mean = list(mean)
     if stage.image_std == "train":
-        processor.image_std = tuple(std)
+        processor.image_std = list(std)
     return ChannelPixels(mean=mean, std=std)
 
 
-def measure_pixels(rows: LabelledFrames, processor: FacePreparation) -> tuple[list[float], list[float]]:
+def measure_pixels(rows: LabelledFrames, processor: _Processor) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel over all pixels, as the processor makes them before it normalises.
 
     So after `picture_norm`, if there is one: Nezami et al. centre and scale by both of the training set.
@@ -213,23 +237,24 @@ def measure_pixels(rows: LabelledFrames, processor: FacePreparation) -> tuple[li
     plain = copy(processor)
     plain.do_normalize = False
     collate = FrameCollator(plain, rows.single_face)
-    count, total, squares = 0, 0.0, 0.0
+    count = 0
+    total = squares = torch.zeros((), dtype=torch.float64)
     for batch in _batches(rows):
         pixels = collate(batch)["pixel_values"].movedim(-3, 0).flatten(1)  # (..., C, H, W) -> (C, pixels)
         count += pixels.shape[1]
-        total += pixels.sum(1, dtype=torch.float64)
-        squares += pixels.square().sum(1, dtype=torch.float64)
+        total = total + pixels.sum(1, dtype=torch.float64)  # () or (C,) + (C,) -> (C,)
+        squares = squares + pixels.square().sum(1, dtype=torch.float64)
     mean = total / count
     std = (squares / count - mean.square()).sqrt()
     return [round(value, 6) + 0.0 for value in mean.tolist()], [round(value, 6) for value in std.tolist()]  # no -0.0
 
 
-def _batches(rows: LabelledFrames, size: int = 16) -> Iterator[list[dict[str, object]]]:
+def _batches(rows: LabelledFrames, size: int = 16) -> Iterator[list[LabelledExample]]:
     for start in range(0, len(rows), size):
         yield [rows[row] for row in range(start, min(start + size, len(rows)))]
 
 
-def parse_json(text: str, name: str, kind: type) -> object:
+def parse_json(text: str, name: str, kind: type[_Json]) -> _Json:
     """An option that holds a JSON list or mapping; raises RecipeError when it does not."""
     try:
         value = json.loads(text)

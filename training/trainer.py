@@ -42,19 +42,23 @@ class EngagementTrainer(Trainer):
 
     # Our loss is a mean over the batch; Trainer divides it by the number of accumulated batches.
     loss_is_scaled_for_ga = False
+    # Trainer itself allows for others, and for none.
+    model: torch.nn.Module
+    train_dataset: LabelledFrames
 
     def __init__(
         self,
         *,
+        train_dataset: LabelledFrames,
         loss: Loss,
         train_collator: FrameCollator,
         eval_collator: FrameCollator,
         optimizer_name: str | None = None,
         lr_decay: tuple[float, int] | None = None,
         subject_adversary: SubjectAdversary | None = None,
-        **kwargs: Any,
+        **kwargs: Any,  # Trainer's own
     ) -> None:
-        super().__init__(data_collator=eval_collator, **kwargs)
+        super().__init__(train_dataset=train_dataset, data_collator=eval_collator, **kwargs)
         self.loss = loss
         self.train_collator = train_collator
         self.eval_collator = eval_collator
@@ -63,7 +67,7 @@ class EngagementTrainer(Trainer):
         self.subject_adversary = subject_adversary and self.accelerator.prepare_model(subject_adversary)
         if self.subject_adversary is not None:
             self.add_callback(_ZeroGrad(self.subject_adversary))
-        people = sorted({subject for subject in self.train_dataset.subject_ids if subject})
+        people = sorted({subject for subject in train_dataset.subject_ids if subject})
         self.subject_index = {subject: index for index, subject in enumerate(people)}
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -78,29 +82,31 @@ class EngagementTrainer(Trainer):
     def _named_optimizer(self) -> torch.optim.Optimizer:
         """Trainer has no Adam without decoupled weight decay, and no SGD with momentum."""
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-        rates = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
+        rate, decay = self.args.learning_rate, self.args.weight_decay
         if self.optimizer_name == "adam":
-            return torch.optim.Adam([weight for _, weight in named], **rates)
+            return torch.optim.Adam([weight for _, weight in named], lr=rate, weight_decay=decay)
         decayed = set(self.get_decay_parameter_names(self.model))
-        groups = [
+        groups: list[dict[str, object]] = [
             {"params": [weight for name, weight in named if name in decayed]},
             {"params": [weight for name, weight in named if name not in decayed], "weight_decay": 0.0},
         ]
-        return torch.optim.SGD(groups, momentum=0.9, **rates)
+        return torch.optim.SGD(groups, momentum=0.9, lr=rate, weight_decay=decay)
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> object:
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
         """Decay by steps where a recipe asks for it, else what TrainingArguments say."""
         if self.lr_decay is None:
             return super().create_scheduler(num_training_steps, optimizer)
         factor, steps = self.lr_decay
         # TFLearn decays smoothly, although it names the steps: its staircase is off by default.
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer, lambda step: factor ** (step / steps)
+            optimizer or self.create_optimizer(), lambda step: factor ** (step / steps)
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[dict[str, torch.Tensor]]:
         self.data_collator = self.train_collator
         try:
             return super().get_train_dataloader()
@@ -155,8 +161,7 @@ class EngagementTrainer(Trainer):
         return self.state.global_step / max(self.state.max_steps, 1)
 
     def _name_culprits(self, rows: list[int]) -> str:
-        data: LabelledFrames = self.train_dataset
-        names = ", ".join(data.name_of(row) for row in rows[:16])
+        names = ", ".join(self.train_dataset.name_of(row) for row in rows[:16])
         return (
             f"Expected a finite loss, got a non-finite one at step {self.state.global_step} in the batch of {names}; "
             "look at these clips, or lower the learning rate. The weights of this run were not exported."
@@ -169,7 +174,7 @@ class EngagementTrainer(Trainer):
             "the learning rate. The weights of this run were not exported."
         )
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+    def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Trainer would write its own README over ours, which is rendered from measured results."""
 
 

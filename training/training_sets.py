@@ -6,6 +6,7 @@ Frames are decoded one by one and changed, resized and normalised a batch at a t
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -18,11 +19,18 @@ from ..processor.face_preparation import FacePreparation
 from .augmentation import Augmentation
 
 
-class LabelledFrames(TorchDataset):
+class LabelledExample(TypedDict):
+    """One row of `LabelledFrames`."""
+
+    frames: np.ndarray  # (num_frames, height, width, 3) uint8 RGB
+    label: int
+    row: int  # which one it is
+
+
+class LabelledFrames(TorchDataset[LabelledExample]):
     """Windows (or single pictures) with a label each.
 
-    `[i]` gives `frames` (num_frames, height, width, 3) uint8, `label` and `row`, which is i; with `single_face` only a
-    window's first frame is read, as the CNN + LSTM study's one-frame baseline does.
+    With `single_face` only a window's first frame is read, as the CNN + LSTM study's one-frame baseline does.
     """
 
     def __init__(
@@ -33,7 +41,7 @@ class LabelledFrames(TorchDataset):
         label_ids: Sequence[int],
         single_face: bool,
     ) -> None:
-        self.rows = rows  # its column `frames` is read
+        self.rows = rows  # of each `PreparedRow`, `frames` alone is read
         self.keys = keys  # clip id and window index: to name the culprits of a bad loss, and to find a row again
         self.subject_ids = subject_ids  # None where nobody knows
         self.label_ids = label_ids
@@ -42,8 +50,8 @@ class LabelledFrames(TorchDataset):
     def __len__(self) -> int:
         return len(self.label_ids)
 
-    def __getitem__(self, row: int) -> dict[str, object]:
-        contents = self.rows[row]["frames"]
+    def __getitem__(self, row: int) -> LabelledExample:
+        contents: list[bytes] = self.rows[row]["frames"]
         frames = [decode_picture(content) for content in (contents[:1] if self.single_face else contents)]
         return {"frames": np.stack(frames), "label": self.label_ids[row], "row": row}
 
@@ -54,9 +62,13 @@ class LabelledFrames(TorchDataset):
 
     def take(self, rows: Sequence[int]) -> "LabelledFrames":
         """These rows, in this order; one may come more than once."""
-        columns = (self.keys, self.subject_ids, self.label_ids)
-        taken = ([column[row] for row in rows] for column in columns)
-        return LabelledFrames(self.rows.select(rows), *taken, self.single_face)
+        return LabelledFrames(
+            self.rows.select(rows),
+            [self.keys[row] for row in rows],
+            [self.subject_ids[row] for row in rows],
+            [self.label_ids[row] for row in rows],
+            self.single_face,
+        )
 
     def oversampled(self, target: int, seed: int) -> "LabelledFrames":
         """Classes with fewer rows than `target` are drawn from again until they have as many; no file is copied.
@@ -100,7 +112,7 @@ class FrameCollator:
     single_face: bool
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def __call__(self, rows: list[dict[str, object]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[LabelledExample]) -> dict[str, torch.Tensor]:
         if len({row["frames"].shape for row in rows}) > 1:  # pictures of several sizes
             frames = torch.stack([self.processor.to_model_size(row["frames"]) for row in rows])
         else:

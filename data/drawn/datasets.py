@@ -10,14 +10,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import av
 import cv2
@@ -39,6 +39,8 @@ MP4_SHARE = 0.09  # of DAiSEE's videos; its tables call every one of them .avi
 # The trailing blank is DAiSEE's own.
 DAISEE_HEADER = ("ClipID", "Boredom", "Engagement", "Confusion", "Frustration ")
 DAISEE_SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
+_Task = TypeVar("_Task")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,6 @@ class VideoShape:
     height_px: int
 
 
-def draw_dataset(
-    format: str,
-    output_dir: str | Path,
-    num_subjects: int,
-    clips_per_subject: int,
-    seed: int,
-    variant: str = "appearance",
-    processes: int | None = None,
-    show_progress: bool = True,
-    **options: Any,
-) -> dict[str, int]:
-    """One door to the three writers; `clips_per_subject` counts pictures where the format has pictures."""
-    if format == "daisee":
-        options |= {"variant": variant}
-    elif format not in ("expressions", "states"):
-        raise RecipeError(f"Expected format daisee, expressions or states, got {format!r}.")
-    elif variant != "appearance":
-        raise RecipeError(f"Expected no variant for pictures, got {variant!r}; {variant} exists for daisee alone.")
-    writer = {"daisee": write_daisee, "expressions": write_expressions, "states": write_states}[format]
-    options |= {"processes": processes, "show_progress": show_progress}
-    return writer(Path(output_dir), num_subjects, clips_per_subject, seed, **options)
-
-
 def write_daisee(
     output_dir: str | Path,
     num_subjects: int,
@@ -120,8 +99,8 @@ def write_daisee(
     shape = VideoShape(variant, fps, duration_sec, width_px, height_px)
     _check_shape(shape)
     subjects = _cast_subjects(num_subjects, clips_per_subject, seed)
-    settings = {"format": "daisee", "num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "seed": seed}
-    root = _open_output(output_dir, settings | vars(shape) | {"quirks": quirks})
+    asked = {"num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "seed": seed}
+    root = _open_output(output_dir, {"format": "daisee", **asked, **vars(shape), "quirks": quirks})
     plans = _plan_clips(root / "DataSet", subjects, clips_per_subject, seed, quirks)
     _write_label_tables(root / "Labels", plans)
     if variant == "shortcut":
@@ -186,10 +165,10 @@ def _check_shape(shape: VideoShape) -> None:
         raise RecipeError(f"Expected an even width and height of at least 16 px, as h264 needs, got {got}.")
 
 
-def _open_output(output_dir: str | Path, settings: dict[str, Any]) -> Path:
+def _open_output(output_dir: str | Path, asked: Mapping[str, str | float]) -> Path:
     """Make the folder, or go on in one that holds the same drawing; refuse any other."""
     root = Path(output_dir)
-    settings = {"drawing_version": DRAWING_VERSION} | settings
+    settings = {"drawing_version": DRAWING_VERSION, **asked}
     text = claim_folder(root, SETTINGS_NAME, json.dumps(settings, indent=2), "drawn data")
     try:
         found = json.loads(text)
@@ -230,11 +209,12 @@ def _plan_clips(
 
 
 def _plan_clip(root: Path, subject: DrawnSubject, subject_index: int, number: int, levels: AffectLevels, seed: int,
-               suffix: str, **quirk: bool) -> ClipPlan:  # fmt: skip
+               suffix: str, has_label: bool = True, has_video: bool = True) -> ClipPlan:  # fmt: skip
     clip_id = f"{subject.subject_id}{1001 + number}"
     path = root / DAISEE_SPLITS[subject.split] / subject.subject_id / clip_id / f"{clip_id}{suffix}"
     clip_seed = (seed, 3, subject_index, number)
-    return ClipPlan(path, clip_id, subject.split, subject.subject_seed, clip_seed, levels, **quirk)
+    seeds = subject.subject_seed, clip_seed
+    return ClipPlan(path, clip_id, subject.split, *seeds, levels, has_label=has_label, has_video=has_video)
 
 
 def _draw_levels(subject_index: int, num_clips: int, rng: np.random.Generator) -> list[AffectLevels]:
@@ -278,8 +258,9 @@ def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
     rng = np.random.default_rng(plan.clip_seed)
     poses = engagement_trajectory(plan.levels, shape.variant, shape.duration_sec, shape.fps, rng)
     subject, noise_seeds = draw_subject(plan.subject_seed), rng.integers(2**31, size=len(poses)).tolist()
+    curtains = CURTAIN_COLORS[plan.curtains] if plan.curtains else None
     frames = (
-        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, CURTAIN_COLORS.get(plan.curtains))
+        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, curtains)
         for pose, noise_seed in zip(poses, noise_seeds, strict=True)
     )
     with whole_file(plan.path) as partial:
@@ -308,8 +289,8 @@ def _write_pictures(format: str, output_dir: str | Path, num_subjects: int, pict
     if size_px < 16:
         raise RecipeError(f"Expected pictures of at least 16 px, got {size_px}; ask for larger ones.")
     subjects = _cast_subjects(num_subjects, pictures_per_subject, seed)
-    settings = {"format": format, "num_subjects": num_subjects, "pictures_per_subject": pictures_per_subject}
-    root = _open_output(output_dir, settings | {"seed": seed, "size_px": size_px})
+    asked = {"num_subjects": num_subjects, "pictures_per_subject": pictures_per_subject, "seed": seed}
+    root = _open_output(output_dir, {"format": format, **asked, "size_px": size_px})
     work = partial(_write_subject_pictures, format=format, root=root, count=pictures_per_subject, size_px=size_px)
     tasks = [(subject, (seed, 4, index)) for index, subject in enumerate(subjects)]
     drawn = sum(_run_all(work, tasks, processes, "Drawing pictures", show_progress))
@@ -338,8 +319,8 @@ def _write_subject_pictures(
 
 
 def _run_all(
-    work: Callable[[Any], Any], tasks: Sequence[Any], processes: int | None, what: str, show_progress: bool
-) -> list[Any]:
+    work: Callable[[_Task], _Done], tasks: Sequence[_Task], processes: int | None, what: str, show_progress: bool
+) -> list[_Done]:
     """Do every task, in this process or several, with a bar that tells the time left."""
     workers = min(processes or os.cpu_count() or 1, len(tasks))
     hidden = not (show_progress and Console(stderr=True).is_terminal)

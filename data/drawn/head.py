@@ -270,8 +270,8 @@ class _Head:
 
     def draw_smile_folds(self, half_width: float) -> None:
         for side in (-1, 1):
-            fold = [(side * (half_width + out), y) for out, y in ((0.03, 0.47), (0.09, 0.55), (0.1, 0.66))]
-            fold = smooth_curve(np.array(fold), closed=False)
+            points = [(side * (half_width + out), y) for out, y in ((0.03, 0.47), (0.09, 0.55), (0.1, 0.66))]
+            fold = smooth_curve(np.array(points), closed=False)
             self.stroke(self.place(fold), skin_shadow(self.subject.skin, 0.86), 0.014)
 
     def draw_front_hair(self) -> None:

@@ -21,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -31,6 +32,9 @@ from transformers import (
     AutoModelForVideoClassification,
     AutoVideoProcessor,
 )
+
+if TYPE_CHECKING:  # where this file runs, there is no such package
+    from ...inference.predictor import FaceAnswer, PhotoAnswer, VideoAnswer
 
 _PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # Not at the first comma: a parameter in quotes may hold one, as in codecs="avc1.42, mp4a".
@@ -59,6 +63,13 @@ class Refusal(Exception):
         self.status = status
 
 
+class RefusalAnswer(TypedDict):
+    """What is answered where there is no prediction: why, and an HTTP status."""
+
+    error: str
+    status: int
+
+
 class EndpointHandler:
     """
     Args:
@@ -78,7 +89,7 @@ class EndpointHandler:
         # The processor's module: under whatever name it was imported, it knows the readers of files and their errors.
         self.code = sys.modules[type(self.processor).__module__]
 
-    def __call__(self, data: object) -> dict[str, object]:
+    def __call__(self, data: object) -> "VideoAnswer | PhotoAnswer | RefusalAnswer":
         """
         Args:
             data: `{"inputs": ...}`: bytes, a base64 string, a data URL or an http(s) URL of a video (a picture, for a
@@ -99,7 +110,7 @@ class EndpointHandler:
             is_too_large = type(error).__name__ == "VideoTooLargeError"
             return {"error": str(error), "status": 413 if is_too_large else 422}
 
-    def _predict_video(self, content: bytes | Image.Image) -> dict[str, object]:
+    def _predict_video(self, content: bytes | Image.Image) -> "VideoAnswer":
         if isinstance(content, Image.Image) or _picture_size_px(content):
             raise Refusal(415, "Expected a video, got a picture; this model reads clips.")
         index = self.code.index_video(content)
@@ -112,10 +123,14 @@ class EndpointHandler:
             )
         clip = self.processor.prepare_clip(content, index=index)
         (scores,) = self._score(self.processor.to_pixel_values(clip.frames)[None])  # (1, frames, C, H, W)
-        covered = {"face_coverage": clip.face_coverage, "num_repeated_frames": clip.num_repeated_frames}
-        return {"label": _best_label(scores), "scores": scores, **covered}
+        return {
+            "label": _best_label(scores),
+            "scores": scores,
+            "face_coverage": clip.face_coverage,
+            "num_repeated_frames": clip.num_repeated_frames,
+        }
 
-    def _predict_picture(self, content: bytes | Image.Image) -> dict[str, object]:
+    def _predict_picture(self, content: bytes | Image.Image) -> "VideoAnswer | PhotoAnswer":
         size_px = content.size if isinstance(content, Image.Image) else _picture_size_px(content)
         if size_px is None:
             raise Refusal(415, f"Expected a picture ({', '.join(_PICTURE_FORMATS)}), got something else.")
@@ -128,10 +143,13 @@ class EndpointHandler:
             (scores,) = self._score(self.processor(content)["pixel_values"])
             return {"label": _best_label(scores), "scores": scores, "face_coverage": None, "num_repeated_frames": 0}
         faces = self.processor.prepare_faces(content)
-        scores = self._score(self.processor.to_pixel_values(faces.frames))
-        rows = zip(scores, faces.boxes_xyxy_px.tolist(), faces.probabilities.tolist(), strict=True)
-        keys = ("label", "scores", "box_xyxy_px", "face_probability")
-        return {"faces": [dict(zip(keys, (_best_label(row), row, *face), strict=True)) for row, *face in rows]}
+        rows = self._score(self.processor.to_pixel_values(faces.frames))
+        places = zip(rows, faces.boxes_xyxy_px.tolist(), faces.probabilities.tolist(), strict=True)
+        answers: list[FaceAnswer] = [
+            {"label": _best_label(row), "scores": row, "box_xyxy_px": box, "face_probability": probability}
+            for row, box, probability in places
+        ]
+        return {"faces": answers}
 
     def _score(self, pixel_values: torch.Tensor) -> list[dict[str, float]]:
         """One entry a row of the batch: scores after softmax, by label."""
@@ -252,10 +270,10 @@ class _Guard:
 
     def connect(self, host: str, port: int) -> socket.socket:
         """Resolved once, and connected to what was looked at: a name may mean another address a moment later."""
-        addresses = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         if not self.limits.allow_private_addresses and not all(map(_is_public, addresses)):
             raise Refusal(400, f"Expected a public address, got {host}, which lies within a private network.")
-        failure = TimeoutError()
+        failure: OSError = TimeoutError()
         for address in addresses:
             try:
                 connection = socket.create_connection((address, port), max(self.deadline - time.monotonic(), 0.01))
