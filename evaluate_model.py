@@ -83,7 +83,7 @@ def evaluate_model(
     if num_focus_clips and has_crops:
         focus_clips = find_clips(prepared.folder, split)
     scheme = prepared.choose_label_scheme(options.label_scheme)
-    names = [predictor.model.config.id2label[i] for i in range(predictor.model.config.num_labels)]
+    names = predictor.model.config.label_names
     sets = _labelled(prepared, scheme, names, split, predictor)
     predicted = dict.fromkeys([*(["validation"] if "validation" in sets else []), split])
     found = {name: predict_windows(predictor, sets[name], name) for name in predicted}

@@ -208,8 +208,9 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], ReportedByFil
 
 
 def _finite_number(value: object) -> float | None:
-    is_number = isinstance(value, (int, float)) and abs(value) < math.inf  # NaN is not
-    return float(value) if is_number else None
+    if not isinstance(value, (int, float)) or not abs(value) < math.inf:  # NaN is not
+        return None
+    return float(value)
 
 
 def _load_as_data(path: Path) -> object:

@@ -49,7 +49,7 @@ _ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
 
 def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
     """Raises EngagementInputError where the upload would take away what is not an earlier version of this model."""
-    names = [file.rfilename for file in there.siblings]
+    names = [file.rfilename for file in there.siblings or ()]
     has_config = "config.json" in names
     # Nothing is published without a config: weights alone are somebody else's.
     ours = {name for name in names if has_config and ((folder / name).is_file() or is_published_name(name))}
@@ -83,8 +83,8 @@ def _cause_of(error: BaseException) -> BaseException:
 
 def _reason(cause: BaseException) -> str:
     """What went wrong, in one line: the Hub's own words where there are any."""
-    if message := getattr(cause, "server_message", None):
-        return " ".join(f"{cause.response.status_code}: {message}".split())
+    if isinstance(cause, HfHubHTTPError) and cause.server_message:
+        return " ".join(f"{cause.response.status_code}: {cause.server_message}".split())
     # Where one file's connection breaks off, the client closes those of the others, and names only that.
     if "client has been closed" in str(cause):
         return "the connection broke off"
