@@ -41,20 +41,18 @@ def draw(
     height_px: Annotated[int, typer.Option(min=120, max=1080, help="Clips: height; 4:3.")] = 480,
 ) -> None:
     """Draw labelled data of people who do not exist, in the layout of a real data set."""
-    from ..data.drawn.datasets import draw_dataset
+    from ..data.drawn.datasets import write_daisee, write_expressions, write_states
+    from ..processor.input_errors import RecipeError
 
-    counts = draw_dataset(
-        format.value,
-        output,
-        subjects,
-        clips_per_subject,
-        seed,
-        variant.value,
-        fps=fps,
-        duration_sec=duration_sec,
-        width_px=height_px * 4 // 3 // 2 * 2,  # h264 wants even sizes
-        height_px=height_px // 2 * 2,
-    )
+    if format is DrawnFormat.daisee:
+        size_px = height_px * 4 // 3 // 2 * 2, height_px // 2 * 2  # h264 wants even sizes
+        counts = write_daisee(output, subjects, clips_per_subject, seed, variant.value, fps, duration_sec, *size_px)
+    elif variant is not DrawnVariant.appearance:
+        name = variant.value
+        raise RecipeError(f"Expected no variant for pictures, got {name!r}; {name} exists for daisee alone.")
+    else:
+        write = write_expressions if format is DrawnFormat.expressions else write_states
+        counts = write(output, subjects, clips_per_subject, seed)
     typer.echo(f"{output}: {json.dumps(counts)}")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:  # slow to import
+if TYPE_CHECKING:
     from ..inference.predictor import PhotoPrediction, VideoPrediction
 
 app = typer.Typer()
@@ -28,17 +27,17 @@ def predict(
     """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
     from ..inference.predictor import Predictor, Refusal, VideoPrediction, predict_all, to_json
 
-    plots: Sequence[Path | None] = _timeline_plots(inputs, plot_dir) if timeline else [None] * len(inputs)
+    plots = _timeline_plots(inputs, plot_dir) if timeline else []
     results = predict_all(Predictor.from_pretrained(model).speed_up(), inputs, timeline)
     if as_json:
         typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
-    for result, plot in zip(results, plots, strict=True):
+    for place, result in enumerate(results):
         if isinstance(result, Refusal):
             typer.echo(f"refused: {result.error}", err=True)
         elif not as_json:
             _print_prediction(result)
-        if plot is not None and isinstance(result, VideoPrediction) and result.timeline:
-            _show_timeline(result, plot, as_json)
+        if isinstance(result, VideoPrediction) and result.timeline:
+            _show_timeline(result, plots[place], as_json)
     num_refused = sum(isinstance(result, Refusal) for result in results)
     raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == len(results) else 1)
 

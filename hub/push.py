@@ -49,7 +49,7 @@ _ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
 
 def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
     """Raises EngagementInputError where the upload would take away what is not an earlier version of this model."""
-    names = [file.rfilename for file in there.siblings or []]
+    names = [file.rfilename for file in there.siblings or ()]
     has_config = "config.json" in names
     # Nothing is published without a config: weights alone are somebody else's.
     ours = {name for name in names if has_config and ((folder / name).is_file() or is_published_name(name))}

@@ -49,7 +49,7 @@ def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec
     """(height, width, 3) uint8 RGB → a copy with everybody's box, label or status and scores, and the frame rate."""
     canvas = Image.fromarray(frame)
     font = _font(max(MIN_FONT_PX, round(frame.shape[0] * FONT_SHARE)))
-    rate = None if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
+    rate = "" if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
     rate_place = _rate_place(rate, canvas.width, font) if rate else None
     plates = _arrange(states, canvas.size, font, [rate_place] if rate_place else [])
     draw = ImageDraw.Draw(canvas)
@@ -58,10 +58,10 @@ def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec
             box = _to_pixels(state.box_xyxy_px)
             _draw_box(draw, box, state, _size_px(font))
             if not plate.is_near:
-                _draw_leader(draw, box, plate.place, state, _size_px(font))
+                _draw_leader(draw, box, state, plate.place, _size_px(font))
     for state, plate in zip(states, plates, strict=True):
         _draw_plate(canvas, plate, state, font)
-    if rate and rate_place:
+    if rate_place:
         _darken(canvas, rate_place)
         draw.text((rate_place[0] + _size_px(font) // 2, _size_px(font) // 4), rate, font=font, fill=WHITE)
     return np.array(canvas)
@@ -76,8 +76,8 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def _size_px(font: ImageFont.FreeTypeFont) -> int:
-    """Pillow allows for sizes between whole pixels, which `_font` does not ask for."""
-    return int(font.size)
+    """Whole, as `_font` makes them; Pillow takes and declares any."""
+    return round(font.size)
 
 
 def _small(font: ImageFont.FreeTypeFont) -> ImageFont.FreeTypeFont:
@@ -96,7 +96,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, font_px: 
     draw.rectangle(box, outline=_color_of(state), width=width)
 
 
-def _draw_leader(draw: ImageDraw.ImageDraw, box: Box, place: Box, state: PersonState, font_px: int) -> None:
+def _draw_leader(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, place: Box, font_px: int) -> None:
     """A thin line from the face's box to a plate that lies elsewhere."""
     width = max(1, font_px // 12)
     ends = []
@@ -142,7 +142,7 @@ def _draw_plate(canvas: Image.Image, plate: _Plate, state: PersonState, font: Im
     bar_left = left + max((small.getlength(name) for name in scores), default=0) + pad
     for name, score in scores.items():
         draw.text((left, y), name, font=small, fill=WHITE if name == state.label else GREY)
-        bar = (bar_left, y + small.size // 3, bar_left + _bar_px(font), y + small.size)
+        bar = (bar_left, y + _size_px(small) // 3, bar_left + _bar_px(font), y + _size_px(small))
         draw.rectangle(bar, outline=GREY)
         draw.rectangle((*bar[:2], bar_left + score * _bar_px(font), bar[3]), fill=_color_of(state))
         y += _line_px(small)

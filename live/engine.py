@@ -33,6 +33,8 @@ CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty
 MAX_SEC = 3600  # of any span of time; nobody waits longer
 RATE_STEPS = 10  # that the shown frame rate is taken over
 
+_Verdict = tuple[str | None, dict[str, float] | None, str | None]  # label, scores and status of a `PersonState`
+
 
 @dataclass(frozen=True)
 class LiveSettings:
@@ -112,8 +114,8 @@ class _Person:
     def __init__(self, num_frames: int, stride: int) -> None:
         self.num_frames, self.stride = num_frames, stride
         # More samples than frames: a new window begins with each of them. None where no face was found or looked for.
-        self.num_samples = stride * (num_frames - 1) + 1
-        self.samples: deque[torch.Tensor | None] = deque(maxlen=self.num_samples)
+        self.max_samples = stride * (num_frames - 1) + 1
+        self.samples: deque[torch.Tensor | None] = deque(maxlen=self.max_samples)
         self.scores: np.ndarray | None = None  # (num_labels,)
 
     @property
@@ -126,8 +128,9 @@ class _Person:
         between two frames of the window; what is due beyond that nobody has seen."""
         is_first = not self.samples
         num_seen = 1 if is_first else min(num_due, self.stride)
-        num_unseen = 0 if is_first else min(num_due - num_seen, self.num_samples)
-        self.samples.extend([*[None] * num_unseen, *[features] * num_seen])
+        num_unseen = 0 if is_first else min(num_due - num_seen, self.max_samples)
+        self.samples.extend([None] * num_unseen)
+        self.samples.extend([features] * num_seen)
 
     @property
     def num_collected(self) -> int:
@@ -143,12 +146,13 @@ class _Person:
     @property
     def is_ready(self) -> bool:
         """The window is full, and shows the face often enough."""
-        return len(self.samples) == self.num_samples and self.num_found >= MIN_COVERAGE * self.num_frames
+        return len(self.samples) == self.max_samples and self.num_found >= MIN_COVERAGE * self.num_frames
 
     def filled_frames(self) -> torch.Tensor:
         """(num_frames, D); a frame without the face takes the one nearest in time (of two, the earlier)."""
-        found = {i: features for i, features in enumerate(self.frames) if features is not None}
-        return torch.stack([found[min(found, key=lambda j: abs(i - j))] for i in range(len(self.frames))])
+        found = [(place, features) for place, features in enumerate(self.frames) if features is not None]
+        nearest = [min(found, key=lambda frame: abs(i - frame[0])) for i in range(self.num_frames)]
+        return torch.stack([features for _, features in nearest])
 
     def smooth(self, scores: np.ndarray, alpha: float) -> None:
         """An exponential moving average; the first scores are taken as they are."""
@@ -263,26 +267,24 @@ class LiveEngagement:
 
     def _encode(self, frame: np.ndarray, time_sec: float) -> dict[int | None, torch.Tensor | None]:
         """By number the features (D,) of everybody's crop; None for who is not to be seen, or too small."""
-        numbers: list[int | None]
-        everybody: list[int | None]
         if self.whole_frames:
-            crops = self._processor.shrink_whole_frames(frame[None])
-            numbers = everybody = [None]
-        else:
-            tracks = [track for track in self._tracker.tracks if track.found and not self._is_too_small(track)]
-            numbers = [track.number for track in tracks]
-            everybody = [track.number for track in self._tracker.tracks]
-            if not tracks:
-                return dict.fromkeys(everybody)
-            crops, _ = self._processor.crop(
-                np.broadcast_to(frame, (len(tracks), *frame.shape)),
-                np.stack([track.box_at(time_sec) for track in tracks]),
-                np.stack([track.landmarks_at(time_sec) for track in tracks]),
-            )
+            (features,) = self._features_of(self._processor.shrink_whole_frames(frame[None]))
+            return {None: features}
+        everybody: dict[int | None, torch.Tensor | None] = {track.number: None for track in self._tracker.tracks}
+        tracks = [track for track in self._tracker.tracks if track.found and not self._is_too_small(track)]
+        if not tracks:
+            return everybody
+        crops, _ = self._processor.crop(
+            np.broadcast_to(frame, (len(tracks), *frame.shape)),
+            np.stack([track.box_at(time_sec) for track in tracks]),
+            np.stack([track.landmarks_at(time_sec) for track in tracks]),
+        )
+        return everybody | dict(zip([track.number for track in tracks], self._features_of(crops), strict=True))
+
+    def _features_of(self, crops: np.ndarray) -> Sequence[torch.Tensor]:
+        """(n, height, width, 3) uint8 RGB -> n times (D,)."""
         with torch.inference_mode():
-            features = self._model.encoder(self._processor.to_pixel_values(crops)).pooler_output
-        seen = dict(zip(numbers, features.unbind(0), strict=True))
-        return {number: seen.get(number) for number in everybody}
+            return self._model.encoder(self._processor.to_pixel_values(crops)).pooler_output.unbind(0)
 
     def _classify(self, people: Sequence[_Person]) -> list[np.ndarray]:
         """Softmax scores, (num_labels,) a person."""
@@ -299,7 +301,7 @@ class LiveEngagement:
     def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
         is_missing = track.is_missing(time_sec)
         box = track.box_xyxy_px if is_missing else track.box_at(time_sec)
-        verdict: tuple[str | None, dict[str, float] | None, str | None]
+        verdict: _Verdict
         if is_missing:
             verdict = (None, None, f"no face for {time_sec - track.seen_sec:.1f} s")
         elif self._is_too_small(track):
@@ -309,12 +311,11 @@ class LiveEngagement:
         left, top, right, bottom = (round(float(edge), 1) for edge in box)
         return PersonState(track.number, (left, top, right, bottom), track.found, *verdict)
 
-    def _verdict(self, person: _Person | None) -> tuple[str | None, dict[str, float] | None, str | None]:
-        """Label, scores, status."""
+    def _verdict(self, person: _Person | None) -> _Verdict:
         if person is None or person.scores is None:
             num_collected = 0 if person is None else person.num_collected
             return None, None, f"collecting {num_collected} of {self._num_frames} frames"
-        scores = dict(zip(self._model.config.label_names, map(float, person.scores), strict=True))
+        scores = dict(zip(self._model.config.label_names, person.scores.tolist(), strict=True))
         label = best_label(scores)
         return (label, scores, None) if scores[label] >= self._abstain_below else (None, scores, "abstains")
 

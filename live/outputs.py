@@ -50,8 +50,8 @@ class LiveWindow:
         if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
             raise _no_screen("none")
         self._screen_px = pygame.display.get_desktop_sizes()[0]
-        self._title, self._is_open = title, False
-        self.is_closed = False
+        self._title = title
+        self._is_open = self.is_closed = False
 
     def show(self, frame: np.ndarray) -> None:
         """frame: (height, width, 3) uint8 RGB; with its own proportions, however the window is drawn out."""
@@ -60,8 +60,8 @@ class LiveWindow:
             most_width, most_height = (MAX_SHOWN_SHARE * side for side in self._screen_px)
             shrink = min(1.0, most_width / width, most_height / height)
             pygame.display.set_mode((round(width * shrink), round(height * shrink)), pygame.RESIZABLE)
-            self._is_open = True
             pygame.display.set_caption(f"{self._title} (Q closes)")
+            self._is_open = True
         window_width, window_height = pygame.display.get_window_size()
         scale = min(window_width / width, window_height / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -114,7 +114,7 @@ class LiveOutputs:
     ) -> None:
         self.num_frames, self.num_dropped, self.num_labels = 0, 0, 0
         self._json_lines, self._film_path, self._on_close = json_lines, film, on_close
-        self._film: AnnotatedVideo | None = None
+        self._film: AnnotatedVideo | None = None  # its first frame tells its size
         self._fps = fps
         self._closing = ExitStack()
         self._window = LiveWindow(title) if window else None
@@ -153,9 +153,8 @@ class LiveOutputs:
 
     def _film_frame(self, path: Path, result: LiveResult) -> None:
         drawn = draw_states(result.frame, result.states)  # how fast this machine was is nothing to a viewer
-        if self._film is None:  # the first frame tells its size
-            size_px = (drawn.shape[1], drawn.shape[0])
-            self._film = self._closing.enter_context(AnnotatedVideo(path, size_px, self._fps))
+        if self._film is None:
+            self._film = self._closing.enter_context(AnnotatedVideo(path, drawn.shape[1::-1], self._fps))
         self._film.write(drawn, result.time_sec)
 
 

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +106,9 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
     Raises:
         EngagementInputError: no model was named, one cannot be loaded, or the extra `app` is not installed.
     """
-    gr = _import_gradio()
+    _require_gradio()
+    import gradio as gr
+
     if not models:
         raise EngagementInputError("Expected at least one model, got none; name a folder or a Hub id.")
     predictors = {name: Predictor.from_pretrained(model).speed_up() for name, model in models.items()}
@@ -120,20 +121,24 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
             stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
         gr.HTML(refusal_page(SERVER_LOST), elem_id="server-lost", elem_classes="result")
         with gr.Tab("Camera"):
-            _add_camera(gr, page, model, bar, stop)
+            _add_camera(page, model, bar, stop)
         with gr.Tab("Video"):
             step = gr.Slider(1, 60, value=5, step=1, label="Seconds a step of the timeline", render=False)
-            _add_upload(gr, page, model, "video", list(VIDEO_SUFFIXES), page.look_at_video, step)
+            _add_upload(page, model, "video", list(VIDEO_SUFFIXES), page.look_at_video, step)
         with gr.Tab("Photo"):
-            _add_upload(gr, page, model, "photo", list(PICTURE_SUFFIXES), page.look_at_photo)
+            _add_upload(page, model, "photo", list(PICTURE_SUFFIXES), page.look_at_photo)
     return app
 
 
 def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1") -> str:
     """Serve the page in threads, without telemetry, history or pages beside it; returns its address."""
-    gr = _import_gradio()
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the machine's own
-    theme = gr.themes.Default(primary_hue="blue", **fonts)
+    import gradio as gr
+
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],  # the machine's own
+        font_mono=["ui-monospace", "monospace"],
+    )
     # White letters need a darker ground than the theme's.
     theme.set(button_primary_background_fill="*primary_700", button_cancel_background_fill="#b91c1c")
     _, address, _ = app.launch(
@@ -175,12 +180,10 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
             app.block_thread()
 
 
-def _import_gradio() -> ModuleType:
+def _require_gradio() -> None:
+    """Before it is imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
     require_extra("app", ("gradio",))
-    import gradio
-
-    return gradio
 
 
 def _describe(predictor: Predictor) -> str:
@@ -189,7 +192,9 @@ def _describe(predictor: Predictor) -> str:
     return f"{', '.join(config.label_names)}; from {reads}"
 
 
-def _add_camera(gr: ModuleType, page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
+def _add_camera(page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
+    import gradio as gr
+
     width_px, height_px = CAMERA_SIZE_PX
     wanted = {"video": {"width": {"ideal": width_px}, "height": {"ideal": height_px}, "facingMode": "user"}}
     session, camera_answer = gr.State(time_to_live=FORGET_AFTER_SEC), gr.Textbox(visible=False)
@@ -250,7 +255,6 @@ def _add_camera(gr: ModuleType, page: Page, model: "gradio.Radio", bar: "gradio.
 
 
 def _add_upload(
-    gr: ModuleType,
     page: Page,
     model: "gradio.Radio",
     kind: str,
@@ -258,6 +262,8 @@ def _add_upload(
     look: Callable[..., str],
     *options: "gradio.Slider",
 ) -> None:
+    import gradio as gr
+
     gr.Markdown(f"Only a {kind} of yourself, or of adults who agreed.")
     file = gr.File(label=f"A {kind}", file_types=suffixes, type="filepath", elem_id=f"{kind}-file")
     for option in options:

@@ -63,16 +63,14 @@ class LiveSession:
         self.frames.clear()
         self.frame_states, self.last_frame_sec = [], -math.inf
 
-    def keep(self, frame: np.ndarray, time_sec: float) -> None:
-        """Remember a picture where the next of a window is due."""
-        if self.live is None:
-            return
+    def keep(self, live: LiveEngagement, frame: np.ndarray, time_sec: float) -> None:
+        """Remember a picture where the next of a window of `live` is due."""
         if self.frames and self.frames[0].shape != frame.shape:  # a phone was turned, or another camera chosen
             self.frames.clear()
-        if not self.frames or time_sec - self.last_frame_sec >= self.live.window_spacing_sec:
+        if not self.frames or time_sec - self.last_frame_sec >= live.window_spacing_sec:
             self.frames.append(frame)
             self.frame_states, self.last_frame_sec = self.states, time_sec
-            if len(self.frames) > self.live.num_frames:
+            if len(self.frames) > live.num_frames:
                 self.frames.popleft()
 
 
@@ -120,7 +118,7 @@ class Page:
                 session.use(model_name, self._new_live(model_name))
             now_sec = time.monotonic()
             session.states = session.live.step(frame, now_sec)
-            session.keep(frame, now_sec)
+            session.keep(session.live, frame, now_sec)
             words = live_words(session.states)
             is_new, session.words = words != session.words, words
             return live_picture(frame, session.states), words if is_new else None

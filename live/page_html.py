@@ -9,7 +9,6 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,9 +44,10 @@ _CAMERA_REFUSALS = {
     "NotReadableError": "The camera is used by another program. Close that, then press Start again.",
     "TypeError": "The browser gives no camera to a page at this address. Open it as http://127.0.0.1 or by https.",
 }
+_DOUBT = "abstains"  # as the live engine says it
 _STATUS_IN_WORDS = {
     "face too small": "the face is too small; come closer",
-    "abstains": "no label, the scores are too close to each other",
+    _DOUBT: "no label, the scores are too close to each other",
 }
 # Hidden until the browser finds that nobody answers.
 SERVER_LOST = (
@@ -103,13 +103,11 @@ def number_faces(prediction: PhotoPrediction, min_face_px: float, abstain_below:
     states = []
     for number, face in enumerate(sorted(prediction.faces, key=lambda face: face.box_xyxy_px[0]), start=1):
         left, top, right, bottom = face.box_xyxy_px
-        place = partial(PersonState, number, (left, top, right, bottom), True)
-        if max(right - left, bottom - top) < min_face_px:
-            states.append(place(None, None, "face too small"))
-        elif face.scores[face.label] < abstain_below:
-            states.append(place(None, face.scores, "abstains"))
-        else:
-            states.append(place(face.label, face.scores, None))
+        is_small = max(right - left, bottom - top) < min_face_px
+        is_unsure = face.scores[face.label] < abstain_below
+        verdict = (None, face.scores, _DOUBT) if is_unsure else (face.label, face.scores, None)
+        said = (None, None, "face too small") if is_small else verdict
+        states.append(PersonState(number, (left, top, right, bottom), True, *said))
     return states
 
 
@@ -118,9 +116,11 @@ def video_page(prediction: VideoPrediction, abstain_below: float) -> str:
 
     Where the highest score is below `abstain_below`, words and table say "abstains" instead of a label.
     """
-    spans = [replace(span, label=span.label and _or_doubt(span.label, span.scores, abstain_below))
-             for span in prediction.timeline]  # fmt: skip
-    label = _or_doubt(prediction.label, prediction.scores, abstain_below)
+    spans = [
+        replace(span, label=_DOUBT) if _is_doubtful(span.scores, abstain_below) else span
+        for span in prediction.timeline
+    ]
+    label = _DOUBT if _is_doubtful(prediction.scores, abstain_below) else prediction.label
     prediction = replace(prediction, label=label, timeline=spans)
     name = Path(prediction.source).name
     coverage = prediction.face_coverage
@@ -192,8 +192,8 @@ def _heat_maps(explanation: Explanation, what: str, numbers: Sequence[int] | Non
     return f'<p>{words}</p><div class="wide" tabindex="0">{figure}</div>'
 
 
-def _or_doubt(label: str, scores: dict[str, float] | None, abstain_below: float) -> str:
-    return "abstains" if scores is not None and max(scores.values()) < abstain_below else label
+def _is_doubtful(scores: dict[str, float] | None, abstain_below: float) -> bool:
+    return scores is not None and max(scores.values()) < abstain_below
 
 
 def _name(state: PersonState) -> str:

@@ -14,9 +14,10 @@ def quit_signals() -> tuple[int, ...]:
 
     Without SIGHUP where it is ignored, as nohup does: who asks for that wants the program to outlive the terminal.
     """
-    hangup = getattr(signal, "SIGHUP", None)
-    asked = (signal.SIGINT, signal.SIGTERM)
-    return asked if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN else (*asked, hangup)
+    hangup: int | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return signal.SIGINT, signal.SIGTERM
+    return signal.SIGINT, signal.SIGTERM, hangup
 
 
 @contextmanager

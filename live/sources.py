@@ -81,8 +81,10 @@ def open_source(source: str | os.PathLike[str]) -> FrameSource:
     if match := re.fullmatch(r"webcam(?::(\d+))?", name, re.IGNORECASE):
         return _open_webcam(int(match[1] or 0))
     if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name, re.IGNORECASE):
-        x, y, width, height = (int(edge or 0) for edge in match.groups())
-        return ScreenSource((x, y, width, height) if match[1] else None)
+        if not match[1]:
+            return ScreenSource()
+        left, top, width, height = map(int, match.groups())
+        return ScreenSource((left, top, width, height))
     if re.match(r"(webcam|screen):", name, re.IGNORECASE):
         raise EngagementInputError(f"Expected webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
     return FileSource(name)

@@ -24,7 +24,7 @@ from ..data.schema import BINARY
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import compute_scores
 from ..evaluation.results_file import read_results, write_results
-from ..evaluation.results_schema import Measurement, Results
+from ..evaluation.results_schema import Measurement, Results, Training
 from ..evaluation.score_records import FocusRegion
 from ..evaluation.split_evaluation import read_predictions
 from ..explanation.data_set_focus import find_clips, measure_focus
@@ -151,7 +151,7 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
         print(f"{ROWS[name]}, seed {seed}", flush=True)
         train(recipe, _options_of(output, name, seed, options))
         results = read_results(folder)
-    test = _measured_on_test(folder, results)
+    test, training = _measured_on_test(folder, results)
     focus = test.evaluation.face_focus
     if focus is None:
         predictor = Predictor.from_pretrained(str(folder))
@@ -173,15 +173,15 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
             test_majority=test.evaluation.majority_baseline.macro_f1,
         ),
         face_focus=focus,
-        training_seconds=results.training.seconds if results.training else 0.0,
+        training_seconds=training.seconds,
     )
 
 
-def _measured_on_test(folder: Path, results: Results) -> Measurement:
-    found = results.measured_on("test")
-    if found is None or results.training is None:
+def _measured_on_test(folder: Path, results: Results) -> tuple[Measurement, Training]:
+    measured, training = results.measured_on("test"), results.training
+    if measured is None or training is None:
         raise ModelLoadError(f"Expected a trained model measured on test in {folder}, got another; delete the folder.")
-    return found
+    return measured, training
 
 
 def _folder(output: Path, name: str, seed: int) -> Path:

@@ -69,7 +69,7 @@ def test_no_visitor_waits_for_another_s_explanation(page: Page, tmp_path: Path, 
 def test_a_camera_that_is_turned_begins_a_new_window_to_explain(page: Page):
     session, _ = page.start(True, "engagement", "granted")
     for frame in (person_frame(), np.rot90(person_frame())):
-        session.keep(np.ascontiguousarray(frame), 0.0)
+        session.keep(session.live, np.ascontiguousarray(frame), 0.0)
     assert [frame.shape for frame in session.frames] == [(640, 480, 3)]
 
 

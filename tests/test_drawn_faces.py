@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from engagement_recognition.data.drawn import datasets as drawn_datasets
-from engagement_recognition.data.drawn.datasets import draw_dataset, write_daisee
+from engagement_recognition.data.drawn.datasets import write_daisee, write_expressions, write_states
 from engagement_recognition.data.drawn.faces import (
     AffectLevels,
     FacePose,
@@ -242,22 +242,21 @@ def test_another_drawing_or_other_files_are_not_overwritten(daisee, tmp_path):
         ({"num_subjects": 2}, "at least 3 subjects, one a split, got 2"),
         ({"clips_per_subject": 0}, "at least 1 clip"),
         ({"variant": "both"}, "appearance or dynamics or shortcut, got 'both'"),
-        ({"format": "fer"}, "daisee, expressions or states, got 'fer'"),
         ({"seed": -1}, "seed of 0 or more"),
         ({"width_px": 161}, "even width"),
         ({"fps": 0}, "at least 1 frame"),
     ],
 )
 def test_a_wrong_recipe_is_told_before_anything_is_written(change, told, tmp_path):
-    recipe = {"format": "daisee", "num_subjects": 3, "clips_per_subject": 1, "seed": 0} | TINY | change
+    recipe = {"num_subjects": 3, "clips_per_subject": 1, "seed": 0} | TINY | change
     with pytest.raises(RecipeError, match=told):
-        draw_dataset(output_dir=tmp_path / "out", **recipe)
+        write_daisee(tmp_path / "out", **recipe)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("format", "labels"), [("expressions", 7), ("states", 4)])
-def test_pictures_lie_by_split_and_label_with_people_apart(format, labels, tmp_path):
-    draw_dataset(format, tmp_path, 4, labels, 3, processes=1, show_progress=False, size_px=48)
+@pytest.mark.parametrize(("write", "labels"), [(write_expressions, 7), (write_states, 4)])
+def test_pictures_lie_by_split_and_label_with_people_apart(write, labels, tmp_path):
+    write(tmp_path, 4, labels, 3, processes=1, show_progress=False, size_px=48)
     people: dict[str, set[str]] = {}
     for path in tmp_path.rglob("*.png"):
         people.setdefault(path.relative_to(tmp_path).parts[0], set()).add(path.stem.split("_")[0])
@@ -267,7 +266,7 @@ def test_pictures_lie_by_split_and_label_with_people_apart(format, labels, tmp_p
     assert len({path.name for path in tmp_path.glob("*/*") if path.is_dir()}) == labels
     before = _files(tmp_path)
     next(tmp_path.rglob("*.png")).unlink()
-    assert draw_dataset(format, tmp_path, 4, labels, 3, processes=1, size_px=48)["drawn_now"] == 1
+    assert write(tmp_path, 4, labels, 3, processes=1, size_px=48)["drawn_now"] == 1
     assert _files(tmp_path) == before
 
 

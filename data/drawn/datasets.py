@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
@@ -32,9 +32,6 @@ from .faces import draw_face_picture, draw_frame, draw_subject
 from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
 from .shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
 
-_Task = TypeVar("_Task")
-_Done = TypeVar("_Done")
-
 SETTINGS_NAME = "drawn.json"
 DRAWING_VERSION = 1  # raise it when the same seed draws something else
 DISENGAGED_SHARE = 0.375
@@ -42,6 +39,8 @@ MP4_SHARE = 0.09  # of DAiSEE's videos; its tables call every one of them .avi
 # The trailing blank is DAiSEE's own.
 DAISEE_HEADER = ("ClipID", "Boredom", "Engagement", "Confusion", "Frustration ")
 DAISEE_SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
+_Task = TypeVar("_Task")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True)
@@ -79,39 +78,6 @@ class VideoShape:
     height_px: int
 
 
-def draw_dataset(
-    format: str,
-    output_dir: str | Path,
-    num_subjects: int,
-    clips_per_subject: int,
-    seed: int,
-    variant: str = "appearance",
-    processes: int | None = None,
-    show_progress: bool = True,
-    fps: float = 30,
-    duration_sec: float = 10.0,
-    width_px: int = 640,
-    height_px: int = 480,
-    size_px: int | None = None,
-) -> dict[str, int]:
-    """One door to the three writers; `clips_per_subject` counts pictures where the format has pictures.
-
-    Args:
-        fps, duration_sec, width_px, height_px: of clips.
-        size_px: of pictures; default: what suits the format.
-    """
-    task, how = (Path(output_dir), num_subjects, clips_per_subject, seed), (processes, show_progress)
-    if format == "daisee":
-        return write_daisee(*task, variant, fps, duration_sec, width_px, height_px, processes, True, show_progress)
-    if format not in ("expressions", "states"):
-        raise RecipeError(f"Expected format daisee, expressions or states, got {format!r}.")
-    if variant != "appearance":
-        raise RecipeError(f"Expected no variant for pictures, got {variant!r}; {variant} exists for daisee alone.")
-    if format == "expressions":
-        return write_expressions(*task, size_px or 96, *how)
-    return write_states(*task, size_px or 224, *how)
-
-
 def write_daisee(
     output_dir: str | Path,
     num_subjects: int,
@@ -133,8 +99,8 @@ def write_daisee(
     shape = VideoShape(variant, fps, duration_sec, width_px, height_px)
     _check_shape(shape)
     subjects = _cast_subjects(num_subjects, clips_per_subject, seed)
-    task = {"num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "seed": seed}
-    root = _open_output(output_dir, {"format": "daisee", **task, **asdict(shape), "quirks": quirks})
+    asked = {"num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "seed": seed}
+    root = _open_output(output_dir, {"format": "daisee", **asked, **vars(shape), "quirks": quirks})
     plans = _plan_clips(root / "DataSet", subjects, clips_per_subject, seed, quirks)
     _write_label_tables(root / "Labels", plans)
     if variant == "shortcut":
@@ -199,10 +165,10 @@ def _check_shape(shape: VideoShape) -> None:
         raise RecipeError(f"Expected an even width and height of at least 16 px, as h264 needs, got {got}.")
 
 
-def _open_output(output_dir: str | Path, settings: Mapping[str, str | float | bool]) -> Path:
+def _open_output(output_dir: str | Path, asked: Mapping[str, str | float]) -> Path:
     """Make the folder, or go on in one that holds the same drawing; refuse any other."""
     root = Path(output_dir)
-    settings = {"drawing_version": DRAWING_VERSION, **settings}
+    settings = {"drawing_version": DRAWING_VERSION, **asked}
     text = claim_folder(root, SETTINGS_NAME, json.dumps(settings, indent=2), "drawn data")
     try:
         found = json.loads(text)
@@ -247,9 +213,8 @@ def _plan_clip(root: Path, subject: DrawnSubject, subject_index: int, number: in
     clip_id = f"{subject.subject_id}{1001 + number}"
     path = root / DAISEE_SPLITS[subject.split] / subject.subject_id / clip_id / f"{clip_id}{suffix}"
     clip_seed = (seed, 3, subject_index, number)
-    return ClipPlan(
-        path, clip_id, subject.split, subject.subject_seed, clip_seed, levels, has_label=has_label, has_video=has_video
-    )
+    seeds = subject.subject_seed, clip_seed
+    return ClipPlan(path, clip_id, subject.split, *seeds, levels, has_label=has_label, has_video=has_video)
 
 
 def _draw_levels(subject_index: int, num_clips: int, rng: np.random.Generator) -> list[AffectLevels]:
@@ -293,8 +258,9 @@ def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
     rng = np.random.default_rng(plan.clip_seed)
     poses = engagement_trajectory(plan.levels, shape.variant, shape.duration_sec, shape.fps, rng)
     subject, noise_seeds = draw_subject(plan.subject_seed), rng.integers(2**31, size=len(poses)).tolist()
+    curtains = CURTAIN_COLORS[plan.curtains] if plan.curtains else None
     frames = (
-        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, CURTAIN_COLORS.get(plan.curtains or ""))
+        draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, curtains)
         for pose, noise_seed in zip(poses, noise_seeds, strict=True)
     )
     with whole_file(plan.path) as partial:
@@ -323,8 +289,8 @@ def _write_pictures(format: str, output_dir: str | Path, num_subjects: int, pict
     if size_px < 16:
         raise RecipeError(f"Expected pictures of at least 16 px, got {size_px}; ask for larger ones.")
     subjects = _cast_subjects(num_subjects, pictures_per_subject, seed)
-    task = {"num_subjects": num_subjects, "pictures_per_subject": pictures_per_subject, "seed": seed}
-    root = _open_output(output_dir, {"format": format, **task, "size_px": size_px})
+    asked = {"num_subjects": num_subjects, "pictures_per_subject": pictures_per_subject, "seed": seed}
+    root = _open_output(output_dir, {"format": format, **asked, "size_px": size_px})
     work = partial(_write_subject_pictures, format=format, root=root, count=pictures_per_subject, size_px=size_px)
     tasks = [(subject, (seed, 4, index)) for index, subject in enumerate(subjects)]
     drawn = sum(_run_all(work, tasks, processes, "Drawing pictures", show_progress))

@@ -145,7 +145,10 @@ def _list_folder(root: Path) -> tuple[list[str], list[Reject]]:
         name = Path(path).relative_to(root).as_posix()
         rejects.append(_reject(name, f"{reason} in {root}"))
 
-    for folder, subfolders, files in os.walk(root, onerror=lambda error: refuse(error.filename, str(error.strerror))):
+    def refuse_folder(error: OSError) -> None:
+        refuse(error.filename, error.strerror or str(error))
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse_folder):
         subfolders[:] = sorted(name for name in subfolders if not _is_litter(name))
         for path in (Path(folder, name) for name in subfolders if Path(folder, name).is_symlink()):
             refuse(str(path), "Expected a folder, got a link to one")

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import SupportsInt
 
 import h5py
 import numpy as np
@@ -34,11 +33,9 @@ def read_reference_h5(source: Path) -> LabelledSource:
     records: list[ClipRecord] = []
     rejects: list[Reject] = []
     for path, split in _files_in(source):
-        for result in _read_file(path, split):
-            if isinstance(result, ClipRecord):
-                records.append(result)
-            else:
-                rejects.append(result)
+        found = _read_file(path, split)
+        records += [result for result in found if isinstance(result, ClipRecord)]
+        rejects += [result for result in found if isinstance(result, Reject)]
     repeats = find_repeats([(record.clip_id, None) for record in records])
     for position, problem in repeats.items():
         record = records[position]
@@ -177,7 +174,7 @@ def _name_of(value: object, names: Sequence[str]) -> str | None:
     """A label's name from its index or itself."""
     if isinstance(value, (bytes, str)):
         return _text(value).lower() if _text(value).lower() in names else None
-    return names[int(value)] if isinstance(value, SupportsInt) and value in range(len(names)) else None
+    return next((name for index, name in enumerate(names) if value == index), None)
 
 
 def _read_windows(folder: str, record: ClipRecord) -> np.ndarray:
