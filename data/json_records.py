@@ -8,13 +8,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from ..processor.input_errors import EngagementInputError, in_one_line
 from .atomic_files import write_whole
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _ROUNDING = 1e-9  # a mean of shares can lie that far outside 0 to 1
 _SHOWN_CHARACTERS = 60
@@ -115,7 +117,7 @@ def _is_within(key: str, outer: str) -> bool:
     return key != outer and key.startswith((f"{outer}.", f"{outer}[") if outer else "")
 
 
-def _key_of(detail: ErrorDetails, content: object) -> str:
+def _key_of(detail: "ErrorDetails", content: object) -> str:
     """Such as `measurements[0].evaluation`; pydantic also names the branch of a union, which is no key of the file."""
     key = ""
     for number, part in enumerate(detail["loc"], start=1):
@@ -143,6 +145,6 @@ def _in_words(key: str, details: list[ErrorDetails]) -> str:
     return f"{shown} as {key or 'its content'} ({reasons.replace('or input should be', 'or')})"
 
 
-def _reason(detail: ErrorDetails) -> str:
+def _reason(detail: "ErrorDetails") -> str:
     told = str(detail["ctx"]["error"]).removesuffix(".") if detail["type"] == "value_error" else detail["msg"]
     return told[:1].lower() + told[1:]

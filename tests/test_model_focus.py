@@ -59,7 +59,7 @@ def measured(predictor: Predictor, clips: list[FocusClip]) -> FaceFocusResults:
 
 
 def test_the_mean_is_that_of_the_explained_clips(predictor, clips, measured):
-    focuses = [explain_file(predictor, clip.source).clips[0].focus for clip in clips[: len(PEOPLE)]]
+    focuses = [explain_file(predictor, clip.source).clips[0].face.focus for clip in clips[: len(PEOPLE)]]
     for region in REGIONS:
         of_clips = [focus.clip[region] for focus in focuses]
         found = getattr(measured, region)
