@@ -27,7 +27,8 @@ _CODE_SUFFIXES = (".py", ".html", ".md")
 _NOT_CODE = ("README.md", "CHANGELOG.md")
 # What the page imports; versions are the package's own. Gradio's is in the front matter.
 _IMPORTED = (
-    *OF_A_MODEL, "matplotlib", "opencv-python-headless", "packaging", "pydantic", "safetensors", "scikit-learn", "scipy",
+    *OF_A_MODEL, "matplotlib", "opencv-python-headless", "packaging", "pydantic", "safetensors", "scikit-learn",
+    "scipy",
 )  # fmt: skip
 
 _APP = '''\
