@@ -208,9 +208,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], ReportedByFil
 
 
 def _finite_number(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or not abs(value) < math.inf:  # NaN is not
-        return None
-    return float(value)
+    return float(value) if isinstance(value, (int, float)) and abs(value) < math.inf else None  # NaN is not below it
 
 
 def _load_as_data(path: Path) -> object:

@@ -217,7 +217,7 @@ def name_figures(results: Results) -> list[str]:
         data, name = measured.data, measured.split
         if measured is not results.measured_on(name):
             name = f"{name}_{data.source[:_SOURCE_CHARACTERS]}_{data.fingerprint[:8]}"
-        name = re.sub(r"\W+", "_", name)
+        name = re.sub(r"[\W_]+", "_", name, flags=re.ASCII)
         while name in names:
             name += "_again"  # of the same data under other labels, or of several trainings
         names.append(name)

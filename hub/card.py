@@ -108,7 +108,7 @@ def title_of(model: EngagementPreTrainedModel, stage: str) -> str:
 
 def encoder_name(model: EngagementPreTrainedModel) -> str:
     """timm's name of the architecture, or transformers' of the family."""
-    config = model.encoder.model.config
+    config = model.config.encoder_config
     return getattr(config, "architecture", None) or config.model_type
 
 

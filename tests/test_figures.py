@@ -7,16 +7,21 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from made_up_results import OTHER, described, measurement, results
 from PIL import Image
 
 from engagement_recognition.data.schema import BINARY, EXPRESSIONS, LEVELS
 from engagement_recognition.evaluation.calibration import calibration_scores, risk_coverage
 from engagement_recognition.evaluation.figures import (
+    name_figures,
     save_confusion,
+    save_figures,
     save_reliability,
     save_risk_coverage,
     save_training_curves,
 )
+from engagement_recognition.evaluation.results_schema import PooledTrainings
+from engagement_recognition.hub.model_files import is_published_name
 from engagement_recognition.processor.input_errors import DataError
 
 TRAINER_LOG = [
@@ -129,3 +134,23 @@ def test_a_log_without_numbers_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"a training log with epochs and any of train_loss.*got 1 rows"):
         save_training_curves([{"epoch": 1, "learning_rate": 0.1}], tmp_path / "none")
     assert not list(tmp_path.iterdir())
+
+
+def test_no_measurement_s_figures_overwrite_another_s(tmp_path: Path):
+    own, pooled = results(), PooledTrainings(seeds=[0], num_folds=5)
+    (test,) = own.measurements
+    there = measurement(data=described(OTHER, "../a b/é.csv"))
+    several = [there, test, there.model_copy(update={"pooled": pooled}), measurement("validation")]
+    told = own.model_copy(update={"measurements": several})
+    assert name_figures(told) == ["test_a_b_csv_b2b2b2b2", "test", "test_a_b_csv_b2b2b2b2_again", "validation"]
+    files = save_figures(tmp_path, told)
+    assert sorted(files) == sorted((tmp_path / "figures").iterdir()) and len(set(files)) == 4 * 2 * 3 * 2 + 2
+    assert all(is_published_name(path.relative_to(tmp_path).as_posix()) for path in files)
+
+
+def test_figures_of_what_is_no_longer_measured_go(tmp_path: Path):
+    save_figures(tmp_path, results().with_measurement(measurement("validation")))
+    (tmp_path / "figures/mine.png").touch()
+    files = save_figures(tmp_path, results())
+    assert sorted((tmp_path / "figures").iterdir()) == sorted([*files, tmp_path / "figures/mine.png"])
+    assert not list((tmp_path / "figures").glob("validation_*"))
