@@ -102,12 +102,12 @@ def version_of(text: str) -> object:
     return content.get("version") if isinstance(content, dict) else None
 
 
-def _by_key(details: list[ErrorDetails], text: str) -> dict[str, list[ErrorDetails]]:
+def _by_key(details: list["ErrorDetails"], text: str) -> dict[str, list["ErrorDetails"]]:
     """What is wrong under each key; every branch of a union complains, and the innermost key is the wrong one."""
     if details[0]["type"] == "json_invalid":
         return {"": details}
     content = json.loads(text)
-    wrong: dict[str, list[ErrorDetails]] = {}
+    wrong: dict[str, list["ErrorDetails"]] = {}
     for detail in details:
         wrong.setdefault(_key_of(detail, content), []).append(detail)
     return {key: found for key, found in wrong.items() if not any(_is_within(other, key) for other in wrong)}
@@ -129,7 +129,7 @@ def _key_of(detail: "ErrorDetails", content: object) -> str:
     return key.removeprefix(".")
 
 
-def _in_words(key: str, details: list[ErrorDetails]) -> str:
+def _in_words(key: str, details: list["ErrorDetails"]) -> str:
     detail = details[0]
     if detail["type"] == "json_invalid":
         return f"no JSON ({detail['ctx']['error']})"
