@@ -107,7 +107,7 @@ def _by_key(details: list["ErrorDetails"], text: str) -> dict[str, list["ErrorDe
     if details[0]["type"] == "json_invalid":
         return {"": details}
     content = json.loads(text)
-    wrong: dict[str, list["ErrorDetails"]] = {}
+    wrong: dict[str, list[ErrorDetails]] = {}
     for detail in details:
         wrong.setdefault(_key_of(detail, content), []).append(detail)
     return {key: found for key, found in wrong.items() if not any(_is_within(other, key) for other in wrong)}
