@@ -95,7 +95,7 @@ class EngagementConfig(PreTrainedConfig):
         """The labels by index."""
         return [name for _, name in sorted((self.id2label or {}).items())]
 
-    def __post_init__(self, **kwargs: Any) -> None:  # what transformers takes beyond fields
+    def __post_init__(self, **kwargs: object) -> None:
         super().__post_init__(**kwargs)
         temporal_sizes = ("temporal_hidden_size", "temporal_num_layers", "temporal_num_heads")
         for name in ("num_frames", "image_size", "num_channels", *temporal_sizes):

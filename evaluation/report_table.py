@@ -168,12 +168,15 @@ def _focus_note(focus: FaceFocusResults) -> dict[str, str]:
 
 
 def format_score(value: float | None) -> str:
+    """Three digits; a dash where it is undefined."""
     return _NONE if value is None else f"{value:.3f}"
 
 
 def format_share(value: float) -> str:
+    """In per cent."""
     return f"{100 * value:.1f} %"
 
 
 def format_interval(row: Interval | FocusRegion) -> str:
+    """Its bounds, in words where there are none."""
     return "no interval" if row.lower is None or row.upper is None else f"{row.lower:.3f} to {row.upper:.3f}"

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -27,7 +28,14 @@ from transformers import AutoImageProcessor
 from engagement_recognition import EngagementForImageClassification
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
 from engagement_recognition.hub.endpoint import handler
-from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.inference.predictor import (
+    FacePrediction,
+    PhotoPrediction,
+    Predictor,
+    Span,
+    VideoPrediction,
+    to_json,
+)
 
 # Arguments: a folder with a folder a model, each with handler.py in it and named after it, and in requests.json
 # {name: [model, kind of input, value, limits]}.
@@ -310,3 +318,12 @@ def test_base64_is_measured_by_its_bytes():
     with pytest.raises(handler.Refusal, match="at most 3000 bytes") as refusal:
         handler._read_content({"inputs": base64.b64encode(b"a" * 3001).decode()}, limits)
     assert refusal.value.status == 413
+
+
+def test_the_json_of_predict_holds_every_field_of_a_result():
+    scores = {"disengaged": 0.25, "engaged": 0.75}
+    spans = [Span(0.0, 1.0, "engaged", scores, 1.0), Span(1.0, 2.0, None, None, 0.0)]
+    video = VideoPrediction("a.mp4", "engaged", scores, 0.5, 0, spans)
+    photo = PhotoPrediction("a.png", [FacePrediction("engaged", scores, [1.0, 2.0, 3.0, 4.0], 0.99)])
+    assert [to_json(result) for result in (video, photo)] == [asdict(video), asdict(photo)]
+    assert "timeline" not in to_json(replace(video, timeline=[]))

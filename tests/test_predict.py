@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,14 +25,7 @@ from engagement_recognition.cli import main as cli
 from engagement_recognition.configuration_engagement import EngagementConfig
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
-from engagement_recognition.inference.predictor import (
-    FacePrediction,
-    PhotoPrediction,
-    Predictor,
-    Span,
-    VideoPrediction,
-    to_json,
-)
+from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
 from engagement_recognition.inference.timeline import draw_in_terminal
 from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.processor.input_errors import ModelLoadError
@@ -152,15 +144,6 @@ def test_json_is_json(engagement: Command, inputs: Path, trained: TrainedStages)
     assert prediction["label"] == max(prediction["scores"], key=prediction["scores"].get)
     assert set(prediction["scores"]) == {"disengaged", "engaged"} and prediction["face_coverage"] == 0.5
     assert set(refusal) == {"source", "error"} and refusal["source"] == str(videos[1])
-
-
-def test_json_holds_every_field_of_a_result():
-    scores = {"disengaged": 0.25, "engaged": 0.75}
-    spans = [Span(0.0, 1.0, "engaged", scores, 1.0), Span(1.0, 2.0, None, None, 0.0)]
-    video = VideoPrediction("a.mp4", "engaged", scores, 0.5, 0, spans)
-    photo = PhotoPrediction("a.png", [FacePrediction("engaged", scores, [1.0, 2.0, 3.0, 4.0], 0.99)])
-    assert [to_json(result) for result in (video, photo)] == [asdict(video), asdict(photo)]
-    assert "timeline" not in to_json(replace(video, timeline=[]))
 
 
 def test_a_single_frame_is_repeated_and_that_is_said(engagement: Command, inputs: Path, trained: TrainedStages):
