@@ -171,20 +171,20 @@ def test_scores_are_scikit_learn_s(seed: int):
     truth, predicted = rng.choice(4, 50, p=[0.05, 0, 0.15, 0.8]), rng.integers(4, size=50)  # class 1 never occurs
     scores = compute_scores(truth, predicted, ("a", "b", "c", "d"))
     macro_f1 = f1_score(truth, predicted, labels=range(4), average="macro", zero_division=0)
-    assert scores["macro_f1"] == pytest.approx(macro_f1)
+    assert scores.macro_f1 == pytest.approx(macro_f1)
     recalls = [np.mean(predicted[truth == label] == label) for label in np.unique(truth)]
-    assert scores["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    assert scores["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-    assert np.trace(scores["confusion_matrix"]) == (truth == predicted).sum()
-    assert np.sum(scores["confusion_matrix"], axis=1).tolist() == np.bincount(truth, minlength=4).tolist()
+    assert scores.balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert scores.accuracy == pytest.approx(accuracy_score(truth, predicted))
+    assert np.trace(scores.confusion_matrix) == (truth == predicted).sum()
+    assert np.sum(scores.confusion_matrix, axis=1).tolist() == np.bincount(truth, minlength=4).tolist()
 
 
 def test_the_majority_is_that_of_the_training_set():
     # On a test set with another majority a baseline that looked at it would be better than is honest.
     truth = np.array([0, 0, 0, 1])
     baseline = majority_baseline([1, 1, 0], truth, ("disengaged", "engaged"))
-    assert baseline["predicts"] == "engaged" and baseline["accuracy"] == 0.25
-    assert baseline["balanced_accuracy"] == balanced_accuracy_score(truth, [1, 1, 1, 1]) == 0.5
+    assert baseline.predicts == "engaged" and baseline.accuracy == 0.25
+    assert baseline.balanced_accuracy == balanced_accuracy_score(truth, [1, 1, 1, 1]) == 0.5
 
 
 def test_the_type_of_a_row_names_the_columns_stored():
