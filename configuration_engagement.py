@@ -6,7 +6,7 @@ This file is copied to the Hub beside the weights and imports nothing of ours.
 
 import importlib.metadata
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from packaging.version import Version
 

@@ -103,7 +103,7 @@ def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, addr
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("is_pressed", [True, False])
+@pytest.mark.parametrize("is_pressed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_no_camera_stays_on_once_the_page_s_program_is_gone(
     browser: Browser, address: str, models: dict[str, str], is_pressed: bool
 ):

@@ -159,7 +159,9 @@ def test_grey_pictures_and_other_folders_are_refused(tmp_path: Path):
 
 
 @needs_onnx
-@pytest.mark.parametrize(("encoder", "head"), [("beit", "image"), ("resnet", "lstm")])
+@pytest.mark.parametrize(
+    ("encoder", "head"), [pytest.param("beit", "image", marks=pytest.mark.slow), ("resnet", "lstm")]
+)
 def test_onnx_says_the_same_for_any_batch(encoder: str, head: str, tmp_path: Path):
     import onnxruntime
 

@@ -12,6 +12,7 @@ from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
 from engagement_recognition.data.readers.sources import SourceOptions
 from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusPeople
+from engagement_recognition.explanation import data_set_focus
 from engagement_recognition.explanation.data_set_focus import FocusClip, describe_focus, find_clips, measure_focus
 from engagement_recognition.explanation.explain_files import explain_file
 from engagement_recognition.explanation.face_focus import REGIONS
@@ -88,7 +89,8 @@ def test_people_are_not_named(measured):
     assert measured.people.lowest_means == sorted(measured.people.lowest_means)
 
 
-def test_under_five_people_there_is_a_mean_and_nothing_of_persons(predictor, clips):
+def test_under_five_people_there_is_a_mean_and_nothing_of_persons(predictor, clips, monkeypatch):
+    monkeypatch.setattr(data_set_focus, "CHECKED_CLIPS", 1)
     measured = measure_focus(predictor, clips[:3])
     assert measured.people == FocusPeople(suppressed=True, num_people=None, lowest_means=[])
     assert measured.face.mean is not None and measured.face.lower is None
