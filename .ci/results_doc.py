@@ -3,8 +3,11 @@
 The tables stand between the comments `<!-- keys -->` and `<!-- /keys -->`; a test holds the page to them.
 """
 
+import ast
+import inspect
 import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -51,13 +54,27 @@ def describe(record: type[Record], records: list[type[Record]]) -> str:
     schema = record.model_json_schema()
     base = next((base for base in record.__mro__[1:] if base in records), None)
     inherited = base.model_fields if base else {}
+    texts = told_of_keys(record)
     rows = [
-        f"| `{key}` | {in_words(told)} | {one_line(told.get('description', ''))} | {default_of(told)} |"
+        f"| `{key}` | {in_words(told)} | {one_line(texts.get(key, ''))} | {default_of(told)} |"
         for key, told in schema["properties"].items()
         if key not in inherited
     ]
     extends = [f"All of {link(base.__name__)}, and:", ""] if base else []
     return "\n".join([f"### {record.__name__}", "", one_line(schema["description"]), "", *extends, *HEADER, *rows])
+
+
+def told_of_keys(record: type[Record]) -> dict[str, str]:
+    """Key → the text on the line below it, also of the records that it extends."""
+    told: dict[str, str] = {}
+    for kind in reversed(record.__mro__[: record.__mro__.index(Record)]):
+        (found,) = ast.parse(inspect.getsource(kind)).body
+        told |= {
+            key.target.id: text.value.value
+            for key, text in pairwise(found.body)
+            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        }
+    return told
 
 
 def in_words(told: Schema) -> str:

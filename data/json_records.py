@@ -28,9 +28,8 @@ Count = Annotated[int, Field(ge=0)]
 class Record(BaseModel):
     """What a JSON object of ours holds; nothing else may stand in it, and nothing is converted."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # Built when first used, since the command line imports them all; for the same reason pydantic reads no docs.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

@@ -283,7 +283,8 @@ def test_the_command_says_what_it_took_for_a_hub_model(tmp_path: Path):
     assert "someone/some-model is no folder here, the Space will load it from the Hub" in done.stdout
 
 
-@pytest.mark.parametrize("ending", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP"])
 def test_a_page_that_is_ended_leaves_no_upload_behind(models: dict[str, str], tmp_path: Path, ending: str):
     if not hasattr(signal, ending):
         pytest.skip(f"no {ending} here")

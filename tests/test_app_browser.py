@@ -125,6 +125,7 @@ def test_no_camera_stays_on_once_the_page_s_program_is_gone(
     assert "The camera is on" not in browser.text() and "person 1" not in browser.text()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_late_explanation_is_not_shown_to_whoever_started_anew(
     browser: Browser, address: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -239,6 +239,7 @@ def test_the_command_looks_before_it_loads(source: Path, tmp_path: Path, monkeyp
     assert source.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_command_names_what_it_wrote(trained: TrainedStages, tmp_path: Path):
     photo_path = Path(__file__).parent.parent / "docs" / "drawn_faces.png"
     command = ["explain", str(photo_path), "--model", str(trained.expression), "--output", str(tmp_path / "heat")]

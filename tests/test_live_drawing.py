@@ -336,6 +336,7 @@ for moment in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_tears_no_hole_in_a_film(tmp_path: Path):
     # A signal of that name while the film is closed, or Ctrl-C while a frame is written: what is said, and its frames.
     moments = {name: ("finished", 100) for name in ("SIGINT", "SIGTERM", "SIGHUP")} | {"write": ("interrupted", 91)}

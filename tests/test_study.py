@@ -295,6 +295,7 @@ def test_a_folder_of_somebody_else_is_left_alone(reproduced: Reproduced, drawn_d
 # --- Two stages, improved rows, and a split that training does not measure
 
 
+@pytest.mark.slow
 def test_a_row_of_two_stages_goes_on_after_its_first(
     shared: dict[str, object], drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path
 ):

@@ -347,6 +347,7 @@ def test_a_bad_option_is_told_once_and_as_it_was_typed(options: list[str], words
     assert words in str(refused.value) and str(refused.value).count("Expected") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, tmp_path: Path):
     recipe = write_recipe(engagement_alone(trained, tmp_path, num_train_epochs=1), tmp_path / "recipe.yaml")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
