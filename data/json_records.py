@@ -146,4 +146,5 @@ def _in_words(key: str, details: list["ErrorDetails"]) -> str:
 
 def _reason(detail: "ErrorDetails") -> str:
     told = str(detail["ctx"]["error"]).removesuffix(".") if detail["type"] == "value_error" else detail["msg"]
+    told = told.replace(str(1 + _ROUNDING), "1").replace(str(-_ROUNDING), "0")  # as the bounds are meant
     return told[:1].lower() + told[1:]
