@@ -7,7 +7,7 @@ measured on.
 
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, JsonValue, model_validator
 
 from ..data.described_data import AuditSummary, DescribedData, PreparedWith, TrainingData
 from ..data.json_records import Count, Record
@@ -88,8 +88,7 @@ class _ImportedFramesV2(_RecordV2):
     sampling: str
     window_stride_frames: Count
     face_crop: bool
-    face_crop_size_px: Count | None = None
-    face_crop_size: Count | None = None
+    face_crop_size_px: Count = Field(validation_alias=AliasChoices("face_crop_size_px", "face_crop_size"))
 
     def upgraded(self) -> ImportedFrames:
         return ImportedFrames(
@@ -97,7 +96,7 @@ class _ImportedFramesV2(_RecordV2):
             sampling=self.sampling,
             window_stride_frames=self.window_stride_frames,
             face_crop=self.face_crop,
-            face_crop_size_px=self.face_crop_size_px or self.face_crop_size or 0,
+            face_crop_size_px=self.face_crop_size_px,
         )
 
 
@@ -129,15 +128,23 @@ class _EvaluationV2(SplitEvaluation):
     calibration: _CalibrationV2  # type: ignore[assignment] # read, and never taken for its parent
     decision: _DecisionV2 | None  # type: ignore[assignment]
 
+    @model_validator(mode="after")
+    def _check_temperature(self) -> Self:
+        """Temperature and offsets were always chosen together."""
+        if self.decision is not None and self.calibration.temperature is None:
+            raise ValueError("no calibration.temperature beside its decision")
+        return self
+
     def upgraded(self) -> SplitEvaluation:
-        calibration, chosen = self.calibration, self.decision
-        decision = chosen and Decision(
-            temperature=calibration.temperature or 1.0,
-            offsets=chosen.offsets,
-            threshold=chosen.threshold,
-            validation_macro_f1=chosen.validation_macro_f1,
-            scores=chosen.test,
-        )
+        calibration, chosen, decision = self.calibration, self.decision, None
+        if chosen is not None and calibration.temperature is not None:
+            decision = Decision(
+                temperature=calibration.temperature,
+                offsets=chosen.offsets,
+                threshold=chosen.threshold,
+                validation_macro_f1=chosen.validation_macro_f1,
+                scores=chosen.test,
+            )
         kept = {name: getattr(self, name) for name in SplitEvaluation.model_fields}
         scales = CalibrationResults(as_trained=calibration.as_trained, scaled=calibration.scaled)
         return SplitEvaluation(**{**kept, "calibration": scales, "decision": decision})
@@ -166,6 +173,11 @@ class ResultsV2(_RecordV2):
         """As `Results` does, by the keys of this version."""
         evaluations = {f"evaluation.{split}": evaluation for split, evaluation in self.evaluation.items()}
         require_labels(self.label_names, self.train_label_counts, evaluations)
+        unknown = [
+            split for split in self.evaluation if self.data is None and split.split(_CLEAN)[0] not in self.evaluated_on
+        ]
+        if unknown:
+            raise ValueError(f"no data behind evaluation.{unknown[0]}")
         return self
 
     def upgraded(self) -> Results:
@@ -211,8 +223,7 @@ class ResultsV2(_RecordV2):
             if passed is not None and (audit is None or audit.passed != passed):
                 audit = AuditSummary(passed=passed)
             return own.model_copy(update={"audit": audit, "label_scheme": later.label_scheme or own.label_scheme})
-        if later is None:
-            return DescribedData(kind="unknown", source="unknown", fingerprint="")
+        assert later is not None  # `_check_labels` refuses an evaluation of nobody knows what
         return DescribedData(
             kind=later.kind or "unknown",
             source=later.source or "unknown",

@@ -122,6 +122,7 @@ def test_a_split_measured_again_on_its_own_data_is_of_the_data_with_the_later_au
 
 IMPORTED = {"from": "a.pth", "system": "CNN + LSTM", "num_weights": 9, "num_encoder_weights": 8, "sha256": "0f",
             "reported_by_file": {"epoch": 3, "val_f1": None}}  # fmt: skip
+SIZELESS = {"num_frames": 8, "sampling": "consecutive", "window_stride_frames": 16, "face_crop": False}
 
 
 def imported_2() -> dict:
@@ -323,6 +324,9 @@ MISTAKES_2 = [
     ("imported", {}, "no imported.from"),
     ("imported", {**IMPORTED, "from": 3}, "3 as imported.from"),
     ("imported", {**IMPORTED, "frames": {"num_frames": 8}}, "no imported.frames.sampling"),
+    ("imported", {**IMPORTED, "frames": SIZELESS}, "no imported.frames.face_crop_size_px"),
+    ("evaluation.test.calibration.temperature", GONE, "no calibration.temperature beside its decision"),
+    ("data", None, "no data behind evaluation.test"),
     ("label_names", ["low", "high"], "disengaged, engaged as train_label_counts"),
     labels("evaluation.test.scores.confusion_matrix", [[1, 2]], "1 rows"),
     labels("evaluation.test_without_duplicates.scores.per_class", {}, "none"),
