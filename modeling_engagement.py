@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_engagement import EngagementConfig
-from .nezami_encoders import NezamiNet as NezamiNet  # registers nezami_cnn and nezami_vgg with timm
+from .face_encoders import FaceNet as FaceNet  # registers its nets with timm
 
 
 class _TimmEncoder(TimmWrapperModel):
@@ -353,7 +353,7 @@ def _is_timm_name(encoder: str | os.PathLike[str]) -> bool:
 def _is_convolutional(encoder_config: TimmWrapperConfig) -> bool:
     with torch.device("meta"):
         model = timm.create_model(encoder_config.architecture, num_classes=0, **(encoder_config.model_args or {}))
-    return not hasattr(model, "patch_embed") and not isinstance(model, NezamiNet)
+    return not hasattr(model, "patch_embed") and not isinstance(model, FaceNet)
 
 
 def _cut_after_feature_map(model: PreTrainedModel) -> None:

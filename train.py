@@ -49,6 +49,7 @@ from engagement_recognition.training.arguments import Recipe, StageArguments, St
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
+from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
 from engagement_recognition.training.training_sets import FrameCollator, LabelledFrames
@@ -259,7 +260,9 @@ def _build_trainer(
         subject_adversary=_build_adversary(run.stage, data, model),
         optimizer_name=run.stage.optimizer,
         lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
-        train_collator=FrameCollator(data.processor, single_face, augmentation),
+        mixing=Mixing(run.stage.cutmix, run.stage.mixup),
+        average_decay=run.stage.average_decay,
+        train_collator=FrameCollator(data.processor, single_face, augmentation, run.stage.soft_labels),
         eval_collator=FrameCollator(data.processor, single_face),
         compute_metrics=EngagementMetric(data.label_names).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],

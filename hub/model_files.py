@@ -20,7 +20,7 @@ EXAMPLE_PICTURE = "examples/drawn_face.png"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "nezami_encoders.py")
+_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "face_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
 _NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE}
 

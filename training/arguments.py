@@ -180,11 +180,24 @@ class LearningArguments:
     class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
     logit_adjustment: float = field(default=0.0, metadata={"help": "tau of Menon et al. 2021; 0: none"})
     label_smoothing: float = field(default=0.0, metadata={"help": "of the losses cross_entropy and ordinal; 0: none"})
+    soft_labels: float = field(
+        default=0.0,
+        metadata={"help": "share of the target that raters' votes make, where the data has them; 0: the label alone"},
+    )
+    cutmix: float = field(default=0.0, metadata={"help": "probability that a batch is mixed by CutMix, until 85 %"})
+    mixup: float = field(default=0.0, metadata={"help": "probability that a batch is mixed by mixup, until 85 %"})
+    average_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "decay of a moving average of the weights, which is then evaluated and exported: 0.999 (default: "
+            "no average)"
+        },
+    )
     subject_adversary: float = field(
         default=0.0, metadata={"help": "strength at which the encoder is made to forget who it sees; 0: none"}
     )
     optimizer: str | None = field(
-        default=None, metadata={"help": "adam or momentum, with an L2 penalty (default: what --optim says)"}
+        default=None, metadata={"help": "adam, momentum or nesterov, with an L2 penalty (default: what --optim says)"}
     )
     lr_decay_factor: float | None = field(
         default=None,

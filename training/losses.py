@@ -1,4 +1,4 @@
-"""Losses for imbalanced, ordered and person-bound labels; each takes logits and class indices and gives a mean.
+"""Losses for imbalanced, ordered and person-bound labels; each takes logits and labels and gives a mean.
 
 Cross-entropy with capped class weights is what the CNN + LSTM reference trains with. The others are what its authors
 name as future work: focal loss, logit adjustment, a loss that knows the order of the four levels and keeps one logit a
@@ -15,7 +15,8 @@ from torch.nn import functional
 from ..processor.input_errors import RecipeError
 
 LOSSES = ("cross_entropy", "focal", "ordinal")
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, num_labels), (n,) -> ()
+# (n, num_labels) logits, (n,) class indices or (n, num_labels) shares -> ()
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def class_weights(label_ids: Sequence[int], num_labels: int, cap: float) -> torch.Tensor:
@@ -67,10 +68,25 @@ def build_loss(
         weight = weights.to(logits.device)
         if name == "focal":
             return focal_loss(adjusted, labels, weight, focal_gamma)
-        plain = functional.cross_entropy(adjusted, labels, weight, label_smoothing=label_smoothing)
+        plain = _cross_entropy(adjusted, labels, weight, label_smoothing)
         return plain + squared_earth_mover(adjusted, labels, weight) if name == "ordinal" else plain
 
     return loss
+
+
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    if labels.ndim == 1:
+        return functional.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
+    # Of shares torch takes the plain mean over the batch, of indices the weighted one.
+    total = functional.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing, reduction="sum")
+    return total / (labels @ weights).sum()
+
+
+def _as_shares(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """(n,) class indices, or (n, num_labels) shares as they are -> (n, num_labels) float."""
+    return functional.one_hot(labels, num_labels).float() if labels.ndim == 1 else labels
 
 
 def focal_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -78,8 +94,8 @@ def focal_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 
     Normalised as weighted cross-entropy is, by the sum of the weights, so that gamma 0 gives just that.
     """
-    log_scores = functional.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)  # (n, K) -> (n,)
-    weight = weights[labels]
+    log_scores = functional.log_softmax(logits, dim=1)
+    weight = _as_shares(labels, logits.shape[1]) * weights  # (n, K)
     return -(weight * (1 - log_scores.exp()).pow(gamma) * log_scores).sum() / weight.sum()
 
 
@@ -89,9 +105,9 @@ def squared_earth_mover(logits: torch.Tensor, labels: torch.Tensor, weights: tor
     Hou, Yu, Samaras, "Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks", 2016. The classes
     must be in their order. It needs no other head than softmax, so that the scores stay what pipelines expect.
     """
-    truth = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    truth = _as_shares(labels, logits.shape[1])
     gap = logits.softmax(dim=1).cumsum(dim=1) - truth.cumsum(dim=1)  # (n, K); the last column is 0
-    weight = weights[labels]
+    weight = truth @ weights  # (n,)
     return (weight * gap.square().sum(dim=1)).sum() / weight.sum()
 
 

@@ -3,6 +3,7 @@
 Everything else (schedules, mixed precision, several processes, checkpoints) is Trainer's own.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import TrainOutput
 
 from ..processor.input_errors import NonFiniteLossError
+from .averaged_weights import AveragedWeights
 from .losses import Loss, SubjectAdversary, encoder_features
+from .mixing import Mixing
 from .training_sets import FrameCollator, LabelledFrames
 
 _ADVERSARY_FILE = "subject_adversary.safetensors"  # of a checkpoint
@@ -33,10 +37,14 @@ class EngagementTrainer(Trainer):
     Args:
         loss: from logits and class indices, see `losses.build_loss`.
         train_collator, eval_collator: training frames are augmented, others never.
-        optimizer_name: "adam" or "momentum" (SGD, 0.9), whose weight decay is an L2 penalty: on all parameters with
-            adam, as the CNN + LSTM reference trains, on all but biases and LayerNorms with momentum, much as
-            TFLearn's regularisers; None: what TrainingArguments say.
+        optimizer_name: "adam", "momentum" or "nesterov" (SGD, 0.9), whose weight decay is an L2 penalty: on all
+            parameters with adam, as the CNN + LSTM reference trains, on all but biases and LayerNorms with momentum,
+            much as TFLearn's regularisers, on none of a layer's biases and norms with nesterov; None: what
+            TrainingArguments say.
         lr_decay: (factor, steps): the learning rate shrinks smoothly, by the factor in so many steps; None: no decay.
+        mixing: of training batches.
+        average_decay: of an average of the weights, which is what is evaluated, selected and left in the model after
+            the training; None: no average.
         subject_adversary: trained beside the model and by its optimizer; it is in checkpoints, and in no model.
     """
 
@@ -55,6 +63,8 @@ class EngagementTrainer(Trainer):
         eval_collator: FrameCollator,
         optimizer_name: str | None = None,
         lr_decay: tuple[float, int] | None = None,
+        mixing: Mixing | None = None,
+        average_decay: float | None = None,
         subject_adversary: SubjectAdversary | None = None,
         **kwargs: Any,  # Trainer's own
     ) -> None:
@@ -64,6 +74,10 @@ class EngagementTrainer(Trainer):
         self.eval_collator = eval_collator
         self.optimizer_name = optimizer_name
         self.lr_decay = lr_decay
+        self.mixing = mixing
+        self.averaged = AveragedWeights(self.model, average_decay) if average_decay else None
+        if self.averaged is not None:
+            self.add_callback(self.averaged)
         self.subject_adversary = subject_adversary and self.accelerator.prepare_model(subject_adversary)
         if self.subject_adversary is not None:
             self.add_callback(_ZeroGrad(self.subject_adversary))
@@ -85,12 +99,17 @@ class EngagementTrainer(Trainer):
         rate, decay = self.args.learning_rate, self.args.weight_decay
         if self.optimizer_name == "adam":
             return torch.optim.Adam([weight for _, weight in named], lr=rate, weight_decay=decay)
-        decayed = set(self.get_decay_parameter_names(self.model))
+        if self.optimizer_name == "nesterov":
+            decayed = {name for name, weight in named if weight.ndim > 1}
+        else:
+            decayed = set(self.get_decay_parameter_names(self.model))
         groups: list[dict[str, object]] = [
             {"params": [weight for name, weight in named if name in decayed]},
             {"params": [weight for name, weight in named if name not in decayed], "weight_decay": 0.0},
         ]
-        return torch.optim.SGD(groups, momentum=0.9, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(
+            groups, momentum=0.9, nesterov=self.optimizer_name == "nesterov", lr=rate, weight_decay=decay
+        )
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -126,6 +145,9 @@ class EngagementTrainer(Trainer):
             NonFiniteLossError: naming the clips; Trainer itself would log 0.0 and go on with NaN weights.
         """
         rows, labels = inputs.pop("rows"), inputs.pop("labels")
+        if model.training and self.mixing is not None:
+            num_labels = self.accelerator.unwrap_model(model).num_labels
+            inputs["pixel_values"], labels = self.mixing(inputs["pixel_values"], labels, num_labels, self._progress())
         if self.subject_adversary is None or not model.training:
             outputs = model(**inputs)
             loss = self.loss(outputs.logits, labels)
@@ -139,18 +161,41 @@ class EngagementTrainer(Trainer):
         inputs["labels"] = labels  # prediction_step looks for them again
         return (loss, outputs) if return_outputs else loss
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:  # Trainer's own
+        outcome = super().train(*args, **kwargs)
+        if self.averaged is not None:
+            self.remove_callback(self.averaged)
+            if self.state.best_model_checkpoint is None or not self.args.load_best_model_at_end:
+                self.averaged.take_over()
+            self.averaged = None
+        return outcome
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # Trainer's own
+        with self.averaged.in_use() if self.averaged is not None else nullcontext():
+            return super().evaluate(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.averaged is not None:
+            self.averaged.load(Path(self.state.best_model_checkpoint))
+            self.averaged.take_over()
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """A checkpoint holds the adversary beside the optimizer that trains it."""
+        """A checkpoint holds the adversary beside the optimizer that trains it, and the averaged weights."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.subject_adversary is not None and self.args.should_save:
             weights = self.accelerator.unwrap_model(self.subject_adversary).state_dict()
             save_file(weights, Path(output_dir) / _ADVERSARY_FILE)
+        if self.averaged is not None and self.args.should_save:
+            self.averaged.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.subject_adversary is not None and checkpoint is not None:
             weights = load_file(Path(checkpoint) / _ADVERSARY_FILE)
             self.accelerator.unwrap_model(self.subject_adversary).load_state_dict(weights)
+        if self.averaged is not None and checkpoint is not None:
+            self.averaged.load(Path(checkpoint))
 
     def _subjects_of(self, rows: torch.Tensor) -> torch.Tensor:
         """(batch,) indices of the people in these training rows."""

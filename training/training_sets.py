@@ -11,6 +11,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn import functional
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.preparation.picture_codec import decode_picture
@@ -25,6 +26,7 @@ class LabelledExample(TypedDict):
     frames: np.ndarray  # (num_frames, height, width, 3) uint8 RGB
     label: int
     row: int  # which one it is
+    scores: list[float] | None  # what raters said, a share for each label
 
 
 class LabelledFrames(TorchDataset[LabelledExample]):
@@ -40,20 +42,32 @@ class LabelledFrames(TorchDataset[LabelledExample]):
         subject_ids: Sequence[str | None],
         label_ids: Sequence[int],
         single_face: bool,
+        label_scores: Sequence[list[float] | None] | None = None,
     ) -> None:
         self.rows = rows  # of each `PreparedRow`, `frames` alone is read
         self.keys = keys  # clip id and window index: to name the culprits of a bad loss, and to find a row again
         self.subject_ids = subject_ids  # None where nobody knows
         self.label_ids = label_ids
         self.single_face = single_face
+        self.label_scores = label_scores  # raters' shares for each label; None, as a whole or of a row: not known
 
     def __len__(self) -> int:
         return len(self.label_ids)
 
     def __getitem__(self, row: int) -> LabelledExample:
-        contents: list[bytes] = self.rows[row]["frames"]
-        frames = [decode_picture(content) for content in (contents[:1] if self.single_face else contents)]
-        return {"frames": np.stack(frames), "label": self.label_ids[row], "row": row}
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: list[int]) -> list[LabelledExample]:
+        """A batch at once, as torch's loader asks for it: one look into the table instead of one a row."""
+        return [
+            LabelledExample(
+                frames=np.stack([decode_picture(c) for c in (contents[:1] if self.single_face else contents)]),
+                label=self.label_ids[row],
+                row=row,
+                scores=self.label_scores[row] if self.label_scores else None,
+            )
+            for row, contents in zip(rows, self.rows[rows]["frames"], strict=True)
+        ]
 
     def name_of(self, row: int) -> str:
         """The clip's id, and which of its windows."""
@@ -68,6 +82,7 @@ class LabelledFrames(TorchDataset[LabelledExample]):
             [self.subject_ids[row] for row in rows],
             [self.label_ids[row] for row in rows],
             self.single_face,
+            self.label_scores and [self.label_scores[row] for row in rows],
         )
 
     def oversampled(self, target: int, seed: int) -> "LabelledFrames":
@@ -98,19 +113,23 @@ def labelled_frames(
     keys = list(zip(with_label["clip_id"][:], with_label["window_index"][:], strict=True))
     frames = with_label.select_columns(["frames"])
     subject_ids = with_label["subject_id"][:]
-    return LabelledFrames(frames, keys, subject_ids, label_ids, single_face), len(labels) - len(kept)
+    scores = with_label["label_scores"][:] if "label_scores" in with_label.column_names else None
+    return LabelledFrames(frames, keys, subject_ids, label_ids, single_face, scores), len(labels) - len(kept)
 
 
 @dataclass
 class FrameCollator:
     """Rows of `LabelledFrames` → `pixel_values`, `labels` and `rows`, as the processor that serves would make them.
 
-    `pixel_values` is (batch, num_frames, C, H, W), or (batch, C, H, W) with `single_face`.
+    `pixel_values` is (batch, num_frames, C, H, W), or (batch, C, H, W) with `single_face`. `labels` is (batch,) class
+    indices or, with `soft_share`, (batch, num_labels): so much of each comes from the raters' shares, where the data
+    has them, and the rest from the label.
     """
 
     processor: FacePreparation
     single_face: bool
     augmentation: Augmentation = field(default_factory=Augmentation)
+    soft_share: float = 0.0
 
     def __call__(self, rows: list[LabelledExample]) -> dict[str, torch.Tensor]:
         if len({row["frames"].shape for row in rows}) > 1:  # pictures of several sizes
@@ -123,5 +142,15 @@ class FrameCollator:
         pixel_values = self.processor.to_pixel_values(flat)
         if not self.single_face:
             pixel_values = pixel_values.unflatten(0, frames.shape[:2])  # -> (batch, frames, C, H, W)
+        row_numbers = torch.tensor([row["row"] for row in rows])
+        return {"pixel_values": pixel_values, "labels": self._labels_of(rows), "rows": row_numbers}
+
+    def _labels_of(self, rows: list[LabelledExample]) -> torch.Tensor:
         labels = torch.tensor([row["label"] for row in rows])
-        return {"pixel_values": pixel_values, "labels": labels, "rows": torch.tensor([row["row"] for row in rows])}
+        known = [(place, row["scores"]) for place, row in enumerate(rows) if row["scores"] is not None]
+        if not self.soft_share or not known:
+            return labels
+        targets = functional.one_hot(labels, len(known[0][1])).float()
+        for place, scores in known:
+            targets[place] = (1 - self.soft_share) * targets[place] + self.soft_share * torch.tensor(scores)
+        return targets
