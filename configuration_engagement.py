@@ -62,6 +62,8 @@ class EngagementConfig(PreTrainedConfig):
         temporal_num_layers: layers of the LSTM or of the transformer.
         temporal_num_heads: attention heads of the transformer.
         dropout: share of features dropped before the classifier.
+        test_time_views: of each face outside training, whose features are averaged: 1 (the face), 2 (and its mirror
+            image) or 10 (also four corners of 11/12 of its side, each mirrored too).
         initializer_range: standard deviation of the classifier's first weights.
 
     Raises:
@@ -88,6 +90,7 @@ class EngagementConfig(PreTrainedConfig):
     temporal_num_layers: int = 1
     temporal_num_heads: int = 4
     dropout: float = 0.5
+    test_time_views: Literal[1, 2, 10] = 1
     initializer_range: float = 0.02
 
     @property

@@ -8,6 +8,8 @@ convolutions and pools pad to "same", the dropout numbers there are keep probabi
 here), local response normalisation after the first block, first weights as TFLearn draws them. The paper's classifier
 is our model's own, so both nets end at 1,024 features. Their published TensorFlow weights are no longer served; nothing
 can be imported.
+
+`TimmEncoder` wraps these and all other timm models for transformers.
 """
 
 from collections.abc import Callable
@@ -18,8 +20,22 @@ import torch
 from timm.models import register_model
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import TimmWrapperModel
 
 _CONV_DROP, _DENSE_DROP = 0.2, 0.3
+
+
+class TimmEncoder(TimmWrapperModel):
+    """A timm model that keeps the first weights timm gave it; the wrapper would redraw each from N(0, 0.02)."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Built on the meta device (from_pretrained) there are no first weights to keep.
+        if getattr(self, "_built_empty", False):
+            super()._init_weights(module)
+
+    def post_init(self) -> None:
+        self._built_empty = any(parameter.is_meta for parameter in self.parameters())
+        super().post_init()
 
 
 class _LocalResponseNorm(nn.LocalResponseNorm):

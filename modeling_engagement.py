@@ -21,20 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_engagement import EngagementConfig
-from .face_encoders import FaceNet as FaceNet  # registers its nets with timm
-
-
-class _TimmEncoder(TimmWrapperModel):
-    """A timm model that keeps the first weights timm gave it; the wrapper would redraw each from N(0, 0.02)."""
-
-    def _init_weights(self, module: nn.Module) -> None:
-        # Built on the meta device (from_pretrained) there are no first weights to keep.
-        if getattr(self, "_built_empty", False):
-            super()._init_weights(module)
-
-    def post_init(self) -> None:
-        self._built_empty = any(parameter.is_meta for parameter in self.parameters())
-        super().post_init()
+from .face_encoders import FaceNet, TimmEncoder  # registers our nets with timm, too
 
 
 class EngagementPreTrainedModel(PreTrainedModel):
@@ -133,7 +120,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         super().__init__(config)
         encoder_config = config.encoder_config
         if isinstance(encoder_config, TimmWrapperConfig):
-            self.model: PreTrainedModel = _TimmEncoder(encoder_config)
+            self.model: PreTrainedModel = TimmEncoder(encoder_config)
         else:
             self.model = AutoModel.from_config(encoder_config)
         if config.encoder_features == "map":
@@ -148,6 +135,14 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     @can_return_tuple
     def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
         """pixel_values: (num_images, num_channels, height, width), float, normalised."""
+        views = [] if self.training else _other_views(pixel_values, self.config.test_time_views)
+        others = [self._read(view).pooler_output for view in views]
+        outputs = self._read(pixel_values)  # last, as explanations take the map that was seen last
+        if others:
+            outputs.pooler_output = torch.stack([outputs.pooler_output, *others]).mean(dim=0)
+        return outputs
+
+    def _read(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
         pooled = self.config.encoder_features == "pooled"
         arguments = {"do_pooling": pooled} if isinstance(self.model, TimmWrapperModel) else {}
         outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
@@ -208,7 +203,7 @@ class EngagementForVideoClassification(EngagementPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.encoder = EngagementFrameEncoder(config)
-        self.temporal = build_temporal_head(config, self.encoder.feature_size)
+        self.temporal = TEMPORAL_HEADS[config.temporal](config, self.encoder.feature_size)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.temporal.output_size, len(config.label_names))
         self.post_init()
@@ -285,16 +280,8 @@ class MeanHead(nn.Module):
 
 
 TemporalHead = LSTMHead | TransformerHead | MeanHead
-TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {
-    "lstm": LSTMHead,
-    "transformer": TransformerHead,
-    "mean": MeanHead,
-}
-
-
-def build_temporal_head(config: EngagementConfig, feature_size: int) -> TemporalHead:
-    """A module from (batch, frames, feature_size) to (batch, output_size), with that size as an attribute."""
-    return TEMPORAL_HEADS[config.temporal](config, feature_size)
+# Modules from (batch, frames, feature_size) to (batch, output_size), with that size as an attribute.
+TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {"lstm": LSTMHead, "transformer": TransformerHead, "mean": MeanHead}
 
 
 def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
@@ -318,9 +305,8 @@ def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         raise OSError(_not_fetched(encoder)) from error
     if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
-        config.name_or_path = (
-            ""  # exported with the model, and where a file lay on somebody's disk is nobody's business
-        )
+        # Exported with the model, and where a file lay on somebody's disk is nobody's business.
+        config.name_or_path = ""
     return config
 
 
@@ -386,14 +372,24 @@ def _token_grid(
     return side, side
 
 
+def _other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor]:
+    """(n, C, h, w) -> of 2 views the mirror image, of 10 also four corners of 11/12 of the side, each mirrored too."""
+    if num_views == 1:
+        return []
+    height, width = pixel_values.shape[-2:]
+    rows, columns = height * 11 // 12, width * 11 // 12
+    views = [pixel_values]
+    if num_views == 10:
+        places = [(top, left) for top in (0, height - rows) for left in (0, width - columns)]
+        corners = [pixel_values[..., top : top + rows, left : left + columns] for top, left in places]
+        views += [nn.functional.interpolate(corner, (height, width), mode="bilinear") for corner in corners]
+    return [*views[1:], *(view.flip(-1) for view in views)]
+
+
 def _check_dimensions(pixel_values: torch.Tensor, expected: str) -> None:
     if pixel_values.ndim != len(expected.split(", ")):
         raise ValueError(f"Expected pixel_values of shape ({expected}), got {tuple(pixel_values.shape)}.")
 
 
-__all__ = [
-    "EngagementForImageClassification",
-    "EngagementForVideoClassification",
-    "EngagementFrameEncoder",
-    "EngagementPreTrainedModel",
-]
+__all__ = ["EngagementForImageClassification", "EngagementForVideoClassification"]
+__all__ += ["EngagementFrameEncoder", "EngagementPreTrainedModel"]

@@ -192,6 +192,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         "temporal_hidden_size": stage.temporal_hidden_size,
         "temporal_num_layers": stage.temporal_num_layers,
         "dropout": stage.dropout,
+        "test_time_views": stage.test_time_views,
         "id2label": dict(enumerate(data.label_names)),
         "label2id": {name: i for i, name in enumerate(data.label_names)},
     }

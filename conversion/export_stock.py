@@ -161,6 +161,8 @@ def _require_stock_parts(
         raise _not_stock(folder, f"an encoder of type {encoder.model_type!r}")
     if isinstance(encoder, TimmWrapperConfig) and not _is_timms_own(encoder.architecture):
         raise _not_stock(folder, f"the encoder {encoder.architecture!r}, which timm has from our code only")
+    if model.config.test_time_views > 1:
+        raise _not_stock(folder, "several views of a face averaged, which no stock model does")
     if processor.do_grayscale or processor.picture_norm is not None:
         raise _not_stock(folder, "pictures made grey or scaled to a norm, which no stock processor does")
     return model

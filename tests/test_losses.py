@@ -35,6 +35,15 @@ def test_plain_settings_are_weighted_cross_entropy(logits: torch.Tensor, labels:
     assert torch.allclose(build_loss("focal", labels.tolist(), 4, 5, focal_gamma=0)(logits, labels), expected)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_shares_of_one_label_are_that_label(name: str, logits: torch.Tensor, labels: torch.Tensor):
+    loss = build_loss(name, labels.tolist(), 4, 5)
+    shares = functional.one_hot(labels, 4).float()
+    assert torch.allclose(loss(logits, shares), loss(logits, labels))
+    halves = (shares + shares.roll(1, dims=1)) / 2
+    assert not torch.allclose(loss(logits, halves), loss(logits, labels))
+
+
 def test_focal_loss_cares_less_for_what_is_easy(labels: torch.Tensor):
     sure = 6.0 * functional.one_hot(labels, 4)
     unsure = 0.5 * functional.one_hot(labels, 4)

@@ -64,6 +64,7 @@ def test_every_encoder_trains(encoder: str, features: str, head: str):
     [
         ("resnet18", (512, 2, 2)),
         ("mobilenetv3_large_100", (960, 2, 2)),
+        ("face_vgg8_050", (256, 5, 5)),
         ("nezami_cnn", (128, 12, 12)),
         ("nezami_vgg", (512, 3, 3)),
         ("timm_vit", (192, 2, 2)),
@@ -97,6 +98,29 @@ def test_a_token_s_place_in_the_map_is_its_patch_s_place_in_the_picture():
     with torch.no_grad():
         difference = model.encoder(changed).last_hidden_state - model.encoder(plain).last_hidden_state
     assert int(difference.norm(dim=1).flatten().argmax()) == 1 * 4 + 3
+
+
+@pytest.mark.parametrize("head", ["image", "lstm"])
+def test_views_of_a_face_are_averaged_outside_training_alone(head: str):
+    model = tiny_model("face_vgg8_050", head, encoder_features="pooled", initializer_range=1.0, dropout=0.0)
+    pixels = draw_pixels(model)
+    plain, mirrored = logits_of(model, pixels), logits_of(model, pixels.flip(-1))
+    model.config.test_time_views = 2
+    both = logits_of(model, pixels)
+    torch.testing.assert_close(both, logits_of(model, pixels.flip(-1)))  # a face and its mirror image are one
+    if head == "image":  # behind features, all is linear
+        torch.testing.assert_close(both, (plain + mirrored) / 2)
+    model.config.test_time_views = 10
+    assert (logits_of(model, pixels) - both).abs().max() > 1e-4
+    plain_map = model.encoder(pixels.flatten(0, -4)).last_hidden_state
+    model.config.test_time_views = 1
+    assert torch.equal(plain_map, model.encoder(pixels.flatten(0, -4)).last_hidden_state)  # what explanations read
+    in_training = {}
+    for views in (1, 10):
+        model.config.test_time_views = views
+        torch.manual_seed(0)
+        in_training[views] = model.train()(pixels).logits
+    assert torch.equal(in_training[1], in_training[10])
 
 
 def test_faces_need_not_be_square_for_an_encoder_that_names_its_patches():

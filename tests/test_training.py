@@ -225,6 +225,26 @@ def test_a_subject_adversary_goes_on_too_and_is_in_no_model(trained: TrainedStag
     assert not same_weights(weights_of(straight), weights_of(trained.engagement))  # and it did something
 
 
+def test_averaged_weights_are_exported_and_go_on_where_they_were(
+    trained: TrainedStages, tmp_path: Path, steps: list[int]
+):
+    options = {"average_decay": 0.9, "optimizer": "nesterov", "cutmix": 0.5}
+    recipe = engagement_alone(trained, tmp_path / "interrupted", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(Recipe(recipe), {})
+    (resumed,) = train.train(Recipe(recipe), {"resume_from_checkpoint": "true"})
+    (straight,) = train.train(Recipe({**recipe, "output_dir": str(tmp_path / "straight")}), {})
+    assert same_weights(weights_of(resumed), weights_of(straight))
+    checkpoints = sorted((tmp_path / "straight/checkpoints/engagement").glob("checkpoint-*"))
+    averages = [load_file(checkpoint / "averaged_weights.safetensors") for checkpoint in checkpoints]
+    exported = weights_of(straight)
+    of_exported = [
+        same_weights({name: average[f"module.{name}"] for name in exported}, exported) for average in averages
+    ]
+    assert sum(of_exported) == 1  # the epoch that was selected
+    assert not any(same_weights(weights_of(checkpoint), exported) for checkpoint in checkpoints)
+
+
 def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: Path):
     assert last_whole_checkpoint(tmp_path) is None
     whole = trained.run_dir / "checkpoints/engagement"

@@ -43,6 +43,7 @@ def _timm(architecture: str, **model_args: object) -> PreTrainedConfig:
 ENCODERS: dict[str, tuple[Callable[[], PreTrainedConfig], int, int]] = {
     "resnet18": (lambda: _timm("resnet18"), 3, 64),
     "mobilenetv3_large_100": (lambda: _timm("mobilenetv3_large_100"), 3, 64),
+    "face_vgg8_050": (lambda: _timm("face_vgg8_050"), 1, 44),
     "nezami_cnn": (lambda: _timm("nezami_cnn"), 1, 48),
     "nezami_vgg": (lambda: _timm("nezami_vgg"), 1, 48),
     "timm_vit": (lambda: _timm("vit_tiny_patch16_224", img_size=32, depth=2), 3, 32),

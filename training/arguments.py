@@ -25,7 +25,7 @@ from ..processor.input_errors import RecipeError, in_one_line
 Stage = Literal["expression", "engagement"]
 STAGES: tuple[Stage, Stage] = ("expression", "engagement")
 Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
-# What every run of ours wants and TrainingArguments does not do by itself.
+# What every run of ours wants and TrainingArguments does not do alone.
 TRAINING_DEFAULTS: Options = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -121,6 +121,10 @@ class ModelArguments:
         default=1, metadata={"help": "stage two, clips: layers of the LSTM or of the transformer"}
     )
     dropout: float = field(default=0.5, metadata={"help": "share of the features dropped before the classifier"})
+    test_time_views: int = field(
+        default=1,
+        metadata={"help": "views of a face averaged outside training: 1, 2 (mirrored) or 10 (and four corners)"},
+    )
     channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
 
 
@@ -188,10 +192,7 @@ class LearningArguments:
     mixup: float = field(default=0.0, metadata={"help": "probability that a batch is mixed by mixup, until 85 %"})
     average_decay: float | None = field(
         default=None,
-        metadata={
-            "help": "decay of a moving average of the weights, which is then evaluated and exported: 0.999 (default: "
-            "no average)"
-        },
+        metadata={"help": "decay of a moving average of the weights, which is exported; 0.999 (default: no average)"},
     )
     subject_adversary: float = field(
         default=0.0, metadata={"help": "strength at which the encoder is made to forget who it sees; 0: none"}
@@ -209,9 +210,7 @@ class LearningArguments:
     lr_decay_steps: int = field(default=500, metadata={"help": "steps in which lr_decay_factor applies once"})
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={
-            "help": "evaluations without a better --metric_for_best_model before a stop (default: no early stop)"
-        },
+        metadata={"help": "evaluations without a better --metric_for_best_model before a stop (default: no stop)"},
     )
 
 
@@ -293,7 +292,7 @@ def _read_yaml(path: Path, role: str) -> dict[str, JsonValue]:
 
 
 def train_command() -> str:
-    """What the user typed to train, or would: `--help` after it lists all options."""
+    """What the user typed to train, or would."""
     return "python train.py" if Path(sys.argv[0]).name == "train.py" else "engagement train"
 
 
