@@ -136,20 +136,20 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
         """pixel_values: (num_images, num_channels, height, width), float, normalised."""
         views = [] if self.training else _other_views(pixel_values, self.config.test_time_views)
-        others = [self._read(view).pooler_output for view in views]
-        outputs = self._read(pixel_values)  # last, as explanations take the map that was seen last
+        others = [self._read(view)[1] for view in views]
+        feature_map, features = self._read(pixel_values)  # last, as explanations take the map that was seen last
         if others:
-            outputs.pooler_output = torch.stack([outputs.pooler_output, *others]).mean(dim=0)
-        return outputs
+            features = torch.stack([features, *others]).mean(dim=0)
+        return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features)
 
-    def _read(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    def _read(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, C, height, width) -> the last feature map (n, D', h, w) and the features (n, D)."""
         pooled = self.config.encoder_features == "pooled"
         arguments = {"do_pooling": pooled} if isinstance(self.model, TimmWrapperModel) else {}
         outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
         feature_map = self.to_feature_map(outputs.last_hidden_state, (pixel_values.shape[-2], pixel_values.shape[-1]))
         # Pooled: ResNetModel gives (n, D, 1, 1). Map: (n, D, h, w) -> (n, D).
-        features = outputs.pooler_output.flatten(1) if pooled else feature_map.mean(dim=(2, 3))
-        return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features)
+        return feature_map, outputs.pooler_output.flatten(1) if pooled else feature_map.mean(dim=(2, 3))
 
     def to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
         """Hidden states as the encoder has them, tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w).

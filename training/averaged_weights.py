@@ -3,7 +3,7 @@
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; the average is torch's own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from ..processor.input_errors import RecipeError
 
 _FILE = "averaged_weights.safetensors"  # of a checkpoint, beside the weights that the training goes on from
+_Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class AveragedWeights(TrainerCallback):
@@ -34,7 +35,7 @@ class AveragedWeights(TrainerCallback):
             raise RecipeError(f"Expected average_decay in 0..1, without both ends, got {decay}; 0.999 is usual.")
         self.model = model
 
-        def update(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: torch.Tensor) -> None:
+        def update(averaged: _Tensors, current: _Tensors, count: torch.Tensor | int) -> None:
             steps = int(count)
             get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
 

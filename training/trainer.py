@@ -176,7 +176,7 @@ class EngagementTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if self.averaged is not None:
+        if self.averaged is not None and self.state.best_model_checkpoint is not None:
             self.averaged.load(Path(self.state.best_model_checkpoint))
             self.averaged.take_over()
 
