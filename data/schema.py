@@ -21,7 +21,7 @@ BINARY = ("disengaged", "engaged")
 THREE_CLASSES = ("engaged", "bored", "other")  # the CNN + LSTM reference's order
 OWN_LABELS = "own"  # the scheme of data whose labels are names already
 
-Media = Literal["video", "picture", "windows"]
+Media = Literal["video", "picture", "windows", "frames"]
 
 # Of classes that JSON files hold; older versions of pydantic hand them nothing down from the record they stand in.
 _AS_RECORDS = ConfigDict(extra="forbid", strict=True)
@@ -39,6 +39,8 @@ class ClipRecord:
     label: str | None = None  # a name, where the source has one label a clip
     clip_start_sec: float | None = None
     clip_end_sec: float | None = None
+    label_scores: list[float] | None = None  # by `EXPRESSIONS`, sum 1: how people's votes fell
+    group_id: str | None = None  # clips of one recording, which no split may cut; None: the clip alone
 
 
 class PreparedRow(TypedDict):
@@ -51,6 +53,7 @@ class PreparedRow(TypedDict):
     split: str
     source_path: str
     label: str | None
+    label_scores: list[float] | None  # by `EXPRESSIONS`, sum 1: how people's votes fell; None: nobody voted
     boredom: int | None  # DAiSEE's ratings; None for other data
     engagement: int | None
     confusion: int | None

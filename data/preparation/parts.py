@@ -147,6 +147,7 @@ def _known_of(clip: ClipRecord) -> dict[str, object]:
         "split": clip.split,
         "source_path": clip.source_path,
         "label": clip.label,
+        "label_scores": clip.label_scores,
         **{affect: clip.affects.get(affect) for affect in AFFECTS},
     }
 

@@ -32,7 +32,7 @@ from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepa
 from .settings import PreparationSettings
 
 # Clips a part: what a killed run may lose, against the cost of a file.
-CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64}
+CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64, "frames": 200}
 PLAN_FILE = "plan.json"
 
 
