@@ -14,7 +14,9 @@ from engagement_recognition.data.preparation.prepared_data import FEATURES, Prep
 
 def as_version_2(data: PreparedData, folder: Path) -> Path:
     """The same data as version 2 wrote it: without soft labels."""
-    DatasetDict({split: rows.remove_columns("label_scores") for split, rows in data.splits.items()}).save_to_disk(folder)
+    DatasetDict({split: rows.remove_columns("label_scores") for split, rows in data.splits.items()}).save_to_disk(
+        folder
+    )
     for name in ("rejects.csv", "manifest.csv"):
         (folder / name).write_bytes((data.folder / name).read_bytes())
     description = json.loads((data.folder / "dataset.json").read_text()) | {"version": 2}
