@@ -43,7 +43,9 @@ def read_parquet(file: BinaryIO, name: str, wanted: Sequence[str]) -> ParquetTab
         schema = parquet.schema_arrow
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _not_whole(name, error) from error
-    stored = {column.strip().lower(): column for column in reversed(schema.names)}
+    stored: dict[str, str] = {}
+    for column in schema.names:
+        stored.setdefault(column.strip().lower(), column)
     picture = next((stored[column] for column in PICTURE_COLUMNS if column in stored), None)
     cells = {column: stored[column] for column in wanted if column in stored and stored[column] != picture}
     names = label_names_of(schema, cells["label"]) if "label" in cells else None
