@@ -1,13 +1,16 @@
 """Prepared data of an earlier version: read where somebody names it, prepared again where it lies in the cache."""
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 from datasets import DatasetDict
 from drawn_leaks import people_apart, write_rows
 
 from engagement_recognition.data.audit.leakage import audit
 from engagement_recognition.data.audit.resplit import suggest_split
+from engagement_recognition.data.open_data import DataOptions, open_or_prepare
 from engagement_recognition.data.preparation.description import DATA_VERSION
 from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, load_prepared
 
@@ -31,3 +34,18 @@ def test_version_2_loads_and_is_written_anew_as_the_latest(tmp_path: Path):
     assert set(old.splits["train"].features) == set(FEATURES) and set(old.splits["train"]["label_scores"]) == {None}
     again = suggest_split(old, audit(old), tmp_path / "again")
     assert again.description.version == DATA_VERSION and again.splits["train"].features == FEATURES
+
+
+def test_an_older_cache_is_prepared_again_with_one_line(
+    drawn_expressions: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    options = DataOptions(drawn_expressions, cache_dir=tmp_path / "cache", num_processes=1)
+    first = open_or_prepare(options)
+    older = as_version_2(first, tmp_path / "cache/images-0123456789ab")
+    shutil.rmtree(first.folder)
+    capsys.readouterr()
+    assert open_or_prepare(options).description.version == DATA_VERSION
+    told = [line for line in capsys.readouterr().out.splitlines() if "prepared again" in line]
+    assert len(told) == 1 and str(older) in told[0] and "version 2" in told[0]
+    open_or_prepare(options)
+    assert "prepared again" not in capsys.readouterr().out

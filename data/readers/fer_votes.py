@@ -13,7 +13,7 @@ from pathlib import Path
 from ...processor.input_errors import DataError
 from ..schema import EXPRESSION_OF, EXPRESSIONS, ClipRecord, LabelledSource, Reject
 from .class_folders import FOLDER_SPLITS
-from .tables import Row, read_table
+from .tables import Row, is_blank, read_table
 
 VOTE_LABELS = ("soft", "majority")
 _CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "nf")
@@ -38,6 +38,11 @@ class Votes:
         """The column with the most votes; None where two have as many."""
         (first, most), (_, next_most) = Counter(self.counts).most_common(2)
         return first if most > next_most else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody voted."""
+        return not any(self.counts.values())
 
 
 def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> LabelledSource:
@@ -73,7 +78,7 @@ def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> Labelle
 
 
 def _majority_label(votes: Votes | None) -> str | Reject:
-    if votes is None:
+    if votes is None or votes.is_empty:
         return Reject("", "", "label", "Expected votes on this picture, found none.")
     majority = votes.majority()
     if majority is None:
@@ -85,7 +90,7 @@ def _majority_label(votes: Votes | None) -> str | Reject:
 
 
 def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
-    """Clip id → votes."""
+    """Clip id → votes; a row without any says that nobody voted."""
     with path.open("rb") as file:
         table = read_table(file, path.name, required=_CLASSES, optional=("usage", "split", "row"))
         if not {"split", "row"} <= set(table.columns) and "usage" not in table.columns:
@@ -105,7 +110,8 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
                 raise DataError(_not_of_these(row, path, source, f"for picture {clip_id}, which is not there"))
             if clip_id in votes:
                 raise DataError(_not_of_these(row, path, source, f"for picture {clip_id} a second time"))
-            votes[clip_id] = Votes({name: _number(row, name) for name in _CLASSES})
+            is_empty = all(is_blank(row.cells[name]) for name in _CLASSES)
+            votes[clip_id] = Votes({name: 0 if is_empty else _number(row, name) for name in _CLASSES})
     if not by_row and len(votes) != len(known):
         missing = min(known - set(votes))
         raise DataError(
