@@ -31,7 +31,7 @@ from .data.schema import LABEL_SCHEMES
 from .evaluation.results_file import RESULTS_FILE, read_results
 from .evaluation.results_schema import Measurement, Results
 from .evaluation.score_records import SplitEvaluation
-from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split
+from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, read_predictions
 from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.export_folder import keep_measured
 from .inference.predictor import Predictor
@@ -55,8 +55,8 @@ def evaluate_model(
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
 
     What was measured on other data stays; an earlier measurement of the same data, labels and split gives way. What is
-    chosen (threshold, temperature) is chosen on the data's validation split; without one, or on that split itself,
-    nothing is chosen.
+    chosen (threshold, temperature) is chosen on the data's validation split, or where it has none, on that of the
+    training data, whose predictions lie beside the model; without these, or on validation itself, nothing is chosen.
 
     Args:
         data: a prepared data set, or a raw source.
@@ -88,9 +88,12 @@ def evaluate_model(
     predicted = dict.fromkeys([*(["validation"] if "validation" in sets else []), split])
     found = {name: predict_windows(predictor, sets[name], name) for name in predicted}
     train_label_ids = sets["train"].label_ids if "train" in sets else _train_labels_of(results, names)
+    validation, decided_on = found.get("validation") if split != "validation" else None, None
+    if "validation" not in sets and (validation := _own_validation(results, folder)) is not None:
+        decided_on = "training data"
     evaluation, without_duplicates = evaluate_split(
         found[split],
-        found.get("validation") if split != "validation" else None,
+        validation,
         find_clean_rows(sets[split], split, prepared.folder),
         train_label_ids,
         names,
@@ -99,6 +102,7 @@ def evaluate_model(
     if num_focus_clips:
         focus = measure_focus(predictor, focus_clips, num_focus_clips)
         evaluation = evaluation.model_copy(update={"face_focus": focus})
+    evaluation = evaluation.model_copy(update={"decided_on": decided_on})
     measured = Measurement(
         split=split,
         data=describe_data(prepared, scheme, {name: len(rows) for name, rows in sets.items()}),
@@ -112,6 +116,16 @@ def evaluate_model(
         predictor.model, predictor.processor, results, folder, list(found.values()), measured.data.fingerprint
     )
     return measured.evaluation
+
+
+def _own_validation(results: Results, folder: Path) -> SplitPredictions | None:
+    """What the model said of its training data's validation split; None where that does not lie beside it."""
+    if results.data is None:
+        return None
+    try:
+        return read_predictions(folder, "validation", results.data.fingerprint)[0]
+    except (DataError, ModelLoadError):  # imported, or handed on without predictions
+        return None
 
 
 def _with_known_focus(measured: Measurement, results: Results) -> Measurement:
@@ -147,11 +161,14 @@ def _options_of(
         num_frames=video.num_frames if video else known.num_frames,
         sampling=video.sampling if video else known.sampling,
         window_stride_frames=known.window_stride_frames,
-        face_crop=processor.face_crop,
+        # Of pictures that are faces already a clip model learned; in a video its processor looks for the face.
+        face_crop=processor.face_crop if known.face_crop is None else known.face_crop,
         face_crop_size_px=processor.face_crop_size_px,
     )
     scheme = label_scheme or (trained_on and trained_on.label_scheme) or _scheme_of(results.label_names)
-    options = DataOptions(path=data, label_scheme=scheme, frames=frames, cache_dir=cache_dir)
+    is_images = not is_prepared(data) and data.exists() and detect_kind(data) == "images"
+    source = SourceOptions(pictures_as="clips" if video else "pictures") if is_images else SourceOptions()
+    options = DataOptions(path=data, label_scheme=scheme, source=source, frames=frames, cache_dir=cache_dir)
     if trained_on is None or not _is_training_source(data, trained_on, results):
         return options
     # Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
@@ -159,7 +176,14 @@ def _options_of(
     return replace(
         options,
         kind=trained_on.kind,
-        source=SourceOptions(prepared_with.subset, prepared_with.subject_pattern, prepared_with.split_seed),
+        source=SourceOptions(
+            prepared_with.subset,
+            prepared_with.subject_pattern,
+            prepared_with.split_seed,
+            no_subjects=bool(prepared_with.no_subjects),
+            pictures_as=prepared_with.pictures_as,
+            window_label=prepared_with.window_label,
+        ),
         drop_conflicts=trained_on.label_conflicts is not None and trained_on.label_conflicts.dropped,
     )
 
@@ -187,10 +211,12 @@ def _scheme_of(label_names: list[str]) -> str | None:
 
 
 def _require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
-    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it."""
+    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it. Of frames that
+    come as pictures nobody knows the times, and they are faces already: so many there must be, and no more is asked."""
     if prepared.description.media == "picture":
         return
-    for name in ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
+    is_frames = prepared.description.media == "frames"
+    for name in ("num_frames",) if is_frames else ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
         stored, expected = (getattr(told, name) for told in (prepared.description.settings, options.frames))
         if expected is not None and stored != expected:
             raise RecipeError(

@@ -73,6 +73,28 @@ class Sampling(StrEnum):
     consecutive = "consecutive"
 
 
+class PicturesAs(StrEnum):
+    """What pictures are."""
+
+    pictures = "pictures"
+    clips = "clips"
+
+
+class WindowLabel(StrEnum):
+    """How a window of labelled frames gets its label."""
+
+    majority = "majority"
+    mean = "mean"
+    last = "last"
+
+
+class VoteLabels(StrEnum):
+    """What becomes of people's votes."""
+
+    soft = "soft"
+    majority = "majority"
+
+
 class Subset(StrEnum):
     """Published parts of a data set."""
 
@@ -82,11 +104,13 @@ class Subset(StrEnum):
 @app.command()
 def prepare(
     kind: Annotated[DataKind, typer.Argument(help="What the source is.")],
-    source: Annotated[Path, typer.Argument(help="A folder, an archive (.zip), a table (.csv) or an .h5 file.")],
+    source: Annotated[Path, typer.Argument(help="A folder, an archive (.zip), a table (.csv, .parquet), an .h5 file.")],
     output: Annotated[Path, typer.Option(help="Folder for the prepared data; a killed run goes on where it was.")],
     frames: Annotated[int | None, typer.Option(min=1, help="Frames a window; default: 8.")] = None,
     sampling: Annotated[Sampling | None, typer.Option(help="One uniform window a clip, or many in a row.")] = None,
-    stride_frames: Annotated[int | None, typer.Option(min=1, help="Consecutive windows; default: 16.")] = None,
+    stride_frames: Annotated[
+        int | None, typer.Option(min=1, help="Consecutive windows; default: 16, of pictures as clips --frames.")
+    ] = None,
     face_crop: Annotated[
         bool | None, typer.Option("--face-crop/--whole-frames", help="Default: faces of videos, pictures as they are.")
     ] = None,
@@ -94,6 +118,19 @@ def prepare(
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one a processor.")] = None,
     subset: Annotated[Subset | None, typer.Option(help="daisee: the published stratified subset.")] = None,
     subject_pattern: Annotated[str | None, typer.Option(help="images, videos: regex, the person in a path.")] = None,
+    no_subjects: Annotated[bool, typer.Option(help="Tables: nobody knows the people; the results say so.")] = False,
+    pictures_as: Annotated[
+        PicturesAs | None,
+        typer.Option("--as", help="images: each by itself, or frames in order; default: by frame_index, if there."),
+    ] = None,
+    window_label: Annotated[
+        WindowLabel | None, typer.Option(help="images as clips: of its frames' labels; default: majority.")
+    ] = None,
+    votes: Annotated[Path | None, typer.Option(help="fer2013: a CSV table of FER+ votes.")] = None,
+    vote_labels: Annotated[
+        VoteLabels | None,
+        typer.Option(help="With --votes: shares beside the labels, or in their place; default: soft."),
+    ] = None,
     drop_conflicts: Annotated[bool, typer.Option(help="Leave out equal pictures with different labels.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, where the source has none.")] = 0,
 ) -> None:
@@ -104,10 +141,16 @@ def prepare(
     from ..data.readers.sources import SourceOptions, read_source
     from ..processor.input_errors import RecipeError
 
-    options = SourceOptions(subset=subset and subset.value, subject_pattern=subject_pattern, seed=seed)
-    found = read_source(kind.value, source, options)
-    if found.media == "picture" and (frames or sampling or stride_frames):
-        raise RecipeError("Expected no --frames, --sampling or --stride-frames for pictures, which are single frames.")
+    options = SourceOptions(
+        subset=subset and subset.value,
+        subject_pattern=subject_pattern,
+        seed=seed,
+        no_subjects=no_subjects,
+        pictures_as=pictures_as and pictures_as.value,
+        window_label=window_label and window_label.value,
+        votes=votes,
+        vote_labels=vote_labels and vote_labels.value,
+    )
     asked = FrameOptions(
         num_frames=frames,
         sampling=sampling and sampling.value,
@@ -115,6 +158,14 @@ def prepare(
         face_crop=face_crop,
         face_crop_size_px=crop_size,
     )
+    found = read_source(kind.value, source, options, asked)
+    if found.media == "picture" and (frames or sampling or stride_frames or window_label):
+        raise RecipeError(
+            "Expected no --frames, --sampling, --stride-frames or --window-label for pictures, which are single "
+            "frames; pass --as clips where they are frames in order."
+        )
+    if found.media == "frames" and sampling is Sampling.uniform:
+        raise RecipeError("Expected --sampling consecutive for frames that come as pictures, got uniform.")
     prepared = prepare_source(found, settings_for(found.media, asked), source, output, processes, drop_conflicts)
     typer.echo(f"{output}: {describe_counts(prepared.description)}")
     for split, counts in prepared.description.splits.items():

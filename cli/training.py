@@ -59,6 +59,10 @@ def evaluate(
 
     measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus)
     typer.echo(describe_scores(measured, split.value))
+    if measured.decided_on:
+        typer.echo(f"no validation split here: threshold and temperature are those of the {measured.decided_on}'s")
+    elif measured.decision is None and split is not Split.validation:
+        typer.echo("no validation split, here or beside the model: no threshold and no temperature were chosen")
     if measured.face_focus:
         typer.echo(describe_focus(measured.face_focus, split.value))
     typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are renewed")

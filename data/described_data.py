@@ -55,6 +55,14 @@ class PreparedWith(Record):
     """of a source that has several, such as `stratified`"""
     subject_pattern: str | None = None
     """regular expression that finds the person in a file's name"""
+    no_subjects: bool | None = None
+    """whether somebody said that nobody knows the people"""
+    pictures_as: str | None = None
+    """`pictures`, or `clips` of frames in order; null for videos"""
+    window_label: str | None = None
+    """of clips of pictures: `majority`, `mean` or `last` of its frames' labels"""
+    vote_labels: str | None = None
+    """`soft` or `majority`, where votes of several people were read"""
     split_seed: int = 0
     """seed of a split that we made"""
 
@@ -93,6 +101,8 @@ class DescribedData(Record):
     """identical pictures with different labels"""
     subjects: dict[str, Count] = {}
     """split → number of known people; 0 where nobody knows"""
+    no_subjects: bool | None = None
+    """whether somebody said, when preparing, that nobody knows the people; null: nobody said so"""
     examples: dict[str, Count] = {}
     """split → number of windows (or pictures) with a label, before oversampling"""
     window_span_sec: float | None = None

@@ -13,6 +13,7 @@ from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
 from .audit.verdicts import FAIL, AuditRecord
 from .described_data import AuditSummary, DescribedData, FindingSummary, PreparedWith
+from .preparation.description import DATA_VERSION, read_description
 from .preparation.prepare import describe_counts, plan_of, prepare
 from .preparation.prepared_data import PreparedData, is_prepared, load_prepared
 from .preparation.settings import FrameOptions, settings_for
@@ -56,14 +57,28 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
         if audit_of(prepared) is not None:
             _audit_under_the_scheme(prepared, options.label_scheme)
         return prepared
-    source = read_source(options.kind, options.path, options.source)
+    source = read_source(options.kind, options.path, options.source, options.frames)
     settings = settings_for(source.media, options.frames)
     plan = plan_of(source, settings, options.path, options.drop_conflicts)
     folder = options.cache_dir / f"{source.kind}-{plan[:12]}"
+    if not is_prepared(folder):
+        _tell_of_older(options, source.kind)
     prepared = prepare(source, settings, options.path, folder, options.num_processes, options.drop_conflicts)
     print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
     _audit_under_the_scheme(prepared, options.label_scheme)
     return prepared
+
+
+def _tell_of_older(options: DataOptions, kind: str) -> None:
+    """One line where the cache holds this source as an earlier version prepared it, which is not used any more."""
+    for folder in sorted(options.cache_dir.glob(f"{kind}-*")):
+        if is_prepared(folder):
+            known = read_description(folder)
+            if known.version < DATA_VERSION and known.source == options.path.name:
+                print(
+                    f"{options.path} is prepared again: {folder} is of version {known.version} of prepared data, and "
+                    f"today's is {DATA_VERSION}; delete it to save its space"
+                )
 
 
 def _audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None) -> None:
@@ -132,6 +147,7 @@ def describe_data(prepared: PreparedData, label_scheme: str, examples: Mapping[s
         rejects_by_stage=description.rejects_by_stage,
         label_conflicts=description.label_conflicts,
         subjects={split: counts.subjects for split, counts in description.splits.items()},
+        no_subjects=description.notes.no_subjects,
         examples=dict(examples),
         window_span_sec=prepared.window_span_sec(),
         audit=None if audited is None else _in_short(audited),
@@ -154,5 +170,9 @@ def describe_preparation(prepared: PreparedData) -> PreparedWith:
         face_crop_size_px=settings.face_crop_size_px,
         subset=notes.subset,
         subject_pattern=notes.subject_pattern,
+        no_subjects=notes.no_subjects,
+        pictures_as={"picture": "pictures", "frames": "clips"}.get(prepared.description.media),
+        window_label=notes.window_label,
+        vote_labels=notes.vote_labels,
         split_seed=notes.seed or 0,
     )

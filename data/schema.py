@@ -12,6 +12,15 @@ SPLITS = ("train", "validation", "test")
 
 # FER2013's own order (https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition).
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+# FER2013's expressions under each name that its editions give them.
+EXPRESSION_OF = {name: name for name in EXPRESSIONS} | {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "happiness": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
 STATES = ("bored", "confused", "engaged", "neutral")  # the BEiT reference
 
 # DAiSEE's four affects, each rated 0 (very low) to 3 (very high), by the columns of its label files.
@@ -21,7 +30,8 @@ BINARY = ("disengaged", "engaged")
 THREE_CLASSES = ("engaged", "bored", "other")  # the CNN + LSTM reference's order
 OWN_LABELS = "own"  # the scheme of data whose labels are names already
 
-Media = Literal["video", "picture", "windows"]
+Media = Literal["video", "picture", "windows", "frames"]
+Content = Path | bytes | np.ndarray | list[Path | bytes]  # what a reader hands out of one clip
 
 # Of classes that JSON files hold; older versions of pydantic hand them nothing down from the record they stand in.
 _AS_RECORDS = ConfigDict(extra="forbid", strict=True)
@@ -39,6 +49,9 @@ class ClipRecord:
     label: str | None = None  # a name, where the source has one label a clip
     clip_start_sec: float | None = None
     clip_end_sec: float | None = None
+    label_scores: list[float] | None = None  # by `EXPRESSIONS`, sum 1: how people's votes fell
+    group_id: str | None = None  # clips of one recording, which no split may cut; None: the clip alone
+    frame_paths: list[str] | None = None  # of a window of pictures: where each is, as `source_path`
 
 
 class PreparedRow(TypedDict):
@@ -51,6 +64,7 @@ class PreparedRow(TypedDict):
     split: str
     source_path: str
     label: str | None
+    label_scores: list[float] | None  # by `EXPRESSIONS`, sum 1: how people's votes fell; None: nobody voted
     boredom: int | None  # DAiSEE's ratings; None for other data
     engagement: int | None
     confusion: int | None
@@ -89,6 +103,11 @@ class SourceNotes:
     other_files: int | None = None  # daisee: that are no videos
     subset: str | None = None
     subject_pattern: str | None = None
+    no_subjects: bool | None = None  # whether somebody said that nobody knows the people
+    window_label: str | None = None  # of frames in order: how a window gets one label of its frames'
+    frames_left_over: int | None = None  # frames in order that are in no window
+    vote_labels: str | None = None  # soft or majority, where people's votes were read
+    without_votes: int | None = None  # pictures of whose votes nothing can be made
     seed: int | None = None  # of splits that the source lacks
     split: str | None = None  # where the splits come from
     split_limits: list[str] | None = None  # what a split that was drawn anew could not have
@@ -100,12 +119,12 @@ class LabelledSource:
     """What a reader found: inputs = records + rejects."""
 
     kind: str  # daisee, fer2013, images, videos or reference-h5
-    media: Media  # what `read` gives: video (path or bytes), picture (path or bytes), windows (array)
+    media: Media  # what `read` gives: video or picture (path or bytes), windows (array), frames (of pictures, a list)
     records: list[ClipRecord]
     rejects: list[Reject]
     # Picklable, for it goes to other processes. A path or bytes of an encoded file, or for windows an array
-    # (num_windows, num_frames, height, width, 3) uint8 RGB. Raises EngagementInputError.
-    read: Callable[[ClipRecord], Path | bytes | np.ndarray]
+    # (num_windows, num_frames, height, width, 3) uint8 RGB; of frames a list of files. Raises EngagementInputError.
+    read: Callable[[ClipRecord], Content]
     notes: SourceNotes = SourceNotes()
     drawn: bool = False  # people who do not exist, as `drawn_datasets` makes them
 

@@ -58,12 +58,12 @@ def _keep_some_of_each_person(
 def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[ClipRecord], str]:
     """Give every record a split, and say in words where the splits come from.
 
-    Splits that the source has stay; each one it lacks is a fifth of the training people. A source without any is
-    split 60 / 20 / 20. People stay whole; where nobody knows the people, clips are drawn one by one, which an audit
-    will say.
+    Splits that the source has stay; each one it lacks is a fifth of the training people, and where it has no training
+    people, such as data to measure on alone, none is drawn. A source without any is split 60 / 20 / 20. People stay
+    whole, or clips of one recording where nobody knows them; else clips are drawn one by one, which an audit will say.
 
     Raises:
-        DataError: some records have a split and others none, or there is no train split.
+        DataError: some records have a split and others none.
     """
     given = {record.split for record in records}
     missing = [split for split in SPLITS if split not in given]
@@ -71,9 +71,11 @@ def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[Clip
         return list(records), "the source's own"
     if given == {None}:
         return _draw(records, SHARES, seed), f"drawn {_by_what(records)} (seed {seed})"
-    if None in given or "train" not in given:
+    if None in given:
         found = ", ".join(sorted(str(split) for split in given))
-        raise DataError(f"Expected a train split, and a split for every clip or for none, got {found}.")
+        raise DataError(f"Expected a split for every clip or for none, got {found}.")
+    if "train" not in given:
+        return list(records), f"the source's own, which has no {' and no '.join(missing)}"
     train = [record for record in records if record.split == "train"]
     shares = {"train": 1 - 0.2 * len(missing)} | dict.fromkeys(missing, 0.2)
     split_of = {record.clip_id: record.split for record in _draw(train, shares, seed)}
@@ -131,7 +133,7 @@ def _cost(placed: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> tuple[i
 
 
 def _group_of(record: ClipRecord) -> str:
-    return f"subject {record.subject_id}" if record.subject_id else f"clip {record.clip_id}"
+    return f"subject {record.subject_id}" if record.subject_id else f"clip {record.group_id or record.clip_id}"
 
 
 def _by_what(records: Sequence[ClipRecord]) -> str:

@@ -64,7 +64,7 @@ def compute_scores(
         minority_class: its name; default: the rarest class that occurs in `label_ids` (the first of equals).
 
     Returns:
-        All scores; a class that neither occurs nor is predicted counts 0 in `macro_f1`. Those that need a ranking are
+        All scores; classes that do not occur count in none of them. Those that need a ranking are
         None without `scores`, and where the truth holds one class only (or, for `auprc_minority`, nothing of the
         minority); `quadratic_kappa` and `mae` are None but for the four levels of `schema.LEVELS`, and the former where
         truth and prediction are one and the same class throughout.
@@ -80,7 +80,7 @@ def compute_scores(
     ordered = _ordered_scores(label_ids, predicted_ids) if is_ordered(label_names) else None
     return Scores(
         num_examples=len(label_ids),
-        macro_f1=float(np.mean(f1)),
+        macro_f1=float(np.mean(f1[support > 0])),
         balanced_accuracy=float(np.mean(recall[support > 0])),
         accuracy=float(accuracy_score(label_ids, predicted_ids)),
         weighted_f1=float(np.average(f1, weights=support)),
@@ -157,7 +157,7 @@ def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str,
     true, predicted, total = confusions.sum(-1), confusions.sum(-2), confusions.sum((-2, -1))
     recall, f1 = _ratio(hits, true), _ratio(2 * hits, true + predicted)
     scores = {
-        "macro_f1": f1.mean(-1),
+        "macro_f1": np.where(true > 0, f1, 0).sum(-1) / (true > 0).sum(-1),
         "balanced_accuracy": recall.sum(-1) / (true > 0).sum(-1),  # a class that is not there has a recall of 0
         "accuracy": hits.sum(-1) / total,
         "weighted_f1": (f1 * true).sum(-1) / total,

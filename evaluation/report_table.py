@@ -116,6 +116,8 @@ def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
     evaluation, clean, trained_on = measured.evaluation, measured.without_duplicates, results.data
     notes = _drawn_note(results, measured)
     notes |= {evaluation.collapse: FAIL} if evaluation.collapse else {}
+    absent = evaluation.scores.absent_in_words()
+    notes |= {f"{absent[0].upper()}{absent[1:]}.": REPORT} if absent else {}
     notes |= {_describe_pooling(measured.pooled): REPORT} if measured.pooled else {}
     notes |= _audit_note(measured.data) | _people_note(evaluation.intervals)
     notes |= _focus_note(evaluation.face_focus) if evaluation.face_focus else {}

@@ -264,6 +264,8 @@ class Results(Record):
         """What whoever gets the model must be told, each a sentence without a stop."""
         doubt, measured = self.doubt(), self.measured_on("test")
         warnings = [_DOUBTS[doubt]] if doubt else []
+        if measured is not None and measured.data.no_subjects:
+            warnings.append("nobody knows the people in its data, so that it may have been measured on people it knows")
         if self.is_trained_on_drawn:
             return ["it was trained on drawn people who do not exist, and says nothing about real faces", *warnings]
         if measured is not None and measured.data.drawn:

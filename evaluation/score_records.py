@@ -4,6 +4,7 @@ Scores, shares and confidences are numbers from 0 to 1; an undefined number is n
 matrices follow the order of the model's label names.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -35,7 +36,7 @@ class Scores(Record):
     num_examples: Count
     """clips, or windows"""
     macro_f1: Share
-    """mean of F1 over all classes"""
+    """mean of F1 over the classes present; until data without a class could be measured, over all"""
     balanced_accuracy: Share
     """mean of recall over the classes present"""
     accuracy: Share
@@ -56,6 +57,14 @@ class Scores(Record):
     """label → its scores"""
     confusion_matrix: list[list[int | float]]
     """counts; rows are the truth, columns the prediction"""
+
+    def absent_in_words(self) -> str | None:
+        """Which labels nothing is of, which macro-F1 leaves out; None: each occurs, or an older version counted it."""
+        absent = [name for name, of_class in self.per_class.items() if not of_class.support]
+        present = [of_class.f1 for of_class in self.per_class.values() if of_class.support]
+        if not absent or not math.isclose(self.macro_f1, sum(present) / len(present), abs_tol=1e-9):
+            return None
+        return f"nothing here is {' or '.join(absent)}: macro-F1 is over the other labels"
 
 
 class MajorityBaseline(Scores):
@@ -390,5 +399,7 @@ class SplitEvaluation(Record):
     """what not answering would buy"""
     decision: Decision | None
     """what was chosen on validation; null without a validation split, and on it"""
+    decided_on: Literal["training data"] | None = None
+    """whose validation split `decision` was chosen on, where the data measured has none; null: its own"""
     face_focus: FaceFocusResults | None = None
     """where the model looks; null without `--face-focus`"""

@@ -182,10 +182,12 @@ def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
     measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
     interval, over = evaluation.intervals.intervals["macro_f1"], evaluation.intervals.resampled
     collapse = f". {evaluation.collapse}" if evaluation.collapse else ""
+    absent = scores.absent_in_words()
+    only = f"; {absent}" if absent else ""
     return (
         f"{measured} on {scores.num_examples} {split} examples (macro f1 95 % over {over}: "
         f"{interval.in_words('unknown')}); always "
-        f'"{baseline.predicts}": macro f1 {baseline.macro_f1:.3f}, accuracy {baseline.accuracy:.3f}{collapse}'
+        f'"{baseline.predicts}": macro f1 {baseline.macro_f1:.3f}, accuracy {baseline.accuracy:.3f}{only}{collapse}'
     )
 
 

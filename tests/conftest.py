@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from engagement_recognition.data.preparation.prepared_data import PreparedData
+    from engagement_recognition.data.schema import LabelledSource
 
 # What must work with every set of versions that setup.cfg allows: each of these leans on the libraries in its own way.
 CORE_FILES = {
@@ -30,12 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":
-    """Prepare a source without other processes: a spawned one spends seconds on imports."""
+    """Read a source of a kind that is told by itself, and prepare it."""
+    from engagement_recognition.data.readers.sources import read_source
+
+    return prepare_found(read_source(None, source), source, output, drop_conflicts, **settings)
+
+
+def prepare_found(
+    found: "LabelledSource", source: Path, output: Path, drop_conflicts: bool = False, **settings: object
+) -> "PreparedData":
+    """Prepare what was read without other processes: a spawned one spends seconds on imports."""
     from engagement_recognition.data.preparation.prepare import prepare
     from engagement_recognition.data.preparation.settings import FrameOptions, settings_for
-    from engagement_recognition.data.readers.sources import SourceOptions, read_source
 
-    found = read_source(None, source, SourceOptions())
     chosen = settings_for(found.media, FrameOptions(**settings))
     return prepare(found, chosen, source, output, num_processes=1, drop_conflicts=drop_conflicts)
 

@@ -249,7 +249,7 @@ def test_a_bad_affect_of_a_video_is_one_reject(row: str, videos: Path):
     [
         ("", "empty"),
         (f"{VIDEO_HEADER}\n", "rows"),
-        ("path,label\na.mp4,engaged\n", "missing: subject_id"),
+        ("path,label\na.mp4,engaged\n", "the column subject_id"),
         ("path,subject_id\na.mp4,anna\n", "label"),
         ("path,subject_id,engagement\na.mp4,anna,2\n", "boredom"),
         (f"{VIDEO_HEADER}\n{VIDEO_GOOD}".replace(",", "|"), "missing"),

@@ -25,11 +25,11 @@ NAN = float("nan")
 NO_JSON = {"": "no JSON", '{"version": 2,': "no JSON", "[]": "[] as its content", "null": "null as its content"}
 DESCRIPTION_EDITS = [
     ("version", GONE, "no version;"),
-    ("version", 3, "3 as version (input should be 2)"),
+    ("version", 4, "4 as version (input should be 2 or 3)"),
     ("version", "2", '"2" as version'),
     ("fingerprint", GONE, "no fingerprint;"),
     ("kind", 3, "3 as kind"),
-    ("media", "film", "\"film\" as media (input should be 'video', 'picture' or 'windows')"),
+    ("media", "film", "\"film\" as media (input should be 'video', 'picture', 'windows' or 'frames')"),
     ("drawn", "yes", '"yes" as drawn'),
     ("settings", [1], "[1] as settings"),
     ("settings.num_frames", GONE, "no settings.num_frames;"),

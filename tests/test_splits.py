@@ -1,6 +1,7 @@
 """Splits that a source lacks: people whole, classes everywhere where that can be, and nothing drawn that is there."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -47,7 +48,19 @@ def test_a_missing_split_is_taken_from_train_alone():
     assert Counter(r.split for r in drawn[:40]) == {"train": 32, "validation": 8} and "validation drawn" in told
 
 
-@pytest.mark.parametrize("splits", [("train", None), ("test", "validation")])
-def test_half_a_split_is_refused(splits: tuple):
-    with pytest.raises(DataError, match="Expected a train split"):
-        complete_splits([record for split in splits for record in records(2, 4, split)], seed=0)
+def test_half_a_split_is_refused():
+    with pytest.raises(DataError, match="Expected a split for every clip or for none"):
+        complete_splits([*records(2, 4, "train"), *records(2, 4, None)], seed=0)
+
+
+@pytest.mark.parametrize("splits", [("test",), ("test", "validation")])
+def test_no_split_is_drawn_from_people_to_be_measured_on(splits: tuple[str, ...]):
+    given = [record for split in splits for record in records(2, 4, split)]
+    kept, told = complete_splits(given, seed=0)
+    assert kept == given and told.startswith("the source's own, which has no train")
+
+
+def test_frames_of_one_recording_stay_together_where_nobody_knows_the_people():
+    frames = [replace(frame, group_id=frame.clip_id[:-2]) for frame in records(10, 8, knows_people=False)]
+    drawn, _ = complete_splits(frames, seed=0)
+    assert len({(record.group_id, record.split) for record in drawn}) == 10 == len({r.group_id for r in drawn})

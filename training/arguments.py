@@ -61,6 +61,24 @@ class DataArguments:
         default=None,
         metadata={"help": "raw folders: regex that finds the person in a file's path (default: people are unknown)"},
     )
+    no_subjects: bool = field(
+        default=False, metadata={"help": "raw tables: nobody knows the people; the results say so"}
+    )
+    pictures_as: str | None = field(
+        default=None,
+        metadata={
+            "help": "raw pictures: pictures, or clips of frames in order (default: clips for a video model where a "
+            "table has a frame_index, else pictures)"
+        },
+    )
+    window_label: str | None = field(
+        default=None,
+        metadata={"help": "clips of pictures: majority, mean or last of the frames' labels (default: majority)"},
+    )
+    votes: str | None = field(default=None, metadata={"help": "raw FER2013: a CSV table of FER+ votes"})
+    vote_labels: str | None = field(
+        default=None, metadata={"help": "with votes: soft labels, or the majority's (default: soft)"}
+    )
     drop_conflicts: bool = field(
         default=False, metadata={"help": "raw source: leave out identical pictures with different labels"}
     )

@@ -120,11 +120,24 @@ def _data_options(stage: StageArguments) -> DataOptions:
         path=_path_of(stage),
         label_scheme=stage.label_scheme,
         kind=stage.data_kind,
-        source=SourceOptions(stage.subset, stage.subject_pattern),
+        source=_source_options(stage),
         frames=frame_options(stage),
         drop_conflicts=stage.drop_conflicts,
         cache_dir=Path(stage.cache_dir),
         num_processes=stage.num_preparation_processes,
+    )
+
+
+def _source_options(stage: StageArguments) -> SourceOptions:
+    """A single-face model reads single pictures, unless somebody asks for clips."""
+    return SourceOptions(
+        stage.subset,
+        stage.subject_pattern,
+        no_subjects=stage.no_subjects,
+        pictures_as=stage.pictures_as or ("pictures" if stage.model == "image" else None),
+        window_label=stage.window_label,
+        votes=Path(stage.votes) if stage.votes else None,
+        vote_labels=stage.vote_labels,
     )
 
 
@@ -147,11 +160,15 @@ def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_li
 
 def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
     if stage.model == "video" and prepared.description.media == "picture":
-        raise RecipeError(f"Expected clips for a video model, got single pictures in {stage.data}; pass --model image.")
+        raise RecipeError(
+            f"Expected clips for a video model, got single pictures in {stage.data}; pass --model image, or, for a raw "
+            "source of frames in order, --pictures_as clips."
+        )
     absent = [split for split in SPLITS if split not in prepared.splits]
     if absent:
         raise DataError(
-            f"Expected train, validation and test in {prepared.folder}, {' and '.join(absent)} came out empty."
+            f"Expected train, validation and test in {prepared.folder}, got no {' and no '.join(absent)}; train on "
+            "data that has them, and measure on this one with `engagement evaluate MODEL --data`."
         )
 
 
@@ -174,8 +191,10 @@ def _processor_of(stage: StageArguments, prepared: PreparedData) -> _Processor:
     made = prepared.description.settings
     settings = _processor_settings(stage, made)
     if stage.model == "video":
+        if prepared.description.media == "frames":  # of faces already; in a video the face is to be looked for
+            settings["face_crop"] = True
         return EngagementVideoProcessor(**settings, num_frames=made.num_frames, sampling=made.sampling)
-    is_frame = prepared.description.media != "picture"
+    is_frame = prepared.description.media not in ("picture", "frames")
     return EngagementImageProcessor(**settings, pictures_are_frames=is_frame)
 
 

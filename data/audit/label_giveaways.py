@@ -1,20 +1,27 @@
-"""What gives a label away besides the face: the recording, the person, or a copy that was labelled otherwise."""
+"""What gives a label away besides the face: the recording, the person, colour and light, or a copy that was labelled
+otherwise."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from scipy.stats import mannwhitneyu
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
+from ..preparation.picture_codec import decode_small
 from .duplicates import Duplicate
 from .rows import AuditRows, to_codes
-from .verdicts import FAIL, OK, REPORT, Detail, Finding, number_of
+from .verdicts import FAIL, OK, PREDICTS_LABEL, REPORT, Detail, Finding, number_of
 
 CLASS_SHARE = 0.9  # of a class's clips, held by as few recordings as possible
 FEWEST_CLIPS = 5  # of a class that can be judged
 HIGH_GAIN = 0.2  # in macro-F1, over always saying the most frequent label
 HIGH_SHARE = 0.5  # of the clips, below which a giveaway cannot carry a score
+HIGH_AUROC = 0.6  # of colour or brightness alone, for one class against the rest
+LARGEST_P = 0.001  # of that being chance (Mann-Whitney)
+COLOUR_LEVELS = 4.0  # of 255, by which the channels of a picture in colour differ on average; grey ones hardly do
 _GROUPS_LISTED = 50
+_ROWS_AT_ONCE = 256
 
 
 def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
@@ -71,7 +78,7 @@ def find_conflicts(rows: AuditRows, duplicates: Iterable[Duplicate]) -> Finding:
 
 def judge_giveaway(rows: AuditRows, keys: Sequence[Hashable | None], what: str) -> Finding:
     """How well the other clips of the same subject (or recording) predict a clip's label, without looking at it."""
-    name = f"{what} predicts label"
+    name = f"{what} {PREDICTS_LABEL}"
     labels = _one_row_a_clip(rows)
     chosen = [row for row in labels if keys[row] is not None]
     groups = to_codes([str(keys[row]) for row in chosen])
@@ -92,6 +99,61 @@ def judge_giveaway(rows: AuditRows, keys: Sequence[Hashable | None], what: str) 
     if share < HIGH_SHARE:
         return Finding(name, OK, f"The {what} gives few labels away: {told}.", details)
     summary = f"The {what} alone gives the label away: {told}; a model can score by recognising the {what}."
+    return Finding(name, REPORT, summary, details)
+
+
+def judge_looks(rows: AuditRows) -> tuple[Finding, Finding]:
+    """How well colour (the share of a window's frames that are not grey) and mean brightness alone predict a label."""
+    labels = _one_row_a_clip(rows)
+    looks = np.array([_look(frames) for frames in _frames_of(rows, list(labels))]).reshape(-1, 2)
+    in_colour, brightness = looks.T
+    found = np.array(list(labels.values()))
+    if in_colour.all() or not in_colour.any():
+        told = f"All pictures are {'in colour' if in_colour.any() else 'grey'}."
+        return Finding(f"colour {PREDICTS_LABEL}", OK, told, {}), _judge_look("brightness", brightness, found, ".0f")
+    return _judge_look("colour", in_colour, found, ".0%"), _judge_look("brightness", brightness, found, ".0f")
+
+
+def _frames_of(rows: AuditRows, chosen: Sequence[int]) -> Iterator[list[bytes]]:
+    for start in range(0, len(chosen), _ROWS_AT_ONCE):
+        yield from rows.frames[chosen[start : start + _ROWS_AT_ONCE]]["frames"]
+
+
+def _look(frames: Sequence[bytes]) -> tuple[float, float]:
+    """Share of the frames that are in colour, and their mean brightness."""
+    pictures = [decode_small(content).astype(np.int16) for content in frames]
+    colours = [np.ptp(picture, axis=2).mean() > COLOUR_LEVELS for picture in pictures]
+    return float(np.mean(colours)), float(np.mean([picture.mean() for picture in pictures]))
+
+
+def _judge_look(what: str, values: np.ndarray, labels: np.ndarray, form: str) -> Finding:
+    """Each class that has enough clips against the rest; the one that is told best is named.
+
+    Args:
+        form: how the values are written.
+    """
+    name = f"{what} {PREDICTS_LABEL}"
+    names, counts = np.unique(labels, return_counts=True)
+    judged = [label for label, count in zip(names, counts, strict=True) if FEWEST_CLIPS <= count < len(labels)]
+    if not judged:
+        return Finding(name, OK, f"Not to be told: no class has {FEWEST_CLIPS} clips and others beside it.", {})
+    aurocs = {str(label): round(float(roc_auc_score(labels == label, values)), 4) for label in judged}
+    best = max(aurocs, key=lambda label: abs(aurocs[label] - 0.5))
+    is_best = labels == best
+    p = float(mannwhitneyu(values[is_best], values[~is_best]).pvalue)
+    details: dict[str, Detail] = {
+        "auroc": aurocs,
+        "means": {str(label): round(float(values[labels == label].mean()), 4) for label in names},
+        "p": p,
+    }
+    auroc = max(aurocs[best], 1 - aurocs[best])
+    told = (
+        f"AUROC {auroc:.3f} for {best} ({what} {values[is_best].mean():{form}} on average, "
+        f"{values[~is_best].mean():{form}} of the others)"
+    )
+    if auroc < HIGH_AUROC or p > LARGEST_P:
+        return Finding(name, OK, f"The {what} alone says little about the label: {told}.", details)
+    summary = f"The {what} alone gives labels away: {told}; a model can score without looking at the face."
     return Finding(name, REPORT, summary, details)
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from ..preparation.prepared_data import PreparedData
 from ..schema import SPLITS
 from . import duplicates as doubles
-from . import recordings
+from . import label_giveaways, recordings
 from .duplicates import Duplicate, clean_rows, count_by_splits, find_duplicates
-from .label_giveaways import find_conflicts, judge_classes, judge_giveaway
+from .label_giveaways import find_conflicts, judge_classes, judge_giveaway, judge_looks
 from .recordings import Likeness, compare_rows
 from .rows import AuditRows, read_rows
 from .verdicts import AUDIT_VERSION, FAIL, OK, REPORT, AuditCounts, AuditRecord, Detail, Finding, listed, number_of
@@ -82,6 +82,10 @@ def thresholds() -> dict[str, int | float]:
         "duplicates_share": DUPLICATES_SHARE,
         "duplicate_bits": recordings.DUPLICATE_BITS,
         "duplicate_levels": doubles.DUPLICATE_LEVELS,
+        "giveaway_gain": label_giveaways.HIGH_GAIN,
+        "giveaway_share": label_giveaways.HIGH_SHARE,
+        "giveaway_auroc": label_giveaways.HIGH_AUROC,
+        "giveaway_p": label_giveaways.LARGEST_P,
     }
 
 
@@ -110,6 +114,7 @@ def audit(data: PreparedData, label_scheme: str | None = None) -> Audit:
         find_conflicts(rows, duplicates),
         judge_giveaway(rows, rows.subject_id, "subject"),
         judge_giveaway(rows, likeness.groups.tolist(), "recording"),
+        *judge_looks(rows),
     )
     counts = _count(rows, likeness, duplicates)
     return Audit(findings, data.fingerprint, counts, rows, duplicates, likeness.groups, shared)

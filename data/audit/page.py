@@ -18,7 +18,7 @@ from ...processor.input_errors import DataError
 from ..json_records import read_record, write_record
 from ..preparation.prepared_data import PreparedData
 from .leakage import Audit
-from .verdicts import FAIL, OK, REPORT, AuditRecord
+from .verdicts import FAIL, OK, PREDICTS_LABEL, REPORT, AuditRecord
 
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "audit.html"
@@ -90,12 +90,16 @@ def read_duplicates(folder: Path, split: str) -> set[tuple[str, int]]:
 
 
 def describe_verdict(audit: Audit) -> str:
-    """One line: whether the split can be trusted, and what speaks against it."""
+    """One line: whether the split can be trusted, and what speaks against it; what gives the label away, in numbers."""
     failed = [finding.name for finding in audit.findings if finding.grade == FAIL]
-    reported = [finding.name for finding in audit.findings if finding.grade == REPORT]
-    told = f" To be said beside the scores: {', '.join(reported)}." if reported else ""
+    reported = [finding for finding in audit.findings if finding.grade == REPORT]
+    others = [finding.name for finding in reported if failed or not finding.name.endswith(PREDICTS_LABEL)]
+    told = f" To be said beside the scores: {', '.join(others)}." if others else ""
     if failed:
         return f"Failed: this split cannot be trusted ({', '.join(failed)}).{told}"
+    if len(others) < len(reported):
+        warned = [finding.summary.partition(";")[0] for finding in reported if finding.name not in others]
+        return f"Passed, with a warning, for scores can come from elsewhere than the face. {'. '.join(warned)}.{told}"
     return f"Passed: nothing found that would make this split worthless.{told}"
 
 

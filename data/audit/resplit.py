@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Value, concatenate_datasets
 
 from ...processor.input_errors import DataError
-from ..preparation.description import InputCounts, Provenance
+from ..preparation.description import DATA_VERSION, InputCounts, Provenance
 from ..preparation.prepared_data import FEATURES, PreparedData, write_prepared
 from ..schema import SPLITS, Reject
 from ..splits import SHARES, draw_splits
@@ -90,8 +90,9 @@ def _all_rows(data: PreparedData) -> Dataset:
 
 
 def _provenance(data: PreparedData) -> Provenance:
-    """What stays true of the rows; what is counted from them is counted again."""
-    return Provenance(**{name: getattr(data.description, name) for name in Provenance.model_fields})
+    """What stays true of the rows; what is counted from them is counted again, and written as the latest version."""
+    known = {name: getattr(data.description, name) for name in Provenance.model_fields}
+    return Provenance(**known | {"version": DATA_VERSION})
 
 
 def _rejects(data: PreparedData) -> list[Reject]:

@@ -14,6 +14,7 @@ AUDIT_VERSION: Final = 1
 FAIL: Final = "fail"
 REPORT: Final = "report"
 OK: Final = "ok"
+PREDICTS_LABEL: Final = "predicts label"  # ends the name of each finding on what gives the label away
 _SHOWN = 3
 
 # Each finding has details of its own; they are shown to people and read by nothing.

@@ -9,7 +9,7 @@ from ..json_records import Count, Record, read_record, write_record
 from ..schema import Media, SourceNotes
 from .settings import PreparationSettings
 
-DATA_VERSION: Literal[2] = 2
+DATA_VERSION: Literal[3] = 3
 DESCRIPTION_FILE = "dataset.json"
 REMEDY = "put it right, or delete the folder and prepare it again"
 
@@ -32,7 +32,8 @@ class ClipCounts(InputCounts):
 class Provenance(Record):
     """Where rows come from, how they were made, and what was lost on the way: all that the rows do not say."""
 
-    version: Literal[2]
+    version: Literal[2, 3]
+    """version 2 is read; its rows have no `label_scores`"""
     kind: str
     """the reader: `daisee`, `fer2013`, `images`, `videos`, `reference-h5`"""
     media: Media

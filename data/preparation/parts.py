@@ -25,12 +25,12 @@ from pydantic import TypeAdapter
 
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
-from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, NoFaceError
+from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, ImageReadError, NoFaceError
 from ...processor.media_inputs import load_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole
 from ..json_records import read_text, refusing
-from ..schema import AFFECTS, ClipRecord, Media, Reject
+from ..schema import AFFECTS, ClipRecord, Content, Media, Reject
 from .picture_codec import decode_picture, encode_jpeg
 from .picture_hashes import perceptual_hash
 from .prepared_data import FEATURES
@@ -71,7 +71,7 @@ def _rejects_path(parts: Path, start: int) -> Path:
 
 def prepare_part(
     clips: Sequence[ClipRecord],
-    read: Callable[[ClipRecord], Path | bytes | np.ndarray],
+    read: Callable[[ClipRecord], Content],
     media: Media,
     settings: PreparationSettings,
     parts: Path,
@@ -115,7 +115,7 @@ def one_thread() -> Iterator[None]:
 
 def _rows_of(
     clip: ClipRecord,
-    read: Callable[[ClipRecord], Path | bytes | np.ndarray],
+    read: Callable[[ClipRecord], Content],
     media: Media,
     settings: PreparationSettings,
     rejects: list[Reject],
@@ -147,6 +147,7 @@ def _known_of(clip: ClipRecord) -> dict[str, object]:
         "split": clip.split,
         "source_path": clip.source_path,
         "label": clip.label,
+        "label_scores": clip.label_scores,
         **{affect: clip.affects.get(affect) for affect in AFFECTS},
     }
 
@@ -154,9 +155,9 @@ def _known_of(clip: ClipRecord) -> dict[str, object]:
 _Rows = Iterator[tuple[int, dict[str, object] | NoFaceError]]
 
 
-def _read_rows(
-    clip: ClipRecord, content: Path | bytes | np.ndarray, media: Media, settings: PreparationSettings
-) -> _Rows:
+def _read_rows(clip: ClipRecord, content: Content, media: Media, settings: PreparationSettings) -> _Rows:
+    if isinstance(content, list):
+        return _frame_rows(clip, content, settings)
     if isinstance(content, np.ndarray):
         return _array_rows(clip, content, settings)
     return _video_rows(clip, content, settings) if media == "video" else _picture_rows(content, settings)
@@ -182,6 +183,32 @@ def _array_rows(clip: ClipRecord, windows: np.ndarray, settings: PreparationSett
     for index, frames in enumerate(windows):
         indices = np.arange(len(frames))
         yield index, _finished_row(processor, PreparedClip(clip.clip_id, frames, frames, indices, times_sec, 0))
+
+
+def _frame_rows(clip: ClipRecord, pictures: Sequence[Path | bytes], settings: PreparationSettings) -> _Rows:
+    """One window of frames that come as pictures; where no face is cut out they may be of several sizes."""
+    processor = EngagementVideoProcessor(**settings.processor_settings())
+    frames = [_load_frame(picture, path) for picture, path in zip(pictures, clip.frame_paths or (), strict=True)]
+    if not settings.face_crop:
+        frames = [processor.shrink_whole_frames(frame[None])[0] for frame in frames]
+    sizes = {f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames}
+    if len(sizes) > 1:
+        found = ", ".join(sorted(sizes))
+        raise EngagementInputError(f"Expected frames of one size to find one person's face in, got {found} pixels.")
+    whole_frames, indices = np.stack(frames), np.arange(len(frames))
+    times_sec = np.full(len(frames), np.nan)
+    yield 0, _finished_row(processor, PreparedClip(clip.clip_id, whole_frames, whole_frames, indices, times_sec, 0))
+
+
+def _load_frame(picture: Path | bytes, path: str) -> np.ndarray:
+    """
+    Raises:
+        ImageReadError: it is no picture; the message names which frame.
+    """
+    try:
+        return np.require(load_picture(picture), requirements=["W"])  # torch takes no read-only array
+    except ImageReadError as error:
+        raise ImageReadError(str(error).replace("<bytes>", path)) from error
 
 
 def _finished_row(processor: EngagementVideoProcessor, window: PreparedClip) -> dict[str, object] | NoFaceError:

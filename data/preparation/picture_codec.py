@@ -21,13 +21,26 @@ def encode_jpeg(frame: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def decode_small(content: bytes) -> np.ndarray:
+    """Encoded bytes → (height, width, 3) uint8 BGR at an eighth of the size, which for JPEG costs a fraction.
+
+    Raises:
+        ImageReadError: as `decode_picture`.
+    """
+    return _decode(content, cv2.IMREAD_REDUCED_COLOR_8)
+
+
 def decode_picture(content: bytes) -> np.ndarray:
     """Encoded bytes → (height, width, 3) uint8 RGB. OpenCV takes two thirds of PIL's time, for the same pixels.
 
     Raises:
         ImageReadError: the bytes are no picture, which only a damaged data set holds.
     """
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return _decode(content, cv2.IMREAD_COLOR_RGB)
+
+
+def _decode(content: bytes, flags: int) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if pixels is None:
         raise ImageReadError(f"Expected an encoded picture, got {len(content)} other bytes; prepare the data again.")
     return pixels

@@ -32,7 +32,7 @@ from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepa
 from .settings import PreparationSettings
 
 # Clips a part: what a killed run may lose, against the cost of a file.
-CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64}
+CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64, "frames": 200}
 PLAN_FILE = "plan.json"
 
 
@@ -48,8 +48,9 @@ def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, d
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives hold many pictures
     folder = root.parent if root.is_file() else root
     for record in source.records:
-        path = folder / record.source_path
-        digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
+        for name in record.frame_paths or [record.source_path]:
+            path = folder / name
+            digest.update(f"{path.stat().st_size if path.is_file() else -1}\n".encode())
     return digest.hexdigest()
 
 
@@ -137,7 +138,7 @@ def _run(
     """Prepare these parts, in this process or several; yields each one's number when it is on disk."""
     work = (source.read, source.media, settings, parts)
     # Pictures that are faces already are only read; sending them to other processes would cost more.
-    if num_processes == 1 or len(todo) < 2 or (source.media == "picture" and not settings.face_crop):
+    if num_processes == 1 or len(todo) < 2 or (source.media in ("picture", "frames") and not settings.face_crop):
         for start, chunk in todo.items():
             prepare_part(chunk, *work, start)
             yield start

@@ -44,6 +44,7 @@ FEATURES = Features(
         "split": Value("string"),
         "source_path": Value("string"),
         "label": Value("string"),
+        "label_scores": Repeated(Value("float32")),
         **{affect: Value("int8") for affect in AFFECTS},
         "frame_times_sec": Repeated(Value("float64")),
         "found": Repeated(Value("bool")),
@@ -139,12 +140,23 @@ def load_prepared(folder: Path) -> PreparedData:
 
 def _load_splits(folder: Path) -> DatasetDict:
     try:
-        return load_from_disk(str(folder)).with_format(None)
+        return _with_label_scores(load_from_disk(str(folder)).with_format(None))
     except Exception as error:  # where its files were edited, the datasets library fails in every way there is
         raise DataError(
             f"Expected a prepared data set in {folder}, could not open it with the datasets library "
             f"({in_one_line(error)}); {REMEDY}."
         ) from error
+
+
+def _with_label_scores(splits: DatasetDict) -> DatasetDict:
+    """Rows of version 2 have no such column."""
+    name = "label_scores"
+    return DatasetDict(
+        {
+            split: rows if name in rows.features else rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
+            for split, rows in splits.items()
+        }
+    )
 
 
 def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provenance, folder: Path) -> PreparedData:
@@ -194,6 +206,8 @@ def _fingerprint(columns: dict[str, Sequence[object]], order: np.ndarray) -> str
     digest = hashlib.sha256()
     for row in order.tolist():
         digest.update(json.dumps([columns[name][row] for name in _IDENTITY]).encode())
+        if columns["label_scores"][row] is not None:  # data without any keeps the fingerprint that version 2 gave it
+            digest.update(json.dumps(columns["label_scores"][row]).encode())
     return digest.hexdigest()
 
 

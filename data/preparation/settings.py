@@ -10,6 +10,7 @@ from ..json_records import Record
 from ..schema import Media
 
 REFERENCE_STRIDE_FRAMES = 16  # of the CNN + LSTM reference
+_SMALL_SIDE_PX = 112  # of frames from the reference's files, and of those that come as pictures
 SAMPLINGS = ("uniform", "consecutive")
 
 # What is told of a value that somebody wrote into a file by hand; options are checked below.
@@ -81,7 +82,8 @@ def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
     """Settings that suit what a source holds, with those given in their place.
 
     Videos: uniform windows of face crops. Pictures: faces already, kept as they are. The reference's HDF5 windows:
-    whole frames of 112 pixels, as they are.
+    whole frames of 112 pixels, as they are. Frames that come as pictures: faces already, squeezed to that size, in
+    windows of consecutive ones that do not overlap.
 
     Raises:
         RecipeError: the options do not fit together.
@@ -92,7 +94,11 @@ def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
     if media != "video":
         chosen = {"face_crop": False} | chosen
     if media == "windows":
-        chosen = {"face_crop_size_px": 112, "sampling": "consecutive"} | chosen
+        chosen = {"face_crop_size_px": _SMALL_SIDE_PX, "sampling": "consecutive"} | chosen
+    if media == "frames":
+        stride = chosen.get("num_frames", _OF_VIDEOS.num_frames)
+        chosen = {"face_crop_size_px": _SMALL_SIDE_PX, "window_stride_frames": stride} | chosen
+        chosen["sampling"] = "consecutive"
     if chosen.get("sampling") == "consecutive":
         chosen = {"window_stride_frames": REFERENCE_STRIDE_FRAMES} | chosen
     return replace(_OF_VIDEOS, **chosen)

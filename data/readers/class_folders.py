@@ -31,6 +31,12 @@ _SIDE_SUFFIXES = (".txt", ".csv", ".json", ".md")
 _LAYOUTS = "<label>/<file>, or <train|validation|test>/<label>/<file>"
 
 
+def split_in_name(name: str) -> str | None:
+    """The split that a file's name tells: `train.csv`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
+    path = PurePosixPath(name.lower())
+    return FOLDER_SPLITS.get(path.stem.partition("-")[0]) or FOLDER_SPLITS.get(path.parent.name)
+
+
 def read_class_folders(
     source: Path,
     media: Media = "picture",

@@ -14,26 +14,18 @@ from typing import BinaryIO
 
 import pyarrow
 import pyarrow.parquet
-from datasets import ClassLabel, Features
 from PIL import Image
 
 from ...processor.input_errors import DataError
 from ...processor.media_inputs import PICTURE_SUFFIXES
-from ..schema import EXPRESSIONS, ClipRecord, LabelledSource, Reject, SourceNotes
-from .class_folders import FOLDER_SPLITS, read_class_folders
+from ..schema import EXPRESSION_OF, EXPRESSIONS, ClipRecord, LabelledSource, Reject, SourceNotes
+from .class_folders import read_class_folders, split_in_name
 from .file_trees import FileTree, open_tree
+from .parquet_rows import label_names_of
 from .tables import Row, read_table
 
 TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv")
 SIZE_PX = 48
-EXPRESSION_OF = {name: name for name in EXPRESSIONS} | {
-    "anger": "angry",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprised": "surprise",
-}
 _USAGES = {"training": "train", "publictest": "validation", "privatetest": "test"}
 # A row of either kind of table: its record and the encoded picture, or why there is none.
 _Found = tuple[ClipRecord, bytes] | Reject
@@ -124,7 +116,7 @@ def _encode_png(pixels: bytes) -> bytes:
 def _read_parquets(tree: FileTree, names: list[str]) -> Iterator[_Found]:
     counts: Counter[str] = Counter()
     for name in names:
-        split = _split_in(name)
+        split = split_in_name(name)
         if split is None:
             raise DataError(f"Expected train, validation or test in the name of {name}, found none; rename the file.")
         with tree.open(name) as file:
@@ -141,30 +133,23 @@ def _read_parquets(tree: FileTree, names: list[str]) -> Iterator[_Found]:
                 yield ClipRecord(clip_id, None, split, path, label=label), content
 
 
-def _split_in(name: str) -> str | None:
-    """`train.parquet`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
-    path = PurePosixPath(name.lower())
-    return FOLDER_SPLITS.get(path.stem.partition("-")[0]) or FOLDER_SPLITS.get(path.parent.name)
-
-
 def _read_columns(file: BinaryIO, name: str) -> tuple[list[object], list[str | None]]:
     """The images as they are stored, and their expressions (None: no known one)."""
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
         names = parquet.schema_arrow.names
         table = parquet.read(columns=[column for column in ("image", "label") if column in names])
-        features = Features.from_arrow_schema(table.schema)
+        label_names = label_names_of(table.schema, "label") if "label" in names else None
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"Expected a parquet file that is whole in {name}, got: {reason}; fetch it again.") from error
     if table.num_columns != 2:
         raise DataError(f"Expected the columns image and label in {name}, got {', '.join(names)}.")
-    label_type = features["label"]
-    labels = label_type.names if isinstance(label_type, ClassLabel) else EXPRESSIONS
-    return table["image"].to_pylist(), [_expression_of(label, labels) for label in table["label"].to_pylist()]
+    labels = [_expression_of(label, label_names or list(EXPRESSIONS)) for label in table["label"].to_pylist()]
+    return table["image"].to_pylist(), labels
 
 
-def _expression_of(label: object, names: list[str] | tuple[str, ...]) -> str | None:
+def _expression_of(label: object, names: list[str]) -> str | None:
     if isinstance(label, int):
         label = names[label] if 0 <= label < len(names) else None
     return EXPRESSION_OF.get(label.strip().lower()) if isinstance(label, str) else None

@@ -4,18 +4,24 @@ The kind of a source is told from what lies in it; every reader keeps inputs = r
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
 from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..drawn.datasets import SETTINGS_NAME
-from ..schema import LabelledSource, Media
+from ..preparation.settings import FrameOptions, settings_for
+from ..schema import LabelledSource
 from ..splits import complete_splits
 from .class_folders import read_class_folders
 from .daisee import is_daisee, read_daisee
 from .fer2013 import find_table, read_fer2013
-from .file_trees import is_zip, open_tree
+from .fer_votes import VOTE_LABELS, apply_votes
+from .file_trees import FileTree, is_zip, open_tree
+from .frame_windows import WindowOptions
+from .parquet_rows import is_fer2013
+from .picture_tables import SUFFIXES as TABLE_SUFFIXES
+from .picture_tables import cut_class_folders, find_tables, has_pictures, read_picture_tables
 from .reference_h5 import SUFFIXES as H5_SUFFIXES
 from .reference_h5 import read_reference_h5
 from .video_tables import read_video_table
@@ -23,7 +29,7 @@ from .video_tables import read_video_table
 KINDS = ("daisee", "fer2013", "images", "videos", "reference-h5")
 UNDERSTOOD = (
     "DAiSEE (folders DataSet and Labels), FER2013 (a csv with pixels, or parquet files), a folder for each label with "
-    "pictures or videos, a csv table of videos, or the reference's HDF5 files"
+    "pictures or videos, a csv or parquet table of pictures, a csv table of videos, or the reference's HDF5 files"
 )
 
 
@@ -34,10 +40,20 @@ class SourceOptions:
     subset: str | None = None  # daisee: "stratified"
     subject_pattern: str | None = None  # class folders: regular expression for the subject in a file's path
     seed: int = 0  # of the splits that the source lacks
+    no_subjects: bool = False  # tables: somebody said that nobody knows the people
+    pictures_as: str | None = None  # images: "pictures", or "clips" of frames in order; None: as the source suggests
+    window_label: str | None = None  # of such clips: majority (the default), mean or last
+    votes: Path | None = None  # fer2013: FER+ votes
+    vote_labels: str | None = None  # with votes: soft (the default) or majority
 
 
-def read_source(kind: str | None, path: Path, options: SourceOptions | None = None) -> LabelledSource:
+def read_source(
+    kind: str | None, path: Path, options: SourceOptions | None = None, frames: FrameOptions | None = None
+) -> LabelledSource:
     """Read a source of a known or (None) of a detectable kind, and complete its splits.
+
+    Args:
+        frames: what will be asked of the frames; pictures that are frames in order are cut into windows here.
 
     Raises:
         DataError: nothing is at the path, or it is not what it should be.
@@ -49,14 +65,20 @@ def read_source(kind: str | None, path: Path, options: SourceOptions | None = No
     _check_exists(path)
     kind = kind or detect_kind(path)
     _check_options(kind, path, options)
-    source = _read(kind, path, options)
+    source = _read(kind, path, options, frames or FrameOptions())
     if not source.records:
         return source
     try:
         records, origin = complete_splits(source.records, options.seed)
     except DataError as error:
         raise DataError(f"{str(error).removesuffix('.')} in {path}.") from error
-    notes = replace(source.notes, **asdict(options), split=origin)
+    notes = replace(
+        source.notes,
+        subset=options.subset,
+        subject_pattern=options.subject_pattern,
+        seed=options.seed,
+        split=origin,
+    )
     return replace(source, records=records, notes=notes, drawn=is_drawn(path))
 
 
@@ -92,22 +114,30 @@ def _check_exists(path: Path) -> None:
 
 
 def detect_kind(source: Path) -> str:
-    """One of KINDS, told from names and, for a csv table, from its header.
+    """One of KINDS, told from names and, for tables, from their columns.
 
     Raises:
-        DataError: nothing is there, or nothing that is understood.
+        DataError: nothing is there, nothing that is understood, or a table of another kind.
     """
     suffix = source.suffix.lower()
     if source.is_file() and not is_zip(source):
-        if suffix == ".csv":
-            with source.open("rb") as file:
-                return "fer2013" if b"pixels" in file.readline(10_000).lower() else "videos"
-        kind = "reference-h5" if suffix in H5_SUFFIXES else "fer2013" if suffix == ".parquet" else None
+        if suffix in TABLE_SUFFIXES:
+            return _kind_of_table(FileTree(source.parent, [source.name], []), source.name)
+        kind = "reference-h5" if suffix in H5_SUFFIXES else None
     else:
         kind = _kind_of_tree(source)
     if kind is None:
         raise DataError(f"Expected {UNDERSTOOD}; found none of these at {source}.")
     return kind
+
+
+def _kind_of_table(tree: FileTree, name: str) -> str:
+    with tree.open(name) as file:
+        if name.lower().endswith(".parquet"):
+            return "fer2013" if is_fer2013(file, name) else "images"
+        if b"pixels" in file.readline(10_000).lower():
+            return "fer2013"
+    return "images" if has_pictures(tree, name) else "videos"
 
 
 def _kind_of_tree(source: Path) -> str | None:
@@ -117,8 +147,10 @@ def _kind_of_tree(source: Path) -> str | None:
     names = [name.lower() for name in tree.names]
     if source.is_dir() and any(name.endswith(H5_SUFFIXES) for name in names):
         return "reference-h5"
-    if find_table(tree) or any(name.endswith(".parquet") for name in names):
+    if find_table(tree):
         return "fer2013"
+    if tables := find_tables(tree):
+        return _kind_of_table(tree, tables[0])
     num_pictures, num_videos = (
         sum(name.endswith(suffixes) for name in names) for suffixes in (PICTURE_SUFFIXES, VIDEO_SUFFIXES)
     )
@@ -130,11 +162,25 @@ def _kind_of_tree(source: Path) -> str | None:
 def _check_options(kind: str, path: Path, options: SourceOptions) -> None:
     if options.subset is not None and kind != "daisee":
         raise RecipeError(f"Expected no subset for {kind}, got {options.subset!r}; it exists for daisee alone.")
-    has_class_folders = kind == "images" or (kind == "videos" and _is_tree(path))
+    is_table = (kind == "images" and _is_of_tables(path)) or (kind == "videos" and not _is_tree(path))
+    has_class_folders = kind in ("images", "videos") and not is_table
     if options.subject_pattern is not None and not has_class_folders:
         raise RecipeError(
             f"Expected no subject pattern for {kind} at {path}, got {options.subject_pattern!r}; "
             "it reads the file names of pictures and videos in a folder for each label."
+        )
+    if options.no_subjects and not is_table:
+        raise RecipeError(f"Expected no_subjects for tables of pictures or videos, got it for {kind} at {path}.")
+    if options.pictures_as not in (None, "pictures", "clips"):
+        raise RecipeError(f"Expected pictures as pictures or clips, got {options.pictures_as!r}.")
+    if kind != "images" and (options.pictures_as == "clips" or options.window_label is not None):
+        raise RecipeError(f"Expected no clips of pictures, and no window label, for {kind}; they exist for images.")
+    if kind != "fer2013" and (options.votes is not None or options.vote_labels is not None):
+        raise RecipeError(f"Expected no votes for {kind} at {path}; FER+ votes are of fer2013.")
+    if options.vote_labels not in (None, *VOTE_LABELS) or (options.vote_labels and options.votes is None):
+        raise RecipeError(
+            f"Expected vote labels {' or '.join(VOTE_LABELS)}, and votes, got {options.vote_labels!r} and "
+            f"{options.votes or 'none'}."
         )
 
 
@@ -142,14 +188,28 @@ def _is_tree(path: Path) -> bool:
     return path.is_dir() or is_zip(path)
 
 
-def _read(kind: str, path: Path, options: SourceOptions) -> LabelledSource:
+def _is_of_tables(path: Path) -> bool:
+    return not _is_tree(path) or bool(find_tables(open_tree(path)))
+
+
+def _read(kind: str, path: Path, options: SourceOptions, frames: FrameOptions) -> LabelledSource:
     if kind == "daisee":
         return read_daisee(path, options.subset)
     if kind == "fer2013":
-        return read_fer2013(path)
+        source = read_fer2013(path)
+        return source if options.votes is None else apply_votes(source, options.votes, options.vote_labels or "soft")
     if kind == "reference-h5":
         return read_reference_h5(path)
     if kind == "videos" and not _is_tree(path):
-        return read_video_table(path)
-    media: Media = "picture" if kind == "images" else "video"
-    return read_class_folders(path, media, kind, options.subject_pattern)
+        return read_video_table(path, options.no_subjects)
+    if kind == "videos":
+        return read_class_folders(path, "video", kind, options.subject_pattern)
+    settings = settings_for("frames", frames)
+    windows = WindowOptions(
+        settings.num_frames, settings.window_stride_frames or settings.num_frames, options.window_label or "majority"
+    )
+    as_clips = None if options.pictures_as is None else options.pictures_as == "clips"
+    if _is_of_tables(path):
+        return read_picture_tables(path, windows, as_clips, options.no_subjects)
+    pictures = read_class_folders(path, "picture", kind, options.subject_pattern)
+    return cut_class_folders(pictures, path, windows) if as_clips else pictures

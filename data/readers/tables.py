@@ -22,6 +22,7 @@ class Row:
     line: int  # of the file, from 1; the last one where a quoted cell spans several
     cells: dict[str, str]
     problem: str | None  # too few or too many cells
+    counted_in: str = "line"  # or "row", from 0, of a table that is no text
 
     def text(self, column: str) -> str:
         """A cell that must hold something.
@@ -51,7 +52,7 @@ class Row:
 
     def reject(self, stage: str, clip_id: str, reason: object) -> Reject:
         """This row as an input that did not come out; file and line are added to the reason."""
-        return Reject(self.table, clip_id, stage, f"{reason} in line {self.line} of {self.table}.")
+        return Reject(self.table, clip_id, stage, f"{reason} in {self.counted_in} {self.line} of {self.table}.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ def read_table(file: BinaryIO, name: str, required: Sequence[str], optional: Seq
         raise DataError(f"Expected each column once in {name}, got {', '.join(sorted(twice))} twice; rename one.")
     rows = _read_rows(lines, delimiter, name, header, first_line)
     return Table(known, [column for column in header if column and column not in known], rows)
+
+
+def require_subjects(columns: Sequence[str], name: str) -> None:
+    """Raises DataError for a table that does not say who is in its pictures, while nobody said that none knows."""
+    if "subject_id" not in columns:
+        raise DataError(
+            f"Expected the column subject_id in {name}, got {', '.join(columns)}; add it, since only a split by person "
+            "tells how a model does on new people, or pass --no-subjects to `engagement prepare` (no_subjects: true in "
+            "a recipe), which the results will say."
+        )
 
 
 def is_blank(cell: str) -> bool:

@@ -11,15 +11,18 @@ from pathlib import Path
 from ...processor.input_errors import DataError, in_one_line
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject, SourceNotes
 from .file_trees import SPLIT_NAMES, read_source_file
-from .tables import Row, Table, find_repeats, read_table
+from .tables import Row, Table, find_repeats, read_table, require_subjects
 
 _OPTIONAL = ("label", *AFFECTS, "split", "start_sec", "end_sec")
 
 
-def read_video_table(source: Path) -> LabelledSource:
+def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
     """One record a row, in the table's order; a clip id is the path, followed by `@start-end` for a span.
 
     Labels are compared in lower case. Where a row names a split, each must: the ones without are rejected.
+
+    Args:
+        no_subjects: somebody said that nobody knows the people; a column `subject_id` is then not read.
 
     Raises:
         DataError: the table is missing, empty, or lacks a column.
@@ -27,15 +30,15 @@ def read_video_table(source: Path) -> LabelledSource:
     if not source.is_file():
         raise DataError(f"Expected a CSV table of videos at {source}, found none; check the path.")
     with source.open("rb") as file:
-        table = read_table(file, source.name, required=("path", "subject_id"), optional=_OPTIONAL)
-        _check_columns(table, source)
+        table = read_table(file, source.name, required=("path",), optional=("subject_id", *_OPTIONAL))
+        _check_columns(table, source, no_subjects)
         rows = list(table.rows)
     with_splits = any(row.cells.get("split") for row in rows)
     clips: list[tuple[Row, ClipRecord]] = []
     rejects: list[Reject] = []
     for row in rows:
         try:
-            clips.append((row, _to_record(row, table.columns, with_splits)))
+            clips.append((row, _to_record(row, table.columns, with_splits, no_subjects)))
         except DataError as error:
             rejects.append(row.reject("table", row.cells["path"], error))
     repeats = find_repeats([(record.clip_id, record) for _, record in clips])
@@ -47,11 +50,13 @@ def read_video_table(source: Path) -> LabelledSource:
             rejects.append(reject)
         else:
             records.append(record)
-    notes = SourceNotes(extra_columns=table.extra_columns or None)
+    notes = SourceNotes(extra_columns=table.extra_columns or None, no_subjects=no_subjects or None)
     return LabelledSource("videos", "video", records, rejects, partial(read_source_file, str(source.parent)), notes)
 
 
-def _check_columns(table: Table, source: Path) -> None:
+def _check_columns(table: Table, source: Path, no_subjects: bool) -> None:
+    if not no_subjects:
+        require_subjects([*table.columns, *table.extra_columns], source.name)
     missing = [name for name in AFFECTS if name not in table.columns]
     if 0 < len(missing) < len(AFFECTS):
         raise DataError(f"Expected all four affects or none in {source}, missing: {', '.join(missing)}.")
@@ -59,7 +64,7 @@ def _check_columns(table: Table, source: Path) -> None:
         raise DataError(f"Expected the column label, or {', '.join(AFFECTS)}, in {source}, found neither.")
 
 
-def _to_record(row: Row, columns: list[str], with_splits: bool) -> ClipRecord:
+def _to_record(row: Row, columns: list[str], with_splits: bool, no_subjects: bool) -> ClipRecord:
     row.check_width()
     path = row.text("path").replace("\\", "/")
     label = row.text("label").lower() if "label" in columns else None
@@ -70,7 +75,8 @@ def _to_record(row: Row, columns: list[str], with_splits: bool) -> ClipRecord:
     has_span = start_sec is not None or end_sec is not None
     clip_id = f"{path}@{_short(start_sec)}-{_short(end_sec)}" if has_span else path
     split = _split_of(row) if with_splits else None
-    return ClipRecord(clip_id, row.text("subject_id"), split, path, affects, label, start_sec, end_sec)
+    subject = None if no_subjects else row.text("subject_id")
+    return ClipRecord(clip_id, subject, split, path, affects, label, start_sec, end_sec)
 
 
 def _seconds(row: Row, column: str) -> float | None:

@@ -1,0 +1,127 @@
+"""Parquet tables of pictures, row by row, as CSV tables come: cells as text, and beside them the picture itself."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow
+import pyarrow.parquet
+from datasets import ClassLabel, Features
+
+from ...processor.input_errors import DataError
+from ..schema import EXPRESSION_OF, EXPRESSIONS
+from .tables import Row
+
+PICTURE_COLUMNS = ("image", "bytes", "path")
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """A row, and its picture: encoded, or the path of a file; None: neither is there."""
+
+    row: Row
+    picture: bytes | str | None
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """An open table: its columns in lower case, and its rows, to be read once and while the file is open."""
+
+    columns: list[str]
+    rows: Iterator[PictureRow]
+
+
+def read_parquet(file: BinaryIO, name: str, wanted: Sequence[str]) -> ParquetTable:
+    """Open a table; of its columns those wanted are read, and the first of `PICTURE_COLUMNS`.
+
+    Raises:
+        DataError: no parquet file that is whole.
+    """
+    try:
+        parquet = pyarrow.parquet.ParquetFile(file)
+        schema = parquet.schema_arrow
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _not_whole(name, error) from error
+    stored: dict[str, str] = {}
+    for column in schema.names:
+        stored.setdefault(column.strip().lower(), column)
+    picture = next((stored[column] for column in PICTURE_COLUMNS if column in stored), None)
+    cells = {column: stored[column] for column in wanted if column in stored and stored[column] != picture}
+    names = label_names_of(schema, cells["label"]) if "label" in cells else None
+    return ParquetTable(list(stored), _rows(parquet, name, cells, picture, names))
+
+
+def is_fer2013(file: BinaryIO, name: str) -> bool:
+    """Whether a parquet table is an edition of FER2013: `image` and `label`, no people, and its seven expressions.
+
+    Labels with names tell by these; numbers and words without only where each of the seven occurs.
+
+    Raises:
+        DataError: no parquet file that is whole.
+    """
+    try:
+        parquet = pyarrow.parquet.ParquetFile(file)
+        columns = set(parquet.schema_arrow.names)
+        if not {"image", "label"} <= columns or "subject_id" in columns:
+            return False
+        names = label_names_of(parquet.schema_arrow, "label")
+        found = names or set(parquet.read(columns=["label"])["label"].unique().to_pylist()) - {None}
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _not_whole(name, error) from error
+    if names is None and found == set(range(len(EXPRESSIONS))):
+        return True
+    return {EXPRESSION_OF.get(str(label).strip().lower()) for label in found} == set(EXPRESSIONS)
+
+
+def label_names_of(schema: pyarrow.Schema, column: str) -> list[str] | None:
+    """The names behind a column of label numbers, as the datasets library stores them; None: there are none."""
+    label_type = Features.from_arrow_schema(pyarrow.schema([schema.field(column)], metadata=schema.metadata))[column]
+    return list(label_type.names) if isinstance(label_type, ClassLabel) else None
+
+
+def _rows(
+    parquet: pyarrow.parquet.ParquetFile,
+    name: str,
+    cells: dict[str, str],
+    picture: str | None,
+    label_names: Sequence[str] | None,
+) -> Iterator[PictureRow]:
+    number = 0
+    try:
+        for batch in parquet.iter_batches(columns=[*cells.values(), *([picture] if picture else [])]):
+            for values in batch.to_pylist():
+                texts = {column: _as_text(values[stored]) for column, stored in cells.items()}
+                if label_names is not None:
+                    texts["label"] = _name_of(texts["label"], label_names)
+                yield PictureRow(
+                    Row(name, number, texts, None, "row"), _picture_in(values[picture] if picture else None)
+                )
+                number += 1
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _not_whole(name, error) from error
+
+
+def _name_of(label: str, names: Sequence[str]) -> str:
+    """The name behind a number; -1 is how the datasets library writes that there is none."""
+    return names[int(label)] if label.isdigit() and int(label) < len(names) else ""
+
+
+def _as_text(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():  # pandas makes floats of whole numbers beside a gap
+        return str(int(value))
+    return str(value).strip()
+
+
+def _picture_in(value: object) -> bytes | str | None:
+    """Of a plain column, or of the datasets library's struct of bytes and path."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    return value if isinstance(value, (bytes, str)) and value else None
+
+
+def _not_whole(name: str, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0]
+    return DataError(f"Expected a parquet file that is whole in {name}, got: {reason}; fetch it again.")

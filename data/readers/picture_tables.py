@@ -1,0 +1,302 @@
+"""Tables of labelled pictures, CSV or Parquet → records: single pictures, or windows of frames in order.
+
+One table, or a folder (or archive) of several: columns `path` (below the table's folder), or `image` or `bytes`
+(encoded, as the datasets library stores them); `label`, or DAiSEE's four affects, or both; `subject_id`; and where
+there are any, `split` (else a file's name tells it), `clip_id`, `frame_index`. Pictures within a table are held in
+memory, encoded.
+"""
+
+import hashlib
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from ...processor.input_errors import DataError
+from ...processor.media_inputs import PICTURE_SUFFIXES
+from ..schema import AFFECTS, ClipRecord, Content, LabelledSource, Reject, SourceNotes
+from .class_folders import split_in_name
+from .file_trees import SPLIT_NAMES, FileTree, fetch_file, open_tree
+from .frame_windows import Frame, WindowOptions, cut_windows
+from .parquet_rows import PICTURE_COLUMNS, PictureRow, read_parquet
+from .tables import Row, find_repeats, is_blank, read_table, require_subjects
+
+SUFFIXES = (".csv", ".parquet")
+_COLUMNS = ("label", *AFFECTS, "subject_id", "split", "clip_id", "frame_index")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One file's columns, and its rows with the split that the file's name tells."""
+
+    columns: list[str]
+    rows: list[PictureRow]
+    split: str | None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a row stands: its clip or person, and its number there (given, or counted in the table's order)."""
+
+    sequence: str | None
+    index: int | None
+    clip_id: str | None
+
+
+def find_tables(tree: FileTree) -> list[str]:
+    """The tables of pictures in a folder: Parquet files, else CSV tables at its top whose names tell a split."""
+    parquets = [name for name in tree.names if name.lower().endswith(".parquet")]
+    tables = [name for name in tree.names if "/" not in name and name.lower().endswith(".csv") and split_in_name(name)]
+    return parquets or [name for name in tables if has_pictures(tree, name)]
+
+
+def has_pictures(tree: FileTree, name: str) -> bool:
+    """Whether a CSV table has a column of paths, and the first of them is a picture's by its suffix."""
+    with tree.open(name) as file:
+        try:
+            rows = read_table(file, name, required=("path",)).rows
+            first = next(rows, None)
+        except DataError:
+            return False
+    return first is not None and first.cells["path"].lower().endswith(PICTURE_SUFFIXES)
+
+
+def read_picture_tables(
+    source: Path, windows: WindowOptions, as_clips: bool | None = None, no_subjects: bool = False
+) -> LabelledSource:
+    """
+    Args:
+        as_clips: windows of frames in order, or (False) single pictures; None: windows where there is a `frame_index`.
+            Frames are of one clip where there is a `clip_id` that more than one row has, else of one person; without a
+            `frame_index` they are in the table's order.
+        no_subjects: somebody said that nobody knows the people; a column `subject_id` is then not read.
+
+    Raises:
+        DataError: a table lacks a column, is empty or is not whole; or frames in order of nobody.
+        RecipeError: a window's label that cannot be had.
+    """
+    is_single = source.is_file() and source.suffix.lower() in SUFFIXES
+    tree = FileTree(source.parent, [source.name], []) if is_single else open_tree(source)
+    names = [source.name] if is_single else find_tables(tree)
+    if not names:
+        raise DataError(f"Expected tables of pictures (.csv or .parquet) in {source}, found none.{tree.refused()}")
+    tables = [_read_table(tree, name, no_subjects) for name in names]
+    columns = set[str]().union(*(table.columns for table in tables))
+    if as_clips is None:
+        as_clips = "frame_index" in columns
+    frames, contents, rejects = _read_pictures(tree, tables, no_subjects, as_clips)
+    notes = SourceNotes(files=names, no_subjects=no_subjects or None)
+    read = partial(_read_content, str(tree.root), contents)
+    rejects = [*tree.rejects, *rejects]
+    if not as_clips:
+        return LabelledSource("images", "picture", [frame.picture for frame in frames], rejects, read, notes)
+    found = cut_windows(frames, windows)
+    notes = replace(notes, window_label=windows.label, frames_left_over=found.left_over)
+    return LabelledSource("images", "frames", found.records, [*rejects, *found.rejects], read, notes)
+
+
+def cut_class_folders(source: LabelledSource, root: Path, windows: WindowOptions) -> LabelledSource:
+    """The pictures of class folders as frames in order: `<label>/<clip>/0001.jpg`, by the last number in their names.
+
+    Raises:
+        DataError: no picture lies in a folder of its clip.
+        RecipeError: a window's label that cannot be had.
+    """
+    frames: list[Frame] = []
+    rejects: list[Reject] = []
+    for picture in source.records:
+        folder, _, name = picture.clip_id.rpartition("/")
+        number = re.search(r"(\d+)\D*$", name.rpartition(".")[0])
+        # The label's folder, and that of the split, hold clips and no frames.
+        if folder.count("/") < (2 if picture.split else 1):
+            reason = f"Expected {picture.clip_id} in a folder of its clip, below that of its label; it is in none."
+            rejects.append(Reject(picture.source_path, picture.clip_id, "source", reason))
+        elif number is None:
+            reason = f"Expected a number in the name of {picture.clip_id}, to put frames in order, found none."
+            rejects.append(Reject(picture.source_path, picture.clip_id, "source", reason))
+        else:
+            frames.append(Frame(picture, folder, int(number[1])))
+    if not frames:
+        raise DataError(
+            f"Expected numbered frames in a folder for each clip in {root}, found none: {rejects[0].reason}"
+        )
+    kept, repeated = _without_repeats(frames)
+    found = cut_windows(kept, windows)
+    notes = replace(source.notes, window_label=windows.label, frames_left_over=found.left_over)
+    rejects = [*source.rejects, *rejects, *repeated, *found.rejects]
+    read = partial(_read_content, str(root), {})
+    return LabelledSource(source.kind, "frames", found.records, rejects, read, notes)
+
+
+def _without_repeats(frames: Sequence[Frame]) -> tuple[list[Frame], list[Reject]]:
+    """Of frames with one number in one folder (`1.jpg`, `01.jpg`) nobody knows which is right."""
+    counts = Counter((frame.sequence, frame.index) for frame in frames)
+    repeated = [frame for frame in frames if counts[frame.sequence, frame.index] > 1]
+    rejects = [
+        Reject(
+            frame.picture.source_path,
+            frame.picture.clip_id,
+            "source",
+            f"Expected frame {frame.index} of {frame.sequence} once, got it again with another name.",
+        )
+        for frame in repeated
+    ]
+    return [frame for frame in frames if counts[frame.sequence, frame.index] == 1], rejects
+
+
+def _read_content(root: str, contents: Mapping[str, bytes], record: ClipRecord) -> Content:
+    def read(path: str) -> Path | bytes:
+        return contents[path] if path in contents else fetch_file(root, path)
+
+    return read(record.source_path) if record.frame_paths is None else [read(path) for path in record.frame_paths]
+
+
+def _read_table(tree: FileTree, name: str, no_subjects: bool) -> _Table:
+    with tree.open(name) as file:
+        if name.lower().endswith(".parquet"):
+            parquet = read_parquet(file, name, _COLUMNS)
+            columns, rows = parquet.columns, list(parquet.rows)
+        else:
+            table = read_table(file, name, required=("path",), optional=_COLUMNS)
+            columns = [*table.columns, *table.extra_columns]
+            rows = [PictureRow(row, row.cells.get("path") or None) for row in table.rows]
+    _check_columns(columns, name, no_subjects)
+    return _Table(columns, rows, split_in_name(name))
+
+
+def _check_columns(columns: Sequence[str], name: str, no_subjects: bool) -> None:
+    pictures = ("path",) if name.lower().endswith(".csv") else PICTURE_COLUMNS
+    affects = [affect for affect in AFFECTS if affect in columns]
+    if not set(pictures) & set(columns) or ("label" not in columns and len(affects) < len(AFFECTS)):
+        raise DataError(
+            f"Expected a table of pictures in {name}, with {' or '.join(pictures)}, and label or {', '.join(AFFECTS)}; "
+            f"got the columns {', '.join(columns)}."
+        )
+    if 0 < len(affects) < len(AFFECTS):
+        missing = ", ".join(affect for affect in AFFECTS if affect not in affects)
+        raise DataError(f"Expected all four affects or none in {name}, missing: {missing}.")
+    if not no_subjects:
+        require_subjects(columns, name)
+
+
+def _read_pictures(
+    tree: FileTree, tables: Sequence[_Table], no_subjects: bool, as_clips: bool
+) -> tuple[list[Frame], dict[str, bytes], list[Reject]]:
+    """Pictures with their places, the contents of those that lie in a table, and rows that cannot be used."""
+    found: list[tuple[Row, Frame, bytes | None]] = []
+    rejects: list[Reject] = []
+    has_splits = any(table.split or _has_splits(table) for table in tables)
+    in_archive = None if tree.root.is_dir() else set(tree.names)
+    for table, item, place in _with_places(tables, no_subjects, as_clips):
+        row, stage = item.row, "table"
+        try:
+            row.check_width()
+            split = _split_of(table, row) if has_splits else None
+            subject = None if no_subjects else row.text("subject_id")
+            if as_clips and (place.sequence is None or place.index is None):
+                raise DataError(f"Expected frame_index as a whole number, got {row.cells.get('frame_index', '')!r}")
+            stage = "label"
+            label = row.text("label").lower() if "label" in table.columns else None
+            affects = row.affects() if "engagement" in table.columns else {}
+            stage = "source"
+            path, content = _find_picture(item, tree.root, in_archive)
+        except DataError as error:
+            rejects.append(row.reject(stage, place.clip_id or "", error))
+            continue
+        group = row.cells.get("clip_id") or None
+        picture = ClipRecord(place.clip_id or path, subject, split, path, affects, label, group_id=group)
+        found.append((row, Frame(picture, place.sequence or "", place.index or 0), content))
+    repeats = find_repeats([(_key(frame, as_clips), _value(frame, content)) for _, frame, content in found])
+    for position, problem in repeats.items():
+        row, frame, _ = found[position]
+        what = f"frame {frame.index} of {frame.sequence}" if as_clips else frame.picture.clip_id
+        rejects.append(row.reject("table", frame.picture.clip_id, f"Expected {what} once, {problem}"))
+    kept = [entry for position, entry in enumerate(found) if position not in repeats]
+    contents = {frame.picture.source_path: content for _, frame, content in kept if content is not None}
+    return [frame for _, frame, _ in kept], contents, rejects
+
+
+def _key(frame: Frame, as_clips: bool) -> tuple[str, int]:
+    return (frame.sequence, frame.index) if as_clips else (frame.picture.clip_id, 0)
+
+
+def _value(frame: Frame, content: bytes | None) -> tuple[object, ...]:
+    """What two rows of one place must share to be the same row twice."""
+    picture = frame.picture
+    pixels = picture.source_path if content is None else hashlib.sha256(content).hexdigest()
+    return picture.label, tuple(picture.affects.items()), picture.subject_id, picture.split, pixels
+
+
+def _with_places(
+    tables: Sequence[_Table], no_subjects: bool, as_clips: bool
+) -> Iterator[tuple[_Table, PictureRow, _Place]]:
+    """Every row with its place; rows that cannot be used are counted too, so that they leave a gap."""
+    cells = [(table, item, item.row.cells) for table in tables for item in table.rows]
+    clips = Counter(of.get("clip_id", "") for _, _, of in cells)
+    has_index = any("frame_index" in table.columns for table in tables)
+    by_clip = clips.keys() != {""} and (has_index or max(clips.values()) > 1)
+    if as_clips and not by_clip and no_subjects:
+        raise DataError(
+            "Expected clip_id, or people that are known, to put frames in order, got neither; pass --as pictures "
+            "(pictures_as: pictures in a recipe), or name the clips."
+        )
+    counted: Counter[str] = Counter()
+    for table, item, of in cells:
+        clip_id = of.get("clip_id") or None
+        sequence = clip_id if by_clip else None if no_subjects else of.get("subject_id") or None
+        index = None
+        if has_index:
+            index = int(of["frame_index"]) if of.get("frame_index", "").isdigit() else None
+        elif sequence is not None:
+            index = counted[sequence]
+            counted[sequence] += 1
+        is_alone = clip_id is not None and clips[clip_id] == 1
+        has_place = (has_index or by_clip) and sequence is not None and index is not None
+        name = f"{sequence}#{index}" if has_place and not is_alone else clip_id
+        yield table, item, _Place(sequence, index, name)
+
+
+def _find_picture(item: PictureRow, root: Path, in_archive: Collection[str] | None) -> tuple[str, bytes | None]:
+    """Where a row's picture is, and its bytes where that is the table itself.
+
+    Raises:
+        DataError: the row has none, or names a file that is not there, or not below the table's folder.
+    """
+    if item.picture is None:
+        raise DataError("Expected a picture, got none")
+    if isinstance(item.picture, bytes):
+        return f"{item.row.table}#{item.row.line}", item.picture
+    path = _below(item.row.table, item.picture)
+    try:
+        is_there = (root / path).is_file() if in_archive is None else path in in_archive
+    except OSError:  # a name that is too long, for instance
+        is_there = False
+    if not is_there:
+        raise DataError(f"Expected a picture at {path}, found none")
+    return path, None
+
+
+def _below(table: str, path: str) -> str:
+    """The path from the root, for one that is given from the table's folder."""
+    path = path.replace("\\", "/")
+    below = posixpath.normpath(posixpath.join(posixpath.dirname(table), path))
+    if path.startswith("/") or path[1:2] == ":" or below.split("/")[0] == "..":
+        raise DataError(f"Expected a path below the table's folder, got {path!r}")
+    return below
+
+
+def _has_splits(table: _Table) -> bool:
+    return any(not is_blank(item.row.cells.get("split", "")) for item in table.rows)
+
+
+def _split_of(table: _Table, row: Row) -> str:
+    """The row's own, else what the file's name tells."""
+    text = row.cells.get("split", "")
+    if is_blank(text) and table.split:
+        return table.split
+    if text.lower() not in SPLIT_NAMES:
+        raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
+    return SPLIT_NAMES[text.lower()]
