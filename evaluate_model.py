@@ -55,7 +55,7 @@ def evaluate_model(
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
 
     What was measured on other data stays; an earlier measurement of the same data, labels and split gives way. What is
-    chosen (threshold, temperature) is chosen on the data's validation split; without one, or on that split itself,
+    chosen (threshold, calibration) is chosen on the data's validation split; without one, or on that split itself,
     nothing is chosen.
 
     Args:
