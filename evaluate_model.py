@@ -55,7 +55,7 @@ def evaluate_model(
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
 
     What was measured on other data stays; an earlier measurement of the same data, labels and split gives way. What is
-    chosen (threshold, temperature) is chosen on the data's validation split, or where it has none, on that of the
+    chosen (threshold, calibration) is chosen on the data's validation split, or where it has none, on that of the
     training data, whose predictions lie beside the model; without these, or on validation itself, nothing is chosen.
 
     Args:

@@ -25,7 +25,7 @@ from engagement_recognition import register_auto_classes
 from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
 from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
-from engagement_recognition.evaluation.results_schema import Measurement, Results, Training
+from engagement_recognition.evaluation.results_schema import Measurement, Results, Selection, Training
 from engagement_recognition.evaluation.split_evaluation import (
     SplitPredictions,
     count_labels,
@@ -50,6 +50,7 @@ from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
+from engagement_recognition.training.selection import choose_score, describe_selection, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
 from engagement_recognition.training.training_sets import FrameCollator, LabelledFrames
@@ -94,12 +95,14 @@ def check_options(run: StageRun) -> None:
     """What can be refused before data is prepared.
 
     Raises:
-        RecipeError: an augmentation that does not exist, or a push to nowhere.
+        RecipeError: an augmentation or a score to select by that does not exist, or a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
     if run.push_to_hub:
         require_hub_names(_repository_of(run))
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
+    if run.training.metric_for_best_model:
+        full_name(run.training.metric_for_best_model)
     check_encoder(run.stage.start_from or run.stage.encoder)
     if run.stage.start_from:
         _data_behind(run.stage.start_from)
@@ -155,14 +158,27 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
             evaluation=evaluation,
             without_duplicates=without_duplicates,
         )
-        training = Training(seconds=outcome.metrics["train_runtime"], log=_finite(trainer.state.log_history))
+        selection = _describe_selection(trainer)
+        training = Training(
+            seconds=outcome.metrics["train_runtime"], log=_finite(trainer.state.log_history), selection=selection
+        )
         results = results.model_copy(update={"training": training, "measurements": [measured]})
         trained = trainer.accelerator.unwrap_model(trainer.model)
         predictions, fingerprint = [validation, test], data.description.fingerprint
         export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint)
         print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
+        if selection and selection.warning:
+            print(f"{run.name}: take care: {selection.warning}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()
     return run.export_dir
+
+
+def _describe_selection(trainer: EngagementTrainer) -> Selection | None:
+    """None where no checkpoint was chosen, but the last weights kept."""
+    score, greater_is_better = trainer.args.metric_for_best_model, bool(trainer.args.greater_is_better)
+    if not score or not trainer.args.load_best_model_at_end:
+        return None
+    return Selection(**describe_selection(trainer.state.log_history, score, greater_is_better)._asdict())
 
 
 def _finite(log: Iterable[Mapping[str, float]]) -> list[dict[str, int | float | None]]:
@@ -251,7 +267,10 @@ def _build_trainer(
     run: StageRun, model: EngagementPreTrainedModel, data: StageData, augmentation: Augmentation
 ) -> EngagementTrainer:
     single_face = isinstance(model, EngagementForImageClassification)
-    patience = run.stage.early_stopping_patience
+    patience, score = run.stage.early_stopping_patience, run.training.metric_for_best_model
+    if score:
+        score = choose_score(score, data.train.label_ids, data.validation.label_ids, data.label_names)
+        run.training.metric_for_best_model = score
     return EngagementTrainer(
         model=model,
         args=run.training,
@@ -265,7 +284,7 @@ def _build_trainer(
         average_decay=run.stage.average_decay,
         train_collator=FrameCollator(data.processor, single_face, augmentation, run.stage.soft_labels),
         eval_collator=FrameCollator(data.processor, single_face),
-        compute_metrics=EngagementMetric(data.label_names).score_trainer_predictions,
+        compute_metrics=EngagementMetric(data.label_names, score).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
 

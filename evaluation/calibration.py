@@ -1,14 +1,16 @@
 """How far scores can be believed, when to abstain, and where to decide: calibration, risk-coverage, thresholds.
 
-Temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) and decision offsets are fitted on the
-validation split and applied to test; nothing here looks at test labels but to score. Functions go from arrays to the
-records of `score_records`; an undefined number is None.
+Temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) with a bias for each class, and decision
+offsets, are fitted on the validation split and applied to test; nothing here looks at test labels but to score.
+Calibration is for confidence alone: offsets and threshold are of the scores as the model gives them, since those are
+what a user has in hand. Functions go from arrays to the records of `score_records`; an undefined number is None.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from ..processor.input_errors import DataError
@@ -26,8 +28,24 @@ from .score_records import (
 NUM_BINS = 15  # as Guo et al.
 RISKS = (0.01, 0.05, 0.1, 0.2)
 _TEMPERATURES = (0.05, 20.0)  # a validation split without a single error would ask for 0
+_LARGEST_SHIFT = 10.0  # of a class's calibrated logit in the mean: e^10 to 1, which no validation split can tell
+_AT_BOUND = 1e-3  # nearer than this share of a bound the fit has run into it
 _CURVE_POINTS = 101
 _LEAST_SCORE = 1e-12  # the logarithm needs one
+
+
+class LogitCalibration(NamedTuple):
+    """Confidence is softmax((logits + bias) / temperature)."""
+
+    temperature: float
+    bias: np.ndarray  # (num_labels,), the first 0
+
+
+class FittedCalibration(NamedTuple):
+    """What validation says of confidence: a calibration, or why there is none."""
+
+    chosen: LogitCalibration | None
+    refused: str | None
 
 
 def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
@@ -64,11 +82,15 @@ def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int 
     )
 
 
-def fit_temperature(validation_logits: np.ndarray, validation_label_ids: np.ndarray) -> float:
-    """The temperature T in [0.05, 20] for which softmax(logits / T) has the least negative log-likelihood.
+def fit_calibration(
+    validation_logits: np.ndarray, validation_label_ids: np.ndarray, label_names: Sequence[str]
+) -> FittedCalibration:
+    """The temperature T in [0.05, 20] and the biases b for which softmax((logits + b) / T) has the least negative
+    log-likelihood: vector scaling with one scale for all classes.
 
-    Above 1 the model was too sure, below 1 not sure enough. A bound means that the split is too small, or without an
-    error, to tell.
+    T above 1: the model was too sure; below 1: not sure enough. Class weights shift the logits of a rare class, which
+    no temperature undoes, and a bias does. Refused are a split without one of the classes, and a fit that ran into a
+    bound: then the split does not tell.
 
     Args:
         validation_logits: (n, num_labels), never those of test.
@@ -81,19 +103,52 @@ def fit_temperature(validation_logits: np.ndarray, validation_label_ids: np.ndar
     label_ids = as_label_ids(validation_label_ids, logits.shape[-1], "validation labels")
     if logits.shape[:1] != label_ids.shape or logits.ndim != 2 or not np.isfinite(logits).all():
         raise DataError(f"Expected finite logits, one row for each of {len(label_ids)} labels, got {logits.shape}.")
+    missing = [name for label, name in enumerate(label_names) if not (label_ids == label).any()]
+    if missing:
+        return FittedCalibration(None, f"validation has no example of {', '.join(missing)}, whose bias nothing tells")
+    logits = logits - logits.mean(axis=1, keepdims=True)  # which softmax does not see
+    centre = logits.mean(axis=0)  # without it, scale and biases would pull at each other
+    scale, *shifts = _fit_scale_and_shifts(logits - centre, label_ids)
+    refused = _bound_reached(1 / scale, np.array(shifts), label_names)
+    bias = np.array([0.0, *shifts]) / scale - centre
+    return FittedCalibration(None if refused else LogitCalibration(1 / scale, bias - bias[0]), refused)
 
-    def loss(log_temperature: float) -> float:
-        rows = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -float(rows[np.arange(len(rows)), label_ids].mean())
 
-    # In 1 / T the loss is convex, so that in log T it has one valley.
-    found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+def _fit_scale_and_shifts(logits: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
+    """(num_labels,): 1 / T, and what is added to the scaled logits of all classes but the first."""
+    one_hot = np.eye(logits.shape[1])[label_ids]
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        rows = log_softmax(parameters[0] * logits + np.append(0, parameters[1:]), axis=1)
+        residual = (np.exp(rows) - one_hot) / len(rows)
+        gradient = np.append((residual * logits).sum(), residual.sum(axis=0)[1:])
+        return -float((rows * one_hot).sum() / len(rows)), gradient
+
+    # In scale and shifts the loss is convex, so that it has one valley.
+    lowest, highest = _TEMPERATURES
+    num_shifts = logits.shape[1] - 1
+    bounds = [(1 / highest, 1 / lowest), *[(-_LARGEST_SHIFT, _LARGEST_SHIFT)] * num_shifts]
+    options = {"ftol": 1e-14, "gtol": 1e-8, "maxiter": 1000}
+    found = minimize(loss, [1.0, *[0.0] * num_shifts], jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return found.x
 
 
-def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """(n, num_labels) logits → softmax(logits / temperature), same shape. Predictions by argmax stay."""
-    return softmax(np.asarray(logits, dtype=float) / temperature, axis=1)
+def _bound_reached(temperature: float, shifts: np.ndarray, label_names: Sequence[str]) -> str | None:
+    """Why a fit is no calibration; None: it is one."""
+    lowest, highest = _TEMPERATURES
+    if temperature <= lowest * (1 + _AT_BOUND):
+        return f"the temperature ran to its bound of {lowest:g}: validation has too few errors to tell how sure to be"
+    if temperature >= highest * (1 - _AT_BOUND):
+        return f"the temperature ran to its bound of {highest:g}: on validation the scores do not tell the labels apart"
+    if np.abs(shifts).max() >= _LARGEST_SHIFT * (1 - _AT_BOUND):
+        return f"the bias of {label_names[1 + int(np.abs(shifts).argmax())]} ran away: validation does not tell it"
+    return None
+
+
+def apply_calibration(logits: np.ndarray, calibration: LogitCalibration | None = None) -> np.ndarray:
+    """(n, num_labels) logits → softmax((logits + bias) / temperature), same shape; None: plain softmax."""
+    logits = np.asarray(logits, dtype=float)
+    return softmax(logits if calibration is None else (logits + calibration.bias) / calibration.temperature, axis=1)
 
 
 def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[float] = RISKS) -> RiskCoverage:
@@ -161,7 +216,7 @@ def apply_offsets(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def compare_decisions(
-    temperature: float,
+    calibration: FittedCalibration,
     validation_scores: np.ndarray,
     validation_label_ids: np.ndarray,
     test_scores: np.ndarray,
@@ -171,7 +226,7 @@ def compare_decisions(
     """The decision fitted on validation beside plain argmax, on both splits.
 
     Args:
-        temperature: fitted on validation too, and stored with the rest; the scores here are without it.
+        calibration: fitted on validation too, and stored with the rest; the scores here are without it.
 
     Raises:
         DataError: as `calibration_scores`.
@@ -185,8 +240,11 @@ def compare_decisions(
         )
         for scores, labels in splits
     )
+    chosen = calibration.chosen
     return Decision(
-        temperature=temperature,
+        temperature=chosen.temperature if chosen else None,
+        bias=dict(zip(label_names, chosen.bias.tolist(), strict=True)) if chosen else None,
+        calibration_refused=calibration.refused,
         offsets=dict(zip(label_names, offsets.tolist(), strict=True)),
         threshold=float(1 / (1 + np.exp(offsets[1]))) if len(offsets) == 2 else None,
         validation_macro_f1=DecisionMacroF1(argmax=validation.argmax.macro_f1, fitted=validation.fitted.macro_f1),

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from transformers import EvalPrediction
 
 from .metrics import compute_scores
+from .selection_scores import selection_scores
 
 _DESCRIPTION = "Macro-F1, balanced accuracy and what belongs beside them on imbalanced data."
 _INPUTS = """
@@ -32,21 +33,25 @@ class EngagementMetric(evaluate.Metric):
     """
     Args:
         label_names: by class index.
+        selection_score: the one that a training keeps its checkpoint by; Trainer also gets its standard error.
 
     Used as `EngagementMetric(names).compute(predictions=..., references=...)`, in batches by `add_batch`, or as
     `Trainer(compute_metrics=EngagementMetric(names).score_trainer_predictions)`.
     """
 
-    def __init__(self, label_names: Sequence[str]) -> None:
+    def __init__(self, label_names: Sequence[str], selection_score: str | None = None) -> None:
         self.label_names = tuple(label_names)
+        self.selection_score = selection_score
         super().__init__(keep_in_memory=True)
 
     def score_trainer_predictions(self, prediction: EvalPrediction) -> dict[str, float]:
         """The plain numbers among the scores of a Trainer's logits; Trainer can log neither tables nor None."""
         logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
         scores = softmax(np.asarray(logits, dtype=float), axis=-1)
-        result = self.compute(predictions=scores, references=np.asarray(prediction.label_ids))
-        return {name: value for name, value in result.items() if isinstance(value, int | float)}
+        label_ids = np.asarray(prediction.label_ids)
+        result = self.compute(predictions=scores, references=label_ids)
+        numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
+        return numbers | selection_scores(self.selection_score, label_ids, scores)
 
     def _info(self) -> evaluate.MetricInfo:
         reference = datasets.Value("int64")

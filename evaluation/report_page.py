@@ -135,6 +135,8 @@ def _facts(results: Results) -> dict[str, str]:
     if results.training:
         facts |= {"training labels": _listed(results.train_label_counts), "seed": str(results.seed)}
         facts["training took"] = f"{results.training.seconds:,.1f} s"
+        if results.training.selection:
+            facts["checkpoint kept for"] = results.training.selection.in_words()
     return facts
 
 

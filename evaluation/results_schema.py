@@ -40,6 +40,30 @@ class Environment(Record):
     """what ran the model: `torch`; null in older results"""
 
 
+class Selection(Record):
+    """Which checkpoint a training kept, and by what."""
+
+    score: str
+    """that checkpoints, and early stopping, went by, on validation's windows"""
+    step: Count | None
+    """of the checkpoint that was kept: of those within noise of the best score, one by one as they came, the one with
+    the lowest loss; null where the score was never defined"""
+    value: float | None
+    """its score"""
+    noise: NotNegative | None
+    """standard error of the best score; null where only equal scores count as within noise"""
+    num_evaluations: Count
+    """in which the score was defined"""
+    warning: str | None
+    """one sentence where the selection had nothing to go by"""
+
+    def in_words(self) -> str:
+        """Such as `auroc 0.712, one of 3 evaluations on validation`, or the warning."""
+        if self.warning is not None or self.value is None:
+            return f"nothing: {self.warning}"
+        return f"{self.score} {self.value:.3f}, one of {self.num_evaluations} evaluations on validation"
+
+
 class Training(Record):
     """How training went."""
 
@@ -48,6 +72,8 @@ class Training(Record):
     log: list[dict[str, int | float | None]]
     """Trainer's own rows: `epoch`, `step` and `loss`, or `eval_loss` and `eval_macro_f1` (validation), the last with
     `train_runtime`; null: not finite"""
+    selection: Selection | None = None
+    """which checkpoint was kept; null in older results, and where the last one was kept"""
 
 
 class ReportedByFile(Record):
@@ -176,6 +202,8 @@ def _named_by_label(evaluation: SplitEvaluation) -> dict[str, Iterable[str]]:
     if decision:
         named["decision.offsets"] = decision.offsets
     if isinstance(decision, Decision):  # version 2 has its own, and is checked again once it is upgraded
+        if decision.bias is not None:
+            named["decision.bias"] = decision.bias
         for name, scores in (("argmax", decision.scores.argmax), ("fitted", decision.scores.fitted)):
             named[f"decision.scores.{name}.per_class"] = scores.per_class
     return named
@@ -266,6 +294,8 @@ class Results(Record):
         warnings = [_DOUBTS[doubt]] if doubt else []
         if measured is not None and measured.data.no_subjects:
             warnings.append("nobody knows the people in its data, so that it may have been measured on people it knows")
+        if self.training and self.training.selection and self.training.selection.warning:
+            warnings.append(self.training.selection.warning)
         if self.is_trained_on_drawn:
             return ["it was trained on drawn people who do not exist, and says nothing about real faces", *warnings]
         if measured is not None and measured.data.drawn:

@@ -233,7 +233,7 @@ class CalibrationResults(Record):
     as_trained: Calibration
     """of the softmax as it is"""
     scaled: Calibration | None = None
-    """at the temperature of `decision`; null where nothing was chosen"""
+    """at the temperature and bias of `decision`; null where none was chosen"""
 
 
 class OperatingPoint(Record):
@@ -281,14 +281,18 @@ class DecisionScores(Record):
 class Decision(Record):
     """What was chosen on validation, and what it does on this split."""
 
-    temperature: Positive
-    """logits are divided by it, so that confidence fits accuracy; fitted on validation's windows"""
+    temperature: Positive | None
+    """logits are divided by it, so that confidence fits accuracy; fitted on validation's windows; null where the fit
+    was refused"""
     bias: dict[str, float] | None = None
-    """label → what is added to its logit before that; null where none was fitted"""
+    """label → what is added to its logit before that; null where none was fitted, as in older results"""
+    calibration_refused: str | None = None
+    """why there is no temperature; else null"""
     offsets: dict[str, float]
-    """label → what is added to its log score, so that the highest decides for macro-F1"""
+    """label → what is added to its log score, without temperature and bias, so that the highest decides for macro-F1"""
     threshold: Share | None
-    """two classes: score of the second from which on it is predicted, which says the same; else null"""
+    """two classes: score of the second, without temperature and bias, from which on it is predicted, which says the
+    same; else null"""
     validation_macro_f1: DecisionMacroF1
     """on validation"""
     scores: DecisionScores

@@ -1,7 +1,7 @@
 """Predictions on a split → everything a sceptic asks for, as the records of `results.json`.
 
 By clip (mean of its windows' scores) first, by window beside it and never mixed up; baselines that need no model;
-intervals from people, not clips; a decision and a temperature chosen on validation alone. The arithmetic is in
+intervals from people, not clips; a decision and a calibration chosen on validation alone. The arithmetic is in
 `metrics`, `bootstrap` and `calibration`; this room puts it together, and keeps each window's logits beside it.
 """
 
@@ -20,7 +20,15 @@ from scipy.special import softmax
 from ..data.atomic_files import whole_file
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
-from .calibration import apply_temperature, calibration_scores, compare_decisions, fit_temperature, risk_coverage
+from .calibration import (
+    FittedCalibration,
+    LogitCalibration,
+    apply_calibration,
+    calibration_scores,
+    compare_decisions,
+    fit_calibration,
+    risk_coverage,
+)
 from .metrics import (
     ClipScores,
     compute_scores,
@@ -61,9 +69,9 @@ class SplitPredictions:
         keys, subjects = [self.keys[row] for row in rows], [self.subject_ids[row] for row in rows]
         return SplitPredictions(self.split, keys, subjects, self.label_ids[rows], self.logits[rows])
 
-    def by_clip(self, temperature: float = 1.0) -> ClipScores:
+    def by_clip(self, calibration: LogitCalibration | None = None) -> ClipScores:
         """One row a clip: the mean of its windows' softmax."""
-        scores = apply_temperature(self.logits, temperature)
+        scores = apply_calibration(self.logits, calibration)
         return mean_scores_by_clip([clip_id for clip_id, _ in self.keys], scores, self.label_ids)
 
 
@@ -100,7 +108,7 @@ def evaluate_predictions(
 ) -> SplitEvaluation:
     """
     Args:
-        validation: of the same model; what is chosen (threshold, temperature) is chosen on it. None: nothing is chosen.
+        validation: of the same model; what is chosen (threshold, calibration) is chosen on it. None: nothing is chosen.
         train_label_ids: for the baselines.
         groups: column → subject → group, such as {"gender": {"110001": "female"}}.
     """
@@ -108,7 +116,7 @@ def evaluate_predictions(
     predicted = clips.scores.argmax(axis=1)
     subjects = [predictions.subject_ids[row] for row in clips.first_rows]
     people = subjects if all(subjects) else None  # one unknown person can be anyone of the others
-    temperature = None if validation is None else fit_temperature(validation.logits, validation.label_ids)
+    fitted = None if validation is None else fit_calibration(validation.logits, validation.label_ids, label_names)
     return SplitEvaluation(
         num_clips=len(clips.clip_ids),
         num_windows=len(predictions.keys),
@@ -133,9 +141,9 @@ def evaluate_predictions(
             for column, of in (groups or {}).items()
         },
         collapse=name_collapse(clips.label_ids, predicted, label_names),
-        calibration=_calibrate(predictions, temperature),
+        calibration=_calibrate(predictions, fitted.chosen if fitted else None),
         risk_coverage=risk_coverage(clips.scores, clips.label_ids),
-        decision=_decide(clips, validation, temperature, label_names),
+        decision=_decide(clips, validation, fitted, label_names),
     )
 
 
@@ -157,22 +165,25 @@ def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> Sco
     return compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)
 
 
-def _calibrate(predictions: SplitPredictions, temperature: float | None) -> CalibrationResults:
-    """As the model is and, with a temperature fitted on validation, as it could be."""
+def _calibrate(predictions: SplitPredictions, chosen: LogitCalibration | None) -> CalibrationResults:
+    """As the model is and, with what was fitted on validation, as it could be."""
     clips, scaled = predictions.by_clip(), None
-    if temperature is not None:
-        at_temperature = predictions.by_clip(temperature)
-        scaled = calibration_scores(at_temperature.scores, at_temperature.label_ids)
+    if chosen is not None:
+        calibrated = predictions.by_clip(chosen)
+        scaled = calibration_scores(calibrated.scores, calibrated.label_ids)
     return CalibrationResults(as_trained=calibration_scores(clips.scores, clips.label_ids), scaled=scaled)
 
 
 def _decide(
-    clips: ClipScores, validation: SplitPredictions | None, temperature: float | None, label_names: Sequence[str]
+    clips: ClipScores,
+    validation: SplitPredictions | None,
+    fitted: FittedCalibration | None,
+    label_names: Sequence[str],
 ) -> Decision | None:
-    if validation is None or temperature is None:
+    if validation is None or fitted is None:
         return None
     held = validation.by_clip()
-    return compare_decisions(temperature, held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
+    return compare_decisions(fitted, held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
 
 
 def describe_scores(evaluation: SplitEvaluation, split: str) -> str:

@@ -7,12 +7,14 @@ from sklearn.metrics import f1_score, log_loss
 
 from engagement_recognition.data.schema import BINARY
 from engagement_recognition.evaluation.calibration import (
+    FittedCalibration,
+    LogitCalibration,
+    apply_calibration,
     apply_offsets,
-    apply_temperature,
     calibration_scores,
     compare_decisions,
+    fit_calibration,
     fit_offsets,
-    fit_temperature,
     risk_coverage,
 )
 from engagement_recognition.evaluation.score_records import OperatingPoint
@@ -86,30 +88,63 @@ def test_the_order_of_examples_does_not_matter():
             assert getattr(first, name) == pytest.approx(getattr(second, name))
 
 
-# --- Temperature
+# --- Temperature and bias
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 @pytest.mark.parametrize("num_labels", [2, 4, 7])
-def test_the_temperature_is_found_again(temperature: float, num_labels: int):
+def test_temperature_and_bias_are_found_again(temperature: float, num_labels: int):
     logits, labels = draw_logits(num_labels, size=20_000, true_temperature=temperature)
-    fitted = fit_temperature(logits, labels)
-    assert fitted == pytest.approx(temperature, rel=0.05)
-    np.testing.assert_array_equal(apply_temperature(logits, fitted).argmax(axis=1), logits.argmax(axis=1))
-    around = [log_loss(labels, apply_temperature(logits, fitted * factor)) for factor in (0.98, 1, 1.02)]
+    shift = np.linspace(3, -3, num_labels)  # as of class weights; none of it is in the truth
+    fitted = fit_calibration(logits - shift, labels, [str(label) for label in range(num_labels)]).chosen
+    assert fitted.temperature == pytest.approx(temperature, rel=0.05)
+    np.testing.assert_allclose(fitted.bias, shift - shift[0], atol=0.2)
+    around = [
+        log_loss(labels, apply_calibration(logits - shift, LogitCalibration(fitted.temperature * factor, fitted.bias)))
+        for factor in (0.98, 1, 1.02)
+    ]
     assert min(around) == around[1]
 
 
-def test_a_split_that_cannot_tell_gives_a_bound():
-    logits = np.array([[0.5, 0.0], [0.0, 0.5]])
-    assert fit_temperature(logits, [0, 1]) == pytest.approx(0.05, rel=0.01)  # no error: ever more sure
-    assert fit_temperature(logits, [1, 0]) == pytest.approx(20, rel=0.01)
+def test_a_calibration_without_bias_is_the_temperature_alone():
+    logits, _ = draw_logits(3)
+    scores = apply_calibration(logits, LogitCalibration(2.0, np.zeros(3)))
+    np.testing.assert_array_equal(scores, softmax(logits / 2, axis=1))
+    np.testing.assert_array_equal(apply_calibration(logits), softmax(logits, axis=1))
+
+
+def test_a_bias_undoes_the_prior_that_weights_have_shifted():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(2000) < 0.9).astype(int)
+    second = 1.5 * rng.normal(size=2000) + 2 * labels - 1  # what weights of 9 to 1 learn: both classes equally likely
+    logits = np.stack([np.zeros(2000), second], axis=1)
+    fitted = fit_calibration(logits, labels, BINARY).chosen
+    temperature_alone = LogitCalibration(fitted.temperature, np.zeros(2))
+    losses = [log_loss(labels, apply_calibration(logits, c)) for c in (None, temperature_alone, fitted)]
+    assert losses[2] < 0.7 * min(losses[:2])
+    assert apply_calibration(logits)[:, 1].mean() < 0.75
+    assert apply_calibration(logits, fitted)[:, 1].mean() == pytest.approx(labels.mean(), abs=1e-4)
+
+
+CANNOT_TELL = {
+    "no error": ([[0.5, 0.0], [0.0, 0.5]], [0, 1], "bound of 0.05"),
+    "no error but for a shift": ([[5.5, 0.0], [5.0, 0.0]], [0, 1], "bound of 0.05"),
+    "the wrong way round": ([[0.5, 0.0], [0.0, 0.5]], [1, 0], "bound of 20"),
+    "one class alone": ([[0.5, 0.0], [0.0, 0.5]], [1, 1], "no example of disengaged"),
+    "one in a hundred thousand": (np.zeros((100_000, 2)), [0] + [1] * 99_999, "bias of engaged ran away"),
+}
+
+
+@pytest.mark.parametrize(("logits", "labels", "words"), CANNOT_TELL.values(), ids=CANNOT_TELL)
+def test_a_split_that_cannot_tell_gives_no_calibration(logits: list, labels: list[int], words: str):
+    chosen, refused = fit_calibration(np.array(logits), labels, ["disengaged", "engaged"])
+    assert chosen is None and words in refused and "\n" not in refused
 
 
 @pytest.mark.parametrize("logits", [[[np.nan, 1.0]], [[np.inf, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
 def test_logits_that_fit_nothing_are_refused(logits: list[list[float]]):
     with pytest.raises(DataError, match="finite logits, one row for each of 1"):
-        fit_temperature(logits, [0])
+        fit_calibration(logits, [0], BINARY)
 
 
 # --- Abstaining
@@ -188,15 +223,19 @@ def test_a_model_that_leans_to_the_rare_class_is_repaired_by_validation_alone():
     second = 1 / (1 + np.exp(-(rng.normal(size=1200) + 2 * labels - 5)))
     scores = np.stack([1 - second, second], axis=1)
     validation, test = slice(0, 600), slice(600, None)
-    result = compare_decisions(1.5, scores[validation], labels[validation], scores[test], labels[test], BINARY)
-    argmax, fitted = result.scores.argmax, result.scores.fitted
-    assert argmax.macro_f1 < 0.1 < 0.6 < fitted.macro_f1
+    fitted = FittedCalibration(LogitCalibration(1.5, np.array([0.0, 0.25])), None)
+    result = compare_decisions(fitted, scores[validation], labels[validation], scores[test], labels[test], BINARY)
+    argmax, offset = result.scores.argmax, result.scores.fitted
+    assert argmax.macro_f1 < 0.1 < 0.6 < offset.macro_f1
     predicted = (second[test] >= result.threshold).astype(int)
-    assert f1_score(labels[test], predicted, average="macro") == pytest.approx(fitted.macro_f1)
-    assert argmax.auroc == fitted.auroc and result.temperature == 1.5
-    # Another test split leaves what was fitted as it was.
-    other = compare_decisions(1.5, scores[validation], labels[validation], scores[:50], 1 - labels[:50], BINARY)
+    assert f1_score(labels[test], predicted, average="macro") == pytest.approx(offset.macro_f1)
+    assert argmax.auroc == offset.auroc
+    assert result.temperature == 1.5 and result.bias == dict(zip(BINARY, (0.0, 0.25), strict=True))
+    # Another test split leaves what was fitted as it was, and so does a calibration that was refused.
+    refused = FittedCalibration(None, "why")
+    other = compare_decisions(refused, scores[validation], labels[validation], scores[:50], 1 - labels[:50], BINARY)
     assert other.threshold == result.threshold and other.offsets == result.offsets
+    assert (other.temperature, other.bias, other.calibration_refused) == (None, None, "why")
 
 
 @pytest.mark.parametrize("measure", [calibration_scores, risk_coverage, fit_offsets])

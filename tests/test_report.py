@@ -241,15 +241,30 @@ def test_what_was_pooled_says_so(like: Results, tmp_path: Path):
     assert "(pooled)" in page.text and page.text.count("Predictions pooled over 5 folds, seeds 0, 1") == 2
 
 
-def test_a_bias_before_the_temperature_is_told(like: Results, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"bias": {"disengaged": 0.5, "engaged": -0.25}},
+            'logits with +0.500 for "disengaged", -0.250 for "engaged" added, divided by the temperature',
+        ),
+        (
+            {"temperature": None, "bias": None, "calibration_refused": "it ran away"},
+            "No calibration was chosen: it ran",
+        ),
+    ],
+)
+def test_what_calibration_was_chosen_is_told(changes: dict, words: str, like: Results, tmp_path: Path):
     folder = write_run(like, tmp_path / "run", draw_predictions("test", 6))
     results = read_results(folder)
     (measured,) = results.measurements
-    decision = measured.evaluation.decision.model_copy(update={"bias": {"disengaged": 0.5, "engaged": -0.25}})
-    evaluation = measured.evaluation.model_copy(update={"decision": decision})
+    decision = measured.evaluation.decision.model_copy(update=changes)
+    calibration = measured.evaluation.calibration
+    if decision.temperature is None:
+        calibration = calibration.model_copy(update={"scaled": None})
+    evaluation = measured.evaluation.model_copy(update={"decision": decision, "calibration": calibration})
     write_results(folder, results.with_measurement(measured.model_copy(update={"evaluation": evaluation})))
-    text = " ".join(page_of([folder], tmp_path / "out").text.split())
-    assert 'logits with +0.500 for "disengaged", -0.250 for "engaged" added, divided by the temperature' in text
+    assert words in " ".join(page_of([folder], tmp_path / "out").text.split())
 
 
 def test_an_imported_model_without_scores_says_so(trained: TrainedStages, imported: Path, tmp_path: Path):

@@ -55,7 +55,7 @@ def test_every_link_within_the_page_leads_to_a_heading():
         ("accuracy", "share", ""),
         ("auroc", "share or null", "`null`"),
         ("brier", "number from 0 to 2", ""),
-        ("temperature", "number above 0", ""),
+        ("temperature", "number above 0 or null", ""),
         ("confusion_matrix", "list of list of number", ""),
         ("resampled", '`"people"` or `"clips"`', ""),
     ],

@@ -3,7 +3,8 @@
 A recipe is a small YAML file: options for both stages at the top, options of one stage under `expression:` and
 `engagement:`. Any option may be one of `StageArguments` or of transformers' TrainingArguments. On the command line
 `--name value` overrides the recipe for both stages, `--expression_name value` and `--engagement_name value` for one.
-`bf16: auto` means bfloat16 where the machine has it. `base: other.yaml` puts a recipe's values over those of another.
+`bf16: auto` means bfloat16 where the machine has it, `metric_for_best_model: auto` what
+`selection.choose_score` says. `base: other.yaml` puts a recipe's values over those of another.
 """
 
 import json
@@ -31,9 +32,8 @@ TRAINING_DEFAULTS: Options = {
     "save_strategy": "epoch",
     "save_total_limit": 2,
     "load_best_model_at_end": True,
-    # Selected on macro-F1: 95 % of DAiSEE is "engaged", so accuracy rewards a constant.
-    "metric_for_best_model": "macro_f1",
-    "greater_is_better": True,
+    # Macro-F1, or AUROC where a class is rare: 95 % of DAiSEE is "engaged", so accuracy rewards a constant.
+    "metric_for_best_model": "auto",
     "logging_strategy": "epoch",
     "remove_unused_columns": False,
     # A resumed run would begin to count its patience anew.

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from ..processor.input_errors import NonFiniteLossError
 from .averaged_weights import AveragedWeights
 from .losses import Loss, SubjectAdversary, encoder_features
 from .mixing import Mixing
+from .selection import SelectingTrainer
 from .training_sets import FrameCollator, LabelledFrames
 
 _ADVERSARY_FILE = "subject_adversary.safetensors"  # of a checkpoint
@@ -32,7 +33,7 @@ class _ZeroGrad(TrainerCallback):
         self.module.zero_grad()
 
 
-class EngagementTrainer(Trainer):
+class EngagementTrainer(SelectingTrainer):
     """
     Args:
         loss: from logits and class indices, see `losses.build_loss`.
