@@ -23,6 +23,7 @@ from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_grou
 from .calibration import apply_temperature, calibration_scores, compare_decisions, fit_temperature, risk_coverage
 from .metrics import (
     ClipScores,
+    absent_in_words,
     compute_scores,
     majority_baseline,
     mean_scores_by_clip,
@@ -182,7 +183,7 @@ def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
     measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
     interval, over = evaluation.intervals.intervals["macro_f1"], evaluation.intervals.resampled
     collapse = f". {evaluation.collapse}" if evaluation.collapse else ""
-    absent = scores.absent_in_words()
+    absent = absent_in_words(scores)
     only = f"; {absent}" if absent else ""
     return (
         f"{measured} on {scores.num_examples} {split} examples (macro f1 95 % over {over}: "
