@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.audit.verdicts import FAIL, REPORT
 from ..data.described_data import DescribedData
+from .metrics import absent_in_words
 from .results_schema import Measurement, PooledTrainings, Results
 from .score_records import FaceFocusResults, FocusRegion, Interval, Intervals
 
@@ -116,7 +117,7 @@ def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
     evaluation, clean, trained_on = measured.evaluation, measured.without_duplicates, results.data
     notes = _drawn_note(results, measured)
     notes |= {evaluation.collapse: FAIL} if evaluation.collapse else {}
-    absent = evaluation.scores.absent_in_words()
+    absent = absent_in_words(evaluation.scores)
     notes |= {f"{absent[0].upper()}{absent[1:]}.": REPORT} if absent else {}
     notes |= {_describe_pooling(measured.pooled): REPORT} if measured.pooled else {}
     notes |= _audit_note(measured.data) | _people_note(evaluation.intervals)

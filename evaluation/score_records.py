@@ -4,7 +4,6 @@ Scores, shares and confidences are numbers from 0 to 1; an undefined number is n
 matrices follow the order of the model's label names.
 """
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -57,14 +56,6 @@ class Scores(Record):
     """label → its scores"""
     confusion_matrix: list[list[int | float]]
     """counts; rows are the truth, columns the prediction"""
-
-    def absent_in_words(self) -> str | None:
-        """Which labels nothing is of, which macro-F1 leaves out; None: each occurs, or an older version counted it."""
-        absent = [name for name, of_class in self.per_class.items() if not of_class.support]
-        present = [of_class.f1 for of_class in self.per_class.values() if of_class.support]
-        if not absent or not math.isclose(self.macro_f1, sum(present) / len(present), abs_tol=1e-9):
-            return None
-        return f"nothing here is {' or '.join(absent)}: macro-F1 is over the other labels"
 
 
 class MajorityBaseline(Scores):

@@ -31,6 +31,7 @@ from .calibration import (
 )
 from .metrics import (
     ClipScores,
+    absent_in_words,
     compute_scores,
     majority_baseline,
     mean_scores_by_clip,
@@ -193,7 +194,7 @@ def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
     measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
     interval, over = evaluation.intervals.intervals["macro_f1"], evaluation.intervals.resampled
     collapse = f". {evaluation.collapse}" if evaluation.collapse else ""
-    absent = scores.absent_in_words()
+    absent = absent_in_words(scores)
     only = f"; {absent}" if absent else ""
     return (
         f"{measured} on {scores.num_examples} {split} examples (macro f1 95 % over {over}: "

@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..evaluation.markdown import markdown_table
+from ..evaluation.metrics import absent_in_words
 from ..evaluation.results_schema import Measurement, Results
 from ..modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
@@ -80,6 +81,7 @@ def render_card(
         license_name=license_name,
         results=results,
         measured=measured,
+        absent=absent_in_words(measured.evaluation.scores) if measured else None,
         is_own_data=measured is not None and results.is_own_data(measured),
         elsewhere=_elsewhere(results),
         must_not=MUST_NOT_BE_USED,

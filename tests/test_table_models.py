@@ -9,6 +9,7 @@ from test_picture_tables import picture, write_parquet
 
 from engagement_recognition import train
 from engagement_recognition.evaluate_model import evaluate_model
+from engagement_recognition.evaluation.metrics import absent_in_words
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.training.arguments import Recipe
@@ -58,7 +59,7 @@ def test_a_table_trains_a_model_that_is_measured_on_a_test_split_alone(
     # Nobody is lost there: the mean of F1 is over the other two.
     f1 = [alone.scores.per_class[label].f1 for label in LABELS[:2]]
     assert alone.scores.per_class["lost"].support == 0 and alone.scores.macro_f1 == pytest.approx(sum(f1) / 2)
-    assert "nothing here is lost" in alone.scores.absent_in_words()
+    assert "nothing here is lost" in absent_in_words(alone.scores)
     # The threshold is that of the model's own validation, and the results say so.
     own = read_results(folder).measured_on("test").evaluation
     assert alone.decided_on == "training data" and own.decided_on is None

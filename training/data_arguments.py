@@ -1,0 +1,61 @@
+"""Options of a stage that say which data, and how a raw source is read."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DataArguments:
+    """What a stage learns from."""
+
+    data: str | None = field(
+        default=None, metadata={"help": "a prepared data set, or a raw source; without it, or with none, no such stage"}
+    )
+    data_kind: str | None = field(
+        default=None,
+        metadata={"help": "raw source: daisee, fer2013, images, videos or reference-h5 (default: what it looks like)"},
+    )
+    subset: str | None = field(
+        default=None, metadata={"help": "raw DAiSEE: stratified, the published subset (default: all clips)"}
+    )
+    subject_pattern: str | None = field(
+        default=None,
+        metadata={"help": "raw folders: regex that finds the person in a file's path (default: people are unknown)"},
+    )
+    no_subjects: bool = field(
+        default=False, metadata={"help": "raw tables: nobody knows the people; the results say so"}
+    )
+    pictures_as: str | None = field(
+        default=None,
+        metadata={
+            "help": "raw pictures: pictures, or clips of frames in order (default: clips for a video model where a "
+            "table has a frame_index, else pictures)"
+        },
+    )
+    window_label: str | None = field(
+        default=None,
+        metadata={"help": "clips of pictures: majority, mean or last of the frames' labels (default: majority)"},
+    )
+    votes: str | None = field(default=None, metadata={"help": "raw FER2013: a CSV table of FER+ votes (default: none)"})
+    vote_labels: str | None = field(
+        default=None, metadata={"help": "with votes: soft labels, or the majority's (default: soft)"}
+    )
+    drop_conflicts: bool = field(
+        default=False, metadata={"help": "raw source: leave out identical pictures with different labels"}
+    )
+    label_scheme: str | None = field(
+        default=None,
+        metadata={
+            "help": "own, or for data rated as DAiSEE is: binary, three-class, levels or affects (default: own where "
+            "the data has label names, else binary)"
+        },
+    )
+    oversample_to: int | None = field(
+        default=None, metadata={"help": "training rows a class is drawn up to (default: every row once)"}
+    )
+    allow_leakage: bool = field(
+        default=False, metadata={"help": "train although the audit failed or is missing; the results say so"}
+    )
+    cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared raw sources are kept"})
+    num_preparation_processes: int | None = field(
+        default=None, metadata={"help": "raw source: processes that prepare it (default: one per processor)"}
+    )
