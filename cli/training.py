@@ -68,19 +68,42 @@ def evaluate(
     typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are renewed")
 
 
-@app.command()
+# `--with` stands among the folders, where its place says which are which: an option of the parser takes one value.
+@app.command(context_settings={"ignore_unknown_options": True})
 def compare(
-    first: Annotated[Path, typer.Argument(help="A measured model.")],
-    second: Annotated[Path, typer.Argument(help="Another, measured on the same clips.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FIRST... [--with] SECOND...",
+            help="Two measured models, or as many before --with as after it, such as a recipe's seeds.",
+        ),
+    ],
     split: Annotated[Split, typer.Option(help="Whose predictions are compared.")] = Split.test,
     data: Annotated[str | None, typer.Option(help="Name or fingerprint; default: what each was trained on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, instead of a table.")] = False,
 ) -> None:
     """Is the second better than the first, or were these just other people? A paired bootstrap over people."""
-    from ..evaluation.comparison import compare_runs, describe_comparison
+    from ..evaluation.comparison import compare_pairs, describe_comparison
 
-    compared = compare_runs(first, second, split.value, data=data)
+    first, second = _split_at_with(runs)
+    compared = compare_pairs(first, second, split.value, data=data)
     typer.echo(compared.model_dump_json(indent=2) if as_json else describe_comparison(compared))
+
+
+def _split_at_with(runs: list[str]) -> tuple[list[Path], list[Path]]:
+    """The folders before and after `--with`; without it there are two."""
+    from ..processor.input_errors import RecipeError
+
+    place = runs.index("--with") if "--with" in runs else 1
+    first, second = runs[:place], [run for run in runs[place:] if run != "--with"]
+    unknown = [run for run in (*first, *second) if run.startswith("-")]
+    if unknown:
+        raise RecipeError(f"Expected folders and a known option, got {unknown[0]}; see engagement compare --help.")
+    if not first or len(first) != len(second):
+        raise RecipeError(
+            f"Expected two folders, or as many before --with as after it, got {len(first)} and {len(second)}."
+        )
+    return [Path(run) for run in first], [Path(run) for run in second]
 
 
 @app.command()

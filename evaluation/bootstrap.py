@@ -99,26 +99,36 @@ def paired_bootstrap(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Differences:
-    """Second model minus first on the same clips, both scored on the same resampled people.
+    """Second model minus first on the same clips, both scored on the same resampled people; see `bootstrap_pairs`."""
+    return bootstrap_pairs(label_ids, [(first, second)], label_names, person_ids, num_resamples, seed)
+
+
+def bootstrap_pairs(
+    label_ids: np.ndarray,
+    pairs: Sequence[tuple[Predictions, Predictions]],
+    label_names: Sequence[str],
+    person_ids: Sequence[str] | None = None,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Differences:
+    """Second minus first in the mean of pairs of models, such as two recipes' trainings from the same seeds.
+
+    All are scored on the same resampled people. The interval is over people, for just these trainings; what further
+    seeds would change shows in `by_pair`.
 
     Args:
-        first, second: of the two models, by clip; `auroc` and `auprc_minority` are compared where both have scores.
+        pairs: of models, by clip; `auroc` and `auprc_minority` are compared where all have scores.
+
     Raises:
         DataError: as `bootstrap_intervals`.
     """
     clusters = _cluster(person_ids, len(label_ids))
-    with_scores = first.scores is not None and second.scores is not None
-    of_first, of_second = (
-        _score_statistic(clusters, truth, ids, label_names, scores if with_scores else None)
-        for truth, ids, scores in (
-            check_predictions(label_ids, model[0], len(label_names), model[1]) for model in (first, second)
-        )
-    )
-
-    def difference(counts: np.ndarray) -> dict[str, np.ndarray]:
-        before, after = of_first(counts), of_second(counts)
-        return {name: after[name] - before[name] for name in before}
-
+    with_scores = all(model.scores is not None for pair in pairs for model in pair)
+    statistics = [
+        tuple(_statistic_of(clusters, label_ids, model, label_names, with_scores) for model in pair) for pair in pairs
+    ]
+    of_first, of_second = (_mean_statistic([pair[i] for pair in statistics]) for i in (0, 1))
+    difference = _difference_of(of_first, of_second)
     effective = _effective_numbers(clusters, np.asarray(label_ids), label_names)
     differences = bca_intervals(difference, effective, clusters.number, num_resamples, seed)
     everyone = np.ones((1, clusters.number))
@@ -126,7 +136,32 @@ def paired_bootstrap(
     rows = {
         name: _difference(row, *(plain_number(value[name][0]) for value in values)) for name, row in differences.items()
     }
-    return Differences(**dict(clusters.describe(num_resamples, seed)), differences=rows)
+    each = [_difference_of(*pair)(everyone) for pair in statistics]
+    by_pair = {name: [plain_number(values[name][0]) for values in each] for name in rows}
+    return Differences(**dict(clusters.describe(num_resamples, seed)), differences=rows, by_pair=by_pair)
+
+
+def _statistic_of(
+    clusters: _Clusters, label_ids: np.ndarray, model: Predictions, label_names: Sequence[str], with_scores: bool
+) -> Statistic:
+    truth, ids, scores = check_predictions(label_ids, model.predicted_ids, len(label_names), model.scores)
+    return _score_statistic(clusters, truth, ids, label_names, scores if with_scores else None)
+
+
+def _mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
+    def mean(counts: np.ndarray) -> dict[str, np.ndarray]:
+        found = [statistic(counts) for statistic in statistics]
+        return {name: np.mean([values[name] for values in found], axis=0) for name in found[0]}
+
+    return mean
+
+
+def _difference_of(first: Statistic, second: Statistic) -> Statistic:
+    def difference(counts: np.ndarray) -> dict[str, np.ndarray]:
+        before, after = first(counts), second(counts)
+        return {name: after[name] - before[name] for name in before}
+
+    return difference
 
 
 def _difference(row: Interval, first: float | None, second: float | None) -> Difference:

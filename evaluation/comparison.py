@@ -1,72 +1,155 @@
 """`engagement compare RUN_A RUN_B`: is one model better, or were these just other people? Paired, over people.
 
-Both models must have been measured on the same clips; what is compared is each clip's mean score.
+All models must have been measured on the same clips; what is compared is each clip's mean score, once where the highest
+decides and once at each model's own decision, as it was fitted on validation. Several runs of each, such as three
+seeds, are compared in pairs: the n-th of the first with the n-th of the second.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..data.json_records import Count, Record
 from ..processor.input_errors import DataError
-from .bootstrap import Predictions, paired_bootstrap
+from .bootstrap import Predictions, bootstrap_pairs
+from .calibration import apply_offsets
 from .markdown import markdown_table
-from .metrics import ClipScores
+from .metrics import ClipScores, name_collapse
 from .results_file import read_results
 from .score_records import Differences
 from .split_evaluation import read_predictions
 
 SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "auprc_minority", "quadratic_kappa", "mae")
+_RANKING = ("auroc", "auprc_minority")  # which no decision changes
 
 
 class ComparedRuns(Record):
     """What was compared."""
 
     first: str
-    """folder of the first"""
+    """folder of the first; of several, with commas"""
     second: str
-    """folder of the second"""
+    """folder of the second; of several, with commas"""
     split: str
     """`test`, `validation`, ..."""
     num_clips: Count
     """clips"""
+    num_pairs: Count = 1
+    """pairs of runs, over which scores and differences are means"""
 
 
 class Comparison(Differences, ComparedRuns):  # in JSON the keys of the last come first
-    """Two models on the clips of one split."""
+    """Models on the clips of one split, where the highest score decides; scores are means over the runs."""
+
+    collapse: str | None = None
+    """one sentence where runs predict one class for nearly every clip"""
+    fitted: Differences | None = None
+    """the same at the decisions fitted on validation, of scores that hang on one; null where a run has none"""
+    not_fitted: str | None = None
+    """why `fitted` is null"""
+
+
+class _Run(NamedTuple):
+    """One model on the clips, in their order in the first run."""
+
+    clips: ClipScores
+    subjects: Sequence[str | None]
+    label_names: Sequence[str]
+    offsets: np.ndarray | None  # None: no decision was fitted
+
+    def at_argmax(self) -> Predictions:
+        return Predictions(self.clips.scores.argmax(axis=1), self.clips.scores)
 
 
 def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0, data: str | None = None) -> Comparison:
-    """Second minus first, with 95 % intervals from resampled people; see `bootstrap.paired_bootstrap`.
+    """Second minus first, with 95 % intervals from resampled people; see `compare_pairs`."""
+    return compare_pairs([first], [second], split, seed, data)
+
+
+def compare_pairs(
+    first: Sequence[Path], second: Sequence[Path], split: str = "test", seed: int = 0, data: str | None = None
+) -> Comparison:
+    """Second minus first in the mean of pairs of runs, with 95 % intervals from resampled people; see
+    `bootstrap.bootstrap_pairs`.
 
     Args:
-        data: name of a data set that both were measured on, or how its fingerprint begins; default: each model's own
+        first, second: folders; the n-th of both make a pair.
+        data: name of a data set that all were measured on, or how its fingerprint begins; default: each model's own
             data, else what it was measured on first.
 
     Raises:
         ModelLoadError: a folder has no predictions.
-        DataError: no such data, other labels, other clips, or the same clips under other labels.
+        DataError: no pairs, no such data, other labels, other clips, or the same clips under other labels.
     """
-    (one, names), (other, other_names) = (
-        read_predictions(folder, split, data and _fingerprint_of(folder, data)) for folder in (first, second)
+    if not first or len(first) != len(second):
+        raise DataError(f"Expected as many second runs as first ones, got {len(second)} and {len(first)}.")
+    folders = [*first, *second]
+    runs = [_read_run(folder, split, data) for folder in folders]
+    leader = runs[0]
+    runs = [
+        leader,
+        *(_like(leader, run, folders[0], folder) for run, folder in zip(runs[1:], folders[1:], strict=True)),
+    ]
+    pairs = list(zip(runs[: len(first)], runs[len(first) :], strict=True))
+    truth, names = leader.clips.label_ids, leader.label_names
+    people = [str(subject) for subject in leader.subjects] if all(leader.subjects) else None
+    compared = bootstrap_pairs(truth, [(a.at_argmax(), b.at_argmax()) for a, b in pairs], names, people, seed=seed)
+    without = [str(folder) for folder, run in zip(folders, runs, strict=True) if run.offsets is None]
+    # Without scores: whatever ranks is the same as at argmax.
+    decided = [Predictions(apply_offsets(run.clips.scores, run.offsets)) for run in runs if run.offsets is not None]
+    fitted = None
+    if not without:
+        in_pairs = list(zip(decided[: len(first)], decided[len(first) :], strict=True))
+        fitted = bootstrap_pairs(truth, in_pairs, names, people, seed=seed)
+    return Comparison(
+        **dict(compared),
+        first=", ".join(map(str, first)),
+        second=", ".join(map(str, second)),
+        split=split,
+        num_clips=len(truth),
+        num_pairs=len(pairs),
+        collapse=_name_collapses([(_has_collapsed(a), _has_collapsed(b)) for a, b in pairs]),
+        fitted=fitted,
+        not_fitted=f"no decision was fitted on validation for {split} in {', '.join(without)}" if without else None,
     )
-    if names != other_names:
-        raise DataError(
-            f"Expected runs with the same labels, got {', '.join(names)} in {first} and {', '.join(other_names)} in "
-            f"{second}."
-        )
-    clips, others = one.by_clip(), other.by_clip()
-    order = _same_order(clips, others, first, second)
-    subjects = [one.subject_ids[row] for row in clips.first_rows]
-    compared = paired_bootstrap(
-        clips.label_ids,
-        Predictions(clips.scores.argmax(axis=1), clips.scores),
-        Predictions(others.scores[order].argmax(axis=1), others.scores[order]),
-        names,
-        subjects if all(subjects) else None,
-        seed=seed,
+
+
+def _read_run(folder: Path, split: str, data: str | None) -> _Run:
+    fingerprint = data and _fingerprint_of(folder, data)
+    predictions, names = read_predictions(folder, split, fingerprint)
+    clips = predictions.by_clip()
+    subjects = [predictions.subject_ids[row] for row in clips.first_rows]
+    return _Run(clips, subjects, names, _fitted_offsets(folder, split, fingerprint, names))
+
+
+def _fitted_offsets(folder: Path, split: str, fingerprint: str | None, names: Sequence[str]) -> np.ndarray | None:
+    """(num_labels,) of the decision that was fitted on validation when this split was measured."""
+    results = read_results(folder)
+    on_it = [found for found in results.measurements if (found.split, found.data.fingerprint) == (split, fingerprint)]
+    measured = next(iter(on_it), None) if fingerprint else results.measured_on(split)
+    decision = measured.evaluation.decision if measured else None
+    return np.array([decision.offsets[name] for name in names]) if decision else None
+
+
+def _has_collapsed(run: _Run) -> bool:
+    return name_collapse(run.clips.label_ids, run.at_argmax().predicted_ids, run.label_names) is not None
+
+
+def _name_collapses(pairs: Sequence[tuple[bool, bool]]) -> str | None:
+    first, second = (sum(column) for column in zip(*pairs, strict=True))
+    if first == second == len(pairs):
+        return "Both collapsed: where the highest score decides, one class is predicted for nearly every clip."
+    if not first and not second:
+        return None
+    if len(pairs) == 1:
+        which = "first" if first else "second"
+        return f"The {which} collapsed: where the highest score decides, it predicts one class for nearly every clip."
+    return (
+        f"Of {len(pairs)} runs each, {first} of the first and {second} of the second collapsed: where the highest "
+        "score decides, they predict one class for nearly every clip."
     )
-    return Comparison(**dict(compared), first=str(first), second=str(second), split=split, num_clips=len(subjects))
 
 
 def _fingerprint_of(folder: Path, data: str) -> str:
@@ -78,6 +161,18 @@ def _fingerprint_of(folder: Path, data: str) -> str:
         names = ", ".join(f"{source} ({fingerprint[:12]})" for fingerprint, source in known.items())
         raise DataError(f"Expected the name or fingerprint of one data set of {folder} ({names}), got {data}.")
     return found[0]
+
+
+def _like(leader: _Run, run: _Run, first: Path, second: Path) -> _Run:
+    """The run with its clips in the leader's order."""
+    if run.label_names != leader.label_names:
+        raise DataError(
+            f"Expected runs with the same labels, got {', '.join(leader.label_names)} in {first} and "
+            f"{', '.join(run.label_names)} in {second}."
+        )
+    order = _same_order(leader.clips, run.clips, first, second)
+    clips = ClipScores(*(column[order] for column in run.clips))
+    return run._replace(clips=clips, subjects=[run.subjects[row] for row in order])
 
 
 def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path) -> np.ndarray:
@@ -97,20 +192,29 @@ def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path
 
 
 def describe_comparison(compared: Comparison) -> str:
-    """A Markdown table: each score of both, the difference and its interval."""
+    """A Markdown table: each score of both, the difference and its interval, at argmax and at the fitted decision."""
+    seeds = f" in the mean of {compared.num_pairs} pairs" if compared.num_pairs > 1 else ""
     summary = (
         f"{compared.num_clips} clips of {compared.num_clusters} {compared.resampled}, {compared.split}; second minus "
-        "first, 95 % interval"
+        f"first{seeds}, 95 % interval"
     )
     rows = []
     for name in SHOWN_SCORES:
-        row = compared.differences.get(name)
-        if row and row.value is not None:
-            bounds = row.in_words("unknown", "+.3f")
-            verdict = "differs" if row.excludes_zero else "may be chance"
-            if row.few_clusters or row.excludes_zero is None:
-                verdict = f"too few {compared.resampled} to tell"
-            scores = (f"{row.first:.3f}", f"{row.second:.3f}", f"{row.value:+.3f}")
-            rows.append((name.replace("_", " "), *scores, bounds, verdict))
-    table = markdown_table(("score", "first", "second", "difference", "interval", ""), rows)
-    return f"{summary}\n\n{table}"
+        rows += _rows(compared, name, "–" if name in _RANKING else "argmax")
+        rows += _rows(compared.fitted, name, "fitted") if compared.fitted else []
+    header = ["score", "decision", "first", "second", "difference", "interval", *(["pairs"] if seeds else []), ""]
+    notes = [compared.collapse, compared.not_fitted and f"At argmax alone: {compared.not_fitted}."]
+    return "\n\n".join([summary, *(note for note in notes if note), markdown_table(header, rows)])
+
+
+def _rows(compared: Differences, name: str, decision: str) -> list[tuple[str, ...]]:
+    """One, or none where the score is not defined."""
+    row, pairs = compared.differences.get(name), compared.by_pair.get(name, [])
+    if row is None or row.value is None:
+        return []
+    verdict = "differs" if row.excludes_zero else "may be chance"
+    if row.few_clusters or row.excludes_zero is None:
+        verdict = f"too few {compared.resampled} to tell"
+    scores = (f"{row.first:.3f}", f"{row.second:.3f}", f"{row.value:+.3f}")
+    each = [", ".join("–" if value is None else f"{value:+.3f}" for value in pairs)] if len(pairs) > 1 else []
+    return [(name.replace("_", " "), decision, *scores, row.in_words("unknown", "+.3f"), *each, verdict)]

@@ -45,16 +45,16 @@ class Selection(Record):
 
     score: str
     """that checkpoints, and early stopping, went by, on validation's windows"""
-    step: Count | None
+    step: Count | None = None
     """of the checkpoint that was kept: of those within noise of the best score, one by one as they came, the one with
     the lowest loss; null where the score was never defined"""
-    value: float | None
+    value: float | None = None
     """its score"""
-    noise: NotNegative | None
+    noise: NotNegative | None = None
     """standard error of the best score; null where only equal scores count as within noise"""
     num_evaluations: Count
     """in which the score was defined"""
-    warning: str | None
+    warning: str | None = None
     """one sentence where the selection had nothing to go by"""
 
     def in_words(self) -> str:

@@ -137,10 +137,12 @@ class Intervals(Resampling):
 
 
 class Differences(Resampling):
-    """95 % intervals of the differences between two models on the same clips."""
+    """95 % intervals of the differences between two models, or in the mean of pairs of them, on the same clips."""
 
     differences: dict[str, Difference]
     """by the names of `Intervals.intervals`"""
+    by_pair: dict[str, list[float | None]] = {}
+    """the same of each pair of models"""
 
 
 class Quartiles(Record):

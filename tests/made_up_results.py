@@ -1,5 +1,6 @@
 """Predictions and results as training writes them, made up here in a moment: nothing is trained."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,14 @@ def results() -> Results:
         training=Training(seconds=1.5, log=[{"epoch": 1.0, "step": 3, "loss": 0.5}]), environment=environment,
         measurements=[measured],
     )  # fmt: skip
+
+
+def without_bias(measured: Measurement) -> Measurement:
+    """Version 2 knew the temperature alone."""
+    told = json.loads(measured.model_dump_json())
+    for evaluation in (told["evaluation"], told["without_duplicates"]):
+        evaluation["decision"]["bias"] = None
+    return Measurement.model_validate_json(json.dumps(told))
 
 
 def shuffled(found: SplitPredictions, seed: int) -> SplitPredictions:

@@ -1,5 +1,6 @@
 """`predictions.parquet`: data sets and splits side by side, files of earlier versions, and what is no such file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ from made_up_results import NAMES, OTHER, OWN, described, measurement, predictio
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.evaluation.comparison import compare_runs
-from engagement_recognition.evaluation.results_file import write_results
+from engagement_recognition.evaluation.comparison import compare_runs, describe_comparison
+from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.evaluation.split_evaluation import (
     PREDICTIONS_FILE,
     SplitPredictions,
+    evaluate_split,
     read_predictions,
     write_predictions,
 )
-from engagement_recognition.processor.input_errors import DataError, ModelLoadError
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
 
 
 @pytest.fixture
@@ -230,3 +232,66 @@ def test_runs_are_compared_on_their_own_data_or_on_other_by_name(
     done = CliRunner().invoke(app, ["compare", str(folder), str(second), "--json"])
     assert done.exit_code == 0 and list(own.model_dump())[:4] == ["first", "second", "split", "num_clips"]
     assert own == type(own).model_validate_json(done.stdout)
+
+
+def run_of(folder: Path, seed: int, shift: float = 0.0) -> Path:
+    """A measured model whose logits of "engaged" are larger than they should be."""
+    folder.mkdir()
+    found, validation = (
+        replace(part, logits=part.logits + np.array([0, shift], np.float32))
+        for part in (predictions("test", seed), predictions("validation", seed))
+    )
+    measured = measurement().model_copy(
+        update={"evaluation": evaluate_split(found, validation, None, [0, 1, 1], NAMES)[0], "without_duplicates": None}
+    )
+    write_results(folder, results().model_copy(update={"measurements": [measured]}))
+    write_predictions(folder, [found, validation], NAMES, OWN)
+    return folder
+
+
+def test_models_that_collapsed_are_compared_at_the_decision_that_was_fitted(tmp_path: Path):
+    first, second = run_of(tmp_path / "a", 1, shift=9), run_of(tmp_path / "b", 2, shift=9)
+    compared = compare_runs(first, second)
+    assert compared.differences["macro_f1"].first == compared.differences["macro_f1"].second == pytest.approx(1 / 3)
+    for folder, name in ((first, "first"), (second, "second")):
+        decided = read_results(folder).measured_on("test").evaluation.decision.scores.fitted
+        assert getattr(compared.fitted.differences["macro_f1"], name) == pytest.approx(decided.macro_f1)
+        assert decided.macro_f1 > 0.5
+    assert compared.collapse.startswith("Both collapsed") and "auroc" not in compared.fitted.differences
+    text = describe_comparison(compared)
+    assert "Both collapsed" in text and "| macro f1 | fitted |" in text and "| auroc | – |" in text
+    assert compare_runs(run_of(tmp_path / "c", 1), second).collapse.startswith("The second collapsed")
+    validation = compare_runs(first, second, "validation")
+    assert validation.fitted is None and "no decision was fitted on validation for validation" in validation.not_fitted
+    assert "At argmax alone" in describe_comparison(validation)
+
+
+def test_seeds_are_compared_in_pairs(tmp_path: Path):
+    runs = {
+        f"{name}{seed}": run_of(tmp_path / f"{name}{seed}", 10 * seed + i)
+        for seed in range(3)
+        for i, name in enumerate("ab")
+    }
+    single = [compare_runs(runs[f"a{seed}"], runs[f"b{seed}"]) for seed in range(3)]
+    arguments = ["compare", *(str(runs[f"a{seed}"]) for seed in range(3)), "--with"]
+    arguments += [str(runs[f"b{seed}"]) for seed in range(3)]
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    compared = type(single[0]).model_validate_json(done.stdout)
+    for whole, parts in ((compared, single), (compared.fitted, [one.fitted for one in single])):
+        each = [one.differences["macro_f1"].value for one in parts]
+        row = whole.differences["macro_f1"]
+        assert whole.by_pair["macro_f1"] == pytest.approx(each) and row.value == pytest.approx(np.mean(each))
+        assert row.lower < row.value < row.upper
+    widths = [one.differences["accuracy"].upper - one.differences["accuracy"].lower for one in single]
+    mean = compared.differences["accuracy"]
+    assert compared.num_pairs == 3 and mean.upper - mean.lower < max(widths)
+    assert compared.collapse is None
+    assert "in the mean of 3 pairs" in CliRunner().invoke(app, arguments).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["a"], ["a", "b", "c"], ["a", "b", "--with", "c"], ["--with", "a"], ["a", "b", "--jsn"]]
+)
+def test_runs_without_a_partner_are_one_line(arguments: list[str]):
+    done = CliRunner().invoke(app, ["compare", *arguments])
+    assert isinstance(done.exception, RecipeError) and "\n" not in str(done.exception)

@@ -5,17 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from made_up_results import NAMES, OTHER, OWN, described, measurement, results
+from made_up_results import NAMES, OTHER, OWN, described, measurement, results, without_bias
 
 from engagement_recognition.data.described_data import AuditSummary
 from engagement_recognition.evaluation.results_file import read_results, write_results
-from engagement_recognition.evaluation.results_schema import (
-    ImportedFrames,
-    ImportedFrom,
-    Measurement,
-    ReportedByFile,
-    Results,
-)
+from engagement_recognition.evaluation.results_schema import ImportedFrames, ImportedFrom, ReportedByFile, Results
 from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from engagement_recognition.processor.input_errors import ModelLoadError
 
@@ -58,17 +52,9 @@ def version_2(told: Results | None = None) -> dict:
 
 def old_evaluation(new: dict) -> dict:
     calibration, decision = dict(new["calibration"]), dict(new["decision"])
-    calibration["temperature"] = decision.pop("temperature")
+    calibration["temperature"] = decision.pop("temperature") or 20.0  # a bound was no reason to refuse a fit
     decision["test"] = decision.pop("scores")
     return {**new, "calibration": calibration, "decision": decision}
-
-
-def without_bias(measured: Measurement) -> Measurement:
-    """Version 2 knew the temperature alone."""
-    told = json.loads(measured.model_dump_json())
-    for evaluation in (told["evaluation"], told["without_duplicates"]):
-        evaluation["decision"]["bias"] = None
-    return Measurement.model_validate_json(json.dumps(told))
 
 
 def without_nulls(value: object) -> object:
