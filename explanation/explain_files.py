@@ -134,10 +134,12 @@ def _explain_photo(
     clips = []
     for i in range(len(faces.frames)):
         explanation, one = explain_clip(predictor.model, pixel_values[i], label, method), slice(i, i + 1)
-        points = (faces.boxes_xyxy_px[one], faces.landmarks_xy_px[one], np.array([True]))
+        pictures = (faces.frames[one], faces.transforms[one], np.array([np.nan]))
         if predictor.faces_given:  # where its eyes and mouth are, nobody has looked
-            points = (None, None, None)
-        clips.append(_with_focus(explanation, faces.frames[one], faces.transforms[one], np.array([np.nan]), *points))
+            clips.append(ExplainedClip(explanation, *pictures))
+            continue
+        points = (faces.boxes_xyxy_px[one], faces.landmarks_xy_px[one], np.array([True]))
+        clips.append(_with_focus(explanation, *pictures, *points))
     return clips
 
 
