@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import TrainedStages
@@ -144,8 +145,8 @@ def test_pictures_given_as_faces_have_the_logits_of_the_evaluation(trained: Trai
 @pytest.mark.real_data
 @pytest.mark.parametrize("table", ["fer2013/test.parquet", "daisee_crops/validation.parquet"])
 def test_real_pictures_given_as_faces_have_the_logits_of_the_evaluation(table: str, tmp_path: Path):
-    import pyarrow.parquet
-
+    if not (REAL_DATA / table).is_file():
+        pytest.skip(f"{table} is not there: set ENGAGEMENT_REAL_DATA")
     contents = pyarrow.parquet.read_table(REAL_DATA / table, columns=["image"])["image"][:20].to_pylist()
     processor = EngagementImageProcessor(**SMALL)
     torch.manual_seed(0)
