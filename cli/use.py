@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..inference.predictor import PhotoPrediction, VideoPrediction
 
 app = typer.Typer()
+_FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."
 
 
 @app.command()
@@ -21,6 +22,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Videos; photos too, with a single-face model.")],
     model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
+    faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
     timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
     plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG goes.")] = Path(),
 ) -> None:
@@ -28,7 +30,7 @@ def predict(
     from ..inference.predictor import Predictor, Refusal, VideoPrediction, predict_all, to_json
 
     plots = _timeline_plots(inputs, plot_dir) if timeline else []
-    results = predict_all(Predictor.from_pretrained(model).speed_up(), inputs, timeline)
+    results = predict_all(Predictor.from_pretrained(model, faces).speed_up(), inputs, timeline)
     if as_json:
         typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
     for place, result in enumerate(results):
@@ -48,7 +50,8 @@ def _print_prediction(result: "VideoPrediction | PhotoPrediction") -> None:
     if isinstance(result, PhotoPrediction):
         typer.echo(f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
         for face in result.faces:
-            typer.echo(f"  {face.label}  {_scores(face.scores)}  box {face.box_xyxy_px}")
+            found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
+            typer.echo(f"  {face.label}  {_scores(face.scores)}  box {face.box_xyxy_px}, {found}")
         return
     coverage = "whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"
     repeats = f", {result.num_repeated_frames} frames repeated" if result.num_repeated_frames else ""
@@ -97,6 +100,7 @@ def explain(
     output: Annotated[Path, typer.Option(help="The picture (.png).")],
     label: Annotated[str | None, typer.Option(help="What speaks for it; default: the predicted one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
+    faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
 ) -> None:
     """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
     from ..explanation.explain_files import explain_file, to_json
@@ -104,7 +108,7 @@ def explain(
     from ..inference.predictor import Predictor
 
     path = picture_path(output, source)
-    explanation = explain_file(Predictor.from_pretrained(model), source, label)
+    explanation = explain_file(Predictor.from_pretrained(model, faces), source, label)
     save_explanation(explanation, path)
     typer.echo(json.dumps({**to_json(explanation), "picture": str(path)}, indent=2) if as_json else path)
 

@@ -8,12 +8,11 @@ import numpy as np
 
 from ..inference.predictor import Predictor
 from ..processor.face_preparation import PreparedClip
-from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import EngagementInputError, NoFaceError
+from ..processor.input_errors import NoFaceError
 from ..processor.media_inputs import PICTURE_SUFFIXES
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .face_focus import FaceFocus, RegionFocus, face_focus, input_transforms
-from .heat_maps import ClipExplanation, EngagementModel, explain_clip
+from .heat_maps import ClipExplanation, explain_clip
 
 
 class FaceFocusJson(TypedDict):
@@ -86,11 +85,7 @@ def explain_file(predictor: Predictor, path: Path, label: str | None = None, met
     """
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         return Explanation(str(path), _explain_video(predictor, path, label, method))
-    if isinstance(predictor.processor, EngagementVideoProcessor):
-        raise EngagementInputError(
-            f"Expected a video for this clip model, got the photo {path}; pass a video, or a single-face model."
-        )
-    return Explanation(str(path), _explain_photo(predictor.model, predictor.processor, path, label, method))
+    return Explanation(str(path), _explain_photo(predictor, path, label, method))
 
 
 def explain_frames(
@@ -100,7 +95,7 @@ def explain_frames(
     for a single-face model, every face of the last one. `source` is how the frames are to be called."""
     if isinstance(predictor.processor, EngagementVideoProcessor):
         return Explanation(source, _explain_video(predictor, frames, label, method))
-    return Explanation(source, _explain_photo(predictor.model, predictor.processor, frames[-1], label, method))
+    return Explanation(source, _explain_photo(predictor, frames[-1], label, method))
 
 
 def to_json(explanation: Explanation) -> ExplanationJson:
@@ -132,19 +127,19 @@ def _look_for_face(
 
 
 def _explain_photo(
-    model: EngagementModel,
-    processor: EngagementImageProcessor,
-    photo: Path | np.ndarray,
-    label: str | None,
-    method: str,
+    predictor: Predictor, photo: Path | np.ndarray, label: str | None, method: str
 ) -> list[ExplainedClip]:
-    faces = processor.prepare_faces(photo)
-    pixel_values = processor.to_pixel_values(faces.frames)
+    faces = predictor.prepare_photo(photo)
+    pixel_values = predictor.processor.to_pixel_values(faces.frames)
     clips = []
     for i in range(len(faces.frames)):
-        explanation, one = explain_clip(model, pixel_values[i], label, method), slice(i, i + 1)
+        explanation, one = explain_clip(predictor.model, pixel_values[i], label, method), slice(i, i + 1)
+        pictures = (faces.frames[one], faces.transforms[one], np.array([np.nan]))
+        if predictor.faces_given:  # where its eyes and mouth are, nobody has looked
+            clips.append(ExplainedClip(explanation, *pictures))
+            continue
         points = (faces.boxes_xyxy_px[one], faces.landmarks_xy_px[one], np.array([True]))
-        clips.append(_with_focus(explanation, faces.frames[one], faces.transforms[one], np.array([np.nan]), *points))
+        clips.append(_with_focus(explanation, *pictures, *points))
     return clips
 
 

@@ -7,7 +7,6 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import NotRequired, TypedDict, TypeVar
 
@@ -16,25 +15,25 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from .. import register_auto_classes
 from ..configuration_engagement import EngagementConfig
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
-from ..processor.face_preparation import PreparedClip
+from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError, in_one_line
+from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError, RecipeError, in_one_line
 from ..processor.media_inputs import PICTURE_SUFFIXES
 from ..processor.video_decoding import VideoIndex, index_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .fused_norms import fuse_batch_norms
 
 _SHARED_SETTINGS = (
-    "size", "image_mean", "image_std", "face_margin_ratio", "face_crop_size_px", "do_grayscale", "picture_norm",
+    "size", "image_mean", "image_std", "face_margin_ratio", "face_framing", "face_crop_size_px", "do_grayscale",
+    "picture_norm",
 )  # fmt: skip
 _Model = TypeVar("_Model", bound=EngagementForVideoClassification | EngagementForImageClassification)
-_Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class FacePrediction:
     label: str
     scores: dict[str, float]
     box_xyxy_px: list[float]
-    face_probability: float
+    face_probability: float | None  # None: the picture was given as a face
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class FaceAnswer(TypedDict):
     label: str
     scores: dict[str, float]
     box_xyxy_px: list[float]
-    face_probability: float
+    face_probability: float | None
 
 
 class PhotoAnswer(TypedDict):
@@ -141,15 +140,23 @@ class RefusalJson(TypedDict):
 
 
 class Predictor:
-    """A loaded model with its processor; `predict` takes any video or photo."""
+    """A loaded model with its processor; `predict` takes any video or photo.
 
-    def __init__(self, model: EngagementForVideoClassification | EngagementForImageClassification,
-                 processor: EngagementVideoProcessor | EngagementImageProcessor) -> None:  # fmt: skip
+    With `faces_given` pictures, and frames of videos, are faces already: nobody looks for one.
+    """
+
+    def __init__(
+        self,
+        model: EngagementForVideoClassification | EngagementForImageClassification,
+        processor: EngagementVideoProcessor | EngagementImageProcessor,
+        faces_given: bool = False,
+    ) -> None:
         self.model: EngagementForVideoClassification | EngagementForImageClassification = model.eval().to(
             memory_format=torch.channels_last
         )
         self.is_video_model = isinstance(model, EngagementForVideoClassification)
         self.processor = processor
+        self.faces_given = faces_given
         if isinstance(processor, EngagementVideoProcessor):
             self.video_processor = processor
         else:
@@ -159,9 +166,14 @@ class Predictor:
             self.video_processor = EngagementVideoProcessor(
                 **settings, num_frames=model.config.num_frames, face_crop=not self.reads_frames
             )
+        if faces_given:
+            if not self.video_processor.face_crop:
+                raise RecipeError("Expected --faces with a model of faces, got one of whole frames; leave it out.")
+            self.video_processor = copy.copy(self.video_processor)
+            self.video_processor.face_crop = False
 
     @classmethod
-    def from_pretrained(cls, model: str) -> "Predictor":
+    def from_pretrained(cls, model: str, faces_given: bool = False) -> "Predictor":
         """From an export folder or a Hub id.
 
         Raises:
@@ -174,9 +186,12 @@ class Predictor:
             _check_architecture(model, config)
             if "Video" in config.architectures[0]:
                 return cls(
-                    _load_whole(EngagementForVideoClassification, model), AutoVideoProcessor.from_pretrained(model)
+                    _load_whole(EngagementForVideoClassification, model),
+                    AutoVideoProcessor.from_pretrained(model),
+                    faces_given,
                 )
-            return cls(_load_whole(EngagementForImageClassification, model), AutoImageProcessor.from_pretrained(model))
+            whole = _load_whole(EngagementForImageClassification, model)
+            return cls(whole, AutoImageProcessor.from_pretrained(model), faces_given)
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             if isinstance(error, EngagementInputError):
                 raise
@@ -236,6 +251,17 @@ class Predictor:
 
     def predict_photo(self, source: Path) -> PhotoPrediction:
         """Every face of a picture, the most probable first."""
+        faces = self.prepare_photo(source)
+        scores = self._score(self.processor.to_pixel_values(faces.frames))
+        probabilities = [None] if self.faces_given else faces.probabilities.tolist()
+        predictions = [
+            FacePrediction(best_label(row), row, [round(float(edge), 1) for edge in box], probability)
+            for row, box, probability in zip(scores, faces.boxes_xyxy_px, probabilities, strict=True)
+        ]
+        return PhotoPrediction(str(source), predictions)
+
+    def prepare_photo(self, source: Path | np.ndarray) -> PreparedFaces:
+        """The faces of a photo, as the model reads them; raises EngagementInputError for a model that reads none."""
         if isinstance(self.processor, EngagementVideoProcessor):
             raise EngagementInputError(
                 f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
@@ -244,13 +270,12 @@ class Predictor:
             raise EngagementInputError(
                 f"Expected a video for this model of whole frames, got the photo {source}; pass a video."
             )
-        faces = self.processor.prepare_faces(source)
-        scores = self._score(self.processor.to_pixel_values(faces.frames))
-        predictions = [
-            FacePrediction(best_label(row), row, [round(float(edge), 1) for edge in box], float(probability))
-            for row, box, probability in zip(scores, faces.boxes_xyxy_px, faces.probabilities, strict=True)
-        ]
-        return PhotoPrediction(str(source), predictions)
+        if self.faces_given:
+            return self.processor.take_as_face(source)
+        try:
+            return self.processor.prepare_faces(source)
+        except NoFaceError as error:
+            raise NoFaceError(f"{error} If the picture is a face already, pass --faces.") from error
 
     def _score_clip(self, clip: PreparedClip) -> dict[str, float]:
         pixel_values = self.video_processor.to_pixel_values(clip.frames)  # (frames, C, H, W)
@@ -314,21 +339,6 @@ def _span_to_json(span: Span) -> SpanJson:
         "scores": span.scores,
         "face_coverage": span.face_coverage,
     }
-
-
-def fuse_batch_norms(encoder: _Module) -> _Module:
-    """A copy with each batch norm folded into the convolution registered just before it.
-
-    Registered as neighbours, the two need not follow each other in the forward pass: whoever takes the copy compares
-    its output first.
-    """
-    fused = copy.deepcopy(encoder)
-    for block in list(fused.modules()):
-        for (conv_name, conv), (norm_name, norm) in pairwise(list(block.named_children())):
-            if type(conv) is torch.nn.Conv2d and type(norm) is torch.nn.BatchNorm2d:
-                setattr(block, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(block, norm_name, torch.nn.Identity())
-    return fused.to(memory_format=torch.channels_last)
 
 
 def best_label(scores: dict[str, float]) -> str:

@@ -46,6 +46,20 @@ def face_transform(
     return np.column_stack([turn, center_px - turn @ np.full(2, crop_size_px / 2)])
 
 
+def framed_transform(box_xyxy_px: np.ndarray, framing: Sequence[float], crop_size_px: int) -> np.ndarray:
+    """The (2, 3) affine, crop to frame, of an upright rectangle that lies about the box as `framing` says.
+
+    framing: how far the rectangle's centre lies right of the box's and below it, its width and its height, all in face
+    sizes (a face's size is the side of the square of its box's area). The rectangle is squeezed to a square.
+    """
+    box = np.asarray(box_xyxy_px, dtype=np.float64)
+    right, down, width, height = framing
+    size_px = math.sqrt(np.prod(box[2:] - box[:2]))
+    scales = size_px * np.array([width, height]) / crop_size_px  # frame pixels a crop pixel
+    center_px = (box[:2] + box[2:]) / 2 + size_px * np.array([right, down])
+    return np.column_stack([np.diag(scales), center_px - scales * (crop_size_px / 2)])
+
+
 def invert_transform(transform: np.ndarray) -> np.ndarray:
     """Crop to frame -> frame to crop, and back: (2, 3) -> (2, 3)."""
     turn = np.linalg.inv(transform[:, :2])
@@ -83,10 +97,12 @@ def crop_faces(
     landmarks_xy_px: np.ndarray,
     crop_size_px: int,
     margin_ratio: float = 0.2,
+    framing: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One face a frame -> crops (num_frames, crop, crop, 3), uint8, and transforms (num_frames, 2, 3), crop to frame.
 
-    frames: (num_frames, height, width, 3), uint8; boxes: (num_frames, 4); landmarks: (num_frames, 5, 2).
+    frames: (num_frames, height, width, 3), uint8; boxes: (num_frames, 4); landmarks: (num_frames, 5, 2). With `framing`
+    crops are as `framed_transform` makes them, and landmarks and margin are not used.
     """
     if len(frames) == 0:
         raise NoFaceError("Expected at least 1 frame with a face to crop, got 0 frames; check the window's frames.")
@@ -98,6 +114,8 @@ def crop_faces(
     transforms = np.stack(
         [
             face_transform(box, landmarks, crop_size_px, margin_ratio)
+            if framing is None
+            else framed_transform(box, framing, crop_size_px)
             for box, landmarks in zip(boxes_xyxy_px, landmarks_xy_px, strict=True)
         ]
     )

@@ -75,6 +75,10 @@ class FacePreparation:
     # Of a single-face model: its pictures were frames of videos, so that in a video no face is to be looked for.
     pictures_are_frames = False
     face_margin_ratio = 0.2  # of the box's longer side, on each side; as the BEiT reference crops
+    # Of a model whose pictures were faces already: how those lay about the face that a detector finds in them, as
+    # `framed_transform` takes it (measured in training). Faces out of photos and videos are then cut likewise, not
+    # levelled; and since some of those it learned from are hard to find, so may these be. None: box, margin and level.
+    face_framing: list[float] | None = None
     face_crop_size_px = 224  # every crop is made at this size first, in a cache as in serving, then resized to `size`
     do_grayscale = False
     # Nezami et al.: each picture loses its mean and is scaled to this Euclidean norm (100) before mean and std apply.
@@ -111,13 +115,19 @@ class FacePreparation:
         """(num_frames, height, width, 3) uint8 RGB -> all faces of each frame, as `face_detection` finds them."""
         return FaceDetector().detect(frames)
 
+    def look_again(self, frames: np.ndarray) -> list[FaceDetections]:
+        """After nobody was found in any of the frames, for a model that learned from faces that are hard to find."""
+        if self.face_framing is None:
+            return []
+        return FaceDetector().detect_hard(frames)
+
     def find_person(self, frames: np.ndarray, source: str) -> FaceTrack:
         """The one person of a clip: the track with the highest summed probability, gaps filled from the nearest frame.
 
         Raises:
             NoFaceError: no face in any frame.
         """
-        tracks = track_faces(self.detect_faces(frames))
+        tracks = track_faces(self.detect_faces(frames)) or track_faces(self.look_again(frames))
         if not tracks:
             raise NoFaceError(
                 f"Expected a face in {source}, found none in the {len(frames)} frames looked at; "
@@ -130,7 +140,8 @@ class FacePreparation:
         self, frames: np.ndarray, boxes_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """One crop a frame: (t, crop, crop, 3) uint8, and the transforms (t, 2, 3) from crop to frame pixels."""
-        return crop_faces(frames, boxes_xyxy_px, landmarks_xy_px, self.face_crop_size_px, self.face_margin_ratio)
+        size_px, margin_ratio = self.face_crop_size_px, self.face_margin_ratio
+        return crop_faces(frames, boxes_xyxy_px, landmarks_xy_px, size_px, margin_ratio, self.face_framing)
 
     def shrink_whole_frames(self, frames: np.ndarray) -> np.ndarray:
         """(t, H, W, 3) -> (t, crop, crop, 3), uint8: whole frames at the one size a cache holds, squeezed to a square

@@ -24,6 +24,7 @@ class EngagementImagesKwargs(ImagesKwargs, total=False):
     face_crop: bool
     face_margin_ratio: float
     face_crop_size_px: int
+    face_framing: list[float] | None
     pictures_are_frames: bool
     do_grayscale: bool
     picture_norm: float | None
@@ -33,8 +34,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
     """
     Args:
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
-        face_crop, pictures_are_frames, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see
-            `FacePreparation`.
+        face_crop, pictures_are_frames, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm:
+            see `FacePreparation`.
     """
 
     valid_kwargs = EngagementImagesKwargs
@@ -70,10 +71,11 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         Raises:
             NoFaceError: there is none.
         """
-        source = str(picture) if isinstance(picture, (str,)) or hasattr(picture, "__fspath__") else "<picture>"
-        pixels = load_picture(picture)
-        found = (FaceDetector().detect_thorough if thorough else self.detect_faces)(pixels[None])[0]
-        if len(found.boxes_xyxy_px) == 0:
+        source, pixels = _name_of(picture), load_picture(picture)
+        (found,) = (FaceDetector().detect_thorough if thorough else self.detect_faces)(pixels[None])
+        if len(found) == 0:
+            found = next(iter(self.look_again(pixels[None])), found)
+        if len(found) == 0:
             raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
         order = np.argsort(-found.probabilities, kind="stable")
         boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
@@ -81,10 +83,21 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         crops, crop_transforms = self.crop(repeated, boxes, landmarks)
         return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms)
 
+    def take_as_face(self, picture: object) -> PreparedFaces:
+        """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
+        pixels = load_picture(picture)
+        height, width = pixels.shape[:2]
+        box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
+        return PreparedFaces(_name_of(picture), pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None])
+
     def _largest_face(self, picture: object) -> np.ndarray:
         # Not thorough: at full size a print on a shirt can be the largest "face".
         faces = self.prepare_faces(picture, thorough=False)
         return faces.frames[faces.largest]
+
+
+def _name_of(picture: object) -> str:
+    return str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "<picture>"
 
 
 def _as_batch(images: object) -> list[object]:

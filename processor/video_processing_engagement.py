@@ -38,6 +38,7 @@ class EngagementVideosKwargs(VideosKwargs, total=False):
 
     face_crop: bool
     face_margin_ratio: float
+    face_framing: list[float] | None
     face_crop_size_px: int
     do_grayscale: bool
     picture_norm: float | None
@@ -51,7 +52,8 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip, or `"consecutive"`, neighbouring
             frames from `start_frame` on (the CNN + LSTM reference's windows).
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
-        face_crop, face_margin_ratio, face_crop_size_px, do_grayscale, picture_norm: see `FacePreparation`.
+        face_crop, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm: see
+            `FacePreparation`.
     """
 
     valid_kwargs = EngagementVideosKwargs  # type: ignore[assignment]  # transformers' base is that of its image processors

@@ -177,7 +177,8 @@ def _predict_plainly(source: Path, predictor: Predictor, model: EngagementForVid
         raise NoFaceError(f"Expected a face in {source}, the plain way found none; pass another video.")
     nearest = [found[min(seen, key=lambda j: abs(i - j))] for i in range(len(found))]
     boxes, landmarks = (np.stack([frame[part][0] for frame in nearest]).astype(np.float64) for part in (0, 2))
-    crops, _ = crop_faces(frames, boxes, landmarks, processor.face_crop_size_px, processor.face_margin_ratio)
+    size_px, margin_ratio = processor.face_crop_size_px, processor.face_margin_ratio
+    crops, _ = crop_faces(frames, boxes, landmarks, size_px, margin_ratio, processor.face_framing)
     pixel_values = processor.to_pixel_values(crops)
     if not predictor.is_video_model:
         return int(model(pixel_values).logits.mean(dim=0).argmax())

@@ -32,6 +32,7 @@ from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .arguments import StageArguments, StageRun
+from .face_framing import measure_framing
 from .training_sets import FrameCollator, LabelledExample, LabelledFrames, labelled_frames
 
 _Processor = EngagementVideoProcessor | EngagementImageProcessor
@@ -90,6 +91,8 @@ def load_stage_data(run: StageRun) -> StageData:
         rows, unlabelled[split] = labelled_frames(prepared.splits[split], scheme, names, stage.model == "image")
         sets[split], flat[split] = leave_out_flat(rows, processor)
     _check_labels(names, sets)
+    if isinstance(processor, EngagementImageProcessor) and not (processor.face_crop or processor.pictures_are_frames):
+        processor.face_framing = measure_framing(sets["train"])
     train_pixels = None
     if "train" in (stage.image_mean, stage.image_std):
         train_pixels = _standardise(processor, sets["train"], stage)
