@@ -36,6 +36,7 @@ from engagement_recognition.evaluation.split_evaluation import (
 from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.hub.publish import assemble, require_hub_names
 from engagement_recognition.hub.push import push_folder
+from engagement_recognition.inference.shipped_model import resolve_start
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -103,9 +104,10 @@ def check_options(run: StageRun) -> None:
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
-    check_encoder(run.stage.start_from or run.stage.encoder)
-    if run.stage.start_from:
-        _data_behind(run.stage.start_from)
+    start_from = resolve_start(run.stage.start_from)
+    check_encoder(start_from or run.stage.encoder)
+    if start_from:
+        _data_behind(start_from)
 
 
 def _repository_of(run: StageRun) -> str:
@@ -140,7 +142,8 @@ def train_on_engagement(run: StageRun, data: StageData, stage_one_dir: Path | No
 def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) -> Path:
     set_seed(run.training.seed)
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
-    model = _build_model(run.stage, data, start_from)
+    start = resolve_start(start_from)
+    model = _build_model(run.stage, data, start)
     trainer = _build_trainer(run, model, data, augmentation)
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
     checkpoints = Path(str(run.training.output_dir))
@@ -165,7 +168,8 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
         results = results.model_copy(update={"training": training, "measurements": [measured]})
         trained = trainer.accelerator.unwrap_model(trainer.model)
         predictions, fingerprint = [validation, test], data.description.fingerprint
-        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint)
+        started_in = Path(start or run.stage.encoder)
+        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint, started_in)
         print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
         if selection and selection.warning:
             print(f"{run.name}: take care: {selection.warning}", file=sys.stderr)
@@ -295,7 +299,7 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
         stage=run.name,
         label_names=data.label_names,
         started_from=Path(start_from).name if start_from else run.stage.encoder,
-        started_from_data=_data_behind(start_from) if start_from else None,
+        started_from_data=_data_behind(start) if (start := resolve_start(start_from)) else None,
         seed=run.training.seed,
         recipe={key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
         data=data.description,

@@ -1,15 +1,19 @@
-"""Renews what README.md takes from elsewhere: measured results from docs/measured/, use limits from hub/use_limits.py.
+"""Renews what README.md takes from elsewhere: measured results from docs/measured/ and inference/weights/, use limits
+from hub/use_limits.py.
 
 A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it.
 """
 
+import textwrap
 from functools import partial
 from pathlib import Path
 
 from engagement_recognition.data.json_records import read_record
 from engagement_recognition.evaluation.markdown import markdown_table
+from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
+from engagement_recognition.inference.shipped_model import shipped_expression_model
 from engagement_recognition.processor.input_errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +25,11 @@ _COLUMNS = (
 
 def renewed(readme: str) -> str:
     """README.md with each of its parts as it must be."""
-    parts = {"measured": results_table(ROOT / "docs/measured"), "limits": MUST_NOT_BE_USED}
+    parts = {
+        "box": describe_box(shipped_expression_model()),
+        "measured": results_table(ROOT / "docs/measured"),
+        "limits": MUST_NOT_BE_USED,
+    }
     for name, text in parts.items():
         before, start, rest = readme.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->\n")
@@ -29,6 +37,26 @@ def renewed(readme: str) -> str:
             raise ValueError(f"Expected <!-- {name} --> and <!-- /{name} --> in README.md, each on a line of its own.")
         readme = f"{before}{start}\n{text}\n\n{end}{after}"
     return readme
+
+
+def describe_box(folder: Path) -> str:
+    """What was measured of the model that comes with the package, in words."""
+    results = read_results(folder)
+    measured = results.measured_on("test")
+    if measured is None:
+        raise DataError(f"Expected scores on test in {folder}, found none.")
+    test, clean = measured.evaluation, measured.without_duplicates
+    accuracy = test.intervals.intervals["accuracy"]
+    without = f"; {clean.scores.accuracy:.3f} without those with a twin in earlier splits" if clean else ""
+    size_mb = (folder / "model.safetensors").stat().st_size / 1e6
+    text = (
+        f"The model ({size_mb:.1f} MB) gives the annotators' label of {test.num_clips:,} test pictures of "
+        f"{measured.data.in_words()} with accuracy {accuracy.value:.3f} (95 % interval "
+        f'{accuracy.in_words("unknown")}{without}), where always "{test.majority_baseline.predicts}" gets '
+        f"{test.majority_baseline.accuracy:.3f}; its confidence is off by {test.calibration.as_trained.ece:.3f} in the "
+        "mean."
+    )
+    return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 def results_table(folder: Path) -> str:

@@ -19,20 +19,36 @@ _FACES_HELP = "The pictures, and a video's frames, are faces already: look for n
 
 @app.command()
 def predict(
-    inputs: Annotated[list[Path], typer.Argument(help="Videos; photos too, with a single-face model.")],
-    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Videos or folders; with a single-face model photos too.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder written by train.py, or a Hub id; default: this package's, of facial expressions."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
     faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
     timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
     plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG goes.")] = Path(),
 ) -> None:
-    """Predict apparent engagement. Exit code 0: all came out, 1: some inputs were refused, 2: all were."""
+    """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
+    inputs were refused, 2: all were."""
+    from ..inference.input_files import list_files
     from ..inference.predictor import Predictor, Refusal, VideoPrediction, predict_all, to_json
+    from ..inference.shipped_model import WHAT_IT_NAMES, shipped_expression_model
 
+    inputs = list_files(inputs)
     plots = _timeline_plots(inputs, plot_dir) if timeline else []
+    if is_shipped := model is None:
+        from ..hub.use_limits import limits_for_terminal
+
+        model = str(shipped_expression_model())
+        typer.echo(limits_for_terminal(), err=True)
     results = predict_all(Predictor.from_pretrained(model, faces).speed_up(), inputs, timeline)
     if as_json:
-        typer.echo(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False))
+        about = {"names": WHAT_IT_NAMES} if is_shipped else {}
+        answers = [to_json(result) | ({} if isinstance(result, Refusal) else about) for result in results]
+        typer.echo(json.dumps(answers, indent=2, ensure_ascii=False))
+    elif is_shipped and not all(isinstance(result, Refusal) for result in results):
+        typer.echo(WHAT_IT_NAMES)
     for place, result in enumerate(results):
         if isinstance(result, Refusal):
             typer.echo(f"refused: {result.error}", err=True)

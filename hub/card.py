@@ -17,7 +17,7 @@ from ..modeling_engagement import EngagementForVideoClassification, EngagementPr
 from ..processor.face_preparation import FacePreparation
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from ..required_packages import OF_A_MODEL, pip_lines
-from .model_files import CARD_FILE, EXAMPLE_PICTURE
+from .model_files import CARD_FILE, EXAMPLE_PICTURE, LICENSE_FILE
 from .use_limits import MUST_NOT_BE_USED
 
 _TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -35,15 +35,18 @@ def write_card(
     repository: str | None = None,
     license_name: str | None = None,
     datasets: Sequence[str] = (),
+    is_shipped: bool = False,
 ) -> None:
-    """The folder's README.md.
+    """The folder's README.md. A licence that lies in the folder is that of the weights.
 
     Args:
         repository: of the Hub, as the card's example names it; None: a made-up one, for a folder nobody has published.
         license_name: of the weights, as the Hub spells it; None: see `choose_license`.
         datasets: Hub ids of what it was trained on.
+        is_shipped: whether it comes with the package, without the code and figures of other folders.
     """
-    card = render_card(model, processor, results, repository, license_name, datasets)
+    title = license_title(folder)
+    card = render_card(model, processor, results, repository, license_name, datasets, title, is_shipped)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
@@ -54,17 +57,19 @@ def render_card(
     repository: str | None = None,
     license_name: str | None = None,
     datasets: Sequence[str] = (),
+    own_license: str | None = None,
+    is_shipped: bool = False,
 ) -> str:
-    """See `write_card`."""
+    """See `write_card`; `own_license`: title of the weights' own licence, where they have one."""
     is_video = isinstance(model, EngagementForVideoClassification)
     pipeline = "video-classification" if is_video else "image-classification"
     measured = results.headline()
-    license_name = license_name or choose_license(results)
+    license_name = "other" if own_license else license_name or choose_license(results)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["score"] = _score
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     card = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        card_data=_front_matter(model, pipeline, results, repository, license_name, datasets),
+        card_data=_front_matter(model, pipeline, results, repository, license_name, datasets, own_license),
         title=title_of(model, results.stage),
         pipeline=pipeline,
         encoder=encoder_name(model),
@@ -79,6 +84,8 @@ def render_card(
         face_alone=takes_face_alone(model, processor),
         face_crop=processor.face_crop,
         license_name=license_name,
+        own_license=own_license,
+        is_shipped=is_shipped,
         results=results,
         measured=measured,
         absent=absent_in_words(measured.evaluation.scores) if measured else None,
@@ -112,6 +119,12 @@ def encoder_name(model: EngagementPreTrainedModel) -> str:
     """timm's name of the architecture, or transformers' of the family."""
     config = model.config.encoder_config
     return getattr(config, "architecture", None) or config.model_type
+
+
+def license_title(folder: Path) -> str | None:
+    """The first line of the licence that lies beside the weights, if there is one."""
+    path = folder / LICENSE_FILE
+    return path.read_text(encoding="utf-8").lstrip().partition("\n")[0].strip() if path.is_file() else None
 
 
 def choose_license(results: Results) -> str:
@@ -176,6 +189,7 @@ def _front_matter(
     repository: str | None,
     license_name: str,
     datasets: Sequence[str],
+    own_license: str | None,
 ) -> str:
     """The card's YAML, as huggingface_hub writes it."""
     measured, start = results.headline(), results.started_from
@@ -183,6 +197,8 @@ def _front_matter(
         library_name="transformers",
         pipeline_tag=pipeline,
         license=license_name,
+        license_name=re.sub(r"\W+", "-", own_license).strip("-").lower() if own_license else None,
+        license_link=LICENSE_FILE if own_license else None,
         tags=["custom_code", "engagement-recognition", "face"],
         base_model=start if "/" in start else None,  # a Hub id: folders are recorded by their last name only
         datasets=list(datasets) or None,

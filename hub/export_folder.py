@@ -13,6 +13,7 @@ from ..modeling_engagement import EngagementPreTrainedModel
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .card import write_card
+from .model_files import LICENSE_FILE
 
 
 def export_model(
@@ -22,6 +23,7 @@ def export_model(
     folder: Path,
     predictions: Sequence[SplitPredictions],
     fingerprint: str,
+    started_in: Path | None = None,
 ) -> None:
     """Write the export folder, whole or not at all; an older one is replaced.
 
@@ -29,10 +31,13 @@ def export_model(
         results: the card is rendered from them.
         predictions: of validation and test, from which later commands compare and calibrate.
         fingerprint: of their data.
+        started_in: where the first weights are from; a licence that lies there is theirs, and goes with the model.
     """
     with whole_folder(folder) as unfinished, writing(folder):
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
+        if started_in and (started_in / LICENSE_FILE).is_file():
+            shutil.copyfile(started_in / LICENSE_FILE, unfinished / LICENSE_FILE)
         keep_measured(model, processor, results, unfinished, predictions, fingerprint)
         # transformers makes a package of the copied code; the Hub needs none of it.
         shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)

@@ -16,17 +16,18 @@ from ..processor.input_errors import ModelLoadError
 HANDLER_FILE, REQUIREMENTS_FILE = "handler.py", "requirements.txt"
 ENDPOINT_FILES = (HANDLER_FILE, REQUIREMENTS_FILE)
 CARD_FILE = "README.md"
+LICENSE_FILE = "LICENSE"  # of the weights, where what they started from has one
 EXAMPLE_PICTURE = "examples/drawn_face.png"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "face_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
-_NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE}
+_NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE, LICENSE_FILE}
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Configs, weights, results if there are any, and the code that the configs name.
+    """Configs, weights, their licence and results if there are any, and the code that the configs name.
 
     Raises:
         ModelLoadError: a file that another of them names is missing.
@@ -41,7 +42,7 @@ def model_files(folder: Path) -> list[Path]:
     missing = sorted(path.name for path in files if not path.is_file())
     if missing:
         raise ModelLoadError(f"Expected {missing[0]} in {folder}, found none; train or import the model again.")
-    return sorted(files | {path for path in [folder / RESULTS_FILE] if path.is_file()})
+    return sorted(files | {path for path in (folder / RESULTS_FILE, folder / LICENSE_FILE) if path.is_file()})
 
 
 def _name_of(path: str) -> str:

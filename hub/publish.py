@@ -24,10 +24,11 @@ from ..inference.predictor import Predictor
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
 from ..required_packages import OF_A_MODEL, pip_lines
-from .card import takes_face_alone, write_card
+from .card import license_title, takes_face_alone, write_card
 from .model_files import (
     EXAMPLE_PICTURE,
     HANDLER_FILE,
+    LICENSE_FILE,
     REQUIREMENTS_FILE,
     first_stranger,
     model_files,
@@ -52,12 +53,17 @@ def assemble(
         The files, relative to `output`.
 
     Raises:
-        RecipeError: an id or a licence that the Hub does not take.
+        RecipeError: an id or a licence that the Hub does not take, or one for weights that have their own.
         DataError: the output folder holds something else, is the model's own, or cannot be written.
         ModelLoadError: no model, or no measured results.
         LeakageError: the data's split failed its audit, has none, or is not the data the scores were measured on.
     """
     require_hub_names(repository, license_name, datasets)
+    if license_name not in (None, "other") and (title := license_title(run)):
+        raise RecipeError(
+            f"Expected no licence but that in {run / LICENSE_FILE} ({title}), which the weights brought from what they "
+            f"started from, got {license_name}; leave --license out."
+        )
     results = read_results(run)
     _require_trust(run, results)
     _require_place(run, output)

@@ -16,3 +16,8 @@ MUST_NOT_BE_USED = """\
 
 Intended: research, benchmarking, teaching of methods, adult volunteers' own footage with their consent. This is not
 legal advice."""
+
+
+def limits_for_terminal() -> str:
+    """All of it, without Markdown's marks."""
+    return f"{WHAT_IT_IS}\n\nWhat it must not be used for:\n{MUST_NOT_BE_USED}\n".replace("*", "")

@@ -69,8 +69,8 @@ class ModelArguments:
     start_from: str | None = field(
         default=None,
         metadata={
-            "help": "folder of a trained model whose encoder is taken over, in place of --encoder (default in stage "
-            "two: stage one, if the same run trains it)"
+            "help": "folder of a trained model whose encoder is taken over, in place of --encoder; box: the expression "
+            "model of this package (default in stage two: stage one, if the same run trains it)"
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
