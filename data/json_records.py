@@ -22,6 +22,8 @@ _ROUNDING = 1e-9  # a mean of shares can lie that far outside 0 to 1
 _SHOWN_CHARACTERS = 60
 
 Share = Annotated[float, Field(ge=-_ROUNDING, le=1 + _ROUNDING)]  # from 0 to 1
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 

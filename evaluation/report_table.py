@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..data.audit.verdicts import FAIL, REPORT
 from ..data.described_data import DescribedData
+from .focus_records import FaceFocusResults, FocusRegion
 from .metrics import absent_in_words
 from .results_schema import Measurement, PooledTrainings, Results
-from .score_records import FaceFocusResults, FocusRegion, Interval, Intervals
+from .score_records import Interval, Intervals
 
 COLUMNS = (
     "model",

@@ -10,8 +10,8 @@ from typing import Literal, Self
 from pydantic import JsonValue, model_validator
 
 from ..data.described_data import DescribedData, TrainingData
-from ..data.json_records import Count, Record
-from .score_records import Decision, NotNegative, SplitEvaluation
+from ..data.json_records import Count, NotNegative, Record
+from .score_records import Decision, SplitEvaluation
 
 Doubt = Literal["unmeasured", "other data", "unaudited", "failed"]
 _DOUBTS: dict[Doubt, str] = {

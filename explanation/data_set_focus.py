@@ -21,7 +21,7 @@ from ..data.preparation.picture_codec import decode_picture
 from ..data.preparation.prepared_data import PreparedData, is_prepared, load_prepared
 from ..data.readers.sources import SourceOptions, read_source
 from ..data.schema import ClipRecord
-from ..evaluation.score_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
+from ..evaluation.focus_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from ..inference.predictor import Predictor
 from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
 from .explain_files import explain_file

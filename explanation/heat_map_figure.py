@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.atomic_files import writing
+from ..evaluation.focus_records import FINE_MAP
 from ..evaluation.plotting import shown_name, take_literally
-from ..evaluation.score_records import FINE_MAP
 from ..inference.predictor import best_label
 from ..processor.face_cropping import invert_transform, map_points
 from ..processor.input_errors import EngagementInputError

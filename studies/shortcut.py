@@ -21,11 +21,11 @@ from ..data.drawn.shortcut import AGREEING_SHARE, read_curtains
 from ..data.json_records import parse_record, write_record
 from ..data.preparation.settings import settings_for
 from ..data.schema import BINARY
+from ..evaluation.focus_records import FocusRegion
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import compute_scores
 from ..evaluation.results_file import read_results, write_results
 from ..evaluation.results_schema import Measurement, Results, Training
-from ..evaluation.score_records import FocusRegion
 from ..evaluation.split_evaluation import read_predictions
 from ..explanation.data_set_focus import find_clips, measure_focus
 from ..explanation.explain_files import ExplainedClip, explain_file

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from ..data.json_records import Record
-from ..evaluation.score_records import FaceFocusResults, Interval
+from ..evaluation.focus_records import FaceFocusResults
+from ..evaluation.score_records import Interval
 from ..explanation.explain_files import ExplainedClip
 
 

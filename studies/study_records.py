@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ..data.json_records import Count, Record, Share
-from ..evaluation.score_records import Difference, Intervals, NotNegative
+from ..data.json_records import Count, NotNegative, Record, Share
+from ..evaluation.score_records import Difference, Intervals
 from ..training.arguments import Stage
 
 _SCORE = re.compile("macro_f1|accuracy|weighted_f1|auroc|(recall|precision|f1)/.+")

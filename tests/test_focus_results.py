@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from engagement_recognition.cli.main import app
 from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.evaluate_model import evaluate_model
+from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusRegion
 from engagement_recognition.evaluation.report import write_report
 from engagement_recognition.evaluation.results_file import read_results, write_results
-from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusRegion
 from engagement_recognition.hub.card import render_card
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError

@@ -11,7 +11,7 @@ from tiny_models import tiny_model
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
 from engagement_recognition.data.readers.sources import SourceOptions
-from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusPeople
+from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusPeople
 from engagement_recognition.explanation import data_set_focus
 from engagement_recognition.explanation.data_set_focus import FocusClip, describe_focus, find_clips, measure_focus
 from engagement_recognition.explanation.explain_files import explain_file

@@ -8,9 +8,9 @@ import pytest
 from made_up_results import NAMES, OTHER, OWN, described, measurement, results, without_bias
 
 from engagement_recognition.data.described_data import AuditSummary
+from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.results_schema import ImportedFrames, ImportedFrom, ReportedByFile, Results
-from engagement_recognition.evaluation.score_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from engagement_recognition.processor.input_errors import ModelLoadError
 
 FOCUS = FaceFocusResults(

@@ -16,14 +16,9 @@ from engagement_recognition.data.drawn.faces import (
     engagement_trajectory,
 )
 from engagement_recognition.data.drawn.shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, read_curtains
+from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from engagement_recognition.evaluation.results_file import read_results
-from engagement_recognition.evaluation.score_records import (
-    FaceFocusResults,
-    FocusPeople,
-    FocusRegion,
-    FocusSanity,
-    Interval,
-)
+from engagement_recognition.evaluation.score_records import Interval
 from engagement_recognition.explanation import data_set_focus
 from engagement_recognition.processor.face_cropping import map_points
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, RecipeError
