@@ -165,9 +165,9 @@ def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
 
 
 def _not_defined(data: Path, media: str) -> DataError:
-    if media == "picture":
+    if media in ("picture", "frames"):
         return DataError(
-            f"Expected clips, or prepared face crops, for face focus, got single pictures in {data}; of pictures that "
+            f"Expected clips, or prepared face crops, for face focus, got pictures in {data}; of pictures that "
             "are faces already it is not defined, so leave out --face-focus."
         )
     return DataError(

@@ -131,7 +131,7 @@ def test_where_no_face_can_be_known_focus_is_refused(drawn_daisee: Path, drawn_e
     with pytest.raises(DataError, match="pictures that are faces already it is not defined"):
         find_clips(drawn_expressions)
     prepare_drawn(drawn_expressions, tmp_path / "pictures")
-    with pytest.raises(DataError, match="single pictures in"):
+    with pytest.raises(DataError, match="got pictures in"):
         find_clips(tmp_path / "pictures")
     prepare_drawn(drawn_daisee, tmp_path / "frames", num_frames=2, face_crop=False, face_crop_size_px=32)
     with pytest.raises(DataError, match=r"nobody has looked for faces; pass the raw source"):

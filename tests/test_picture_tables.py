@@ -16,6 +16,7 @@ from conftest import prepare_found
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as Picture
 from PIL import Image
+from test_edited_data import run_command
 
 from engagement_recognition.data.audit.leakage import audit
 from engagement_recognition.data.audit.page import describe_verdict
@@ -129,6 +130,22 @@ def test_what_cannot_go_with_a_kind_is_one_line(tmp_path: Path):
         write_csv(folder / f"{label}/none.csv", [{"path": "1.png"}])
     with pytest.raises(RecipeError, match="no_subjects"):
         read(folder, no_subjects=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--as", "pictures", "--frames", "2"], "which are single frames; pass --as clips"),
+        (["--as", "pictures", "--window-label", "last"], "which are single frames; pass --as clips"),
+        (["--sampling", "uniform"], "--sampling consecutive for frames that come as pictures"),
+    ],
+)
+def test_options_of_the_command_that_do_not_fit_are_one_line(
+    options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    table = write_csv(tmp_path / "t.csv", frame_rows([1, 2, 3]))
+    command = ["prepare", "images", table, "--output", tmp_path / "out", *options]
+    assert words in run_command(monkeypatch, capsys, command) and not (tmp_path / "out").exists()
 
 
 # --- Single pictures

@@ -170,8 +170,8 @@ def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
     absent = [split for split in SPLITS if split not in prepared.splits]
     if absent:
         raise DataError(
-            f"Expected train, validation and test in {prepared.folder}, got no {' and no '.join(absent)}; train on "
-            "data that has them, and measure on this one with `engagement evaluate MODEL --data`."
+            f"Expected train, validation and test in {prepared.folder}, {' and '.join(absent)} came out empty, or the "
+            "source has none; train on data that has them, and measure on this with `engagement evaluate MODEL --data`."
         )
 
 
