@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TrainedStages
+from made_up_results import results
 from sklearn.metrics import f1_score, roc_auc_score
 
 from engagement_recognition import train
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
 from engagement_recognition.evaluation.metrics import compute_scores
+from engagement_recognition.evaluation.results_schema import Selection
 from engagement_recognition.evaluation.selection_scores import (
     auprc_standard_error,
     auroc_standard_error,
@@ -145,6 +147,14 @@ def test_a_score_that_never_moved_is_named():
     assert describe_selection(log_of((0.5, 3.0), (0.51, 2.0)), "auroc", True).warning is None
     assert describe_selection(log_of((0.5, 3.0)), "auroc", True).warning is None  # one evaluation cannot move
     assert "macro_f1 was undefined" in describe_selection(log_of((0.5, 3.0)), "macro_f1", True).warning
+
+
+def test_whoever_gets_the_model_is_told_that_nothing_selected_it():
+    told = results()
+    constant = Selection(**describe_selection(log_of((0.5, 3.0), (0.5, 2.0)), "auroc", True)._asdict())
+    training = told.training.model_copy(update={"selection": constant})
+    assert told.model_copy(update={"training": training}).warnings() == [*told.warnings(), constant.warning]
+    assert constant.in_words() == f"nothing: {constant.warning}"
 
 
 def test_the_chosen_checkpoint_outlives_those_after_it_and_is_the_model(
