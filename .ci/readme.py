@@ -26,8 +26,8 @@ _COLUMNS = (
 def renewed(readme: str) -> str:
     """README.md with each of its parts as it must be."""
     parts = {
-        "box": describe_box(shipped_expression_model()),
         "measured": results_table(ROOT / "docs/measured"),
+        "box": describe_box(shipped_expression_model()),
         "limits": MUST_NOT_BE_USED,
     }
     for name, text in parts.items():
