@@ -188,7 +188,8 @@ def _decide(
 
 
 def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
-    """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse."""
+    """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse; beside them what
+    does not hang on where the decision lies, and the scores at the decision fitted on validation."""
     scores, baseline = evaluation.scores, evaluation.majority_baseline
     headline = {"macro f1": scores.macro_f1, "balanced accuracy": scores.balanced_accuracy, "accuracy": scores.accuracy}
     measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
@@ -199,8 +200,24 @@ def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
     return (
         f"{measured} on {scores.num_examples} {split} examples (macro f1 95 % over {over}: "
         f"{interval.in_words('unknown')}); always "
-        f'"{baseline.predicts}": macro f1 {baseline.macro_f1:.3f}, accuracy {baseline.accuracy:.3f}{only}{collapse}'
+        f'"{baseline.predicts}": macro f1 {baseline.macro_f1:.3f}, accuracy {baseline.accuracy:.3f}{only}'
+        f"{_describe_ranking(evaluation)}{collapse}"
     )
+
+
+def _describe_ranking(evaluation: SplitEvaluation) -> str:
+    scores, parts = evaluation.scores, []
+    if scores.auroc is not None:
+        parts.append(f"auroc {scores.auroc:.3f}")
+    if scores.auprc_minority is not None:
+        parts.append(f'average precision of "{scores.minority_class}" {scores.auprc_minority:.3f}')
+    if evaluation.decision is not None:
+        fitted = evaluation.decision.scores.fitted
+        parts.append(
+            f"at the decision fitted on validation macro f1 {fitted.macro_f1:.3f}, "
+            f"balanced accuracy {fitted.balanced_accuracy:.3f}"
+        )
+    return "".join(f"; {part}" for part in parts)
 
 
 def write_predictions(
