@@ -155,7 +155,7 @@ def test_real_pictures_given_as_faces_have_the_logits_of_the_evaluation(table: s
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(content["bytes"])
         frames = np.asarray(Image.open(io.BytesIO(content["bytes"])).convert("RGB"))[None]
-        batch = FrameCollator(processor, single_face=True)([{"frames": frames, "label": 0, "row": 0}])
+        batch = FrameCollator(processor, single_face=True)([{"frames": frames, "label": 0, "row": 0, "scores": None}])
         with torch.inference_mode():
             expected = predictor.model(batch["pixel_values"]).logits.numpy()[0]
         np.testing.assert_allclose(logits_of(predictor, path), expected, rtol=0, atol=1e-5)
