@@ -70,7 +70,7 @@ def test_a_score_that_cannot_select_is_one_line():
 # --- Standard errors
 
 
-@pytest.mark.parametrize("num_labels", [2, 3])
+@pytest.mark.parametrize("num_labels", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_standard_error_of_auroc_is_its_spread_over_samples(num_labels: int):
     rng = np.random.default_rng(0)
     aurocs, errors, names = [], [], [str(label) for label in range(num_labels)]
