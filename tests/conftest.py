@@ -1,5 +1,7 @@
 """Drawn data and models trained on it, tiny and made once for all test files that need them."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ CORE_FILES = {
     "test_live_sources.py", "test_predict.py", "test_publish.py", "test_reference_h5.py", "test_training.py",
     "test_versions.py", "test_video_decoding.py",
 }  # fmt: skip
+Command = Callable[..., tuple[int, str, str]]
 LONG_FILES = ("test_app_browser.py", "test_hub.py", "test_app.py", "test_training.py", "test_model_focus.py")
 
 
@@ -28,6 +31,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.core)
     # Files go to the processes in this order: the long ones first, or the last of them would run alone.
     items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
+
+
+@pytest.fixture
+def engagement(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Command:
+    """`engagement ARGUMENTS...` in this process → exit code, stdout, stderr."""
+    from engagement_recognition.cli import main as cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["engagement", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capfd.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    return run
 
 
 def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,14 +14,13 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import TrainedStages
+from conftest import Command, TrainedStages
 from huggingface_hub import utils as hub_bars
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, TimmWrapperConfig
 from transformers.utils import logging
 
-from engagement_recognition.cli import main as cli
 from engagement_recognition.configuration_engagement import EngagementConfig
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
@@ -32,22 +31,6 @@ from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 
 WIDTH_PX, HEIGHT_PX = 320, 240
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def engagement(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Command:
-    """`engagement ARGUMENTS...` in this process → exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["engagement", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capfd.readouterr()
-        return stop.value.code or 0, said.out, said.err
-
-    return run
 
 
 def person_frame(seed: int = 0, roll_deg: float = 0.0) -> np.ndarray:

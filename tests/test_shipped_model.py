@@ -4,8 +4,6 @@ import configparser
 import json
 import re
 import runpy
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import Command
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 
 from engagement_recognition import train
-from engagement_recognition.cli import main as cli
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.data.schema import EXPRESSIONS
@@ -34,22 +32,6 @@ from engagement_recognition.training.arguments import Recipe
 ROOT = Path(train.__file__).parent
 BOX = runpy.run_path(str(ROOT / ".ci/box.py"), run_name="box")
 LICENSE_TITLE = "Weights trained on FER2013: research use, not MIT"
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def engagement(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Command:
-    """`engagement ARGUMENTS...` in this process → exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["engagement", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capfd.readouterr()
-        return stop.value.code or 0, said.out, said.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -243,6 +243,10 @@ def test_averaged_weights_are_exported_and_go_on_where_they_were(
     ]
     assert sum(of_exported) == 1  # the epoch that was selected
     assert not any(same_weights(weights_of(checkpoint), exported) for checkpoint in checkpoints)
+    for checkpoint in checkpoints:
+        (checkpoint / "averaged_weights.safetensors").unlink()
+    with pytest.raises(RecipeError, match="without average_decay"):
+        train.train(Recipe({**recipe, "output_dir": str(tmp_path / "straight")}), {"resume_from_checkpoint": "true"})
 
 
 def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: Path):

@@ -62,4 +62,10 @@ class AveragedWeights(TrainerCallback):
         save_model(self.average, str(checkpoint / _FILE))
 
     def load(self, checkpoint: Path) -> None:
+        """Raises RecipeError where the training had no average when the checkpoint was written."""
+        if not (checkpoint / _FILE).is_file():
+            raise RecipeError(
+                f"Expected averaged weights in {checkpoint}, found none: it was trained without average_decay; go on "
+                "without it too, or train anew in another output_dir."
+            )
         load_model(self.average, str(checkpoint / _FILE))
