@@ -14,7 +14,7 @@ import numpy as np
 
 from ..processor.input_errors import DataError
 from .plotting import take_literally
-from .results_schema import Results
+from .results_schema import Results, Selection
 from .score_records import Calibration, RiskCoverage
 
 if TYPE_CHECKING:
@@ -122,13 +122,17 @@ def save_risk_coverage(
     return _save(figure, path)
 
 
-def save_training_curves(log: Sequence[LogRow], path: Path, title: str | None = None) -> list[Path]:
-    """Losses over epochs, and validation macro-F1 with its best epoch marked.
+def save_training_curves(
+    log: Sequence[LogRow], path: Path, title: str | None = None, selection: Selection | None = None
+) -> list[Path]:
+    """Losses over epochs, and validation macro-F1; marked is the epoch that was kept, or where that is not known the
+    best.
 
     Args:
         log: Trainer's own rows, or rows with `epoch` and some of `train_loss`, `val_loss`, `val_macro_f1`; numbers that
             are not finite, None there, are left out.
         path: as in `save_confusion`.
+        selection: what the training kept; the score that it went by is drawn too.
 
     Raises:
         DataError: there is no such number in it.
@@ -142,10 +146,12 @@ def save_training_curves(log: Sequence[LogRow], path: Path, title: str | None = 
         # Marks only where there are few: Trainer logs the loss more often than once an epoch.
         marks = {"marker": marker, "markersize": 5} if len(epochs) <= 40 else {}
         axes.plot(epochs, values, color=color, label=label, linewidth=1.8, **marks)
-    if "val_macro_f1" in curves:
-        _mark_best(scores, *curves["val_macro_f1"])
     losses.set(ylabel="loss", title=title)
     scores.set(xlabel="epoch", ylabel="macro-F1", ylim=(0, 1))
+    if selection is not None and selection.step is not None:
+        _mark_kept(losses, scores, log, selection)
+    elif "val_macro_f1" in curves:
+        _mark_best(scores, *curves["val_macro_f1"])
     scores.xaxis.get_major_locator().set_params(integer=True)
     for axes in (losses, scores):
         axes.grid(color="0.9")
@@ -179,6 +185,20 @@ def _mark_best(axes: "Axes", epochs: Sequence[float], values: Sequence[float]) -
     best = int(np.argmax(values))
     label = f"best: {values[best]:.3f} at epoch {epochs[best]:g}"
     axes.plot(epochs[best], values[best], "*", color=_ORANGE, markersize=14, zorder=3, linestyle="", label=label)
+
+
+def _mark_kept(losses: "Axes", scores: "Axes", log: Sequence[LogRow], selection: Selection) -> None:
+    """The epoch whose checkpoint was kept, in both parts, and the score that decided, where it is one from 0 to 1."""
+    evaluations = [row for row in log if row.get(f"eval_{selection.score}") is not None]
+    name = selection.score.removesuffix("_minority").replace("_", " ")
+    if selection.score not in ("macro_f1", "loss", "mae", "quadratic_kappa"):
+        points = [(row["epoch"], row[f"eval_{selection.score}"]) for row in evaluations]
+        scores.plot(*zip(*points, strict=True), "D-", color=_BLUE, markersize=4, label=f"validation {name}")
+        scores.set(ylabel="score")
+    kept = next((row["epoch"] for row in evaluations if row.get("step") == selection.step), None)
+    if kept is not None:
+        losses.axvline(kept, color=_GREY, linestyle=":")
+        scores.axvline(kept, color=_GREY, linestyle=":", label=f"kept: {name} {selection.value:.3f} at epoch {kept:g}")
 
 
 def _percent(share: float, _: object = None) -> str:
@@ -241,7 +261,9 @@ def save_figures(folder: Path, results: Results) -> list[Path]:
                 files += save_reliability(evaluation.calibration.as_trained, place / f"{part}_reliability")
                 files += save_risk_coverage(evaluation.risk_coverage, place / f"{part}_risk_coverage")
     if results.training and results.training.log:
-        files += save_training_curves(results.training.log, place / "training_curves")
+        files += save_training_curves(
+            results.training.log, place / "training_curves", selection=results.training.selection
+        )
     for path in place.iterdir():
         if FIGURE_NAME.fullmatch(path.name) and path not in files:
             path.unlink()

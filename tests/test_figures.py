@@ -21,7 +21,7 @@ from engagement_recognition.evaluation.figures import (
     save_risk_coverage,
     save_training_curves,
 )
-from engagement_recognition.evaluation.results_schema import PooledTrainings
+from engagement_recognition.evaluation.results_schema import PooledTrainings, Selection
 from engagement_recognition.hub.model_files import is_published_name
 from engagement_recognition.processor.input_errors import DataError
 
@@ -115,6 +115,19 @@ def test_edges_of_reliability_and_risk_are_drawn(tmp_path: Path):
 def test_csv_rows_are_drawn_as_trainer_s_log_is(tmp_path: Path):
     _, svg = save_training_curves(CSV_LOG, tmp_path / "csv")
     assert "best: 0.300 at epoch 3" in svg.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("score", "drawn"), [("auroc", True), ("loss", False)])
+def test_the_epoch_that_was_kept_is_marked_and_not_the_best_of_another_score(score: str, drawn: bool, tmp_path: Path):
+    log = [
+        {"epoch": epoch, "step": 10 * epoch, "eval_loss": 0.5, "eval_macro_f1": 0.4 + epoch / 10, "eval_auroc": 0.7}
+        for epoch in (1, 2)
+    ]
+    value = log[0][f"eval_{score}"]
+    selection = Selection(score=score, step=10, value=value, num_evaluations=2)
+    said = save_training_curves(log, tmp_path / "x", selection=selection)[1].read_text(encoding="utf-8")
+    assert f"kept: {score} {value:.3f} at epoch 1" in said and "best" not in said
+    assert (f"validation {score}" in said) == (drawn or score == "loss")
 
 
 def test_the_mean_loss_of_the_whole_run_is_no_point_of_the_curve(tmp_path: Path):
