@@ -101,12 +101,18 @@ def check_options(run: StageRun) -> None:
     """What can be refused before data is prepared.
 
     Raises:
-        RecipeError: an augmentation or a score to select by that does not exist, or a push to nowhere.
+        RecipeError: an augmentation or a score to select by that does not exist, frames to shuffle of single faces, or
+            a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
     if run.push_to_hub:
         require_hub_names(_repository_of(run))
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
+    if run.stage.shuffle_frames and run.stage.model == "image":
+        raise RecipeError(
+            f"Expected a stage of clips for shuffle_frames, got single faces in stage {run.name}; leave it out, "
+            "or set it under engagement: with model: video."
+        )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
     asked = run.stage.start_from
@@ -300,6 +306,7 @@ def _build_trainer(
 ) -> EngagementTrainer:
     single_face = isinstance(model, EngagementForImageClassification)
     patience, score = run.stage.early_stopping_patience, run.training.metric_for_best_model
+    shuffle = run.stage.shuffle_frames
     if score:
         score = choose_score(score, data.train.label_ids, data.validation.label_ids, data.label_names)
         run.training.metric_for_best_model = score
@@ -314,8 +321,10 @@ def _build_trainer(
         lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
         mixing=Mixing(run.stage.cutmix, run.stage.mixup),
         average_decay=run.stage.average_decay,
-        train_collator=FrameCollator(data.processor, single_face, augmentation, run.stage.soft_labels),
-        eval_collator=FrameCollator(data.processor, single_face),
+        train_collator=FrameCollator(
+            data.processor, single_face, augmentation, run.stage.soft_labels, "anew" if shuffle else None
+        ),
+        eval_collator=FrameCollator(data.processor, single_face, shuffle="by_row" if shuffle else None),
         compute_metrics=EngagementMetric(data.label_names, score).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )

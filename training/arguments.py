@@ -132,6 +132,13 @@ class FrameArguments:
             "contrast, saturation, erasing, padding_px, crop_area"
         },
     )
+    shuffle_frames: bool = field(
+        default=False,
+        metadata={
+            "help": "stage two, clips: frames of every clip in random order, in training and when measured after it; a "
+            "control for experiments: what is left without order (`engagement evaluate` keeps the order)"
+        },
+    )
 
 
 @dataclass
