@@ -13,7 +13,14 @@ import numpy as np
 
 from ..processor.input_errors import DataError
 from .bca import CONFIDENCE, METHOD, Statistic, bca_intervals, effective_number, plain_number
-from .metrics import check_predictions, compute_scores, confusion_scores, is_ordered, rarest_class
+from .metrics import (
+    check_predictions,
+    compute_scores,
+    confusion_scores,
+    is_ordered,
+    pairs_within_people,
+    rarest_class,
+)
 from .score_records import (
     Difference,
     Differences,
@@ -72,7 +79,8 @@ def bootstrap_intervals(
         label_ids, predicted_ids: (num_clips,).
         person_ids: (num_clips,); None where nobody knows them, then clips are resampled and the result says so. Such
             intervals are too narrow.
-        scores: (num_clips, num_labels) softmax; adds `auroc` and `auprc_minority`.
+        scores: (num_clips, num_labels) softmax; adds `auroc` and `auprc_minority` and, of two classes of known people,
+            `within_person_auroc`.
 
     Returns:
         By the names `compute_scores` uses, and `recall/<label>`, `precision/<label>`, `f1/<label>`. Resamples in which
@@ -117,7 +125,7 @@ def bootstrap_pairs(
     seeds would change shows in `by_pair`.
 
     Args:
-        pairs: of models, by clip; `auroc` and `auprc_minority` are compared where all have scores.
+        pairs: of models, by clip; what ranks is compared where all have scores.
 
     Raises:
         DataError: as `bootstrap_intervals`.
@@ -184,6 +192,7 @@ def spread_over_people(
     predicted, true = confusions.sum(1) / clips[:, None], confusions.sum(2) / clips[:, None]  # (num_people, num_labels)
     return PeopleSpread(
         num_people=clusters.number,
+        num_people_with_both=int((confusions.sum(2) > 0).all(1).sum()) if len(label_names) == 2 else None,
         accuracy=_quartiles(np.trace(confusions, axis1=1, axis2=2) / clips),
         predicted_share={name: _quartiles(predicted[:, i]) for i, name in enumerate(label_names)},
         true_share={name: _quartiles(true[:, i]) for i, name in enumerate(label_names)},
@@ -288,13 +297,19 @@ def _ranking_statistic(clusters: _Clusters, label_ids: np.ndarray, scores: np.nd
     present, minority = np.unique(label_ids), rarest_class(label_ids)
     ranked = [minority] if scores.shape[1] == 2 else list(present)
     rankings = {label: _Ranking(label_ids == label, scores[:, label]) for label in ranked if minority is not None}
+    is_within = clusters.are_people and scores.shape[1] == 2
+    names = ("auroc", "auprc_minority", *(("within_person_auroc",) if is_within else ()))
+    right = pairs = np.zeros(clusters.number)
+    if is_within and minority is not None:
+        right, pairs = pairs_within_people(clusters.of_clip, label_ids == minority, scores[:, minority])
 
     def statistic(counts: np.ndarray) -> dict[str, np.ndarray]:
         if minority is None:
-            return dict.fromkeys(("auroc", "auprc_minority"), np.full(len(counts), np.nan))
+            return dict.fromkeys(names, np.full(len(counts), np.nan))
         weights = counts[:, clusters.of_clip]  # (num_draws, num_clips)
         auroc = np.mean([rankings[label].auroc(weights) for label in ranked], axis=0)
-        return {"auroc": auroc, "auprc_minority": rankings[minority].average_precision(weights)}
+        found = (auroc, rankings[minority].average_precision(weights), _defined_ratio(counts @ right, counts @ pairs))
+        return dict(zip(names, found, strict=False))
 
     return statistic
 
@@ -342,6 +357,7 @@ def _effective_numbers(clusters: _Clusters, label_ids: np.ndarray, label_names: 
     over_classes = min(number for number in of_class.values() if number > 0)
     return {
         **dict.fromkeys(("macro_f1", "balanced_accuracy", "auroc", "auprc_minority"), over_classes),
+        "within_person_auroc": effective_number(clips[0] * clips[-1]),  # pairs of two classes
         **dict.fromkeys(("accuracy", "weighted_f1", "quadratic_kappa", "mae"), effective_number(clips.sum(axis=0))),
         **{f"{name}/{label}": of_class[label] for name in ("precision", "recall", "f1") for label in label_names},
     }

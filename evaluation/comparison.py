@@ -18,11 +18,11 @@ from .calibration import apply_offsets
 from .markdown import markdown_table
 from .metrics import ClipScores, name_collapse
 from .results_file import read_results
-from .score_records import Differences
+from .score_records import Differences, score_in_words
 from .split_evaluation import read_predictions
 
-SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "auprc_minority", "quadratic_kappa", "mae")
-_RANKING = ("auroc", "auprc_minority")  # which no decision changes
+_RANKING = ("auroc", "within_person_auroc", "auprc_minority")  # which no decision changes
+SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", *_RANKING, "quadratic_kappa", "mae")
 
 
 class ComparedRuns(Record):
@@ -221,4 +221,4 @@ def _rows(compared: Differences, name: str, decision: str) -> list[tuple[str, ..
         verdict = f"too few {compared.resampled} to tell"
     scores = (f"{row.first:.3f}", f"{row.second:.3f}", f"{row.value:+.3f}")
     each = [", ".join("–" if value is None else f"{value:+.3f}" for value in pairs)] if len(pairs) > 1 else []
-    return [(name.replace("_", " "), decision, *scores, row.in_words("unknown", "+.3f"), *each, verdict)]
+    return [(score_in_words(name), decision, *scores, row.in_words("unknown", "+.3f"), *each, verdict)]

@@ -236,6 +236,27 @@ def name_collapse(label_ids: np.ndarray, predicted_ids: np.ndarray, label_names:
     )
 
 
+def pairs_within_people(person: np.ndarray, is_rare: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a rare clip and another one of the same person: what of an AUROC tells moments apart, not people.
+
+    Args:
+        person: (num_clips,) index from 0.
+        is_rare: (num_clips,) bool, whether a clip is of the rarest class.
+        score: (num_clips,) of that class.
+
+    Returns:
+        By person, (num_people,) each: pairs that the score orders rightly, where a tie counts half, and all pairs. The
+        within-person AUROC is the sum of the first over that of the second.
+    """
+    num_people = int(person.max()) + 1
+    right, pairs = np.zeros(num_people), np.zeros(num_people)
+    for one in np.intersect1d(person[is_rare], person[~is_rare]):
+        mine = person == one
+        margins = np.subtract.outer(score[mine & is_rare], score[mine & ~is_rare])
+        right[one], pairs[one] = (margins > 0).sum() + (margins == 0).sum() / 2, margins.size
+    return right, pairs
+
+
 def is_ordered(label_names: Sequence[str]) -> bool:
     """Whether the classes are the four ordered levels, and so have a distance."""
     return tuple(label_names) == LEVELS

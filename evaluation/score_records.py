@@ -12,6 +12,11 @@ from ..data.json_records import Count, NotNegative, Positive, Record, Share
 from .focus_records import FaceFocusResults
 
 
+def score_in_words(name: str) -> str:
+    """Such as `macro f1`; for tables."""
+    return name.replace("_", " ").replace("within person", "within-person")
+
+
 class ClassScores(Record):
     """Of one class."""
 
@@ -129,7 +134,9 @@ class Intervals(Resampling):
     """95 % intervals of scores."""
 
     intervals: dict[str, Interval]
-    """by score, and as `precision/<label>`, `recall/<label>`, `f1/<label>`"""
+    """by score, and as `precision/<label>`, `recall/<label>`, `f1/<label>`; of two classes and known people also
+    `within_person_auroc`: of pairs of a clip of the rarest class and another one of the same person, the share that the
+    score of that class orders rightly, a tie counting half, over all people's pairs together"""
 
 
 class Differences(Resampling):
@@ -163,6 +170,9 @@ class PeopleSpread(Record):
     """label → of the share of a person's clips that are predicted so"""
     true_share: dict[str, Quartiles]
     """label → of the share of a person's clips that are so"""
+    num_people_with_both: Count | None = None
+    """people with clips of both classes, whose pairs `within_person_auroc` counts; null of more classes, and in older
+    results"""
 
 
 class SuppressedGroup(Record):

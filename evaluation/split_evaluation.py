@@ -213,6 +213,9 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
     scores, parts = evaluation.scores, []
     if scores.auroc is not None:
         parts.append(f"auroc {scores.auroc:.3f}")
+    within, people = evaluation.intervals.intervals.get("within_person_auroc"), evaluation.people
+    if within is not None and within.value is not None and people is not None:
+        parts.append(f"within-person auroc {within.value:.3f} over the {people.num_people_with_both} with both classes")
     if scores.auprc_minority is not None:
         parts.append(f'average precision of "{scores.minority_class}" {scores.auprc_minority:.3f}')
     if evaluation.decision is not None:

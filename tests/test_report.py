@@ -156,6 +156,9 @@ def test_every_number_of_a_run_is_on_its_page(like: Results, tmp_path: Path):
     point = test.risk_coverage.coverage_at_risk["0.2"]
     assert page.row("20.0 %") == ["20.0 %", f"{100 * point.coverage:.1f} %", score(point.confidence)]
     assert page.row("right")[2] == f"{100 * test.people.accuracy.median:.1f} %"
+    within, people = test.intervals.intervals["within_person_auroc"], test.people.num_people_with_both
+    told = f"{score(within.value)} ({score(within.lower)} to {score(within.upper)}), over the {people} people"
+    assert people >= 5 and told in page.text
     assert ["disengaged", *map(str, test.scores.confusion_matrix[0])] in page.rows
     assert f"cpu, torch {measured.environment.packages['torch']}" in page.text
 
@@ -315,6 +318,7 @@ def test_no_group_s_scores_follow_from_the_others(like: Results, tmp_path: Path)
 def test_few_people_are_not_described(trained: TrainedStages, tmp_path: Path):
     page = page_of([trained.engagement], tmp_path / "out")  # one person in test
     assert "Not shown: how fewer than 5 people differ" in page.text and "lower quartile" not in page.text
+    assert "within one person" not in page.text
 
 
 def test_names_are_text(like: Results, tmp_path: Path):
