@@ -20,10 +20,10 @@ from .arguments import StageRun
 from .stage_data import StageData, open_stage_data, split_stage_data
 
 FOLDS_FOLDER = "folds"
-# Where and how fast, not what: a fold that is trained already stays as it is under any of these.
+# Where and how fast, not what, or asked for by itself: a fold that is trained already stays as it is under any of these.
 _HARMLESS = {
     "output_dir", "resume_from_checkpoint", "cache_dir", "num_preparation_processes", "dataloader_num_workers",
-    "disable_tqdm", "data",
+    "disable_tqdm", "data", "seed",
 }  # fmt: skip
 
 
