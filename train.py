@@ -51,7 +51,7 @@ from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
-from engagement_recognition.training.folds import FoldedStage, load_folds, start_of_fold, time_left
+from engagement_recognition.training.folds import FoldedStage, load_folds, start_of_fold, start_to_check, time_left
 from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
@@ -116,8 +116,7 @@ def check_options(run: StageRun) -> None:
         )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
-    asked = run.stage.start_from
-    start_from = resolve_start(start_of_fold(asked, 0) if run.stage.folds else asked)
+    start_from = resolve_start(start_to_check(run))
     check_encoder(start_from or run.stage.encoder)
     if start_from:
         _data_behind(start_from)

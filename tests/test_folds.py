@@ -18,7 +18,8 @@ from engagement_recognition.evaluation.comparison import compare_runs
 from engagement_recognition.evaluation.pooled_folds import pool_folds
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, read_predictions
-from engagement_recognition.processor.input_errors import DataError, RecipeError
+from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
 from engagement_recognition.training import frozen_features
 from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.trainer import EngagementTrainer
@@ -95,8 +96,9 @@ def test_pooled_results_are_one_entry_over_all_people(folds_run: Path, prepared:
     assert names == NAMES and pooled.decided_ids is not None
     own = [read_predictions(folds_run / f"folds/{fold}/engagement", "test")[0] for fold in (1, 2, 3)]
     assert list(pooled.keys) == [key for part in own for key in part.keys]
-    with pytest.raises(Exception, match="engagement"):  # no model stands there that could be taken for one
-        train.check_encoder(folds_run / "engagement")
+    with pytest.raises(ModelLoadError, match="pooled scores of folds; a fold's model is"):
+        Predictor.from_pretrained(str(folds_run / "engagement"))
+    assert Predictor.from_pretrained(str(folds_run / "folds/1/engagement")).model.config.label_names == NAMES
     compared = compare_runs(folds_run / "engagement", folds_run / "engagement")
     assert compared.not_fitted is None and compared.fitted is not None
     assert compared.fitted.differences["macro_f1"].first == measured.evaluation.decision.scores.fitted.macro_f1
@@ -142,6 +144,8 @@ def test_folds_go_on_from_folds_with_the_same_people(recipe: dict[str, object], 
         weights = [_encoder_weights(folder) for folder in (first, second)]
         assert weights[0].keys() == weights[1].keys()
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with pytest.raises(RecipeError, match="Expected --folds beside start_from"):
+        run({**recipe, "engagement": {**section, "folds": None}}, tmp_path / "other")
     with pytest.raises(RecipeError, match="4 finished folds to start from"):
         run({**recipe, "engagement": {**section, "folds": 4}}, tmp_path / "other")
 
