@@ -57,8 +57,9 @@ class EngagementConfig(PreTrainedConfig):
         image_size: height and width of a face crop, in pixels.
         num_channels: 3 for colour, 1 for grey.
         temporal: the head that reads the frames together: `"lstm"` (last hidden state), `"transformer"`
-            (self-attention, then the mean over frames) or `"mean"` (the mean over frames, blind to their order).
-        temporal_hidden_size: units of the LSTM or width of the transformer; the mean head has none.
+            (self-attention, then the mean over frames), `"mean"` (the mean over frames, blind to their order) or
+            `"last"` (the last frame alone).
+        temporal_hidden_size: units of the LSTM or width of the transformer; the others have none.
         temporal_num_layers: layers of the LSTM or of the transformer.
         temporal_num_heads: attention heads of the transformer.
         dropout: share of features dropped before the classifier.
@@ -85,7 +86,7 @@ class EngagementConfig(PreTrainedConfig):
     num_frames: int = 8
     image_size: int = 224
     num_channels: int = 3
-    temporal: Literal["lstm", "transformer", "mean"] = "lstm"
+    temporal: Literal["lstm", "transformer", "mean", "last"] = "lstm"
     temporal_hidden_size: int = 256
     temporal_num_layers: int = 1
     temporal_num_heads: int = 4

@@ -204,3 +204,17 @@ def _register_once(*builders: Callable[..., nn.Module]) -> None:
 
 
 _register_once(face_vgg8, face_vgg8_075, face_vgg8_050, nezami_cnn, nezami_vgg)
+
+
+def other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor]:
+    """(n, C, h, w) -> of 2 views the mirror image, of 10 also four corners of 11/12 of the side, each mirrored too."""
+    if num_views == 1:
+        return []
+    height, width = pixel_values.shape[-2:]
+    rows, columns = height * 11 // 12, width * 11 // 12
+    views = [pixel_values]
+    if num_views == 10:
+        places = [(top, left) for top in (0, height - rows) for left in (0, width - columns)]
+        corners = [pixel_values[..., top : top + rows, left : left + columns] for top, left in places]
+        views += [nn.functional.interpolate(corner, (height, width), mode="bilinear") for corner in corners]
+    return [*views[1:], *(view.flip(-1) for view in views)]

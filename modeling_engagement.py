@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_engagement import EngagementConfig
-from .face_encoders import FaceNet, TimmEncoder  # registers our nets with timm, too
+from .face_encoders import FaceNet, TimmEncoder, other_views  # registers our nets with timm, too
 
 
 class EngagementPreTrainedModel(PreTrainedModel):
@@ -135,7 +135,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     @can_return_tuple
     def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
         """pixel_values: (num_images, num_channels, height, width), float, normalised."""
-        views = [] if self.training else _other_views(pixel_values, self.config.test_time_views)
+        views = [] if self.training else other_views(pixel_values, self.config.test_time_views)
         others = [self._read(view)[1] for view in views]
         feature_map, features = self._read(pixel_values)  # last, as explanations take the map that was seen last
         if others:
@@ -279,9 +279,18 @@ class MeanHead(nn.Module):
         return features.mean(dim=1)
 
 
+class LastHead(MeanHead):
+    """(batch, frames, D) -> the last frame (batch, D): the control that sees no other."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, -1]
+
+
 TemporalHead = LSTMHead | TransformerHead | MeanHead
 # Modules from (batch, frames, feature_size) to (batch, output_size), with that size as an attribute.
-TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {"lstm": LSTMHead, "transformer": TransformerHead, "mean": MeanHead}
+TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {
+    "lstm": LSTMHead, "transformer": TransformerHead, "mean": MeanHead, "last": LastHead,
+}  # fmt: skip
 
 
 def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
@@ -370,20 +379,6 @@ def _token_grid(
     # timm's token models and merged patches (Swin) do not say: faces are square, and so is their grid.
     side = math.isqrt(num_tokens)
     return side, side
-
-
-def _other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor]:
-    """(n, C, h, w) -> of 2 views the mirror image, of 10 also four corners of 11/12 of the side, each mirrored too."""
-    if num_views == 1:
-        return []
-    height, width = pixel_values.shape[-2:]
-    rows, columns = height * 11 // 12, width * 11 // 12
-    views = [pixel_values]
-    if num_views == 10:
-        places = [(top, left) for top in (0, height - rows) for left in (0, width - columns)]
-        corners = [pixel_values[..., top : top + rows, left : left + columns] for top, left in places]
-        views += [nn.functional.interpolate(corner, (height, width), mode="bilinear") for corner in corners]
-    return [*views[1:], *(view.flip(-1) for view in views)]
 
 
 def _check_dimensions(pixel_values: torch.Tensor, expected: str) -> None:

@@ -25,6 +25,13 @@ from transformers import EarlyStoppingCallback, set_seed
 from engagement_recognition import register_auto_classes
 from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
+from engagement_recognition.evaluation.fold_runs import (
+    FoldedStage,
+    load_folds,
+    start_of_fold,
+    start_to_check,
+    time_left,
+)
 from engagement_recognition.evaluation.pooled_folds import pool_folds, pooled_results, write_pooled
 from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
 from engagement_recognition.evaluation.results_schema import Measurement, Results, Selection, Training
@@ -51,7 +58,6 @@ from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
-from engagement_recognition.training.folds import FoldedStage, load_folds, start_of_fold, start_to_check, time_left
 from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing

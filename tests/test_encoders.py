@@ -116,11 +116,20 @@ def assert_freshly_drawn(model: EngagementForVideoClassification) -> None:
             assert 0.005 < float(weight.std()) < 0.5 and abs(float(weight.mean())) < 0.02, name
 
 
-@pytest.mark.parametrize("head", ["lstm", "transformer", "mean"])
+@pytest.mark.parametrize("head", ["lstm", "transformer", "mean", "last"])
 def test_the_heads_start_small_and_unbiased(head: str):
     model = tiny_model("resnet18", head, temporal_hidden_size=64)
     assert_freshly_drawn(model)
     assert float(model.classifier.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize(("head", "alike"), [("last", True), ("mean", False)])
+def test_the_last_head_sees_no_frame_but_the_last(head: str, alike: bool):
+    model = tiny_model("resnet18", head).eval()
+    pixel_values = draw_pixels(model)
+    changed = pixel_values.clone()
+    changed[:, :-1] = 0
+    assert torch.equal(logits_of(model, changed), logits_of(model, pixel_values)) == alike
 
 
 # Saving and loading

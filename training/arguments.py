@@ -75,7 +75,9 @@ class ModelArguments:
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
-    temporal: str = field(default="lstm", metadata={"help": "stage two, clips: lstm, transformer or mean"})
+    temporal: str = field(
+        default="lstm", metadata={"help": "stage two, clips: lstm, transformer, mean or last (frame)"}
+    )
     temporal_hidden_size: int = field(
         default=256, metadata={"help": "stage two, clips: units of the LSTM, or width of the transformer"}
     )

@@ -105,15 +105,15 @@ def _keep_features(model: EngagementPreTrainedModel, data: StageData, device: to
         return None
     collate = FrameCollator(data.processor, single_face=True)
     features = np.empty((len(pictures), size, 1, 1), np.float32)
-    model.to(device).eval()
+    model.to(device).eval()  # type: ignore[arg-type] # transformers' wrapper loses `self`
     starts = range(0, len(pictures), _BATCH)
     with torch.inference_mode():
         for start in track(starts, f"Features of {len(pictures):,} pictures", disable=len(starts) < _BATCH):
             batch = [_as_example(content) for content in pictures[start : start + _BATCH]]
             read = model.encoder(collate.to_pixel_values(batch).to(device)).pooler_output
             features[start : start + _BATCH, :, 0, 0] = read.float().cpu().numpy()
-    kept = {split: FeatureRows(rows, features, frames_of[split]) for split, rows in sets.items()}
-    return replace(data, **kept)
+    train, validation, test = (FeatureRows(rows, features, frames_of[split]) for split, rows in sets.items())
+    return replace(data, train=train, validation=validation, test=test)
 
 
 def _contents(rows: LabelledFrames) -> Iterable[list[bytes]]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ..data.audit.folds import DealtFolds, deal_folds, parts_of
-from ..evaluation.results_file import RESULTS_FILE, read_results
-from ..evaluation.results_schema import Results
-from ..evaluation.split_evaluation import SplitPredictions, read_predictions
 from ..processor.input_errors import LeakageError, ModelLoadError, RecipeError
-from .arguments import StageRun
-from .stage_data import StageData, open_stage_data, split_stage_data
+from ..training.arguments import StageRun
+from ..training.stage_data import StageData, open_stage_data, split_stage_data
+from .results_file import RESULTS_FILE, read_results
+from .results_schema import Results
+from .split_evaluation import SplitPredictions, read_predictions
 
 FOLDS_FOLDER = "folds"
 # A fold that is trained already stays as it is under any of these; seed and data are looked at by themselves.
