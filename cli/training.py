@@ -107,6 +107,19 @@ def _split_at_with(runs: list[str]) -> tuple[list[Path], list[Path]]:
 
 
 @app.command()
+def average(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of one recipe in folds, with other seeds.")],
+    output: Annotated[Path, typer.Option(help="Folder for the scores; no model is made.")],
+) -> None:
+    """The mean of several seeds' scores in folds, as one measurement: calibrated and decided anew in each fold."""
+    from ..evaluation.fold_runs import average_seeds
+    from ..evaluation.split_evaluation import describe_scores
+
+    results = average_seeds(runs, output)
+    typer.echo(f"{output / 'engagement'}: {describe_scores(results.measurements[0].evaluation, 'test')}")
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Measured models.")],
     output: Annotated[Path | None, typer.Option(help="Folder for report.html and report.md.")] = None,

@@ -4,19 +4,22 @@
 and no model. Folds that start from a folder of folds go on from the model of the same number, with the same people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from pydantic import JsonValue
 
 from ..data.audit.folds import DealtFolds, deal_folds, parts_of
-from ..processor.input_errors import LeakageError, ModelLoadError, RecipeError
+from ..processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
 from ..training.arguments import StageRun
 from ..training.stage_data import StageData, open_stage_data, split_stage_data
+from .calibration import apply_calibration, fit_calibration
+from .pooled_folds import pool_folds, pooled_results, write_pooled
 from .results_file import RESULTS_FILE, read_results
-from .results_schema import Results
+from .results_schema import PooledTrainings, Results, Training
 from .split_evaluation import SplitPredictions, read_predictions
 
 FOLDS_FOLDER = "folds"
@@ -144,6 +147,57 @@ def _parts_to_start_from(folder: Path, num_folds: int) -> dict[str, int]:
     if sum(len(set(people)) for people in tested) > len(parts):
         raise LeakageError(f"Expected each person in one fold of {folder}, got some in several; train them again.")
     return parts
+
+
+def average_seeds(runs: Sequence[Path], output: Path) -> Results:
+    """One measurement of the mean of several seeds' scores, fold by fold, in `output/engagement`.
+
+    Each training's scores are calibrated in its fold, averaged, and then calibrated and decided again as one model's.
+
+    Args:
+        runs: folders of folds of one recipe, such as `runs/first/seed0`.
+
+    Raises:
+        DataError: fewer than two runs, or runs of other data or folds.
+        ModelLoadError: a fold lacks its results or predictions.
+    """
+    if len(runs) < 2:
+        raise DataError(f"Expected at least two runs in folds to average, got {len(runs)}.")
+    pooled = [read_results(run / "engagement") for run in runs]
+    measured = [results.measurements[0] for results in pooled]
+    folds = [found.pooled.num_folds if found.pooled else 0 for found in measured]
+    if not folds[0] or len({(found.data.fingerprint, num) for found, num in zip(measured, folds, strict=True)}) > 1:
+        raise DataError(f"Expected runs of the same data in the same folds, got {', '.join(map(str, runs))}.")
+    exports = [[run / FOLDS_FOLDER / str(fold + 1) / "engagement" for run in runs] for fold in range(folds[0])]
+    averaged = pool_folds([_average(of_fold) for of_fold in exports], pooled[0].label_names)
+    finished = [read_results(of_fold[0]) for of_fold in exports]
+    data = measured[0].data
+    results = pooled_results(finished, data.fingerprint, data.split or "", averaged.evaluation)
+    seeds = [seed for found in measured if found.pooled for seed in found.pooled.seeds]
+    seconds = sum(found.training.seconds for found in pooled if found.training)
+    results = results.model_copy(
+        update={
+            "measurements": [
+                results.measurements[0].model_copy(update={"pooled": PooledTrainings(seeds=seeds, num_folds=folds[0])})
+            ],
+            "training": Training(seconds=seconds, log=[]),
+        }
+    )
+    write_pooled(output / "engagement", results, averaged.predictions)
+    return results
+
+
+def _average(exports: Sequence[Path]) -> tuple[SplitPredictions, SplitPredictions]:
+    """Of one fold: the mean of its seeds' calibrated scores, on validation and on test."""
+    found = [[read_predictions(export, split)[0] for export in exports] for split in ("validation", "test")]
+    names = read_results(exports[0]).label_names
+    chosen = [fit_calibration(part.logits, part.label_ids, names).chosen for part in found[0]]
+    means = [
+        np.mean([apply_calibration(part.logits, own) for part, own in zip(parts, chosen, strict=True)], axis=0)
+        for parts in found
+    ]
+    validation, test = (replace(parts[0], logits=np.log(mean)) for parts, mean in zip(found, means, strict=True))
+    return validation, test
 
 
 def time_left(seconds: float, num_done: int, num_todo: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TrainedStages, prepare_drawn
+from conftest import Command, TrainedStages, prepare_drawn
 
 from engagement_recognition import train
 from engagement_recognition.data.audit.folds import deal_folds
@@ -200,6 +200,21 @@ def test_folds_on_different_scales_are_calibrated_before_they_are_pooled():
     calibration = pooled.evaluation.calibration
     assert calibration.scaled and calibration.scaled.ece < 0.08 < calibration.as_trained.ece
     assert pooled.evaluation.decision.scores.fitted.macro_f1 > 0.65
+
+
+def test_the_mean_of_seeds_is_one_measurement(folds_run: Path, tmp_path: Path, engagement: Command):
+    code, said, _ = engagement("average", folds_run, folds_run, "--output", tmp_path / "mean")
+    assert code == 0 and "auroc" in said
+    mean, single = (read_results(folder / "engagement").measurements[0] for folder in (tmp_path / "mean", folds_run))
+    assert mean.pooled and mean.pooled.seeds == [0, 0] and mean.pooled.num_folds == FOLDS
+    # The mean of a training with itself: calibrated once more, which changes no calibrated score.
+    ours, theirs = (read_predictions(folder / "engagement", "test")[0] for folder in (tmp_path / "mean", folds_run))
+    assert np.abs(ours.logits - theirs.logits).max() < 1e-3 and np.array_equal(ours.decided_ids, theirs.decided_ids)
+    assert mean.evaluation.scores == single.evaluation.scores
+    assert compare_runs(tmp_path / "mean/engagement", folds_run / "engagement").num_clips == 15
+    for runs, words in (([folds_run], "at least two runs"), ([folds_run, tmp_path], "Expected measured results")):
+        code, _, said = engagement("average", *runs, "--output", tmp_path / "other")
+        assert code != 0 and words in said and not (tmp_path / "other").exists()
 
 
 def _softmax(second: np.ndarray) -> np.ndarray:
