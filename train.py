@@ -11,6 +11,7 @@ results and a card.
 
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from engagement_recognition import register_auto_classes
 from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
+from engagement_recognition.evaluation.pooled_folds import pool_folds, pooled_results, write_pooled
 from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results
 from engagement_recognition.evaluation.results_schema import Measurement, Results, Selection, Training
 from engagement_recognition.evaluation.split_evaluation import (
@@ -49,6 +51,7 @@ from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
+from engagement_recognition.training.folds import FoldedStage, load_folds, start_of_fold, time_left
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name
@@ -77,11 +80,13 @@ def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
     for run in runs:
         check_options(run)
     _require_own_repositories(runs)
-    data = [load_stage_data(run) for run in runs]
+    data = [load_folds(run) if run.stage.folds else load_stage_data(run) for run in runs]
     stage_one_dir = None
     exported = []
     for run, stage_data in zip(runs, data, strict=True):
-        if run.name == "expression":
+        if isinstance(stage_data, FoldedStage):
+            exported.append(train_in_folds(stage_data, stage_one_dir))
+        elif run.name == "expression":
             stage_one_dir = train_on_expressions(run, stage_data)
             exported.append(stage_one_dir)
         else:
@@ -96,15 +101,22 @@ def check_options(run: StageRun) -> None:
     """What can be refused before data is prepared.
 
     Raises:
-        RecipeError: an augmentation or a score to select by that does not exist, or a push to nowhere.
+        RecipeError: an augmentation or a score to select by that does not exist, frames to shuffle of single faces, or
+            a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
     if run.push_to_hub:
         require_hub_names(_repository_of(run))
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
+    if run.stage.shuffle_frames and run.stage.model == "image":
+        raise RecipeError(
+            f"Expected a stage of clips for shuffle_frames, got single faces in stage {run.name}; leave it out, "
+            "or set it under engagement: with model: video."
+        )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
-    start_from = resolve_start(run.stage.start_from)
+    asked = run.stage.start_from
+    start_from = resolve_start(start_of_fold(asked, 0) if run.stage.folds else asked)
     check_encoder(start_from or run.stage.encoder)
     if start_from:
         _data_behind(start_from)
@@ -137,6 +149,28 @@ def train_on_expressions(run: StageRun, data: StageData) -> Path:
 def train_on_engagement(run: StageRun, data: StageData, stage_one_dir: Path | None) -> Path:
     """Stage two: clips (or single faces), engagement, from stage one's encoder if there is one."""
     return _train_stage(run, data, run.stage.start_from or stage_one_dir)
+
+
+def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
+    """Stage two once a fold, or what is left of it; returns the folder of the pooled scores."""
+    run, finished, began = folded.run, [], time.monotonic()
+    resumes, num_trained = bool(run.training.resume_from_checkpoint), 0
+    for fold in range(len(folded)):
+        found = folded.finished(fold, _recipe_of(run)) if resumes else None
+        if found is None:
+            left = time_left(time.monotonic() - began, num_trained, len(folded) - fold)
+            print(f"fold {fold + 1} of {len(folded)}; {left}", flush=True)
+            fold_run = folded.run_of(fold)
+            start = start_of_fold(run.stage.start_from, fold) or stage_one_dir
+            found = read_results(_train_stage(fold_run, folded.data_of(fold), start))
+            num_trained += 1
+        finished.append(found)
+    if run.training.process_index == 0:
+        pooled = pool_folds([folded.predictions(fold) for fold in range(len(folded))], finished[0].label_names)
+        results = pooled_results(finished, folded.dealt.fingerprint(), folded.dealt.how, pooled.evaluation)
+        write_pooled(run.export_dir, results, pooled.predictions)
+        print(f"{run.name}: {describe_scores(pooled.evaluation, 'test')}, in folds; see {run.export_dir}")
+    return run.export_dir
 
 
 def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) -> Path:
@@ -272,6 +306,7 @@ def _build_trainer(
 ) -> EngagementTrainer:
     single_face = isinstance(model, EngagementForImageClassification)
     patience, score = run.stage.early_stopping_patience, run.training.metric_for_best_model
+    shuffle = run.stage.shuffle_frames
     if score:
         score = choose_score(score, data.train.label_ids, data.validation.label_ids, data.label_names)
         run.training.metric_for_best_model = score
@@ -286,8 +321,10 @@ def _build_trainer(
         lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
         mixing=Mixing(run.stage.cutmix, run.stage.mixup),
         average_decay=run.stage.average_decay,
-        train_collator=FrameCollator(data.processor, single_face, augmentation, run.stage.soft_labels),
-        eval_collator=FrameCollator(data.processor, single_face),
+        train_collator=FrameCollator(
+            data.processor, single_face, augmentation, run.stage.soft_labels, "anew" if shuffle else None
+        ),
+        eval_collator=FrameCollator(data.processor, single_face, shuffle="by_row" if shuffle else None),
         compute_metrics=EngagementMetric(data.label_names, score).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
@@ -301,11 +338,15 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
         started_from=Path(start_from).name if start_from else run.stage.encoder,
         started_from_data=_data_behind(start) if (start := resolve_start(start_from)) else None,
         seed=run.training.seed,
-        recipe={key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"},
+        recipe=_recipe_of(run),
         data=data.description,
         train_label_counts=count_labels(data.train.label_ids, data.label_names),
         environment=describe_environment(run.training.device),
     )
+
+
+def _recipe_of(run: StageRun) -> dict[str, JsonValue]:
+    return {key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"}
 
 
 def _data_behind(start_from: str | Path) -> str | None:

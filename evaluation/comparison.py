@@ -57,7 +57,7 @@ class _Run(NamedTuple):
     clips: ClipScores
     subjects: Sequence[str | None]
     label_names: Sequence[str]
-    offsets: np.ndarray | None  # None: no decision was fitted
+    decided_ids: np.ndarray | None  # (num_clips,) at the decision fitted on validation; None: none was fitted
 
     def at_argmax(self) -> Predictions:
         return Predictions(self.clips.scores.argmax(axis=1), self.clips.scores)
@@ -100,7 +100,7 @@ def compare_pairs(
     pairs = list(zip(runs[: len(first)], runs[len(first) :], strict=True))
     truth, names, people = runs[0].clips.label_ids, runs[0].label_names, runs[0].people()
     compared = bootstrap_pairs(truth, [(a.at_argmax(), b.at_argmax()) for a, b in pairs], names, people, seed=seed)
-    without = [str(folder) for folder, run in zip(folders, runs, strict=True) if run.offsets is None]
+    without = [str(folder) for folder, run in zip(folders, runs, strict=True) if run.decided_ids is None]
     decided, fitted = _at_fitted_decisions(runs), None
     if decided is not None:
         in_pairs = list(zip(decided[: len(first)], decided[len(first) :], strict=True))
@@ -135,7 +135,7 @@ def mean_intervals(folders: Sequence[Path], split: str = "test", seed: int = 0) 
 
 def _at_fitted_decisions(runs: Sequence[_Run]) -> list[Predictions] | None:
     """Without scores: whatever ranks is the same as at argmax. None where a run has no decision."""
-    decided = [Predictions(apply_offsets(run.clips.scores, run.offsets)) for run in runs if run.offsets is not None]
+    decided = [Predictions(run.decided_ids) for run in runs if run.decided_ids is not None]
     return decided if len(decided) == len(runs) else None
 
 
@@ -150,7 +150,10 @@ def _read_run(folder: Path, split: str, data: str | None) -> _Run:
     predictions, names = read_predictions(folder, split, fingerprint)
     clips = predictions.by_clip()
     subjects = [predictions.subject_ids[row] for row in clips.first_rows]
-    return _Run(clips, subjects, names, _fitted_offsets(folder, split, fingerprint, names))
+    if predictions.decided_ids is not None:
+        return _Run(clips, subjects, names, predictions.decided_ids[clips.first_rows])
+    offsets = _fitted_offsets(folder, split, fingerprint, names)
+    return _Run(clips, subjects, names, None if offsets is None else apply_offsets(clips.scores, offsets))
 
 
 def _fitted_offsets(folder: Path, split: str, fingerprint: str | None, names: Sequence[str]) -> np.ndarray | None:
@@ -201,7 +204,8 @@ def _like(leader: _Run, run: _Run, first: Path, second: Path) -> _Run:
         )
     order = _same_order(leader.clips, run.clips, first, second)
     clips = ClipScores(*(column[order] for column in run.clips))
-    return run._replace(clips=clips, subjects=[run.subjects[row] for row in order])
+    decided = None if run.decided_ids is None else run.decided_ids[order]
+    return run._replace(clips=clips, subjects=[run.subjects[row] for row in order], decided_ids=decided)
 
 
 def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path) -> np.ndarray:

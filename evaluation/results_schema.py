@@ -125,7 +125,8 @@ class PooledTrainings(Record):
     seeds: list[int]
     """of the trainings"""
     num_folds: Count
-    """parts that the people were dealt into; each is predicted by a model trained on the others"""
+    """parts that the people were dealt into; each is predicted by a model trained on the others, with logits calibrated
+    and decided in its fold"""
 
 
 class Measurement(Record):

@@ -282,13 +282,14 @@ class Decision(Record):
 
     temperature: Positive | None
     """logits are divided by it, so that confidence fits accuracy; fitted on validation's windows; null where the fit
-    was refused"""
+    was refused, and of folds, each of which has its own"""
     bias: dict[str, float] | None = None
     """label → what is added to its logit before that; null where none was fitted, as in older results"""
     calibration_refused: str | None = None
-    """why there is no temperature; else null"""
+    """why there is no temperature, or which folds have none; else null"""
     offsets: dict[str, float]
-    """label → what is added to its log score, without temperature and bias, so that the highest decides for macro-F1"""
+    """label → what is added to its log score, without temperature and bias, so that the highest decides for macro-F1;
+    of folds the mean of theirs, with temperature and bias"""
     threshold: Share | None
     """two classes: score of the second, without temperature and bias, from which on it is predicted, which says the
     same; else null"""

@@ -52,6 +52,7 @@ from .score_records import (
 
 PREDICTIONS_FILE = "predictions.parquet"
 _LOGIT = "logit/"  # a column a label
+_NULLABLE = ("data", "subject_id", "decided")
 _VERSIONED_PACKAGES = ("engagement-recognition", "transformers", "torch", "timm", "av", "facenet-pytorch")
 
 
@@ -64,11 +65,14 @@ class SplitPredictions:
     subject_ids: Sequence[str | None]
     label_ids: np.ndarray  # (num_windows,)
     logits: np.ndarray  # (num_windows, num_labels)
+    # (num_windows,) class index that its clip was decided to be, where each fold had a decision of its own.
+    decided_ids: np.ndarray | None = None
 
     def take(self, rows: Sequence[int]) -> "SplitPredictions":
         """Some of the windows."""
         keys, subjects = [self.keys[row] for row in rows], [self.subject_ids[row] for row in rows]
-        return SplitPredictions(self.split, keys, subjects, self.label_ids[rows], self.logits[rows])
+        decided = None if self.decided_ids is None else self.decided_ids[rows]
+        return SplitPredictions(self.split, keys, subjects, self.label_ids[rows], self.logits[rows], decided)
 
     def by_clip(self, calibration: LogitCalibration | None = None) -> ClipScores:
         """One row a clip: the mean of its windows' softmax."""
@@ -226,7 +230,8 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
 def write_predictions(
     folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str], fingerprint: str
 ) -> None:
-    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads.
+    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads. Of folds
+    also the label that the fold's own decision gave, with logits calibrated in the fold.
 
     Rows of other data and splits that stand there stay where they are, and what was measured again takes the place of
     what it was. Rows of earlier versions, which do not name their data, make way for those of the model's own.
@@ -252,6 +257,9 @@ def write_predictions(
             "window_index": [window for _, window in part.keys],
             "subject_id": list(part.subject_ids),
             "label": [label_names[label] for label in part.label_ids],
+            "decided": pyarrow.nulls(len(part.keys))
+            if part.decided_ids is None
+            else [label_names[label] for label in part.decided_ids],
             **{f"{_LOGIT}{name}": part.logits[:, i].astype(np.float32) for i, name in enumerate(label_names)},
         }
         tables[fingerprint, part.split] = pyarrow.table(columns).cast(schema)
@@ -287,13 +295,16 @@ def read_predictions(folder: Path, split: str, fingerprint: str | None = None) -
     keys = list(zip(columns["clip_id"], columns["window_index"], strict=True))
     label_ids = np.array([names.index(label) for label in columns["label"]], dtype=np.int64)
     logits = np.stack([columns[f"{_LOGIT}{name}"] for name in names], axis=1)
-    return SplitPredictions(split, keys, columns["subject_id"], label_ids, logits), names
+    decided = None
+    if None not in columns["decided"]:
+        decided = np.array([names.index(label) for label in columns["decided"]], dtype=np.int64)
+    return SplitPredictions(split, keys, columns["subject_id"], label_ids, logits, decided), names
 
 
 def _predictions_schema(label_names: Sequence[str]) -> pyarrow.Schema:
     text = pyarrow.string()
     columns = {"data": text, "split": text, "clip_id": text, "window_index": pyarrow.int64(), "subject_id": text,
-               "label": text}  # fmt: skip
+               "label": text, "decided": text}  # fmt: skip
     return pyarrow.schema({**columns, **{f"{_LOGIT}{name}": pyarrow.float64() for name in label_names}})
 
 
@@ -311,12 +322,13 @@ def _read_tables(folder: Path) -> dict[tuple[str | None, str], pyarrow.Table]:
     try:
         table = pyarrow.parquet.read_table(path)
         names = _labels_of(table)
-        if "data" not in table.column_names:
-            table = table.append_column("data", pyarrow.nulls(len(table), pyarrow.string()))
+        for column in ("data", "decided"):  # which earlier versions did not write
+            if column not in table.column_names:
+                table = table.append_column(column, pyarrow.nulls(len(table), pyarrow.string()))
         schema = _predictions_schema(names)
         table = table.select(schema.names).cast(schema)
-        empty = [name for name in schema.names if name not in ("data", "subject_id") and table[name].null_count]
-        unknown = sorted(set(table["label"].to_pylist()) - set(names))
+        empty = [name for name in schema.names if name not in _NULLABLE and table[name].null_count]
+        unknown = sorted({*table["label"].to_pylist(), *table["decided"].to_pylist()} - {None, *names})
         if empty or unknown:
             raise ValueError(f"no value in {empty[0]}" if empty else f"no column {_LOGIT}{unknown[0]}")
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:

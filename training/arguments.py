@@ -132,6 +132,13 @@ class FrameArguments:
             "contrast, saturation, erasing, padding_px, crop_area"
         },
     )
+    shuffle_frames: bool = field(
+        default=False,
+        metadata={
+            "help": "stage two, clips: frames of every clip in random order, in training and when measured after it; a "
+            "control for experiments: what is left without order (`engagement evaluate` keeps the order)"
+        },
+    )
 
 
 @dataclass
@@ -265,6 +272,8 @@ def plan_stages(recipe: Recipe, options: Mapping[str, str]) -> list[StageRun]:
     """
     runs = [_plan_stage(name, recipe, options) for name in STAGES]
     with_data = [run for run in runs if run.stage.data]
+    if with_data and with_data[-1].name == "expression" and any(run.stage.folds for run in runs):
+        raise RecipeError("Expected engagement_data with folds, which are of stage two, got none.")
     if not with_data:
         raise RecipeError(
             "Expected expression_data or engagement_data, got neither; name a folder for one of them, or a "
@@ -293,7 +302,9 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
         values["resume_from_checkpoint"] = None
     stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
     if name == "expression":
-        stage.model = "image"
+        if "folds" in typed or "folds" in _section(recipe.options, name):
+            raise RecipeError("Expected folds of stage two alone, got them for stage one, whose people nobody knows.")
+        stage.model, stage.folds = "image", None
     if stage.data and not stage.pretrained and not stage.start_from:
         stage.encoder = _without_weights(stage.encoder)
     push_to_hub, training.push_to_hub = training.push_to_hub, False

@@ -52,6 +52,13 @@ class DataArguments:
     oversample_to: int | None = field(
         default=None, metadata={"help": "training rows a class is drawn up to (default: every row once)"}
     )
+    folds: int | None = field(
+        default=None,
+        metadata={
+            "help": "stage two: deal all people of the data into so many folds, train as often, test each person once "
+            "and pool the scores (default: train once, on the data's own split)"
+        },
+    )
     allow_leakage: bool = field(
         default=False, metadata={"help": "train although the audit failed or is missing; the results say so"}
     )

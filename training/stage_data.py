@@ -15,7 +15,7 @@ from typing import TypedDict, TypeVar
 import torch
 
 from ..data.audit.page import read_duplicates
-from ..data.described_data import ChannelPixels, TrainingData
+from ..data.described_data import AuditSummary, ChannelPixels, TrainingData
 from ..data.open_data import (
     PREPARATION_OPTIONS,
     DataOptions,
@@ -73,6 +73,14 @@ def load_stage_data(run: StageRun) -> StageData:
         LeakageError: the audit failed or is missing, and leakage was not allowed.
         RecipeError: an option that does not fit the data.
     """
+    prepared = open_stage_data(run)
+    if not run.stage.allow_leakage:
+        require_audit(prepared)
+    return split_stage_data(run, prepared)
+
+
+def open_stage_data(run: StageRun) -> PreparedData:
+    """The stage's data, prepared, whose split nobody has looked at yet; raises as `load_stage_data`."""
     stage = run.stage
     if stage.model not in ("video", "image"):
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
@@ -80,8 +88,17 @@ def load_stage_data(run: StageRun) -> StageData:
         prepared = open_or_prepare(_data_options(stage))
     if is_prepared(_path_of(stage)):
         _check_settings(stage, prepared, run.on_command_line)
-    if not stage.allow_leakage:
-        require_audit(prepared)
+    return prepared
+
+
+def split_stage_data(run: StageRun, prepared: PreparedData, audited: AuditSummary | None = None) -> StageData:
+    """The splits of data that can be trusted, made ready to train on; raises as `load_stage_data`.
+
+    Args:
+        audited: what was found of a split that was dealt here; pictures of it that are alike lie in one split. None:
+            the data's own audit speaks for it.
+    """
+    stage = run.stage
     _check_model_fits(stage, prepared)
     scheme = prepared.choose_label_scheme(stage.label_scheme)
     names = prepared.label_names(scheme)
@@ -96,8 +113,11 @@ def load_stage_data(run: StageRun) -> StageData:
     train_pixels = None
     if "train" in (stage.image_mean, stage.image_std):
         train_pixels = _standardise(processor, sets["train"], stage)
+    described = describe_data(prepared, scheme, {split: len(rows) for split, rows in sets.items()})
+    if audited is not None:
+        described = described.model_copy(update={"audit": audited})
     description = TrainingData(
-        **dict(describe_data(prepared, scheme, {split: len(rows) for split, rows in sets.items()})),
+        **dict(described),
         leakage_allowed=stage.allow_leakage,
         without_label_under_scheme=unlabelled,
         prepared_with=describe_preparation(prepared),
@@ -105,7 +125,7 @@ def load_stage_data(run: StageRun) -> StageData:
         train_pixels=train_pixels,
         oversampled_to=stage.oversample_to or None,
     )
-    clean_rows = find_clean_rows(sets["test"], "test", prepared.folder)
+    clean_rows = find_clean_rows(sets["test"], "test", prepared.folder) if audited is None else None
     if stage.oversample_to:
         sets["train"] = sets["train"].oversampled(stage.oversample_to, run.training.seed)
     return StageData(**sets, label_names=names, processor=processor, description=description,

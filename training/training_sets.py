@@ -6,7 +6,7 @@ Frames are decoded one by one and changed, resized and normalised a batch at a t
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -123,19 +123,24 @@ class FrameCollator:
 
     `pixel_values` is (batch, num_frames, C, H, W), or (batch, C, H, W) with `single_face`. `labels` is (batch,) class
     indices or, with `soft_share`, (batch, num_labels): so much of each comes from the raters' shares, where the data
-    has them, and the rest from the label.
+    has them, and the rest from the label. With `shuffle` the frames of each clip are put into a random order: drawn
+    from torch's generator at each call ("anew"), or one that follows from the row alone ("by_row"), so that
+    measurements can be repeated.
     """
 
     processor: FacePreparation
     single_face: bool
     augmentation: Augmentation = field(default_factory=Augmentation)
     soft_share: float = 0.0
+    shuffle: Literal["anew", "by_row"] | None = None
 
     def __call__(self, rows: list[LabelledExample]) -> dict[str, torch.Tensor]:
         if len({row["frames"].shape for row in rows}) > 1:  # pictures of several sizes
             frames = torch.stack([self.processor.to_model_size(row["frames"]) for row in rows])
         else:
             frames = torch.from_numpy(np.stack([row["frames"] for row in rows])).permute(0, 1, 4, 2, 3)
+        if self.shuffle:
+            frames = torch.stack([clip[self._order(row, len(clip))] for row, clip in zip(rows, frames, strict=True)])
         if self.augmentation != Augmentation():
             frames = self.augmentation(frames)  # (batch, frames, C, H, W) uint8
         flat = frames.flatten(0, 1).permute(0, 2, 3, 1).numpy()  # (batch, frames, C, H, W) -> (batch*frames, H, W, C)
@@ -144,6 +149,10 @@ class FrameCollator:
             pixel_values = pixel_values.unflatten(0, frames.shape[:2])  # -> (batch, frames, C, H, W)
         row_numbers = torch.tensor([row["row"] for row in rows])
         return {"pixel_values": pixel_values, "labels": self._labels_of(rows), "rows": row_numbers}
+
+    def _order(self, row: LabelledExample, num_frames: int) -> torch.Tensor:
+        by_row = torch.Generator().manual_seed(row["row"]) if self.shuffle == "by_row" else None
+        return torch.randperm(num_frames, generator=by_row)
 
     def _labels_of(self, rows: list[LabelledExample]) -> torch.Tensor:
         labels = torch.tensor([row["label"] for row in rows])

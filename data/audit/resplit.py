@@ -30,7 +30,7 @@ def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0)
         DataError: the audit is of other data, the folder is taken, or there are fewer than three groups to draw.
     """
     _check(data, audit, output)
-    groups, by_what = _whole_groups(audit)
+    groups, by_what = whole_groups(audit)
     if groups.max() + 1 < len(SPLITS):
         raise DataError(
             f"Expected at least {len(SPLITS)} people or recordings to split in {data.folder}, got {groups.max() + 1}; "
@@ -39,7 +39,7 @@ def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0)
     split = np.asarray(draw_splits(groups.tolist(), audit.rows.label, SHARES, seed))
     how = f"drawn by {by_what}, class shares kept (seed {seed}, from {data.fingerprint[:12]})"
     limits = _limits(groups, audit.rows.label, split)
-    rows = _all_rows(data)
+    rows = all_rows(data)
     rows = rows.remove_columns("split").add_column("split", split.tolist(), feature=Value("string"))
     notes = replace(data.description.notes, split=how, split_limits=limits)
     provenance = _provenance(data).model_copy(update={"notes": notes})
@@ -73,7 +73,7 @@ def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
         ),
         "notes": replace(before.notes, deduplicated_from=data.fingerprint),
     }
-    kept = _all_rows(data).select(np.flatnonzero(clean))
+    kept = all_rows(data).select(np.flatnonzero(clean))
     return write_prepared(kept, [*_rejects(data), *rejected], before.model_copy(update=changes), output)
 
 
@@ -84,7 +84,7 @@ def _check(data: PreparedData, audit: Audit, output: Path) -> None:
         raise DataError(f"Expected a new or empty folder, got {output}; choose another place.")
 
 
-def _all_rows(data: PreparedData) -> Dataset:
+def all_rows(data: PreparedData) -> Dataset:
     """Every split in one table, in the order of an audit's rows."""
     return concatenate_datasets([data.splits[split] for split in SPLITS if split in data.splits])
 
@@ -118,7 +118,7 @@ def _duplicates_as_rejects(audit: Audit) -> list[Reject]:
     return rejects
 
 
-def _whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
+def whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
     """Recordings, made one where they share a person or a picture: (rows,) int; and what they are, in words."""
     rows = audit.rows
     # A row whose subject nobody knows is a subject of its own here; its recording still holds it together.

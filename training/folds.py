@@ -1,0 +1,139 @@
+"""Stage two in folds: the same recipe once a fold, each in a folder of its own, then one measurement of all people.
+
+`OUTPUT_DIR/folds/1/engagement` is an export as any; `OUTPUT_DIR/engagement` holds the pooled results and predictions,
+and no model. Folds that start from a folder of folds go on from the model of the same number, with the same people.
+"""
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ..data.audit.folds import DealtFolds, deal_folds, parts_of
+from ..evaluation.results_file import RESULTS_FILE, read_results
+from ..evaluation.results_schema import Results
+from ..evaluation.split_evaluation import SplitPredictions, read_predictions
+from ..processor.input_errors import LeakageError, ModelLoadError, RecipeError
+from .arguments import StageRun
+from .stage_data import StageData, open_stage_data, split_stage_data
+
+FOLDS_FOLDER = "folds"
+# Where and how fast, not what: a fold that is trained already stays as it is under any of these.
+_HARMLESS = {
+    "output_dir", "resume_from_checkpoint", "cache_dir", "num_preparation_processes", "dataloader_num_workers",
+    "disable_tqdm", "data",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FoldedStage:
+    """A stage's data dealt into folds, numbered from 0."""
+
+    run: StageRun
+    dealt: DealtFolds
+
+    def __len__(self) -> int:
+        return self.dealt.num_folds
+
+    def run_of(self, fold: int) -> StageRun:
+        """The stage's run for one fold, in a folder of its own."""
+        run_dir = self.run.run_dir / FOLDS_FOLDER / str(fold + 1)
+        training = copy(self.run.training)  # what a training decides, such as the score to select by, is its own
+        training.output_dir = str(run_dir / "checkpoints" / self.run.name)
+        return replace(self.run, training=training, run_dir=run_dir)
+
+    def data_of(self, fold: int) -> StageData:
+        """The fold's people to train on, to select on and to test."""
+        return split_stage_data(self.run, self.dealt.fold(fold), self.dealt.audit)
+
+    def finished(self, fold: int, recipe: Mapping[str, JsonValue]) -> Results | None:
+        """The results of a fold that was trained to its end; None: there are none.
+
+        Args:
+            recipe: the options, as results hold them.
+
+        Raises:
+            RecipeError: they are of another seed, other options or other data.
+        """
+        export = self.run_of(fold).export_dir
+        if not (export / RESULTS_FILE).is_file():
+            return None
+        found = read_results(export)
+        is_same = (
+            found.data is not None
+            and found.data.fingerprint == self.dealt.fingerprint(fold)
+            and found.seed == self.run.training.seed
+            and _what_is_learned(found.recipe) == _what_is_learned(recipe)
+        )
+        if not is_same:
+            raise RecipeError(
+                f"Expected in {export} a fold of this seed, these options and this data, got another; choose another "
+                "--output_dir."
+            )
+        return found
+
+    def predictions(self, fold: int) -> tuple[SplitPredictions, SplitPredictions]:
+        """What the fold's model says of the people it was selected on, and of those it is tested on."""
+        export, fingerprint = self.run_of(fold).export_dir, self.dealt.fingerprint(fold)
+        validation, _ = read_predictions(export, "validation", fingerprint)
+        test, _ = read_predictions(export, "test", fingerprint)
+        return validation, test
+
+
+def _what_is_learned(recipe: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: value for name, value in recipe.items() if name not in _HARMLESS}
+
+
+def start_of_fold(start_from: str | Path | None, fold: int) -> str | Path | None:
+    """What a fold starts from: of a folder of folds, its model of the same number."""
+    if start_from is None or not is_folder_of_folds(start_from):
+        return start_from
+    return Path(start_from) / FOLDS_FOLDER / str(fold + 1) / "engagement"
+
+
+def is_folder_of_folds(folder: str | Path) -> bool:
+    """Whether a training in folds ended, or began, there."""
+    return (Path(folder) / FOLDS_FOLDER).is_dir()
+
+
+def load_folds(run: StageRun) -> FoldedStage:
+    """Audit the stage's data and deal its people, as often as the run asks.
+
+    Raises:
+        RecipeError: folds of stage one, or beside a push to the Hub; too few folds; other people than those of the
+            folds to start from.
+        DataError: a person is unknown, or there are too few people; else as `load_stage_data`.
+        LeakageError: data that no deal can mend.
+    """
+    if run.push_to_hub:
+        raise RecipeError("Expected no --push_to_hub with --folds, which end in scores and no one model to push.")
+    num_folds, start = run.stage.folds or 0, run.stage.start_from
+    prepared = open_stage_data(run)
+    parts = _parts_to_start_from(Path(start), num_folds) if start and is_folder_of_folds(start) else None
+    scheme = prepared.choose_label_scheme(run.stage.label_scheme)
+    return FoldedStage(run, deal_folds(prepared, num_folds, scheme, parts))
+
+
+def _parts_to_start_from(folder: Path, num_folds: int) -> dict[str, int]:
+    exports = [folder / FOLDS_FOLDER / str(fold + 1) / "engagement" for fold in range(num_folds)]
+    further = folder / FOLDS_FOLDER / str(num_folds + 1)
+    try:
+        tested = [read_predictions(export, "test")[0].subject_ids for export in exports]
+    except ModelLoadError as error:
+        raise RecipeError(f"Expected {num_folds} finished folds to start from in {folder}: {error}") from error
+    if further.exists():
+        raise RecipeError(f"Expected as many folds as in {folder}, got {num_folds}, and there are more.")
+    parts = parts_of(tested)
+    if sum(len(set(people)) for people in tested) > len(parts):
+        raise LeakageError(f"Expected each person in one fold of {folder}, got some in several; train them again.")
+    return parts
+
+
+def time_left(seconds: float, num_done: int, num_todo: int) -> str:
+    """In words, from how long the folds took that were trained in this run."""
+    if not num_done:
+        return "time left not known yet"
+    minutes = round(seconds / num_done * num_todo / 60)
+    return f"about {minutes} min left" if minutes else "less than a minute left"
