@@ -104,4 +104,5 @@ def _describe_data(results: Results, export: Path) -> RunData:
         fingerprint=data.fingerprint,
         audit="missing" if data.audit is None else "passed" if data.audit.passed else "failed",
         leakage_allowed=data.leakage_allowed,
+        drawn=data.drawn,
     )

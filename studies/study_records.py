@@ -101,6 +101,8 @@ class RunData(Record):
     """for leakage"""
     leakage_allowed: bool
     """whether it was trained all the same"""
+    drawn: bool | None
+    """whether its people do not exist; null: it is not known"""
 
 
 class MeasuredOn(Record):

@@ -137,7 +137,8 @@ def _score_cells(row: MeasuredRow, score: str, has_windows: bool) -> list[str]:
 
 
 def _plain_table(record: StudyRecord) -> str:
-    scores = record.scores or list(_USUAL_SCORES)
+    judged_by = [contrast.scores[0].score for contrast in record.contrasts]
+    scores = record.scores or list(dict.fromkeys((*judged_by, *_USUAL_SCORES)))
     lines = [[row.title, *(_plain_cell(row, score) for score in scores), _minutes(row)] for row in record.rows]
     finished = [row.finished[0] for row in record.rows if row.finished]
     if finished and all(run.majority_baseline == finished[0].majority_baseline for run in finished):
@@ -181,10 +182,11 @@ def contrast_table(record: StudyRecord) -> str:
     """A line a score of each contrast, the one that it is judged by first."""
     has = has_published(record)
     published = ["published"] if has else []
+    titles = {row.name: row.title for row in record.rows}
     header = ["contrast", "score", *published, "difference", "each seed", "95 % interval", "verdict"]
     lines = [
         [
-            contrast.name if number == 0 else "",
+            f"{contrast.name} ({' → '.join(titles[name] for name in contrast.rows)})" if number == 0 else "",
             score_in_words(difference.score),
             *([_number(difference.published, "+.3f")] if has else []),
             difference_text(difference),
@@ -220,6 +222,9 @@ def verdict(difference: MeasuredDifference) -> str:
     if not paired.excludes_zero:
         return "not shown: interval includes zero"
     told = "helps: interval above zero" if paired.value > 0 else "hurts: interval below zero"
+    # The interval is over people: that other seeds might say otherwise shows in these alone.
+    agree = all(value * paired.value > 0 for value in difference.differences)
+    told += "" if agree else ", though not with each seed"
     return told if paired.resampled == "people" else f"{told}, but over clips, too narrow"
 
 
@@ -274,13 +279,15 @@ def _notes_on_method(record: StudyRecord) -> list[str]:
 def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
     by_data: dict[tuple[str, str], list[str]] = defaultdict(list)
     leaking: dict[tuple[str, str], list[str]] = defaultdict(list)
-    over_clips = []
+    over_clips, drawn = [], []
     measured = [(row.title, row.finished[0]) for row in rows if row.finished]
     for title, run in measured:
         for data in run.data.values():
             by_data[data.source, data.fingerprint].append(title)
             if data.audit != "passed":
                 leaking[data.source, data.audit].append(title)
+            if data.drawn:
+                drawn.append(title)
         if run.measured_on.num_people is None:
             over_clips.append(title)
 
@@ -293,6 +300,8 @@ def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
             f"**The audit of {source} {'is missing' if state == 'missing' else 'failed'}**: its split cannot be "
             f"trusted, and training was allowed all the same: {named(of)}."
         )
+    if drawn:
+        notes.append(f"**Drawn people who do not exist**, which say nothing about real faces: {named(drawn)}.")
     if over_clips:
         notes.append(f"Nobody knows the people, so that intervals are over clips, too narrow: {named(over_clips)}.")
     return notes

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from made_up_results import NAMES, OWN, results
 
+from engagement_recognition.evaluation.calibration import apply_offsets
 from engagement_recognition.evaluation.results_file import write_results
 from engagement_recognition.evaluation.results_schema import Measurement, PooledTrainings
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, evaluate_split, write_predictions
@@ -40,7 +41,8 @@ def write_run(folder: Path, skill: float, seed: int, num_folds: int | None = Non
     folder.mkdir(parents=True)
     write_results(folder, like.model_copy(update={"measurements": [measured], "seed": seed, "training": training}))
     if pooled:
-        found = replace(found, decided_ids=found.label_ids)  # as each fold decided, here always rightly
+        offsets = np.array([whole.decision.offsets[label] for label in NAMES])
+        found = replace(found, decided_ids=apply_offsets(found.by_clip().scores, offsets))
     write_predictions(folder, [found], NAMES, OWN)
 
 

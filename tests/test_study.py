@@ -193,7 +193,7 @@ def test_a_contrast_is_the_difference_of_the_runs(reproduced: Reproduced):
     expected = {"resampled": compared.resampled, **compared.differences["macro_f1"].model_dump()}
     assert judged["paired"] == expected and judged["paired"]["value"] == pytest.approx(judged["mean"])
     assert beside["paired"]["value"] == pytest.approx(beside["mean"]) == compared.fitted.differences["accuracy"].value
-    cells = cells_of(reproduced.output, "time helps")
+    cells = cells_of(reproduced.output, "time helps (One frame → LSTM)")
     assert cells[2] == "+0.057" and cells[3].startswith(f"{sum(differences) / 2:+.3f} ± ")
     assert cells[4] == ", ".join(f"{value:+.3f}" for value in differences)
 

@@ -144,7 +144,7 @@ FINISHED = {
     "measured_on": MEASURED_ON,
     "collapse": None,
     "data": {"engagement": {"source": "daisee", "fingerprint": "26547dd8a39109b0", "audit": "passed",
-                            "leakage_allowed": False}},
+                            "leakage_allowed": False, "drawn": False}},
     "seconds": 0.25,
 }  # fmt: skip
 SPREADS = {
@@ -204,7 +204,8 @@ The second row minus the first, with the same seeds on the same people.
 
 | contrast | score | published | difference | each seed | 95 % interval | verdict |
 | --- | --- | --- | --- | --- | --- | --- |
-| time helps | macro-F1 | +0.057 | +0.000 | +0.000 | -0.100 to +0.500 | not shown: interval includes zero |
+| time helps (One frame → LSTM) | macro-F1 | +0.057 | +0.000 | +0.000 | -0.100 to +0.500 | not shown: interval \
+includes zero |
 
 ## Notes
 

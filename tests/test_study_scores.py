@@ -90,11 +90,13 @@ def test_without_published_numbers_the_table_has_a_line_a_system(record: StudyRe
     assert "- Nothing was chosen on these people; they were looked at once." in lines
 
 
-def test_folds_of_people_are_told_and_decided_in_their_fold(tmp_path: Path):
+def test_folds_of_people_are_told(tmp_path: Path):
     pooled = made_up_study(tmp_path / "out", {"weak": 0.2, "strong": 1.5}, [HELPS], num_folds=5)
     assert "in 5 folds of people, each predicted by a model that has not seen them." in render_study(pooled)
-    fitted = pooled.rows[0].intervals.intervals["balanced_accuracy_fitted"]
-    assert fitted.value == 1  # `decided_ids` are right throughout
+    weak = pooled.rows[0]
+    fitted = weak.intervals.intervals["balanced_accuracy_fitted"]
+    assert fitted.value == pytest.approx(weak.measured["balanced_accuracy_fitted"].mean) != 0.5
+    assert [run.measured_on.num_folds for run in weak.finished] == [5, 5]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +114,11 @@ def test_a_verdict_says_what_the_interval_says(changes: Mapping[str, object], wo
     told = json.loads(difference.model_dump_json())
     told["paired"] |= changes
     lower, upper = told["paired"]["lower"], told["paired"]["upper"]
+    told["differences"] = [value if told["paired"]["value"] > 0 else -value for value in told["differences"]]
     told["paired"]["excludes_zero"] = None if lower is None else not lower <= 0 <= upper
     assert verdict(MeasuredDifference.model_validate_json(json.dumps(told))) == words
+    apart = difference.model_copy(update={"differences": [0.5, -0.1]})
+    assert verdict(apart) == "helps: interval above zero, though not with each seed"
     refused = difference.model_copy(update={"paired": NotComparable(refused="other clips")})
     assert verdict(refused) == "not comparable clip by clip: other clips"
 
