@@ -350,6 +350,8 @@ def _require_folder_or_hub_id(model: str) -> None:
     """A mistyped folder is refused at once; the Hub would be asked for it again and again, and say nothing of it."""
     folder = Path(model)
     if folder.is_dir():
+        if not (folder / "config.json").exists() and (fold := folder.parent / "folds/1" / folder.name).exists():
+            raise ModelLoadError(f"Expected a model at {model}, got pooled scores of folds; a fold's model is {fold}.")
         return
     # A folder here that holds models is meant, and not an organisation that happens to have its name.
     is_among_models = any(True for depth in ("*", "*/*") for _ in folder.parent.glob(f"{depth}/config.json"))

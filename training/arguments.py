@@ -70,7 +70,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "folder of a trained model whose encoder is taken over, in place of --encoder; box: the expression "
-            "model of this package (default in stage two: stage one, if the same run trains it)"
+            "model of this package; a folder of folds: each fold's own; {seed} stands for the run's (default in stage "
+            "two: stage one, if the same run trains it)"
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
@@ -301,6 +302,8 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     if str(values.get("resume_from_checkpoint")).lower() == "false":  # a text to Trainer, and so a folder of that name
         values["resume_from_checkpoint"] = None
     stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
+    if stage.start_from:
+        stage.start_from = stage.start_from.replace("{seed}", str(training.seed))
     if name == "expression":
         if "folds" in typed or "folds" in _section(recipe.options, name):
             raise RecipeError("Expected folds of stage two alone, got them for stage one, whose people nobody knows.")

@@ -20,10 +20,10 @@ from .arguments import StageRun
 from .stage_data import StageData, open_stage_data, split_stage_data
 
 FOLDS_FOLDER = "folds"
-# Where and how fast, not what: a fold that is trained already stays as it is under any of these.
+# A fold that is trained already stays as it is under any of these; seed and data are looked at by themselves.
 _HARMLESS = {
     "output_dir", "resume_from_checkpoint", "cache_dir", "num_preparation_processes", "dataloader_num_workers",
-    "disable_tqdm", "data",
+    "disable_tqdm", "data", "seed",
 }  # fmt: skip
 
 
@@ -84,6 +84,21 @@ class FoldedStage:
 
 def _what_is_learned(recipe: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in recipe.items() if name not in _HARMLESS}
+
+
+def start_to_check(run: StageRun) -> str | Path | None:
+    """What the stage, or its first fold, starts from.
+
+    Raises:
+        RecipeError: folds to start from, and no folds to train.
+    """
+    start = run.stage.start_from
+    if start and is_folder_of_folds(start) and not run.stage.folds:
+        raise RecipeError(
+            f"Expected --folds beside start_from {start}, which holds folds, got none; or start from a fold's model, "
+            f"such as {start_of_fold(start, 0)}."
+        )
+    return start_of_fold(start, 0)
 
 
 def start_of_fold(start_from: str | Path | None, fold: int) -> str | Path | None:

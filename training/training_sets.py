@@ -135,20 +135,25 @@ class FrameCollator:
     shuffle: Literal["anew", "by_row"] | None = None
 
     def __call__(self, rows: list[LabelledExample]) -> dict[str, torch.Tensor]:
+        pixel_values = self.to_pixel_values(rows)
+        if self.shuffle:
+            clips = zip(rows, pixel_values, strict=True)
+            pixel_values = torch.stack([clip[self._order(row, len(clip))] for row, clip in clips])
+        row_numbers = torch.tensor([row["row"] for row in rows])
+        return {"pixel_values": pixel_values, "labels": self._labels_of(rows), "rows": row_numbers}
+
+    def to_pixel_values(self, rows: list[LabelledExample]) -> torch.Tensor:
+        """What the model reads of these rows, their frames in order."""
         if len({row["frames"].shape for row in rows}) > 1:  # pictures of several sizes
             frames = torch.stack([self.processor.to_model_size(row["frames"]) for row in rows])
         else:
             frames = torch.from_numpy(np.stack([row["frames"] for row in rows])).permute(0, 1, 4, 2, 3)
-        if self.shuffle:
-            frames = torch.stack([clip[self._order(row, len(clip))] for row, clip in zip(rows, frames, strict=True)])
         if self.augmentation != Augmentation():
             frames = self.augmentation(frames)  # (batch, frames, C, H, W) uint8
         flat = frames.flatten(0, 1).permute(0, 2, 3, 1).numpy()  # (batch, frames, C, H, W) -> (batch*frames, H, W, C)
         pixel_values = self.processor.to_pixel_values(flat)
-        if not self.single_face:
-            pixel_values = pixel_values.unflatten(0, frames.shape[:2])  # -> (batch, frames, C, H, W)
-        row_numbers = torch.tensor([row["row"] for row in rows])
-        return {"pixel_values": pixel_values, "labels": self._labels_of(rows), "rows": row_numbers}
+        # -> (batch, frames, C, H, W)
+        return pixel_values if self.single_face else pixel_values.unflatten(0, frames.shape[:2])
 
     def _order(self, row: LabelledExample, num_frames: int) -> torch.Tensor:
         by_row = torch.Generator().manual_seed(row["row"]) if self.shuffle == "by_row" else None

@@ -1,0 +1,231 @@
+"""Stage two in folds: people dealt once, killed and resumed, pooled scores, what is refused; features kept of a frozen
+encoder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TrainedStages, prepare_drawn
+
+from engagement_recognition import train
+from engagement_recognition.data.audit.folds import deal_folds
+from engagement_recognition.data.preparation.prepared_data import PreparedData
+from engagement_recognition.evaluation.bootstrap import bootstrap_intervals
+from engagement_recognition.evaluation.calibration import apply_calibration, apply_offsets, fit_calibration, fit_offsets
+from engagement_recognition.evaluation.comparison import compare_runs
+from engagement_recognition.evaluation.pooled_folds import pool_folds
+from engagement_recognition.evaluation.results_file import read_results
+from engagement_recognition.evaluation.split_evaluation import SplitPredictions, read_predictions
+from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
+from engagement_recognition.training import frozen_features
+from engagement_recognition.training.arguments import Recipe
+from engagement_recognition.training.trainer import EngagementTrainer
+
+FOLDS = 3
+NAMES = ["disengaged", "engaged"]
+
+
+@pytest.fixture(scope="module")
+def prepared(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return prepare_drawn(drawn_daisee, tmp_path_factory.mktemp("prepared") / "data", num_frames=4)
+
+
+@pytest.fixture(scope="module")
+def recipe(trained: TrainedStages, prepared: PreparedData) -> dict[str, object]:
+    """Stage two from the trained stage one, in folds."""
+    kept = {key: value for key, value in trained.recipe.items() if key not in ("expression", "output_dir")}
+    section = {"data": str(prepared.folder), "start_from": str(trained.expression), "folds": FOLDS}
+    return {**kept, "engagement": section}
+
+
+@pytest.fixture(scope="module")
+def folds_run(recipe: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole training in folds."""
+    return run(recipe, tmp_path_factory.mktemp("folds") / "run")
+
+
+def run(recipe: dict[str, object], output: Path, **options: str) -> Path:
+    (folder,) = train.train(Recipe({**recipe, "output_dir": str(output)}), options)
+    assert folder == output / "engagement"
+    return output
+
+
+def logits_by_clip(folder: Path) -> dict[str, list[float]]:
+    found, _ = read_predictions(folder, "test")
+    return dict(zip((clip for clip, _ in found.keys), found.logits.tolist(), strict=True))
+
+
+def test_each_person_is_tested_once_and_known_to_nothing_that_tests_them(prepared: PreparedData):
+    dealt = deal_folds(prepared, FOLDS, "binary")
+    folds = [dealt.fold(fold) for fold in range(FOLDS)]
+    people = [{split: set(fold.splits[split]["subject_id"]) for split in fold.splits} for fold in folds]
+    for of_fold in people:
+        assert not of_fold["train"] & of_fold["validation"]
+        assert not (of_fold["train"] | of_fold["validation"]) & of_fold["test"]
+    everybody = set().union(*(fold["subject_id"] for fold in prepared.splits.values()))
+    assert sorted(person for of_fold in people for person in of_fold["test"]) == sorted(everybody)
+    assert [people[fold]["validation"] for fold in range(FOLDS)] == [
+        people[(fold + 1) % FOLDS]["test"] for fold in range(FOLDS)
+    ]
+    assert len({fold.fingerprint for fold in folds} | {prepared.fingerprint, dealt.fingerprint()}) == FOLDS + 2
+    assert np.array_equal(deal_folds(prepared, FOLDS, "binary").part, dealt.part)
+    assert "fold 2 of 3" in folds[1].description.notes.split
+    assert folds[0].description.splits["test"].subjects == len(people[0]["test"])
+
+
+@pytest.mark.parametrize("num_folds, words", [(2, "at least 3 folds"), (6, "at least 6 people for 6 folds, got 5")])
+def test_a_number_of_folds_that_cannot_be_dealt_is_one_line(prepared: PreparedData, num_folds: int, words: str):
+    with pytest.raises((RecipeError, DataError), match=words):
+        deal_folds(prepared, num_folds, "binary")
+
+
+def test_pooled_results_are_one_entry_over_all_people(folds_run: Path, prepared: PreparedData):
+    results = read_results(folds_run / "engagement")
+    (measured,) = results.measurements
+    assert measured.pooled and (measured.pooled.seeds, measured.pooled.num_folds) == ([0], FOLDS)
+    assert measured.evaluation.num_clips == sum(len(rows) for rows in prepared.splits.values()) == 15
+    assert measured.evaluation.intervals.num_clusters == 5 and measured.data.audit and measured.data.audit.passed
+    assert results.doubt() is None and results.training and results.training.seconds > 0
+    assert results.train_label_counts == {
+        name: row.support for name, row in measured.evaluation.scores.per_class.items()
+    }
+    pooled, names = read_predictions(folds_run / "engagement", "test")
+    assert names == NAMES and pooled.decided_ids is not None
+    own = [read_predictions(folds_run / f"folds/{fold}/engagement", "test")[0] for fold in (1, 2, 3)]
+    assert list(pooled.keys) == [key for part in own for key in part.keys]
+    with pytest.raises(ModelLoadError, match="pooled scores of folds; a fold's model is"):
+        Predictor.from_pretrained(str(folds_run / "engagement"))
+    assert Predictor.from_pretrained(str(folds_run / "folds/1/engagement")).model.config.label_names == NAMES
+    compared = compare_runs(folds_run / "engagement", folds_run / "engagement")
+    assert compared.not_fitted is None and compared.fitted is not None
+    assert compared.fitted.differences["macro_f1"].first == measured.evaluation.decision.scores.fitted.macro_f1
+
+
+def test_killed_within_the_second_fold_and_resumed_the_scores_are_equal(
+    recipe: dict[str, object], folds_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    calls, evaluate = [], EngagementTrainer.evaluate
+
+    def killed(self: EngagementTrainer, *arguments: object, **options: object) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 4:  # two epochs a fold
+            raise KeyboardInterrupt
+        return evaluate(self, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(EngagementTrainer, "evaluate", killed)
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run/engagement").exists()
+    first = tmp_path / "run/folds/1/engagement/model.safetensors"
+    written = first.stat().st_mtime_ns
+    capsys.readouterr()
+    run(recipe, tmp_path / "run", resume_from_checkpoint="true")
+    said = capsys.readouterr().out
+    assert "fold 1 of 3" not in said and "fold 2 of 3" in said and "left" in said
+    assert first.stat().st_mtime_ns == written
+    assert logits_by_clip(tmp_path / "run/engagement") == logits_by_clip(folds_run / "engagement")
+    resumed, whole = (read_results(folder / "engagement").measurements for folder in (tmp_path / "run", folds_run))
+    assert resumed == whole
+
+    with pytest.raises(RecipeError, match="a fold of this seed, these options and this data, got another"):
+        run(recipe, tmp_path / "run", resume_from_checkpoint="true", learning_rate="0.5")
+
+
+def test_folds_go_on_from_folds_with_the_same_people(recipe: dict[str, object], folds_run: Path, tmp_path: Path):
+    section = {**recipe["engagement"], "start_from": str(folds_run), "freeze_encoder": True}
+    again = run({**recipe, "engagement": section, "num_train_epochs": 1}, tmp_path / "run")
+    for fold in range(1, FOLDS + 1):
+        first, second = (folder / f"folds/{fold}/engagement" for folder in (folds_run, again))
+        before, after = (read_predictions(folder, "test")[0] for folder in (first, second))
+        assert list(before.keys) == list(after.keys)
+        weights = [_encoder_weights(folder) for folder in (first, second)]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with pytest.raises(RecipeError, match="Expected --folds beside start_from"):
+        run({**recipe, "engagement": {**section, "folds": None}}, tmp_path / "other")
+    with pytest.raises(RecipeError, match="4 finished folds to start from"):
+        run({**recipe, "engagement": {**section, "folds": 4}}, tmp_path / "other")
+
+
+def _encoder_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: value for name, value in load_file(folder / "model.safetensors").items() if "encoder" in name}
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"expression_folds": "3"}, "folds of stage two alone"),
+        ({"engagement_data": "none", "expression_data": "somewhere"}, "Expected engagement_data with folds"),
+        ({"engagement_push_to_hub": "true", "engagement_hub_model_id": "a/b"}, "no --push_to_hub with --folds"),
+    ],
+)
+def test_what_has_no_folds_is_one_line(
+    recipe: dict[str, object], tmp_path: Path, capfd: pytest.CaptureFixture, options: dict[str, str], words: str
+):
+    (tmp_path / "recipe.yaml").write_text(json.dumps({**recipe, "output_dir": str(tmp_path / "run")}))
+    typed = [text for name, value in options.items() for text in (f"--{name}", value)]
+    assert train.main([str(tmp_path / "recipe.yaml"), *typed]) == 2
+    assert words in capfd.readouterr().err and not (tmp_path / "run").exists()
+
+
+def predictions(split: str, seed: int, shift: float, scale: float) -> SplitPredictions:
+    """120 clips of 6 people, whose second logit tells the label as well as in any other fold, on a scale of its own."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(120) % 4 > 0).astype(int)
+    logits = np.zeros((120, 2))
+    logits[:, 1] = scale * (1.2 * labels + rng.normal(size=120)) + shift
+    keys = [(f"{split}{seed}_{row}", 0) for row in range(120)]
+    return SplitPredictions(split, keys, [f"p{seed}_{row % 6}" for row in range(120)], labels, logits)
+
+
+def test_folds_on_different_scales_are_calibrated_before_they_are_pooled():
+    scales = [(0.0, 1.0), (30.0, 0.1), (-20.0, 8.0)]
+    folds = [
+        (predictions("validation", 10 + seed, *of_fold), predictions("test", seed, *of_fold))
+        for seed, of_fold in enumerate(scales)
+    ]
+    pooled = pool_folds(folds, NAMES)
+    raw = np.concatenate([test.logits[:, 1] for _, test in folds])
+    plain = bootstrap_intervals(pooled.predictions.label_ids, np.zeros(360, int), NAMES, None, _softmax(raw))
+    assert plain.intervals["auroc"].value < 0.65 < 0.75 < pooled.evaluation.scores.auroc
+    for (validation, test), decided in zip(folds, np.split(pooled.predictions.decided_ids, 3), strict=True):
+        chosen = fit_calibration(validation.logits, validation.label_ids, NAMES).chosen
+        offsets = fit_offsets(apply_calibration(validation.logits, chosen), validation.label_ids)
+        assert np.array_equal(decided, apply_offsets(apply_calibration(test.logits, chosen), offsets))
+    calibration = pooled.evaluation.calibration
+    assert calibration.scaled and calibration.scaled.ece < 0.08 < calibration.as_trained.ece
+    assert pooled.evaluation.decision.scores.fitted.macro_f1 > 0.65
+
+
+def _softmax(second: np.ndarray) -> np.ndarray:
+    share = 1 / (1 + np.exp(-second))
+    return np.stack([1 - share, share], axis=1)
+
+
+def test_features_that_are_kept_train_the_head_that_pixels_train(
+    recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    section = {**recipe["engagement"], "freeze_encoder": True, "folds": None, "allow_leakage": True}
+    frozen = {**recipe, "engagement": section}
+    read: list[int] = []
+    forward = frozen_features.KeptFeatures.forward
+    monkeypatch.setattr(
+        frozen_features.KeptFeatures, "forward", lambda self, features: read.append(1) or forward(self, features)
+    )
+    kept = run(frozen, tmp_path / "kept")
+    assert read
+    monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)
+    read.clear()
+    plain = run(frozen, tmp_path / "plain")
+    assert not read
+    ours, theirs = (read_predictions(folder / "engagement", "test")[0].logits for folder in (kept, plain))
+    assert np.abs(ours - theirs).max() < 1e-4 and np.abs(theirs).max() > 1e-3
+    weights = [_encoder_weights(folder / "engagement") for folder in (kept, plain)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+    checkpoint = next((kept / "checkpoints/engagement").glob("checkpoint-*"))
+    assert any("encoder" in name for name in _encoder_weights(checkpoint))
