@@ -16,7 +16,7 @@ _NAMES = {
     "weighted_f1": "weighted F1",
     "auroc": "AUROC",
     "within_person_auroc": "within-person AUROC",
-    "auprc_minority": "average precision of the rarest class",
+    "auprc_minority": "average precision",
 }
 
 

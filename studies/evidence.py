@@ -103,7 +103,8 @@ def _count(records: Mapping[str, StudyRecord]) -> str:
     """How many helped, and how many would by chance."""
     verdicts = Counter(verdict(look.contrast.scores[0]).partition(":")[0] for look in _looks(records))
     told = ", ".join(f'{number} "{what}"' for what, number in verdicts.most_common())
-    return f"{verdicts.total()} contrasts: {told}. If nothing had any effect, about 1 in 20 would be clear of zero."
+    contrasts = "1 contrast" if verdicts.total() == 1 else f"{verdicts.total()} contrasts"
+    return f"{contrasts}: {told}. If nothing had any effect, about 1 in 20 would be clear of zero."
 
 
 def _study(record: StudyRecord, address: str) -> Iterator[str]:
@@ -112,6 +113,7 @@ def _study(record: StudyRecord, address: str) -> Iterator[str]:
     yield f"Scores on {record.split}, {seeds} (95 % interval over people):"
     yield score_table(record)
     if record.contrasts:
+        yield "Differences, the second system minus the first (95 % interval over people):"
         yield contrast_table(record)
     yield "\n".join(f"- {note}" for note in notes_of(record))
     yield f"All numbers: [{address.rpartition('/')[2]}]({address}). Again:"
