@@ -55,7 +55,7 @@ lint: setup
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/engagement_recognition
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
-# The table of measured results and the use limits, from the files that hold them; the keys of results.json.
+# Measured results, docs/evidence.md and the use limits, from the files that hold them; the keys of results.json.
 readme: setup
 	$(BIN)/python .ci/readme.py
 	$(BIN)/python .ci/results_doc.py

@@ -1,7 +1,8 @@
 """Renews what README.md takes from elsewhere: measured results from docs/measured/ and inference/weights/, use limits
-from hub/use_limits.py.
+from hub/use_limits.py; and docs/evidence.md, all of it, from docs/measured/studies/.
 
-A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it.
+A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it. In
+docs/measured/studies/ lie copies of what `engagement reproduce` writes: runs/real/clips/study.json as real_clips.json.
 """
 
 import textwrap
@@ -15,8 +16,11 @@ from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
 from engagement_recognition.inference.shipped_model import shipped_expression_model
 from engagement_recognition.processor.input_errors import DataError
+from engagement_recognition.studies.evidence import render_contrasts, render_evidence
+from engagement_recognition.studies.study_records import StudyRecord
 
 ROOT = Path(__file__).parents[1]
+EVIDENCE, STUDIES = "docs/evidence.md", "docs/measured/studies"
 _COLUMNS = (
     "model", "data", "labels", "test clips", "people", "macro-F1 (95 % interval over people)", "majority's macro-F1",
     "balanced accuracy", "AUROC",
@@ -26,6 +30,7 @@ _COLUMNS = (
 def renewed(readme: str) -> str:
     """README.md with each of its parts as it must be."""
     parts = {
+        "evidence": render_contrasts(read_studies(ROOT / STUDIES), EVIDENCE),
         "measured": results_table(ROOT / "docs/measured"),
         "box": describe_box(shipped_expression_model()),
         "limits": MUST_NOT_BE_USED,
@@ -37,6 +42,12 @@ def renewed(readme: str) -> str:
             raise ValueError(f"Expected <!-- {name} --> and <!-- /{name} --> in README.md, each on a line of its own.")
         readme = f"{before}{start}\n{text}\n\n{end}{after}"
     return readme
+
+
+def read_studies(folder: Path) -> dict[str, StudyRecord]:
+    """By address as seen from docs/, sorted; none where there is no such folder."""
+    read = partial(read_record, kind=StudyRecord, error=DataError, expected="a study's record", remedy="run it again")
+    return {f"measured/{folder.name}/{path.name}": read(path) for path in sorted(folder.glob("*.json"))}
 
 
 def describe_box(folder: Path) -> str:
@@ -88,4 +99,5 @@ def _row(path: Path, results: Results) -> list[str]:
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / EVIDENCE).write_text(render_evidence(read_studies(ROOT / STUDIES)), encoding="utf-8")
     print(results_table(ROOT / "docs/measured"))

@@ -139,18 +139,19 @@ def report(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def reproduce(
     context: typer.Context,
-    study: Annotated[str, typer.Argument(help="cnn_lstm, nezami, beit, or a folder with study.yaml.")],
+    study: Annotated[str, typer.Argument(help="Such as cnn_lstm, nezami or beit, or a folder with study.yaml.")],
     data: Annotated[Path, typer.Option(help="What the study measures on: DAiSEE, faces or states.")],
     expression_data: Annotated[Path | None, typer.Option(help="FER2013, for rows that begin with it.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Each row is trained this often.")] = 1,
     improved: Annotated[bool, typer.Option(help="Also each row's improved recipe.")] = False,
     output: Annotated[Path | None, typer.Option(help="Default: runs/STUDY; a killed study goes on there.")] = None,
 ) -> None:
-    """Train every row of a published study; published and measured side by side. Further options go to train.py."""
+    """Train every row of a study; measured beside published, and contrasts. Further options go to train.py."""
+    from ..studies.reproduce import default_output
     from ..studies.reproduce import reproduce as run_study
     from ..training.command_line import read_options
 
-    output = output or Path("runs") / Path(study).name
+    output = output or default_output(study)
     done = run_study(study, data, output, expression_data, seeds, improved, read_options(context.args))
     typer.echo(done.table.read_text(encoding="utf-8"))
     for failure in done.failures:

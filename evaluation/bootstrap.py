@@ -90,10 +90,28 @@ def bootstrap_intervals(
     Raises:
         DataError: arrays that do not belong together, or people known for some clips only.
     """
-    label_ids, predicted_ids, scores = check_predictions(label_ids, predicted_ids, len(label_names), scores)
+    model = Predictions(predicted_ids, scores)
+    return bootstrap_mean(label_ids, [model], label_names, person_ids, num_resamples, seed)
+
+
+def bootstrap_mean(
+    label_ids: np.ndarray,
+    models: Sequence[Predictions],
+    label_names: Sequence[str],
+    person_ids: Sequence[str] | None = None,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Intervals:
+    """The same of the mean of several models' scores, such as one recipe's trainings, all on the same resampled people.
+
+    The interval is over people, for just these trainings.
+    """
     clusters = _cluster(person_ids, len(label_ids))
-    statistic = _score_statistic(clusters, label_ids, predicted_ids, label_names, scores)
-    effective = _effective_numbers(clusters, label_ids, label_names)
+    with_scores = all(model.scores is not None for model in models)
+    statistic = _mean_statistic(
+        [_statistic_of(clusters, label_ids, model, label_names, with_scores) for model in models]
+    )
+    effective = _effective_numbers(clusters, np.asarray(label_ids), label_names)
     intervals = bca_intervals(statistic, effective, clusters.number, num_resamples, seed)
     return Intervals(**dict(clusters.describe(num_resamples, seed)), intervals=intervals)
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from ..data.json_records import Count, Record
 from ..processor.input_errors import DataError
-from .bootstrap import Predictions, bootstrap_pairs
+from .bootstrap import Predictions, bootstrap_mean, bootstrap_pairs
 from .calibration import apply_offsets
 from .markdown import markdown_table
 from .metrics import ClipScores, name_collapse
 from .results_file import read_results
-from .score_records import Differences, score_in_words
+from .score_records import Differences, Intervals, score_in_words
 from .split_evaluation import read_predictions
 
 _RANKING = ("auroc", "within_person_auroc", "auprc_minority")  # which no decision changes
@@ -62,6 +62,16 @@ class _Run(NamedTuple):
     def at_argmax(self) -> Predictions:
         return Predictions(self.clips.scores.argmax(axis=1), self.clips.scores)
 
+    def people(self) -> list[str] | None:
+        return [str(subject) for subject in self.subjects] if all(self.subjects) else None
+
+
+class MeanIntervals(NamedTuple):
+    """95 % intervals of the mean of several trainings' scores."""
+
+    at_argmax: Intervals
+    fitted: Intervals | None  # at the decisions fitted on validation, of scores that hang on one
+
 
 def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0, data: str | None = None) -> Comparison:
     """Second minus first, with 95 % intervals from resampled people; see `compare_pairs`."""
@@ -86,21 +96,13 @@ def compare_pairs(
     if not first or len(first) != len(second):
         raise DataError(f"Expected as many second runs as first ones, got {len(second)} and {len(first)}.")
     folders = [*first, *second]
-    runs = [_read_run(folder, split, data) for folder in folders]
-    leader = runs[0]
-    runs = [
-        leader,
-        *(_like(leader, run, folders[0], folder) for run, folder in zip(runs[1:], folders[1:], strict=True)),
-    ]
+    runs = _read_runs(folders, split, data)
     pairs = list(zip(runs[: len(first)], runs[len(first) :], strict=True))
-    truth, names = leader.clips.label_ids, leader.label_names
-    people = [str(subject) for subject in leader.subjects] if all(leader.subjects) else None
+    truth, names, people = runs[0].clips.label_ids, runs[0].label_names, runs[0].people()
     compared = bootstrap_pairs(truth, [(a.at_argmax(), b.at_argmax()) for a, b in pairs], names, people, seed=seed)
     without = [str(folder) for folder, run in zip(folders, runs, strict=True) if run.decided_ids is None]
-    # Without scores: whatever ranks is the same as at argmax.
-    decided = [Predictions(run.decided_ids) for run in runs if run.decided_ids is not None]
-    fitted = None
-    if not without:
+    decided, fitted = _at_fitted_decisions(runs), None
+    if decided is not None:
         in_pairs = list(zip(decided[: len(first)], decided[len(first) :], strict=True))
         fitted = bootstrap_pairs(truth, in_pairs, names, people, seed=seed)
     return Comparison(
@@ -114,6 +116,33 @@ def compare_pairs(
         fitted=fitted,
         not_fitted=f"no decision was fitted on validation for {split} in {', '.join(without)}" if without else None,
     )
+
+
+def mean_intervals(folders: Sequence[Path], split: str = "test", seed: int = 0) -> MeanIntervals:
+    """Of trainings on the same clips, over resampled people; see `bootstrap.bootstrap_mean`.
+
+    Raises:
+        ModelLoadError, DataError: as `compare_pairs`.
+    """
+    runs = _read_runs(folders, split, None)
+    truth, names, people = runs[0].clips.label_ids, runs[0].label_names, runs[0].people()
+    decided = _at_fitted_decisions(runs)
+    return MeanIntervals(
+        bootstrap_mean(truth, [run.at_argmax() for run in runs], names, people, seed=seed),
+        bootstrap_mean(truth, decided, names, people, seed=seed) if decided else None,
+    )
+
+
+def _at_fitted_decisions(runs: Sequence[_Run]) -> list[Predictions] | None:
+    """Without scores: whatever ranks is the same as at argmax. None where a run has no decision."""
+    decided = [Predictions(run.decided_ids) for run in runs if run.decided_ids is not None]
+    return decided if len(decided) == len(runs) else None
+
+
+def _read_runs(folders: Sequence[Path], split: str, data: str | None) -> list[_Run]:
+    """In the order of the folders, all with their clips in the order of the first."""
+    leader, *others = [_read_run(folder, split, data) for folder in folders]
+    return [leader, *(_like(leader, run, folders[0], folder) for run, folder in zip(others, folders[1:], strict=True))]
 
 
 def _read_run(folder: Path, split: str, data: str | None) -> _Run:

@@ -11,10 +11,19 @@ from pydantic import Field
 from ..data.json_records import Count, NotNegative, Positive, Record, Share
 from .focus_records import FaceFocusResults
 
+_NAMES = {
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "auroc": "AUROC",
+    "within_person_auroc": "within-person AUROC",
+    "auprc_minority": "average precision",
+}
+
 
 def score_in_words(name: str) -> str:
-    """Such as `macro f1`; for tables."""
-    return name.replace("_", " ").replace("within person", "within-person")
+    """For tables, such as `macro-F1`, or `macro-F1, fitted` at the decision fitted on validation."""
+    plain = name.removesuffix("_fitted")
+    return _NAMES.get(plain, plain.replace("_", " ")) + (", fitted" if plain != name else "")
 
 
 class ClassScores(Record):

@@ -1,14 +1,16 @@
-"""`engagement reproduce STUDY`: every row of a published study, trained with several seeds → what was published beside
-what was measured, in `study.json` and `table.md`.
+"""`engagement reproduce STUDY`: every row of a study, trained with several seeds → what was measured, beside what was
+published if anything was, in `study.json` and `table.md`.
 
-A study is a folder with `study.yaml` (what was published, on which split), a recipe a row and perhaps `improved/`
-recipes of the same names; ours are in recipes/. Each run is one of `train`, in a folder of its own, so that a study
-killed anywhere goes on: finished runs are read from their results, one under way resumes from its last whole
-checkpoint, a failed one is tried again. `table` says what is made of the runs, `study_records` what is written.
+A study is a folder with `study.yaml` (which rows are compared, by which scores, on which split), a recipe a row and
+perhaps `improved/` recipes of the same names; ours are in recipes/. Each run is one of `train`, in a folder of its own,
+so that a study killed anywhere goes on: finished runs are read from their results, one under way resumes from its last
+whole checkpoint, a failed one is tried again. `finished_runs` says what is kept of a run, `summary` and `table` what is
+made of the runs, `study_records` what is written.
 """
 
 import hashlib
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +20,13 @@ from statistics import fmean
 from ..data.atomic_files import claim_folder
 from ..data.json_records import parse_record, write_record
 from ..data.preparation.prepared_data import is_prepared, load_prepared
-from ..evaluation.results_file import read_results
-from ..evaluation.results_schema import Results
-from ..evaluation.score_records import Scores, SplitEvaluation
-from ..evaluation.split_evaluation import evaluate_predictions, read_predictions
-from ..processor.input_errors import DataError, EngagementInputError, ModelLoadError, RecipeError
+from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 from ..train import train
 from ..training.arguments import STAGES, Recipe, Stage, plan_stages, read_recipe
 from ..training.augmentation import Augmentation
 from ..training.recipes import RECIPES
 from ..training.stage_data import parse_json
+from .finished_runs import is_finished, read_finished
 from .study_records import (
     Contrast,
     FailedRun,
@@ -36,11 +35,11 @@ from .study_records import (
     Plan,
     RowRuns,
     Run,
-    RunData,
     StudyDescription,
     StudyHead,
 )
-from .table import one_line, write_study
+from .summary import one_line
+from .table import write_study
 
 _DESCRIPTION, _PLAN = "study.yaml", "plan.json"
 _SET_BY_STUDY = {"data", "seed", "output_dir", "resume_from_checkpoint", "push_to_hub", "hub_token"}
@@ -63,14 +62,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A published study: its rows in order, and which of them it compares."""
+    """Rows in order, and which of them are compared."""
 
-    name: str
+    name: str  # of ours, that of its folder below recipes/, such as real/daisee
     title: str
     data: str  # what the data must be, for people
-    split: MeasuredSplit  # on which the published numbers were measured
+    split: MeasuredSplit  # that is measured
     rows: list[Row]
     contrasts: list[Contrast]
+    scores: list[str]  # that the table shows; none: the usual ones
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ def reproduce(
     runs: dict[tuple[str, int], Run] = {
         (row.name, seed): _read_run(output, row, seed, planned.split)
         for row, seed in keys
-        if _is_finished(output / row.name / f"seed{seed}" / row.stages[-1])
+        if is_finished(output / row.name / f"seed{seed}" / row.stages[-1])
     }
-    head = _describe(planned, sources, seeds, options)
+    head = _describe(planned, sources, seeds, improved, options)
     table = _write(output, planned, head, runs)
     todo = [(row, seed) for row, seed in keys if (row.name, seed) not in runs]
     for place, (row, seed) in enumerate(todo):
@@ -134,10 +135,7 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
     Raises:
         RecipeError: no such study, or one whose files cannot be understood.
     """
-    folder = next((path for path in (RECIPES / study, Path(study)) if (path / _DESCRIPTION).is_file()), None)
-    if folder is None:
-        known = sorted(path.parent.name for path in RECIPES.glob(f"*/{_DESCRIPTION}"))
-        raise RecipeError(f"Expected a study among {', '.join(known)}, or a folder with {_DESCRIPTION}, got {study}.")
+    folder = _find(study)
     described = _read_description(folder / _DESCRIPTION)
     rows = []
     for name, entry in described.rows.items():
@@ -150,12 +148,31 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
             stages = STAGES if extended else stages
             rows.append(Row(f"improved/{name}", f"{title}, improved", {}, stages, recipe, improves=True))
     title, contrasts = described.title or folder.name, described.contrasts or []
-    return Study(folder.resolve().name, title, described.data, described.split, rows, contrasts)
+    scores, name = described.scores or [], _name_of(folder)
+    return Study(name, title, described.data, described.split, rows, contrasts, scores, described.notes)
+
+
+def default_output(study: str | Path) -> Path:
+    """`runs/STUDY`; raises RecipeError where there is no such study."""
+    return Path("runs") / _name_of(_find(study))
+
+
+def _find(study: str | Path) -> Path:
+    folder = next((path for path in (RECIPES / study, Path(study)) if (path / _DESCRIPTION).is_file()), None)
+    if folder is None:
+        known = ", ".join(sorted(_name_of(path.parent) for path in RECIPES.rglob(_DESCRIPTION)))
+        raise RecipeError(f"Expected a study among {known}, or a folder with {_DESCRIPTION}, got {study}.")
+    return folder
+
+
+def _name_of(folder: Path) -> str:
+    place, ours = folder.resolve(), RECIPES.resolve()
+    return place.relative_to(ours).as_posix() if place.is_relative_to(ours) else place.name
 
 
 def _read_description(path: Path) -> StudyDescription:
     text = json.dumps(read_recipe(path).options)  # YAML, as a recipe is
-    return parse_record(text, path, StudyDescription, RecipeError, "a study", f"compare recipes/*/{_DESCRIPTION}")
+    return parse_record(text, path, StudyDescription, RecipeError, "a study", "compare those in recipes/")
 
 
 def _check(study: Study, sources: Mapping[str, Path | None], seeds: int, options: Mapping[str, str]) -> None:
@@ -225,21 +242,12 @@ def _options_of(row: Row, sources: Mapping[str, Path | None], options: Mapping[s
     return {**options, **data, "resume_from_checkpoint": "true"}
 
 
-def _is_finished(export: Path) -> bool:
-    """An export folder is written whole or not at all; `_claim` made sure of what it is a run of."""
-    try:
-        read_results(export)
-    except ModelLoadError:
-        return False
-    return True
-
-
 def _run(output: Path, row: Row, seed: int, split: str, options: dict[str, str]) -> Run:
     """Train one row with one seed; what goes wrong in the row itself is recorded, the study goes on."""
     folder = output / row.name / f"seed{seed}"
     options |= {"seed": str(seed), "output_dir": str(folder)}
     starts_elsewhere = plan_stages(row.recipe, options)[-1].stage.start_from
-    if row.stages == STAGES and not starts_elsewhere and _is_finished(folder / "expression"):
+    if row.stages == STAGES and not starts_elsewhere and is_finished(folder / "expression"):
         options |= {"expression_data": "none", "engagement_start_from": str(folder / "expression")}
     try:
         train(row.recipe, options)
@@ -251,62 +259,8 @@ def _run(output: Path, row: Row, seed: int, split: str, options: dict[str, str])
 
 
 def _read_run(output: Path, row: Row, seed: int, split: str) -> FinishedRun:
-    """What the study keeps of a finished run; `seconds` are those of its last sitting's training."""
-    exports = {stage: output / row.name / f"seed{seed}" / stage for stage in row.stages}
-    results = {stage: read_results(export) for stage, export in exports.items()}
-    data = {stage: _describe_data(of_stage, exports[stage]) for stage, of_stage in results.items()}
-    export = exports[row.stages[-1]]
-    evaluation = _evaluation_of(export, results[row.stages[-1]], split)
-    by_window = evaluation.scores_by_window
-    return FinishedRun(
-        seed=seed,
-        folder=export.relative_to(output).as_posix(),
-        scores=_flat(evaluation.scores),
-        scores_by_window=None if by_window is None else _flat(by_window),
-        majority_baseline=_flat(evaluation.majority_baseline),
-        intervals=evaluation.intervals,
-        num_clips=evaluation.num_clips,
-        collapse=evaluation.collapse,
-        data=data,
-        seconds=sum(of_stage.training.seconds for of_stage in results.values() if of_stage.training),
-    )
-
-
-def _evaluation_of(export: Path, results: Results, split: str) -> SplitEvaluation:
-    """On the data it was trained on. Training measures test alone; validation is measured here, from predictions."""
-    measured = results.measured_on(split)
-    if measured is not None and results.is_own_data(measured):
-        return measured.evaluation
-    predictions, names = read_predictions(export, split)
-    counts = results.train_label_counts
-    train_label_ids = [label for label, name in enumerate(names) for _ in range(counts[name])]
-    return evaluate_predictions(predictions, None, train_label_ids, names)
-
-
-def _flat(scores: Scores) -> dict[str, float | None]:
-    """Headline scores, and those of each class under the names `bootstrap` uses."""
-    flat: dict[str, float | None] = {
-        "macro_f1": scores.macro_f1,
-        "balanced_accuracy": scores.balanced_accuracy,
-        "accuracy": scores.accuracy,
-        "weighted_f1": scores.weighted_f1,
-        "auroc": scores.auroc,
-    }
-    for label, row in scores.per_class.items():
-        flat |= {f"recall/{label}": row.recall, f"precision/{label}": row.precision, f"f1/{label}": row.f1}
-    return flat
-
-
-def _describe_data(results: Results, export: Path) -> RunData:
-    data = results.data
-    if data is None:
-        raise RecipeError(f"Expected a model that was trained in {export}, got an imported one; remove that folder.")
-    return RunData(
-        source=data.source,
-        fingerprint=data.fingerprint,
-        audit="missing" if data.audit is None else "passed" if data.audit.passed else "failed",
-        leakage_allowed=data.leakage_allowed,
-    )
+    folder = output / row.name / f"seed{seed}"
+    return read_finished(output, {stage: folder / stage for stage in row.stages}, seed, split)
 
 
 def _without_folder(value: str) -> str:
@@ -329,13 +283,24 @@ def _time_left(todo: Sequence[str], runs: _Runs) -> str:
     return f"about {f'{minutes // 60} h ' if minutes >= 60 else ''}{minutes % 60} min left"
 
 
-def _describe(study: Study, sources: Mapping[str, Path | None], seeds: int, options: Mapping[str, str]) -> StudyHead:
+def _describe(
+    study: Study, sources: Mapping[str, Path | None], seeds: int, improved: bool, options: Mapping[str, str]
+) -> StudyHead:
+    changed = {name: _without_folder(value) for name, value in sorted(_protocol(options).items())}
+    expression_data = sources["expression"]
+    beside = ["--expression-data", expression_data.name] if expression_data else []
+    words = ["engagement", "reproduce", study.name, "--data", (sources["engagement"] or Path()).name, *beside]
+    words += ["--seeds", str(seeds), *(["--improved"] if improved else [])]
+    words += [word for name, value in changed.items() for word in (f"--{name}", value)]
     return StudyHead(
         name=study.name,
         title=study.title,
         split=study.split,
         seeds=seeds,
-        changed_options={name: _without_folder(value) for name, value in sorted(_protocol(options).items())},
+        scores=study.scores,
+        notes=study.notes,
+        command=shlex.join(words),
+        changed_options=changed,
         prepared_beforehand=[path.name for path in sources.values() if path is not None and is_prepared(path)],
     )
 

@@ -1,5 +1,5 @@
-"""The files of a study as records: `study.yaml` (what was published), `plan.json` (what was begun in a folder), and
-`study.json` (what came of it), which `table` writes and turns into `table.md`.
+"""The files of a study as records: `study.yaml` (what is asked, and what was published of it), `plan.json` (what was
+begun in a folder), and `study.json` (what came of it), which `summary` makes and `table` turns into `table.md`.
 """
 
 import re
@@ -11,7 +11,10 @@ from ..data.json_records import Count, NotNegative, Record, Share
 from ..evaluation.score_records import Difference, Intervals
 from ..training.arguments import Stage
 
-_SCORE = re.compile("macro_f1|accuracy|weighted_f1|auroc|(recall|precision|f1)/.+")
+_SCORE = re.compile(
+    "(macro_f1|balanced_accuracy|accuracy|weighted_f1)(_fitted)?|auroc|within_person_auroc|auprc_minority"
+    "|(recall|precision|f1)/.+"
+)
 
 MeasuredSplit = Literal["validation", "test"]
 
@@ -24,7 +27,9 @@ class Contrast(Record):
     rows: Annotated[list[str], Field(min_length=2, max_length=2)]
     """the second is compared with the first"""
     score: str
-    """by which"""
+    """by which it is judged"""
+    also: list[str] = []
+    """scores that are shown beside it"""
 
 
 class PublishedRow(Record):
@@ -39,7 +44,7 @@ class PublishedRow(Record):
 
 
 class StudyDescription(Record):
-    """`study.yaml`: what was published."""
+    """`study.yaml`: what is compared, and what was published of it, if anything was."""
 
     title: str | None = None
     """for people; null: the folder's name"""
@@ -48,7 +53,12 @@ class StudyDescription(Record):
     needs_expression_data: bool = False
     """whether a row begins with expressions, for people"""
     split: MeasuredSplit
-    """on which the published numbers were measured"""
+    """that is measured; where there are published numbers, the one that they are of"""
+    scores: list[str] | None = None
+    """that the table shows, such as `auroc`, `within_person_auroc` or, at the decision fitted on validation,
+    `macro_f1_fitted`; null: macro-F1, accuracy and those published"""
+    notes: list[str] = []
+    """what a reader must know that no file says: what was chosen on whom, how often these people were looked at"""
     rows: Annotated[dict[str, PublishedRow], Field(min_length=1)]
     """name of a recipe beside this file → what was published of it"""
     contrasts: list[Contrast] | None = None
@@ -56,10 +66,13 @@ class StudyDescription(Record):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        for name, row in self.rows.items():
-            for score in row.published or {}:
-                if not _SCORE.fullmatch(score):
-                    raise ValueError(f"rows.{name}.published.{score}, which is no score such as macro_f1")
+        named = [(f"rows.{name}.published", score) for name, row in self.rows.items() for score in row.published or {}]
+        named += [("scores", score) for score in self.scores or ()]
+        for number, contrast in enumerate(self.contrasts or ()):
+            named += [(f"contrasts[{number}]", score) for score in (contrast.score, *contrast.also)]
+        for place, score in named:
+            if not _SCORE.fullmatch(score):
+                raise ValueError(f"{place} with {score}, which is no score such as macro_f1")
         known = {*self.rows, *(f"improved/{name}" for name in self.rows)}
         for number, contrast in enumerate(self.contrasts or ()):
             for name in contrast.rows:
@@ -88,6 +101,25 @@ class RunData(Record):
     """for leakage"""
     leakage_allowed: bool
     """whether it was trained all the same"""
+    drawn: bool | None
+    """whether its people do not exist; null: it is not known"""
+
+
+class MeasuredOn(Record):
+    """On whom a run was measured."""
+
+    num_clips: Count
+    """clips"""
+    num_people: Count | None
+    """null where they are unknown"""
+    rarest_class: str | None
+    """name; null where one class alone is true"""
+    num_rarest_clips: Count
+    """clips of it"""
+    num_people_with_both: Count | None
+    """people with clips of both classes; null of more classes, or where people are unknown"""
+    num_folds: Count | None
+    """parts of the people, each measured by a model trained on the others; null: one model, one split"""
 
 
 class FinishedRun(Record):
@@ -100,15 +132,13 @@ class FinishedRun(Record):
     folder: str
     """of the measured model, in the study's"""
     scores: dict[str, float | None]
-    """score → value, by clip"""
+    """score → value, by clip; `..._fitted` at the decision fitted on validation; null where it is not defined"""
     scores_by_window: dict[str, float | None] | None
     """the same with every window counting once; null where each clip has one window"""
     majority_baseline: dict[str, float | None]
     """score → that of always predicting the training set's most frequent class"""
-    intervals: Intervals
-    """95 % intervals of the scores by clip"""
-    num_clips: Count
-    """measured"""
+    measured_on: MeasuredOn
+    """on whom"""
     collapse: str | None
     """one sentence where nearly everyone is predicted one class"""
     data: dict[Stage, RunData]
@@ -158,11 +188,6 @@ class RowRuns(Record):
         """The runs that did not fail."""
         return [run for run in self.runs if isinstance(run, FinishedRun)]
 
-    @property
-    def first(self) -> FinishedRun | None:
-        """The run whose interval is shown."""
-        return next((run for run in self.finished if run.seed == 0), None)
-
 
 class Spread(Record):
     """Over seeds."""
@@ -173,6 +198,13 @@ class Spread(Record):
     """standard deviation; null of one seed"""
 
 
+class NotComparable(Record):
+    """Runs that cannot be compared clip by clip."""
+
+    refused: str
+    """why"""
+
+
 class MeasuredRow(RowRuns):
     """A row with its scores over seeds."""
 
@@ -180,6 +212,8 @@ class MeasuredRow(RowRuns):
     """score → over seeds, by clip"""
     measured_by_window: dict[str, Spread]
     """the same by window; empty where each clip has one"""
+    intervals: Intervals | NotComparable | None
+    """95 % intervals of the means over seeds, by clip, by the names of `measured`; null while nothing is finished"""
 
 
 class RunDifference(Difference):
@@ -189,34 +223,40 @@ class RunDifference(Difference):
     """`clips` where people are unknown; such intervals are too narrow"""
 
 
-class NotComparable(Record):
-    """Runs that cannot be compared clip by clip."""
+class MeasuredDifference(Record):
+    """Second row minus first in one score, by clip."""
 
-    refused: str
-    """why"""
-
-
-class MeasuredContrast(Contrast):
-    """Second row minus first, by clip."""
-
+    score: str
+    """which"""
     published: float | None
     """difference of what was published; null where one of the two was not"""
     seeds: list[Count]
-    """that both rows finished"""
+    """that both rows finished, with this score defined"""
     differences: list[float]
     """one for each of these seeds"""
     mean: float | None
-    """of the differences"""
+    """of the differences; null of none"""
     sd: float | None
     """of the differences; null of one seed"""
     paired: RunDifference | NotComparable | None
-    """of seed 0, over resampled people; null where one of the two has not finished it"""
+    """the mean over these seeds, over resampled people; null of none"""
+
+
+class MeasuredContrast(Record):
+    """Two rows that the study compares."""
+
+    name: str
+    """what the comparison shows"""
+    rows: Annotated[list[str], Field(min_length=2, max_length=2)]
+    """the second minus the first"""
+    scores: Annotated[list[MeasuredDifference], Field(min_length=1)]
+    """the first is what it is judged by, the others are shown beside it"""
 
 
 class StudyHead(Record):
     """Which study, and how it was trained."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     """of the file's layout"""
     name: str
     """of the study"""
@@ -226,8 +266,14 @@ class StudyHead(Record):
     """that was measured"""
     seeds: Count
     """asked for"""
+    scores: list[str]
+    """that the table shows; empty: macro-F1, accuracy and those published"""
+    notes: list[str]
+    """as the study has them"""
+    command: str
+    """that does it again, with names of data in the place of paths"""
     changed_options: dict[str, str]
-    """option → value, where every row was trained otherwise than published"""
+    """option → value, where every row was trained otherwise than its recipe says"""
     prepared_beforehand: list[str]
     """names of data sets that came prepared"""
 
@@ -238,4 +284,4 @@ class StudyRecord(StudyHead):
     rows: list[MeasuredRow]
     """in the study's order, an improved one below its row"""
     contrasts: list[MeasuredContrast]
-    """those with a seed that both rows finished"""
+    """those whose rows there are"""

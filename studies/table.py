@@ -1,193 +1,235 @@
-"""The runs of a study → `study.json`, and from it `table.md`: published numbers beside measured ones, then findings.
+"""The runs of a study → `study.json`, and from it `table.md`: what was measured, beside what was published if anything
+was, then the contrasts.
 
-By clip and, where clips have several windows, by window beside it, since the published numbers may count windows;
-mean and deviation over seeds, the interval over people of seed 0, and in words whatever a reader must know before
-trusting a number: a changed protocol, failed runs, a split that leaks. Nothing here trains or reads a clock: the same
-runs give the same files, but for what stands under `seconds`.
+By clip and, where clips have several windows, by window beside it, since published numbers may count windows; mean and
+deviation over seeds, intervals over people, and in words whatever a reader must know before trusting a number: a
+changed protocol, failed runs, a split that leaks. Nothing here trains or reads a clock: the same runs give the same
+files, but for what stands under `seconds`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from ..data.atomic_files import write_whole
 from ..data.json_records import write_record
-from ..evaluation.comparison import compare_runs
 from ..evaluation.markdown import markdown_table
-from ..evaluation.score_records import Interval
-from ..processor.input_errors import EngagementInputError, in_one_line
+from ..evaluation.score_records import Interval, Intervals, score_in_words
 from .study_records import (
     Contrast,
     FinishedRun,
-    MeasuredContrast,
+    MeasuredDifference,
+    MeasuredOn,
     MeasuredRow,
     NotComparable,
     RowRuns,
-    RunDifference,
     Spread,
     StudyHead,
     StudyRecord,
 )
+from .summary import FITTED, summarise_study
 
 RECORD_FILE, TABLE_FILE = "study.json", "table.md"
+FITTED_NOTE = '"Fitted" is at the decision that was fitted on validation people; all else ranks, or goes by argmax.'
+_USUAL_SCORES = ("macro_f1", "accuracy")
+_NONE = "–"
 
 
 def write_study(output: Path, head: StudyHead, rows: Sequence[RowRuns], contrasts: Sequence[Contrast]) -> Path:
-    """Write both files, an older one is replaced; returns the table's path.
-
-    Args:
-        rows: in order.
-        contrasts: those with a seed that both rows finished are computed.
-    """
-    by_name = {row.name: row for row in rows}
-    found = [_contrast(asked, by_name, output, head.split) for asked in contrasts]
-    record = StudyRecord(
-        **dict(head), rows=[_summarise(row) for row in rows], contrasts=[one for one in found if one is not None]
-    )
+    """Write both files, an older one is replaced; returns the table's path. See `summarise_study`."""
+    record = summarise_study(output, head, rows, contrasts)
     write_record(output / RECORD_FILE, record)
     write_whole(output / TABLE_FILE, render_study(record) + "\n")
     return output / TABLE_FILE
 
 
-def one_line(error: Exception, output: Path) -> str:
-    """An error's reason, with folders as seen from the study's own."""
-    return in_one_line(error, max_chars=500).replace(f"{output}/", "")
-
-
-# --- What stands in study.json
-
-
-def _summarise(row: RowRuns) -> MeasuredRow:
-    windows = [run.scores_by_window for run in row.finished if run.scores_by_window]
-    measured = _spread([run.scores for run in row.finished])
-    return MeasuredRow(**dict(row), measured=measured, measured_by_window=_spread(windows))
-
-
-def _spread(scores: Sequence[Mapping[str, float | None]]) -> dict[str, Spread]:
-    return {name: _mean_and_sd([of_seed[name] for of_seed in scores]) for name in (scores[0] if scores else ())}
-
-
-def _mean_and_sd(values: Sequence[float | None]) -> Spread:
-    defined = [value for value in values if value is not None]
-    if len(defined) < len(values):
-        return Spread(mean=None, sd=None)
-    return Spread(mean=fmean(defined), sd=stdev(defined) if len(defined) > 1 else None)
-
-
-def _contrast(asked: Contrast, rows: Mapping[str, RowRuns], output: Path, split: str) -> MeasuredContrast | None:
-    """Second row minus first, by clip; None while there is no seed with this score of both."""
-    if not set(asked.rows) <= rows.keys():
-        return None
-    before, after = (rows[name] for name in asked.rows)
-    first, second = _scores_by_seed(before, asked.score), _scores_by_seed(after, asked.score)
-    shared = [seed for seed in first if seed in second]
-    if not shared:
-        return None
-    differences = [second[seed] - first[seed] for seed in shared]
-    published = [row.published[asked.score] for row in (before, after) if asked.score in row.published]
-    return MeasuredContrast(
-        **dict(asked),
-        published=published[1] - published[0] if len(published) == 2 else None,
-        seeds=shared,
-        differences=differences,
-        **dict(_mean_and_sd(differences)),
-        paired=_compare(before.first, after.first, asked.score, output, split) if 0 in shared else None,
-    )
-
-
-def _scores_by_seed(row: RowRuns, name: str) -> dict[int, float]:
-    """Of the finished runs that define the score."""
-    known = ((run.seed, run.scores.get(name)) for run in row.finished)
-    return {seed: score for seed, score in known if score is not None}
-
-
-def _compare(
-    first: FinishedRun | None, second: FinishedRun | None, score: str, output: Path, split: str
-) -> RunDifference | NotComparable | None:
-    """Over resampled people; or why these two cannot be compared so."""
-    if first is None or second is None:
-        return None
-    try:
-        compared = compare_runs(output / first.folder, output / second.folder, split)
-    except EngagementInputError as error:
-        return NotComparable(refused=one_line(error, output))
-    return RunDifference(**dict(compared.differences[score]), resampled=compared.resampled)
-
-
-# --- What stands in table.md
-
-
 def render_study(record: StudyRecord) -> str:
     """Markdown from what `study.json` holds."""
     seeds = f"mean ± sd over {record.seeds} seeds" if record.seeds > 1 else "of one seed"
+    mean = ", of the mean over seeds" if record.seeds > 1 else ""
+    fitted = [FITTED_NOTE] if any(score.endswith(FITTED) for score in record.scores) else []
     lines = [
-        f"# {record.title}: published and measured",
+        f"# {record.title}{': published and measured' if has_published(record) else ''}",
         "",
-        *_protocol_warning(record.changed_options),
-        f"Scores on {record.split}, {seeds}; 95 % intervals of seed 0, by clip. The majority baseline always "
-        "predicts the training set's most frequent class.",
+        *protocol_warning(record),
+        " ".join([f"Scores on {record.split}, by clip, {seeds}; 95 % intervals over people{mean}.", *fitted]),
         "",
-        _score_table(record),
+        *(f"{line}\n" for line in describe_people(record)),
+        score_table(record),
     ]
     if record.contrasts:
-        header = ["contrast", "score", "published", "measured", "95 % interval, seed 0", "verdict"]
-        cells = [_contrast_cells(contrast) for contrast in record.contrasts]
-        lines += ["", "## Findings", "", "The second row minus the first, by clip.", "", markdown_table(header, cells)]
-    return "\n".join([*lines, "", "## Notes", "", *(f"- {note}" for note in _notes(record))])
+        lines += ["", "## Findings", "", "The second row minus the first, with the same seeds on the same people.", ""]
+        lines += [contrast_table(record)]
+    return "\n".join([*lines, "", "## Notes", "", *(f"- {note}" for note in notes_of(record))])
 
 
-def _protocol_warning(changed_options: Mapping[str, str]) -> list[str]:
-    if not changed_options:
+def has_published(record: StudyRecord) -> bool:
+    """Whether anything was published of it."""
+    return any(row.published for row in record.rows)
+
+
+def protocol_warning(record: StudyRecord) -> list[str]:
+    """A paragraph where options were given over the recipes, else nothing."""
+    if not record.changed_options:
         return []
-    changes = ", ".join(f"--{name} {value}" for name, value in changed_options.items())
-    return [f"**The protocol is not the published one: every row was trained with {changes}.**", ""]
+    changes = ", ".join(f"--{name} {value}" for name, value in record.changed_options.items())
+    what = "The protocol is not the published one: every" if has_published(record) else "Every"
+    return [f"**{what} row was trained with {changes}.**", ""]
 
 
-def _score_table(record: StudyRecord) -> str:
+def describe_people(record: StudyRecord) -> list[str]:
+    """On whom the rows were measured: a sentence, or one a group of rows."""
+    rows_on: dict[str, list[str]] = defaultdict(list)
+    measured = [row for row in record.rows if row.finished]
+    for row in measured:
+        rows_on[_people_in_words(row.finished[0].measured_on)].append(row.title)
+    if len(rows_on) == 1:
+        return [f"Measured on {people}." for people in rows_on]
+    return [f"{'; '.join(titles)}: measured on {people}." for people, titles in rows_on.items()]
+
+
+def _people_in_words(measured: MeasuredOn) -> str:
+    people = "nobody knows how many people" if measured.num_people is None else f"{measured.num_people:,} people"
+    text = f"{measured.num_clips:,} clips of {people}"
+    if measured.rarest_class:
+        both = measured.num_people_with_both
+        having = f" ({both:,} people have both classes)" if both is not None else ""
+        text += f', {measured.num_rarest_clips:,} of them "{measured.rarest_class}"{having}'
+    if measured.num_folds:
+        text += f", in {measured.num_folds} folds of people, each predicted by a model that has not seen them"
+    return text
+
+
+# --- A row a system
+
+
+def score_table(record: StudyRecord) -> str:
+    """Published numbers beside measured ones, a line a score; without any, a column a score."""
+    return _published_table(record) if has_published(record) else _plain_table(record)
+
+
+def _published_table(record: StudyRecord) -> str:
     has_windows = any(row.measured_by_window for row in record.rows)
     measured = ["measured, by window", "measured, by clip"] if has_windows else ["measured"]
-    header = ["system", "score", "published", *measured, "95 % interval", "majority baseline"]
+    header = ["system", "score", "published", *measured, "95 % interval", "majority baseline", "minutes a run"]
     lines: list[list[str]] = []
-    shown: Iterable[str] = ()
+    published: Iterable[str] = ()
     for row in record.rows:
-        shown = shown if row.improves else row.published  # the same scores as the row above it
-        lines += [_score_cells(row, score, has_windows) for score in dict.fromkeys(("macro_f1", "accuracy", *shown))]
+        published = published if row.improves else row.published  # the same scores as the row above it
+        scores = dict.fromkeys((*(record.scores or _USUAL_SCORES), *published))
+        lines += [_score_cells(row, score, has_windows) for score in scores]
     return markdown_table(header, lines)
 
 
 def _score_cells(row: MeasuredRow, score: str, has_windows: bool) -> list[str]:
-    missing = "–" if row.finished else "failed" if row.runs else "not yet"
     columns = [row.measured_by_window, row.measured] if has_windows else [row.measured]
     published = row.published.get(score)
     return [
         row.title,
-        score.replace("_", " "),
-        "–" if published is None else f"{published:.4f}".removesuffix("0"),
-        *(_spread_text(column.get(score), missing) for column in columns),
-        _interval_text(row.first.intervals.intervals.get(score) if row.first else None),
-        _number(row.finished[0].majority_baseline.get(score) if row.finished else None),
+        score_in_words(score),
+        _NONE if published is None else f"{published:.4f}".removesuffix("0"),
+        *(_spread_text(column.get(score), _missing(row)) for column in columns),
+        _interval_text(_interval_of(row, score)),
+        _number(_without_model(row.finished[0], score) if row.finished else None),
+        _minutes(row),
     ]
 
 
-def _contrast_cells(contrast: MeasuredContrast) -> list[str]:
-    paired, interval, verdict = contrast.paired, None, "–"
+def _plain_table(record: StudyRecord) -> str:
+    judged_by = [contrast.scores[0].score for contrast in record.contrasts]
+    scores = record.scores or list(dict.fromkeys((*judged_by, *_USUAL_SCORES)))
+    lines = [[row.title, *(_plain_cell(row, score) for score in scores), _minutes(row)] for row in record.rows]
+    finished = [row.finished[0] for row in record.rows if row.finished]
+    if finished and all(run.majority_baseline == finished[0].majority_baseline for run in finished):
+        chance = [_number(_without_model(finished[0], score)) for score in scores]
+        lines.append(["no model: always the most frequent class", *chance, _NONE])
+    return markdown_table(["system", *map(score_in_words, scores), "minutes a run"], lines)
+
+
+def _plain_cell(row: MeasuredRow, score: str) -> str:
+    text, interval = _spread_text(row.measured.get(score), _missing(row)), _interval_of(row, score)
+    return text if interval is None else f"{text} ({_interval_text(interval)})"
+
+
+def _without_model(run: FinishedRun, score: str) -> float | None:
+    """Of always predicting the most frequent class, which ranks all clips alike."""
+    measured = run.measured_on
+    if score in ("auroc", "within_person_auroc"):
+        return 0.5 if measured.rarest_class else None
+    if score == "auprc_minority":
+        return measured.num_rarest_clips / measured.num_clips if measured.rarest_class else None
+    return run.majority_baseline.get(score.removesuffix(FITTED))
+
+
+def _interval_of(row: MeasuredRow, score: str) -> Interval | None:
+    return row.intervals.intervals.get(score) if isinstance(row.intervals, Intervals) else None
+
+
+def _missing(row: MeasuredRow) -> str:
+    return _NONE if row.finished else "failed" if row.runs else "not yet"
+
+
+def _minutes(row: MeasuredRow) -> str:
+    minutes = fmean(run.seconds for run in row.finished) / 60 if row.finished else None
+    return _NONE if minutes is None else "below 1" if minutes < 1 else f"{minutes:.0f}"
+
+
+# --- Contrasts
+
+
+def contrast_table(record: StudyRecord) -> str:
+    """A line a score of each contrast, the one that it is judged by first."""
+    has = has_published(record)
+    published = ["published"] if has else []
+    titles = {row.name: row.title for row in record.rows}
+    header = ["contrast", "score", *published, "difference", "each seed", "95 % interval", "verdict"]
+    lines = [
+        [
+            f"{contrast.name} ({' → '.join(titles[name] for name in contrast.rows)})" if number == 0 else "",
+            score_in_words(difference.score),
+            *([_number(difference.published, "+.3f")] if has else []),
+            difference_text(difference),
+            ", ".join(f"{value:+.3f}" for value in difference.differences) or _NONE,
+            difference_interval(difference),
+            verdict(difference),
+        ]
+        for contrast in record.contrasts
+        for number, difference in enumerate(contrast.scores)
+    ]
+    return markdown_table(header, lines)
+
+
+def difference_text(difference: MeasuredDifference) -> str:
+    """Mean ± sd over seeds."""
+    return _spread_text(Spread(mean=difference.mean, sd=difference.sd), _NONE, "+.3f")
+
+
+def difference_interval(difference: MeasuredDifference) -> str:
+    """Over people."""
+    return _NONE if isinstance(difference.paired, NotComparable) else _interval_text(difference.paired, "+.3f")
+
+
+def verdict(difference: MeasuredDifference) -> str:
+    """In words: what the interval over people says of a difference."""
+    paired = difference.paired
+    if paired is None:
+        return "not measured yet"
     if isinstance(paired, NotComparable):
-        verdict = f"not comparable clip by clip: {paired.refused}"
-    elif paired is not None:
-        interval, verdict = paired, {True: "differs", False: "may be chance", None: "–"}[paired.excludes_zero]
-    return [
-        contrast.name,
-        contrast.score.replace("_", " "),
-        _number(contrast.published, "+.3f"),
-        _spread_text(Spread(mean=contrast.mean, sd=contrast.sd), "–", "+.3f"),
-        _interval_text(interval, "+.3f"),
-        verdict,
-    ]
+        return f"not comparable clip by clip: {paired.refused}"
+    if paired.few_clusters or paired.value is None or paired.excludes_zero is None:
+        return f"too few {paired.resampled} to tell"
+    if not paired.excludes_zero:
+        return "not shown: interval includes zero"
+    told = "helps: interval above zero" if paired.value > 0 else "hurts: interval below zero"
+    # The interval is over people: that other seeds might say otherwise shows in these alone.
+    agree = all(value * paired.value > 0 for value in difference.differences)
+    told += "" if agree else ", though not with each seed"
+    return told if paired.resampled == "people" else f"{told}, but over clips, too narrow"
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
-    return "–" if value is None else format(value, form)
+    return _NONE if value is None else format(value, form)
 
 
 def _spread_text(spread: Spread | None, missing: str, form: str = ".3f") -> str:
@@ -197,14 +239,15 @@ def _spread_text(spread: Spread | None, missing: str, form: str = ".3f") -> str:
 
 
 def _interval_text(interval: Interval | None, form: str = ".3f") -> str:
-    return "–" if interval is None else interval.in_words("–", form)
+    return _NONE if interval is None else interval.in_words(_NONE, form)
 
 
 # --- What must be said beside the numbers
 
 
-def _notes(record: StudyRecord) -> list[str]:
-    notes = [*_notes_on_method(record), *_notes_on_data(record.rows)]
+def notes_of(record: StudyRecord) -> list[str]:
+    """The study's own, then what follows from its runs."""
+    notes = [*record.notes, *_notes_on_method(record), *_notes_on_data(record.rows)]
     for row in record.rows:
         missing = record.seeds - len(row.runs)
         if missing:
@@ -213,6 +256,8 @@ def _notes(record: StudyRecord) -> list[str]:
         for run in row.runs:
             what = run.collapse if isinstance(run, FinishedRun) else f"failed: {run.failure}"
             seeds_of[what].append(str(run.seed))
+        if isinstance(row.intervals, NotComparable):
+            notes.append(f"{row.title} has no intervals: {row.intervals.refused}")
         notes += [f"{row.title}, seed {', '.join(seeds)}: {what}" for what, seeds in seeds_of.items() if what]
     return notes
 
@@ -234,14 +279,16 @@ def _notes_on_method(record: StudyRecord) -> list[str]:
 def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
     by_data: dict[tuple[str, str], list[str]] = defaultdict(list)
     leaking: dict[tuple[str, str], list[str]] = defaultdict(list)
-    over_clips = []
+    over_clips, drawn = [], []
     measured = [(row.title, row.finished[0]) for row in rows if row.finished]
     for title, run in measured:
         for data in run.data.values():
             by_data[data.source, data.fingerprint].append(title)
             if data.audit != "passed":
                 leaking[data.source, data.audit].append(title)
-        if run.intervals.resampled != "people":
+            if data.drawn:
+                drawn.append(title)
+        if run.measured_on.num_people is None:
             over_clips.append(title)
 
     def named(titles: list[str]) -> str:
@@ -253,6 +300,8 @@ def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
             f"**The audit of {source} {'is missing' if state == 'missing' else 'failed'}**: its split cannot be "
             f"trusted, and training was allowed all the same: {named(of)}."
         )
+    if drawn:
+        notes.append(f"**Drawn people who do not exist**, which say nothing about real faces: {named(drawn)}.")
     if over_clips:
         notes.append(f"Nobody knows the people, so that intervals are over clips, too narrow: {named(over_clips)}.")
     return notes

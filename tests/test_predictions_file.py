@@ -259,7 +259,7 @@ def test_models_that_collapsed_are_compared_at_the_decision_that_was_fitted(tmp_
         assert decided.macro_f1 > 0.5
     assert compared.collapse.startswith("Both collapsed") and "auroc" not in compared.fitted.differences
     text = describe_comparison(compared)
-    assert "Both collapsed" in text and "| macro f1 | fitted |" in text and "| auroc | – |" in text
+    assert "Both collapsed" in text and "| macro-F1 | fitted |" in text and "| AUROC | – |" in text
     assert compare_runs(run_of(tmp_path / "c", 1), second).collapse.startswith("The second collapsed")
     validation = compare_runs(first, second, "validation")
     assert validation.fitted is None and "no decision was fitted on validation for validation" in validation.not_fitted

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition.evaluation.comparison import compare_runs
+from engagement_recognition.evaluation.comparison import compare_pairs
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.evaluation.score_records import SplitEvaluation
 from engagement_recognition.hub import publish
 from engagement_recognition.processor.input_errors import DataError, RecipeError
+from engagement_recognition.studies import finished_runs
 from engagement_recognition.studies import reproduce as study
 from engagement_recognition.studies.reproduce import Reproduction, read_study, reproduce
 from engagement_recognition.studies.study_records import FailedRun, FinishedRun, StudyRecord
@@ -28,7 +29,7 @@ ROWS = {
     "broken": {"title": "A net that nobody has", "published": {"accuracy": 0.5}},
     "lstm": {"title": "LSTM", "published": {"macro_f1": 0.5505, "recall/disengaged": 0.26}},
 }
-CONTRAST = {"name": "time helps", "rows": ["frame", "lstm"], "score": "macro_f1"}
+CONTRAST = {"name": "time helps", "rows": ["frame", "lstm"], "score": "macro_f1", "also": ["accuracy_fitted"]}
 FACES = {"subject_pattern": r"^\d+", "num_train_epochs": 1}
 NOTHING_LEARNED = {"learning_rate": 1e-9, "early_stopping_patience": 2}  # so that it stops after its third epoch
 DIFFERENCES = {
@@ -183,14 +184,18 @@ def test_a_contrast_is_the_difference_of_the_runs(reproduced: Reproduced):
     (contrast,) = record_of(reproduced.output)["contrasts"]
     frame, lstm = (rows_of(reproduced.output)[name]["runs"] for name in ("frame", "lstm"))
     differences = [lstm[seed]["scores"]["macro_f1"] - frame[seed]["scores"]["macro_f1"] for seed in (0, 1)]
-    assert contrast["differences"] == pytest.approx(differences)
-    assert contrast["published"] == pytest.approx(0.5505 - 0.4935)
-    folders = (reproduced.output / runs[0]["folder"] for runs in (frame, lstm))
-    compared = compare_runs(*folders)
+    assert contrast["rows"] == ["frame", "lstm"]
+    judged, beside = contrast["scores"]
+    assert (judged["score"], beside["score"]) == ("macro_f1", "accuracy_fitted")
+    assert judged["differences"] == pytest.approx(differences)
+    assert judged["published"] == pytest.approx(0.5505 - 0.4935)
+    compared = compare_pairs(*([reproduced.output / run["folder"] for run in runs] for runs in (frame, lstm)))
     expected = {"resampled": compared.resampled, **compared.differences["macro_f1"].model_dump()}
-    assert contrast["paired"] == expected
-    cells = cells_of(reproduced.output, "time helps")
+    assert judged["paired"] == expected and judged["paired"]["value"] == pytest.approx(judged["mean"])
+    assert beside["paired"]["value"] == pytest.approx(beside["mean"]) == compared.fitted.differences["accuracy"].value
+    cells = cells_of(reproduced.output, "time helps (One frame → LSTM)")
     assert cells[2] == "+0.057" and cells[3].startswith(f"{sum(differences) / 2:+.3f} ± ")
+    assert cells[4] == ", ".join(f"{value:+.3f}" for value in differences)
 
 
 def test_each_row_is_announced_with_the_time_left(reproduced: Reproduced):
@@ -216,7 +221,7 @@ def test_the_table_says_what_was_changed_and_on_which_data(
     options = {"image_size": "48", "expression_allow_leakage": "true", "disable_tqdm": "true"}
     reproduce(folder, drawn_daisee, output, drawn_expressions, options=options)
     table = (output / "table.md").read_text()
-    assert "every row was trained with --expression_allow_leakage true, --image_size 48.**" in table
+    assert "**Every row was trained with --expression_allow_leakage true, --image_size 48.**" in table
     assert "every row was trained with" not in (reproduced.output / "table.md").read_text()
     (run,) = rows_of(output)["faces"]["runs"]
     results = read_results(output / run["folder"])
@@ -228,7 +233,7 @@ def test_a_split_that_leaks_and_people_nobody_knows_are_told(reproduced: Reprodu
     record = record_of(reproduced.output)
     assert "The audit of" not in (reproduced.output / "table.md").read_text()
     run = record["rows"][0]["runs"][0]
-    run["data"]["engagement"]["audit"], run["intervals"]["resampled"] = "failed", "clips"
+    run["data"]["engagement"]["audit"], run["measured_on"]["num_people"] = "failed", None
     table = render_study(StudyRecord.model_validate_json(json.dumps(record)))
     assert "**The audit of daisee failed**" in table and "intervals are over clips, too narrow: One frame." in table
 
@@ -258,8 +263,8 @@ def test_a_killed_study_goes_on_and_ends_as_one_in_one_go(
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, lambda recipe: recipe.options.get("model") != "image")
         reproduce(reproduced.folder, drawn_daisee, output)
-    assert cells_of(output, "One frame", "macro f1")[2] == "0.4935" and len(rows_of(output)["frame"]["runs"]) == 1
-    assert cells_of(output, "LSTM", "macro f1")[2:5] == ["0.5505", "not yet", "not yet"]
+    assert cells_of(output, "One frame", "macro-F1")[2] == "0.4935" and len(rows_of(output)["frame"]["runs"]) == 1
+    assert cells_of(output, "LSTM", "macro-F1")[2:5] == ["0.5505", "not yet", "not yet"]
     before = times_of(output / "frame")
     reproduce(reproduced.folder, drawn_daisee, output)
     assert times_of(output / "frame") == before
@@ -350,6 +355,7 @@ def test_an_improved_row_stands_below_its_row(
     assert results_of(output, "improved/lstm", 0).started_from == "expression"
     assert cells_of(output, "LSTM, improved", "recall/disengaged")[2] == "–"  # the same scores, and nothing published
     (found,) = record_of(output)["contrasts"]
+    (found,) = found["scores"]
     assert found["published"] is None and found["paired"]["value"] == pytest.approx(found["differences"][0])
 
 
@@ -359,8 +365,8 @@ def test_other_data_does_not_speak_for_a_row(reproduced: Reproduced):
     own = results.measured_on("test")
     elsewhere = own.data.model_copy(update={"fingerprint": "of other data"})
     other = own.model_copy(update={"split": "validation", "data": elsewhere})
-    found = study._evaluation_of(export, results.with_measurement(other), "validation")
-    assert found == study._evaluation_of(export, results, "validation") != own.evaluation
+    found, _ = finished_runs._measured_on_own_data(export, results.with_measurement(other), "validation")
+    assert found == finished_runs._measured_on_own_data(export, results, "validation")[0] != own.evaluation
 
 
 # --- What is refused before hours of training
@@ -391,10 +397,3 @@ def test_missing_expression_data_names_the_rows(shared: dict[str, object], drawn
     folder = write_study(tmp_path / "two", shared, {name: {"title": name, **row} for name, row in rows.items()})
     with pytest.raises(RecipeError, match="expression-data for faces, states, got none"):
         reproduce(folder, drawn_daisee, tmp_path / "out")
-
-
-def test_an_unknown_study_is_told_which_there_are(drawn_daisee: Path, tmp_path: Path):
-    with pytest.raises(RecipeError, match="got nobody_et_al") as refusal:
-        reproduce("nobody_et_al", drawn_daisee, tmp_path / "out")
-    known = [path.parent.name for path in study.RECIPES.glob("*/study.yaml")]
-    assert all(name in str(refusal.value) for name in known)

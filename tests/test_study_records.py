@@ -52,7 +52,12 @@ DESCRIBED = {
     "rows that are a list": ({"rows": ["frame"]}, r'got \["frame"\] as rows'),
     "a split to train on": ({"split": "train"}, 'got "train" as split'),
     "an unknown key": ({"contrast": []}, "got an unknown key contrast;"),
-    "an unknown score": ({"rows": {"lstm": {"published": {"f2": 0.5}}}}, "got rows.lstm.published.f2, which is no"),
+    "an unknown score": (
+        {"rows": {"lstm": {"published": {"f2": 0.5}}}},
+        "rows.lstm.published with f2, which is no",
+    ),
+    "an unknown score to show": ({"scores": ["auroc_fitted"]}, "got scores with auroc_fitted, which is no"),
+    "a contrast by an unknown score": ({"contrasts": [{**CONTRAST, "also": ["mcc"]}]}, r"got contrasts\[0\] with mcc,"),
     "per cent": ({"rows": {"lstm": {"published": {"accuracy": 67.7}}}}, "got 67.7 as rows.lstm.published.accuracy"),
     "an unknown stage": ({"rows": {"lstm": {"stages": ["emotion"]}}}, r'got "emotion" as rows.lstm.stages\[0\]'),
     "no stage": ({"rows": {"lstm": {"stages": []}}}, r"got \[\] as rows.lstm.stages"),
@@ -127,6 +132,8 @@ def _killed(*given: object) -> Path:
 SCORES = {"macro_f1": 0.25, "accuracy": 0.5, "auroc": None, "recall/engaged": 1.0}
 INTERVAL = {"value": 0.25, "lower": 0.1, "upper": 0.5, "num_undefined": 3, "effective_clusters": 6.0,
             "few_clusters": False}  # fmt: skip
+MEASURED_ON = {"num_clips": 20, "num_people": 6, "rarest_class": "disengaged", "num_rarest_clips": 5,
+               "num_people_with_both": 4, "num_folds": None}  # fmt: skip
 FINISHED = {
     "seed": 0,
     "failure": None,
@@ -134,60 +141,75 @@ FINISHED = {
     "scores": SCORES,
     "scores_by_window": None,
     "majority_baseline": {"macro_f1": 0.4, "accuracy": 0.75},
-    "intervals": {"resampled": "people", "num_clusters": 6, "num_resamples": 2000, "seed": 0, "confidence": 0.95,
-                  "method": "BCa", "intervals": {"macro_f1": INTERVAL}},
-    "num_clips": 20,
+    "measured_on": MEASURED_ON,
     "collapse": None,
     "data": {"engagement": {"source": "daisee", "fingerprint": "26547dd8a39109b0", "audit": "passed",
-                            "leakage_allowed": False}},
+                            "leakage_allowed": False, "drawn": False}},
     "seconds": 0.25,
 }  # fmt: skip
 SPREADS = {
     "measured": {name: {"mean": value, "sd": None} for name, value in SCORES.items()},
     "measured_by_window": {},
+    "intervals": {"resampled": "people", "num_clusters": 6, "num_resamples": 2000, "seed": 0, "confidence": 0.95,
+                  "method": "BCa", "intervals": {"macro_f1": INTERVAL}},
+}  # fmt: skip
+COMPARED = {
+    "resampled": "people",
+    **INTERVAL,
+    "value": 0.0,
+    "lower": -0.1,
+    "first": 0.25,
+    "second": 0.25,
+    "excludes_zero": False,
 }
-COMPARED = {"resampled": "people", **INTERVAL, "value": 0.0, "first": 0.25, "second": 0.25, "excludes_zero": False}
-# As version 0.1.0 wrote it.
+DIFFERENCE = {"score": "macro_f1", "published": 0.0565, "seeds": [0], "differences": [0.0], "mean": 0.0, "sd": None,
+              "paired": COMPARED}  # fmt: skip
 RECORD = {
-    "version": 1,
+    "version": 2,
     "name": "small",
     "title": "A small study",
     "split": "test",
     "seeds": 1,
+    "scores": [],
+    "notes": ["Nothing was chosen on these people."],
+    "command": "engagement reproduce small --data daisee --seeds 1",
     "changed_options": {},
     "prepared_beforehand": [],
     "rows": [
         {"name": "frame", "title": "One frame", "improves": False, "stages": ["engagement"],
          "published": {"macro_f1": 0.4935}, "runs": [FINISHED], **SPREADS},
         {"name": "lstm", "title": "LSTM", "improves": False, "stages": ["engagement"], "published": {"macro_f1": 0.55},
-         "runs": [{"seed": 0, "failure": "Expected an encoder, got none."}], "measured": {}, "measured_by_window": {}},
+         "runs": [{"seed": 0, "failure": "Expected an encoder, got none."}], "measured": {}, "measured_by_window": {},
+         "intervals": None},
     ],
-    "contrasts": [{**CONTRAST, "published": 0.0565, "seeds": [0], "differences": [0.0], "mean": 0.0, "sd": None,
-                   "paired": COMPARED}],
+    "contrasts": [{"name": "time helps", "rows": ["frame", "lstm"], "scores": [DIFFERENCE]}],
 }  # fmt: skip
 TABLE = """\
 # A small study: published and measured
 
-Scores on test, of one seed; 95 % intervals of seed 0, by clip. The majority baseline always predicts the training \
-set's most frequent class.
+Scores on test, by clip, of one seed; 95 % intervals over people.
 
-| system | score | published | measured | 95 % interval | majority baseline |
-| --- | --- | --- | --- | --- | --- |
-| One frame | macro f1 | 0.4935 | 0.250 | 0.100 to 0.500 | 0.400 |
-| One frame | accuracy | – | 0.500 | – | 0.750 |
-| LSTM | macro f1 | 0.550 | failed | – | – |
-| LSTM | accuracy | – | failed | – | – |
+Measured on 20 clips of 6 people, 5 of them "disengaged" (4 people have both classes).
+
+| system | score | published | measured | 95 % interval | majority baseline | minutes a run |
+| --- | --- | --- | --- | --- | --- | --- |
+| One frame | macro-F1 | 0.4935 | 0.250 | 0.100 to 0.500 | 0.400 | below 1 |
+| One frame | accuracy | – | 0.500 | – | 0.750 | below 1 |
+| LSTM | macro-F1 | 0.550 | failed | – | – | – |
+| LSTM | accuracy | – | failed | – | – | – |
 
 ## Findings
 
-The second row minus the first, by clip.
+The second row minus the first, with the same seeds on the same people.
 
-| contrast | score | published | measured | 95 % interval, seed 0 | verdict |
-| --- | --- | --- | --- | --- | --- |
-| time helps | macro f1 | +0.057 | +0.000 | +0.100 to +0.500 | may be chance |
+| contrast | score | published | difference | each seed | 95 % interval | verdict |
+| --- | --- | --- | --- | --- | --- | --- |
+| time helps (One frame → LSTM) | macro-F1 | +0.057 | +0.000 | +0.000 | -0.100 to +0.500 | not shown: interval \
+includes zero |
 
 ## Notes
 
+- Nothing was chosen on these people.
 - Data: daisee, fingerprint 26547dd8a391: all rows.
 - LSTM, seed 0: failed: Expected an encoder, got none."""
 
@@ -197,7 +219,7 @@ def read_edited(path: Path, record: object) -> StudyRecord:
     return read_record(path, StudyRecord, DataError, "a study's record", "run the study again")
 
 
-def test_a_record_of_an_earlier_version_makes_the_same_table(tmp_path: Path):
+def test_a_record_that_is_read_makes_the_same_table(tmp_path: Path):
     record = read_edited(tmp_path / "study.json", RECORD)
     assert render_study(record) == TABLE
     assert json.loads(record.model_dump_json()) == RECORD
@@ -205,27 +227,28 @@ def test_a_record_of_an_earlier_version_makes_the_same_table(tmp_path: Path):
 
 def test_runs_that_cannot_be_compared_are_told_so(tmp_path: Path):
     record = copy.deepcopy(RECORD)
-    record["contrasts"][0]["paired"] = {"refused": "other clips"}
+    record["contrasts"][0]["scores"][0]["paired"] = {"refused": "other clips"}
     table = render_study(read_edited(tmp_path / "study.json", record))
-    assert "| +0.000 | – | not comparable clip by clip: other clips |" in table
+    assert "| +0.000 | +0.000 | – | not comparable clip by clip: other clips |" in table
 
 
 EDITS = {
-    "another version": (["version"], 2, "got 2 as version "),
+    "another version": (["version"], 1, "got 1 as version "),
     "seeds in words": (["seeds"], "two", 'got "two" as seeds '),
     "rows by name": (["rows"], {"frame": {}}, r"as rows \("),
     "a split to train on": (["split"], "train", 'got "train" as split '),
     "a score that is a word": (["rows", 0, "runs", 0, "scores", "macro_f1"], "high",
                                r'got "high" as rows\[0\].runs\[0\].scores.macro_f1 '),
     "an unknown audit": (["rows", 0, "runs", 0, "data", "engagement", "audit"], "fine", 'data.engagement.audit '),
-    "a bound that is a word": (["rows", 0, "runs", 0, "intervals", "intervals", "macro_f1", "lower"], "low",
-                               r'got "low" as rows\[0\].runs\[0\].intervals.intervals.macro_f1.lower '),
+    "a bound that is a word": (["rows", 0, "intervals", "intervals", "macro_f1", "lower"], "low",
+                               r'got "low" as rows\[0\].intervals.intervals.macro_f1.lower '),
     "a run of two kinds": (["rows", 0, "runs", 0, "failure"], "broke", r"an unknown key rows\[0\].runs\[0\].folder"),
     "a failure that is a number": (["rows", 1, "runs", 0, "failure"], 3, r"got 3 as rows\[1\].runs\[0\].failure "),
     "a run that is a word": (["rows", 1, "runs", 0], "failed", r"rows\[1\].runs\[0\]"),
     "published in per cent": (["rows", 0, "published", "macro_f1"], 49.35, r"rows\[0\].published.macro_f1 "),
     "a contrast of one": (["contrasts", 0, "rows"], ["frame"], r"contrasts\[0\].rows"),
-    "a difference in words": (["contrasts", 0, "paired", "value"], "none", r'"none" as contrasts\[0\].paired.value '),
+    "a difference in words": (["contrasts", 0, "scores", 0, "paired", "value"], "none",
+                              r'"none" as contrasts\[0\].scores\[0\].paired.value '),
     "an unknown key": (["contrasts", 0, "verdict"], "differs", r"got an unknown key contrasts\[0\].verdict;"),
 }  # fmt: skip
 
