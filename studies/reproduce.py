@@ -20,6 +20,7 @@ from statistics import fmean
 from ..data.atomic_files import claim_folder
 from ..data.json_records import parse_record, write_record
 from ..data.preparation.prepared_data import is_prepared, load_prepared
+from ..evaluation.fold_runs import average_seeds
 from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 from ..train import train
 from ..training.arguments import STAGES, Recipe, Stage, plan_stages, read_recipe
@@ -58,6 +59,12 @@ class Row:
     stages: tuple[Stage, ...]  # the last is the one that is measured
     recipe: Recipe
     improves: bool = False  # our way of the row above it
+    seeds: int | None = None  # at most; None: as many as are asked for
+    mean_of: str | None = None  # the row whose seeds are averaged
+
+    def seeds_of(self, asked: int) -> int:
+        """How many it is trained with."""
+        return asked if self.seeds is None else min(asked, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,9 @@ def reproduce(
     planned = read_study(study, improved, expression_data is not None)
     _check(planned, sources, seeds, options)
     _claim(output, planned, sources, options)
-    keys = [(row, seed) for seed in range(seeds) for row in planned.rows]  # the whole table once, before it is refined
+    trained = [row for row in planned.rows if row.mean_of is None]
+    # The whole table once, before it is refined.
+    keys = [(row, seed) for seed in range(seeds) for row in trained if seed < row.seeds_of(seeds)]
     runs: dict[tuple[str, int], Run] = {
         (row.name, seed): _read_run(output, row, seed, planned.split)
         for row, seed in keys
@@ -121,6 +130,11 @@ def reproduce(
         where = f"row {planned.rows.index(row) + 1} of {len(planned.rows)}, seed {seed + 1} of {seeds}"
         print(f"{where}: {row.title}; {_time_left([row.name for row, _ in todo[place:]], runs)}", flush=True)
         runs[row.name, seed] = _run(output, row, seed, planned.split, _options_of(row, sources, options))
+        table = _write(output, planned, head, runs)
+    means = [row for row in planned.rows if row.mean_of is not None]
+    if means:
+        for row in means:
+            runs |= _average(output, row, seeds, planned.split)
         table = _write(output, planned, head, runs)
     failed = [(name, run) for (name, _), run in runs.items() if isinstance(run, FailedRun)]
     return Reproduction(table, [f"{name}, seed {run.seed}: {run.failure}" for name, run in failed])
@@ -141,8 +155,9 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
     for name, entry in described.rows.items():
         stages = tuple(stage for stage in STAGES if stage in entry.stages)
         title = entry.title or name
-        rows.append(Row(name, title, entry.published or {}, stages, read_recipe(folder / f"{name}.yaml")))
-        if improved:
+        recipe = Recipe({}) if entry.mean_of else read_recipe(folder / f"{name}.yaml")
+        rows.append(Row(name, title, entry.published or {}, stages, recipe, False, entry.seeds, entry.mean_of))
+        if improved and not entry.mean_of:
             recipe = read_recipe(folder / "improved" / f"{name}.yaml")
             extended = has_expression_data and "expression" in recipe.options and "engagement" in stages
             stages = STAGES if extended else stages
@@ -186,6 +201,8 @@ def _check(study: Study, sources: Mapping[str, Path | None], seeds: int, options
     if starving:
         raise RecipeError(f"Expected --expression-data for {', '.join(starving)}, got none.")
     for row in study.rows:
+        if row.mean_of is not None:
+            continue
         try:
             for run in plan_stages(row.recipe, _options_of(row, sources, options)):
                 Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
@@ -258,6 +275,21 @@ def _run(output: Path, row: Row, seed: int, split: str, options: dict[str, str])
         return FailedRun(seed=seed, failure=reason)
 
 
+def _average(output: Path, row: Row, seeds: int, split: str) -> _Runs:
+    """The mean of the scores of another row's finished seeds, as this row's run of each of them."""
+    folders = {seed: output / str(row.mean_of) / f"seed{seed}" for seed in range(seeds)}
+    finished = {seed: folder for seed, folder in folders.items() if is_finished(folder / row.stages[-1])}
+    if len(finished) < 2:
+        return {}
+    try:
+        average_seeds(list(finished.values()), output / row.name / "mean")
+    except EngagementInputError as error:
+        reason = one_line(error, output)
+        return {(row.name, seed): FailedRun(seed=seed, failure=reason) for seed in finished}
+    exports = {row.stages[-1]: output / row.name / "mean" / row.stages[-1]}
+    return {(row.name, seed): read_finished(output, exports, seed, split) for seed in finished}
+
+
 def _read_run(output: Path, row: Row, seed: int, split: str) -> FinishedRun:
     folder = output / row.name / f"seed{seed}"
     return read_finished(output, {stage: folder / stage for stage in row.stages}, seed, split)
@@ -313,6 +345,7 @@ def _write(output: Path, study: Study, head: StudyHead, runs: _Runs) -> Path:
             improves=row.improves,
             stages=list(row.stages),
             published=row.published,
+            seeds=None if row.seeds is None else row.seeds_of(head.seeds),
             runs=[runs[row.name, seed] for seed in range(head.seeds) if (row.name, seed) in runs],
         )
         for row in study.rows

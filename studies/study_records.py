@@ -41,6 +41,10 @@ class PublishedRow(Record):
     """score, such as `macro_f1` or `recall/engaged` → value"""
     stages: Annotated[list[Stage], Field(min_length=1)] = ["engagement"]
     """that are trained; the last is the one that is measured"""
+    seeds: Annotated[int, Field(ge=1)] | None = None
+    """it is trained with, at most; null: as many as are asked for"""
+    mean_of: str | None = None
+    """row in folds whose seeds' scores are averaged; null: it has a recipe of its own"""
 
 
 class StudyDescription(Record):
@@ -73,6 +77,9 @@ class StudyDescription(Record):
         for place, score in named:
             if not _SCORE.fullmatch(score):
                 raise ValueError(f"{place} with {score}, which is no score such as macro_f1")
+        for name, row in self.rows.items():
+            if row.mean_of is not None and (row.mean_of not in self.rows or self.rows[row.mean_of].mean_of):
+                raise ValueError(f"rows.{name}.mean_of {row.mean_of}, which is no row that is trained")
         known = {*self.rows, *(f"improved/{name}" for name in self.rows)}
         for number, contrast in enumerate(self.contrasts or ()):
             for name in contrast.rows:
@@ -180,8 +187,10 @@ class RowRuns(Record):
     """the last is the one that is measured"""
     published: dict[str, Share]
     """score → value"""
+    seeds: Count | None = None
+    """asked for in this row; null: as many as in the others"""
     runs: list[_TaggedRun]
-    """by seed"""
+    """by seed; of the mean of seeds the same for each of them"""
 
     @property
     def finished(self) -> list[FinishedRun]:

@@ -59,12 +59,13 @@ def one_line(error: Exception, output: Path) -> str:
 
 
 def _summarise(row: RowRuns, output: Path, split: str) -> MeasuredRow:
-    windows = [run.scores_by_window for run in row.finished if run.scores_by_window]
+    distinct = list({run.folder: run for run in row.finished}.values())  # a mean of seeds counts once
+    windows = [run.scores_by_window for run in distinct if run.scores_by_window]
     return MeasuredRow(
         **dict(row),
-        measured=_spread([run.scores for run in row.finished]),
+        measured=_spread([run.scores for run in distinct]),
         measured_by_window=_spread(windows),
-        intervals=_intervals(row.finished, output, split) if row.finished else None,
+        intervals=_intervals(distinct, output, split) if distinct else None,
     )
 
 

@@ -249,9 +249,12 @@ def notes_of(record: StudyRecord) -> list[str]:
     """The study's own, then what follows from its runs."""
     notes = [*record.notes, *_notes_on_method(record), *_notes_on_data(record.rows)]
     for row in record.rows:
-        missing = record.seeds - len(row.runs)
-        if missing:
-            notes.append(f"{row.title}: {missing} of {record.seeds} seeds not yet trained.")
+        asked = record.seeds if row.seeds is None else row.seeds
+        missing = asked - len(row.runs)
+        if missing > 0:
+            notes.append(f"{row.title}: {missing} of {asked} seeds not yet trained.")
+        elif asked < record.seeds:
+            notes.append(f"{row.title}: {asked} of {record.seeds} seeds was asked for.")
         seeds_of: dict[str | None, list[str]] = defaultdict(list)  # a row often fails in the same way with every seed
         for run in row.runs:
             what = run.collapse if isinstance(run, FinishedRun) else f"failed: {run.failure}"

@@ -388,7 +388,7 @@ def test_adam_decays_everything_and_momentum_weights_alone(
     (run,) = plan_stages(Recipe(recipe), {})
     data = load_stage_data(run)
     model = train._build_model(run.stage, data, None)
-    trainer = train._build_trainer(run, model, data, Augmentation())
+    trainer = train._build_trainer(run, model, data, Augmentation(), FrameCollator)
     for weight in model.parameters():
         torch.nn.init.ones_(weight)
         weight.grad = torch.zeros_like(weight)
