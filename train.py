@@ -12,6 +12,7 @@ results and a card.
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
+from engagement_recognition.training.frozen_features import remembered_features
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name
@@ -108,6 +110,12 @@ def check_options(run: StageRun) -> None:
             f"Expected a stage of clips for shuffle_frames, got single faces in stage {run.name}; leave it out, "
             "or set it under engagement: with model: video."
         )
+    changed = run.stage.cutmix or run.stage.mixup or parse_json(run.stage.augmentation, "augmentation", dict)
+    if run.stage.remember_features and (changed or not run.stage.freeze_encoder):
+        raise RecipeError(
+            "Expected freeze_encoder, and no augmentation, cutmix or mixup, with remember_features: else a frame's "
+            f"features change; leave it out of stage {run.name}."
+        )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
     start_from = resolve_start(run.stage.start_from)
@@ -154,8 +162,9 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
     checkpoints = Path(str(run.training.output_dir))
     checkpoint = last_whole_checkpoint(checkpoints) if run.training.resume_from_checkpoint else None
-    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
+    with remembered_features(model.encoder) if run.stage.remember_features else nullcontext():
+        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
     if trainer.is_world_process_zero():
         evaluation, without_duplicates = evaluate_split(
             test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
@@ -215,6 +224,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         "image_size": stage.image_size,
         "num_channels": 1 if stage.grayscale else 3,
         "temporal": stage.temporal,
+        "normalize_features": stage.normalize_features,
         "temporal_hidden_size": stage.temporal_hidden_size,
         "temporal_num_layers": stage.temporal_num_layers,
         "dropout": stage.dropout,

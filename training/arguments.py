@@ -74,7 +74,18 @@ class ModelArguments:
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
+    remember_features: bool = field(
+        default=False,
+        metadata={"help": "freeze_encoder, no augmentation: each frame is encoded once, its features stay in memory"},
+    )
     temporal: str = field(default="lstm", metadata={"help": "stage two, clips: lstm, transformer or mean"})
+    normalize_features: bool = field(
+        default=False,
+        metadata={
+            "help": "stage two, clips: each feature is scaled to mean 0 and variance 1 before the temporal head (a "
+            "BatchNorm); for a frozen encoder, whose features may be too small for an LSTM to begin to learn"
+        },
+    )
     temporal_hidden_size: int = field(
         default=256, metadata={"help": "stage two, clips: units of the LSTM, or width of the transformer"}
     )
