@@ -22,9 +22,9 @@ demo: setup
 	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 60 --clips-per-subject 50
 	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 40 --clips-per-subject 8 --fps 2 --height-px 240
 	$(BIN)/python train.py recipes/demo.yaml
-	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/dynamics --subjects 40 --clips-per-subject 6 --fps 2 --height-px 240
-	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_lstm --temporal lstm
-	$(BIN)/python train.py recipes/demo_dynamics.yaml --output_dir runs/demo_mean --temporal mean
+	$(BIN)/engagement draw --format daisee --variant dynamics --output drawn/order --subjects 100 --clips-per-subject 16 --fps 2 --height-px 120
+	$(BIN)/python train.py recipes/order/lstm.yaml --output_dir runs/demo_lstm
+	$(BIN)/python train.py recipes/order/mean.yaml --output_dir runs/demo_mean
 	$(BIN)/engagement evaluate runs/demo/engagement --data drawn/daisee --face-focus 20
 	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement
 	$(BIN)/engagement predict drawn/daisee/DataSet/Test/*/*1001/* --model runs/demo/engagement

@@ -59,6 +59,8 @@ class EngagementConfig(PreTrainedConfig):
         temporal: the head that reads the frames together: `"lstm"` (last hidden state), `"transformer"`
             (self-attention, then the mean over frames), `"mean"` (the mean over frames, blind to their order) or
             `"last"` (the last frame alone).
+        normalize_features: in clips, each feature is scaled to mean 0 and variance 1 before the temporal head, by
+            a BatchNorm without weights over the frames of the batch (outside training: of the training).
         temporal_hidden_size: units of the LSTM or width of the transformer; the others have none.
         temporal_num_layers: layers of the LSTM or of the transformer.
         temporal_num_heads: attention heads of the transformer.
@@ -87,6 +89,7 @@ class EngagementConfig(PreTrainedConfig):
     image_size: int = 224
     num_channels: int = 3
     temporal: Literal["lstm", "transformer", "mean", "last"] = "lstm"
+    normalize_features: bool = False
     temporal_hidden_size: int = 256
     temporal_num_layers: int = 1
     temporal_num_heads: int = 4

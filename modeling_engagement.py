@@ -114,7 +114,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     """
 
     # A whole model's heads.
-    _keys_to_ignore_on_load_unexpected = [r"^temporal\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"^normalization\.", r"^temporal\.", r"^classifier\."]
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
@@ -203,6 +203,8 @@ class EngagementForVideoClassification(EngagementPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.encoder = EngagementFrameEncoder(config)
+        if config.normalize_features:  # without weights: what is learned are its running mean and variance
+            self.normalization = nn.BatchNorm1d(self.encoder.feature_size, affine=False)
         self.temporal = TEMPORAL_HEADS[config.temporal](config, self.encoder.feature_size)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.temporal.output_size, len(config.label_names))
@@ -230,6 +232,9 @@ class EngagementForVideoClassification(EngagementPreTrainedModel):
 
         For whoever keeps features, such as a live window that moves on by a frame.
         """
+        if self.config.normalize_features:
+            # (batch, frames, D) -> (batch*frames, D) -> (batch, frames, D)
+            features = self.normalization(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         return self.classifier(self.dropout(self.temporal(features)))  # (batch, frames, D) -> (batch, D') -> logits
 
 

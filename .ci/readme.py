@@ -84,7 +84,8 @@ def _row(path: Path, results: Results) -> list[str]:
         raise DataError(f"Expected scores on test in {path}, found none.")
     test, interval = measured.evaluation, measured.evaluation.intervals.intervals["macro_f1"]
     scores = (test.majority_baseline.macro_f1, test.scores.balanced_accuracy, test.scores.auroc)
-    model = " + ".join(str(results.recipe[name]) for name in ("encoder", "temporal") if name in results.recipe)
+    encoder = results.recipe.get("encoder", results.started_from)
+    model = " + ".join(str(name) for name in (encoder, results.recipe.get("temporal")) if name)
     return [
         f"[{model}]({path.relative_to(ROOT).as_posix()})",
         ("drawn/" if measured.data.drawn else "") + measured.data.source,

@@ -117,15 +117,15 @@ def test_every_recipe_has_a_name_and_the_list_shows_it_whole(elsewhere: Path, mo
     monkeypatch.setenv("COLUMNS", "200")
     shown = CliRunner().invoke(app, ["recipes"]).stdout.splitlines()
     names = recipe_names()
-    assert names[:3] == ["demo", "demo_dynamics", "fer2013_resnet18"]
+    assert names[:3] == ["demo", "fer2013_resnet18", "from_box"]
     assert [line.split(maxsplit=1) for line in map(str.rstrip, shown[1:])] == [[n, recipe_header(n)] for n in names]
     rows = [path for path in RECIPES.rglob("*.yaml") if path.stem not in ("protocol", "our_way", "study")]
     assert {find_recipe(name) for name in names} == set(rows)
 
 
 def test_a_file_comes_before_a_name_and_a_folder_does_not(elsewhere: Path):
-    (elsewhere / "demo_dynamics").mkdir()
-    assert parse_command_line(["demo_dynamics", "--seed", "1"]) == (RECIPES / "demo_dynamics.yaml", {"seed": "1"})
+    (elsewhere / "from_box").mkdir()
+    assert parse_command_line(["from_box", "--seed", "1"]) == (RECIPES / "from_box.yaml", {"seed": "1"})
     (elsewhere / "demo").write_text("seed: 7")
     assert parse_command_line(["demo"]) == (Path("demo"), {})
     assert parse_command_line(["--seed", "1"]) == (None, {"seed": "1"})

@@ -1,5 +1,4 @@
-"""Stage two in folds: people dealt once, killed and resumed, pooled scores, what is refused; features kept of a frozen
-encoder."""
+"""Stage two in folds: people dealt once, killed and resumed, pooled scores, what is refused."""
 
 import json
 from pathlib import Path
@@ -20,7 +19,6 @@ from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, read_predictions
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
-from engagement_recognition.training import frozen_features
 from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.trainer import EngagementTrainer
 
@@ -220,27 +218,3 @@ def test_the_mean_of_seeds_is_one_measurement(folds_run: Path, tmp_path: Path, e
 def _softmax(second: np.ndarray) -> np.ndarray:
     share = 1 / (1 + np.exp(-second))
     return np.stack([1 - share, share], axis=1)
-
-
-def test_features_that_are_kept_train_the_head_that_pixels_train(
-    recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    section = {**recipe["engagement"], "freeze_encoder": True, "folds": None, "allow_leakage": True}
-    frozen = {**recipe, "engagement": section}
-    read: list[int] = []
-    forward = frozen_features.KeptFeatures.forward
-    monkeypatch.setattr(
-        frozen_features.KeptFeatures, "forward", lambda self, features: read.append(1) or forward(self, features)
-    )
-    kept = run(frozen, tmp_path / "kept")
-    assert read
-    monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)
-    read.clear()
-    plain = run(frozen, tmp_path / "plain")
-    assert not read
-    ours, theirs = (read_predictions(folder / "engagement", "test")[0].logits for folder in (kept, plain))
-    assert np.abs(ours - theirs).max() < 1e-4 and np.abs(theirs).max() > 1e-3
-    weights = [_encoder_weights(folder / "engagement") for folder in (kept, plain)]
-    assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
-    checkpoint = next((kept / "checkpoints/engagement").glob("checkpoint-*"))
-    assert any("encoder" in name for name in _encoder_weights(checkpoint))

@@ -78,6 +78,13 @@ class ModelArguments:
     temporal: str = field(
         default="lstm", metadata={"help": "stage two, clips: lstm, transformer, mean or last (frame)"}
     )
+    normalize_features: bool = field(
+        default=False,
+        metadata={
+            "help": "stage two, clips: each feature is scaled to mean 0 and variance 1 before the temporal head (a "
+            "BatchNorm); for a frozen encoder, whose features may be too small for an LSTM to begin to learn"
+        },
+    )
     temporal_hidden_size: int = field(
         default=256, metadata={"help": "stage two, clips: units of the LSTM, or width of the transformer"}
     )
