@@ -64,6 +64,8 @@ class EngagementConfig(PreTrainedConfig):
         temporal_hidden_size: units of the LSTM or width of the transformer; the others have none.
         temporal_num_layers: layers of the LSTM or of the transformer.
         temporal_num_heads: attention heads of the transformer.
+        temporal_positions: how the transformer knows the order of frames: `"sinusoidal"`, or `"convolutional"`, by what
+            a convolution over each frame and its neighbours adds to it.
         dropout: share of features dropped before the classifier.
         test_time_views: of each face outside training, whose features are averaged: 1 (the face), 2 (and its mirror
             image) or 10 (also four corners of 11/12 of its side, each mirrored too).
@@ -93,6 +95,7 @@ class EngagementConfig(PreTrainedConfig):
     temporal_hidden_size: int = 256
     temporal_num_layers: int = 1
     temporal_num_heads: int = 4
+    temporal_positions: Literal["sinusoidal", "convolutional"] = "sinusoidal"
     dropout: float = 0.5
     test_time_views: Literal[1, 2, 10] = 1
     initializer_range: float = 0.02

@@ -251,12 +251,14 @@ class LSTMHead(nn.LSTM):
 
 
 class TransformerHead(nn.Module):
-    """Self-attention over the frames with sinusoidal positions, so that any number of frames fits; then their mean."""
+    """Self-attention over any number of frames, then their mean; sinusoids or a convolution tell their order."""
 
     def __init__(self, config: EngagementConfig, feature_size: int) -> None:
         super().__init__()
         self.output_size = size = config.temporal_hidden_size
         self.projection = nn.Linear(feature_size, size)
+        if config.temporal_positions == "convolutional":
+            self.neighbours = nn.Conv1d(size, size, 3, padding=1)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 size, config.temporal_num_heads, 4 * size, dropout=0.1, batch_first=True, norm_first=True
@@ -267,7 +269,10 @@ class TransformerHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         hidden = self.projection(features)  # (batch, frames, D) -> (batch, frames, hidden)
-        hidden = hidden + sinusoidal_positions(hidden.shape[1], self.output_size).to(hidden)
+        if hasattr(self, "neighbours"):  # over time: (batch, frames, hidden) -> (batch, hidden, frames), and back
+            hidden = hidden + nn.functional.gelu(self.neighbours(hidden.transpose(1, 2))).transpose(1, 2)
+        else:
+            hidden = hidden + sinusoidal_positions(hidden.shape[1], self.output_size).to(hidden)
         for layer in self.layers:
             hidden = layer(hidden)
         return self.norm(hidden).mean(dim=1)  # (batch, frames, hidden) -> (batch, hidden)

@@ -254,6 +254,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         "normalize_features": stage.normalize_features,
         "temporal_hidden_size": stage.temporal_hidden_size,
         "temporal_num_layers": stage.temporal_num_layers,
+        "temporal_positions": stage.temporal_positions,
         "dropout": stage.dropout,
         "test_time_views": stage.test_time_views,
         "id2label": dict(enumerate(data.label_names)),

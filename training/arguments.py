@@ -91,6 +91,10 @@ class ModelArguments:
     temporal_num_layers: int = field(
         default=1, metadata={"help": "stage two, clips: layers of the LSTM or of the transformer"}
     )
+    temporal_positions: str = field(
+        default="sinusoidal",
+        metadata={"help": "stage two, clips: how a transformer knows the order of frames: sinusoidal or convolutional"},
+    )
     dropout: float = field(default=0.5, metadata={"help": "share of the features dropped before the classifier"})
     test_time_views: int = field(
         default=1,
