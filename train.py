@@ -13,7 +13,6 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,7 @@ from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.command_line import parse_command_line
-from engagement_recognition.training.frozen_features import can_remember, remembered_features
+from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name
@@ -188,10 +187,10 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
     checkpoints = Path(str(run.training.output_dir))
     checkpoint = last_whole_checkpoint(checkpoints) if run.training.resume_from_checkpoint else None
-    trainer = _build_trainer(run, model, data, augmentation)
-    with remembered_features(model.encoder) if can_remember(run.stage, augmentation) else nullcontext():
+    with frames_or_features(model, run.stage, data, augmentation, run.training.device) as (learned, collator):
+        trainer = _build_trainer(run, model, learned, augmentation, collator)
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        validation, test = _predict(trainer, data.validation, "validation"), _predict(trainer, data.test, "test")
+        validation, test = _predict(trainer, learned.validation, "validation"), _predict(trainer, learned.test, "test")
     if trainer.is_world_process_zero():
         evaluation, without_duplicates = evaluate_split(
             test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
@@ -312,7 +311,11 @@ def check_encoder(encoder: str | Path) -> None:
 
 
 def _build_trainer(
-    run: StageRun, model: EngagementPreTrainedModel, data: StageData, augmentation: Augmentation
+    run: StageRun,
+    model: EngagementPreTrainedModel,
+    data: StageData,
+    augmentation: Augmentation,
+    collator: type[FrameCollator] = FrameCollator,
 ) -> EngagementTrainer:
     single_face = isinstance(model, EngagementForImageClassification)
     patience, score = run.stage.early_stopping_patience, run.training.metric_for_best_model
@@ -331,10 +334,10 @@ def _build_trainer(
         lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
         mixing=Mixing(run.stage.cutmix, run.stage.mixup),
         average_decay=run.stage.average_decay,
-        train_collator=FrameCollator(
+        train_collator=collator(
             data.processor, single_face, augmentation, run.stage.soft_labels, "anew" if shuffle else None
         ),
-        eval_collator=FrameCollator(data.processor, single_face, shuffle="by_row" if shuffle else None),
+        eval_collator=collator(data.processor, single_face, shuffle="by_row" if shuffle else None),
         compute_metrics=EngagementMetric(data.label_names, score).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
