@@ -28,7 +28,7 @@ def remembered_features(encoder: EngagementFrameEncoder) -> Iterator[None]:
             known.update(zip(unseen, found, strict=True))
         return BaseModelOutputWithPooling(pooler_output=torch.stack([known[key] for key in keys]))
 
-    encoder.forward = forward  # type: ignore[method-assign] # an attribute of this one object, before its class's
+    encoder.forward = forward  # of this one object, found before its class's
     try:
         yield
     finally:
