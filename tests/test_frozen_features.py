@@ -1,19 +1,22 @@
-"""A frozen encoder's features, normalised for the temporal head and remembered from epoch to epoch."""
+"""A frozen encoder's features: normalised for the temporal head, kept from epoch to epoch; how a head knows order."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TrainedStages
+from safetensors.torch import load_file
 from tiny_models import draw_pixels, tiny_model
 
 from engagement_recognition import EngagementForVideoClassification, train
-from engagement_recognition.modeling_engagement import EngagementFrameEncoder
+from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.training import frozen_features
 from engagement_recognition.training.arguments import Recipe, StageArguments
 from engagement_recognition.training.augmentation import Augmentation
-from engagement_recognition.training.frozen_features import can_remember, remembered_features
+from engagement_recognition.training.frozen_features import KeptFeatures, frames_or_features
+from engagement_recognition.training.training_sets import FrameCollator
 
 
 @pytest.mark.parametrize("head", ["lstm", "transformer", "mean"])
@@ -40,60 +43,64 @@ def test_without_the_option_a_model_has_no_normalisation():
     assert not [name for name in tiny_model("resnet18").state_dict() if "normalization" in name]
 
 
-def test_a_frame_is_encoded_once_and_its_features_are_those_of_the_encoder():
-    encoder = tiny_model("resnet18", "image").eval().encoder.requires_grad_(False)
-    pixels = torch.randn(6, 3, 64, 64)
-    expected, encoded = encoder(pixels).pooler_output, []
-    with pytest.MonkeyPatch.context() as patch:
-        read = EngagementFrameEncoder._read
-        patch.setattr(
-            EngagementFrameEncoder, "_read", lambda self, frames: (encoded.append(len(frames)), read(self, frames))[1]
-        )
-        with remembered_features(encoder):
-            for rows in ([0, 1, 2, 2], [2, 1, 5], [5, 0]):
-                torch.testing.assert_close(encoder(pixels[rows]).pooler_output, expected[rows], rtol=1e-4, atol=1e-5)
-        assert encoded == [3, 1]
-        assert encoder(pixels).last_hidden_state is not None and encoded == [3, 1, 6]
+@pytest.fixture(scope="module")
+def recipe(trained: TrainedStages) -> dict[str, object]:
+    """Stage two with a frozen encoder, from the trained stage one."""
+    kept = {key: value for key, value in trained.recipe.items() if key not in ("expression", "output_dir")}
+    section = {"start_from": str(trained.expression), "freeze_encoder": True, "normalize_features": True}
+    return {**kept, "engagement": {**trained.recipe["engagement"], **section}}
 
 
-def test_features_beyond_the_memory_are_computed_again(monkeypatch: pytest.MonkeyPatch):
-    encoder = tiny_model("resnet18", "image").eval().encoder.requires_grad_(False)
-    monkeypatch.setattr(frozen_features, "_LARGEST_NUMBERS", 2 * encoder.feature_size)
-    pixels = torch.randn(4, 3, 64, 64)
-    expected = encoder(pixels).pooler_output
-    with remembered_features(encoder):
-        for rows in ([0, 1], [2, 0, 3], [3, 2, 1]):
-            torch.testing.assert_close(encoder(pixels[rows]).pooler_output, expected[rows], rtol=1e-4, atol=1e-5)
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in load_file(folder / "model.safetensors").items() if "encoder" in name}
 
 
-def test_a_training_that_remembers_features_learns_what_one_that_does_not_learns(
-    trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("model", ["video", "image"])
+def test_features_that_are_kept_train_the_head_that_pixels_train(
+    model: str, recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    recipe = {key: value for key, value in trained.recipe.items() if key != "expression"}
-    section = {**recipe["engagement"], "start_from": str(trained.expression), "freeze_encoder": True}
-    section |= {"normalize_features": True}
-    losses = {}
-    for remembers in (True, False):
-        monkeypatch.setattr(train, "can_remember", lambda stage, augmentation, asked=remembers: asked)
-        options = {**recipe, "output_dir": str(tmp_path / str(remembers)), "engagement": section}
-        (folder,) = train.train(Recipe(options), {})
-        results = json.loads((folder / "results.json").read_text())
-        losses[remembers] = [row.get("loss", row.get("eval_loss")) for row in results["training"]["log"]]
-        assert json.loads((folder / "config.json").read_text())["normalize_features"] is True
-    assert losses[True][:-1] == pytest.approx(losses[False][:-1], rel=1e-3)  # the last row is of the whole training
+    read: list[int] = []
+    forward = KeptFeatures.forward
+    monkeypatch.setattr(KeptFeatures, "forward", lambda self, features: read.append(1) or forward(self, features))
+
+    def run(name: str) -> Path:
+        options = {**recipe, "output_dir": str(tmp_path / name), "engagement": {**recipe["engagement"], "model": model}}
+        return train.train(Recipe(options), {})[0]
+
+    kept = run("kept")
+    assert read
+    read.clear()
+    monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)  # they would fill the memory
+    plain = run("plain")
+    assert not read
+    ours, theirs = (read_predictions(folder, "test")[0].logits for folder in (kept, plain))
+    assert np.abs(ours - theirs).max() < 1e-4 and np.abs(theirs).max() > 1e-3
+    weights = [weights_of(folder) for folder in (kept, plain)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+    checkpoint = next((tmp_path / "kept/checkpoints/engagement").glob("checkpoint-*"))
+    assert weights_of(checkpoint).keys() == weights[0].keys()
 
 
 @pytest.mark.parametrize(
-    ("options", "remembers"),
-    [
-        ({"freeze_encoder": True}, True),
-        ({}, False),
-        ({"freeze_encoder": True, "cutmix": 0.5}, False),
-        ({"freeze_encoder": True, "mixup": 0.5}, False),
-        ({"freeze_encoder": True, "subject_adversary": 0.1}, False),
-        ({"freeze_encoder": True, "augmentation": {"flip": 0.5}}, False),
-    ],
+    "options", [{}, {"freeze_encoder": True, "augmentation": '{"flip": 0.5}'}, {"freeze_encoder": True, "cutmix": 0.5}]
 )
-def test_features_that_change_are_not_remembered(options: dict[str, object], remembers: bool):
-    stage = StageArguments(**{name: value for name, value in options.items() if name != "augmentation"})
-    assert can_remember(stage, Augmentation.from_recipe(options.get("augmentation", {}))) == remembers
+def test_features_that_change_are_not_kept(options: dict[str, object]):
+    stage = StageArguments(**options)
+    model = tiny_model("resnet18", "image")
+    augmentation = Augmentation.from_recipe(json.loads(stage.augmentation))
+    with frames_or_features(model, stage, None, augmentation, torch.device("cpu")) as (learned, collator):
+        assert learned is None and collator is FrameCollator  # what it was given, unread
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "convolutional"])
+def test_a_transformer_knows_the_order_of_frames(positions: str, tmp_path: Path):
+    torch.manual_seed(0)
+    model = tiny_model("resnet18", "transformer", temporal_positions=positions).eval()
+    features = torch.randn(2, model.config.num_frames, model.encoder.feature_size)
+    with torch.no_grad():
+        forward, backward = model.classify_features(features), model.classify_features(features.flip(1))
+        assert not torch.allclose(forward, backward, atol=1e-6)
+        model.save_pretrained(tmp_path)
+        again = EngagementForVideoClassification.from_pretrained(tmp_path)
+        assert torch.equal(again.classify_features(features), forward)
+        assert model.classify_features(features[:, :1]).shape == forward.shape  # of any number of frames
