@@ -162,7 +162,7 @@ def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
     run, finished, began = folded.run, [], time.monotonic()
     resumes, num_trained = bool(run.training.resume_from_checkpoint), 0
     for fold in range(len(folded)):
-        found = folded.finished(fold, _recipe_of(run)) if resumes else None
+        found = folded.finished(fold, Recipe(_recipe_of(run))) if resumes else None
         if found is None:
             left = time_left(time.monotonic() - began, num_trained, len(folded) - fold)
             print(f"fold {fold + 1} of {len(folded)}; {left}", flush=True)

@@ -4,7 +4,7 @@
 and no model. Folds that start from a folder of folds go on from the model of the same number, with the same people.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from ..data.audit.folds import DealtFolds, deal_folds, parts_of
 from ..processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
-from ..training.arguments import StageRun
+from ..training.arguments import Recipe, StageRun
 from ..training.stage_data import StageData, open_stage_data, split_stage_data
 from .calibration import apply_calibration, fit_calibration
 from .pooled_folds import pool_folds, pooled_results, write_pooled
@@ -51,11 +51,11 @@ class FoldedStage:
         """The fold's people to train on, to select on and to test."""
         return split_stage_data(self.run, self.dealt.fold(fold), self.dealt.audit)
 
-    def finished(self, fold: int, recipe: Mapping[str, JsonValue]) -> Results | None:
+    def finished(self, fold: int, recipe: Recipe) -> Results | None:
         """The results of a fold that was trained to its end; None: there are none.
 
         Args:
-            recipe: the options, as results hold them.
+            recipe: its options as results hold them.
 
         Raises:
             RecipeError: they are of another seed, other options or other data.
@@ -68,7 +68,7 @@ class FoldedStage:
             found.data is not None
             and found.data.fingerprint == self.dealt.fingerprint(fold)
             and found.seed == self.run.training.seed
-            and _what_is_learned(found.recipe) == _what_is_learned(recipe)
+            and _what_is_learned(found.recipe) == _what_is_learned(recipe.options)
         )
         if not is_same:
             raise RecipeError(
@@ -85,7 +85,7 @@ class FoldedStage:
         return validation, test
 
 
-def _what_is_learned(recipe: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _what_is_learned(recipe: Recipe) -> dict[str, JsonValue]:
     return {name: value for name, value in recipe.items() if name not in _HARMLESS}
 
 

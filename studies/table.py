@@ -248,21 +248,24 @@ def _interval_text(interval: Interval | None, form: str = ".3f") -> str:
 def notes_of(record: StudyRecord) -> list[str]:
     """The study's own, then what follows from its runs."""
     notes = [*record.notes, *_notes_on_method(record), *_notes_on_data(record.rows)]
+    rows_with: dict[str, list[str]] = defaultdict(list)  # several rows often fail in the same way
     for row in record.rows:
         asked = record.seeds if row.seeds is None else row.seeds
         missing = asked - len(row.runs)
         if missing > 0:
             notes.append(f"{row.title}: {missing} of {asked} seeds not yet trained.")
         elif asked < record.seeds:
-            notes.append(f"{row.title}: {asked} of {record.seeds} seeds was asked for.")
+            notes.append(f"{row.title}: {asked} seed{'s' if asked > 1 else ''}, where other rows have {record.seeds}.")
         seeds_of: dict[str | None, list[str]] = defaultdict(list)  # a row often fails in the same way with every seed
         for run in row.runs:
             what = run.collapse if isinstance(run, FinishedRun) else f"failed: {run.failure}"
             seeds_of[what].append(str(run.seed))
         if isinstance(row.intervals, NotComparable):
             notes.append(f"{row.title} has no intervals: {row.intervals.refused}")
-        notes += [f"{row.title}, seed {', '.join(seeds)}: {what}" for what, seeds in seeds_of.items() if what]
-    return notes
+        for what, seeds in seeds_of.items():
+            if what:
+                rows_with[what].append(f"{row.title}, seed {', '.join(seeds)}")
+    return [*notes, *(f"{'; '.join(rows)}: {what}" for what, rows in rows_with.items())]
 
 
 def _notes_on_method(record: StudyRecord) -> list[str]:

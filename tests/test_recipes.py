@@ -117,7 +117,6 @@ def option_of(run: StageRun, name: str) -> object:
 
 
 def studies() -> dict[str, dict]:
-    """Those of which something was published."""
     found = {path.parent.name: yaml.safe_load(path.read_text()) for path in sorted(RECIPES.glob("*/study.yaml"))}
     return {name: study for name, study in found.items() if any("published" in row for row in study["rows"].values())}
 

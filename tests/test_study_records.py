@@ -177,8 +177,8 @@ RECORD = {
     "prepared_beforehand": [],
     "rows": [
         {"name": "frame", "title": "One frame", "improves": False, "stages": ["engagement"],
-         "published": {"macro_f1": 0.4935}, "runs": [FINISHED], **SPREADS},
-        {"name": "lstm", "title": "LSTM", "improves": False, "stages": ["engagement"], "published": {"macro_f1": 0.55},
+         "published": {"macro_f1": 0.4935}, "seeds": None, "runs": [FINISHED], **SPREADS},
+        {"name": "lstm", "title": "LSTM", "improves": False, "stages": ["engagement"], "published": {"macro_f1": 0.55}, "seeds": None,
          "runs": [{"seed": 0, "failure": "Expected an encoder, got none."}], "measured": {}, "measured_by_window": {},
          "intervals": None},
     ],

@@ -54,15 +54,14 @@ class DealtFolds:
         chosen = {"train": ~tested & ~selected, "validation": selected, "test": tested}
         orders = {split: np.flatnonzero(chosen[split]) for split in SPLITS}
         described = self.data.description
-        columns = {name: self.rows[name][:] for name in self.rows.column_names if name != "frames"}
+        splits = DatasetDict({split: self.rows.select(order) for split, order in orders.items()})
         description = described.model_copy(
             update={
                 "fingerprint": self.fingerprint(fold),
-                "splits": {split: count_rows(columns, order) for split, order in orders.items()},
+                "splits": {split: count_rows(rows) for split, rows in splits.items()},
                 "notes": replace(described.notes, split=f"fold {fold + 1} of {self.how}"),
             }
         )
-        splits = DatasetDict({split: self.rows.select(order) for split, order in orders.items()})
         return PreparedData(splits, self.data.folder, description)
 
 
