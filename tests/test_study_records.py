@@ -178,7 +178,8 @@ RECORD = {
     "rows": [
         {"name": "frame", "title": "One frame", "improves": False, "stages": ["engagement"],
          "published": {"macro_f1": 0.4935}, "seeds": None, "runs": [FINISHED], **SPREADS},
-        {"name": "lstm", "title": "LSTM", "improves": False, "stages": ["engagement"], "published": {"macro_f1": 0.55}, "seeds": None,
+        {"name": "lstm", "title": "LSTM", "improves": False, "stages": ["engagement"],
+         "published": {"macro_f1": 0.55}, "seeds": None,
          "runs": [{"seed": 0, "failure": "Expected an encoder, got none."}], "measured": {}, "measured_by_window": {},
          "intervals": None},
     ],
