@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from ..data.audit.folds import DealtFolds, deal_folds, parts_of
 from ..processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
-from ..training.arguments import Recipe, StageRun
+from ..training.arguments import Options, Recipe, StageRun
 from ..training.stage_data import StageData, open_stage_data, split_stage_data
 from .calibration import apply_calibration, fit_calibration
 from .pooled_folds import pool_folds, pooled_results, write_pooled
@@ -85,7 +85,7 @@ class FoldedStage:
         return validation, test
 
 
-def _what_is_learned(recipe: Recipe) -> dict[str, JsonValue]:
+def _what_is_learned(recipe: Options) -> dict[str, JsonValue]:
     return {name: value for name, value in recipe.items() if name not in _HARMLESS}
 
 
