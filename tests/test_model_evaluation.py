@@ -215,7 +215,7 @@ def test_on_the_command_line(run: Path, prepared: Path, trained: TrainedStages):
     done = CliRunner().invoke(app, ["evaluate", str(run), "--data", str(prepared)])
     assert done.exit_code == 0 and "macro f1" in done.stdout and "always" in done.stdout
     done = CliRunner().invoke(app, ["compare", str(trained.engagement), str(run)])
-    assert done.exit_code == 0 and "| macro f1 |" in done.stdout
+    assert done.exit_code == 0 and "| macro-F1 |" in done.stdout
 
 
 def test_the_card_of_another_split_says_which(run: Path, prepared: Path):

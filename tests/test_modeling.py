@@ -175,7 +175,7 @@ def test_wrong_dimensions_are_refused_with_the_expected_ones(head: str, shape: t
         ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, "dropout in"),
         ({"dropout": float("nan")}, "dropout in"),
-        ({"temporal": "gru"}, r"'temporal' expected one of \('lstm', 'transformer', 'mean'\), got gru"),
+        ({"temporal": "gru"}, r"'temporal' expected one of \('lstm', 'transformer', 'mean', 'last'\), got gru"),
         ({"encoder_features": "tokens"}, r"'encoder_features' expected one of \('map', 'pooled'\), got tokens"),
         ({"num_frames": 8.5}, "'num_frames' expected int, got float"),
         ({"num_frames": "8"}, "'num_frames' expected int, got str"),
