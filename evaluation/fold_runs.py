@@ -23,6 +23,7 @@ from .results_schema import PooledTrainings, Results, Training
 from .split_evaluation import SplitPredictions, read_predictions
 
 FOLDS_FOLDER = "folds"
+_LEAST_SCORE = 1e-12  # the logarithm needs one
 # A fold that is trained already stays as it is under any of these; seed and data are looked at by themselves.
 _HARMLESS = {
     "output_dir", "resume_from_checkpoint", "cache_dir", "num_preparation_processes", "dataloader_num_workers",
@@ -164,9 +165,10 @@ def average_seeds(runs: Sequence[Path], output: Path) -> Results:
     if len(runs) < 2:
         raise DataError(f"Expected at least two runs in folds to average, got {len(runs)}.")
     pooled = [read_results(run / "engagement") for run in runs]
-    measured = [results.measurements[0] for results in pooled]
+    measured = [found for results in pooled if (found := results.measured_on("test")) is not None]
     folds = [found.pooled.num_folds if found.pooled else 0 for found in measured]
-    if not folds[0] or len({(found.data.fingerprint, num) for found, num in zip(measured, folds, strict=True)}) > 1:
+    dealt = {(found.data.fingerprint, num) for found, num in zip(measured, folds, strict=True)}
+    if len(measured) < len(runs) or not folds[0] or len(dealt) > 1:
         raise DataError(f"Expected runs of the same data in the same folds, got {', '.join(map(str, runs))}.")
     exports = [[run / FOLDS_FOLDER / str(fold + 1) / "engagement" for run in runs] for fold in range(folds[0])]
     averaged = pool_folds([_average(of_fold) for of_fold in exports], pooled[0].label_names)
@@ -196,7 +198,10 @@ def _average(exports: Sequence[Path]) -> tuple[SplitPredictions, SplitPrediction
         np.mean([apply_calibration(part.logits, own) for part, own in zip(parts, chosen, strict=True)], axis=0)
         for parts in found
     ]
-    validation, test = (replace(parts[0], logits=np.log(mean)) for parts, mean in zip(found, means, strict=True))
+    validation, test = (
+        replace(parts[0], logits=np.log(np.maximum(mean, _LEAST_SCORE)))
+        for parts, mean in zip(found, means, strict=True)
+    )
     return validation, test
 
 
