@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_engagement import EngagementConfig
+from .configuration_engagement import AnswerRule, EngagementConfig
 from .face_encoders import FaceNet, TimmEncoder, other_views  # registers our nets with timm, too
 
 
@@ -37,6 +37,7 @@ class EngagementPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is a mean over clips, never over tokens: Trainer must not divide it by their number.
     accepts_loss_kwargs = False
+    answer_rule: AnswerRule | None = None  # fitted to the weights that were loaded; never saved with those trained on
     _supports_sdpa = True
     _supports_flash_attn = True
 
@@ -47,16 +48,15 @@ class EngagementPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # as transformers' own: a model, or a pair with it
-        """As transformers' own; weights on the CPU are moved to memory of their own.
-
-        Mapped from the file they lie unaligned, and PyTorch's kernels then round otherwise: logits would differ from
-        those before saving by about 1e-8.
-        """
+        """As transformers' own, with the `answer_rule` that lies beside; weights on the CPU get memory of their own:
+        mapped from the file they lie unaligned, PyTorch's kernels then round otherwise, and logits differ by 1e-8."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.device.type == "cpu":
                 tensor.data = tensor.data.clone(memory_format=torch.preserve_format)
+        if source := (args[0] if args else kwargs.get("pretrained_model_name_or_path")):
+            model.answer_rule = AnswerRule.from_pretrained(source, **kwargs)
         return loaded
 
     @classmethod
@@ -324,8 +324,7 @@ def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         raise OSError(_not_fetched(encoder)) from error
     if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
-        # Exported with the model, and where a file lay on somebody's disk is nobody's business.
-        config.name_or_path = ""
+        config.name_or_path = ""  # exported with the model, and where a file lay is nobody's business
     return config
 
 

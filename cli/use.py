@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..inference.predictor import PhotoPrediction, VideoPrediction
+    from ..inference.predictions import PhotoPrediction, VideoPrediction
 
 app = typer.Typer()
 _FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."

@@ -64,8 +64,7 @@ def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int 
     scores, label_ids = _checked(scores, label_ids)
     confidence, is_right = scores.max(axis=1), scores.argmax(axis=1) == label_ids
     edges = np.linspace(0, 1, num_bins + 1)
-    # A bin holds its upper edge, as in Guo et al.
-    of_width = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    of_width = _bins_of_equal_width(confidence, num_bins)
     true_scores = scores[np.arange(len(scores)), label_ids]
     one_hot = np.eye(scores.shape[1])[label_ids]
     bins = [
@@ -80,6 +79,11 @@ def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int 
         num_bins=num_bins,
         bins=bins,
     )
+
+
+def calibration_error(confidence: np.ndarray, is_right: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """Expected calibration error over bins of equal width; (n,) confidences and (n,) whether each was right."""
+    return _calibration_error(confidence, is_right, _bins_of_equal_width(confidence, num_bins))
 
 
 def fit_calibration(
@@ -264,6 +268,12 @@ def _last_within(
     if not len(allowed):
         return None
     return OperatingPoint(coverage=float(coverage[allowed[-1]]), confidence=float(confidence[allowed[-1]]))
+
+
+def _bins_of_equal_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """(n,) the bin of each example; a bin holds its upper edge, as in Guo et al."""
+    edges = np.linspace(0, 1, num_bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
 
 
 def _bins_of_equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:

@@ -205,6 +205,8 @@ def _named_by_label(evaluation: SplitEvaluation) -> dict[str, Iterable[str]]:
     if isinstance(decision, Decision):  # version 2 has its own, and is checked again once it is upgraded
         if decision.bias is not None:
             named["decision.bias"] = decision.bias
+        if decision.answers is not None:
+            named["decision.answers.offsets"] = decision.answers.offsets
         for name, scores in (("argmax", decision.scores.argmax), ("fitted", decision.scores.fitted)):
             named[f"decision.scores.{name}.per_class"] = scores.per_class
     return named

@@ -286,6 +286,24 @@ class DecisionScores(Record):
     """offsets are added first"""
 
 
+class Answers(Record):
+    """How answers are given from calibrated scores, chosen on validation, and what that is worth on this split."""
+
+    offsets: dict[str, float]
+    """label → what is added to its calibrated log score, so that the highest decides for macro-F1"""
+    abstain_below: Share
+    """least certainty that is answered: nine in ten of validation's clips reach it; at most 0.8. The certainty is the
+    highest of softmax(calibrated log scores + offsets)"""
+    answered: Share
+    """share of this split's clips that are answered"""
+    accuracy: Share
+    """share of all clips that would be answered rightly"""
+    accuracy_answered: Share | None
+    """share of the answered clips that are right; null where none is answered"""
+    ece: Share
+    """expected calibration error of the decided labels' scores, over all clips"""
+
+
 class Decision(Record):
     """What was chosen on validation, and what it does on this split."""
 
@@ -306,6 +324,8 @@ class Decision(Record):
     """on validation"""
     scores: DecisionScores
     """on this split"""
+    answers: Answers | None = None
+    """how the model is to answer; null in older results, of folds, and where the calibration was refused"""
 
 
 class SplitEvaluation(Record):

@@ -19,6 +19,7 @@ from scipy.special import softmax
 
 from ..data.atomic_files import whole_file
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
+from .answers import measure_answers
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import (
     FittedCalibration,
@@ -148,7 +149,7 @@ def evaluate_predictions(
         collapse=name_collapse(clips.label_ids, predicted, label_names),
         calibration=_calibrate(predictions, fitted.chosen if fitted else None),
         risk_coverage=risk_coverage(clips.scores, clips.label_ids),
-        decision=_decide(clips, validation, fitted, label_names),
+        decision=_decide(predictions, validation, fitted, label_names),
     )
 
 
@@ -180,15 +181,19 @@ def _calibrate(predictions: SplitPredictions, chosen: LogitCalibration | None) -
 
 
 def _decide(
-    clips: ClipScores,
+    predictions: SplitPredictions,
     validation: SplitPredictions | None,
     fitted: FittedCalibration | None,
     label_names: Sequence[str],
 ) -> Decision | None:
     if validation is None or fitted is None:
         return None
-    held = validation.by_clip()
-    return compare_decisions(fitted, held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
+    clips, held = predictions.by_clip(), validation.by_clip()
+    decision = compare_decisions(fitted, held.scores, held.label_ids, clips.scores, clips.label_ids, label_names)
+    if fitted.chosen is None:
+        return decision
+    answers = measure_answers(validation.by_clip(fitted.chosen), predictions.by_clip(fitted.chosen), label_names)
+    return decision.model_copy(update={"answers": answers})
 
 
 def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
@@ -224,6 +229,12 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
             f"at the decision fitted on validation macro f1 {fitted.macro_f1:.3f}, "
             f"balanced accuracy {fitted.balanced_accuracy:.3f}"
         )
+        answers = evaluation.decision.answers
+        if answers is not None and answers.accuracy_answered is not None:
+            parts.append(
+                f"calibrated (ece {answers.ece:.3f}) it answers {answers.answered:.0%}, right in "
+                f"{answers.accuracy_answered:.3f} of them, against {answers.accuracy:.3f} of all"
+            )
     return "".join(f"; {part}" for part in parts)
 
 

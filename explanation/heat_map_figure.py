@@ -17,7 +17,7 @@ import numpy as np
 from ..data.atomic_files import writing
 from ..evaluation.focus_records import FINE_MAP
 from ..evaluation.plotting import shown_name, take_literally
-from ..inference.predictor import best_label
+from ..inference.predictions import best_label
 from ..processor.face_cropping import invert_transform, map_points
 from ..processor.input_errors import EngagementInputError
 from .explain_files import ExplainedClip, Explanation, FaceInClip

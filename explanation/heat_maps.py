@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..inference.predictor import best_label
+from ..inference.predictions import best_label
 from ..modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,

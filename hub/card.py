@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..evaluation.answers import clip_sec_of
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import absent_in_words
 from ..evaluation.results_schema import Measurement, Results
@@ -77,7 +78,7 @@ def render_card(
         temporal=model.config.temporal,
         num_frames=model.config.num_frames,
         sampling=processor.sampling if isinstance(processor, EngagementVideoProcessor) else None,
-        clip_sec=_clip_sec(processor, results),
+        clip_sec=clip_sec_of(results, processor),
         repository=repository or f"your-name/{results.stage}",
         requirements=None if repository else pip_lines(OF_A_MODEL),
         example=_example(model, processor),
@@ -170,16 +171,6 @@ def _start_of(model: EngagementPreTrainedModel, results: Results) -> str:
     if start == "expression" and results.stage == "engagement":
         return f"those of stage one (`{start}`), which had learned to name facial expressions{on},"
     return f"those of an earlier model, `{start}`{on and f', trained{on}'},"
-
-
-def _clip_sec(processor: FacePreparation, results: Results) -> float | None:
-    """Length of the clips it was trained on, as far as their frames tell it; None: unknown, or single pictures."""
-    span_sec = results.data.window_span_sec if results.data else None
-    if not span_sec or not isinstance(processor, EngagementVideoProcessor):
-        return None
-    # Uniform frames are the centres of equal segments: half a segment is missing at either end.
-    is_uniform = processor.sampling == "uniform" and processor.num_frames > 1
-    return span_sec * processor.num_frames / (processor.num_frames - 1) if is_uniform else span_sec
 
 
 def _front_matter(

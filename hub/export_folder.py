@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.atomic_files import whole_folder, writing
+from ..evaluation.answers import answer_rule
 from ..evaluation.figures import save_figures
 from ..evaluation.results_file import write_results
 from ..evaluation.results_schema import Results
@@ -51,8 +52,10 @@ def keep_measured(
     predictions: Sequence[SplitPredictions],
     fingerprint: str,
 ) -> None:
-    """Write results, predictions, and what is drawn from results; arguments as those of `export_model`."""
+    """Write results, how to answer by them, predictions, and what is drawn from results; arguments as those of
+    `export_model`."""
     write_results(folder, results)
+    answer_rule(results, processor).save(folder)
     write_predictions(folder, predictions, results.label_names, fingerprint)
     save_figures(folder, results)
     write_card(folder, model, processor, results)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..configuration_engagement import ANSWER_RULE_FILE
 from ..evaluation.figures import FIGURE_NAME, FIGURES_FOLDER
 from ..evaluation.results_file import RESULTS_FILE
 from ..processor.input_errors import ModelLoadError
@@ -23,11 +24,12 @@ _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "face_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
-_NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, RESULTS_FILE, EXAMPLE_PICTURE, LICENSE_FILE}
+_BESIDE = (RESULTS_FILE, ANSWER_RULE_FILE, LICENSE_FILE)  # where there are any
+_NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, *_BESIDE, EXAMPLE_PICTURE}
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Configs, weights, their licence and results if there are any, and the code that the configs name.
+    """Configs, weights, their licence, results and answer rule if there are any, and the code that the configs name.
 
     Raises:
         ModelLoadError: a file that another of them names is missing.
@@ -42,7 +44,7 @@ def model_files(folder: Path) -> list[Path]:
     missing = sorted(path.name for path in files if not path.is_file())
     if missing:
         raise ModelLoadError(f"Expected {missing[0]} in {folder}, found none; train or import the model again.")
-    return sorted(files | {path for path in (folder / RESULTS_FILE, folder / LICENSE_FILE) if path.is_file()})
+    return sorted(files | {folder / name for name in _BESIDE if (folder / name).is_file()})
 
 
 def _name_of(path: str) -> str:

@@ -72,6 +72,7 @@ def assemble(
         with writing(output):
             for source in model_files(run):
                 shutil.copyfile(source, folder / source.name)
+            predictor.rule.save(folder)  # a folder from before there was one has results that tell it
             shutil.copyfile(_HANDLER, folder / HANDLER_FILE)
             requirements = "".join(f"{line}\n" for line in pip_lines(OF_A_MODEL))
             (folder / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")

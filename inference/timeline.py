@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..evaluation.plotting import shown_name, take_literally
-from .predictor import VideoPrediction
+from .predictions import VideoPrediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from ..inference.predictor import Predictor, best_label
+from ..configuration_engagement import MIN_FACE_COVERAGE, MIN_FACE_PX, AnswerRule
+from ..inference.predictor import Predictor
 from ..processor.face_detection import FaceDetector
 from ..processor.input_errors import EngagementInputError
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
@@ -28,8 +29,6 @@ from .tracking import FaceTracker, LiveTrack
 CLIP_SEC = 10.0  # of DAiSEE, from which uniform windows are sampled
 SHORT_VIDEO_SEC = 15.0  # below this a file gets shorter windows, or it would be over before they say anything
 CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
-MIN_COVERAGE = 0.5  # share of a window's frames that must show the face
-CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty
 MAX_SEC = 3600  # of any span of time; nobody waits longer
 RATE_STEPS = 10  # that the shown frame rate is taken over
 
@@ -45,8 +44,7 @@ class LiveSettings:
             on, or, where its processor samples neighbouring frames, as many thirtieths of a second.
         predict_every_sec: about how often a clip model predicts. A single-face model does so every step.
         smoothing_alpha: share of the newest scores in those shown; 1 does not smooth.
-        abstain_below: with a top score below this there is no label. Default: a fifth of the way from chance to
-            certainty, 0.6 of two classes. An evaluation's risk-coverage tells better values.
+        abstain_below: with a certainty below this there is no label. Default: the model's own answer rule's.
         min_face_px: of the face box's longer side; smaller faces get no prediction.
         keep_lost_sec: who comes back within this time is the same person.
         max_people: the most who are followed at a time.
@@ -61,15 +59,15 @@ class LiveSettings:
     predict_every_sec: float = 0.5
     smoothing_alpha: float = 0.3
     abstain_below: float | None = None
-    min_face_px: int = 40
+    min_face_px: int = MIN_FACE_PX
     keep_lost_sec: float = 3.0
     max_people: int = 8
     small_faces: bool = False
 
-    def threshold(self, num_labels: int) -> float:
-        """`abstain_below`, or its default for so many classes."""
-        chance = 1 / num_labels
-        return chance + CERTAINTY_TO_ANSWER * (1 - chance) if self.abstain_below is None else self.abstain_below
+    def rule_of(self, predictor: Predictor) -> AnswerRule:
+        """The model's own, with `abstain_below` where one is set."""
+        rule = predictor.rule
+        return rule if self.abstain_below is None else replace(rule, abstain_below=self.abstain_below)
 
     def __post_init__(self) -> None:
         for name in ("window_sec", "predict_every_sec", "smoothing_alpha", "max_people"):
@@ -146,7 +144,7 @@ class _Person:
     @property
     def is_ready(self) -> bool:
         """The window is full, and shows the face often enough."""
-        return len(self.samples) == self.max_samples and self.num_found >= MIN_COVERAGE * self.num_frames
+        return len(self.samples) == self.max_samples and self.num_found >= MIN_FACE_COVERAGE * self.num_frames
 
     def filled_frames(self) -> torch.Tensor:
         """(num_frames, D); a frame without the face takes the one nearest in time (of two, the earlier)."""
@@ -169,7 +167,7 @@ class LiveEngagement:
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
         self._sample_every_sec, self._stride = self._sampling()
-        self._abstain_below = self.settings.threshold(len(predictor.model.config.label_names))
+        self._rule = self.settings.rule_of(predictor)
         self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
         self._people: dict[int | None, _Person] = {}  # by number
         self._start_sec: float | None = None
@@ -284,7 +282,8 @@ class LiveEngagement:
     def _features_of(self, crops: np.ndarray) -> Sequence[torch.Tensor]:
         """(n, height, width, 3) uint8 RGB -> n times (D,)."""
         with torch.inference_mode():
-            return self._model.encoder(self._processor.to_pixel_values(crops)).pooler_output.unbind(0)
+            pixel_values = self._processor.to_pixel_values(crops).to(self._model.device)
+            return self._model.encoder(pixel_values).pooler_output.unbind(0)
 
     def _classify(self, people: Sequence[_Person]) -> list[np.ndarray]:
         """Softmax scores, (num_labels,) a person."""
@@ -293,7 +292,7 @@ class LiveEngagement:
         with torch.inference_mode():
             features = torch.stack([person.filled_frames() for person in people])  # (people, frames, D)
             logits = self._model.classify_features(features if self._is_clip_model else features[:, 0])
-            return list(logits.float().softmax(dim=1).numpy())
+        return list(self._rule.to_scores(logits.float().cpu().numpy()))
 
     def _is_too_small(self, track: LiveTrack) -> bool:
         return bool((track.box_xyxy_px[2:] - track.box_xyxy_px[:2]).max() < self.settings.min_face_px)
@@ -315,9 +314,8 @@ class LiveEngagement:
         if person is None or person.scores is None:
             num_collected = 0 if person is None else person.num_collected
             return None, None, f"collecting {num_collected} of {self._num_frames} frames"
-        scores = dict(zip(self._model.config.label_names, person.scores.tolist(), strict=True))
-        label = best_label(scores)
-        return (label, scores, None) if scores[label] >= self._abstain_below else (None, scores, "abstains")
+        answer = self._rule.answer(person.scores)
+        return answer.label, answer.scores, answer.reason
 
 
 def run_live(

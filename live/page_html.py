@@ -19,7 +19,7 @@ from PIL import Image
 from ..explanation.explain_files import ExplainedClip, Explanation
 from ..explanation.heat_map_figure import save_explanation
 from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
-from ..inference.predictor import PhotoPrediction, VideoPrediction
+from ..inference.predictions import PhotoPrediction, VideoPrediction
 from ..inference.timeline import save_plot
 from .drawing import draw_states
 from .engine import PersonState

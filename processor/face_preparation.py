@@ -4,7 +4,7 @@ Both processors inherit `FacePreparation`, so that a crop is made in one place o
 pipeline and everything else. Decoding, detection, tracking and cropping each have a file of their own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,15 @@ class PreparedClip:
     landmarks_xy_px: np.ndarray | None = None  # (num_frames, 5, 2), in the whole frame
     probabilities: np.ndarray | None = None  # (num_frames,), 0 where not found
     transforms: np.ndarray | None = None  # (num_frames, 2, 3), from crop pixels to frame pixels
+    num_people: int | None = None  # the most faces in one frame
+
+    @property
+    def face_px(self) -> float | None:
+        """Longer side of the person's box, the median over the frames that show it; None when nobody looked."""
+        if self.boxes_xyxy_px is None or self.found is None:
+            return None
+        boxes = self.boxes_xyxy_px[self.found]
+        return float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1)))
 
     @property
     def face_coverage(self) -> float | None:
@@ -127,14 +136,18 @@ class FacePreparation:
         Raises:
             NoFaceError: no face in any frame.
         """
-        tracks = track_faces(self.detect_faces(frames)) or track_faces(self.look_again(frames))
+        detections = self.detect_faces(frames)
+        tracks = track_faces(detections)
+        if not tracks:
+            detections = self.look_again(frames)
+            tracks = track_faces(detections)
         if not tracks:
             raise NoFaceError(
                 f"Expected a face in {source}, found none in the {len(frames)} frames looked at; "
                 "pass a video in which a face is visible, or take whole frames (face_crop=False, "
                 "or --whole-frames when preparing)."
             )
-        return fill_missing(choose_person(tracks))
+        return replace(fill_missing(choose_person(tracks)), num_people=max(map(len, detections)))
 
     def crop(
         self, frames: np.ndarray, boxes_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray

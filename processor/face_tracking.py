@@ -27,6 +27,7 @@ class FaceTrack:
     boxes_xyxy_px: np.ndarray  # (num_frames, 4), float32; NaN where not found
     landmarks_xy_px: np.ndarray  # (num_frames, 5, 2), float32; NaN where not found
     probabilities: np.ndarray  # (num_frames,), float32; 0 where not found
+    num_people: int = 1  # the most faces in one frame, whoever's
 
 
 def match_detections(previous_boxes_xyxy_px: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ model's forward takes, since pipelines pass it on whole; `prepare_clip` returns 
 faces were found.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -17,6 +17,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .face_preparation import FacePreparation, PreparedClip
+from .film_windows import FilmWindow, answer_film, answer_window, plan_windows  # two for an endpoint, by this module
 from .input_errors import EngagementInputError
 from .media_inputs import MediaSource, as_batch, fetch, is_file_like, stack_frames
 from .video_decoding import (
@@ -132,6 +133,29 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             clip = _sample_frames(stack_frames(video), num_frames, sampling, start_frame)
         return self.finish_clip(clip, face_crop)
 
+    def windows_of(
+        self, index: VideoIndex, clip_sec: float | None, step_sec: float | None = None, reads_clips: bool = True
+    ) -> list[FilmWindow]:
+        """Which stretches of a video to read, by their starts; arguments as those of `film_windows.plan_windows`."""
+        clip_sec = clip_sec if self.sampling == "uniform" else None  # else the span of a few neighbouring frames
+        return plan_windows(index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips)
+
+    def prepare_spans(
+        self, video: MediaSource, spans_sec: Sequence[tuple[float, float]], index: VideoIndex | None = None
+    ) -> Iterator[PreparedClip | EngagementInputError]:
+        """Of each span what `prepare_clip` gives or, as a value, why it gives nothing.
+
+        Args:
+            spans_sec: start and end of each, by their starts; they may overlap.
+            index: of the same file, when it is already known.
+        """
+        index = index_video(video) if index is None else index
+        for start_sec, end_sec in spans_sec:
+            try:
+                yield self.prepare_clip(video, clip_start_sec=start_sec, clip_end_sec=end_sec, index=index)
+            except EngagementInputError as error:
+                yield error
+
     def sample_windows(
         self,
         video: MediaSource,
@@ -183,6 +207,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             landmarks_xy_px=person.landmarks_xy_px,
             probabilities=person.probabilities,
             transforms=crop_transforms,
+            num_people=person.num_people,
         )
 
 
@@ -200,3 +225,6 @@ def _sample_frames(frames: np.ndarray, num_frames: int, sampling: str, start_fra
     sampled = frames[indices]
     times_sec = np.full(len(indices), np.nan)
     return PreparedClip("<frames>", sampled, sampled, indices, times_sec, len(indices) - len(np.unique(indices)))
+
+
+__all__ = ["EngagementVideoProcessor", "EngagementVideosKwargs", "answer_film", "answer_window"]

@@ -14,7 +14,7 @@ import numpy as np
 from ..data.atomic_files import writing
 from ..explanation.explain_files import ExplainedClip
 from ..explanation.heat_map_figure import add_heat_scale, draw_frame_heat
-from ..inference.predictor import best_label
+from ..inference.predictions import best_label
 from ..processor.face_cropping import map_points
 from .shortcut_records import Example, ShortcutRecord, ShortcutRun
 

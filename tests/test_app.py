@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 from engagement_recognition.cli.main import app as cli
 from engagement_recognition.hub.space import export_space
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
-from engagement_recognition.inference.predictor import FacePrediction, PhotoPrediction, Predictor
+from engagement_recognition.inference.predictions import FacePrediction, PhotoPrediction
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.live import page_actions as app_actions
 from engagement_recognition.live.engine import PersonState
 from engagement_recognition.live.page import Page, build_app

@@ -21,7 +21,8 @@ from engagement_recognition.explanation.explain_files import ExplainedClip, Expl
 from engagement_recognition.explanation.face_focus import FaceFocus, face_focus
 from engagement_recognition.explanation.heat_map_figure import draw_explanation, picture_path, save_explanation
 from engagement_recognition.explanation.heat_maps import ClipExplanation
-from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
+from engagement_recognition.inference.predictions import Span, VideoPrediction
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.inference.timeline import save_plot
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError
 

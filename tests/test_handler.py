@@ -28,14 +28,14 @@ from transformers import AutoImageProcessor
 from engagement_recognition import EngagementForImageClassification
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
 from engagement_recognition.hub.endpoint import handler
-from engagement_recognition.inference.predictor import (
+from engagement_recognition.inference.predictions import (
     FacePrediction,
     PhotoPrediction,
-    Predictor,
     Span,
     VideoPrediction,
     to_json,
 )
+from engagement_recognition.inference.predictor import Predictor
 
 # Arguments: a folder with a folder a model, each with handler.py in it and named after it, and in requests.json
 # {name: [model, kind of input, value, limits]}.

@@ -164,7 +164,7 @@ def test_small_faces_and_doubt_give_no_label(face_model: Predictor):
     (state,) = LiveEngagement(face_model).step(far, 0.0)
     assert (state.label, state.scores, state.status, state.found) == (None, None, "face too small", True)
     (state,) = LiveEngagement(face_model, LiveSettings(abstain_below=1.0)).step(person_frame(), 0.0)
-    assert (state.label, state.status) == (None, "abstains") and sum(state.scores.values()) == pytest.approx(1)
+    assert (state.label, state.status) == (None, "uncertain") and sum(state.scores.values()) == pytest.approx(1)
     assert LiveEngagement(face_model).step(EMPTY_ROOM, 0.0) == []
 
 

@@ -24,7 +24,8 @@ from transformers.utils import logging
 from engagement_recognition.configuration_engagement import EngagementConfig
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
-from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
+from engagement_recognition.inference.predictions import Span, VideoPrediction
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.inference.timeline import draw_in_terminal
 from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.processor.input_errors import ModelLoadError

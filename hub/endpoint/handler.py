@@ -34,7 +34,13 @@ from transformers import (
 )
 
 if TYPE_CHECKING:  # where this file runs, there is no such package
-    from ...inference.predictor import FaceAnswer, PhotoAnswer, VideoAnswer
+    import numpy as np
+
+    from ...configuration_engagement import AnswerRule
+    from ...inference.predictions import AboutModel, FaceAnswer, PhotoAnswer, VideoAnswer
+    from ...processor.face_preparation import PreparedClip
+    from ...processor.film_windows import WindowAnswer
+    from ...processor.input_errors import EngagementInputError
 
 _PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # Not at the first comma: a parameter in quotes may hold one, as in codecs="avc1.42, mp4a".
@@ -86,6 +92,14 @@ class EndpointHandler:
         self.processor = processor.from_pretrained(path, trust_remote_code=True)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.from_pretrained(path, trust_remote_code=True).eval().to(self.device)
+        rule = sys.modules[type(config).__module__].AnswerRule
+        self.rule: AnswerRule = self.model.answer_rule or rule(tuple(config.label_names))  # else uncalibrated
+        self.about: AboutModel = {
+            "trained_on": self.rule.trained_on,
+            "calibrated": self.rule.is_calibrated,
+            "device": self.device,
+            "engine": f"torch {torch.__version__.partition('+')[0]}",
+        }
         # The processor's module: under whatever name it was imported, it knows the readers of files and their errors.
         self.code = sys.modules[type(self.processor).__module__]
 
@@ -96,9 +110,11 @@ class EndpointHandler:
                 model of single faces), or a PIL picture, which the toolkit makes of an `image/*` body.
 
         Returns:
-            For a video `label`, `scores` by label, `face_coverage` (the share of frames with the person's face; None
-            for whole frames) and `num_repeated_frames`. For a picture `faces`, the most probable first: `label`,
-            `scores`, `box_xyxy_px`, `face_probability`; of a model of whole frames as for a video. Otherwise `error`
+            For a video `label` or, where it is null, `reason`; `scores` by label and `certainty`; `face_coverage` (the
+            share of frames with the person's face; None for whole frames), `num_repeated_frames`, `num_people`,
+            `num_windows`, `spread` of the scores over them, and `model`: what it was trained on, whether it is
+            calibrated, where it ran. For a picture `faces`, the most probable first, each with `label`, `reason`,
+            `scores`, `certainty`, `box_xyxy_px` and `face_probability`, and `model`. Otherwise `error`
             and `status`.
         """
         try:
@@ -121,14 +137,28 @@ class EndpointHandler:
                 f"Expected a video of at most {limits.max_duration_sec:g} s and {limits.max_frames} frames, got "
                 f"{index.duration_sec:.1f} s and {index.num_frames}; cut it.",
             )
-        clip = self.processor.prepare_clip(content, index=index)
-        (scores,) = self._score(self.processor.to_pixel_values(clip.frames)[None])  # (1, frames, C, H, W)
+        windows = self.processor.windows_of(index, self.rule.clip_sec)
+        spans = [(window.start_sec, window.end_sec) for window in windows]
+        answered = [self._answer_window(clip) for clip in self.processor.prepare_spans(content, spans, index)]
+        film = self.code.answer_film(self.rule, answered, index.path)
         return {
-            "label": _best_label(scores),
-            "scores": scores,
-            "face_coverage": clip.face_coverage,
-            "num_repeated_frames": clip.num_repeated_frames,
+            "label": film.answer.label,
+            "reason": film.answer.reason,
+            "scores": film.answer.scores,
+            "certainty": film.answer.certainty,
+            "face_coverage": film.face_coverage,
+            "num_repeated_frames": film.num_repeated_frames,
+            "num_people": film.num_people,
+            "num_windows": film.num_windows,
+            "num_unreadable_windows": film.num_unreadable_windows,
+            "spread": film.spread,
+            "model": self.about,
         }
+
+    def _answer_window(self, clip: "PreparedClip | EngagementInputError") -> "WindowAnswer":
+        is_read = not isinstance(clip, self.code.EngagementInputError)
+        scores = self._score(self.processor.to_pixel_values(clip.frames)[None])[0] if is_read else None
+        return self.code.answer_window(self.rule, clip, scores)
 
     def _predict_picture(self, content: bytes | Image.Image) -> "VideoAnswer | PhotoAnswer":
         size_px = content.size if isinstance(content, Image.Image) else _picture_size_px(content)
@@ -141,26 +171,44 @@ class EndpointHandler:
             _decode(content)
         if self.processor.pictures_are_frames and not self.processor.face_crop:
             (scores,) = self._score(self.processor(content)["pixel_values"])
-            return {"label": _best_label(scores), "scores": scores, "face_coverage": None, "num_repeated_frames": 0}
+            return self._answer_frame(scores)
         faces = self.processor.prepare_faces(content)
         rows = self._score(self.processor.to_pixel_values(faces.frames))
         places = zip(rows, faces.boxes_xyxy_px.tolist(), faces.probabilities.tolist(), strict=True)
-        answers: list[FaceAnswer] = [
-            {"label": _best_label(row), "scores": row, "box_xyxy_px": box, "face_probability": probability}
-            for row, box, probability in places
-        ]
-        return {"faces": answers}
+        return {"faces": [self._answer_face(*place) for place in places], "model": self.about}
 
-    def _score(self, pixel_values: torch.Tensor) -> list[dict[str, float]]:
-        """One entry a row of the batch: scores after softmax, by label."""
+    def _answer_face(self, scores: "np.ndarray", box: list[float], probability: float) -> "FaceAnswer":
+        answer = self.rule.answer(scores, face_px=max(box[2] - box[0], box[3] - box[1]))
+        return {
+            "label": answer.label,
+            "reason": answer.reason,
+            "scores": answer.scores,
+            "certainty": answer.certainty,
+            "box_xyxy_px": [round(edge, 1) for edge in box],
+            "face_probability": probability,
+        }
+
+    def _answer_frame(self, scores: "np.ndarray") -> "VideoAnswer":
+        answer = self.rule.answer(scores)
+        return {
+            "label": answer.label,
+            "reason": answer.reason,
+            "scores": answer.scores,
+            "certainty": answer.certainty,
+            "face_coverage": None,
+            "num_repeated_frames": 0,
+            "num_people": None,
+            "num_windows": 1,
+            "num_unreadable_windows": 0,
+            "spread": None,
+            "model": self.about,
+        }
+
+    def _score(self, pixel_values: torch.Tensor) -> "np.ndarray":
+        """(n, ...) -> (n, num_labels)."""
         with torch.inference_mode():
-            scores = self.model(pixel_values.to(self.device)).logits.float().softmax(dim=1).tolist()
-        names = self.model.config.id2label
-        return [{names[i]: score for i, score in enumerate(row)} for row in scores]
-
-
-def _best_label(scores: dict[str, float]) -> str:
-    return max(scores, key=scores.__getitem__)
+            logits = self.model(pixel_values.to(self.device)).logits
+        return self.rule.to_scores(logits.float().cpu().numpy())
 
 
 def _read_content(data: object, limits: Limits) -> bytes | Image.Image:

@@ -1,0 +1,74 @@
+"""How a model is to answer, fitted on validation, and what answering so is worth on another split.
+
+Calibrated scores decide by offsets that raise macro-F1, and the least certain are left without a label. What is fitted
+stands in results under `decision.answers`; `answer_rule` makes of it the rule that lies beside the weights.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..configuration_engagement import DRAWN_PEOPLE, UNKNOWN, AnswerRule
+from ..processor.face_preparation import FacePreparation
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .calibration import calibration_error, fit_offsets
+from .metrics import ClipScores
+from .results_schema import Results
+from .score_records import Answers, Decision
+
+ANSWERED_SHARE = 0.9  # of validation; the least certain tenth is where errors gather
+MOST_CERTAINTY_ASKED = 0.8  # whoever is right four times in five may say so
+
+
+def measure_answers(validation: ClipScores, test: ClipScores, label_names: Sequence[str]) -> Answers:
+    """Offsets and least certainty chosen on validation, and what answering by them is worth on test.
+
+    Args:
+        validation, test: calibrated as the served scores are.
+    """
+    offsets = fit_offsets(validation.scores, validation.label_ids)
+    rule = AnswerRule(tuple(label_names), offsets=tuple(offsets.tolist()))
+    _, certainty = rule.decide(validation.scores)
+    threshold = min(float(np.quantile(certainty, 1 - ANSWERED_SHARE, method="lower")), MOST_CERTAINTY_ASKED)
+    decided, certainty = rule.decide(test.scores)
+    is_right, is_answered = decided == test.label_ids, certainty >= threshold
+    return Answers(
+        offsets=dict(zip(label_names, offsets.tolist(), strict=True)),
+        abstain_below=threshold,
+        answered=float(is_answered.mean()),
+        accuracy=float(is_right.mean()),
+        accuracy_answered=float(is_right[is_answered].mean()) if is_answered.any() else None,
+        ece=calibration_error(test.scores[np.arange(len(decided)), decided], is_right),
+    )
+
+
+def clip_sec_of(results: Results, processor: FacePreparation) -> float | None:
+    """Length of the clips it was trained on, as far as their frames tell it; None: unknown, or single pictures."""
+    span_sec = results.data.window_span_sec if results.data else None
+    if not span_sec or not isinstance(processor, EngagementVideoProcessor):
+        return None
+    # Uniform frames are the centres of equal segments: half a segment is missing at either end.
+    is_uniform = processor.sampling == "uniform" and processor.num_frames > 1
+    return span_sec * processor.num_frames / (processor.num_frames - 1) if is_uniform else span_sec
+
+
+def answer_rule(results: Results, processor: FacePreparation) -> AnswerRule:
+    """The rule that a model's results ask for; of one that was never measured, an uncalibrated one."""
+    trained_on = DRAWN_PEOPLE if results.is_trained_on_drawn else results.data.in_words() if results.data else UNKNOWN
+    rule = AnswerRule(tuple(results.label_names), trained_on=trained_on, clip_sec=clip_sec_of(results, processor))
+    measured = results.headline()
+    decision = measured.evaluation.decision if measured and not measured.pooled else None
+    return rule if decision is None else _fitted(rule, decision)
+
+
+def _fitted(rule: AnswerRule, decision: Decision) -> AnswerRule:
+    names, temperature, answers = rule.label_names, decision.temperature, decision.answers
+    if temperature is None:  # validation could not tell how sure to be; nor is its decision to be trusted then
+        return rule
+    bias = [decision.bias[name] if decision.bias else 0.0 for name in names]
+    if answers:
+        offsets, abstain_below = [answers.offsets[name] for name in names], answers.abstain_below
+    else:  # older results: their offsets are of scores that are not calibrated
+        shifts = zip(names, bias, strict=True)
+        offsets, abstain_below = [(decision.offsets[name] - shift) / temperature for name, shift in shifts], None
+    return AnswerRule(names, temperature, tuple(bias), tuple(offsets), abstain_below, rule.trained_on, rule.clip_sec)

@@ -1,0 +1,126 @@
+"""A folder or a Hub id → a whole model and its processor; anything less is refused, never filled in at random."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor, PreTrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from .. import register_auto_classes
+from ..configuration_engagement import AnswerRule, EngagementConfig
+from ..evaluation.answers import answer_rule
+from ..evaluation.results_file import RESULTS_FILE, read_results
+from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
+from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..processor.input_errors import EngagementInputError, ModelLoadError, in_one_line
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+_Model = TypeVar("_Model", bound=EngagementForVideoClassification | EngagementForImageClassification)
+LoadedModel = tuple[
+    EngagementForVideoClassification | EngagementForImageClassification,
+    EngagementVideoProcessor | EngagementImageProcessor,
+]
+
+
+def load_model(model: str) -> LoadedModel:
+    """From an export folder or a Hub id.
+
+    Raises:
+        ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
+    """
+    register_auto_classes()
+    try:
+        _require_folder_or_hub_id(model)
+        config = AutoConfig.from_pretrained(model)
+        _check_architecture(model, config)
+        if "Video" in config.architectures[0]:
+            clip_model = _load_whole(EngagementForVideoClassification, model)
+            return clip_model, AutoVideoProcessor.from_pretrained(model)
+        return _load_whole(EngagementForImageClassification, model), AutoImageProcessor.from_pretrained(model)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        if isinstance(error, EngagementInputError):
+            raise
+        reason = in_one_line(error)
+        raise ModelLoadError(
+            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id; {reason}"
+        ) from error
+
+
+def rule_of(loaded: LoadedModel, folder: Path) -> AnswerRule:
+    """The answer rule that lies beside a model or, in a folder from before there was one, that its results tell; of one
+    without either, an uncalibrated one.
+
+    Raises:
+        ModelLoadError: it is of other labels.
+    """
+    model, processor = loaded
+    names = tuple(model.config.label_names)
+    rule = model.answer_rule
+    if rule is None and (folder / RESULTS_FILE).is_file():
+        rule = answer_rule(read_results(folder), processor)
+    if rule is None:
+        return AnswerRule(names)
+    if rule.label_names != names:
+        raise ModelLoadError(
+            f"Expected how to answer with the labels {', '.join(names)} in {folder}, got that of "
+            f"{', '.join(rule.label_names)}; evaluate the model again."
+        )
+    return rule
+
+
+def _require_folder_or_hub_id(model: str) -> None:
+    """A mistyped folder is refused at once; the Hub would be asked for it again and again, and say nothing of it."""
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").exists() and (fold := folder.parent / "folds/1" / folder.name).exists():
+            raise ModelLoadError(f"Expected a model at {model}, got pooled scores of folds; a fold's model is {fold}.")
+        return
+    # A folder here that holds models is meant, and not an organisation that happens to have its name.
+    is_among_models = any(True for depth in ("*", "*/*") for _ in folder.parent.glob(f"{depth}/config.json"))
+    if folder.exists() or model.count("/") != 1 or is_among_models:
+        found = "a file" if folder.exists() else "no such folder"
+        raise ModelLoadError(
+            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id (org/name), found "
+            f"{found}; check the path."
+        )
+
+
+@contextmanager
+def _without_loading_bar() -> Iterator[None]:
+    """transformers' bar over weights that are there already is gone in a blink; bars of downloads stay."""
+    if not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    shows_downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # and those of downloads
+    if shows_downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+        if not shows_downloads:
+            disable_progress_bars()
+
+
+def _check_architecture(model: str, config: PreTrainedConfig) -> None:
+    if not isinstance(config, EngagementConfig) or not config.architectures:
+        raise ModelLoadError(f"Expected an engagement model at {model}, got a config of type {config.model_type!r}.")
+
+
+def _load_whole(kind: type[_Model], model: str) -> _Model:
+    """A model with every weight; transformers itself would draw missing ones at random and only warn."""
+    with _without_loading_bar():
+        loaded, report = kind.from_pretrained(model, output_loading_info=True)
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise ModelLoadError(f"Expected all weights in {model}, {len(absent)} are missing (first: {absent[0]}).")
+    broken = next((name for name, weights in loaded.state_dict().items() if not weights.isfinite().all()), None)
+    if broken:
+        raise ModelLoadError(f"Expected numbers as weights in {model}, got nan or infinity in {broken}; train it anew.")
+    return loaded

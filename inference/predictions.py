@@ -1,0 +1,198 @@
+"""What a model answers: for a video, its spans, a photo's faces, or a file that gave nothing; and all of it as JSON."""
+
+from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a video and what was predicted in it. Without a label, `reason` says why."""
+
+    start_sec: float
+    end_sec: float
+    label: str | None
+    scores: dict[str, float] | None
+    face_coverage: float | None
+    reason: str | None = None
+    certainty: float | None = None
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What was predicted for a whole video and, if asked for, for spans of it. Without a label, `reason` says why.
+
+    A video much longer than the clips that the model learned from is read in windows of their length: its scores are
+    the mean of theirs.
+    """
+
+    source: str
+    label: str | None
+    scores: dict[str, float] | None  # calibrated where validation told how, by label name
+    face_coverage: float | None  # share of sampled frames with the person's face; None for whole-frame models
+    num_repeated_frames: int
+    timeline: list[Span] = field(default_factory=list)
+    reason: str | None = None
+    certainty: float | None = None  # of the label that is, or would be, decided
+    num_people: int | None = None  # the most faces in one frame; None where nobody looked
+    num_windows: int = 1
+    num_unreadable_windows: int = 0
+    spread: dict[str, float] | None = None  # standard deviation of the scores over windows; None of one alone
+
+
+@dataclass(frozen=True)
+class FacePrediction:
+    """One face of a photo: where it is and what was predicted for it. Without a label, `reason` says why."""
+
+    label: str | None
+    scores: dict[str, float] | None
+    box_xyxy_px: list[float]
+    face_probability: float | None  # None: the picture was given as a face
+    reason: str | None = None
+    certainty: float | None = None
+
+
+@dataclass(frozen=True)
+class PhotoPrediction:
+    """All faces of a photo, the most probable first."""
+
+    source: str
+    faces: list[FacePrediction]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An input that gave no prediction, and why."""
+
+    source: str
+    error: str
+
+
+Prediction = VideoPrediction | PhotoPrediction | Refusal
+
+
+class AboutModel(TypedDict):
+    """What stands beside every answer: what the model learned from, and where it ran."""
+
+    trained_on: str  # "drawn people", a data set's name, or "unknown"
+    calibrated: bool
+    device: str
+    engine: str
+
+
+class SpanJson(TypedDict):
+    """A `Span` as JSON has it."""
+
+    start_sec: float
+    end_sec: float
+    label: str | None
+    reason: str | None
+    scores: dict[str, float] | None
+    certainty: float | None
+    face_coverage: float | None
+
+
+class VideoAnswer(TypedDict):
+    """What was predicted for a whole video; an endpoint answers just this."""
+
+    label: str | None
+    reason: str | None
+    scores: dict[str, float] | None
+    certainty: float | None
+    face_coverage: float | None
+    num_repeated_frames: int
+    num_people: int | None
+    num_windows: int
+    num_unreadable_windows: int
+    spread: dict[str, float] | None
+    model: AboutModel
+
+
+class VideoJson(VideoAnswer):
+    """A `VideoPrediction` as JSON has it."""
+
+    source: str
+    timeline: NotRequired[list[SpanJson]]
+
+
+class FaceAnswer(TypedDict):
+    """A `FacePrediction` as JSON has it."""
+
+    label: str | None
+    reason: str | None
+    scores: dict[str, float] | None
+    certainty: float | None
+    box_xyxy_px: list[float]
+    face_probability: float | None
+
+
+class PhotoAnswer(TypedDict):
+    """What was predicted for the faces of a picture; an endpoint answers just this."""
+
+    faces: list[FaceAnswer]
+    model: AboutModel
+
+
+class PhotoJson(PhotoAnswer):
+    """A `PhotoPrediction` as JSON has it."""
+
+    source: str
+
+
+class RefusalJson(TypedDict):
+    """A `Refusal` as JSON has it."""
+
+    source: str
+    error: str
+
+
+def to_json(result: Prediction, about: AboutModel) -> VideoJson | PhotoJson | RefusalJson:
+    """Plain types, without an empty timeline."""
+    if isinstance(result, Refusal):
+        return {"source": result.source, "error": result.error}
+    if isinstance(result, PhotoPrediction):
+        return {"source": result.source, "faces": [_face_to_json(face) for face in result.faces], "model": about}
+    video: VideoJson = {
+        "source": result.source,
+        "label": result.label,
+        "reason": result.reason,
+        "scores": result.scores,
+        "certainty": result.certainty,
+        "face_coverage": result.face_coverage,
+        "num_repeated_frames": result.num_repeated_frames,
+        "num_people": result.num_people,
+        "num_windows": result.num_windows,
+        "num_unreadable_windows": result.num_unreadable_windows,
+        "spread": result.spread,
+        "model": about,
+    }
+    if result.timeline:
+        video["timeline"] = [_span_to_json(span) for span in result.timeline]
+    return video
+
+
+def _face_to_json(face: FacePrediction) -> FaceAnswer:
+    return {
+        "label": face.label,
+        "reason": face.reason,
+        "scores": face.scores,
+        "certainty": face.certainty,
+        "box_xyxy_px": face.box_xyxy_px,
+        "face_probability": face.face_probability,
+    }
+
+
+def _span_to_json(span: Span) -> SpanJson:
+    return {
+        "start_sec": span.start_sec,
+        "end_sec": span.end_sec,
+        "label": span.label,
+        "reason": span.reason,
+        "scores": span.scores,
+        "certainty": span.certainty,
+        "face_coverage": span.face_coverage,
+    }
+
+
+def best_label(scores: dict[str, float]) -> str:
+    """The label with the highest score."""
+    return max(scores, key=scores.__getitem__)
