@@ -8,19 +8,40 @@ import errno
 import os
 import sys
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from . import data as cli_data
+from . import predict as cli_predict
 from . import training as cli_training
 from . import use as cli_use
 
+_USE = "Use a model"
+STOPPED = 130  # as shells say it of SIGINT
+NOTHING_KEPT = "nothing of this is kept; type the same command to begin anew"
+
+
+class Commands(TyperGroup):
+    """Ctrl-C ends any command with one line: what is kept, and what to type."""
+
+    def invoke(self, context: click.Context) -> object:
+        """As click's own."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"stopped: {stop if stop.args else NOTHING_KEPT}", err=True)
+            raise typer.Exit(STOPPED) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Recognise apparent student engagement from face video.",
 )
-for group, title in ((cli_use, "Use a model"), (cli_training, "Train and measure"), (cli_data, "Data")):
+for group, title in ((cli_predict, _USE), (cli_use, _USE), (cli_training, "Train and measure"), (cli_data, "Data")):
     for command in group.app.registered_commands:
         command.rich_help_panel = title
     app.add_typer(group.app)

@@ -1,112 +1,16 @@
-"""Models in use: predictions, explanations, publication."""
+"""Models in use: explanations, live predictions, the page, exports, publication."""
 
 import json
 import sys
 from enum import StrEnum
-from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ..inference.predictions import PhotoPrediction, VideoPrediction
-
 app = typer.Typer()
+_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
 _FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."
-
-
-@app.command()
-def predict(
-    inputs: Annotated[list[Path], typer.Argument(help="Videos or folders; with a single-face model photos too.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Folder written by train.py, or a Hub id; default: this package's, of facial expressions."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
-    faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
-    timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
-    plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG goes.")] = Path(),
-) -> None:
-    """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
-    inputs were refused, 2: all were."""
-    from ..inference.input_files import list_files
-    from ..inference.predictor import Predictor, Refusal, VideoPrediction, predict_all, to_json
-    from ..inference.shipped_model import WHAT_IT_NAMES, shipped_expression_model
-
-    inputs = list_files(inputs)
-    plots = _timeline_plots(inputs, plot_dir) if timeline else []
-    if is_shipped := model is None:
-        from ..hub.use_limits import limits_for_terminal
-
-        model = str(shipped_expression_model())
-        typer.echo(limits_for_terminal(), err=True)
-    results = predict_all(Predictor.from_pretrained(model, faces).speed_up(), inputs, timeline)
-    if as_json:
-        about = {"names": WHAT_IT_NAMES} if is_shipped else {}
-        answers = [to_json(result) | ({} if isinstance(result, Refusal) else about) for result in results]
-        typer.echo(json.dumps(answers, indent=2, ensure_ascii=False))
-    elif is_shipped and not all(isinstance(result, Refusal) for result in results):
-        typer.echo(WHAT_IT_NAMES)
-    for place, result in enumerate(results):
-        if isinstance(result, Refusal):
-            typer.echo(f"refused: {result.error}", err=True)
-        elif not as_json:
-            _print_prediction(result)
-        if isinstance(result, VideoPrediction) and result.timeline:
-            _show_timeline(result, plots[place], as_json)
-    num_refused = sum(isinstance(result, Refusal) for result in results)
-    raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == len(results) else 1)
-
-
-def _print_prediction(result: "VideoPrediction | PhotoPrediction") -> None:
-    from ..inference.predictor import PhotoPrediction
-
-    if isinstance(result, PhotoPrediction):
-        typer.echo(f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
-        for face in result.faces:
-            found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
-            typer.echo(f"  {face.label}  {_scores(face.scores)}  box {face.box_xyxy_px}, {found}")
-        return
-    coverage = "whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"
-    repeats = f", {result.num_repeated_frames} frames repeated" if result.num_repeated_frames else ""
-    typer.echo(f"{result.source}: {result.label}  {_scores(result.scores)}  ({coverage}{repeats})")
-
-
-def _scores(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-
-
-def _timeline_plots(inputs: list[Path], folder: Path) -> list[Path]:
-    """A picture an input, known to be writable; inputs of one name but for their folders or suffixes are numbered.
-
-    Raises:
-        DataError: `folder` is a file, or nothing can be written there.
-    """
-    from ..data.atomic_files import writing
-
-    with writing(folder):
-        TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
-    stems = [source.stem for source in inputs]
-    taken = {stem.casefold() for stem in stems}  # not every system tells "A" from "a"
-    names = []
-    for stem in stems:
-        if sum(stem.casefold() == other.casefold() for other in stems) > 1:
-            stem = next(name for name in map(f"{stem}_{{}}".format, count(1)) if name.casefold() not in taken)
-            taken.add(stem.casefold())
-        names.append(stem)
-    return [folder / f"{name}_timeline.png" for name in names]
-
-
-def _show_timeline(result: "VideoPrediction", path: Path, as_json: bool) -> None:
-    from ..data.atomic_files import writing
-    from ..inference.timeline import draw_in_terminal, save_plot
-
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_plot(result, path)
-    typer.echo(f"{'' if as_json else draw_in_terminal(result)}\ntimeline: {path}", err=as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import torch
 
 from ..processor.input_errors import RecipeError
 
-DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."
+_NAMES = "auto, cpu, cuda, cuda:1 or mps"
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -18,7 +18,7 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or not (number.isdigit() or ":" not in name):
-        raise RecipeError(f"Expected a device ({DEVICE_HELP[:-1]}), got {name!r}.")
+        raise RecipeError(f"Expected a device ({_NAMES}), got {name!r}.")
     num_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(has_mps)}[kind]
     if int(number or 0) >= num_devices:
         known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *(["mps"] if has_mps else [])]

@@ -6,7 +6,7 @@ said of its scores from the answer rule that lies beside its weights.
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +91,14 @@ class Predictor:
             self.video_processor.face_crop = False
 
     @classmethod
-    def from_pretrained(cls, model: str, faces_given: bool = False, device: str = "auto") -> "Predictor":
+    def from_pretrained(
+        cls, model: str, faces_given: bool = False, device: str = "auto", abstain_below: float | None = None
+    ) -> "Predictor":
         """From an export folder or a Hub id.
+
+        Args:
+            faces_given, device: as for `Predictor`.
+            abstain_below: a certainty, in place of that of the model's answer rule.
 
         Raises:
             ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
@@ -100,7 +106,10 @@ class Predictor:
         """
         choose_device(device)  # before anything is loaded
         loaded = load_model(model)
-        return cls(*loaded, faces_given, device, rule_of(loaded, Path(model)))
+        rule = rule_of(loaded, Path(model))
+        if abstain_below is not None:
+            rule = replace(rule, abstain_below=abstain_below)
+        return cls(*loaded, faces_given, device, rule)
 
     @property
     def about(self) -> AboutModel:

@@ -1,0 +1,232 @@
+"""Predictions of files: the command `engagement predict`, its progress, its lines, its tables and timelines."""
+
+import json
+import sys
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..inference.answer_table import AnswerTable
+    from ..inference.predictions import PhotoPrediction, Prediction, VideoPrediction
+    from ..inference.predictor import Predictor
+
+app = typer.Typer()
+_FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."
+_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."
+_ABSTAIN_HELP = "No label under this certainty; default: what the model's validation says."
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line on standard input; "
+            "with a single-face model photos too."
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder written by train.py, or a Hub id; default: this package's, of facial expressions."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A table (.csv, .jsonl, .parquet) that grows as answers come; the same command goes on."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: an object an input.")] = False,
+    faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
+    timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
+    plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG and CSV go.")] = Path(),
+    abstain_below: Annotated[float | None, typer.Option(min=0, max=1, help=_ABSTAIN_HELP)] = None,
+    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+) -> None:
+    """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
+    inputs were refused, 2: all were."""
+    from ..inference.answer_table import AnswerTable, fingerprint
+    from ..inference.input_files import list_files
+    from ..inference.many_files import predict_many
+    from ..inference.predictions import Refusal, VideoPrediction
+    from ..inference.predictor import Predictor
+    from ..inference.shipped_model import WHAT_IT_NAMES, shipped_expression_model
+
+    files = list_files(inputs, recursive)
+    plots = _timeline_plots(files, plot_dir) if timeline else {}
+    if is_shipped := model is None:
+        from ..hub.use_limits import limits_for_terminal
+
+        model = str(shipped_expression_model())
+        typer.echo(limits_for_terminal(), err=True)
+    predictor = Predictor.from_pretrained(model, faces, device, abstain_below)
+    for warning in predictor.warnings:
+        typer.echo(f"take care: {warning}", err=True)
+    names = WHAT_IT_NAMES if is_shipped else None
+    if names and not as_json:
+        typer.echo(names)
+    with ExitStack() as closing:
+        table = None
+        if output is not None:
+            made_with = fingerprint(predictor, timeline)
+            table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
+            files = _left_to_do(files, table)
+        num_refused = num_done = 0
+        progress = closing.enter_context(_FileProgress(len(files)))
+        try:
+            for result in predict_many(predictor.speed_up(), files, timeline, on_window=progress.on_window):
+                num_done, num_refused = num_done + 1, num_refused + isinstance(result, Refusal)
+                if table is not None:
+                    table.write(result)
+                progress.hide()
+                _say(result, predictor, names, as_json)
+                if isinstance(result, VideoPrediction) and result.timeline:
+                    _show_timeline(result, predictor, plots[Path(result.source)], as_json)
+                progress.advance()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_what_is_kept(num_done, len(files), output)) from None
+        if table is not None:
+            table.finish()
+            typer.echo(f"{output}: {len(table.done)} files, {table.num_refused} of them refused", err=True)
+            num_refused, num_done = table.num_refused, len(table.done)
+    raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_done else 1)
+
+
+def _left_to_do(files: list[Path], table: "AnswerTable") -> list[Path]:
+    """Each file once, without those that the table answers already; says how many it skips."""
+    left = [file for file in dict.fromkeys(files) if str(file) not in table.done]
+    if num_skipped := len(set(files)) - len(left):
+        typer.echo(
+            f"{table.path}: skips {num_skipped} files that it answers already, {table.num_refused} of them refused "
+            "(delete their rows to try these again)",
+            err=True,
+        )
+    return left
+
+
+def _what_is_kept(num_done: int, num_files: int, output: Path | None) -> str:
+    done = f"{num_done} of {num_files} files are answered"
+    if output is None:
+        return f"{done}, above; with --output answers.csv the same command would go on from there"
+    return f"{done} and kept in {output}; type the same command to go on"
+
+
+class _FileProgress:
+    """A bar on a terminal, with the time left; hidden while an answer is printed."""
+
+    def __init__(self, num_files: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("files"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[part]}"),
+        )
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._num_done = 0
+        self._task = self._bar.add_task("files", total=num_files, part="")
+
+    def __enter__(self) -> "_FileProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_window(self, done: int, total: int) -> None:
+        """Of a long film, where in it the work is."""
+        part = f"window {done} of {total}" if total > 1 else ""
+        self._bar.update(self._task, completed=self._num_done + done / total, part=part)
+
+    def hide(self) -> None:
+        """Before something is printed."""
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """A file is done."""
+        self._num_done += 1
+        self._bar.update(self._task, completed=self._num_done, part="")
+        self._bar.start()
+
+
+def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_json: bool) -> None:
+    from ..inference.predictions import Refusal, to_json
+
+    if isinstance(result, Refusal):
+        typer.echo(f"refused: {result.error}", err=True)
+    elif not as_json:
+        _print_prediction(result)
+    if as_json:
+        about = {"names": names} if names and not isinstance(result, Refusal) else {}
+        typer.echo(json.dumps(to_json(result, predictor.about) | about, ensure_ascii=False))
+    sys.stdout.flush()  # whoever reads over a pipe waits for each
+
+
+def _print_prediction(result: "VideoPrediction | PhotoPrediction") -> None:
+    from ..inference.predictions import PhotoPrediction
+
+    if isinstance(result, PhotoPrediction):
+        typer.echo(f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
+        for face in result.faces:
+            found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
+            typer.echo(f"  {face.label or face.reason}{_scores(face.scores)}  box {face.box_xyxy_px}, {found}")
+        return
+    known = ["whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"]
+    if result.num_repeated_frames:
+        known.append(f"{result.num_repeated_frames} frames repeated")
+    if result.num_people and result.num_people > 1:
+        known.append(f"{result.num_people} people, of whom one is read")
+    if result.num_windows > 1:
+        known.append(f"mean of {result.num_windows} windows{_spread(result.spread)}")
+    if result.num_unreadable_windows:
+        known.append(f"{result.num_unreadable_windows} of them unreadable")
+    typer.echo(f"{result.source}: {result.label or result.reason}{_scores(result.scores)}  ({', '.join(known)})")
+
+
+def _spread(spread: dict[str, float] | None) -> str:
+    return f", spread {max(spread.values()):.3f}" if spread else ""
+
+
+def _scores(scores: dict[str, float] | None) -> str:
+    return "" if scores is None else "  " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+
+
+def _timeline_plots(inputs: list[Path], folder: Path) -> dict[Path, Path]:
+    """A picture an input, known to be writable; inputs of one name but for their folders or suffixes are numbered.
+
+    Raises:
+        DataError: `folder` is a file, or nothing can be written there.
+    """
+    from ..data.atomic_files import writing
+
+    with writing(folder):
+        TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
+    stems = [source.stem for source in inputs]
+    taken = {stem.casefold() for stem in stems}  # not every system tells "A" from "a"
+    names = []
+    for stem in stems:
+        if sum(stem.casefold() == other.casefold() for other in stems) > 1:
+            stem = next(name for name in map(f"{stem}_{{}}".format, count(1)) if name.casefold() not in taken)
+            taken.add(stem.casefold())
+        names.append(stem)
+    return {source: folder / f"{name}_timeline.png" for source, name in zip(inputs, names, strict=True)}
+
+
+def _show_timeline(result: "VideoPrediction", predictor: "Predictor", path: Path, as_json: bool) -> None:
+    from ..data.atomic_files import write_whole, writing
+    from ..inference.timeline import draw_in_terminal, save_plot, timeline_csv
+
+    band, table = predictor.rule.uncertain_band(), path.with_suffix(".csv")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_plot(result, path, band, "; ".join(predictor.warnings) or None)
+    write_whole(table, timeline_csv(result))
+    drawn = "" if as_json else f"{draw_in_terminal(result, band)}\n"
+    typer.echo(f"{drawn}timeline: {path}, {table}", err=as_json)

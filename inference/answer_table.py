@@ -1,0 +1,217 @@
+"""A table of answers that grows as they come: whoever stops in the middle goes on with the same command.
+
+CSV and JSON Lines are their own journal: what a killed process left half written is cut off when the table is opened
+again. Parquet cannot grow; it is made at the end from a journal beside it. Every row tells by a short fingerprint which
+model and settings it was made with, so that no table mixes two.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow
+import pyarrow.parquet
+
+from ..data.atomic_files import whole_file, writing
+from ..processor.input_errors import DataError, in_one_line
+from .predictions import AboutModel, Prediction, to_json
+from .predictor import Predictor
+
+_FORMATS = (".csv", ".jsonl", ".parquet")
+_MADE_WITH = "made_with"
+_BOX = ("left_px", "top_px", "right_px", "bottom_px")
+Cell = str | float | int | bool | None
+
+
+class _Done(TypedDict):
+    """What a whole line of a table tells of its file."""
+
+    source: str
+    made_with: str
+    is_refused: bool
+    num_lines: int  # that the file has in the table
+
+
+def fingerprint(predictor: Predictor, timeline_step_sec: float | None) -> str:
+    """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(predictor.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    settings = [asdict(predictor.rule), predictor.processor.to_dict(), predictor.faces_given, timeline_step_sec]
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:12]
+
+
+def columns_of(label_names: Sequence[str]) -> list[str]:
+    """A table's columns; a photo has a row for each of its faces, every other file one."""
+    scores, spread = [f"score/{name}" for name in label_names], [f"spread/{name}" for name in label_names]
+    video = ["face_coverage", "num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", *spread]
+    face = ["face", *_BOX, "face_probability"]
+    return ["source", "label", "reason", "certainty", *scores, *video, *face, "trained_on", "calibrated", "error",
+            _MADE_WITH]  # fmt: skip
+
+
+class AnswerTable:
+    """Rows of answers in a file; use in a `with`.
+
+    Args:
+        path: .csv, .jsonl or .parquet.
+        made_with: the `fingerprint` of model and settings.
+
+    Raises:
+        DataError: another ending, a file that holds something else or was made otherwise, or no place to write.
+    """
+
+    def __init__(self, path: Path, label_names: Sequence[str], about: AboutModel, made_with: str) -> None:
+        if path.suffix.lower() not in _FORMATS:
+            raise DataError(f"Expected a table called {', '.join(_FORMATS)}, got {path}; give it such a name.")
+        self.path, self._about, self._made_with = path, about, made_with
+        self._columns = columns_of(label_names)
+        self._is_parquet = path.suffix.lower() == ".parquet"
+        self.journal = path.with_name(f"{path.name}.jsonl") if self._is_parquet else path
+        self._is_csv = self.journal.suffix.lower() == ".csv"
+        self._header = _csv_line(self._columns) if self._is_csv else ""
+        self.done: set[str] = set()
+        self.num_refused = 0
+        self._end = self._read_journal()
+
+    def _read_journal(self) -> int:
+        """Notes what is done; returns where the last whole file's lines end, in bytes."""
+        if not self.journal.exists():
+            if self.path.exists():
+                raise DataError(f"Expected a new table, got {self.path} without its journal {self.journal.name}; name "
+                                "another.")  # fmt: skip
+            return 0
+        try:
+            content = self.journal.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"Expected a table of answers in {self.journal}, could not read it ({error.strerror})."
+            ) from error
+        at = end = len(self._header.encode())
+        if content[:at] != self._header.encode():
+            if b"\n" in content or not self._header.encode().startswith(content):
+                raise self._other("got other columns")
+            return 0  # killed while the header was written
+        lines: dict[str, int] = {}
+        for line in content[at:].splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            at += len(line)
+            done = self._parse(line)
+            if done["made_with"] != self._made_with:
+                raise self._other("got answers of another model, or with other settings")
+            lines[done["source"]] = lines.get(done["source"], 0) + 1
+            if lines[done["source"]] == done["num_lines"]:
+                end = at
+                self.done.add(done["source"])
+                self.num_refused += done["is_refused"]
+        return end
+
+    def _parse(self, line: bytes) -> _Done:
+        try:
+            text = line.decode()
+            if self._is_csv:
+                row = dict(zip(self._columns, next(csv.reader([text])), strict=True))
+                num_lines = int(row["num_people"]) if row["face"] else 1
+                return _Done(
+                    source=row["source"], made_with=row[_MADE_WITH], is_refused=bool(row["error"]), num_lines=num_lines
+                )
+            answer = json.loads(text)
+            return _Done(
+                source=answer["source"], made_with=answer[_MADE_WITH], is_refused="error" in answer, num_lines=1
+            )
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise self._other("got something else") from error
+
+    def _other(self, found: str) -> DataError:
+        return DataError(
+            f"Expected a new file, or answers of this very model and these settings, in {self.journal}, {found}; name "
+            "another file."
+        )
+
+    def __enter__(self) -> "AnswerTable":
+        with writing(self.path):
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.journal.open("r+b" if self.journal.exists() else "w+b", buffering=0)
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
+        if not self._end and self._header:
+            self._append(self._header)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, result: Prediction) -> None:
+        """A file's answer or refusal, whole or not at all.
+
+        Raises:
+            DataError: a full disk, or a path that CSV cannot hold; what was written before is kept.
+        """
+        answer = {**to_json(result, self._about), _MADE_WITH: self._made_with}
+        if not self._is_csv:
+            self._append(json.dumps(answer, ensure_ascii=False) + "\n")
+        elif set(result.source) & set("\r\n"):
+            raise DataError(f"Expected paths without line breaks for CSV, got {result.source!r}; choose .jsonl.")
+        else:
+            rows = _rows_of(answer)
+            self._append("".join(_csv_line([row.get(name) for name in self._columns]) for row in rows))
+        self.done.add(result.source)
+
+    def _append(self, text: str) -> None:
+        rest = text.encode()
+        try:
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[self._file.write(rest) :]
+            self._end = self._file.tell()
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            raise DataError(
+                f"Expected room for answers in {self.journal}, got none ({in_one_line(error)}); {len(self.done)} files "
+                "are kept in it: make room and type the same command again."
+            ) from error
+
+    def finish(self) -> None:
+        """After the last answer: of a Parquet table, make it from the journal."""
+        if not self._is_parquet:
+            return
+        lines = self.journal.read_text(encoding="utf-8").split("\n")
+        rows = [row for line in lines if line for row in _rows_of(json.loads(line))]
+        table = pyarrow.table({name: [row.get(name) for row in rows] for name in self._columns})
+        with whole_file(self.path) as partial:
+            pyarrow.parquet.write_table(table, partial)
+
+
+def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:
+    """One JSON answer → a row, or of a photo a row a face."""
+    shared: dict[str, Cell] = {name: answer.get(name) for name in ("source", "error", _MADE_WITH)}
+    shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
+    if "faces" not in answer:
+        return [shared | _flat(answer)]
+    rows = []
+    for number, face in enumerate(answer["faces"], start=1):
+        box = dict(zip(_BOX, face["box_xyxy_px"], strict=True))
+        rows.append(shared | _flat(face) | box | {"face": number, "num_people": len(answer["faces"])})
+    return rows
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Cell]:
+    """What is a single value, and scores and spread by label."""
+    flat = {name: value for name, value in answer.items() if isinstance(value, Cell)}
+    scores = {f"score/{name}": score for name, score in (answer.get("scores") or {}).items()}
+    return flat | scores | {f"spread/{name}": value for name, value in (answer.get("spread") or {}).items()}
+
+
+def _csv_line(cells: Sequence[Cell]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
