@@ -136,14 +136,19 @@ def _describe_packet(codec: str, packet: VideoPacket, extradata: bytes) -> tuple
 
 
 def _describe_nal_units(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bool, bool] | None:
-    # avcC and hvcC say how long the length in front of each unit is; otherwise start codes stand between units.
-    length_size = 0 if extradata[:1] != b"\1" else (extradata[4 if codec == "h264" else 21] & 3) + 1
-    heads = set(_nal_heads(data, length_size))
+    heads = set(_nal_heads(data, _nal_length_size(codec, extradata)))
     if codec == "h264":
         types = {head & 31 for head in heads}
         return (5 in types, True, bool(types & {7, 8})) if types & {1, 5} else None
     types = {head >> 1 & 63 for head in heads}
     return (bool(types & set(range(16, 22))), True, bool(types & {32, 33, 34})) if min(types, default=32) < 32 else None
+
+
+def _nal_length_size(codec: str, extradata: bytes | None) -> int:
+    """avcC and hvcC say how long the length in front of each unit is; 0: start codes stand between units."""
+    if not extradata or extradata[0] != 1:
+        return 0
+    return (extradata[4 if codec == "h264" else 21] & 3) + 1
 
 
 def _nal_heads(data: bytes, length_size: int) -> Iterator[int]:
@@ -155,6 +160,16 @@ def _nal_heads(data: bytes, length_size: int) -> Iterator[int]:
             at += length_size + int.from_bytes(data[at : at + length_size])
         else:
             at = data.find(b"\0\0\1", at) + 3
+
+
+def is_disposable(packet: VideoPacket, context: av.VideoCodecContext) -> bool:
+    """Whether `skip_frame` "NONREF" would leave a packet of H.264 or MPEG-4 out, since no picture leans on it."""
+    data = bytes(packet)
+    if context.codec.canonical_name == "mpeg4":
+        picture = re.search(rb"\x00\x00\x01\xb6(.)", data, re.DOTALL)
+        return picture is not None and picture[1][0] >> 6 == 2
+    slices = [head for head in _nal_heads(data, _nal_length_size("h264", context.extradata)) if 1 <= head & 31 <= 5]
+    return bool(slices) and all(head >> 5 & 3 == 0 for head in slices)
 
 
 def order_frames(scan: PacketScan) -> tuple[np.ndarray, np.ndarray]:
