@@ -58,6 +58,9 @@ STREAMS = {
     "vp8.webm": ("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "16"}, {}),
     "vp8_live.webm": ("libvpx", {"g": "12"}, {"live": "1"}),
     "vp9.webm": ("libvpx-vp9", {"g": "12", "cpu-used": "5"}, {}),
+    "av1.mp4": ("libsvtav1", {"g": "12", "preset": "11"}, {}),
+    "av1_low_delay.webm": ("libsvtav1", {"g": "12", "preset": "11", "svtav1-params": "pred-struct=1"}, {}),
+    "av1_one_group.ivf": ("libsvtav1", {"g": "999", "preset": "11"}, {}),
     "mpeg2.mpg": ("mpeg2video", {"bf": "2"}, {}),
     "wmv.wmv": ("wmv2", {}, {}),
 }

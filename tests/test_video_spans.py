@@ -14,7 +14,7 @@ from numbered_videos import encode, numbers_in
 from engagement_recognition import EngagementVideoProcessor
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
-from engagement_recognition.processor import video_pass
+from engagement_recognition.processor import video_packets, video_pass
 from engagement_recognition.processor.face_preparation import PreparedClip
 from engagement_recognition.processor.input_errors import EngagementInputError, NoFaceError, VideoReadError
 from engagement_recognition.processor.video_decoding import DecodedFrames, decode_clips, decode_frames_at
@@ -161,6 +161,47 @@ def test_damage_that_the_decoder_tells_of_late_is_not_missed(films, name):
     found = {decode_both_ways(replace(index, source=spoil(films[name], number))) for number in range(59, 67)}
     assert any("x" in letters for letters in found)
     assert all(letters.startswith("gggg") for letters in found)
+
+
+# AV1
+
+
+def test_av1_is_indexed_without_decoding_it(films, monkeypatch):
+    decoded = []
+    decode = video_packets.decode_packet
+    monkeypatch.setattr(video_packets, "decode_packet", lambda *args: decoded.append(args[2]) or decode(*args))
+    index = index_video(films["av1.mp4"])
+    assert len(decoded) <= 2, "the first frame, for its size, and no more"
+    assert index.frame_packets.tolist() == list(range(NUM_FRAMES))
+    assert set(index.start_packets.tolist()) == set(range(0, NUM_FRAMES, 24))
+
+
+SEQUENCE, KEY, INTER, HIDDEN, REPEAT = b"\x0a\1\0", b"\x32\1\x10", b"\x32\1\x30", b"\x32\1\x20", b"\x1a\1\x80"
+
+
+@pytest.mark.parametrize(
+    ("unit", "described"),
+    [
+        (SEQUENCE + KEY, (True, True, True)),
+        (b"\x12\0" + SEQUENCE + KEY, (True, True, True)),  # with a temporal delimiter
+        (SEQUENCE + b"\x30\x10", (True, True, True)),  # the last unit need not say how long it is
+        (KEY, (False, True, False)),  # a decoder that begins here knows no sequence header
+        (SEQUENCE + b"\x32\1\x00" + INTER, (False, True, True)),  # a key frame that is not shown at once
+        (SEQUENCE + HIDDEN + KEY, (False, True, True)),
+        (HIDDEN + INTER, (False, True, False)),
+        (REPEAT, (False, True, False)),
+        (HIDDEN, None),  # no frame comes out
+        (INTER + INTER, None),
+        (INTER + REPEAT, None),
+        (SEQUENCE + b"\x36\0\1\x10", None),  # layers
+        (b"\x0a\1\x08" + KEY, None),  # a still picture
+        (SEQUENCE + b"\x32\2\x10", None),  # cut
+        (SEQUENCE + b"\x32", None),
+        (b"\x32\0", None),
+    ],
+)
+def test_what_is_not_clear_of_av1_is_left_to_the_decoder(unit, described):
+    assert video_packets._describe_packet("av1", unit, b"") == described
 
 
 # Spans of a film, with faces
