@@ -19,7 +19,7 @@ from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answ
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
 from ..processor.media_inputs import PICTURE_SUFFIXES
-from ..processor.video_decoding import index_video
+from ..processor.video_index import index_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .devices import choose_device
 from .fused_norms import fuse_batch_norms

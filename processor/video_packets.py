@@ -19,6 +19,9 @@ from .video_container import find_cut, open_container, video_stream
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
 _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png"}
+# Types of AV1's units (OBUs), and those of them that have to be read.
+_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME, _AV1_TILE_LIST = 1, 3, 6, 8
+_AV1_HEADERS = (_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME)
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
 
 
@@ -116,6 +119,8 @@ def _describe_packet(codec: str, packet: VideoPacket, extradata: bytes) -> tuple
     data = bytes(packet)
     if codec in ("h264", "hevc"):
         return _describe_nal_units(codec, data, extradata)
+    if codec == "av1":
+        return _describe_av1_units(data)
     if codec == "vp8":
         return not data[0] & 1, bool(data[0] & 0x10), False
     if codec == "vp9" and data[0] >> 4 in (8, 9, 10):  # frame marker 2, then the profile; 3 is laid out differently
@@ -136,14 +141,19 @@ def _describe_packet(codec: str, packet: VideoPacket, extradata: bytes) -> tuple
 
 
 def _describe_nal_units(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bool, bool] | None:
-    # avcC and hvcC say how long the length in front of each unit is; otherwise start codes stand between units.
-    length_size = 0 if extradata[:1] != b"\1" else (extradata[4 if codec == "h264" else 21] & 3) + 1
-    heads = set(_nal_heads(data, length_size))
+    heads = set(_nal_heads(data, _nal_length_size(codec, extradata)))
     if codec == "h264":
         types = {head & 31 for head in heads}
         return (5 in types, True, bool(types & {7, 8})) if types & {1, 5} else None
     types = {head >> 1 & 63 for head in heads}
     return (bool(types & set(range(16, 22))), True, bool(types & {32, 33, 34})) if min(types, default=32) < 32 else None
+
+
+def _nal_length_size(codec: str, extradata: bytes | None) -> int:
+    """avcC and hvcC say how long the length in front of each unit is; 0: start codes stand between units."""
+    if not extradata or extradata[0] != 1:
+        return 0
+    return (extradata[4 if codec == "h264" else 21] & 3) + 1
 
 
 def _nal_heads(data: bytes, length_size: int) -> Iterator[int]:
@@ -155,6 +165,54 @@ def _nal_heads(data: bytes, length_size: int) -> Iterator[int]:
             at += length_size + int.from_bytes(data[at : at + length_size])
         else:
             at = data.find(b"\0\0\1", at) + 3
+
+
+def is_disposable(packet: VideoPacket, context: av.VideoCodecContext) -> bool:
+    """Whether `skip_frame` "NONREF" would leave a packet of H.264 or MPEG-4 out, since no picture leans on it."""
+    data = bytes(packet)
+    if context.codec.canonical_name == "mpeg4":
+        picture = re.search(rb"\x00\x00\x01\xb6(.)", data, re.DOTALL)
+        return picture is not None and picture[1][0] >> 6 == 2
+    slices = [head for head in _nal_heads(data, _nal_length_size("h264", context.extradata)) if 1 <= head & 31 <= 5]
+    return bool(slices) and all(head >> 5 & 3 == 0 for head in slices)
+
+
+def _describe_av1_units(data: bytes) -> tuple[bool, bool, bool] | None:
+    """Of a temporal unit: one frame is shown, and after a key frame that is shown at once no other is leant on."""
+    frames: list[tuple[bool, int, bool]] = []  # (shows a frame decoded before, type, is shown)
+    has_sequence_header = False
+    for kind, content in _av1_units(data):
+        if kind is None or kind == _AV1_TILE_LIST or (kind in _AV1_HEADERS and not content):
+            return None
+        if kind == _AV1_SEQUENCE_HEADER:
+            if content[0] & 0x08 or frames:  # a still picture, whose frame headers are laid out differently
+                return None
+            has_sequence_header = True
+        elif kind in (_AV1_FRAME_HEADER, _AV1_FRAME):
+            frames.append((bool(content[0] & 0x80), content[0] >> 5 & 3, bool(content[0] & 0x10)))
+    if sum(is_repeat or is_shown for is_repeat, _, is_shown in frames) != 1:
+        return None
+    return has_sequence_header and frames[0] == (False, 0, True), True, has_sequence_header
+
+
+def _av1_units(data: bytes) -> Iterator[tuple[int | None, bytes]]:
+    """Type and content of each unit (OBU); type None where layers, or a unit that is cut, make the rest unclear."""
+    at = 0
+    while at < len(data):
+        head, size, num_bytes = data[at], 0, 0
+        has_layers, has_size = head & 0x04, head & 0x02
+        while has_size and num_bytes < 8:  # seven bits a byte, the lowest first
+            byte = data[at + 1 + num_bytes] if at + 1 + num_bytes < len(data) else 0xFF
+            size |= (byte & 0x7F) << 7 * num_bytes
+            num_bytes += 1
+            if byte < 0x80:
+                break
+        start = at + 1 + num_bytes
+        at = start + size if has_size else len(data)
+        if head & 0x80 or has_layers or at > len(data):
+            yield None, b""
+            return
+        yield head >> 3 & 15, data[start:at]
 
 
 def order_frames(scan: PacketScan) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 Decode only what is needed → MTCNN faces → one person over the frames → level, square crops → resize and normalise.
 Training, evaluation, the pipeline, the app and the endpoint all use this one class. Calling it returns only what the
 model's forward takes, since pipelines pass it on whole; `prepare_clip` returns frames, boxes, landmarks and which
-faces were found.
+faces were found, and `prepare_spans` does so for many spans of one file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,19 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from .face_preparation import FacePreparation, PreparedClip
 from .film_windows import FilmWindow, answer_film, answer_window, plan_windows  # two for an endpoint, by this module
-from .input_errors import EngagementInputError
+from .input_errors import EngagementInputError, NoFaceError, VideoReadError
 from .media_inputs import MediaSource, as_batch, fetch, is_file_like, stack_frames
 from .video_decoding import (
-    VideoIndex,
+    DecodedFrames,
+    clip_frame_indices,
     consecutive_frame_indices,
-    decode_frames_at,
+    decode_clips,
     decode_video,
     frames_between,
-    index_video,
     uniform_frame_indices,
     window_start_frames,
 )
-
-_WINDOWS_DECODED_AT_ONCE = 8
+from .video_index import VideoIndex, index_video
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
@@ -111,7 +110,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             num_frames, sampling, face_crop: override the processor's own.
             start_frame: where a consecutive window starts, in frames.
             clip_start_sec, clip_end_sec: the labelled span within a file, in seconds.
-            index: of the same file, when it is already known (`video_decoding.index_video`).
+            index: of the same file, when it is already known (`video_index.index_video`).
 
         Raises:
             EngagementInputError: unreadable, or without a face in any sampled frame (`NoFaceError`).
@@ -123,10 +122,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
                 raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
             video = fetch(video)
             decoded = decode_video(video, num_frames, sampling, start_frame, clip_start_sec, clip_end_sec, index=index)
-            clip = PreparedClip(
-                decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices,
-                decoded.frame_times_sec, decoded.num_repeated_frames,
-            )  # fmt: skip
+            clip = _not_cropped(decoded)
         elif clip_start_sec is not None or clip_end_sec is not None:
             raise EngagementInputError("Expected a video file with clip_start_sec or clip_end_sec, got frames alone.")
         else:
@@ -140,22 +136,6 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         clip_sec = clip_sec if self.sampling == "uniform" else None  # else the span of a few neighbouring frames
         return plan_windows(index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips)
 
-    def prepare_spans(
-        self, video: MediaSource, spans_sec: Sequence[tuple[float, float]], index: VideoIndex | None = None
-    ) -> Iterator[PreparedClip | EngagementInputError]:
-        """Of each span what `prepare_clip` gives or, as a value, why it gives nothing.
-
-        Args:
-            spans_sec: start and end of each, by their starts; they may overlap.
-            index: of the same file, when it is already known.
-        """
-        index = index_video(video) if index is None else index
-        for start_sec, end_sec in spans_sec:
-            try:
-                yield self.prepare_clip(video, clip_start_sec=start_sec, clip_end_sec=end_sec, index=index)
-            except EngagementInputError as error:
-                yield error
-
     def sample_windows(
         self,
         video: MediaSource,
@@ -167,7 +147,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         """Windows of `num_frames` consecutive frames, one every `window_stride_frames`, without faces yet.
 
         The CNN + LSTM reference's windows. A clip shorter than one window gives one, with its last frame repeated.
-        Hand each to `finish_clip`. Memory holds a few windows at a time, however long the video.
+        Hand each to `finish_clip`. Memory holds the windows that overlap, however long the video.
 
         Raises:
             EngagementInputError: the video cannot be read.
@@ -176,15 +156,50 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         index = index_video(video)
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         starts = first + window_start_frames(end - first, num_frames, window_stride_frames)
-        for batch in np.array_split(starts, -(-len(starts) // _WINDOWS_DECODED_AT_ONCE)):
-            # One pass for several windows: each by itself would decode from its key frame again.
-            wanted = np.minimum(batch[:, None] + np.arange(num_frames), end - 1)  # (windows, num_frames)
-            numbers, places = np.unique(wanted, return_inverse=True)
-            decoded = decode_frames_at(index, numbers)
-            for indices, rows in zip(wanted, places.reshape(wanted.shape), strict=True):
-                frames, times_sec = decoded.frames[rows], index.frame_times_sec[indices]
-                repeats = num_frames - len(np.unique(indices))
-                yield PreparedClip(index.path, frames, frames, indices, times_sec, repeats)
+        windows = np.minimum(starts[:, None] + np.arange(num_frames), end - 1)  # (windows, num_frames)
+        for decoded in decode_clips(index, list(windows)):
+            if isinstance(decoded, VideoReadError):
+                raise decoded
+            yield _not_cropped(decoded)
+
+    def prepare_spans(
+        self, video: MediaSource, spans_sec: Sequence[tuple[float, float]], index: VideoIndex | None = None
+    ) -> Iterator[PreparedClip | EngagementInputError]:
+        """`prepare_clip` for many spans of one file, which is decoded once for all of them.
+
+        One entry per span, in order: just what `prepare_clip(video, clip_start_sec=..., clip_end_sec=...)` returns, or
+        the `NoFaceError` of a span without a face, or the `VideoReadError` of a span with a frame that is missing or
+        damaged. Memory holds the frames of the spans that are open, however long the file. Repeated frames are counted
+        in each clip, and not logged. Of a damaged file: MPEG-2's decoder loses the picture before one that it refuses,
+        so a span that ends there is refused too; and where no packet tells which frame it holds, damage that the
+        decoder tells of over 32 frames late goes unnoticed.
+
+        Args:
+            video: a path, URL, bytes or binary file.
+            spans_sec: start and end of each, in seconds; in order of their starts, and they may overlap.
+            index: of the same file, when it is already known.
+
+        Raises:
+            EngagementInputError: no video file, or a span outside it; nothing is decoded then.
+            VideoReadError: not a whole, decodable video, or changed since it was indexed.
+        """
+        if not is_file_like(video):
+            raise EngagementInputError(f"Expected a video file to take spans from, got {type(video).__name__}.")
+        index = index_video(fetch(video)) if index is None else index
+        clips = [
+            clip_frame_indices(index, self.num_frames, self.sampling, 0, start_sec, end_sec)
+            for start_sec, end_sec in spans_sec
+        ]
+        # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
+        yield from map(self._finish_span, decode_clips(index, clips))
+
+    def _finish_span(self, decoded: DecodedFrames | VideoReadError) -> PreparedClip | EngagementInputError:
+        if isinstance(decoded, VideoReadError):
+            return decoded
+        try:
+            return self.finish_clip(_not_cropped(decoded))
+        except NoFaceError as error:
+            return error.with_traceback(None)  # which would keep the clip's frames alive
 
     def finish_clip(self, clip: PreparedClip, face_crop: bool | None = None) -> PreparedClip:
         """Sampled frames → the clip's face crops, or whole frames at the crop's size.
@@ -209,6 +224,13 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             transforms=crop_transforms,
             num_people=person.num_people,
         )
+
+
+def _not_cropped(decoded: DecodedFrames) -> PreparedClip:
+    return PreparedClip(
+        decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
+        decoded.num_repeated_frames,
+    )  # fmt: skip
 
 
 def _sample_frames(frames: np.ndarray, num_frames: int, sampling: str, start_frame: int) -> PreparedClip:

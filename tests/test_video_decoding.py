@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numbered_videos import HEIGHT_PX, WIDTH_PX, decode_plainly, encode, numbered_picture, numbers_in, write_sound
 
-from engagement_recognition.processor import video_decoding
+from engagement_recognition.processor import video_container, video_pass
 from engagement_recognition.processor.input_errors import (
     EngagementInputError,
     NoDecodableFrameError,
@@ -58,6 +58,9 @@ STREAMS = {
     "vp8.webm": ("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "16"}, {}),
     "vp8_live.webm": ("libvpx", {"g": "12"}, {"live": "1"}),
     "vp9.webm": ("libvpx-vp9", {"g": "12", "cpu-used": "5"}, {}),
+    "av1.mp4": ("libsvtav1", {"g": "12", "preset": "11"}, {}),
+    "av1_low_delay.webm": ("libsvtav1", {"g": "12", "preset": "11", "svtav1-params": "pred-struct=1"}, {}),
+    "av1_one_group.ivf": ("libsvtav1", {"g": "999", "preset": "11"}, {}),
     "mpeg2.mpg": ("mpeg2video", {"bf": "2"}, {}),
     "wmv.wmv": ("wmv2", {}, {}),
 }
@@ -114,9 +117,9 @@ def test_any_frame_of_any_stream_is_exactly_what_a_full_decode_gives(videos, nam
 def test_only_groups_that_hold_a_wanted_frame_are_fed(videos, monkeypatch):
     # The point of the module: without this test it could decode everything and pass all the others.
     fed = []
-    decode_packet = video_decoding.decode_packet
+    decode_packet = video_pass.decode_packet
     index = index_video(videos["h264_short_groups.mp4"])
-    monkeypatch.setattr(video_decoding, "decode_packet", lambda *args: fed.append(args[2]) or decode_packet(*args))
+    monkeypatch.setattr(video_pass, "decode_packet", lambda *args: fed.append(args[2]) or decode_packet(*args))
     decode_frames_at(index, [25])
     assert min(fed) >= 24
     assert len(fed) <= 12
@@ -274,7 +277,7 @@ def test_a_16k_header_is_refused_before_a_frame_is_decoded(tmp_path):
     assert time.perf_counter() - start < 1
     with pytest.raises(VideoTooLargeError, match="96x72"):
         decode_video(data, max_pixels=95 * 72)
-    assert video_decoding.DEFAULT_MAX_PIXELS >= 8192 * 4320, "8K must pass"
+    assert video_container.DEFAULT_MAX_PIXELS >= 8192 * 4320, "8K must pass"
 
 
 # A live WebM or a transport stream does not say how long it is; its end is wherever it ends.

@@ -1,0 +1,201 @@
+"""One pass over a video's packets, which hands out the frames asked for as soon as each is known to be good or bad.
+
+Only groups of pictures that hold a wanted frame are fed to the decoder, no packet twice, and only wanted frames become
+RGB. A decoder tells of damage late: the picture that a frame leans on may be shown after it, and HEVC's decoder drops
+pictures without a word. So a frame waits until all that it may lean on has been shown, and `_SETTLING_FRAMES` more.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import av
+import numpy as np
+
+from .input_errors import NoDecodableFrameError, TruncatedVideoError, VideoReadError
+from .video_container import open_container, video_stream
+from .video_index import VideoIndex, display_matrix
+from .video_packets import VideoPacket, decode_packet, is_disposable, numbered_packets
+
+# (height, width, 3), uint8, RGB, upright; or why there is none.
+Picture: TypeAlias = np.ndarray | VideoReadError
+# More than a decoder holds back (16), since timestamps of some files contradict the order frames come out in. Where
+# frames are merely counted nothing tells what is still to come: there, damage told later than this goes unnoticed.
+_SETTLING_FRAMES = 32
+
+
+@dataclass
+class _Run:
+    """Consecutive packets that are decoded for the sake of some frames."""
+
+    first_packet: int
+    last_packet: int
+    frames: list[int]
+
+
+def wanted_frames(index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple[int, Picture]]:
+    """Yield (frame number, picture or error) for every wanted frame, (num_wanted,) ascending, in this order.
+
+    Raises:
+        VideoReadError: the file is not the one that was indexed.
+    """
+    with open_container(index.source, index.path, index.max_pixels) as container:
+        stream = video_stream(container, index.path, index.max_pixels)
+        packets = numbered_packets(container, stream)
+        for run in _plan_runs(index, wanted.tolist()):
+            yield from _decode_run(index, run, packets, stream.codec_context)
+
+
+def _plan_runs(index: VideoIndex, wanted: Sequence[int]) -> Iterator[_Run]:
+    run: _Run | None = None
+    for frame in wanted:
+        start, packet = int(index.start_packets[frame]), int(index.frame_packets[frame])
+        last = packet if packet >= 0 else len(index.packet_bytes) - 1
+        # What was fed already need not be fed again: the decoder still holds what this frame leans on.
+        if run and start <= run.last_packet:
+            run.last_packet = max(last, run.last_packet)
+            run.frames.append(frame)
+        else:
+            if run:
+                yield run
+            run = _Run(start, last, [frame])
+    if run:
+        yield run
+
+
+def _decode_run(
+    index: VideoIndex,
+    run: _Run,
+    packets: Iterator[tuple[int, VideoPacket]],
+    context: av.VideoCodecContext,
+) -> Iterator[tuple[int, Picture]]:
+    """Feed a run to the decoder, then drain it, and yield every frame it was for."""
+    frames = _RunFrames(index, run)
+    wanted_packets = {int(index.frame_packets[frame]) for frame in run.frames}
+    may_skip = index.can_skip and not frames.are_counted
+    fed = run.first_packet
+    for number, packet in packets:
+        if number < run.first_packet:
+            continue
+        if number >= len(index.packet_bytes) or packet.size != index.packet_bytes[number]:
+            raise VideoReadError(
+                f"Expected {index.path} as it was when it was indexed, got a changed file; index it again."
+            )
+        fed = packet.pts = packet.dts = number
+        context.skip_frame = "DEFAULT"
+        if may_skip and is_disposable(packet, context):
+            if number in wanted_packets:
+                frames.disposable.add(number)
+            else:  # set for this packet alone: of any other, H.264's decoder would no longer say that it is no picture
+                context.skip_frame = "NONREF"
+        frames.take(decode_packet(context, packet, number, frames.refused), fed)
+        yield from frames.settled(fed)
+        if number >= run.last_packet or not frames.missing:
+            break
+    frames.take(decode_packet(context, None, fed, frames.refused), fed)
+    context.flush_buffers()
+    yield from frames.settled(fed, is_over=True)
+
+
+class _RunFrames:
+    """The wanted frames of a run, from when they come out of the decoder until they are known to be good or bad."""
+
+    def __init__(self, index: VideoIndex, run: _Run) -> None:
+        self.index, self.run = index, run
+        self.are_counted = bool(index.frame_packets[run.frames[0]] < 0)  # no packet tells which frame it holds
+        self.waiting = deque(run.frames)  # not handed out yet, ascending
+        self.missing = set(run.frames)  # not come out yet
+        self.refused: list[int] = []  # packets that the decoder has just refused
+        # Packets of pictures that nothing leans on; another clip's pass leaves them out, and knows of no damage there.
+        self.disposable: set[int] = set()
+        self._pictures: dict[int, tuple[int, np.ndarray]] = {}  # frame: (its packet, its picture)
+        self._damaged: list[int] = []  # packets, ascending
+        self._num_out = 0
+        self._newest = -1  # the last shown of the frames that came out
+        self._notes_drops = not (self.are_counted or index.can_skip)
+        self._came_out: set[int] = set()  # of the frames from `_checked` on
+        # Pictures shown before the run's first lean on something before it, and do not come out.
+        self._checked = int(np.searchsorted(index.start_packets, run.first_packet))
+
+    def take(self, frames: Sequence[av.VideoFrame], fed: int) -> None:
+        """Note what came out after packet `fed`."""
+        for frame in frames:
+            # A frame that lost its packet's number may lean on any packet fed so far.
+            packet = fed if frame.pts is None else frame.pts
+            known = -1 if frame.pts is None else int(self.index.packet_frames[frame.pts])
+            number = self._num_out if self.are_counted else known
+            self._num_out += 1
+            self._newest = max(self._newest, number)
+            if self._notes_drops:
+                self._came_out.add(number)
+            if frame.is_corrupt:
+                insort(self._damaged, packet)
+            if number in self.missing:
+                self.missing.remove(number)
+                self._pictures[number] = packet, _upright_rgb(frame, self.index.width_px, self.index.height_px)
+
+    def settled(self, fed: int, is_over: bool = False) -> Iterator[tuple[int, Picture]]:
+        """Yield the next frames that nothing new can be learned of; all that are left when the run is over."""
+        for packet in self.refused:
+            insort(self._damaged, packet)
+        self.refused.clear()
+        if self._notes_drops:
+            self._note_drops(int(self.index.shown_until[fed]) if is_over else self._newest - _SETTLING_FRAMES, fed)
+        while self.waiting and (is_over or self._newest - _SETTLING_FRAMES >= self._known_at(self.waiting[0])):
+            frame = self.waiting.popleft()
+            yield frame, self._judge(frame, fed)
+
+    def _known_at(self, frame: int) -> int:
+        """Number of the frame with which all that this one leans on has come out."""
+        return frame if self.are_counted else int(self.index.shown_until[self.index.frame_packets[frame]])
+
+    def _note_drops(self, last_frame: int, fed: int) -> None:
+        """Count packets of frames up to `last_frame` that should have given a frame and did not as damaged."""
+        for frame in range(self._checked, last_frame + 1):
+            packet = int(self.index.frame_packets[frame])
+            if frame not in self._came_out and self.run.first_packet <= packet <= fed:
+                insort(self._damaged, packet)
+            self._came_out.discard(frame)
+        self._checked = max(self._checked, last_frame + 1)
+
+    def _judge(self, frame: int, fed: int) -> Picture:
+        packet = fed if self.are_counted else int(self.index.frame_packets[frame])
+        packet, picture = self._pictures.pop(frame, (packet, None))
+        bad_packet = self._first_damage(int(self.index.start_packets[frame]), packet)
+        if picture is None or bad_packet is not None:
+            return _undecodable(self.index, frame, bad_packet)
+        return picture
+
+    def _first_damage(self, start: int, packet: int) -> int | None:
+        """The first damaged packet that the picture in `packet`, decoded from `start` on, may lean on."""
+        for place in range(bisect_left(self._damaged, start), len(self._damaged)):
+            bad_packet = self._damaged[place]
+            if bad_packet > packet:
+                return None
+            other = int(self.index.packet_frames[bad_packet])
+            # A picture shown before the group's first leans on the group before, and no later one leans on it.
+            is_earlier = other >= 0 and self.index.start_packets[other] < start
+            if bad_packet == packet or not (is_earlier or bad_packet in self.disposable):
+                return bad_packet
+        return None
+
+
+def _upright_rgb(frame: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:
+    """(height, width, 3), uint8. A frame of another size than the video's first is scaled to it, as players do."""
+    (right_x, right_y), (down_x, down_y) = display_matrix(frame)
+    if right_x == 0:  # rows become columns
+        rgb = frame.to_ndarray(format="rgb24", width=height_px, height=width_px).transpose(1, 0, 2)
+    else:
+        rgb = frame.to_ndarray(format="rgb24", width=width_px, height=height_px)
+    return rgb[:: -1 if right_y + down_y < 0 else 1, :: -1 if right_x + down_x < 0 else 1]
+
+
+def _undecodable(index: VideoIndex, frame_number: int, bad_packet: int | None) -> VideoReadError:
+    found = "got nothing from the decoder" if bad_packet is None else f"got damaged data at packet {bad_packet}"
+    message = (
+        f"Expected frame {frame_number} of {index.num_frames} to decode, {found}, in {index.path}; record it again."
+    )
+    at_tail = bad_packet == len(index.packet_bytes) - 1
+    return TruncatedVideoError(f"{message[:-1]}: its tail is cut.") if at_tail else NoDecodableFrameError(message)
