@@ -68,7 +68,8 @@ from engagement_recognition.training.training_sets import FrameCollator, Labelle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2."""
+    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2; so is Ctrl-C,
+    which says what is kept, and 130."""
     try:
         require_packages()
         recipe_path, options = parse_command_line(argv)
@@ -76,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngagementInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        kept = "prepared data, finished stages and the last checkpoint are kept"
+        print(f"stopped: {kept}; go on with the same command and --resume_from_checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -7,10 +7,10 @@ once. A module a group of commands, which import nothing at their top either.
 import errno
 import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from . import data as cli_data
 from . import predict as cli_predict
@@ -18,24 +18,30 @@ from . import training as cli_training
 from . import use as cli_use
 
 _USE = "Use a model"
-STOPPED = 130  # as shells say it of SIGINT
-NOTHING_KEPT = "nothing of this is kept; type the same command to begin anew"
+_STOPPED = 130  # as shells say it of SIGINT
+# What a command says of Ctrl-C that does not say it itself.
+_NOTHING_KEPT = "nothing of this is kept; type the same command to begin anew"
+_KEPT = {
+    "prepare": "what is prepared lies in the output folder; type the same command to go on",
+    "reproduce": "finished trainings and the last checkpoint are kept; type the same command to go on",
+}
 
 
-class Commands(TyperGroup):
-    """Ctrl-C ends any command with one line: what is kept, and what to type."""
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C ends the command with one line: what is kept, and what to type."""
 
-    def invoke(self, context: click.Context) -> object:
-        """As click's own."""
+    @wraps(command)
+    def run(*arguments: object, **options: object) -> None:
         try:
-            return super().invoke(context)
+            command(*arguments, **options)
         except KeyboardInterrupt as stop:
-            typer.echo(f"stopped: {stop if stop.args else NOTHING_KEPT}", err=True)
-            raise typer.Exit(STOPPED) from None
+            typer.echo(f"stopped: {stop if stop.args else _KEPT.get(command.__name__, _NOTHING_KEPT)}", err=True)
+            raise typer.Exit(_STOPPED) from None
+
+    return run
 
 
 app = typer.Typer(
-    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,6 +50,8 @@ app = typer.Typer(
 for group, title in ((cli_predict, _USE), (cli_use, _USE), (cli_training, "Train and measure"), (cli_data, "Data")):
     for command in group.app.registered_commands:
         command.rich_help_panel = title
+        if command.callback is not None:
+            command.callback = _stoppable(command.callback)
     app.add_typer(group.app)
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from ..data.atomic_files import whole_file, writing
 from ..processor.input_errors import DataError, in_one_line
-from .predictions import AboutModel, Prediction, to_json
+from .predictions import AboutModel, Prediction, Refusal, to_json
 from .predictor import Predictor
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
@@ -165,6 +165,7 @@ class AnswerTable:
             rows = _rows_of(answer)
             self._append("".join(_csv_line([row.get(name) for name in self._columns]) for row in rows))
         self.done.add(result.source)
+        self.num_refused += isinstance(result, Refusal)
 
     def _append(self, text: str) -> None:
         rest = text.encode()

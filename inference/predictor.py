@@ -67,10 +67,9 @@ class Predictor:
         rule: AnswerRule | None = None,
     ) -> None:
         self.device = choose_device(device)
-        # To mypy transformers' wrapper of `to` is a function without self.
         self.model: EngagementForVideoClassification | EngagementForImageClassification = model.eval().to(
             device=self.device, memory_format=torch.channels_last
-        )  # type: ignore[call-arg]
+        )
         self.rule = rule or model.answer_rule or AnswerRule(tuple(model.config.label_names))
         self.is_video_model = isinstance(model, EngagementForVideoClassification)
         self.processor = processor

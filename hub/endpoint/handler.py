@@ -156,8 +156,9 @@ class EndpointHandler:
         }
 
     def _answer_window(self, clip: "PreparedClip | EngagementInputError") -> "WindowAnswer":
-        is_read = not isinstance(clip, self.code.EngagementInputError)
-        scores = self._score(self.processor.to_pixel_values(clip.frames)[None])[0] if is_read else None
+        scores = None
+        if not isinstance(clip, Exception):
+            scores = self._score(self.processor.to_pixel_values(clip.frames)[None])[0]  # (1, frames, C, H, W)
         return self.code.answer_window(self.rule, clip, scores)
 
     def _predict_picture(self, content: bytes | Image.Image) -> "VideoAnswer | PhotoAnswer":
