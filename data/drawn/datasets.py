@@ -11,11 +11,10 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ from rich.progress import track
 from ...processor.input_errors import DataError, RecipeError
 from ..atomic_files import PARTIAL, claim_folder, whole_file, write_whole
 from ..schema import EXPRESSIONS, STATES, binary_label
+from ..worker_processes import spawned
 from .faces import draw_face_picture, draw_frame, draw_subject
 from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
 from .shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
@@ -327,13 +327,8 @@ def _run_all(
     bar = partial(track, description=what, total=len(tasks), disable=hidden, console=Console(stderr=True))
     if workers <= 1:
         return [work(task) for task in bar(tasks)]
-    # Spawned, not forked: a fork of a process that runs threads, as torch's do, can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
-    try:
-        futures = [pool.submit(work, task) for task in tasks]
+    with spawned(work, tasks, workers, partial(cv2.setNumThreads, 1)) as futures:
         return [future.result() for future in bar(as_completed(futures))]
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _to_png(picture: np.ndarray) -> bytes:

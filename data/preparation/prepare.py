@@ -7,14 +7,14 @@ and reason, and inputs = outputs + rejects always holds. What the finished folde
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -25,9 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...processor.input_errors import DataError, in_one_line
 from ..atomic_files import claim_folder
 from ..described_data import LabelConflicts
-from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject
+from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
+from ..worker_processes import spawned
 from .description import DATA_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
-from .parts import is_done, leave_with_parent, prepare_part, read_part
+from .parts import Content, is_done, leave_with_parent, prepare_part, read_part
 from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepared
 from .settings import PreparationSettings
 
@@ -143,17 +144,24 @@ def _run(
             prepare_part(chunk, *work, start)
             yield start
         return
-    spawn = multiprocessing.get_context("spawn")  # a forked torch can hang
-    num_workers = min(num_processes, len(todo))
-    with ProcessPoolExecutor(num_workers, spawn, leave_with_parent, (os.getpid(),)) as pool:
-        futures = {pool.submit(prepare_part, chunk, *work, start): start for start, chunk in todo.items()}
-        try:
-            for done in as_completed(futures):
-                done.result()
-                yield futures[done]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    prepare_one = partial(_prepare_chunk, *work)
+    with spawned(
+        prepare_one, list(todo.items()), min(num_processes, len(todo)), partial(leave_with_parent, os.getpid())
+    ) as futures:
+        for done in as_completed(futures):
+            yield done.result()
+
+
+def _prepare_chunk(
+    read: Callable[[ClipRecord], Content],
+    media: Media,
+    settings: PreparationSettings,
+    parts: Path,
+    numbered: tuple[int, list[ClipRecord]],
+) -> int:
+    start, chunk = numbered
+    prepare_part(chunk, read, media, settings, parts, start)
+    return start
 
 
 def _join_parts(

@@ -1,0 +1,45 @@
+"""Processes that share work: spawned, and gone without a word when Ctrl-C ends the one that started them."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
+from typing import TypeVar
+
+_Task = TypeVar("_Task")
+_Done = TypeVar("_Done")
+
+
+@contextmanager
+def spawned(
+    work: Callable[[_Task], _Done], tasks: Sequence[_Task], num_processes: int, start: Callable[[], object]
+) -> Iterator[list[Future[_Done]]]:
+    """Every task's future, of workers that each began with `start`; what has not begun when the block ends is dropped.
+
+    Spawned, not forked: a fork of a process that runs threads, as torch's do, can hang.
+    """
+    pool = ProcessPoolExecutor(num_processes, get_context("spawn"), start)
+    try:
+        with _deaf_to_ctrl_c():  # which the workers inherit: it would fall into their imports, and each would complain
+            futures = [pool.submit(work, task) for task in tasks]
+        yield futures
+    except (KeyboardInterrupt, GeneratorExit):
+        for worker in active_children():  # nobody waits for what they are at
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
