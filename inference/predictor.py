@@ -45,6 +45,8 @@ class Span:
     label: str | None
     scores: dict[str, float] | None
     face_coverage: float | None
+    reason: str | None = None  # why there is no label
+    certainty: float | None = None
 
 
 @dataclass(frozen=True)
