@@ -24,8 +24,7 @@ from transformers.utils import logging
 from engagement_recognition.configuration_engagement import EngagementConfig
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
-from engagement_recognition.inference.predictor import Predictor, Span, VideoPrediction
-from engagement_recognition.inference.timeline import draw_in_terminal
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
@@ -152,7 +151,7 @@ def test_a_timeline_is_a_plot_and_spans_without_a_face_have_no_label(
     code, out, _ = engagement("predict", inputs / "half.mp4", *options)
     assert code == 0
     rows = re.findall(r"engaged \|(.+)\|", out)
-    assert len(rows) == 2 and all(len(row) == 4 and row.endswith("··") and "·" not in row[:2] for row in rows)
+    assert [len(row) for row in rows] == [4] and rows[0].endswith("··") and "·" not in rows[0][:2]
     with Image.open(plots / "half_timeline.png") as picture:
         assert picture.format == "PNG" and picture.width > 500
     code, out, _ = engagement("predict", inputs / "half.mp4", *options, "--json")
@@ -178,14 +177,6 @@ def test_plots_that_cannot_be_written_are_refused_before_the_model_is_loaded(eng
     options = ("--timeline", "1", "--model", "no/such/model", "--plot-dir", inputs / "text.mp4")
     code, out, err = engagement("predict", inputs / "half.mp4", *options)
     assert (code, out) == (2, "") and re.fullmatch(r"error: Expected to write .*text\.mp4, could not \(.+\); .+\n", err)
-
-
-def test_the_terminal_plot_is_as_high_as_the_scores():
-    spans = [Span(i, i + 1, "a", {"a": score, "b": 1 - score}, 1.0) for i, score in enumerate((0.0, 0.5, 1.0))]
-    spans.append(Span(3, 4, None, None, 0.0))
-    a, b, seconds = draw_in_terminal(VideoPrediction("x", "a", {"a": 0.5, "b": 0.5}, 0.75, 0, spans)).splitlines()
-    assert (a, b) == ("a | ▄█·|", "b |█▄ ·|")
-    assert seconds.split() == ["0", "s", "4", "s"]
 
 
 # --- Photos and single-face models
