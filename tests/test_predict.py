@@ -24,9 +24,7 @@ from transformers.utils import logging
 from engagement_recognition.configuration_engagement import EngagementConfig
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
-from engagement_recognition.inference.predictions import Span, VideoPrediction
 from engagement_recognition.inference.predictor import Predictor
-from engagement_recognition.inference.timeline import draw_in_terminal
 from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.processor.input_errors import ModelLoadError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
@@ -155,15 +153,16 @@ def test_a_timeline_is_a_plot_and_spans_without_a_face_have_no_label(
     options = ("--model", trained.engagement, "--timeline", "1", "--plot-dir", plots)
     code, out, _ = engagement("predict", inputs / "half.mp4", *options)
     assert code == 0
-    rows = re.findall(r"engaged \|(.+)\|", out)
-    assert len(rows) == 2 and all(len(row) == 4 and row.endswith("··") and "·" not in row[:2] for row in rows)
+    (row,) = re.findall(r"engaged \|(.+)\|", out)
+    assert len(row) == 3 and row.endswith("·") and "·" not in row[:2]  # windows of the two seconds it learned from
+    assert (plots / "half_timeline.csv").read_text().startswith("start_sec,end_sec,label,reason,")
     with Image.open(plots / "half_timeline.png") as picture:
         assert picture.format == "PNG" and picture.width > 500
     code, out, _ = engagement("predict", inputs / "half.mp4", *options, "--json")
     timeline = json.loads(out)["timeline"]
-    assert [(span["start_sec"], span["end_sec"]) for span in timeline] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert [span["reason"] == "no face long enough" for span in timeline] == [False, False, True, True]
-    assert [span["scores"] is None for span in timeline] == [False, False, True, True]
+    assert [(span["start_sec"], span["end_sec"]) for span in timeline] == [(0, 2), (1, 3), (2, 4)]
+    assert [span["reason"] == "no face long enough" for span in timeline] == [False, False, True]
+    assert [span["scores"] is None for span in timeline] == [False, False, True]
 
 
 def test_inputs_of_one_name_have_a_plot_each(engagement: Command, inputs: Path, trained: TrainedStages, tmp_path: Path):
@@ -182,14 +181,6 @@ def test_plots_that_cannot_be_written_are_refused_before_the_model_is_loaded(eng
     options = ("--timeline", "1", "--model", "no/such/model", "--plot-dir", inputs / "text.mp4")
     code, out, err = engagement("predict", inputs / "half.mp4", *options)
     assert (code, out) == (2, "") and re.fullmatch(r"error: Expected to write .*text\.mp4, could not \(.+\); .+\n", err)
-
-
-def test_the_terminal_plot_is_as_high_as_the_scores():
-    spans = [Span(i, i + 1, "a", {"a": score, "b": 1 - score}, 1.0) for i, score in enumerate((0.0, 0.5, 1.0))]
-    spans.append(Span(3, 4, None, None, 0.0))
-    a, b, seconds = draw_in_terminal(VideoPrediction("x", "a", {"a": 0.5, "b": 0.5}, 0.75, 0, spans)).splitlines()
-    assert (a, b) == ("a | ▄█·|", "b |█▄ ·|")
-    assert seconds.split() == ["0", "s", "4", "s"]
 
 
 # --- Photos and single-face models
