@@ -68,8 +68,8 @@ from engagement_recognition.training.training_sets import FrameCollator, Labelle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2; Ctrl-C is one
-    that says what is kept, and 130."""
+    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2; of Ctrl-C
+    it says what is kept, and the exit code is 130."""
     try:
         require_packages()
         recipe_path, options = parse_command_line(argv)

@@ -73,9 +73,14 @@ def draw_in_terminal(
 
 def _shown_labels(prediction: VideoPrediction) -> list[str]:
     """Of two scores one says all: the second label's, which is the one that a band of uncertain scores speaks of."""
-    known = (scores for scores in (prediction.scores, *(span.scores for span in prediction.timeline)) if scores)
-    names = list(next(known, {"": 0.0}))  # nothing is known where the face was never there for long enough
+    names = _label_names(prediction) or [""]
     return names[1:] if len(names) == 2 else names
+
+
+def _label_names(prediction: VideoPrediction) -> list[str]:
+    """Of whichever scores there are; none where the face was never there for long enough."""
+    known = (scores for scores in (prediction.scores, *(span.scores for span in prediction.timeline)) if scores)
+    return list(next(known, {}))
 
 
 def _columns(spans: Sequence[Span], max_columns: int) -> list[_Column]:
@@ -195,7 +200,7 @@ def timeline_rows(prediction: VideoPrediction) -> list[list[str | float]]:
     "" stands for what is not there: the label of a span without an answer, the reason of one with a label, scores
     where no face was seen, the coverage of a model of whole frames.
     """
-    names = list(prediction.scores)
+    names = _label_names(prediction)
     header = ["start_sec", "end_sec", "label", "reason", "face_coverage", "certainty", *names]
     rows: list[list[str | float]] = [[*header]]
     for span in prediction.timeline:
