@@ -153,8 +153,9 @@ class AnswerRule:
     """How a model's logits become an answer, fitted on validation; it lies beside the weights in `answer_rule.json`.
 
     `forward` gives raw logits. Scores are softmax((logits + bias) / temperature). The label is that of the highest
-    log score + offset, which on imbalanced data need not be that of the highest score. The certainty is the highest of
-    softmax(log scores + offsets): below `abstain_below` there is no label, and the reason is "uncertain".
+    log score + offset, which of two labels on imbalanced data need not be that of the highest score. The certainty is
+    the highest of softmax(log scores + offsets): below `abstain_below` there is no label, and the reason is
+    "uncertain".
 
     Args:
         label_names: by class index.

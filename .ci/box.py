@@ -20,6 +20,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
+from engagement_recognition.configuration_engagement import ANSWER_RULE_FILE
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results, write_results
@@ -35,6 +36,7 @@ WEIGHTS = ROOT / "inference/weights"
 GOLDEN = ROOT / "tests/shipped_logits.json"
 MAX_BYTES = 3_000_000
 _CONFIGS = ("config.json", "preprocessor_config.json")
+_FILES = (*_CONFIGS, "model.safetensors", RESULTS_FILE, ANSWER_RULE_FILE, CARD_FILE, LICENSE_FILE)
 
 
 def make_box(export: Path, data: Path, output: Path, cache_dir: Path = Path("runs/cache")) -> None:
@@ -58,7 +60,7 @@ def make_box(export: Path, data: Path, output: Path, cache_dir: Path = Path("run
         require_same_data(trained, results, export)
         predictor = Predictor.from_pretrained(str(folder))
         write_card(folder, predictor.model, predictor.processor, results, is_shipped=True)
-        files = [folder / file for file in (*_CONFIGS, "model.safetensors", RESULTS_FILE, CARD_FILE, LICENSE_FILE)]
+        files = [folder / file for file in _FILES]
         num_bytes = sum(file.stat().st_size for file in files)
         if num_bytes > MAX_BYTES:
             raise ModelLoadError(f"Expected at most {MAX_BYTES:,} bytes, got {num_bytes:,} from {export}.")
