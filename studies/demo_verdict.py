@@ -8,6 +8,7 @@ is told as such.
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -169,7 +170,9 @@ def save_heat_maps(predictor: Predictor, clips: Sequence[ToldClip], folder: Path
 def render_verdict(found: Sequence[Claim], clips: Sequence[ToldClip], pictures: Sequence[Path], run: Path) -> str:
     """The last screen of the demo, in lines."""
     lines = ["", "What was shown, on drawn people whom no model saw while it learned (brackets: 95 % over people):", ""]
-    lines += [f"  {'shown' if claim.is_shown else 'NOT SHOWN'}: {claim.sentence}" for claim in found]
+    for claim in found:
+        sentence = f"{'shown' if claim.is_shown else 'NOT SHOWN'}: {claim.sentence}"
+        lines += textwrap.wrap(sentence, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     shown = sum(claim.is_shown for claim in found)
     right = sum(clip.answer == clip.truth for clip in clips)
     lines += ["", f"{shown} of {len(found)} claims are shown. {len(clips)} test clips, each of another person:", ""]
