@@ -9,6 +9,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
+from engagement_recognition import train
+from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.progress import EpochLines, in_words, tell_epochs, without_file_bars
 
 
@@ -45,6 +47,17 @@ def test_an_epoch_is_a_line_with_the_score_that_is_gone_by(tmp_path: Path, capfd
     assert len(lines) == 3 and "it/s" not in errors
     assert lines[0].startswith("expression, epoch 1 of 3: loss 1.000; validation macro_f1 0.500, loss ")
     assert lines[0].endswith(" s left") and lines[1].endswith(" s left") and "left" not in lines[2]
+
+
+def test_a_recipe_prints_lines_and_no_dictionaries(
+    tiny_recipe: dict[str, object], tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    capfd.readouterr()
+    train.train(Recipe({**tiny_recipe, "output_dir": str(tmp_path), "disable_tqdm": False}), {})
+    out, err = capfd.readouterr()
+    epochs = [line.partition(":")[0] for line in out.splitlines() if ", epoch " in line]
+    assert epochs == [f"{stage}, epoch {n} of 2" for stage in ("expression", "engagement") for n in (1, 2)]
+    assert "{'" not in out and "it/s" not in err and "shards" not in err
 
 
 def test_losses_between_evaluations_are_lines_too(tmp_path: Path, capfd: pytest.CaptureFixture):
