@@ -17,7 +17,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_OPTIONS) -e '.[test]'
 	touch $@
 
-# Draws people who do not exist, trains both stages on them, tries heads with and without time, predicts videos.
+# Draws people who do not exist, trains both stages on them, tries heads with and without time, and says what was shown.
 demo: setup
 	$(BIN)/engagement draw --format expressions --output drawn/expressions --subjects 60 --clips-per-subject 50
 	$(BIN)/engagement draw --format daisee --output drawn/daisee --subjects 40 --clips-per-subject 8 --fps 2 --height-px 240
@@ -26,8 +26,9 @@ demo: setup
 	$(BIN)/python train.py recipes/order/lstm.yaml --output_dir runs/demo_lstm
 	$(BIN)/python train.py recipes/order/mean.yaml --output_dir runs/demo_mean
 	$(BIN)/engagement evaluate runs/demo/engagement --data drawn/daisee --face-focus 20
-	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement
-	$(BIN)/engagement predict drawn/daisee/DataSet/Test/*/*1001/* --model runs/demo/engagement
+	$(BIN)/engagement report runs/demo/expression runs/demo/engagement runs/demo_lstm/engagement runs/demo_mean/engagement --output runs/demo/report
+	rm -rf runs/demo/checkpoints runs/demo_lstm/checkpoints runs/demo_mean/checkpoints
+	$(BIN)/python -m engagement_recognition.studies.demo_verdict runs/demo runs/demo_lstm runs/demo_mean drawn/daisee
 
 # Three processes with a thread each: torch's threads gain nothing on models this small, and some tests wait more than
 # they compute. A file's tests stay together, since they share what they train.

@@ -61,6 +61,7 @@ from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
+from engagement_recognition.training.progress import tell_epochs, without_file_bars
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+@without_file_bars()
 def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
     """Both stages of a recipe, the second from the first's weights; returns the export folders."""
     register_auto_classes()
@@ -328,7 +330,7 @@ def _build_trainer(
     if score:
         score = choose_score(score, data.train.label_ids, data.validation.label_ids, data.label_names)
         run.training.metric_for_best_model = score
-    return EngagementTrainer(
+    trainer = EngagementTrainer(
         model=model,
         args=run.training,
         train_dataset=data.train,
@@ -346,6 +348,8 @@ def _build_trainer(
         compute_metrics=EngagementMetric(data.label_names, score).score_trainer_predictions,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
+    tell_epochs(trainer, run.name)
+    return trainer
 
 
 def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> Results:

@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import engagement_recognition
 from engagement_recognition import train
 from engagement_recognition.cli.main import app
+from engagement_recognition.studies import demo_verdict
 from engagement_recognition.studies.evidence import render_evidence
 from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.command_line import read_options
@@ -117,6 +119,10 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
                 plan_stages(Recipe({"data": "any"}), read_options(context.args))
             else:
                 assert context.args == []
+        case ["python", "-m", "engagement_recognition.studies.demo_verdict", *rest]:
+            assert len(rest) == 4
+        case ["rm", "-rf", *folders]:
+            assert all(re.fullmatch(r"runs/demo\w*/checkpoints", folder) for folder in folders)
         case ["make", target]:
             assert_target(target)
         case ["pip", "install", "-e", place]:
@@ -192,6 +198,13 @@ def run(line: str) -> None:
         words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
     if words[:2] == ["python", "train.py"]:
         assert train.main([*words[2:], *SMALL_TRAIN]) == 0, line
+        return
+    if words[:2] == ["python", "-m"]:
+        assert demo_verdict.main(words[3:]) == 0, line
+        return
+    if words[0] == "rm":
+        for folder in words[2:]:
+            shutil.rmtree(folder)
         return
     assert words[0] == "engagement", line
     done = CliRunner().invoke(app, [*words[1:], *(SMALL_DRAW if words[1] == "draw" else [])])
