@@ -51,6 +51,7 @@ def evaluate_model(
     groups: Path | None = None,
     num_focus_clips: int | None = None,
     cache_dir: Path = Path("runs/cache"),
+    device: str = "auto",
 ) -> SplitEvaluation:
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
 
@@ -63,6 +64,7 @@ def evaluate_model(
         label_scheme: default: what the model was trained under, else what its label names fit.
         groups: a CSV with a column subject_id and others, such as gender; scores are given for each group of people.
         num_focus_clips: explain so many clips, drawn at random, and measure how much of the heat lies on the face.
+        device: where the model runs; see `devices.choose_device`. A raw source is prepared on the CPU.
 
     Returns:
         The evaluation of the split, as it stands in `results.json`.
@@ -70,9 +72,9 @@ def evaluate_model(
     Raises:
         ModelLoadError: no model, or no results file, in the folder.
         DataError: data without this split, with labels the model does not know, or, for face focus, without faces.
-        RecipeError: frames that were not made as the model reads them.
+        RecipeError: frames that were not made as the model reads them, or no such device.
     """
-    predictor, results = Predictor.from_pretrained(str(folder)), read_results(folder)
+    predictor, results = Predictor.from_pretrained(str(folder), device=device), read_results(folder)
     group_of = _read_groups(groups) if groups else None
     options = _options_of(predictor, results, folder, data, label_scheme, cache_dir)
     has_crops = predictor.processor.face_crop
@@ -145,7 +147,7 @@ def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> S
     console = Console(stderr=True)
     with torch.no_grad():  # inference mode would leave BEiT cached tensors that no later training can use
         for batch in track(loader, f"Evaluating {split}", console=console, disable=not console.is_terminal):
-            logits.append(predictor.model(batch["pixel_values"]).logits.float())
+            logits.append(predictor.model(batch["pixel_values"]).logits.float().cpu())
     return SplitPredictions(split, rows.keys, rows.subject_ids, torch.tensor(rows.label_ids).numpy(),
                             torch.cat(logits).numpy())  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer()
+_DETECTOR_HELP = "Where faces are looked for: cpu, auto, cuda, cuda:1 or mps. Off the CPU boxes may differ by a hair."
 
 
 class DrawnFormat(StrEnum):
@@ -115,7 +116,10 @@ def prepare(
         bool | None, typer.Option("--face-crop/--whole-frames", help="Default: faces of videos, pictures as they are.")
     ] = None,
     crop_size: Annotated[int | None, typer.Option(min=16, help="Side of a crop in pixels; default: 224.")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Default: one a processor.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Default: one a processor; on a GPU, whose memory each needs, at most 4.")
+    ] = None,
+    device: Annotated[str, typer.Option(help=_DETECTOR_HELP)] = "cpu",
     subset: Annotated[Subset | None, typer.Option(help="daisee: the published stratified subset.")] = None,
     subject_pattern: Annotated[str | None, typer.Option(help="images, videos: regex, the person in a path.")] = None,
     no_subjects: Annotated[bool, typer.Option(help="Tables: nobody knows the people; the results say so.")] = False,
@@ -139,8 +143,10 @@ def prepare(
     from ..data.preparation.prepare import prepare as prepare_source
     from ..data.preparation.settings import FrameOptions, settings_for
     from ..data.readers.sources import SourceOptions, read_source
+    from ..inference.devices import choose_device
     from ..processor.input_errors import RecipeError
 
+    detector_device = choose_device(device)
     options = SourceOptions(
         subset=subset and subset.value,
         subject_pattern=subject_pattern,
@@ -166,7 +172,8 @@ def prepare(
         )
     if found.media == "frames" and sampling is Sampling.uniform:
         raise RecipeError("Expected --sampling consecutive for frames that come as pictures, got uniform.")
-    prepared = prepare_source(found, settings_for(found.media, asked), source, output, processes, drop_conflicts)
+    settings = settings_for(found.media, asked)
+    prepared = prepare_source(found, settings, source, output, processes, drop_conflicts, detector_device)
     typer.echo(f"{output}: {describe_counts(prepared.description)}")
     for split, counts in prepared.description.splits.items():
         typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")

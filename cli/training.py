@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer()
+_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
 
 
 # Every word is train.py's to read, --help too: it lists some hundred options.
@@ -51,13 +52,14 @@ def evaluate(
     face_focus: Annotated[
         int | None, typer.Option(min=1, help="Also where it looks, on so many clips drawn at random.")
     ] = None,
+    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
     """Measure a model: results.json, predictions, figures and card in its folder are renewed."""
     from ..evaluate_model import evaluate_model
     from ..evaluation.split_evaluation import describe_scores
     from ..explanation.data_set_focus import describe_focus
 
-    measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus)
+    measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus, device=device)
     typer.echo(describe_scores(measured, split.value))
     if measured.decided_on:
         typer.echo(f"no validation split here: threshold and temperature are those of the {measured.decided_on}'s")

@@ -21,6 +21,7 @@ def explain(
     label: Annotated[str | None, typer.Option(help="What speaks for it; default: the predicted one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
     faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
+    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
     """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
     from ..explanation.explain_files import explain_file, to_json
@@ -28,7 +29,7 @@ def explain(
     from ..inference.predictor import Predictor
 
     path = picture_path(output, source)
-    explanation = explain_file(Predictor.from_pretrained(model, faces), source, label)
+    explanation = explain_file(Predictor.from_pretrained(model, faces, device), source, label)
     save_explanation(explanation, path)
     typer.echo(json.dumps({**to_json(explanation), "picture": str(path)}, indent=2) if as_json else path)
 

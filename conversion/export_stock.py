@@ -129,7 +129,7 @@ def _load(
     EngagementForVideoClassification | EngagementForImageClassification,
     EngagementVideoProcessor | EngagementImageProcessor,
 ]:
-    predictor = Predictor.from_pretrained(str(folder))
+    predictor = Predictor.from_pretrained(str(folder), device="cpu")  # where its logits are compared
     # To mypy transformers' wrapper of `to` is a function without self.
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
     return model, predictor.processor

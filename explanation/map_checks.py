@@ -91,7 +91,9 @@ def deletion_insertion(
     Raises:
         ValueError: maps of another clip, or without any heat, which say nothing of an order.
     """
-    frames = pixel_values if pixel_values.ndim == 4 else pixel_values[None]
+    frames = (
+        pixel_values if pixel_values.ndim == 4 else pixel_values[None]
+    ).cpu()  # as the cells, until a batch is made
     if maps.shape != (len(frames), *frames.shape[-2:]) or not maps.any():
         raise ValueError(f"Expected maps with heat for frames of shape {tuple(frames.shape)}, got {maps.shape}.")
     cells = F.adaptive_avg_pool2d(torch.from_numpy(maps), _CELLS_A_SIDE)  # (frames, H, W) -> (frames, 8, 8)

@@ -54,7 +54,7 @@ class Predictor:
 
     Args:
         faces_given: pictures, and frames of videos, are faces already: nobody looks for one.
-        device: where the model runs; see `devices.choose_device`.
+        device: where the model runs and faces are found; see `devices.choose_device`.
         rule: how logits become an answer; None: the one that was loaded with the model, else an uncalibrated one.
     """
 
@@ -72,7 +72,7 @@ class Predictor:
         )
         self.rule = rule or model.answer_rule or AnswerRule(tuple(model.config.label_names))
         self.is_video_model = isinstance(model, EngagementForVideoClassification)
-        self.processor = processor
+        self.processor = processor = processor.on_device(self.device)
         self.faces_given = faces_given
         if isinstance(processor, EngagementVideoProcessor):
             self.video_processor = processor
@@ -81,7 +81,7 @@ class Predictor:
             settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
             self.reads_frames = processor.pictures_are_frames and not processor.face_crop
             self.video_processor = EngagementVideoProcessor(
-                **settings, num_frames=model.config.num_frames, face_crop=not self.reads_frames
+                **settings, num_frames=model.config.num_frames, face_crop=not self.reads_frames, device=self.device
             )
         if faces_given:
             if not self.video_processor.face_crop:

@@ -20,7 +20,6 @@ import torch
 
 from ..configuration_engagement import MIN_FACE_COVERAGE, MIN_FACE_PX, AnswerRule
 from ..inference.predictor import Predictor
-from ..processor.face_detection import FaceDetector
 from ..processor.input_errors import EngagementInputError
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
 from .sources import FrameSource
@@ -243,7 +242,8 @@ class LiveEngagement:
         is_due = time_sec - self._detected_sec >= self.settings.detect_every_sec - TIME_TOLERANCE_SEC
         if not (is_due or must_detect):
             return
-        detect = FaceDetector().detect_thorough if self.settings.small_faces else self._processor.detect_faces
+        processor = self._processor
+        detect = processor.face_detector.detect_thorough if self.settings.small_faces else processor.detect_faces
         self._tracker.update(detect(frame[None])[0], frame, time_sec)
         self._detected_sec = time_sec
         numbers = {track.number for track in self._tracker.tracks}

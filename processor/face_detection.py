@@ -9,6 +9,7 @@ for face tracking to say.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -176,8 +177,11 @@ def _run_mtcnn(frames: np.ndarray, look: _Look, device: str) -> list[_RawFaces]:
     if min(frames.shape[1:3]) < look.min_face_size_px:
         return [(None, None, None)] * len(frames)
     mtcnn = _build_mtcnn(look, device)
-    # Boxes must be the same inside of somebody's training step, so its half precision is kept out.
-    with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+    # Boxes must be the same inside of somebody's training step, so its half precision is kept out; and on a GPU as on
+    # the CPU, so that cuDNN does not round to TensorFloat-32, as it does unasked.
+    kind = torch.device(device).type
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if kind == "cuda" else nullcontext()
+    with torch.inference_mode(), torch.autocast(kind, enabled=False), exact:
         return list(zip(*mtcnn.detect(frames, landmarks=True), strict=True))
 
 

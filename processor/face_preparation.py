@@ -4,7 +4,9 @@ Both processors inherit `FacePreparation`, so that a crop is made in one place o
 pipeline and everything else. Decoding, detection, tracking and cropping each have a file of their own.
 """
 
+import copy
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -70,7 +72,8 @@ class PreparedFaces:
 
 
 class FacePreparation:
-    """Settings and steps that both processors share; the fields below are saved in the processor's config."""
+    """Settings and steps that both processors share; the fields below are saved in the processor's config, but for
+    `device`."""
 
     size = {"height": 224, "width": 224}
     image_mean = [0.485, 0.456, 0.406]
@@ -92,9 +95,31 @@ class FacePreparation:
     do_grayscale = False
     # Nezami et al.: each picture loses its mean and is scaled to this Euclidean norm (100) before mean and std apply.
     picture_norm: float | None = None
+    # Where faces are looked for and pixel values are put; None: the CPU. Crops and pixel values are made on the CPU all
+    # the same, so that a model reads the same numbers everywhere.
+    device: torch.device | str | None = None
+
+    def on_device(self, device: torch.device | str) -> Self:
+        """A copy that looks for faces, and puts pixel values, on this device."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        return moved
+
+    def to_dict(self) -> Any:  # a dictionary, as transformers' own, which holds any setting
+        """What is saved: all settings, and nothing of this machine."""
+        settings = super().to_dict()  # type: ignore[misc]  # which the processors' other base has
+        settings.pop("device", None)
+        return settings
+
+    @property
+    def face_detector(self) -> FaceDetector:
+        """On the processor's device. Apple's MPS has no adaptive pooling to uneven sizes and no float64, which MTCNN
+        needs: beside it, faces are found on the CPU."""
+        device = torch.device(self.device or "cpu")
+        return FaceDetector("cpu" if device.type == "mps" else str(device))
 
     def to_pixel_values(self, frames: np.ndarray) -> torch.Tensor:
-        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size) float32, normalised.
+        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size) float32, normalised, on `device`.
 
         Raises:
             EngagementInputError: with `picture_norm`, for a flat picture, which has no norm to scale.
@@ -105,8 +130,11 @@ class FacePreparation:
         pixels = pixels.float() * (self.rescale_factor if self.do_rescale else 1.0)
         if self.picture_norm is not None:
             pixels = _scale_to_norm(pixels, self.picture_norm)
-        if not self.do_normalize:
-            return pixels
+        if self.do_normalize:
+            pixels = self._normalize(pixels)
+        return pixels if self.device is None else pixels.to(self.device)
+
+    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         mean = torch.tensor(self.image_mean[: pixels.shape[1]])[:, None, None]
         std = torch.tensor(self.image_std[: pixels.shape[1]])[:, None, None]
         return (pixels - mean) / std
@@ -122,13 +150,13 @@ class FacePreparation:
 
     def detect_faces(self, frames: np.ndarray) -> list[FaceDetections]:
         """(num_frames, height, width, 3) uint8 RGB -> all faces of each frame, as `face_detection` finds them."""
-        return FaceDetector().detect(frames)
+        return self.face_detector.detect(frames)
 
     def look_again(self, frames: np.ndarray) -> list[FaceDetections]:
         """After nobody was found in any of the frames, for a model that learned from faces that are hard to find."""
         if self.face_framing is None:
             return []
-        return FaceDetector().detect_hard(frames)
+        return self.face_detector.detect_hard(frames)
 
     def find_person(self, frames: np.ndarray, source: str) -> FaceTrack:
         """The one person of a clip: the track with the highest summed probability, gaps filled from the nearest frame.

@@ -12,7 +12,6 @@ from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.processing_utils import ImagesKwargs
 
-from .face_detection import FaceDetector
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
 from .media_inputs import is_file_like, load_picture
@@ -45,17 +44,23 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
 
     def preprocess(
-        self, images: object, face_crop: bool | None = None, return_tensors: str | None = "pt"
+        self,
+        images: object,
+        face_crop: bool | None = None,
+        return_tensors: str | None = "pt",
+        device: torch.device | str | None = None,
     ) -> BatchFeature:
         """One picture or a list of them → `pixel_values` (batch, channels, height, width), float32.
 
         Args:
             images: paths, URLs, bytes, PIL pictures, arrays or tensors, one or a list (or a 4-D array).
-            face_crop: overrides the processor's own.
+            face_crop, device: override the processor's own; faces are found, and pixel values put, on this device.
 
         Raises:
             EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face.
         """
+        if device is not None:
+            return self.on_device(device).preprocess(images, face_crop, return_tensors)
         crop = self.face_crop if face_crop is None else face_crop
         faces = [self._largest_face(picture) if crop else load_picture(picture) for picture in _as_batch(images)]
         pixel_values = torch.cat([self.to_pixel_values(face[None]) for face in faces])
@@ -72,7 +77,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
             NoFaceError: there is none.
         """
         source, pixels = _name_of(picture), load_picture(picture)
-        (found,) = (FaceDetector().detect_thorough if thorough else self.detect_faces)(pixels[None])
+        (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
         if len(found) == 0:
             found = next(iter(self.look_again(pixels[None])), found)
         if len(found) == 0:

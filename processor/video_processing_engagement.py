@@ -71,6 +71,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         num_frames: int | None = None,
         do_sample_frames: bool = True,
         return_tensors: str | None = "pt",
+        device: torch.device | str | None = None,
         **clip_arguments: Any,  # prepare_clip's own; transformers' preprocess takes its VideosKwargs
     ) -> BatchFeature:
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
@@ -79,13 +80,16 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             videos: paths, URLs, bytes or binary files; arrays or tensors of frames (num_frames, height, width,
                 channels) or (num_frames, channels, height, width); lists of pictures; or a list (or a 5-D array) of
                 any of these, a batch.
-            num_frames: overrides the processor's own.
+            num_frames, device: override the processor's own; faces are found, and pixel values put, on this device.
             do_sample_frames: False takes frames given as arrays as they are, all of them.
             clip_arguments: as for `prepare_clip`.
 
         Raises:
             EngagementInputError: a video cannot be read, or shows no face; the message names it and the reason.
         """
+        if device is not None:
+            moved = self.on_device(device)
+            return moved.preprocess(videos, num_frames, do_sample_frames, return_tensors, **clip_arguments)
         if not do_sample_frames:
             clip_arguments["sampling"] = "all"
         clips = [self.prepare_clip(video, num_frames, **clip_arguments) for video in as_batch(videos)]

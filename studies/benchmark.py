@@ -80,7 +80,7 @@ def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_th
     """Medians in milliseconds and the ratios plain / ours, warm, of decoding (CPU time) and of the whole way (wall)."""
     with _torch_threads(num_threads), tempfile.TemporaryDirectory() as folder:
         source = video or _draw_clip(Path(folder) / "drawn.mp4")
-        predictor = Predictor.from_pretrained(model) if model else _untrained_predictor()
+        predictor = Predictor.from_pretrained(model, device="cpu") if model else _untrained_predictor()
         plain_model = copy.deepcopy(predictor.model).eval().to(memory_format=torch.contiguous_format)
         predictor.speed_up()
         num_frames = predictor.video_processor.num_frames
@@ -194,7 +194,7 @@ def _default_mtcnn() -> "MTCNN":
 
 def _untrained_predictor() -> Predictor:
     config = EngagementConfig(encoder_config=TimmWrapperConfig(architecture="resnet18"), image_size=224)
-    return Predictor(EngagementForVideoClassification(config), EngagementVideoProcessor())
+    return Predictor(EngagementForVideoClassification(config), EngagementVideoProcessor(), device="cpu")
 
 
 def _draw_clip(path: Path) -> Path:

@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         if start == 4 and started.count(4) == 1:
             (parts / f"{start:08}.partial").write_bytes(b"half a table")
             raise OSError("No space left on device")
-        whole_part(clips, read, media, settings, parts, start)
+        whole_part(clips, read, media, settings, parts, start, device)
 
     monkeypatch.setattr(preparation, "prepare_part", killed_in_the_second)
     with pytest.raises(OSError, match="space"):

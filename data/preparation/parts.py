@@ -76,13 +76,14 @@ def prepare_part(
     settings: PreparationSettings,
     parts: Path,
     start: int,
+    device: torch.device,
 ) -> None:
-    """Prepare the clips of one part and put the result on disk."""
+    """Prepare the clips of one part, whose faces are looked for on `device`, and put the result on disk."""
     rejects: list[Reject] = []
     table, num_rows = _table_path(parts, start), 0
     with whole_file(table) as partial, one_thread(), ArrowWriter(path=str(partial), features=FEATURES) as writer:
         for clip in clips:
-            for row in _rows_of(clip, read, media, settings, rejects):
+            for row in _rows_of(clip, read, media, settings, rejects, device):
                 writer.write(row)
                 num_rows += 1
         writer.finalize()
@@ -119,11 +120,12 @@ def _rows_of(
     media: Media,
     settings: PreparationSettings,
     rejects: list[Reject],
+    device: torch.device,
 ) -> Iterator[dict[str, object]]:
     """The rows of one clip; what did not come out of it is added to `rejects`."""
     window_index = None
     try:
-        for window_index, row in _read_rows(clip, read(clip), media, settings):
+        for window_index, row in _read_rows(clip, read(clip), media, settings, device):
             if isinstance(row, NoFaceError):
                 rejects.append(_reject(clip, row, window_index))
             else:
@@ -155,16 +157,22 @@ def _known_of(clip: ClipRecord) -> dict[str, object]:
 _Rows = Iterator[tuple[int, dict[str, object] | NoFaceError]]
 
 
-def _read_rows(clip: ClipRecord, content: Content, media: Media, settings: PreparationSettings) -> _Rows:
+def _read_rows(
+    clip: ClipRecord, content: Content, media: Media, settings: PreparationSettings, device: torch.device
+) -> _Rows:
+    if media != "video" and not isinstance(content, (list, np.ndarray)):
+        return _picture_rows(content, settings, device)
+    processor = EngagementVideoProcessor(**settings.processor_settings(), device=device)
     if isinstance(content, list):
-        return _frame_rows(clip, content, settings)
+        return _frame_rows(clip, content, settings, processor)
     if isinstance(content, np.ndarray):
-        return _array_rows(clip, content, settings)
-    return _video_rows(clip, content, settings) if media == "video" else _picture_rows(content, settings)
+        return _array_rows(clip, content, processor)
+    return _video_rows(clip, content, settings, processor)
 
 
-def _video_rows(clip: ClipRecord, video: Path | bytes, settings: PreparationSettings) -> _Rows:
-    processor = EngagementVideoProcessor(**settings.processor_settings())
+def _video_rows(
+    clip: ClipRecord, video: Path | bytes, settings: PreparationSettings, processor: EngagementVideoProcessor
+) -> _Rows:
     start_sec, end_sec = clip.clip_start_sec, clip.clip_end_sec
     if settings.window_stride_frames is None:
         yield 0, _clip_row(processor.prepare_clip(video, clip_start_sec=start_sec, clip_end_sec=end_sec))
@@ -176,18 +184,21 @@ def _video_rows(clip: ClipRecord, video: Path | bytes, settings: PreparationSett
         yield index, _finished_row(processor, window)
 
 
-def _array_rows(clip: ClipRecord, windows: np.ndarray, settings: PreparationSettings) -> _Rows:
+def _array_rows(clip: ClipRecord, windows: np.ndarray, processor: EngagementVideoProcessor) -> _Rows:
     """(num_windows, num_frames, height, width, 3) uint8 RGB, as the reference's HDF5 files hold them."""
-    processor = EngagementVideoProcessor(**settings.processor_settings())
     times_sec = np.full(windows.shape[1], np.nan)
     for index, frames in enumerate(windows):
         indices = np.arange(len(frames))
         yield index, _finished_row(processor, PreparedClip(clip.clip_id, frames, frames, indices, times_sec, 0))
 
 
-def _frame_rows(clip: ClipRecord, pictures: Sequence[Path | bytes], settings: PreparationSettings) -> _Rows:
+def _frame_rows(
+    clip: ClipRecord,
+    pictures: Sequence[Path | bytes],
+    settings: PreparationSettings,
+    processor: EngagementVideoProcessor,
+) -> _Rows:
     """One window of frames that come as pictures; where no face is cut out they may be of several sizes."""
-    processor = EngagementVideoProcessor(**settings.processor_settings())
     frames = [_load_frame(picture, path) for picture, path in zip(pictures, clip.frame_paths or (), strict=True)]
     if not settings.face_crop:
         frames = [processor.shrink_whole_frames(frame[None])[0] for frame in frames]
@@ -219,14 +230,14 @@ def _finished_row(processor: EngagementVideoProcessor, window: PreparedClip) -> 
         return error
 
 
-def _picture_rows(picture: Path | bytes, settings: PreparationSettings) -> _Rows:
+def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: torch.device) -> _Rows:
     if not settings.face_crop:
         content = _as_stored(picture)
         pixels = decode_picture(content)
         yield 0, _row([content], pixels, [float("nan")])
         return
     processor = EngagementImageProcessor(
-        face_margin_ratio=settings.face_margin_ratio, face_crop_size_px=settings.face_crop_size_px
+        face_margin_ratio=settings.face_margin_ratio, face_crop_size_px=settings.face_crop_size_px, device=device
     )
     pixels = load_picture(picture)
     faces = processor.prepare_faces(pixels, thorough=False)

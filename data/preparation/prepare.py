@@ -17,6 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import torch
 from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -35,6 +36,8 @@ from .settings import PreparationSettings
 # Clips a part: what a killed run may lose, against the cost of a file.
 CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64, "frames": 200}
 PLAN_FILE = "plan.json"
+_CPU = torch.device("cpu")
+_MOST_PROCESSES_ON_A_GPU = 4  # each of them holds half a gigabyte of its memory before it has seen a frame
 
 
 def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
@@ -62,14 +65,17 @@ def prepare(
     output: Path,
     num_processes: int | None = None,
     drop_conflicts: bool = False,
+    device: torch.device = _CPU,
 ) -> PreparedData:
     """Decode, crop and store every clip of the source, or find it done; progress and time left are shown.
 
     Args:
         root: the file or folder the source was read from.
         output: an empty folder, or one in which the same preparation was begun.
-        num_processes: default: one a processor.
+        num_processes: default: one a processor; at most four where `device` is no CPU.
         drop_conflicts: leave out identical pictures that carry different labels.
+        device: where faces are looked for. It is no setting of the data, though boxes may differ by a hair between
+            devices, and with them the crops and the data's fingerprint.
 
     Raises:
         DataError: nothing to prepare, nothing came out, or the folder holds something else.
@@ -86,7 +92,9 @@ def prepare(
                 "other settings; choose another folder, or delete this one."
             )
         if not is_prepared(output):
-            _prepare_parts(source, settings, parts, num_processes or os.cpu_count() or 1)
+            most = os.cpu_count() or 1
+            most = most if device.type == "cpu" else min(most, _MOST_PROCESSES_ON_A_GPU)
+            _prepare_parts(source, settings, parts, num_processes or most, device)
             _join_parts(source, settings, root, output, drop_conflicts)
         shutil.rmtree(parts, ignore_errors=True)
     return load_prepared(output)
@@ -115,7 +123,9 @@ def _alone(output: Path) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _prepare_parts(source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int) -> None:
+def _prepare_parts(
+    source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int, device: torch.device
+) -> None:
     parts.mkdir(parents=True, exist_ok=True)
     size = CLIPS_PER_PART[source.media]
     chunks = {start: source.records[start : start + size] for start in range(0, len(source.records), size)}
@@ -125,7 +135,7 @@ def _prepare_parts(source: LabelledSource, settings: PreparationSettings, parts:
     with Progress(*columns, *time_columns, console=Console(stderr=True)) as progress:
         finished = sum(len(chunks[start]) for start in chunks.keys() - todo.keys())
         bar = progress.add_task("preparing", total=len(source.records), completed=finished)
-        for start in _run(todo, source, settings, parts, num_processes):
+        for start in _run(todo, source, settings, parts, num_processes, device):
             progress.advance(bar, len(chunks[start]))
 
 
@@ -135,16 +145,17 @@ def _run(
     settings: PreparationSettings,
     parts: Path,
     num_processes: int,
+    device: torch.device,
 ) -> Iterator[int]:
     """Prepare these parts, in this process or several; yields each one's number when it is on disk."""
     work = (source.read, source.media, settings, parts)
     # Pictures that are faces already are only read; sending them to other processes would cost more.
     if num_processes == 1 or len(todo) < 2 or (source.media in ("picture", "frames") and not settings.face_crop):
         for start, chunk in todo.items():
-            prepare_part(chunk, *work, start)
+            prepare_part(chunk, *work, start, device)
             yield start
         return
-    prepare_one = partial(_prepare_chunk, *work)
+    prepare_one = partial(_prepare_chunk, *work, device)  # spawned processes may use CUDA, forked ones not
     with spawned(
         prepare_one, list(todo.items()), min(num_processes, len(todo)), partial(leave_with_parent, os.getpid())
     ) as futures:
@@ -157,10 +168,11 @@ def _prepare_chunk(
     media: Media,
     settings: PreparationSettings,
     parts: Path,
+    device: torch.device,
     numbered: tuple[int, list[ClipRecord]],
 ) -> int:
     start, chunk = numbered
-    prepare_part(chunk, read, media, settings, parts, start)
+    prepare_part(chunk, read, media, settings, parts, start, device)
     return start
 
 

@@ -1,0 +1,202 @@
+"""Does a device say what the CPU says? `python -m engagement_recognition.studies.device_agreement --device cuda`
+
+People are drawn, and the model in the box and a small clip model with random weights look at them on the CPU and on
+the device: faces, logits, heat maps, answers, and a step of training. Prints a table with the largest differences; exit
+code 0: all within what is allowed, 1: not, 2: no such device. It needs no data, and a minute or two.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import TimmWrapperConfig
+
+from ..configuration_engagement import EngagementConfig
+from ..data.drawn.datasets import encode_video
+from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
+from ..explanation.heat_maps import explain_clip
+from ..inference.devices import choose_device
+from ..inference.predictions import PhotoPrediction, VideoPrediction
+from ..inference.predictor import Predictor
+from ..inference.shipped_model import shipped_expression_model
+from ..modeling_engagement import EngagementForVideoClassification
+from ..processor.input_errors import EngagementInputError
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+_NUM_PEOPLE, _DURATION_SEC, _FPS, _WIDTH_PX, _HEIGHT_PX = 3, 2.0, 4, 320, 240
+_ENCODER = "resnet18"
+_LABELS = ("disengaged", "engaged")
+
+
+class Comparison(NamedTuple):
+    """The largest difference of one quantity, and what of it is allowed."""
+
+    what: str
+    difference: float
+    allowed: float
+
+    @property
+    def agrees(self) -> bool:
+        """NaN does not."""
+        return self.difference <= self.allowed
+
+
+class _Seen(NamedTuple):
+    """What one device makes of the drawn people."""
+
+    faces: list[np.ndarray]  # (num_faces, 4 + 10) boxes and landmarks a frame, in pixels
+    relative: dict[str, np.ndarray]  # compared as a share of the largest number among the CPU's
+    scores: dict[str, np.ndarray]  # (num_answers, num_labels)
+    labels: dict[str, list[str | None]]
+
+
+def compare_with_cpu(device: str) -> list[Comparison]:
+    """Every comparison, those that do not agree among them.
+
+    Raises:
+        RecipeError: no such device.
+    """
+    chosen = str(choose_device(device))
+    with TemporaryDirectory() as folder:
+        clips = _draw_clips(Path(folder))
+        cpu, other = _look("cpu", clips), _look(chosen, clips)
+    found = [
+        Comparison("boxes and landmarks, px", max(map(_difference, cpu.faces, other.faces)), 0.5),
+        Comparison("answers with another label", sum(cpu.labels[what] != other.labels[what] for what in cpu.labels), 0),
+    ]
+    for what, expected in cpu.relative.items():
+        # Rounding to TensorFloat-32, which cuDNN does unasked, keeps ten bits.
+        allowed = 3e-2 if "as served" in what else 1e-2 if "heat" in what else 1e-3
+        share = _difference(expected, other.relative[what]) / (float(abs(expected).max()) or 1.0)
+        found.append(Comparison(f"{what}, of the largest", share, allowed))
+    return found + [
+        Comparison(what, _difference(expected, other.scores[what]), 1e-2) for what, expected in cpu.scores.items()
+    ]
+
+
+def _difference(expected: np.ndarray, got: np.ndarray) -> float:
+    """The largest; infinite where one of them has more rows, such as faces, NaN where a number is one."""
+    if expected.shape != got.shape:
+        return float("inf")
+    return float(abs(expected - got).max(initial=0.0))
+
+
+def _draw_clips(folder: Path) -> list[tuple[Path, Path]]:
+    """A film, and its first frame as a photo, of each person."""
+    clips = []
+    for number in range(_NUM_PEOPLE):
+        levels = AffectLevels(boredom=3 - number, engagement=number, confusion=0, frustration=0)
+        poses = engagement_trajectory(levels, "appearance", _DURATION_SEC, _FPS, np.random.default_rng(number))
+        subject = draw_subject(number)
+        frames = [draw_frame(subject, pose, _WIDTH_PX, _HEIGHT_PX, noise_seed=at) for at, pose in enumerate(poses)]
+        film, photo = folder / f"{number}.mp4", folder / f"{number}.png"
+        encode_video(film, iter(frames), _FPS, _WIDTH_PX, _HEIGHT_PX, "mp4")
+        Image.fromarray(frames[0]).save(photo)
+        clips.append((film, photo))
+    return clips
+
+
+def _look(device: str, clips: list[tuple[Path, Path]]) -> _Seen:
+    seen = _Seen([], {}, {}, {})
+    with _full_precision():
+        box = Predictor.from_pretrained(str(shipped_expression_model()), device=device)
+        predictors = {"model in the box": box, "clip model": _random_clip_model(device)}
+        for name, predictor in predictors.items():
+            for number, (film, photo) in enumerate(clips):
+                what = f"{name}, person {number}"
+                clip = predictor.video_processor.prepare_clip(film)
+                frames = predictor.video_processor.shrink_whole_frames(clip.whole_frames)
+                _add_logits(seen, f"logits of the {what}", predictor, frames)
+                for source in (film, photo) if predictor is box else (film,):
+                    _add_answer(seen, f"scores of the {what}, {source.suffix}", predictor.predict(source))
+                if predictor is box:
+                    found = predictor.video_processor.detect_faces(clip.whole_frames)
+                    seen.faces.extend(
+                        np.hstack([faces.boxes_xyxy_px, faces.landmarks_xy_px.reshape(-1, 10)]) for faces in found
+                    )
+        _add_training(seen, predictors["clip model"])
+    noise = np.random.default_rng(0).integers(0, 256, (8, 112, 112, 3), dtype=np.uint8)
+    _add_logits(seen, "as served, logits of the clip model", predictors["clip model"], noise, heat=False)
+    return seen
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def _random_clip_model(device: str) -> Predictor:
+    torch.manual_seed(0)
+    encoder = TimmWrapperConfig(architecture=_ENCODER)
+    config = EngagementConfig(encoder_config=encoder, image_size=112, dropout=0.0, initializer_range=0.5)
+    config.id2label = dict(enumerate(_LABELS))
+    processor = EngagementVideoProcessor(size={"height": 112, "width": 112})
+    return Predictor(EngagementForVideoClassification(config), processor, device=device)
+
+
+def _add_logits(seen: _Seen, what: str, predictor: Predictor, frames: np.ndarray, heat: bool = True) -> None:
+    """Of frames that are the same on every device; the heat is that of one label."""
+    pixel_values = predictor.video_processor.to_pixel_values(frames)
+    with torch.no_grad():
+        rows = pixel_values[None] if predictor.is_video_model else pixel_values
+        seen.relative[what] = predictor.model(rows).logits.float().cpu().numpy()
+    if heat:
+        label = predictor.model.config.label_names[0]
+        seen.relative[what.replace("logits", "heat map")] = explain_clip(predictor.model, pixel_values, label).maps
+
+
+def _add_answer(seen: _Seen, what: str, answer: VideoPrediction | PhotoPrediction) -> None:
+    answers = answer.faces if isinstance(answer, PhotoPrediction) else [answer]
+    seen.scores[what] = np.array([list((one.scores or {}).values()) for one in answers])
+    seen.labels[what] = [one.label for one in answers]
+
+
+def _add_training(seen: _Seen, predictor: Predictor) -> None:
+    """The loss before and after a step, on noise."""
+    model = predictor.model.train()
+    noise = torch.randn((2, 8, 3, 112, 112), generator=torch.Generator().manual_seed(0)).to(predictor.device)
+    labels, losses = torch.tensor([0, 1]).to(predictor.device), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for _ in range(2):
+        loss = model(pixel_values=noise, labels=labels).loss
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    seen.relative["loss of the clip model before a step of training"] = np.array(losses[:1])
+    seen.relative["loss of the clip model after it"] = np.array(losses[1:])
+
+
+def describe(found: list[Comparison], device: str) -> str:
+    """The table, and under it the verdict."""
+    rows = [f"{one.difference:>10.2e}{one.allowed:>10.0e}  {'' if one.agrees else 'NO: '}{one.what}" for one in found]
+    num_disagreeing = sum(not one.agrees for one in found)
+    verdict = "says what the CPU says" if not num_disagreeing else f"differs from the CPU in {num_disagreeing} of these"
+    return "\n".join(["   largest   allowed  difference", *rows, f"{device}, torch {torch.__version__}: {verdict}"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description="Does a device say what the CPU says?")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    device = parser.parse_args(arguments).device
+    try:
+        found = compare_with_cpu(device)
+    except EngagementInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(describe(found, str(choose_device(device))))
+    return 0 if all(one.agrees for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
