@@ -1,20 +1,21 @@
-"""A model as one ONNX file, refused where its logits would differ."""
+"""A model as one ONNX file, its answer rule folded in; refused where its logits would differ."""
 
-import copy
 import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..configuration_engagement import AnswerRule
 from ..data.atomic_files import whole_file, writing
 from ..modeling_engagement import EngagementPreTrainedModel
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from ..required_packages import require_extra
-from .export_stock import _draw_noise, _load
+from .export_stock import _draw_noise, _fold_rule, _load, decided_logits
 
 _MAX_ONNX_DIFFERENCE = 1e-3  # of logits
 
@@ -23,14 +24,17 @@ def export_onnx(folder: Path, output: Path) -> float:
     """A model → one ONNX file: `pixel_values` (batch, [num_frames,] C, size, size) → `logits` (batch, num_labels).
 
     The batch may be of any size, the rest is fixed. The file's metadata say how `pixel_values` are made and what the
-    logits stand for: `preprocessor_config` and `label_names`, both JSON. Needs the extra `onnx`.
+    logits stand for, in JSON: `preprocessor_config`, `label_names`, and `answer_rule`, which is folded into the last
+    layer (`export_stock.decided_logits`): the highest of softmax(logits) is how sure the label is, to be compared with
+    its `abstain_below`; softmax(logits - its `offsets`) are the scores. Needs the extra `onnx`.
 
     Args:
         folder: of a model of ours, or its Hub id.
         output: a new file, .onnx.
 
     Returns:
-        The largest difference between its logits in onnxruntime and ours, on noise, in batches of 1 and 3.
+        The largest difference between its logits in onnxruntime and ours by the answer rule, on noise, in batches of 1
+        and 3.
 
     Raises:
         EngagementInputError: the extra is not installed.
@@ -44,9 +48,9 @@ def export_onnx(folder: Path, output: Path) -> float:
             raise DataError(f"Expected a new file for the model, got {output}, which exists.")
     require_extra("onnx", ("onnx", "onnxruntime", "onnxscript"))
     with whole_file(output) as unfinished:
-        model, processor = _load(folder)
-        _write_onnx(model, processor, unfinished, folder)
-        difference = max(_onnx_difference(model, unfinished, batch_size) for batch_size in (1, 3))
+        model, processor, rule = _load(folder)
+        _write_onnx(_fold_rule(model, rule), processor, rule, unfinished, folder)
+        difference = max(_onnx_difference(model, rule, unfinished, batch_size) for batch_size in (1, 3))
         if not difference <= _MAX_ONNX_DIFFERENCE:  # NaN is not
             raise ModelLoadError(
                 f"Expected ONNX to repeat the model in {folder} within {_MAX_ONNX_DIFFERENCE:g}, got logits that "
@@ -69,10 +73,11 @@ class _Logits(nn.Module):
 def _write_onnx(
     model: EngagementPreTrainedModel,
     processor: EngagementVideoProcessor | EngagementImageProcessor,
+    rule: AnswerRule,
     path: Path,
     folder: Path,
 ) -> None:
-    exported = _Logits(copy.deepcopy(model)).eval().requires_grad_(False)
+    exported = _Logits(model).eval().requires_grad_(False)
     exported.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
     try:
         with warnings.catch_warnings():
@@ -83,6 +88,7 @@ def _write_onnx(
             )  # fmt: skip
         program.model.metadata_props["preprocessor_config"] = processor.to_json_string()
         program.model.metadata_props["label_names"] = json.dumps(model.config.label_names)
+        program.model.metadata_props["answer_rule"] = json.dumps({**asdict(rule), "abstain_below": rule.threshold})
         program.save(path, external_data=False)
     except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
         reason = in_one_line(error)
@@ -90,7 +96,7 @@ def _write_onnx(
         raise ModelLoadError(f"{expected}, got one it cannot ({reason}).") from error
 
 
-def _onnx_difference(model: EngagementPreTrainedModel, path: Path, batch_size: int) -> float:
+def _onnx_difference(model: EngagementPreTrainedModel, rule: AnswerRule, path: Path, batch_size: int) -> float:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,6 +104,6 @@ def _onnx_difference(model: EngagementPreTrainedModel, path: Path, batch_size: i
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     noise = _draw_noise(model, batch_size)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-        expected = model(noise).logits
+        expected = decided_logits(model(noise).logits, rule)
     (logits,) = session.run(["logits"], {"pixel_values": noise.numpy()})
     return float((torch.from_numpy(logits) - expected).abs().max())

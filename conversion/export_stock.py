@@ -1,8 +1,10 @@
 """Models of ours → forms that others serve: a stock transformers folder without custom code, and ONNX.
 
 A stock folder is what the Hub's widget can run; it holds a single-face model only, and its processor finds no faces: it
-is fed with crops. ONNX holds any model, from pixel values to logits. Either is written only when it says the same as
-the model it came from; how far apart the two are is returned. `checkpoints.import_stock_classifier` is the way back.
+is fed with crops. ONNX holds any model, from pixel values to logits. Whoever serves these knows no answer rule, so that
+it is folded into the last layer: logits are (ours + bias) / temperature + offsets, whose highest is the label that we
+give, and whose softmax says how sure the decision is. Either is written only when it says the same as the model it came
+from; how far apart the two are is returned. `import_reference.import_stock_classifier` is the way back.
 """
 
 import copy
@@ -25,6 +27,7 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
+from ..configuration_engagement import UNKNOWN, AnswerRule
 from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..evaluation.results_schema import Results
@@ -43,6 +46,7 @@ from ..processor.input_errors import ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 
 _Config = TypeVar("_Config", bound=PreTrainedConfig)
+_Model = TypeVar("_Model", bound=EngagementForImageClassification | EngagementForVideoClassification)
 
 _CARD = """\
 ---
@@ -52,8 +56,8 @@ _CARD = """\
 # {title}, in stock form
 
 A face goes in, one of these labels comes out: {labels}. They are estimates of what annotators would say of a face, not
-of attention, learning, effort or emotion. Plain transformers runs it, without custom code; its logits are those of the
-model it was made from ({origin}), whose card says what was measured.{warnings}
+of attention, learning, effort or emotion. Plain transformers runs it, without custom code. It was made from {origin},
+whose card says what was measured, and which learned from {trained_on}. {answers}{warnings}
 
 ## It must be fed with face crops
 
@@ -75,6 +79,15 @@ classify("face_crop.png")
 Populations, cameras, disability, neurodivergence and culture other than those of the training data are untested.
 {license} The data it was trained on has licences of its own.
 """
+_CALIBRATED = """\
+Its scores are calibrated: the temperature and the bias that fit them to how often they are right on validation lie in
+the last layer."""
+_DECIDED = """\
+Temperature, bias and the decision that were fitted on validation lie in the last layer: the first label is the one
+that the original gives, and its score is how sure that decision is. Calibrated scores are softmax(logits - offsets),
+with the offsets {offsets}."""
+_ABSTAIN = "The original gives no label below {threshold:.3f}; here every face gets one, so leave those out."
+_UNCALIBRATED = "It is uncalibrated: its scores do not say how often it is right."
 _OURS = "The licence of the weights is the one above."
 _NOT_KNOWN = "Whose licence the weights have is not known here; see the model it was made from."
 _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger ones
@@ -83,15 +96,15 @@ _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger 
 def export_stock(folder: Path, output: Path) -> float:
     """A single-face model → a plain `BeitForImageClassification` or `TimmWrapperForImageClassification` folder.
 
-    Weights, labels and the settings of a stock processor, which resizes and normalises as ours does. A timm model's
-    stand in its config.json, where the stock processor looks for them.
+    Weights, the answer rule within them, labels and the settings of a stock processor, which resizes and normalises as
+    ours does. A timm model's stand in its config.json, where the stock processor looks for them.
 
     Args:
         folder: of a model of ours, or its Hub id.
         output: a new or empty folder.
 
     Returns:
-        The largest difference between its logits and ours, on noise.
+        The largest difference between its logits and ours by the answer rule, on noise.
 
     Raises:
         ModelLoadError: no model is there, or one that no stock architecture holds: a temporal head, a network that timm
@@ -100,23 +113,25 @@ def export_stock(folder: Path, output: Path) -> float:
     """
     require_new_folder(output, "the model")
     with whole_folder(output) as unfinished:
-        loaded, processor = _load(folder)
+        loaded, processor, rule = _load(folder)
         model = _require_stock_parts(loaded, processor, folder)
-        stock = _build_stock(model, processor, folder)
-        difference = _stock_difference(model, stock, folder)
+        stock = _build_stock(_fold_rule(model, rule), processor, folder)
+        difference = _stock_difference(model, rule, stock, folder)
         with writing(output):
             stock.save_pretrained(unfinished)
             if isinstance(stock, BeitForImageClassification):
                 _beit_processor(processor).save_pretrained(unfinished)
-            _write_card(unfinished, model, processor, folder)
+            _write_card(unfinished, model, processor, rule, folder)
     return difference
 
 
-def _stock_difference(model: EngagementPreTrainedModel, stock: PreTrainedModel, folder: Path) -> float:
+def _stock_difference(
+    model: EngagementPreTrainedModel, rule: AnswerRule, stock: PreTrainedModel, folder: Path
+) -> float:
     """The largest difference of their logits on noise; raises ModelLoadError where it is one."""
     noise = _draw_noise(model, batch_size=2)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
-        logits, expected = stock(noise).logits, model(noise).logits
+        logits, expected = stock(noise).logits, decided_logits(model(noise).logits, rule)
     difference = float((logits - expected).abs().max())
     if not difference <= _MAX_STOCK_DIFFERENCE * max(1.0, float(expected.abs().max())):  # NaN is not
         raise _not_stock(folder, f"{model.config.encoder_features!r} features; logits differ by {difference:.2g}")
@@ -128,11 +143,39 @@ def _load(
 ) -> tuple[
     EngagementForVideoClassification | EngagementForImageClassification,
     EngagementVideoProcessor | EngagementImageProcessor,
+    AnswerRule,
 ]:
     predictor = Predictor.from_pretrained(str(folder), device="cpu")  # where its logits are compared
     # To mypy transformers' wrapper of `to` is a function without self.
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
-    return model, predictor.processor
+    return model, predictor.processor, predictor.rule
+
+
+def decided_logits(logits: torch.Tensor, rule: AnswerRule) -> torch.Tensor:
+    """(n, num_labels) raw logits -> (n, num_labels), the highest of which is the label by the rule.
+
+    The highest of their softmax is the rule's certainty; without offsets the softmax are the calibrated scores.
+    """
+    temperature, bias, offsets = _folded(rule, logits)
+    return (logits + bias) / temperature + offsets
+
+
+def _folded(rule: AnswerRule, like: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Temperature, bias and offsets, as `AnswerRule.to_scores` and `decide` apply them."""
+    bias = rule.bias if rule.temperature is not None else (0.0,) * len(rule.bias)
+    return rule.temperature or 1.0, like.new_tensor(bias), like.new_tensor(rule.offsets)
+
+
+def _fold_rule(model: _Model, rule: AnswerRule) -> _Model:
+    """A copy whose forward gives `decided_logits`; of a rule that changes nothing, the weights as they are."""
+    folded = copy.deepcopy(model)
+    classifier = folded.classifier
+    temperature, bias, offsets = _folded(rule, classifier.bias.data)
+    if temperature == 1.0 and not bias.any() and not offsets.any():
+        return folded
+    classifier.weight.data /= temperature
+    classifier.bias.data = (classifier.bias.data + bias) / temperature + offsets
+    return folded
 
 
 def _draw_noise(model: EngagementPreTrainedModel, batch_size: int) -> torch.Tensor:
@@ -235,10 +278,12 @@ def _beit_processor(processor: FacePreparation) -> BeitImageProcessor:
     return BeitImageProcessor(**{name: getattr(processor, name) for name in names}, resample=Resampling.BILINEAR)
 
 
-# --- ONNX
+# --- Their cards
 
 
-def _write_card(folder: Path, model: EngagementPreTrainedModel, processor: FacePreparation, origin: Path) -> None:
+def _write_card(
+    folder: Path, model: EngagementPreTrainedModel, processor: FacePreparation, rule: AnswerRule, origin: Path
+) -> None:
     """The README.md of `folder`.
 
     Args:
@@ -262,12 +307,22 @@ def _write_card(folder: Path, model: EngagementPreTrainedModel, processor: FaceP
         title=title_of(model, results.stage) if results else f"Labels of a face: {encoder_name(model)}",
         labels=", ".join(model.config.label_names),
         origin=f"`{origin.resolve().name if origin.is_dir() else origin}`",
+        trained_on=rule.trained_on if rule.trained_on != UNKNOWN else "nobody here knows what",
+        answers=_describe_answers(rule),
         warnings="".join(warnings),
         crops=_describe_crops(processor),
         must_not=MUST_NOT_BE_USED,
         license=_NOT_KNOWN if license_name == "other" else _OURS,
     )
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _describe_answers(rule: AnswerRule) -> str:
+    abstain = _ABSTAIN.format(threshold=rule.threshold)
+    if any(rule.offsets):
+        offsets = ", ".join(f"{offset:.4g}" for offset in rule.offsets)
+        return f"{_DECIDED.format(offsets=offsets)} {abstain}"
+    return f"{_CALIBRATED if rule.is_calibrated else _UNCALIBRATED} {abstain}"
 
 
 def _describe_crops(processor: FacePreparation) -> str:

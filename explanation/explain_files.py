@@ -108,7 +108,8 @@ def _explain_video(
 ) -> list[ExplainedClip]:
     processor = predictor.video_processor
     clip = processor.prepare_clip(video)
-    explanation = explain_clip(predictor.model, processor.to_pixel_values(clip.frames), label, method)
+    pixel_values = processor.to_pixel_values(clip.frames)
+    explanation = explain_clip(predictor.model, pixel_values, label, method, predictor.rule)
     if clip.transforms is not None:
         faces = (clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.found)
         return [_with_focus(explanation, clip.frames, clip.transforms, clip.frame_times_sec, *faces)]
@@ -133,7 +134,8 @@ def _explain_photo(
     pixel_values = predictor.processor.to_pixel_values(faces.frames)
     clips = []
     for i in range(len(faces.frames)):
-        explanation, one = explain_clip(predictor.model, pixel_values[i], label, method), slice(i, i + 1)
+        one = slice(i, i + 1)
+        explanation = explain_clip(predictor.model, pixel_values[i], label, method, predictor.rule)
         pictures = (faces.frames[one], faces.transforms[one], np.array([np.nan]))
         if predictor.faces_given:  # where its eyes and mouth are, nobody has looked
             clips.append(ExplainedClip(explanation, *pictures))

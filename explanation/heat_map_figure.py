@@ -17,7 +17,6 @@ import numpy as np
 from ..data.atomic_files import writing
 from ..evaluation.focus_records import FINE_MAP
 from ..evaluation.plotting import shown_name, take_literally
-from ..inference.predictions import best_label
 from ..processor.face_cropping import invert_transform, map_points
 from ..processor.input_errors import EngagementInputError
 from .explain_files import ExplainedClip, Explanation, FaceInClip
@@ -178,7 +177,7 @@ def _heading(explanation: Explanation) -> str:
     if len(explanation.clips) > 1:
         return f"{name}: {len(explanation.clips)} faces"
     label, scores = clip.explanation.label, clip.explanation.scores
-    best = best_label(scores)
+    best = clip.explanation.predicted
     asked = f"{label}, score {scores[label]:.2f}"
     said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
     if clip.face is not None and not clip.face.found.all():
@@ -197,7 +196,7 @@ def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, ind
     if len(explanation.clips) == 1:
         return ", ".join(notes)
     label, scores = clip.explanation.label, clip.explanation.scores
-    best = best_label(scores)
+    best = clip.explanation.predicted
     predicted = [] if label == best else [f"predicted {best} {scores[best]:.2f}"]
     on_face = [_region_text(clip.face.focus, "face")] if clip.face else []
     return "\n".join([f"{number}. {label} {scores[label]:.2f}", *predicted, *(notes or on_face)])

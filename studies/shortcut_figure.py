@@ -14,7 +14,6 @@ import numpy as np
 from ..data.atomic_files import writing
 from ..explanation.explain_files import ExplainedClip
 from ..explanation.heat_map_figure import add_heat_scale, draw_frame_heat
-from ..inference.predictions import best_label
 from ..processor.face_cropping import map_points
 from .shortcut_records import Example, ShortcutRecord, ShortcutRun
 
@@ -92,7 +91,7 @@ def _crop_outline(crops: np.ndarray, transform: np.ndarray) -> np.ndarray:
 
 def _verdict(clip: ExplainedClip, label: str) -> str:
     """Of the whole clip, as its heat's share is."""
-    said = best_label(clip.explanation.scores)
+    said = clip.explanation.predicted
     outcome = "right" if said == label else "wrong"
     share = clip.face.focus.clip["face"]["heat_share"] if clip.face else None
     on_face = "" if share is None else f"\nheat on the face {100 * share:.0f} %"

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from engagement_recognition import EngagementForImageClassification, EngagementForVideoClassification
+from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation, explain_file, to_json
@@ -68,6 +69,15 @@ def test_another_label_and_method_can_be_asked_for(files: Path):
     assert explanation.zero_heat == [True] * 4  # all features speak against it
     assert asked.clips[0].face.focus.num_without_heat == 4
     assert to_json(asked)["clips"][0]["face_focus"]["clip"]["face"]["ratio"] is None
+
+
+def test_the_label_and_the_scores_are_those_of_a_prediction(files: Path):
+    predictor = warm_predictor(face_crop=True)
+    predictor.rule = AnswerRule(("disengaged", "engaged"), 0.3, offsets=(100.0, 0.0))
+    explanation = explain_file(predictor, files / "person.mp4").clips[0].explanation
+    predicted = predictor.predict(files / "person.mp4")
+    assert explanation.label == explanation.predicted == predicted.label == "disengaged"
+    assert explanation.scores == predicted.scores and max(predicted.scores, key=predicted.scores.get) == "engaged"
 
 
 def test_a_model_of_whole_frames_is_measured_against_the_face(files: Path):
@@ -133,7 +143,7 @@ def drawn_explanation(width_px: int, height_px: int, num_frames: int = 3) -> Exp
     maps = np.zeros((num_frames, 32, 32), np.float32)
     maps[:, :, :16] = 5
     maps[-1] = 0
-    found = ClipExplanation("engaged", "gradcam", {"disengaged": 0.25, "engaged": 0.75}, maps, (4, 4))
+    found = ClipExplanation("engaged", "gradcam", {"disengaged": 0.25, "engaged": 0.75}, "engaged", maps, (4, 4))
     pictures = np.full((num_frames, height_px, width_px, 3), 100, np.uint8)
     return Explanation("clip.mp4", [ExplainedClip(found, pictures, None, np.arange(num_frames) / 2)])
 

@@ -50,7 +50,7 @@ def explained(
     focus: FaceFocus = face_focus(maps, boxes, points, None, seen)
     frame_times = np.arange(num_frames) * 12.5 if times else np.full(num_frames, np.nan)
     scores = {label: score, other or ("engaged" if label == "disengaged" else "disengaged"): 1 - score}
-    found_maps = ClipExplanation(label, "gradcam", scores, maps, (map_side, map_side))
+    found_maps = ClipExplanation(label, "gradcam", scores, max(scores, key=scores.get), maps, (map_side, map_side))
     return ExplainedClip(found_maps, pictures, None, frame_times, FaceInClip(boxes * 3, seen, focus))
 
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.special import softmax
 from test_checkpoints import STATE_MAPS, STATES, save_stock, stock_beit, stock_timm
 from tiny_models import draw_pixels, tiny_model
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor, register_auto_classes
+from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.conversion.export_onnx import export_onnx
 from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.conversion.import_reference import import_stock_classifier
@@ -181,9 +183,67 @@ def test_onnx_says_the_same_for_any_batch(encoder: str, head: str, tmp_path: Pat
     assert measured <= 1e-5 and difference <= 1e-5
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["label_names"]) == STATES
+    told = json.loads(metadata["answer_rule"])
+    assert (told["temperature"], told["trained_on"]) == (None, "unknown") and told["abstain_below"] > 1 / len(STATES)
     settings = json.loads(metadata["preprocessor_config"])
     assert settings["image_mean"] == MEAN and str(tmp_path) not in str(metadata)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.onnx"]  # weights included
+
+
+RULE = {"temperature": 0.3, "bias": (0.2, -0.1, 0.05, 0.0), "abstain_below": 0.55, "trained_on": "drawn people"}
+OFFSETS = (2.0, 0.5, 1.0, -2.0)
+
+
+def check_decided(model: nn.Module, rule: AnswerRule, pixels: torch.Tensor, logits: np.ndarray) -> None:
+    """The highest is the rule's label, its softmax the rule's certainty, and the offsets lead back to the scores."""
+    with torch.no_grad():
+        raw = model(pixels).logits.numpy()
+    scores = rule.to_scores(raw)
+    decided, certainty = rule.decide(scores)
+    assert len({*decided, *raw.argmax(axis=1)}) > 1 and (decided != raw.argmax(axis=1)).any(), "else it tells nothing"
+    assert (logits.argmax(axis=1) == decided).all()
+    assert softmax(logits, axis=1).max(axis=1) == pytest.approx(certainty, abs=1e-4)
+    assert softmax(logits - rule.offsets, axis=1) == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("encoder", ["beit", "resnet18"])
+@pytest.mark.parametrize("offsets", [OFFSETS, (0.0,) * 4], ids=["decided", "calibrated"])
+def test_a_stock_folder_gives_the_label_that_we_give(encoder: str, offsets: tuple[float, ...], tmp_path: Path):
+    model = save_ours(tmp_path / "ours", encoder, encoder_features="pooled")
+    rule = AnswerRule(tuple(STATES), offsets=offsets, **RULE)
+    rule.save(tmp_path / "ours")
+    assert export_stock(tmp_path / "ours", tmp_path / "stock") <= 1e-4
+    stock, pixels = AutoModelForImageClassification.from_pretrained(tmp_path / "stock").eval(), draw_pixels(model, 64)
+    with torch.no_grad():
+        check_decided(model, rule, pixels, stock(pixels).logits.numpy())
+    card = " ".join((tmp_path / "stock/README.md").read_text().split())
+    assert "which learned from drawn people" in card and "gives no label below 0.550" in card
+    assert ("softmax(logits - offsets), with the offsets 2, 0.5, 1, -2" in card) == any(offsets)
+    assert ("Its scores are calibrated" in card) != any(offsets)
+
+
+def test_a_model_without_a_rule_is_exported_as_it_is_and_says_so(tmp_path: Path):
+    model = save_ours(tmp_path / "ours", "beit", encoder_features="pooled")
+    export_stock(tmp_path / "ours", tmp_path / "stock")
+    weights = load_file(tmp_path / "stock/model.safetensors")
+    assert weights["classifier.weight"].equal(model.classifier.weight.data)
+    assert "It is uncalibrated" in (tmp_path / "stock/README.md").read_text()
+
+
+@needs_onnx
+def test_onnx_gives_the_label_that_we_give_and_tells_the_rule(tmp_path: Path):
+    import onnxruntime
+
+    model = save_ours(tmp_path / "ours", "resnet", "lstm")
+    rule = AnswerRule(tuple(STATES), offsets=OFFSETS, clip_sec=10.0, **RULE)
+    rule.save(tmp_path / "ours")
+    export_onnx(tmp_path / "ours", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    pixels = draw_pixels(model, 64)
+    (logits,) = session.run(None, {"pixel_values": pixels.numpy()})
+    check_decided(model, rule, pixels, logits)
+    told = json.loads(session.get_modelmeta().custom_metadata_map["answer_rule"])
+    assert AnswerRule(**told) == rule
 
 
 @needs_onnx
