@@ -18,9 +18,9 @@ from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
 from ..processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..required_packages import require_extra
-from .engine import LiveSettings
 from .page_actions import LiveSession, Page
 from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement
+from .settings import LiveSettings
 from .signals import quit_signals
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from ..processor.face_tracking import pair_cheapest_first
 from ..processor.input_errors import EngagementInputError, NoFaceError, VideoTooLargeError
 from ..processor.media_inputs import PICTURE_SUFFIXES, load_picture
 from ..processor.video_decoding import index_video
-from .engine import LiveEngagement, LiveSettings, PersonState
+from .engine import LiveEngagement, PersonState
 from .page_html import (
     NO_FACE,
     by_model,
@@ -39,6 +39,7 @@ from .page_html import (
     video_page,
     why_page,
 )
+from .settings import LiveSettings
 
 MAX_VIDEO_SEC = 900.0  # a page is for a look; longer videos are for the command line
 SAME_FACE_OVERLAP = 0.3  # of two boxes in one picture, intersection over union

@@ -16,8 +16,8 @@ from engagement_recognition.data.drawn.faces import FacePose, Person, draw_peopl
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.live import page_actions as app_actions
 from engagement_recognition.live import page_html as app_pages
-from engagement_recognition.live.engine import LiveSettings
 from engagement_recognition.live.page import Page
+from engagement_recognition.live.settings import LiveSettings
 
 
 @pytest.fixture(scope="module")
