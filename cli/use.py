@@ -105,9 +105,9 @@ def serve_page(
     device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
     """A page in the browser: webcam, videos, photos, and why. All on this machine; consent first."""
-    from ..live.page import serve
+    from ..live.page import name_models, serve
 
-    serve({name: name for name in models}, port, host)
+    serve(name_models(models), port, host, device)
 
 
 class ExportFormat(StrEnum):

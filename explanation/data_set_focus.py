@@ -213,7 +213,7 @@ def _explain_row(predictor: Predictor, row: FaceCropRow) -> _Explained:
     """A row of prepared data, whose crops are those that the model is evaluated on."""
     frames = np.stack([decode_picture(content) for content in row["frames"]])
     pixel_values = predictor.processor.to_pixel_values(frames)
-    explanation = explain_clip(predictor.model, pixel_values)
+    explanation = explain_clip(predictor.model, pixel_values, rule=predictor.rule)
     maps = explanation.maps
     to_frame = input_transforms(np.array(row["transforms"]), frames.shape[1:3], maps.shape[1:], len(maps))
     boxes, landmarks = np.array(row["boxes_xyxy_px"]), np.array(row["landmarks_xy_px"])

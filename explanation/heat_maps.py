@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..inference.predictions import best_label
+from ..configuration_engagement import AnswerRule
 from ..modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -37,7 +37,7 @@ class ClipExplanation:
 
     label: str
     method: str
-    scores: dict[str, float]  # after softmax, by label name; for a single-face model their mean over the frames
+    scores: dict[str, float]  # as the answer rule has them; for a single-face model their mean over the frames
     maps: np.ndarray  # (num_frames, height, width) float32 >= 0, in pixels of the model's input
     map_size: tuple[int, int]  # rows and columns of the feature map behind them
 
@@ -48,15 +48,20 @@ class ClipExplanation:
 
 
 def explain_clip(
-    model: EngagementModel, pixel_values: torch.Tensor, label: str | None = None, method: str = "gradcam"
+    model: EngagementModel,
+    pixel_values: torch.Tensor,
+    label: str | None = None,
+    method: str = "gradcam",
+    rule: AnswerRule | None = None,
 ) -> ClipExplanation:
     """One map of heat a frame for a class's logit. The model comes back as it was; frozen encoders work too.
 
     Args:
         pixel_values: (num_frames, num_channels, height, width), float, normalised: one clip. A single-face model takes
             one face (num_channels, height, width), or frames, each of which is then explained by its own logit.
-        label: the class to explain; default: the one with the highest score.
+        label: the class to explain; default: the one that is decided, or would be.
         method: "gradcam" or "hirescam".
+        rule: how logits become scores and a label; default: the one that was loaded with the model, else softmax.
 
     Raises:
         EngagementInputError: the model has no such label, there is no such method, or no map of the encoder leads to
@@ -68,14 +73,16 @@ def explain_clip(
     with _evaluating(model), _gradients(), _recorded_maps(model.encoder) as recorded:
         # A gradient must flow whatever is frozen, and the pixels are the one thing that lies before every map.
         logits = model(rows.to(model.device, torch.float32).clone().requires_grad_()).logits.float()
-        scores = _named_scores(model, logits.detach().softmax(dim=1).mean(dim=0))
-        label = best_label(scores) if label is None else label
+        rule = rule or model.answer_rule or AnswerRule(tuple(model.config.label_names))
+        scores = rule.to_scores(logits.detach().cpu().numpy()).mean(axis=0)
+        label = rule.label_names[rule.decide(scores[None])[0][0]] if label is None else label
         target = logits[:, _label_id(model, label)].sum()  # rows do not see each other
         values, gradients = _map_and_gradients(model.encoder, recorded, target, (rows.shape[-2], rows.shape[-1]))
     weights = gradients.mean(dim=(2, 3), keepdim=True) if method == "gradcam" else gradients
     heat = (weights * values).sum(dim=1, keepdim=True).relu()  # (frames, D, h, w) -> (frames, 1, h, w)
     maps = F.interpolate(heat, size=rows.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return ClipExplanation(label, method, scores, maps.cpu().numpy(), (heat.shape[-2], heat.shape[-1]))
+    named = dict(zip(rule.label_names, scores.tolist(), strict=True))
+    return ClipExplanation(label, method, named, maps.cpu().numpy(), (heat.shape[-2], heat.shape[-1]))
 
 
 def _rows(model: EngagementModel, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -85,10 +92,6 @@ def _rows(model: EngagementModel, pixel_values: torch.Tensor) -> torch.Tensor:
         expected = "num_frames, num_channels, height, width" if is_clip_model else "num_channels, height, width"
         raise ValueError(f"Expected pixel_values of shape ({expected}), got {tuple(pixel_values.shape)}.")
     return pixel_values[None] if is_clip_model or pixel_values.ndim == 3 else pixel_values
-
-
-def _named_scores(model: EngagementModel, scores: torch.Tensor) -> dict[str, float]:
-    return {name: float(score) for name, score in zip(model.config.label_names, scores, strict=True)}
 
 
 def _label_id(model: EngagementModel, label: str) -> int:
