@@ -30,7 +30,7 @@ from .tracking import FaceTracker, LiveTrack
 
 SHORT_VIDEO_CLIPS = 1.5  # a file shorter than so many gets shorter windows, or it would be over before they are full
 CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
-COLLECTING = "collecting"  # a status that begins so waits for a window to be full
+COLLECTING, NO_FACE_FOR = "collecting", "no face for"  # how a status begins
 RATE_STEPS = 10  # that the shown frame rate is taken over
 
 _Verdict = tuple[str | None, dict[str, float] | None, str | None]  # label, scores and status of a `PersonState`
@@ -276,7 +276,7 @@ class LiveEngagement:
     def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
         verdict: _Verdict
         if track.is_missing(time_sec):
-            verdict = (None, None, f"no face for {time_sec - track.seen_sec:.1f} s")
+            verdict = (None, None, f"{NO_FACE_FOR} {time_sec - track.seen_sec:.1f} s")
         elif _is_too_small(track):
             verdict = (None, None, FACE_TOO_SMALL)
         else:

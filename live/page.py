@@ -5,6 +5,7 @@ hands camera pictures over in memory; uploads go to a temporary folder that is e
 scripts from elsewhere. What happens is in `app_actions`, what the page says in `app_pages`; gradio is imported late.
 """
 
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -84,18 +85,44 @@ _START_CAMERA = """async () => {
         }
     }, WATCH_MS);
 }""".replace("ANSWER_MS", str(SERVER_ANSWERS_MS)).replace("WATCH_MS", str(ASK_SERVER_EVERY_MS))
+# What screen readers would call nothing, or by a picture's name: Gradio gives these no names of their own.
+_NAMES = {
+    "#model": "Model",
+    "#camera video": "The camera's own picture",
+    "#photo-file button[aria-label=Clear]": "Remove the photo",
+    "#video-file button[aria-label=Clear]": "Remove the video",
+    "#photo-file .download a": "Download the photo again",
+    "#video-file .download a": "Download the video again",
+}
+_GIVE_NAMES = """() => {
+    const names = NAMES;
+    const give = () => {
+        for (const [selector, name] of Object.entries(names))
+            for (const found of document.querySelectorAll(selector)) found.setAttribute("aria-label", name);
+        for (const icon of document.querySelectorAll(":is(button, a, label) svg"))
+            icon.setAttribute("aria-hidden", "true");
+    };
+    new MutationObserver(give).observe(document.body, {childList: true, subtree: true});
+    give();
+}""".replace("NAMES", json.dumps(_NAMES))
+_TRANSLATIONS = {"common.complete": "Done"}  # Gradio says the key itself
 _CSS = """
 #stop-bar { position: sticky; top: 0; z-index: 30; }
 .care { color: #b45309; } .dark .care { color: #fbbf24; }
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
 body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
 #camera[data-started] :is(button, .button-wrap) { display: none; }
+@media (max-width: 600px) {  /* the drawn picture says all, and there is no room for two */
+    #camera[data-started] { position: absolute; width: 1px; height: 1px; min-width: 0; overflow: hidden; opacity: 0; }
+    #camera-column { min-width: 0 !important; flex: 0 !important; }
+}
 .wide { overflow-x: auto; contain: inline-size; } .wide img { min-width: 640px; max-width: 100%; }
+.result li, .answer { white-space: pre-wrap; }
 .result img { max-width: 100%; height: auto; } #words { font-size: 1.2em; }
 .result table { border-collapse: collapse; font-size: 0.9em; }
 .result th, .result td { padding: 0.2em 0.7em; text-align: right; border-bottom: 1px solid #8884; }
 .result a { text-decoration: underline; } .result ul { padding-left: 1.4em; list-style: disc; }
-.gradio-container { max-width: 1000px !important; margin: 0 auto !important; }
+.gradio-container { overflow: clip !important; max-width: 1000px !important; margin: 0 auto !important; }
 *:focus-visible { outline: 3px solid #0072B2 !important; outline-offset: 2px; }
 """
 
@@ -135,7 +162,7 @@ def build_app(
             gr.Markdown(statement(is_local))
         model = gr.Radio(list(models), value=first, label="Model", elem_id="model")
         said_of_model = gr.HTML(page.about(first), elem_id="about-model", elem_classes="result")
-        model.change(page.about, model, said_of_model, api_visibility="private")
+        model.change(page.about, model, said_of_model, api_visibility="private", show_progress="hidden")
         with gr.Row(visible=False, elem_id="stop-bar") as bar:  # above the tabs: it is to be seen from each of them
             stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
         gr.HTML(refusal_page(SERVER_LOST), elem_id="server-lost", elem_classes="result")
@@ -152,8 +179,9 @@ def build_app(
         model.change(
             lambda name: (gr.HTML(page.no_photo(name), visible=bool(page.no_photo(name))),
                           gr.Column(visible=not page.no_photo(name))),
-            model, [instead, tab], api_visibility="private",
+            model, [instead, tab], api_visibility="private", show_progress="hidden",
         )  # fmt: skip
+        app.load(None, js=_GIVE_NAMES)
     return app
 
 
@@ -181,6 +209,7 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
         ssr_mode=False,
         mcp_server=False,
         max_file_size=MAX_FILE_SIZE,
+        i18n=gr.I18n(en=_TRANSLATIONS),
         quiet=True,
         prevent_thread_lock=True,
     )
@@ -230,7 +259,7 @@ def _add_camera(
         with gr.Row():  # on a phone, one below the other
             with gr.Column(scale=3, min_width=320):
                 drawn = gr.HTML(elem_id="drawn", elem_classes="result")
-            with gr.Column(scale=1, min_width=240):
+            with gr.Column(scale=1, min_width=240, elem_id="camera-column"):
                 # Not mirrored: what is served is what was trained.
                 options = gr.WebcamOptions(mirror=False, constraints=wanted)
                 camera = gr.Image(
@@ -239,7 +268,9 @@ def _add_camera(
         why = gr.Button("Why?", interactive=False)  # until somebody is there of whom something is predicted
         heat = gr.HTML(elem_id="camera-why", elem_classes="result")
 
-    agreed.change(lambda ticked: gr.Button(interactive=ticked), agreed, start, api_visibility="private")
+    agreed.change(
+        lambda ticked: gr.Button(interactive=ticked), agreed, start, api_visibility="private", show_progress="hidden"
+    )
     asked = start.click(
         page.start, [agreed, model, camera_answer], [session, refusal], js=_ASK_FOR_CAMERA, api_visibility="private"
     )
@@ -253,6 +284,7 @@ def _add_camera(
         session,
         [gate, panel, bar, heat, about],
         api_visibility="private",
+        show_progress="hidden",
     )
     shown.then(None, js=_START_CAMERA)
 
@@ -270,8 +302,8 @@ def _add_camera(
         [session, drawn, words, why],
         stream_every=STREAM_EVERY_SEC,
         concurrency_limit=None,
-        show_progress="hidden",
         api_visibility="private",
+        show_progress="hidden",
     )
 
     def forget(held: LiveSession | None) -> tuple[object, ...]:
@@ -281,9 +313,9 @@ def _add_camera(
         return None, "", "", "", False, *begin_anew
 
     explained = why.click(page.explain_camera, session, heat, api_visibility="private")
-    model.change(lambda: "", None, heat, api_visibility="private")
+    model.change(lambda: "", None, heat, api_visibility="private", show_progress="hidden")
     cleared = [session, drawn, words, heat, agreed, gate, panel, bar, about, why]
-    stop.click(forget, session, cleared, cancels=explained, api_visibility="private")
+    stop.click(forget, session, cleared, cancels=explained, api_visibility="private", show_progress="hidden")
 
 
 def _add_upload(
@@ -309,4 +341,11 @@ def _add_upload(
     why.click(page.explain, [file, model], heat, api_visibility="private")
     # A result that comes later than a change says itself what it is of: `cancels` here would also end one that was
     # asked for right after the change.
-    gr.on([file.change, model.change], lambda: ("", ""), None, [result, heat], api_visibility="private")
+    gr.on(
+        [file.change, model.change],
+        lambda: ("", ""),
+        None,
+        [result, heat],
+        api_visibility="private",
+        show_progress="hidden",
+    )

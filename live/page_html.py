@@ -23,7 +23,7 @@ from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 from ..inference.predictions import FacePrediction, PhotoPrediction, VideoPrediction, scores_in_words, to_lines
 from ..inference.timeline import save_plot, timeline_csv, timeline_rows
 from .drawing import draw_states, model_note
-from .engine import PersonState
+from .engine import NO_FACE_FOR, PersonState
 
 _STAYS_HERE = """\
 **Where pictures go.** All work is done on this machine. Nothing is sent anywhere. Camera pictures are never written to
@@ -111,7 +111,8 @@ def video_page(prediction: VideoPrediction, rule: AnswerRule) -> str:
     plot = _wide("the plot", _picture(drawn, "image/png", "scores over time, as in the table"))
     table = base64.b64encode(timeline_csv(prediction).encode()).decode()
     link = f'<a download="{escape(Path(name).stem)}_timeline.csv" href="data:text/csv;base64,{table}">'
-    return f"<p>{escape(summary)}</p>{plot}<p>{link}Download the table (CSV)</a></p>{_table(prediction)}"
+    said = f'<p class="answer">{escape(summary)}</p>'
+    return f"{said}{plot}<p>{link}Download the table (CSV)</a></p>{_table(prediction)}"
 
 
 def why_page(explanation: Explanation) -> str:
@@ -142,12 +143,11 @@ def camera_why_page(people: Sequence[tuple[int | None, ExplainedClip]], warnings
         numbers = [number for number, _ in people if number is not None]
         explanation = Explanation("the camera", [clip for _, clip in people], warnings=tuple(warnings))
         return _heat_maps(explanation, what, "heat maps over the faces", numbers or None)
-    pages = []
+    figures = []
     for number, clip in people:
         who = "the whole picture" if number is None else f"person {number}"
-        explanation = Explanation(who, [clip], warnings=tuple(warnings))
-        pages.append(_heat_maps(explanation, f"{what}, of {who}", f"heat maps of {who}", None))
-    return "".join(pages)
+        figures.append(_heat_figure(Explanation(who, [clip], warnings=tuple(warnings)), f"heat maps of {who}", None))
+    return "".join([_how_to_read(what), *figures])
 
 
 def model_page(reads: str, warnings: Sequence[str]) -> str:
@@ -173,9 +173,17 @@ def by_model(model_name: str, source: str, html: str, warnings: Sequence[str]) -
 
 
 def _heat_maps(explanation: Explanation, what: str, alt: str, numbers: Sequence[int] | None) -> str:
+    return _how_to_read(what) + _heat_figure(explanation, alt, numbers)
+
+
+def _how_to_read(what: str) -> str:
     words = f"What spoke for {what}; brighter for more. It shows where the model looked, not why a face looks so."
+    return f"<p>{escape(words)}</p>"
+
+
+def _heat_figure(explanation: Explanation, alt: str, numbers: Sequence[int] | None) -> str:
     drawn = _drawn(lambda path: save_explanation(explanation, path, numbers))
-    return f"<p>{escape(words)}</p>{_wide(alt, _picture(drawn, 'image/png', alt))}"
+    return _wide(alt, _picture(drawn, "image/png", alt))
 
 
 def _name(state: PersonState) -> str:
@@ -184,6 +192,8 @@ def _name(state: PersonState) -> str:
 
 def _verdict(state: PersonState) -> str:
     status = state.status or ""
+    if status.startswith(NO_FACE_FOR):
+        status = "no face"  # for how long would be read out anew several times a second
     return state.label or "; ".join(filter(None, [status, _ADVICE.get(status)]))
 
 

@@ -120,6 +120,8 @@ def test_words_for_what_is_missing():
     small = PersonState(1, (0, 0, 9, 9), True, None, None, "face too small")
     unsure = PersonState(2, (0, 0, 90, 90), True, None, {"a": 0.5, "b": 0.5}, "uncertain")
     whole = PersonState(None, None, True, "<b>", {"<b>": 1.0}, None)
+    away = [PersonState(3, None, False, None, None, f"no face for {seconds} s") for seconds in (1.2, 1.4)]
+    assert live_words(away[:1]) == live_words(away[1:]), "or it would be read out several times a second"
     words = live_words([small, unsure, whole])
     assert "person 1: face too small; come closer" in words and "person 2: uncertain<" in words
     assert "whole picture: &lt;b&gt;" in words, "names of labels are text, not HTML"
@@ -172,7 +174,7 @@ def test_what_has_no_label_says_why_in_the_rule_s_words():
     spans = [Span(0.0, 1.0, None, {"a": 0.5, "b": 0.5}, 1.0, "uncertain", 0.5)]
     film = VideoPrediction("x.mp4", None, {"a": 0.5, "b": 0.5}, 1.0, 0, spans, "uncertain", 0.5)
     html = video_page(film, rule)
-    assert "<p>x.mp4: uncertain  a 0.500, b 0.500" in html and "<td>uncertain</td>" in html
+    assert "x.mp4: uncertain  a 0.500, b 0.500" in html and "<td>uncertain</td>" in html
 
 
 def test_models_have_names_and_say_what_must_be_known_of_them(page: Page, models: dict[str, str], tmp_path: Path):
