@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..inference.answer_table import AnswerTable
-    from ..inference.predictions import PhotoPrediction, Prediction, VideoPrediction
+    from ..inference.predictions import Prediction, VideoPrediction
     from ..inference.predictor import Predictor
 
 app = typer.Typer()
@@ -157,45 +157,16 @@ class _FileProgress:
 
 
 def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_json: bool) -> None:
-    from ..inference.predictions import Refusal, to_json
+    from ..inference.predictions import Refusal, to_json, to_lines
 
     if isinstance(result, Refusal):
         typer.echo(f"refused: {result.error}", err=True)
     elif not as_json:
-        _print_prediction(result)
+        typer.echo("\n".join(to_lines(result)))
     if as_json:
         about = {"names": names} if names and not isinstance(result, Refusal) else {}
         typer.echo(json.dumps(to_json(result, predictor.about) | about, ensure_ascii=False))
     sys.stdout.flush()  # whoever reads over a pipe waits for each
-
-
-def _print_prediction(result: "VideoPrediction | PhotoPrediction") -> None:
-    from ..inference.predictions import PhotoPrediction
-
-    if isinstance(result, PhotoPrediction):
-        typer.echo(f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
-        for face in result.faces:
-            found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
-            typer.echo(f"  {face.label or face.reason}{_scores(face.scores)}  box {face.box_xyxy_px}, {found}")
-        return
-    known = ["whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"]
-    if result.num_repeated_frames:
-        known.append(f"{result.num_repeated_frames} frames repeated")
-    if result.num_people and result.num_people > 1:
-        known.append(f"{result.num_people} people, of whom one is read")
-    if result.num_windows > 1:
-        known.append(f"mean of {result.num_windows} windows{_spread(result.spread)}")
-    if result.num_unreadable_windows:
-        known.append(f"{result.num_unreadable_windows} of them unreadable")
-    typer.echo(f"{result.source}: {result.label or result.reason}{_scores(result.scores)}  ({', '.join(known)})")
-
-
-def _spread(spread: dict[str, float] | None) -> str:
-    return f", spread {max(spread.values()):.3f}" if spread else ""
-
-
-def _scores(scores: dict[str, float] | None) -> str:
-    return "" if scores is None else "  " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
 
 
 def _timeline_plots(inputs: list[Path], folder: Path) -> dict[Path, Path]:

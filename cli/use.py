@@ -44,19 +44,22 @@ def live(
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a frame.")] = False,
     output: Annotated[Path | None, typer.Option(help="A film (.mp4) of the annotated frames.")] = None,
     abstain_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="No label under this score; default: a fifth above chance.")
+        float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
     ] = None,
     smoothing: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the newest scores; 1: none.")] = 0.3,
     window_sec: Annotated[float | None, typer.Option(min=0.1, help="Clip models: time that a window spans.")] = None,
     small_faces: Annotated[bool, typer.Option(help="Look for small faces too, slower.")] = False,
+    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
     """Watch a webcam, a call on the screen or a file: one smoothed prediction a person. Ctrl-C or Q ends it."""
     import threading
 
     from ..inference.predictor import Predictor
-    from ..live.engine import CLIP_SEC, SHORT_VIDEO_SEC, LiveEngagement, LiveSettings, run_live
+    from ..live.drawing import model_note
+    from ..live.engine import LiveEngagement, run_live, window_of_short
     from ..live.outputs import LiveOutputs, check_film
-    from ..live.signals import stopping_on_signals
+    from ..live.settings import LiveSettings
+    from ..live.signals import stopping_on_signals, why_ended
     from ..live.sources import open_source
     from ..processor.input_errors import RecipeError
 
@@ -69,24 +72,25 @@ def live(
         )
     if output is not None:
         check_film(output, source)
-    predictor, stop = Predictor.from_pretrained(model).speed_up(), threading.Event()
+    predictor, stop = Predictor.from_pretrained(model, device=device).speed_up(), threading.Event()
+    for warning in predictor.warnings:
+        typer.echo(f"take care: {warning}", err=True)
     with open_source(source) as frames:
-        is_uniform = predictor.is_video_model and predictor.video_processor.sampling == "uniform"
-        if is_uniform and window_sec is None and frames.duration_sec and frames.duration_sec < SHORT_VIDEO_SEC:
-            window_sec = frames.duration_sec / 3  # or it would end before, or soon after, its first window
-            typer.echo(f"a short video: a window spans {window_sec:.1f} s of it, not {CLIP_SEC:g} s", err=True)
+        if window_sec is None and (window_sec := window_of_short(predictor, frames.duration_sec)):
+            typer.echo(f"a short video: a window spans {window_sec:.1f} s of it", err=True)
         settings = LiveSettings(
             abstain_below=abstain_below, smoothing_alpha=smoothing, window_sec=window_sec, small_faces=small_faces
         )
-        lines = _echo_line if as_json else None
-        outputs = LiveOutputs(source, window, lines, output, frames.fps, frames.duration_sec, stop.set)
-        with stopping_on_signals(stop), outputs:
-            run_live(frames, LiveEngagement(predictor, settings), outputs, stop)
-    typer.echo(f"{source}: {outputs.num_frames} frames, {outputs.num_dropped} dropped", err=True)
-    if outputs.num_frames and not outputs.num_labels:
-        typer.echo("no label: nobody's face was seen long and clearly enough; see the statuses", err=True)
-    if output is not None and outputs.num_frames:
-        typer.echo(output, err=True)
+        lines, note = _echo_line if as_json else None, model_note(predictor.rule)
+        outputs = LiveOutputs(source, window, lines, output, frames.fps, frames.duration_sec, stop.set, note)
+        watching, reason = LiveEngagement(predictor, settings), "it broke off"
+        try:
+            with stopping_on_signals(stop) as signals, outputs:
+                run_live(frames, watching, outputs, stop)
+            reason = why_ended(signals, stop)
+        finally:
+            for words in outputs.last_words(source, reason, watching.window_sec):
+                typer.echo(words, err=True)
 
 
 def _echo_line(line: str) -> None:
@@ -99,11 +103,12 @@ def serve_page(
     models: Annotated[list[str], typer.Argument(help="Folders written by train.py, or Hub ids; to choose from.")],
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone.")] = "127.0.0.1",
+    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
     """A page in the browser: webcam, videos, photos, and why. All on this machine; consent first."""
-    from ..live.page import serve
+    from ..live.page import name_models, serve
 
-    serve({name: name for name in models}, port, host)
+    serve(name_models(models), port, host, device)
 
 
 class ExportFormat(StrEnum):

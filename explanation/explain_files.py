@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+import torch
 
+from ..configuration_engagement import Answer
 from ..inference.predictor import Predictor
 from ..processor.face_preparation import PreparedClip
+from ..processor.face_tracking import FaceTrack, fill_missing
+from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import NoFaceError
 from ..processor.media_inputs import PICTURE_SUFFIXES
-from ..processor.video_processing_engagement import EngagementVideoProcessor
+from ..processor.video_decoding import index_video
 from .face_focus import FaceFocus, RegionFocus, face_focus, input_transforms
 from .heat_maps import ClipExplanation, explain_clip
 
@@ -26,9 +30,11 @@ class FaceFocusJson(TypedDict):
 
 
 class ExplainedClipJson(TypedDict):
-    """An explained clip without its maps."""
+    """An explained clip without its maps. Without a predicted label, `reason` says why."""
 
     label: str
+    predicted: str | None
+    reason: str | None
     method: str
     scores: dict[str, float]
     frame_times_sec: list[float | None]
@@ -42,6 +48,7 @@ class ExplanationJson(TypedDict):
     """An explained file without its maps."""
 
     source: str
+    span_sec: list[float] | None
     clips: list[ExplainedClipJson]
 
 
@@ -62,6 +69,7 @@ class ExplainedClip:
     pictures: np.ndarray  # (num_frames, height, width, 3) uint8 RGB: face crops, or whole frames
     transforms: np.ndarray | None  # (num_frames, 2, 3) from pixels of the pictures to those of the whole frame
     frame_times_sec: np.ndarray  # (num_frames,), NaN for photos
+    answer: Answer  # what is said of this clip; without a label, why
     face: FaceInClip | None = None  # None: no face was found
 
 
@@ -71,49 +79,99 @@ class Explanation:
 
     source: str
     clips: list[ExplainedClip]
+    span_sec: tuple[float, float] | None = None  # of a long video, the explained window
+    warnings: tuple[str, ...] = ()  # of the model, as `Predictor.warnings`
 
 
 def explain_file(predictor: Predictor, path: Path, label: str | None = None, method: str = "gradcam") -> Explanation:
     """A video, or every face of a photo, through the model's own processor, so that maps lie on its very pixels.
 
+    Of a video that is read in windows, the one whose scores are nearest to the whole video's.
+
     Args:
-        label: the class to explain; default: the predicted one, in a photo each face's own.
+        label: the class to explain; default: the one that is decided, or would be, in a photo each face's own.
         method: as for `explain_clip`.
 
     Raises:
         EngagementInputError: as `Predictor.predict` and `explain_clip`.
     """
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        return Explanation(str(path), _explain_video(predictor, path, label, method))
-    return Explanation(str(path), _explain_photo(predictor, path, label, method))
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        photo = _explain_photo(predictor, path, label, method)
+        return Explanation(str(path), photo, warnings=tuple(predictor.warnings))
+    span_sec = _typical_window(predictor, path)
+    start_sec, end_sec = span_sec or (None, None)
+    clip = predictor.video_processor.prepare_clip(path, clip_start_sec=start_sec, clip_end_sec=end_sec)
+    explained = _explain_clip(predictor, clip, label, method)
+    return Explanation(str(path), [explained], span_sec, tuple(predictor.warnings))
 
 
 def explain_frames(
-    predictor: Predictor, frames: np.ndarray, source: str, label: str | None = None, method: str = "gradcam"
-) -> Explanation:
-    """As `explain_file`, of frames (num_frames, height, width, 3) uint8 RGB: a clip of its most visible person, or,
-    for a single-face model, every face of the last one. `source` is how the frames are to be called."""
-    if isinstance(predictor.processor, EngagementVideoProcessor):
-        return Explanation(source, _explain_video(predictor, frames, label, method))
-    return Explanation(source, _explain_photo(predictor, frames[-1], label, method))
+    predictor: Predictor, frames: np.ndarray, label: str | None = None, method: str = "gradcam"
+) -> ExplainedClip:
+    """As `explain_file`, of frames (num_frames, height, width, 3) uint8 RGB that are a clip."""
+    return _explain_clip(predictor, predictor.video_processor.prepare_clip(frames), label, method)
+
+
+def explain_track(
+    predictor: Predictor, frames: np.ndarray, track: FaceTrack, label: str | None = None, method: str = "gradcam"
+) -> ExplainedClip:
+    """One person of a live picture, whose face is known in these frames, (num_frames, height, width, 3) uint8 RGB.
+
+    As the live picture reads it: a frame without the face takes the crop nearest in time.
+    """
+    processor, filled = predictor.video_processor, fill_missing(track)
+    crops, transforms = processor.crop(frames, filled.boxes_xyxy_px, filled.landmarks_xy_px)
+    found = np.flatnonzero(track.found)
+    nearest = found[np.abs(np.arange(len(frames))[:, None] - found).argmin(axis=1)]
+    explanation = _explain(predictor, processor.to_pixel_values(crops[nearest]), label, method)
+    boxes = filled.boxes_xyxy_px[track.found]
+    face_px = float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1)))
+    answer = _answer(predictor, explanation, float(track.found.mean()), face_px)
+    faces = (filled.boxes_xyxy_px, filled.landmarks_xy_px, track.found)
+    return _with_focus(explanation, answer, crops, transforms, np.full(len(frames), np.nan), *faces)
 
 
 def to_json(explanation: Explanation) -> ExplanationJson:
     """Plain types, without the maps themselves."""
-    return {"source": explanation.source, "clips": [_clip_to_json(clip) for clip in explanation.clips]}
+    return {
+        "source": explanation.source,
+        "span_sec": None if explanation.span_sec is None else list(explanation.span_sec),
+        "clips": [_clip_to_json(clip) for clip in explanation.clips],
+    }
 
 
-def _explain_video(
-    predictor: Predictor, video: Path | np.ndarray, label: str | None, method: str
-) -> list[ExplainedClip]:
-    processor = predictor.video_processor
-    clip = processor.prepare_clip(video)
-    pixel_values = processor.to_pixel_values(clip.frames)
-    explanation = explain_clip(predictor.model, pixel_values, label, method, predictor.rule)
+def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | None:
+    """None: the video is read at once."""
+    clip_sec, index = predictor.rule.clip_sec, index_video(path)
+    if len(predictor.video_processor.windows_of(index, clip_sec, None, predictor.is_video_model)) == 1:
+        return None
+    prediction = predictor.predict_video(path, clip_sec or CLIP_SEC)
+    mean = np.array(list((prediction.scores or {}).values()))
+    windows = [span for span in prediction.timeline if span.scores is not None]
+    if not windows:
+        raise NoFaceError(f"Expected a face in {path} for long enough to explain it, found {prediction.reason}.")
+    nearest = min(windows, key=lambda span: float(np.abs(np.array(list((span.scores or {}).values())) - mean).sum()))
+    return nearest.start_sec, nearest.end_sec
+
+
+def _explain_clip(predictor: Predictor, clip: PreparedClip, label: str | None, method: str) -> ExplainedClip:
+    explanation = _explain(predictor, predictor.video_processor.to_pixel_values(clip.frames), label, method)
+    answer = _answer(predictor, explanation, clip.face_coverage, clip.face_px)
     if clip.transforms is not None:
         faces = (clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.found)
-        return [_with_focus(explanation, clip.frames, clip.transforms, clip.frame_times_sec, *faces)]
-    return [_with_focus(explanation, clip.whole_frames, None, clip.frame_times_sec, *_look_for_face(predictor, clip))]
+        return _with_focus(explanation, answer, clip.frames, clip.transforms, clip.frame_times_sec, *faces)
+    faces = _look_for_face(predictor, clip)
+    return _with_focus(explanation, answer, clip.whole_frames, None, clip.frame_times_sec, *faces)
+
+
+def _explain(predictor: Predictor, pixel_values: torch.Tensor, label: str | None, method: str) -> ClipExplanation:
+    return explain_clip(predictor.model, pixel_values, label, method, predictor.rule)
+
+
+def _answer(
+    predictor: Predictor, explanation: ClipExplanation, face_coverage: float | None, face_px: float | None
+) -> Answer:
+    return predictor.rule.answer(np.array(list(explanation.scores.values())), face_coverage, face_px)
 
 
 def _look_for_face(
@@ -127,26 +185,26 @@ def _look_for_face(
     return person.boxes_xyxy_px, person.landmarks_xy_px, person.found
 
 
-def _explain_photo(
-    predictor: Predictor, photo: Path | np.ndarray, label: str | None, method: str
-) -> list[ExplainedClip]:
+def _explain_photo(predictor: Predictor, photo: Path, label: str | None, method: str) -> list[ExplainedClip]:
     faces = predictor.prepare_photo(photo)
     pixel_values = predictor.processor.to_pixel_values(faces.frames)
     clips = []
-    for i in range(len(faces.frames)):
-        one = slice(i, i + 1)
-        explanation = explain_clip(predictor.model, pixel_values[i], label, method, predictor.rule)
+    for i, box in enumerate(faces.boxes_xyxy_px):
+        explanation, one = _explain(predictor, pixel_values[i], label, method), slice(i, i + 1)
+        face_px = None if predictor.faces_given else float(max(box[2] - box[0], box[3] - box[1]))
+        answer = _answer(predictor, explanation, None, face_px)
         pictures = (faces.frames[one], faces.transforms[one], np.array([np.nan]))
         if predictor.faces_given:  # where its eyes and mouth are, nobody has looked
-            clips.append(ExplainedClip(explanation, *pictures))
+            clips.append(ExplainedClip(explanation, *pictures, answer))
             continue
         points = (faces.boxes_xyxy_px[one], faces.landmarks_xy_px[one], np.array([True]))
-        clips.append(_with_focus(explanation, *pictures, *points))
+        clips.append(_with_focus(explanation, answer, *pictures, *points))
     return clips
 
 
 def _with_focus(
     explanation: ClipExplanation,
+    answer: Answer,
     pictures: np.ndarray,
     transforms: np.ndarray | None,
     frame_times_sec: np.ndarray,
@@ -159,13 +217,15 @@ def _with_focus(
         maps = explanation.maps
         to_frame = input_transforms(transforms, pictures.shape[1:3], maps.shape[1:], len(maps))
         face = FaceInClip(boxes_xyxy_px, found, face_focus(maps, boxes_xyxy_px, landmarks_xy_px, to_frame, found))
-    return ExplainedClip(explanation, pictures, transforms, frame_times_sec, face)
+    return ExplainedClip(explanation, pictures, transforms, frame_times_sec, answer, face)
 
 
 def _clip_to_json(clip: ExplainedClip) -> ExplainedClipJson:
     explanation = clip.explanation
     return {
         "label": explanation.label,
+        "predicted": clip.answer.label,
+        "reason": clip.answer.reason,
         "method": explanation.method,
         "scores": explanation.scores,
         "frame_times_sec": [None if np.isnan(time) else round(float(time), 3) for time in clip.frame_times_sec],

@@ -95,7 +95,8 @@ def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = N
     width = max(columns * panel_inches, _MIN_WIDTH_INCHES) + _SCALE_INCHES
     titles = [_wrap(_panel_title(explanation, *panel), panel_inches, _SMALL_TEXT_PT) for panel in panels]
     heading = _wrap(_heading(explanation), width, _TEXT_PT)
-    caption = _wrap("\n".join(_caption(explanation)), width, _SMALL_TEXT_PT)
+    warnings = [f"Take care: {warning}." for warning in explanation.warnings]
+    caption = _wrap("\n".join([*_caption(explanation), *warnings]), width, _SMALL_TEXT_PT)
     rows = math.ceil(len(panels) / columns)
     height_px, width_px = explanation.clips[0].pictures.shape[1:3]
     row_inches = panel_inches * height_px / width_px + max(_text_height(title, _SMALL_TEXT_PT) for title in titles)
@@ -133,11 +134,19 @@ def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
     extent = (0, width, height, 0)
     grey = picture @ np.array([0.299, 0.587, 0.114])
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
-    heat = maps[index] / (maps.max() or 1.0)
-    axes.imshow(heat, cmap=_heat_colors(), vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    shown = _shows_heat(clip)
+    if shown[index]:
+        heat = maps[index] / (maps[shown].max() or 1.0)
+        axes.imshow(heat, cmap=_heat_colors(), vmin=0, vmax=1, extent=extent, interpolation="bilinear")
     if clip.face is not None and clip.face.found[index]:
         axes.plot(*_box_outline(clip.face, clip.transforms, index).T, color=_BOX_COLOR, linewidth=1.4)
     axes.set(xlim=(0, width), ylim=(height, 0))  # a box may reach over the edge
+
+
+def _shows_heat(clip: ExplainedClip) -> np.ndarray:
+    """(num_frames,) bool: a crop from where the face was in other frames shows no face to put heat on."""
+    is_crop = clip.transforms is not None and clip.face is not None
+    return clip.face.found if is_crop and clip.face else np.ones(len(clip.pictures), dtype=bool)
 
 
 def _heat_colors() -> "ListedColormap":
@@ -176,10 +185,15 @@ def _heading(explanation: Explanation) -> str:
     clip, name = explanation.clips[0], shown_name(explanation.source)
     if len(explanation.clips) > 1:
         return f"{name}: {len(explanation.clips)} faces"
+    if explanation.span_sec is not None:
+        start_sec, end_sec = explanation.span_sec
+        name += f", {start_sec:.1f} s to {end_sec:.1f} s, whose scores are nearest to the whole video's"
     label, scores = clip.explanation.label, clip.explanation.scores
-    best = clip.explanation.predicted
-    asked = f"{label}, score {scores[label]:.2f}"
-    said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
+    asked, best = f"{label}, score {scores[label]:.2f}", clip.answer.label
+    if best is None:
+        said = f"no label: {clip.answer.reason}; heat for {asked}"
+    else:
+        said = f"predicted {asked}" if label == best else f"heat for {asked}; predicted {best}, {scores[best]:.2f}"
     if clip.face is not None and not clip.face.found.all():
         said += f"\na face was found in {clip.face.found.sum()} of {_frames(len(clip.face.found))}"
     return f"{name}\n{said}"
@@ -196,8 +210,8 @@ def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, ind
     if len(explanation.clips) == 1:
         return ", ".join(notes)
     label, scores = clip.explanation.label, clip.explanation.scores
-    best = clip.explanation.predicted
-    predicted = [] if label == best else [f"predicted {best} {scores[best]:.2f}"]
+    best = clip.answer.label
+    predicted = [] if label == best else [f"predicted {best} {scores[best]:.2f}" if best else f"{clip.answer.reason}"]
     on_face = [_region_text(clip.face.focus, "face")] if clip.face else []
     return "\n".join([f"{number}. {label} {scores[label]:.2f}", *predicted, *(notes or on_face)])
 

@@ -37,10 +37,7 @@ class ClipExplanation:
 
     label: str
     method: str
-    scores: dict[
-        str, float
-    ]  # by label name, as the answer rule has them; for a single-face model their mean over the frames
-    predicted: str  # the label that the answer rule decides for, however uncertain
+    scores: dict[str, float]  # as the answer rule has them; for a single-face model their mean over the frames
     maps: np.ndarray  # (num_frames, height, width) float32 >= 0, in pixels of the model's input
     map_size: tuple[int, int]  # rows and columns of the feature map behind them
 
@@ -62,9 +59,9 @@ def explain_clip(
     Args:
         pixel_values: (num_frames, num_channels, height, width), float, normalised: one clip. A single-face model takes
             one face (num_channels, height, width), or frames, each of which is then explained by its own logit.
-        label: the class to explain; default: the one that the rule decides for, however uncertain.
+        label: the class to explain; default: the one that is decided, or would be.
         method: "gradcam" or "hirescam".
-        rule: how logits become scores; None: the one that was loaded with the model, else the plain softmax.
+        rule: how logits become scores and a label; default: the one that was loaded with the model, else softmax.
 
     Raises:
         EngagementInputError: the model has no such label, there is no such method, or no map of the encoder leads to
@@ -78,15 +75,14 @@ def explain_clip(
         logits = model(rows.to(model.device, torch.float32).clone().requires_grad_()).logits.float()
         rule = rule or model.answer_rule or AnswerRule(tuple(model.config.label_names))
         scores = rule.to_scores(logits.detach().cpu().numpy()).mean(axis=0)
-        predicted = rule.label_names[rule.decide(scores[None])[0][0]]
-        label = predicted if label is None else label
+        label = rule.label_names[rule.decide(scores[None])[0][0]] if label is None else label
         target = logits[:, _label_id(model, label)].sum()  # rows do not see each other
         values, gradients = _map_and_gradients(model.encoder, recorded, target, (rows.shape[-2], rows.shape[-1]))
     weights = gradients.mean(dim=(2, 3), keepdim=True) if method == "gradcam" else gradients
     heat = (weights * values).sum(dim=1, keepdim=True).relu()  # (frames, D, h, w) -> (frames, 1, h, w)
     maps = F.interpolate(heat, size=rows.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     named = dict(zip(rule.label_names, scores.tolist(), strict=True))
-    return ClipExplanation(label, method, named, predicted, maps.cpu().numpy(), (heat.shape[-2], heat.shape[-1]))
+    return ClipExplanation(label, method, named, maps.cpu().numpy(), (heat.shape[-2], heat.shape[-1]))
 
 
 def _rows(model: EngagementModel, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -47,6 +47,13 @@ def model_files(folder: Path) -> list[Path]:
     return sorted(files | {folder / name for name in _BESIDE if (folder / name).is_file()})
 
 
+def title_of(folder: Path) -> str:
+    """Its card's title, which says what it is; without one, the folder's name."""
+    card = folder / CARD_FILE
+    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), folder.resolve().name)
+
+
 def _name_of(path: str) -> str:
     return Path(path).name
 

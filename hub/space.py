@@ -18,7 +18,7 @@ from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..processor.input_errors import ModelLoadError
 from ..required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
-from .model_files import CARD_FILE, model_files
+from .model_files import CARD_FILE, model_files, title_of
 from .use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 
 PACKAGE = "engagement_recognition"
@@ -87,7 +87,7 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
     is_folder = (Path(model) / "config.json").is_file()
     if not is_folder:
         _require_hub_id(str(model))
-    name = _name_of(Path(model)) if is_folder else str(model)
+    name = title_of(Path(model)) if is_folder else str(model)
     place = 'str(Path(__file__).parent / "model")' if is_folder else repr(str(model))
     readme = _render_readme(name, Path(model) if is_folder else None)
     requirements = "".join(f"{line}\n" for line in pip_lines(_IMPORTED))
@@ -114,13 +114,6 @@ def _require_hub_id(model: str) -> None:
         is_id = False
     if not is_id:
         raise ModelLoadError(f"{expected}, got {model}, found no such folder; check the path.")
-
-
-def _name_of(folder: Path) -> str:
-    """Its card's title, which says what it is; without one, the folder's name."""
-    card = folder / CARD_FILE
-    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    return next((line[2:].strip() for line in lines if line.startswith("# ")), folder.resolve().name)
 
 
 def _render_readme(name: str, folder: Path | None) -> str:

@@ -54,5 +54,5 @@ def read_here(
 def refuse(source: str, error: Exception) -> Refusal:
     """A file's refusal in one line; that of an unexpected error begins with its type."""
     if isinstance(error, EngagementInputError):
-        return Refusal(source, in_one_line(error, max_chars=1000))
-    return Refusal(source, f"{source}: {type(error).__name__}: {in_one_line(error)}")
+        return Refusal(source, in_one_line(error, max_chars=1000), type(error).__name__)
+    return Refusal(source, f"{source}: {type(error).__name__}: {in_one_line(error)}", type(error).__name__)

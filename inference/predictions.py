@@ -53,7 +53,7 @@ class FacePrediction:
 
 @dataclass(frozen=True)
 class PhotoPrediction:
-    """All faces of a photo, the most probable first."""
+    """All faces of a photo, from left to right: the first is number 1 wherever faces have numbers."""
 
     source: str
     faces: list[FacePrediction]
@@ -65,6 +65,7 @@ class Refusal:
 
     source: str
     error: str
+    kind: str | None = None  # the error's class, such as "NoFaceError"
 
 
 Prediction = VideoPrediction | PhotoPrediction | Refusal
@@ -191,6 +192,34 @@ def _span_to_json(span: Span) -> SpanJson:
         "certainty": span.certainty,
         "face_coverage": span.face_coverage,
     }
+
+
+def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
+    """For people: a video in a line; a photo in one, and one a face, numbered from left to right."""
+    if isinstance(result, PhotoPrediction):
+        lines = [f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}"]
+        for number, face in enumerate(result.faces, start=1):
+            found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
+            said = scores_in_words(face.scores)
+            lines.append(f"  {number}: {face.label or face.reason}{said}  box {face.box_xyxy_px}, {found}")
+        return lines
+    known = ["whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"]
+    if result.num_repeated_frames:
+        known.append(f"{result.num_repeated_frames} frames repeated")
+    if result.num_people and result.num_people > 1:
+        known.append(f"{result.num_people} people, of whom one is read")
+    if result.num_windows > 1:
+        spread = f", spread {max(result.spread.values()):.3f}" if result.spread else ""
+        known.append(f"mean of {result.num_windows} windows{spread}")
+    if result.num_unreadable_windows:
+        known.append(f"{result.num_unreadable_windows} of them unreadable")
+    said = scores_in_words(result.scores)
+    return [f"{result.source}: {result.label or result.reason}{said}  ({', '.join(known)})"]
+
+
+def scores_in_words(scores: dict[str, float] | None) -> str:
+    """Behind a label; nothing where there are none."""
+    return "" if scores is None else "  " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
 
 
 def best_label(scores: dict[str, float]) -> str:

@@ -157,7 +157,7 @@ class Predictor:
         return self.answer_video(self.read_video(source, timeline_step_sec))
 
     def predict_photo(self, source: Path) -> PhotoPrediction:
-        """Every face of a picture, the most probable first."""
+        """Every face of a picture, from left to right."""
         return self.answer_photo(PhotoReading(str(source), self.prepare_photo(source)))
 
     def read(self, source: Path, timeline_step_sec: float | None = None) -> VideoReading | PhotoReading:
@@ -218,7 +218,7 @@ class Predictor:
         )
 
     def answer_photo(self, reading: PhotoReading) -> PhotoPrediction:
-        """Every face of a picture, the most probable first."""
+        """Every face of a picture, from left to right."""
         faces = reading.faces
         scores = self._score(self.processor.to_pixel_values(faces.frames))
         found = []

@@ -3,7 +3,8 @@
 White on a darkened plate and a coloured line in a black one show on light and dark pictures alike. People have numbers,
 in order of appearance; no order says who is better. A plate has bars where there is room for them, a single line in a
 group, and in the thick of a crowd the number alone. It lies beside its face, else in the nearest free place with a line
-to the face, and hides nobody while any place is free. A window or a page to show frames in is left to others.
+to the face, and hides nobody while any place is free. A face that the latest detection misses has no box, since what is
+there now may be a chest. A window or a page to show frames in is left to others.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..configuration_engagement import DRAWN_PEOPLE, AnswerRule
 from .engine import PersonState
 
 # Okabe and Ito's colours but the black, told apart by colour-blind eyes too.
@@ -45,13 +47,22 @@ class _Plate:
     is_near: bool  # free, and beside the face
 
 
-def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec: float | None = None) -> np.ndarray:
-    """(height, width, 3) uint8 RGB → a copy with everybody's box, label or status and scores, and the frame rate."""
+def model_note(rule: AnswerRule) -> str:
+    """What every annotated frame says of a model that learned from drawn people or is uncalibrated; else nothing."""
+    notes = ["model of drawn people"] if rule.trained_on == DRAWN_PEOPLE else []
+    return ", ".join([*notes, *([] if rule.is_calibrated else ["uncalibrated"])])
+
+
+def draw_states(
+    frame: np.ndarray, states: Sequence[PersonState], frames_per_sec: float | None = None, note: str = ""
+) -> np.ndarray:
+    """(height, width, 3) uint8 RGB → a copy with everybody's box, label or status and scores, the frame rate at the top
+    and a note at the bottom."""
     canvas = Image.fromarray(frame)
     font = _font(max(MIN_FONT_PX, round(frame.shape[0] * FONT_SHARE)))
-    rate = "" if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s"
-    rate_place = _rate_place(rate, canvas.width, font) if rate else None
-    plates = _arrange(states, canvas.size, font, [rate_place] if rate_place else [])
+    states = [state for state in states if state.box_xyxy_px is not None or state.number is None]
+    corners = _corner_texts(canvas.size, "" if frames_per_sec is None else f"{frames_per_sec:.1f} frames/s", note, font)
+    plates = _arrange(states, canvas.size, font, [place for _, place, _ in corners])
     draw = ImageDraw.Draw(canvas)
     for state, plate in zip(states, plates, strict=True):
         if state.box_xyxy_px:
@@ -61,9 +72,9 @@ def draw_states(frame: np.ndarray, states: Sequence[PersonState], frames_per_sec
                 _draw_leader(draw, box, state, plate.place, _size_px(font))
     for state, plate in zip(states, plates, strict=True):
         _draw_plate(canvas, plate, state, font)
-    if rate_place:
-        _darken(canvas, rate_place)
-        draw.text((rate_place[0] + _size_px(font) // 2, _size_px(font) // 4), rate, font=font, fill=WHITE)
+    for text, place, of_text in corners:
+        _darken(canvas, place)
+        draw.text((place[0] + _size_px(font) // 2, place[1] + _size_px(font) // 4), text, font=of_text, fill=WHITE)
     return np.array(canvas)
 
 
@@ -90,8 +101,8 @@ def _color_of(state: PersonState) -> tuple[int, int, int]:
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, font_px: int) -> None:
-    """A line in the person's colour on a wider black one; thin for a face that is not there."""
-    width = max(1, font_px // (6 if state.found else 12))
+    """A line in the person's colour on a wider black one."""
+    width = max(1, font_px // 6)
     draw.rectangle(_grown(box, width), outline=BLACK, width=3 * width)
     draw.rectangle(box, outline=_color_of(state), width=width)
 
@@ -153,9 +164,20 @@ def _darken(canvas: Image.Image, place: Box) -> None:
     canvas.paste(part.point(lambda level: level * PLATE_LIGHT), place[:2])
 
 
-def _rate_place(text: str, canvas_width_px: int, font: ImageFont.FreeTypeFont) -> Box:
-    width = round(font.getlength(text)) + _size_px(font)
-    return (canvas_width_px - width, 0, canvas_width_px, _line_px(font) + _size_px(font) // 2)
+def _corner_texts(
+    size_px: tuple[int, int], rate: str, note: str, font: ImageFont.FreeTypeFont
+) -> list[tuple[str, Box, ImageFont.FreeTypeFont]]:
+    """The frame rate at the top right, the note at the bottom left: text, place and font of each that there is."""
+    width_px, height_px = size_px
+    texts = []
+    if rate:
+        rate_px = round(font.getlength(rate)) + _size_px(font)
+        texts.append((rate, (width_px - rate_px, 0, width_px, _line_px(font) + _size_px(font) // 2), font))
+    if note:
+        small = _small(font)
+        note_px = min(width_px, round(small.getlength(note)) + _size_px(font))
+        texts.append((note, (0, height_px - _line_px(small) - _size_px(font) // 2, note_px, height_px), small))
+    return texts
 
 
 def _arrange(

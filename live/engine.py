@@ -13,72 +13,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..configuration_engagement import MIN_FACE_COVERAGE, MIN_FACE_PX, AnswerRule
+from ..configuration_engagement import FACE_TOO_SMALL, MIN_FACE_COVERAGE, MIN_FACE_PX
 from ..inference.predictor import Predictor
+from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import EngagementInputError
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
+from .settings import LiveSettings
 from .sources import FrameSource
 from .tracking import FaceTracker, LiveTrack
 
-CLIP_SEC = 10.0  # of DAiSEE, from which uniform windows are sampled
-SHORT_VIDEO_SEC = 15.0  # below this a file gets shorter windows, or it would be over before they say anything
+SHORT_VIDEO_CLIPS = 1.5  # a file shorter than so many gets shorter windows, or it would be over before they are full
 CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
-MAX_SEC = 3600  # of any span of time; nobody waits longer
+COLLECTING, NO_FACE_FOR = "collecting", "no face for"  # how a status begins
 RATE_STEPS = 10  # that the shown frame rate is taken over
 
 _Verdict = tuple[str | None, dict[str, float] | None, str | None]  # label, scores and status of a `PersonState`
-
-
-@dataclass(frozen=True)
-class LiveSettings:
-    """
-    Args:
-        detect_every_sec: how often faces are looked for; in between they are moved on at their speed.
-        window_sec: what a clip model's frames are spread over. Default: the ten seconds of the clips it was trained
-            on, or, where its processor samples neighbouring frames, as many thirtieths of a second.
-        predict_every_sec: about how often a clip model predicts. A single-face model does so every step.
-        smoothing_alpha: share of the newest scores in those shown; 1 does not smooth.
-        abstain_below: with a certainty below this there is no label. Default: the model's own answer rule's.
-        min_face_px: of the face box's longer side; smaller faces get no prediction.
-        keep_lost_sec: who comes back within this time is the same person.
-        max_people: the most who are followed at a time.
-        small_faces: look closely for small faces beside large ones too, at several times the cost.
-
-    Raises:
-        EngagementInputError: a value that makes no sense.
-    """
-
-    detect_every_sec: float = 0.2
-    window_sec: float | None = None
-    predict_every_sec: float = 0.5
-    smoothing_alpha: float = 0.3
-    abstain_below: float | None = None
-    min_face_px: int = MIN_FACE_PX
-    keep_lost_sec: float = 3.0
-    max_people: int = 8
-    small_faces: bool = False
-
-    def rule_of(self, predictor: Predictor) -> AnswerRule:
-        """The model's own, with `abstain_below` where one is set."""
-        rule = predictor.rule
-        return rule if self.abstain_below is None else replace(rule, abstain_below=self.abstain_below)
-
-    def __post_init__(self) -> None:
-        for name in ("window_sec", "predict_every_sec", "smoothing_alpha", "max_people"):
-            _require(name, getattr(self, name), lambda value: value is None or value > 0, "above 0")
-        for name in ("detect_every_sec", "abstain_below", "min_face_px", "keep_lost_sec"):
-            _require(name, getattr(self, name), lambda value: value is None or value >= 0, "of at least 0")
-        for name in ("window_sec", "predict_every_sec", "detect_every_sec", "keep_lost_sec"):
-            _require(
-                name, getattr(self, name), lambda value: value is None or value <= MAX_SEC, f"of at most {MAX_SEC}"
-            )
-        for name in ("smoothing_alpha", "abstain_below"):
-            _require(name, getattr(self, name), lambda value: value is None or value <= 1, "of at most 1")
 
 
 @dataclass(frozen=True)
@@ -86,11 +40,20 @@ class PersonState:
     """What is known of one person at one moment. Without a label, `status` says why."""
 
     number: int | None  # 1, 2, ... in order of appearance; None: the whole picture, of a model that crops no faces
-    box_xyxy_px: tuple[float, float, float, float] | None  # of a missing face: where it was last
+    box_xyxy_px: tuple[float, float, float, float] | None  # None: the face is missing, or the whole picture is meant
     found: bool  # the face, by the latest detection
     label: str | None
     scores: dict[str, float] | None  # smoothed, by label name
     status: str | None
+
+
+@dataclass(frozen=True)
+class SeenFace:
+    """Where a person's face is in a frame."""
+
+    number: int
+    box_xyxy_px: np.ndarray  # (4,)
+    landmarks_xy_px: np.ndarray  # (5, 2)
 
 
 @dataclass(frozen=True)
@@ -165,10 +128,11 @@ class LiveEngagement:
         self._model, self._processor = predictor.model, predictor.video_processor
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
-        self._sample_every_sec, self._stride = self._sampling()
         self._rule = self.settings.rule_of(predictor)
-        self._tracker = FaceTracker(self.settings.keep_lost_sec, self.settings.max_people)
-        self._people: dict[int | None, _Person] = {}  # by number
+        self._sample_every_sec, self._stride = self._sampling()
+        settings = self.settings
+        self._tracker = FaceTracker(settings.keep_lost_sec, settings.max_people, settings.min_seen_sec)
+        self._people: dict[LiveTrack | None, _Person] = {}  # None: the whole picture
         self._start_sec: float | None = None
         self._num_sampled = 0
         self._time_sec = self._detected_sec = -math.inf
@@ -177,6 +141,11 @@ class LiveEngagement:
     def window_spacing_sec(self) -> float:
         """Seconds between two frames of a clip model's window; 0 for a single-face model."""
         return self._sample_every_sec * self._stride
+
+    @property
+    def window_sec(self) -> float:
+        """How long a person must be seen before a clip model says anything; 0 for a single-face model."""
+        return self.window_spacing_sec * self._num_frames
 
     @property
     def num_frames(self) -> int:
@@ -198,14 +167,23 @@ class LiveEngagement:
             self._sample(frame, time_sec, num_due)
         if self.whole_frames:
             return [PersonState(None, None, True, *self._verdict(self._people[None]))]
-        return [self._state_of(track, time_sec) for track in self._tracker.tracks]
+        return [self._state_of(track, time_sec) for track in self._tracker.people]
+
+    def seen_faces(self) -> list[SeenFace]:
+        """By number, in the frame stepped last; without those that the latest detection misses."""
+        return [
+            SeenFace(track.number, track.box_at(self._time_sec), track.landmarks_at(self._time_sec))
+            for track in self._tracker.people
+            if track.found and track.number is not None
+        ]
 
     def _sampling(self) -> tuple[float, int]:
         """Seconds between two samples, and how many of them lie from one frame of a window to the next."""
         if not self._is_clip_model:
             return 0.0, 1
         is_uniform = self._processor.sampling == "uniform"
-        window_sec = self.settings.window_sec or (CLIP_SEC if is_uniform else self._num_frames / CLIP_FPS)
+        clip_sec = (self._rule.clip_sec or CLIP_SEC) if is_uniform else self._num_frames / CLIP_FPS
+        window_sec = self.settings.window_sec or clip_sec
         spacing_sec = window_sec / self._num_frames
         stride = math.ceil(spacing_sec / self.settings.predict_every_sec)
         return spacing_sec / stride, stride
@@ -246,16 +224,15 @@ class LiveEngagement:
         detect = processor.face_detector.detect_thorough if self.settings.small_faces else processor.detect_faces
         self._tracker.update(detect(frame[None])[0], frame, time_sec)
         self._detected_sec = time_sec
-        numbers = {track.number for track in self._tracker.tracks}
-        self._people = {number: person for number, person in self._people.items() if number in numbers}
+        self._people = {track: person for track, person in self._people.items() if track in self._tracker.tracks}
 
     def _sample(self, frame: np.ndarray, time_sec: float, num_due: int) -> None:
         """Give everybody's window this frame, and predict for those who are in it."""
         features = self._encode(frame, time_sec)
-        for number, found in features.items():
-            person = self._people.setdefault(number, _Person(self._num_frames, self._stride))
+        for track, found in features.items():
+            person = self._people.setdefault(track, _Person(self._num_frames, self._stride))
             person.add(found, num_due)
-        seen = [self._people[number] for number, found in features.items() if found is not None]
+        seen = [self._people[track] for track, found in features.items() if found is not None]
         for person in seen:
             if not person.is_ready:
                 person.scores = None  # from before the face was away for most of a window
@@ -263,13 +240,15 @@ class LiveEngagement:
         for person, scores in zip(ready, self._classify(ready), strict=True):
             person.smooth(scores, self.settings.smoothing_alpha)
 
-    def _encode(self, frame: np.ndarray, time_sec: float) -> dict[int | None, torch.Tensor | None]:
-        """By number the features (D,) of everybody's crop; None for who is not to be seen, or too small."""
+    def _encode(self, frame: np.ndarray, time_sec: float) -> dict[LiveTrack | None, torch.Tensor | None]:
+        """The features (D,) of everybody's crop; None for who is not to be seen, or too small."""
         if self.whole_frames:
             (features,) = self._features_of(self._processor.shrink_whole_frames(frame[None]))
             return {None: features}
-        everybody: dict[int | None, torch.Tensor | None] = {track.number: None for track in self._tracker.tracks}
-        tracks = [track for track in self._tracker.tracks if track.found and not self._is_too_small(track)]
+        # Whoever has no number yet may get one, and has a window by then; a single face needs none.
+        tracks = self._tracker.tracks if self._is_clip_model else self._tracker.people
+        everybody: dict[LiveTrack | None, torch.Tensor | None] = dict.fromkeys(tracks)
+        tracks = [track for track in tracks if track.found and not _is_too_small(track)]
         if not tracks:
             return everybody
         crops, _ = self._processor.crop(
@@ -277,7 +256,7 @@ class LiveEngagement:
             np.stack([track.box_at(time_sec) for track in tracks]),
             np.stack([track.landmarks_at(time_sec) for track in tracks]),
         )
-        return everybody | dict(zip([track.number for track in tracks], self._features_of(crops), strict=True))
+        return everybody | dict(zip(tracks, self._features_of(crops), strict=True))
 
     def _features_of(self, crops: np.ndarray) -> Sequence[torch.Tensor]:
         """(n, height, width, 3) uint8 RGB -> n times (D,)."""
@@ -294,28 +273,36 @@ class LiveEngagement:
             logits = self._model.classify_features(features if self._is_clip_model else features[:, 0])
         return list(self._rule.to_scores(logits.float().cpu().numpy()))
 
-    def _is_too_small(self, track: LiveTrack) -> bool:
-        return bool((track.box_xyxy_px[2:] - track.box_xyxy_px[:2]).max() < self.settings.min_face_px)
-
     def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
-        is_missing = track.is_missing(time_sec)
-        box = track.box_xyxy_px if is_missing else track.box_at(time_sec)
         verdict: _Verdict
-        if is_missing:
-            verdict = (None, None, f"no face for {time_sec - track.seen_sec:.1f} s")
-        elif self._is_too_small(track):
-            verdict = (None, None, "face too small")
+        if track.is_missing(time_sec):
+            verdict = (None, None, f"{NO_FACE_FOR} {time_sec - track.seen_sec:.1f} s")
+        elif _is_too_small(track):
+            verdict = (None, None, FACE_TOO_SMALL)
         else:
-            verdict = self._verdict(self._people.get(track.number))
-        left, top, right, bottom = (round(float(edge), 1) for edge in box)
-        return PersonState(track.number, (left, top, right, bottom), track.found, *verdict)
+            verdict = self._verdict(self._people.get(track))
+        if not track.found:  # where it would be by now, a chest may be
+            return PersonState(track.number, None, False, *verdict)
+        left, top, right, bottom = (round(float(edge), 1) for edge in track.box_at(time_sec))
+        return PersonState(track.number, (left, top, right, bottom), True, *verdict)
 
     def _verdict(self, person: _Person | None) -> _Verdict:
         if person is None or person.scores is None:
             num_collected = 0 if person is None else person.num_collected
-            return None, None, f"collecting {num_collected} of {self._num_frames} frames"
+            return None, None, f"{COLLECTING} {num_collected} of {self._num_frames} frames"
         answer = self._rule.answer(person.scores)
         return answer.label, answer.scores, answer.reason
+
+
+def _is_too_small(track: LiveTrack) -> bool:
+    return bool((track.box_xyxy_px[2:] - track.box_xyxy_px[:2]).max() < MIN_FACE_PX)
+
+
+def window_of_short(predictor: Predictor, duration_sec: float | None) -> float | None:
+    """A window, in seconds, for a file that would end before, or soon after, a clip model's first; else None."""
+    if not predictor.is_video_model or predictor.video_processor.sampling != "uniform" or not duration_sec:
+        return None
+    return duration_sec / 3 if duration_sec < SHORT_VIDEO_CLIPS * (predictor.rule.clip_sec or CLIP_SEC) else None
 
 
 def run_live(
@@ -362,8 +349,3 @@ def to_json_line(time_sec: float, states: Sequence[PersonState]) -> str:
         for state in states
     ]
     return json.dumps({"time_sec": round(time_sec, 3), "people": people}, ensure_ascii=False, allow_nan=False)
-
-
-def _require(name: str, value: float | None, is_good: Callable[[float | None], bool], expected: str) -> None:
-    if not is_good(value):
-        raise EngagementInputError(f"Expected {name} {expected}, got {value}; correct it.")

@@ -14,10 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ..configuration_engagement import FACE_TOO_SMALL, MIN_FACE_PX, UNCERTAIN
 from ..processor.input_errors import EngagementInputError
 from ..required_packages import require_extra
 from .drawing import draw_states
-from .engine import LiveResult, to_json_line
+from .engine import COLLECTING, LiveResult, to_json_line
 from .film import AnnotatedVideo
 
 MAX_SHOWN_SHARE = 0.9  # of the screen, that a window takes for a large picture
@@ -96,6 +97,7 @@ class LiveOutputs:
         film: an .mp4 file of the annotated frames; written anew.
         fps: of the source, which a film keeps.
         duration_sec: of a file, whose progress is shown on a terminal when nothing else is.
+        note: stands on every annotated frame.
         on_close: called when the person closes the window.
 
     Raises:
@@ -111,8 +113,12 @@ class LiveOutputs:
         fps: float = 30.0,
         duration_sec: float | None = None,
         on_close: Callable[[], None] = lambda: None,
+        note: str = "",
     ) -> None:
-        self.num_frames, self.num_dropped, self.num_labels = 0, 0, 0
+        self.num_frames, self.num_dropped = 0, 0
+        self.num_labels = 0
+        self._statuses: set[str] = set()
+        self._note = note
         self._json_lines, self._film_path, self._on_close = json_lines, film, on_close
         self._film: AnnotatedVideo | None = None  # its first frame tells its size
         self._fps = fps
@@ -136,23 +142,48 @@ class LiveOutputs:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
+    def last_words(self, source: str, reason: str, window_sec: float) -> list[str]:
+        """Why it ended, what came out and, where that was no label, why not.
+
+        Args:
+            window_sec: of a clip model; 0 for another.
+        """
+        words = [f"{source}: {reason}; {self.num_frames} frames, {self.num_dropped} dropped"]
+        if self.num_frames and not self.num_labels:
+            words.append(f"no label: {self._why_no_label(window_sec)}")
+        if self._film is not None and self._film_path is not None:
+            words.append(str(self._film_path))
+        return words
+
+    def _why_no_label(self, window_sec: float) -> str:
+        if UNCERTAIN in self._statuses:
+            return "every answer was uncertain"
+        if any(status.startswith(COLLECTING) for status in self._statuses):
+            return f"nobody was seen through a window of {window_sec:.1f} s; pass a shorter --window-sec"
+        if FACE_TOO_SMALL in self._statuses:
+            return f"every face was smaller than {MIN_FACE_PX} px"
+        return "nobody's face was seen for long enough"
+
     def __call__(self, result: LiveResult) -> None:
         """One step's result to wherever it is wanted."""
         self.num_frames, self.num_dropped = self.num_frames + 1, result.num_dropped
         self.num_labels += sum(state.label is not None for state in result.states)
+        self._statuses |= {state.status for state in result.states if state.status}
         if self._json_lines is not None:
             self._json_lines(to_json_line(result.time_sec, result.states))
         if self._film_path is not None:
             self._film_frame(self._film_path, result)
         if self._window is not None:
-            self._window.show(draw_states(result.frame, result.states, result.frames_per_sec))
+            self._window.show(draw_states(result.frame, result.states, result.frames_per_sec, self._note))
             if self._window.is_closed:
                 self._on_close()
         if self._progress is not None:
             self._progress.update(self._task, completed=result.time_sec)
 
     def _film_frame(self, path: Path, result: LiveResult) -> None:
-        drawn = draw_states(result.frame, result.states)  # how fast this machine was is nothing to a viewer
+        drawn = draw_states(
+            result.frame, result.states, note=self._note
+        )  # how fast this machine was is nothing to a viewer
         if self._film is None:
             self._film = self._closing.enter_context(AnnotatedVideo(path, drawn.shape[1::-1], self._fps))
         self._film.write(drawn, result.time_sec)

@@ -5,22 +5,25 @@ hands camera pictures over in memory; uploads go to a temporary folder that is e
 scripts from elsewhere. What happens is in `app_actions`, what the page says in `app_pages`; gradio is imported late.
 """
 
+import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..hub.model_files import title_of
 from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
 from ..processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..required_packages import require_extra
-from .engine import LiveSettings
 from .page_actions import LiveSession, Page
 from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement
+from .settings import LiveSettings
 from .signals import quit_signals
 
 if TYPE_CHECKING:
@@ -82,26 +85,66 @@ _START_CAMERA = """async () => {
         }
     }, WATCH_MS);
 }""".replace("ANSWER_MS", str(SERVER_ANSWERS_MS)).replace("WATCH_MS", str(ASK_SERVER_EVERY_MS))
+# What screen readers would call nothing, or by a picture's name: Gradio gives these no names of their own.
+_NAMES = {
+    "#model": "Model",
+    "#camera video": "The camera's own picture",
+    "#photo-file button[aria-label=Clear]": "Remove the photo",
+    "#video-file button[aria-label=Clear]": "Remove the video",
+    "#photo-file .download a": "Download the photo again",
+    "#video-file .download a": "Download the video again",
+}
+_GIVE_NAMES = """() => {
+    const names = NAMES;
+    const give = () => {
+        for (const [selector, name] of Object.entries(names))
+            for (const found of document.querySelectorAll(selector)) found.setAttribute("aria-label", name);
+        for (const icon of document.querySelectorAll(":is(button, a, label) svg"))
+            icon.setAttribute("aria-hidden", "true");
+    };
+    new MutationObserver(give).observe(document.body, {childList: true, subtree: true});
+    give();
+}""".replace("NAMES", json.dumps(_NAMES))
+_TRANSLATIONS = {"common.complete": "Done"}  # Gradio says the key itself
 _CSS = """
+#stop-bar { position: sticky; top: 0; z-index: 30; }
+.care { color: #b45309; } .dark .care { color: #fbbf24; }
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
 body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
 #camera[data-started] :is(button, .button-wrap) { display: none; }
+@media (max-width: 600px) {  /* the drawn picture says all, and there is no room for two */
+    #camera[data-started] { position: absolute; width: 1px; height: 1px; min-width: 0; overflow: hidden; opacity: 0; }
+    #camera-column { min-width: 0 !important; flex: 0 !important; }
+}
 .wide { overflow-x: auto; contain: inline-size; } .wide img { min-width: 640px; max-width: 100%; }
+.result li, .answer { white-space: pre-wrap; }
 .result img { max-width: 100%; height: auto; } #words { font-size: 1.2em; }
 .result table { border-collapse: collapse; font-size: 0.9em; }
 .result th, .result td { padding: 0.2em 0.7em; text-align: right; border-bottom: 1px solid #8884; }
 .result a { text-decoration: underline; } .result ul { padding-left: 1.4em; list-style: disc; }
-.gradio-container { max-width: 1000px !important; margin: 0 auto !important; }
+.gradio-container { overflow: clip !important; max-width: 1000px !important; margin: 0 auto !important; }
 *:focus-visible { outline: 3px solid #0072B2 !important; outline-offset: 2px; }
 """
 
 
-def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_local: bool = True) -> "gradio.Blocks":
+def name_models(models: Sequence[str]) -> dict[str, str]:
+    """Folders or Hub ids by the name that is shown: the card's title or the folder's name, with its place where two
+    would be the same."""
+    titles = [title_of(Path(model)) if Path(model).is_dir() else model for model in models]
+    places = [f"{title} ({Path(model).parent})" for title, model in zip(titles, models, strict=True)]
+    shown = [place if titles.count(title) > 1 else title for title, place in zip(titles, places, strict=True)]
+    return {name if shown.count(name) == 1 else model: model for name, model in zip(shown, models, strict=True)}
+
+
+def build_app(
+    models: dict[str, str], settings: LiveSettings | None = None, is_local: bool = True, device: str = "auto"
+) -> "gradio.Blocks":
     """The page, ready for `launch`.
 
     Args:
         models: folder or Hub id by the name that is shown.
         is_local: whether the page is for this machine only; what it says of pictures depends on it.
+        device: as of `Predictor`.
 
     Raises:
         EngagementInputError: no model was named, one cannot be loaded, or the extra `app` is not installed.
@@ -111,22 +154,34 @@ def build_app(models: dict[str, str], settings: LiveSettings | None = None, is_l
 
     if not models:
         raise EngagementInputError("Expected at least one model, got none; name a folder or a Hub id.")
-    predictors = {name: Predictor.from_pretrained(model).speed_up() for name, model in models.items()}
-    page = Page(predictors, settings or LiveSettings())
+    predictors = {name: Predictor.from_pretrained(model, device=device).speed_up() for name, model in models.items()}
+    page, first = Page(predictors, settings or LiveSettings()), next(iter(models))
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=DELETE_UPLOADS) as app:
-        gr.Markdown(f"# {TITLE}\n\n{statement(is_local)}")
-        choices = [(f"{name}: {_describe(predictor)}", name) for name, predictor in predictors.items()]
-        model = gr.Radio(choices, value=choices[0][1], label="Model")
-        with gr.Row(visible=False) as bar:  # above the tabs: it is to be seen from each of them
+        gr.Markdown(f"# {TITLE}")
+        with gr.Accordion("What this is, what it must not be used for, where pictures go", open=True) as about:
+            gr.Markdown(statement(is_local))
+        model = gr.Radio(list(models), value=first, label="Model", elem_id="model")
+        said_of_model = gr.HTML(page.about(first), elem_id="about-model", elem_classes="result")
+        model.change(page.about, model, said_of_model, api_visibility="private", show_progress="hidden")
+        with gr.Row(visible=False, elem_id="stop-bar") as bar:  # above the tabs: it is to be seen from each of them
             stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
         gr.HTML(refusal_page(SERVER_LOST), elem_id="server-lost", elem_classes="result")
         with gr.Tab("Camera"):
-            _add_camera(page, model, bar, stop)
+            _add_camera(page, model, bar, stop, about)
         with gr.Tab("Video"):
             step = gr.Slider(1, 60, value=5, step=1, label="Seconds a step of the timeline", render=False)
             _add_upload(page, model, "video", list(VIDEO_SUFFIXES), page.look_at_video, step)
         with gr.Tab("Photo"):
-            _add_upload(page, model, "photo", list(PICTURE_SUFFIXES), page.look_at_photo)
+            reason = page.no_photo(first)
+            instead = gr.HTML(reason, visible=bool(reason), elem_id="no-photo", elem_classes="result")
+            with gr.Column(visible=not reason) as tab:
+                _add_upload(page, model, "photo", list(PICTURE_SUFFIXES), page.look_at_photo)
+        model.change(
+            lambda name: (gr.HTML(page.no_photo(name), visible=bool(page.no_photo(name))),
+                          gr.Column(visible=not page.no_photo(name))),
+            model, [instead, tab], api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
+        app.load(None, js=_GIVE_NAMES)
     return app
 
 
@@ -154,13 +209,14 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
         ssr_mode=False,
         mcp_server=False,
         max_file_size=MAX_FILE_SIZE,
+        i18n=gr.I18n(en=_TRANSLATIONS),
         quiet=True,
         prevent_thread_lock=True,
     )
     return address
 
 
-def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.1") -> None:
+def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.1", device: str = "auto") -> None:
     """Serve a page for these models, by the name that is shown, until a signal to quit; uploads are gone when it ends.
 
     Raises:
@@ -170,7 +226,7 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
         signal.signal(number, signal.default_int_handler)
     with TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app(models, is_local=host in LOOPBACK)
+        app = build_app(models, is_local=host in LOOPBACK, device=device)
         try:
             address = launch(app, port, host)
         except OSError as error:
@@ -186,13 +242,9 @@ def _require_gradio() -> None:
     require_extra("app", ("gradio",))
 
 
-def _describe(predictor: Predictor) -> str:
-    config = predictor.model.config
-    reads = f"a clip of {config.num_frames} frames" if predictor.is_video_model else "one face"
-    return f"{', '.join(config.label_names)}; from {reads}"
-
-
-def _add_camera(page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button") -> None:
+def _add_camera(
+    page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gradio.Button", about: "gradio.Accordion"
+) -> None:
     import gradio as gr
 
     width_px, height_px = CAMERA_SIZE_PX
@@ -207,51 +259,63 @@ def _add_camera(page: Page, model: "gradio.Radio", bar: "gradio.Row", stop: "gra
         with gr.Row():  # on a phone, one below the other
             with gr.Column(scale=3, min_width=320):
                 drawn = gr.HTML(elem_id="drawn", elem_classes="result")
-            with gr.Column(scale=1, min_width=240):
+            with gr.Column(scale=1, min_width=240, elem_id="camera-column"):
                 # Not mirrored: what is served is what was trained.
                 options = gr.WebcamOptions(mirror=False, constraints=wanted)
                 camera = gr.Image(
                     sources="webcam", streaming=True, webcam_options=options, label="Camera", elem_id="camera"
                 )
-        why = gr.Button("Why?")
+        why = gr.Button("Why?", interactive=False)  # until somebody is there of whom something is predicted
         heat = gr.HTML(elem_id="camera-why", elem_classes="result")
 
-    agreed.change(lambda ticked: gr.Button(interactive=ticked), agreed, start, api_visibility="private")
+    agreed.change(
+        lambda ticked: gr.Button(interactive=ticked), agreed, start, api_visibility="private", show_progress="hidden"
+    )
     asked = start.click(
         page.start, [agreed, model, camera_answer], [session, refusal], js=_ASK_FOR_CAMERA, api_visibility="private"
     )
     shown = asked.then(
-        lambda held: (gr.Column(visible=held is None), *[gr.Column(visible=held is not None)] * 2, ""),
+        lambda held: (
+            gr.Column(visible=held is None),
+            *[gr.Column(visible=held is not None)] * 2,
+            "",
+            gr.Accordion(open=held is None),  # read and agreed to
+        ),
         session,
-        [gate, panel, bar, heat],
+        [gate, panel, bar, heat, about],
         api_visibility="private",
+        show_progress="hidden",
     )
     shown.then(None, js=_START_CAMERA)
 
     def watch(frame: np.ndarray | None, model_name: str, held: LiveSession | None) -> tuple[object, ...]:
-        picture, new_words = page.watch(frame, model_name, held)
+        picture, new_words, can_explain = page.watch(frame, model_name, held)
         is_on = held is not None and held.live is not None
+        shown = [gr.skip() if html is None else html for html in (picture, new_words)]
+        button = gr.skip() if can_explain is None else gr.Button(interactive=can_explain)
         # Handing the session back lets it live on; one that was stopped meanwhile must not come back.
-        return held if is_on else gr.skip(), *(gr.skip() if html is None else html for html in (picture, new_words))
+        return held if is_on else gr.skip(), *shown, button
 
     camera.stream(
         watch,
         [camera, model, session],
-        [session, drawn, words],
+        [session, drawn, words, why],
         stream_every=STREAM_EVERY_SEC,
         concurrency_limit=None,
-        show_progress="hidden",
         api_visibility="private",
+        show_progress="hidden",
     )
 
     def forget(held: LiveSession | None) -> tuple[object, ...]:
         page.stop(held)
-        return None, "", "", "", False, gr.Column(visible=True), gr.Column(visible=False), gr.Column(visible=False)
+        gone = gr.Column(visible=False)
+        begin_anew = gr.Column(visible=True), gone, gone, gr.Accordion(open=True), gr.Button(interactive=False)
+        return None, "", "", "", False, *begin_anew
 
     explained = why.click(page.explain_camera, session, heat, api_visibility="private")
-    model.change(lambda: "", None, heat, api_visibility="private")
-    cleared = [session, drawn, words, heat, agreed, gate, panel, bar]
-    stop.click(forget, session, cleared, cancels=explained, api_visibility="private")
+    model.change(lambda: "", None, heat, api_visibility="private", show_progress="hidden")
+    cleared = [session, drawn, words, heat, agreed, gate, panel, bar, about, why]
+    stop.click(forget, session, cleared, cancels=explained, api_visibility="private", show_progress="hidden")
 
 
 def _add_upload(
@@ -277,4 +341,11 @@ def _add_upload(
     why.click(page.explain, [file, model], heat, api_visibility="private")
     # A result that comes later than a change says itself what it is of: `cancels` here would also end one that was
     # asked for right after the change.
-    gr.on([file.change, model.change], lambda: ("", ""), None, [result, heat], api_visibility="private")
+    gr.on(
+        [file.change, model.change],
+        lambda: ("", ""),
+        None,
+        [result, heat],
+        api_visibility="private",
+        show_progress="hidden",
+    )

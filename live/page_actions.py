@@ -10,21 +10,21 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
-from ..explanation.explain_files import ExplainedClip, explain_file, explain_frames
+from ..explanation.explain_files import ExplainedClip, explain_file, explain_frames, explain_track
+from ..inference.many_files import predict_many
+from ..inference.predictions import PhotoPrediction, Refusal, VideoPrediction
 from ..inference.predictor import Predictor
-from ..processor.face_tracking import pair_cheapest_first
+from ..processor.face_tracking import FaceTrack
 from ..processor.input_errors import EngagementInputError, NoFaceError, VideoTooLargeError
 from ..processor.media_inputs import PICTURE_SUFFIXES, load_picture
-from ..processor.video_decoding import index_video
-from .engine import LiveEngagement, LiveSettings, PersonState
+from ..processor.video_decoding import index_video, uniform_frame_indices
+from .engine import LiveEngagement, PersonState, SeenFace
 from .page_html import (
     NO_FACE,
     by_model,
@@ -32,16 +32,25 @@ from .page_html import (
     camera_why_page,
     live_picture,
     live_words,
+    model_page,
     no_face_in,
-    number_faces,
+    no_photo_page,
     photo_page,
     refusal_page,
     video_page,
     why_page,
 )
+from .settings import LiveSettings
 
 MAX_VIDEO_SEC = 900.0  # a page is for a look; longer videos are for the command line
-SAME_FACE_OVERLAP = 0.3  # of two boxes in one picture, intersection over union
+
+
+@dataclass(frozen=True)
+class KeptFrame:
+    """A camera picture, (height, width, 3) uint8 RGB, and whose face is where in it."""
+
+    pixels: np.ndarray
+    faces: list[SeenFace]
 
 
 @dataclass
@@ -52,24 +61,29 @@ class LiveSession:
     live: LiveEngagement | None  # None: it is over, and holds nothing
     states: list[PersonState] = field(default_factory=list)
     words: str = ""
-    frames: deque[np.ndarray] = field(default_factory=deque)  # of the last window, for "why?"
-    frame_states: list[PersonState] = field(default_factory=list)  # of the last of them
+    can_explain: bool = False
+    frames: deque[KeptFrame] = field(default_factory=deque)  # of the last window, for "why?"
     last_frame_sec: float = -math.inf
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def use(self, model_name: str, live: LiveEngagement | None) -> None:
         """Another model's turn, which begins anew."""
-        self.model_name, self.live, self.states, self.words = model_name, live, [], ""
+        self.model_name, self.live, self.states, self.words, self.can_explain = model_name, live, [], "", False
         self.frames.clear()
-        self.frame_states, self.last_frame_sec = [], -math.inf
+        self.last_frame_sec = -math.inf
+
+    @property
+    def explained(self) -> list[int | None]:
+        """Of whom something is predicted and whose face is there now; None: the whole picture."""
+        return [state.number for state in self.states if state.scores and state.found]
 
     def keep(self, live: LiveEngagement, frame: np.ndarray, time_sec: float) -> None:
         """Remember a picture where the next of a window of `live` is due."""
-        if self.frames and self.frames[0].shape != frame.shape:  # a phone was turned, or another camera chosen
+        if self.frames and self.frames[0].pixels.shape != frame.shape:  # a phone was turned, or another camera chosen
             self.frames.clear()
         if not self.frames or time_sec - self.last_frame_sec >= live.window_spacing_sec:
-            self.frames.append(frame)
-            self.frame_states, self.last_frame_sec = self.states, time_sec
+            self.frames.append(KeptFrame(frame, live.seen_faces()))
+            self.last_frame_sec = time_sec
             if len(self.frames) > live.num_frames:
                 self.frames.popleft()
 
@@ -78,11 +92,21 @@ class Page:
     """What happens on the page; every method takes and gives what the page's parts hold."""
 
     def __init__(self, predictors: dict[str, Predictor], settings: LiveSettings) -> None:
-        self.predictors = predictors
+        self.predictors = {name: _with_rule(predictor, settings) for name, predictor in predictors.items()}
         self.settings = settings
         # An explanation hooks into its model, which must not see another's frames: models of its own, one at a time.
         self._explaining = threading.Lock()
         self._explainers: dict[str, Predictor] = {}
+
+    def about(self, model_name: str) -> str:
+        """What a model reads, and what must be known of it."""
+        predictor = self.predictors[model_name]
+        return model_page(_reads(predictor), predictor.warnings)
+
+    def no_photo(self, model_name: str) -> str:
+        """Why the photo tab is not for this model; "" where it is."""
+        others = [name for name, predictor in self.predictors.items() if _reads_photos(predictor)]
+        return "" if model_name in others else no_photo_page(model_name, _reads(self.predictors[model_name]), others)
 
     def start(self, has_agreed: bool, model_name: str, camera: str) -> tuple[LiveSession | None, str]:
         """A camera session, or why there is none.
@@ -104,39 +128,48 @@ class Page:
 
     def watch(
         self, frame: np.ndarray | None, model_name: str, session: LiveSession | None
-    ) -> tuple[str | None, str | None]:
-        """One camera picture, (height, width, 3) uint8 RGB → the drawn picture, and words where they are new.
+    ) -> tuple[str | None, str | None, bool | None]:
+        """One camera picture, (height, width, 3) uint8 RGB → the drawn picture and, where they are new, words and
+        whether there is somebody to explain.
 
         Without a session, which only consent gives, no picture is looked at.
         """
         if frame is None or session is None:
-            return None, None
+            return None, None, None
         with session.lock:
             if session.live is None:
-                return None, None
+                return None, None, None
             if model_name != session.model_name:
                 session.use(model_name, self._new_live(model_name))
             now_sec = time.monotonic()
             session.states = session.live.step(frame, now_sec)
             session.keep(session.live, frame, now_sec)
             words = live_words(session.states)
-            is_new, session.words = words != session.words, words
-            return live_picture(frame, session.states), words if is_new else None
+            can_explain = bool(session.explained)
+            news = (
+                words if words != session.words else None,
+                can_explain if can_explain != session.can_explain else None,
+            )
+            session.words, session.can_explain = words, can_explain
+            return live_picture(frame, session.states, self.predictors[model_name].rule), *news
 
     def explain_camera(self, session: LiveSession | None) -> str:
-        """Heat maps of what the camera showed last: of a clip model one person's, of another everybody's.
+        """Heat maps of what the camera showed last, of everybody who is there and of whom something is predicted.
 
         Nothing, where the session was stopped or got another model meanwhile.
         """
         if session is None:
             return refusal_page("Expected the camera's pictures, got none; start it first.")
         with session.lock:
-            live, frames, states = session.live, list(session.frames), session.frame_states
-            model_name, has_scores = session.model_name, any(state.scores for state in session.states)
-        if not has_scores:
-            return refusal_page("Nothing has been predicted yet, so there is nothing to explain; wait a little.")
+            live, frames, numbers = session.live, list(session.frames), session.explained
+            model_name = session.model_name
+        if not numbers:
+            return refusal_page("Nothing is predicted of anybody in the picture now, so there is nothing to explain.")
         html = _said(
-            None, lambda: self._explain(model_name, "the camera", lambda it: _camera_why(it, np.stack(frames), states))
+            None,
+            lambda: self._explain(
+                model_name, "the camera", lambda it: camera_why_page(_explain_people(it, frames, numbers), it.warnings)
+            ),
         )
         with session.lock:
             return html if session.live is live else ""
@@ -154,71 +187,86 @@ class Page:
         return _answer(file, "file to explain", lambda path: self._file_why_page(path, model_name))
 
     def _file_why_page(self, path: Path, model_name: str) -> str:
-        min_face_px = self.settings.min_face_px if path.suffix.lower() in PICTURE_SUFFIXES else 0
-        threshold = self._threshold(model_name)
-
-        def look(predictor: Predictor) -> str:
-            explanation = explain_file(predictor, _checked(path))
-            return why_page(explanation, [_has_label(clip, threshold, min_face_px) for clip in explanation.clips])
-
-        return self._explain(model_name, path.name, look)
+        return self._explain(model_name, path.name, lambda it: why_page(explain_file(it, _checked(path))))
 
     def _explain(self, model_name: str, source: str, look: Callable[[Predictor], str]) -> str:
         with self._explaining:
             if model_name not in self._explainers:
                 self._explainers[model_name] = copy.deepcopy(self.predictors[model_name])
-            return by_model(model_name, source, look(self._explainers[model_name]))
+            explainer = self._explainers[model_name]
+            return by_model(model_name, source, look(explainer), explainer.warnings)
 
     def _new_live(self, model_name: str) -> LiveEngagement:
         return LiveEngagement(self.predictors[model_name], self.settings)
 
-    def _threshold(self, model_name: str) -> float:
-        return self.settings.threshold(len(self.predictors[model_name].model.config.label_names))
-
     def _video_page(self, path: Path, model_name: str, step_sec: float) -> str:
-        prediction = self.predictors[model_name].predict_video(_checked(path), timeline_step_sec=step_sec)
-        return by_model(model_name, path.name, video_page(prediction, self._threshold(model_name)))
+        predictor = self.predictors[model_name]
+        prediction = _predict(predictor, _checked(path), step_sec)
+        if not isinstance(prediction, VideoPrediction):
+            return _refused(path, f"Expected a video, got the photo {path}; use the tab for photos.")
+        return by_model(model_name, path.name, video_page(prediction, predictor.rule), predictor.warnings)
 
     def _photo_page(self, path: Path, model_name: str) -> str:
-        prediction = self.predictors[model_name].predict_photo(path)
-        states = number_faces(prediction, self.settings.min_face_px, self._threshold(model_name))
-        return by_model(model_name, path.name, photo_page(load_picture(path), states))
+        predictor = self.predictors[model_name]
+        prediction = _predict(predictor, path)
+        if not isinstance(prediction, PhotoPrediction):
+            return _refused(path, f"Expected a photo, got the video {path}; use the tab for videos.")
+        page = photo_page(load_picture(path), prediction, predictor.rule)
+        return by_model(model_name, path.name, page, predictor.warnings)
 
 
-def _has_label(clip: ExplainedClip, threshold: float, min_face_px: float) -> bool:
-    """Whether `number_faces` and `video_page` give it one."""
-    if clip.face is not None and min_face_px:
-        left, top, right, bottom = clip.face.boxes_xyxy_px[0]
-        if max(right - left, bottom - top) < min_face_px:
-            return False
-    return max(clip.explanation.scores.values()) >= threshold
+class _Refused(Exception):
+    """What `engagement predict` refuses; the message is its line."""
 
 
-def _camera_why(predictor: Predictor, frames: np.ndarray, states: list[PersonState]) -> str:
-    """frames: (num_frames, height, width, 3) uint8 RGB; states: of the last of them."""
-    explanation = explain_frames(predictor, frames, "camera")
-    clips, numbers = explanation.clips, _numbers_of(explanation.clips, states)
-    if not predictor.is_video_model and any(state.number is not None for state in states):
-        # As the live picture: by number, and without those whom it says nothing of.
-        scored = {state.number for state in states if state.scores}
-        known = sorted((number, i) for i, number in enumerate(numbers) if number in scored)
-        if not known:
-            raise NoFaceError("Expected a face of the live picture, found none; wait a little.")
-        numbers, clips = [number for number, _ in known], [clips[i] for _, i in known]
-    return camera_why_page(replace(explanation, clips=clips), numbers)
+def _predict(predictor: Predictor, path: Path, step_sec: float | None = None) -> VideoPrediction | PhotoPrediction:
+    (prediction,) = predict_many(predictor, [path], step_sec)
+    if isinstance(prediction, Refusal):
+        raise NoFaceError(prediction.error) if prediction.kind == NoFaceError.__name__ else _Refused(prediction.error)
+    return prediction
 
 
-def _numbers_of(clips: list[ExplainedClip], states: list[PersonState]) -> list[int | None]:
-    """Of each clip, the number of the person whose box its face has in the last picture."""
-    numbers: list[int | None] = [None] * len(clips)
-    people = [state for state in states if state.number is not None]
-    seen = {i: clip.face.boxes_xyxy_px[-1] for i, clip in enumerate(clips) if clip.face and clip.face.found[-1]}
-    if people and seen:
-        faces = torch.tensor(np.stack(list(seen.values())), dtype=torch.float32)
-        overlaps = box_iou(faces, torch.tensor([state.box_xyxy_px for state in people])).numpy()
-        for row, column in pair_cheapest_first(np.where(overlaps >= SAME_FACE_OVERLAP, -overlaps, np.inf)):
-            numbers[list(seen)[row]] = people[column].number
-    return numbers
+def _with_rule(predictor: Predictor, settings: LiveSettings) -> Predictor:
+    """Files and camera are answered alike."""
+    alike = copy.copy(predictor)
+    alike.rule = settings.rule_of(predictor)
+    return alike
+
+
+def _reads_photos(predictor: Predictor) -> bool:
+    return not predictor.is_video_model and predictor.video_processor.face_crop
+
+
+def _reads(predictor: Predictor) -> str:
+    frames = f"{predictor.video_processor.num_frames} frames"
+    what = "one face" if _reads_photos(predictor) else f"a clip of {frames}" if predictor.is_video_model else frames
+    return f"It reads {what} and tells {', '.join(predictor.rule.label_names)}."
+
+
+def _explain_people(
+    predictor: Predictor, frames: list[KeptFrame], numbers: Collection[int | None]
+) -> list[tuple[int | None, ExplainedClip]]:
+    pixels = np.stack([frame.pixels for frame in frames])
+    if None in numbers:
+        return [(None, explain_frames(predictor, pixels))]
+    num_frames = predictor.video_processor.num_frames if predictor.is_video_model else 1
+    wanted = uniform_frame_indices(len(frames), num_frames)
+    kept, people = [frames[index] for index in wanted], []
+    for number in numbers:
+        track = _track_of(number, kept)
+        if track.found.any():
+            people.append((number, explain_track(predictor, pixels[wanted], track)))
+    if not people:
+        raise NoFaceError("Expected a face of the live picture, found none; wait a little.")
+    return people
+
+
+def _track_of(number: int | None, frames: list[KeptFrame]) -> FaceTrack:
+    places = [next((face for face in frame.faces if face.number == number), None) for frame in frames]
+    boxes = [np.full(4, np.nan) if face is None else face.box_xyxy_px for face in places]
+    landmarks = [np.full((5, 2), np.nan) if face is None else face.landmarks_xy_px for face in places]
+    found = np.array([face is not None for face in places])
+    return FaceTrack(found, np.stack(boxes), np.stack(landmarks), found.astype(np.float32))
 
 
 def _checked(path: Path) -> Path:
@@ -255,7 +303,11 @@ def _said(path: Path | None, look: Callable[[], str]) -> str:
         return look()
     except NoFaceError:
         return refusal_page(NO_FACE if path is None else no_face_in(path.name))
-    except EngagementInputError as error:
-        # Where uploads lie is nobody's business; Pillow quotes it, with backslashes doubled.
-        folder = "" if path is None else f"{path.parent}{os.sep}"
-        return refusal_page(str(error).replace(folder, "").replace(repr(folder)[1:-1], ""))
+    except (_Refused, EngagementInputError) as error:
+        return _refused(path, str(error))
+
+
+def _refused(path: Path | None, text: str) -> str:
+    """Where uploads lie is nobody's business; Pillow quotes it, with backslashes doubled."""
+    folder = "" if path is None else f"{path.parent}{os.sep}"
+    return refusal_page(text.replace(folder, "").replace(repr(folder)[1:-1], ""))

@@ -5,7 +5,7 @@ Signals are handled by Python's main thread alone. What is finished before a run
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -21,11 +21,16 @@ def quit_signals() -> tuple[int, ...]:
 
 
 @contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Within it a signal to quit sets `stop`, so that a step is finished; a second one interrupts at once."""
-    before = {number: signal.getsignal(number) for number in quit_signals()}
+def stopping_on_signals(stop: threading.Event) -> Iterator[list[int]]:
+    """Within it a signal to quit sets `stop`, so that a step is finished; a second one interrupts at once.
 
-    def ask(*_: object) -> None:
+    Yields the numbers of those that came.
+    """
+    before = {number: signal.getsignal(number) for number in quit_signals()}
+    came: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        came.append(number)
         stop.set()
         for number in before:
             signal.signal(number, signal.default_int_handler)
@@ -33,10 +38,22 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
     for number in before:
         signal.signal(number, ask)
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def why_ended(came: Sequence[int], stop: threading.Event) -> str:
+    """Of a run that did not break off.
+
+    Args:
+        came: as `stopping_on_signals` yields them.
+        stop: set by them, or by whoever closed the window.
+    """
+    if came:
+        return f"ended by {'Ctrl-C' if came[0] == signal.SIGINT else signal.Signals(came[0]).name}"
+    return "the window was closed" if stop.is_set() else "reached its end"
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Follows several faces through a live picture: one numbered track a person.
+"""Follows several faces through a live picture: one track a face, and a number once it was seen for long enough.
 
 The faces that a detection finds go to the tracks one to one, the cheapest pair first: a pair costs how far the face
 lies from where its track was expected at its speed, how its size changed, and how the colours about it (skin, hair,
-clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment.
+clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment. Who only passes by
+gets no number and uses none up.
 Colours are kept for as long as a track is, and identify nobody. The few frames of a stored clip lie too far apart for
 speeds: those are `processor/face_tracking`'s.
 """
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..processor.face_detection import FaceDetections
 from ..processor.face_tracking import MAX_SIZE_RATIO, pair_cheapest_first
+from ..processor.video_decoding import TIME_TOLERANCE_SEC
 
 # A detector overlooks a face now and then; only a face that stays away this long is missing.
 MISSING_AFTER_SEC = 0.5
@@ -35,13 +37,14 @@ MAX_COST = 2.0
 
 @dataclass(eq=False)
 class LiveTrack:
-    """One person: where the face was last found, how fast it moved there, and the colours about it."""
+    """One face: where it was last found, how fast it moved there, and the colours about it."""
 
-    number: int  # 1, 2, ... in order of appearance; never given to somebody else
     box_xyxy_px: np.ndarray  # (4,) float64
     landmarks_xy_px: np.ndarray  # (5, 2) float64
     colors: np.ndarray  # (COLOR_BINS ** 3,) float32
+    first_seen_sec: float
     seen_sec: float
+    number: int | None = None  # 1, 2, ... in order of appearance; never given to somebody else; None: nobody yet
     velocity_xy_px_sec: np.ndarray = field(default_factory=lambda: np.zeros(2))
     found: bool = True  # by the latest detection
     num_sightings: int = 1
@@ -66,24 +69,35 @@ class FaceTracker:
     """The tracks of everybody in the picture; `update` takes one detection after the other.
 
     Args:
-        keep_lost_sec: how long a track waits for a face that is gone; one seen a single time does not wait.
-        max_people: the most tracks; a new face takes the place of the one gone longest, or is left out.
+        keep_lost_sec: how long a person is waited for whose face is gone; one seen a single time is not, and one
+            without a number for as long as a detector's slip.
+        max_people: the most with a number; a new one takes the place of the one gone longest, or is left without.
+        min_seen_sec: a face seen for this long gets a number. Who is there in the first picture gets one at once: they
+            were there before anybody looked, and of a single picture all are wanted.
     """
 
-    def __init__(self, keep_lost_sec: float, max_people: int) -> None:
+    def __init__(self, keep_lost_sec: float, max_people: int, min_seen_sec: float) -> None:
         self.keep_lost_sec = keep_lost_sec
         self.max_people = max_people
-        self.tracks: list[LiveTrack] = []  # by number
+        self.min_seen_sec = min_seen_sec
+        self.tracks: list[LiveTrack] = []
         self._next_number = 1
-        self._updated_sec = math.inf
+        self._updated_sec: float | None = None
+
+    @property
+    def people(self) -> list[LiveTrack]:
+        """The tracks with a number, by number."""
+        return sorted((t for t in self.tracks if t.number is not None), key=lambda track: track.number or 0)
 
     def update(self, faces: FaceDetections, frame: np.ndarray, time_sec: float) -> None:
         """faces: of this frame, (height, width, 3) uint8 RGB, and no others."""
-        unwatched_sec = max(0.0, time_sec - self._updated_sec - MAX_UNWATCHED_SEC)
+        is_first = self._updated_sec is None
+        unwatched_sec = 0.0 if self._updated_sec is None else max(0.0, time_sec - self._updated_sec - MAX_UNWATCHED_SEC)
         for track in self.tracks:
             track.seen_sec += unwatched_sec
+            track.first_seen_sec += unwatched_sec
         self._updated_sec = time_sec
-        self.tracks = [track for track in self.tracks if time_sec - track.seen_sec <= self.keep_lost_sec]
+        self.tracks = [track for track in self.tracks if self._waits_for(track, time_sec)]
         colors = colors_about(frame, faces.boxes_xyxy_px)
         matches = self._match(faces, colors, time_sec)
         for track in self.tracks:
@@ -93,6 +107,15 @@ class FaceTracker:
         self.tracks = [track for track in self.tracks if track.found or track.num_sightings > 1]
         for face in sorted(set(range(len(faces))) - set(matches.values())):
             self._start(faces, face, colors[face], time_sec)
+        due_sec = math.inf if is_first else time_sec - self.min_seen_sec + TIME_TOLERANCE_SEC
+        for track in sorted(self.tracks, key=lambda track: float(track.box_xyxy_px[0])):
+            if track.number is None and track.found and track.first_seen_sec <= due_sec:
+                self._give_number(track)
+
+    def _waits_for(self, track: LiveTrack, time_sec: float) -> bool:
+        if track.number is not None:
+            return time_sec - track.seen_sec <= self.keep_lost_sec
+        return track.found or not track.is_missing(time_sec)  # found: by the detection before this one
 
     def _match(self, faces: FaceDetections, colors: Sequence[np.ndarray], time_sec: float) -> dict[LiveTrack, int]:
         """Track -> face."""
@@ -114,15 +137,18 @@ class FaceTracker:
         track.num_sightings += 1
 
     def _start(self, faces: FaceDetections, face: int, colors: np.ndarray, time_sec: float) -> None:
-        if len(self.tracks) >= self.max_people:
-            lost = [track for track in self.tracks if not track.found]
+        if sum(track.number is None for track in self.tracks) >= self.max_people:
+            return
+        box, landmarks = faces.boxes_xyxy_px[face].astype(np.float64), faces.landmarks_xy_px[face].astype(np.float64)
+        self.tracks.append(LiveTrack(box, landmarks, colors, time_sec, time_sec))
+
+    def _give_number(self, track: LiveTrack) -> None:
+        if len(self.people) >= self.max_people:
+            lost = [person for person in self.people if not person.found]
             if not lost:
                 return
-            self.tracks.remove(min(lost, key=lambda track: track.seen_sec))
-        box, landmarks = faces.boxes_xyxy_px[face], faces.landmarks_xy_px[face]
-        self.tracks.append(
-            LiveTrack(self._next_number, box.astype(np.float64), landmarks.astype(np.float64), colors, time_sec)
-        )
+            self.tracks.remove(min(lost, key=lambda person: person.seen_sec))
+        track.number = self._next_number
         self._next_number += 1
 
 

@@ -55,7 +55,7 @@ class PreparedClip:
 
 @dataclass(frozen=True)
 class PreparedFaces:
-    """All faces of one picture."""
+    """All faces of one picture, from left to right."""
 
     source: str
     frames: np.ndarray  # (num_faces, crop, crop, 3) uint8 RGB

@@ -67,7 +67,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
 
     def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
-        """All faces of one picture, the most probable first: crops, boxes, landmarks, transforms.
+        """All faces of one picture, from left to right: crops, boxes, landmarks, transforms.
 
         Args:
             thorough: look for small faces too. The fast setting, which videos are read with, finds the people in
@@ -82,7 +82,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
             found = next(iter(self.look_again(pixels[None])), found)
         if len(found) == 0:
             raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
-        order = np.argsort(-found.probabilities, kind="stable")
+        order = np.argsort(found.boxes_xyxy_px[:, 0], kind="stable")
         boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
         repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop a box, all from the one picture
         crops, crop_transforms = self.crop(repeated, boxes, landmarks)

@@ -148,7 +148,8 @@ def ask(predictor: Predictor, clips: Sequence[tuple[Path, str]]) -> list[ToldCli
             continue
         if not isinstance(found, VideoPrediction):
             raise DataError(f"Expected videos, got the photo {path}; draw the data again.")
-        told.append(ToldClip(path, truth, found.label or "uncertain", max(found.scores.values(), default=None)))
+        score = max(found.scores.values()) if found.scores else None
+        told.append(ToldClip(path, truth, found.label or str(found.reason), score))
     return told
 
 

@@ -91,7 +91,7 @@ def _crop_outline(crops: np.ndarray, transform: np.ndarray) -> np.ndarray:
 
 def _verdict(clip: ExplainedClip, label: str) -> str:
     """Of the whole clip, as its heat's share is."""
-    said = clip.explanation.predicted
+    said = clip.explanation.label  # the decided one: none was asked for
     outcome = "right" if said == label else "wrong"
     share = clip.face.focus.clip["face"]["heat_share"] if clip.face else None
     on_face = "" if share is None else f"\nheat on the face {100 * share:.0f} %"

@@ -7,7 +7,7 @@ from PIL import Image
 
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
-from engagement_recognition.live.engine import LiveSettings
+from engagement_recognition.live.settings import LiveSettings
 
 SETTINGS = LiveSettings(abstain_below=0.0, window_sec=1.0)
 EMPTY_ROOM = np.full((480, 640, 3), 90, np.uint8)

@@ -15,6 +15,7 @@ import threading
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import TrainedStages
@@ -22,14 +23,21 @@ from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_v
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app as cli
+from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.hub.space import export_space
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
-from engagement_recognition.inference.predictions import FacePrediction, PhotoPrediction
+from engagement_recognition.inference.predictions import (
+    FacePrediction,
+    PhotoPrediction,
+    Span,
+    VideoPrediction,
+    to_lines,
+)
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.live import page_actions as app_actions
 from engagement_recognition.live.engine import PersonState
-from engagement_recognition.live.page import Page, build_app
-from engagement_recognition.live.page_html import camera_refusal, live_words, number_faces, statement
+from engagement_recognition.live.page import Page, build_app, name_models
+from engagement_recognition.live.page_html import camera_refusal, live_words, photo_page, statement, video_page
 from engagement_recognition.processor.input_errors import DataError, EngagementInputError, ModelLoadError
 
 NAMES_ON_PYPI = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
@@ -51,7 +59,7 @@ def page(models: dict[str, str]) -> Page:
 def test_without_consent_no_picture_is_looked_at(page: Page):
     session, refusal = page.start(False, "expression", "granted")
     assert session is None and "consent" in refusal
-    assert page.watch(person_frame(), "expression", session) == (None, None)
+    assert page.watch(person_frame(), "expression", session) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +81,15 @@ def test_a_camera_that_does_not_come_is_said_plainly(page: Page, error: str, wor
 def test_a_session_sees_speaks_only_when_there_is_news_and_follows_the_model(page: Page):
     session, refusal = page.start(True, "expression", "granted")
     assert refusal == ""
-    picture, words = page.watch(person_frame(), "expression", session)
+    picture, words, can_explain = page.watch(person_frame(), "expression", session)
     assert re.search(r'<img alt="the camera.*" src="data:image/jpeg;base64,', picture)
-    assert re.fullmatch(r"<ul><li>person 1: \w+</li></ul>", words)
-    assert page.watch(person_frame(), "expression", session)[1] is None, "the same words again would be read out again"
-    assert page.watch(EMPTY_ROOM, "expression", session)[0] is not None
-    _, words = page.watch(person_frame(), "engagement", session)
-    assert "collecting 1 of 4 frames" in words
-    assert page.watch(None, "engagement", session) == (None, None)
+    assert re.fullmatch(r"<ul><li>person 1: \w+</li></ul>", words) and can_explain
+    assert page.watch(person_frame(), "expression", session)[1:] == (None, None), "the same words would be read again"
+    picture, words, can_explain = page.watch(EMPTY_ROOM, "expression", session)
+    assert picture is not None and can_explain is not True
+    _, words, can_explain = page.watch(person_frame(), "engagement", session)
+    assert "collecting 1 of 4 frames" in words and not can_explain
+    assert page.watch(None, "engagement", session) == (None, None, None)
 
 
 def test_who_stops_is_forgotten_even_while_a_picture_is_on_its_way(page: Page, monkeypatch: pytest.MonkeyPatch):
@@ -103,17 +112,18 @@ def test_who_stops_is_forgotten_even_while_a_picture_is_on_its_way(page: Page, m
     go_on.set()
     watching.join(30), stopping.join(30)
     assert (session.live, session.states, list(session.frames), session.words) == (None, [], [], "")
-    assert page.watch(person_frame(), "expression", session) == (None, None)
+    assert page.watch(person_frame(), "expression", session) == (None, None, None)
     assert "nothing to explain" in page.explain_camera(session)
 
 
 def test_words_for_what_is_missing():
     small = PersonState(1, (0, 0, 9, 9), True, None, None, "face too small")
-    unsure = PersonState(2, (0, 0, 90, 90), True, None, {"a": 0.5, "b": 0.5}, "abstains")
+    unsure = PersonState(2, (0, 0, 90, 90), True, None, {"a": 0.5, "b": 0.5}, "uncertain")
     whole = PersonState(None, None, True, "<b>", {"<b>": 1.0}, None)
+    away = [PersonState(3, None, False, None, None, f"no face for {seconds} s") for seconds in (1.2, 1.4)]
+    assert live_words(away[:1]) == live_words(away[1:]), "or it would be read out several times a second"
     words = live_words([small, unsure, whole])
-    assert "person 1: the face is too small; come closer" in words
-    assert "person 2: no label, the scores are too close" in words
+    assert "person 1: face too small; come closer" in words and "person 2: uncertain<" in words
     assert "whole picture: &lt;b&gt;" in words, "names of labels are text, not HTML"
     assert "No face is seen" in live_words([])
 
@@ -129,34 +139,69 @@ def test_the_statement_says_what_it_must_and_where_pictures_go():
 # --- Files
 
 
-def test_a_video_has_a_summary_a_plot_and_a_table_to_download(page: Page, tmp_path: Path):
+def test_a_video_has_the_command_line_s_answer_a_plot_and_a_table_to_download(page: Page, tmp_path: Path):
     frames = [person_frame(roll) for roll in range(-4, 4)] + [EMPTY_ROOM] * 4
-    html = page.look_at_video(str(write_video(tmp_path / "a {{b}} & c.mp4", frames)), "engagement", 1.0)
-    assert "a {{b}} &amp; c.mp4: " in html and "data:image/png;base64," in html
-    assert str(tmp_path) not in html
+    path = write_video(tmp_path / "a {{b}} & c.mp4", frames)
+    html = page.look_at_video(str(path), "engagement", 1.0)
+    (line,) = to_lines(page.predictors["engagement"].predict_video(path))
+    assert unescape(html).count(line.removeprefix(f"{tmp_path}{os.sep}")) == 1
+    assert "data:image/png;base64," in html and str(tmp_path) not in html
     data = base64.b64decode(re.search(r'href="data:text/csv;base64,([^"]+)"', html)[1]).decode()
     rows = list(csv.DictReader(io.StringIO(data)))
     assert [(row["start_sec"], row["end_sec"]) for row in rows] == [("0.0", "1.0"), ("1.0", "2.0"), ("2.0", "3.0")]
     assert sum(float(rows[0][name]) for name in ("engaged", "disengaged")) == pytest.approx(1, abs=1e-3)
-    assert (rows[2]["label"], rows[2]["engaged"]) == ("", "") and html.count("<td>no face</td>") == 1
+    assert (rows[2]["label"], rows[2]["engaged"]) == ("", "") and "<td>no face long enough</td>" in html
 
 
-def test_faces_of_a_photo_are_numbered_from_left_to_right(page: Page, tmp_path: Path):
-    html = page.look_at_photo(str(write_photo(tmp_path / "two.png")), "expression")
-    assert "2 faces, numbered from left to right" in html
-    assert html.index("person 1: ") < html.index("person 2: ") and "data:image/jpeg" in html
+def test_the_faces_of_a_photo_are_those_of_the_command_line(page: Page, tmp_path: Path):
+    photo = write_photo(tmp_path / "two.png")
+    html = page.look_at_photo(str(photo), "expression")
+    assert "2 faces, numbered from left to right" in html and "data:image/jpeg" in html
+    _, *lines = to_lines(page.predictors["expression"].predict_photo(photo))
+    for number, line in enumerate(lines, start=1):
+        said = re.fullmatch(rf"  {number}: (.*)  box .*", line)[1]
+        assert f"<li>person {number}: {said}</li>" in html
+
+
+def test_what_has_no_label_says_why_in_the_rule_s_words():
     faces = [
-        FacePrediction("b", {"b": 0.6, "a": 0.4}, [200.0, 0.0, 300.0, 100.0], 0.99),
-        FacePrediction("a", {"a": 0.9, "b": 0.1}, [10.0, 0.0, 30.0, 25.0], 0.98),
-        FacePrediction("b", {"b": 0.99, "a": 0.01}, [90.0, 0.0, 150.0, 60.0], 0.97),
+        FacePrediction(None, None, [10.0, 0.0, 30.0, 25.0], 0.98, "face too small"),
+        FacePrediction(None, {"a": 0.52, "b": 0.48}, [90.0, 0.0, 150.0, 60.0], 0.97, "uncertain"),
     ]
-    states = number_faces(PhotoPrediction("x.jpg", faces), min_face_px=40, abstain_below=0.7)
-    assert [(state.number, state.label, state.status) for state in states] == [
-        (1, None, "face too small"),
-        (2, "b", None),
-        (3, None, "abstains"),
-    ]
-    assert states[2].scores == {"b": 0.6, "a": 0.4}
+    picture, rule = np.zeros((90, 160, 3), np.uint8), AnswerRule(("a", "b"))
+    html = photo_page(picture, PhotoPrediction("x.jpg", faces), rule)
+    assert "<li>person 1: face too small</li><li>person 2: uncertain  a 0.520, b 0.480</li>" in html
+    spans = [Span(0.0, 1.0, None, {"a": 0.5, "b": 0.5}, 1.0, "uncertain", 0.5)]
+    film = VideoPrediction("x.mp4", None, {"a": 0.5, "b": 0.5}, 1.0, 0, spans, "uncertain", 0.5)
+    html = video_page(film, rule)
+    assert "x.mp4: uncertain  a 0.500, b 0.500" in html and "<td>uncertain</td>" in html
+
+
+def test_models_have_names_and_say_what_must_be_known_of_them(page: Page, models: dict[str, str], tmp_path: Path):
+    for run, title in (("a", None), ("b", None), ("c", "# Somebody's model")):
+        (tmp_path / run / "engagement").mkdir(parents=True)
+        if title:
+            (tmp_path / run / "engagement/README.md").write_text(f"---\nx: 1\n---\n\n{title}\n")
+    folders = [str(tmp_path / run / "engagement") for run in "abc"]
+    assert name_models([*folders, "org/name"]) == dict(
+        zip(
+            [f"engagement ({tmp_path / 'a'})", f"engagement ({tmp_path / 'b'})", "Somebody's model", "org/name"],
+            [*folders, "org/name"],
+            strict=True,
+        )
+    )
+    assert list(name_models([folders[0]])) == ["engagement"]
+    html = page.about("engagement")
+    assert "It reads a clip of 4 frames and tells disengaged, engaged." in html
+    assert "Take care: this model learned from drawn people" in html
+
+
+def test_a_tab_that_is_not_for_the_model_says_so_before_anything_is_chosen(page: Page):
+    assert page.no_photo("expression") == ""
+    html = page.no_photo("engagement")
+    assert "engagement takes no photos" in html and "For photos choose expression above." in html
+    alone = Page({"engagement": page.predictors["engagement"]}, SETTINGS)
+    assert "No model on this page reads photos." in alone.no_photo("engagement")
 
 
 def test_where_an_upload_lies_is_not_said_and_the_reader_s_words_stay_whole(page: Page, tmp_path: Path):
@@ -215,7 +260,11 @@ def test_a_space_is_whole_and_runs_without_this_package(trained: TrainedStages, 
     files = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*.*")}
     assert {"app.py", "README.md", "requirements.txt", "model/config.json", "model/model.safetensors"} <= files
     assert {"engagement_recognition/live/page.py", "engagement_recognition/processor/input_errors.py"} <= files
-    assert not [name for name in files if "predictions" in name or "__pycache__" in name or name.startswith("tests")]
+    assert not [
+        name
+        for name in files
+        if name.endswith("predictions.parquet") or "__pycache__" in name or name.startswith("tests")
+    ]
     _, front, body = (tmp_path / "space/README.md").read_text(encoding="utf-8").split("---\n", 2)
     matter = yaml.safe_load(front)
     assert (matter["sdk"], matter["app_file"], matter["license"]) == ("gradio", "app.py", "mit")

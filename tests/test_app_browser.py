@@ -83,7 +83,7 @@ def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, addr
     assert browser.ask(VIDEO_RUNS) and browser.ask("!!document.querySelector('#drawn img').naturalWidth")
     browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
     browser.wait_for("!!document.querySelector('#camera-why img, #camera-why [role=alert]')")
-    browser.wait_for(f"/no face for|No face is seen/.test({WORDS})")
+    browser.wait_for(f"/no face|No face is seen/.test({WORDS})")
     browser.wait_for(f"/too small/.test({WORDS})")
     assert browser.ask(FITS)
     assert files_under(os.environ["GRADIO_TEMP_DIR"]) == [], "camera pictures are not to be written anywhere"
@@ -177,7 +177,7 @@ def test_files_are_looked_at_and_explained(browser: Browser, address: str, tmp_p
     browser.wait_for("/person 1: .*person 2: /s.test(document.querySelector('#photo-result').innerText)")
     browser.click("button[role=tab]", "Video")
     video = write_video(tmp_path / "one.mp4", [person_frame(roll) for roll in range(8)] + [EMPTY_ROOM] * 24)
-    browser.click("label", "engagement: ")
+    browser.click("label", "engagement")
     browser.choose_file("#video-file input[type=file]", video)
     browser.wait_for("document.querySelector('#video-file').innerText.includes('one')")
     browser.click("button", "Look at the video")

@@ -16,8 +16,8 @@ from engagement_recognition.data.drawn.faces import FacePose, Person, draw_peopl
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.live import page_actions as app_actions
 from engagement_recognition.live import page_html as app_pages
-from engagement_recognition.live.engine import LiveSettings
 from engagement_recognition.live.page import Page
+from engagement_recognition.live.settings import LiveSettings
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,16 @@ def test_what_was_forgotten_while_it_was_explained_is_not_shown(
 ):
     session, _ = page.start(True, "expression", "granted")
     page.watch(person_frame(), "expression", session)
-    explain_frames = app_actions.explain_frames
+    explain_track = app_actions.explain_track
 
     def explain_while_it_changes(*arguments: object) -> object:
         if meanwhile == "stop":
             page.stop(session)
         else:
             page.watch(person_frame(), "engagement", session)
-        return explain_frames(*arguments)
+        return explain_track(*arguments)
 
-    monkeypatch.setattr(app_actions, "explain_frames", explain_while_it_changes)
+    monkeypatch.setattr(app_actions, "explain_track", explain_while_it_changes)
     assert page.explain_camera(session) == ""
 
 
@@ -70,12 +70,12 @@ def test_a_camera_that_is_turned_begins_a_new_window_to_explain(page: Page):
     session, _ = page.start(True, "engagement", "granted")
     for frame in (person_frame(), np.rot90(person_frame())):
         session.keep(session.live, np.ascontiguousarray(frame), 0.0)
-    assert [frame.shape for frame in session.frames] == [(640, 480, 3)]
+    assert [frame.pixels.shape for frame in session.frames] == [(640, 480, 3)]
 
 
 def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pytest.MonkeyPatch):
     assert "start it first" in page.explain_camera(None)
-    assert "Nothing has been predicted yet" in page.explain_camera(page.start(True, "engagement", "granted")[0])
+    assert "Nothing is predicted" in page.explain_camera(page.start(True, "engagement", "granted")[0])
     clock = iter(np.arange(0, 10, 0.1))
     monkeypatch.setattr(app_actions.time, "monotonic", lambda: next(clock))
     for model, num_kept in (("expression", 1), ("engagement", 4)):
@@ -86,33 +86,42 @@ def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pyt
         assert session.frames[-1] is not session.frames[0] or num_kept == 1
         html = page.explain_camera(session)
         assert "data:image/png;base64," in html and "alert" not in html
-        assert f"<p>Model: {model}; input: the camera</p>" in html and "not smoothed over time" in html
+        assert f"<p>Model: {model}; input: the camera." in html and "not smoothed over time" in html
+        assert "Take care: this model learned from drawn people" in html
         what = "the last window of pictures alone" if num_kept > 1 else "the last picture alone"
-        assert f"the highest score of person 1 in {what}" in html
-    for _ in range(20):
+        assert f"the most probable label in {what}" in html and ("of person 1" in html) == (num_kept > 1)
+    for _ in range(4):
         page.watch(EMPTY_ROOM, model, session)
-    assert "Nothing has been predicted yet" in page.explain_camera(session), "nobody is there any more"
+    assert "Nothing is predicted of anybody in the picture now" in page.explain_camera(session), "they have just left"
 
 
 def test_why_of_the_camera_calls_people_as_the_live_picture_does(page: Page, monkeypatch: pytest.MonkeyPatch):
-    right, left = (Person(draw_subject(seed), FacePose(), (x, 220), 120) for seed, x in ((1, 480), (4, 160)))
-    far = Person(draw_subject(2), FacePose(), (320, 80), 34)  # "face too small": no word is said of it
-    clock = iter(np.arange(0, 10, 0.3))
+    right, left, gone = (
+        Person(draw_subject(seed), FacePose(), (x, 220), 90) for seed, x in ((1, 480), (4, 160), (5, 330))
+    )
+    far = Person(draw_subject(2), FacePose(), (320, 60), 34)  # "face too small": no word is said of it
+    clock = iter(np.arange(0, 30, 0.3))
     monkeypatch.setattr(app_actions.time, "monotonic", lambda: next(clock))
-    session, _ = page.start(True, "expression", "granted")
-    for people in ([right], [right, left, far], [right, left, far]):
-        page.watch(draw_people(people), "expression", session)
     drawn = []
     monkeypatch.setattr(
         app_pages, "save_explanation", lambda *arguments: drawn.append(arguments) or arguments[1].touch()
     )
-    html = page.explain_camera(session)
-    ((explanation, _, numbers),) = drawn
-    boxes = {state.number: state.box_xyxy_px for state in session.states if state.scores}
-    assert list(numbers) == [1, 2] and boxes[1][0] > boxes[2][0], "the first to appear sits on the right"
-    for number, clip in zip(numbers, explanation.clips, strict=True):
-        assert clip.face.boxes_xyxy_px[0] == pytest.approx(boxes[number], abs=15)
-    assert "highest score in the last picture alone" in html
+    for model in ("expression", "engagement"):
+        session, _ = page.start(True, model, "granted")
+        for people in ([right], *[[right, left, gone, far]] * 7, *[[right, left, far]] * 4):
+            page.watch(draw_people(people), model, session)
+        drawn.clear()
+        html = page.explain_camera(session)
+        boxes = {state.number: state.box_xyxy_px for state in session.states if state.scores}
+        assert boxes[1][0] > boxes[2][0] and set(boxes) == {1, 2}, "the first to appear sits on the right"
+        clips = [clip for explanation, *_ in drawn for clip in explanation.clips]
+        assert len(clips) == 2, "who left is not explained, nor who is too small"
+        for number, clip in enumerate(clips, start=1):
+            assert clip.face.boxes_xyxy_px[-1] == pytest.approx(boxes[number], abs=15)
+        if model == "expression":
+            assert list(drawn[0][2]) == [1, 2] and "the last picture alone" in html
+        else:
+            assert [explanation.source for explanation, *_ in drawn] == ["person 1", "person 2"]
 
 
 def test_why_shows_heat_maps(page: Page, tmp_path: Path):
@@ -126,24 +135,25 @@ def test_why_shows_heat_maps(page: Page, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("abstain_below", "min_face_px", "words"),
+    ("abstain_below", "words"),
     [
-        (0.0, 40, "What spoke for the predicted label; "),
-        (1.0, 40, "What spoke for the highest score, for which no label was given; "),
-        (0.0, 500, "What spoke for the highest score, for which no label was given; "),
-        (None, 40, "the predicted label or, for person 2, the highest score, for which no label was given; "),
+        (0.0, "What spoke for the predicted label; "),
+        (1.0, "the most probable one: person 1 (uncertain), person 2 (uncertain); "),
+        (
+            None,
+            "the predicted label or, where none was given, the most probable one: person 2 (uncertain); ",
+        ),
     ],
 )
 def test_why_does_not_call_predicted_what_was_given_no_label(
-    page: Page, tmp_path: Path, abstain_below: float | None, min_face_px: int, words: str
+    page: Page, tmp_path: Path, abstain_below: float | None, words: str
 ):
     photo = str(write_photo(tmp_path / "two.png"))
-    if abstain_below is None:  # between the two faces' scores, of which the left one's is the higher
-        first, second = sorted(page.predictors["expression"].predict_photo(photo).faces, key=lambda f: f.box_xyxy_px[0])
-        tops = [max(face.scores.values()) for face in (first, second)]
-        abstain_below, is_left_higher = sum(tops) / 2, tops[0] > tops[1]
+    if abstain_below is None:  # between the two faces' certainties, of which the left one's is the higher
+        first, second = page.predictors["expression"].predict_photo(Path(photo)).faces
+        abstain_below, is_left_higher = (first.certainty + second.certainty) / 2, first.certainty > second.certainty
         words = words if is_left_higher else words.replace("person 2", "person 1")
-    other = Page(page.predictors, LiveSettings(abstain_below=abstain_below, min_face_px=min_face_px))
+    other = Page(page.predictors, LiveSettings(abstain_below=abstain_below))
     html = other.explain(photo, "expression")
-    assert words in html and "<p>Model: expression; input: two.png</p>" in html
-    assert "<p>Model: expression; input: two.png</p>" in other.look_at_photo(photo, "expression")
+    assert words in html and "<p>Model: expression; input: two.png." in html
+    assert "<p>Model: expression; input: two.png." in other.look_at_photo(photo, "expression")

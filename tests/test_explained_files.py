@@ -1,6 +1,7 @@
 """Explained videos and photos: maps on the model's own crops, measured against the face, as figures and as JSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,20 @@ import torch
 from PIL import Image
 
 from engagement_recognition import EngagementForImageClassification, EngagementForVideoClassification
-from engagement_recognition.configuration_engagement import AnswerRule
+from engagement_recognition.configuration_engagement import Answer, AnswerRule
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
-from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation, explain_file, to_json
+from engagement_recognition.explanation.explain_files import (
+    ExplainedClip,
+    Explanation,
+    explain_file,
+    explain_track,
+    to_json,
+)
 from engagement_recognition.explanation.heat_map_figure import save_explanation
 from engagement_recognition.explanation.heat_maps import ClipExplanation
 from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.processor.face_tracking import FaceTrack
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import EngagementInputError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
@@ -76,7 +84,7 @@ def test_the_label_and_the_scores_are_those_of_a_prediction(files: Path):
     predictor.rule = AnswerRule(("disengaged", "engaged"), 0.3, offsets=(100.0, 0.0))
     explanation = explain_file(predictor, files / "person.mp4").clips[0].explanation
     predicted = predictor.predict(files / "person.mp4")
-    assert explanation.label == explanation.predicted == predicted.label == "disengaged"
+    assert explanation.label == predicted.label == "disengaged"
     assert explanation.scores == predicted.scores and max(predicted.scores, key=predicted.scores.get) == "engaged"
 
 
@@ -123,6 +131,44 @@ def test_a_single_face_model_is_explained_on_a_video_but_no_clip_model_on_a_phot
         explain_file(warm_predictor(face_crop=True), files / "two.png")
 
 
+def test_scores_and_label_are_those_of_the_rule(files: Path):
+    predictor = warm_predictor(face_crop=True)
+    names = tuple(predictor.model.config.label_names)
+    predictor.rule = AnswerRule(names, temperature=3.0, bias=(0.5, 0.0), offsets=(9.0, 0.0), abstain_below=0.6)
+    (clip,) = explain_file(predictor, files / "person.mp4").clips
+    prediction = predictor.predict_video(files / "person.mp4")
+    assert clip.explanation.scores == pytest.approx(prediction.scores, abs=1e-5)
+    assert clip.answer.label == clip.explanation.label == prediction.label == "disengaged", "the offset decides"
+    predictor.rule = replace(predictor.rule, abstain_below=1.0)
+    (clip,) = explain_file(predictor, files / "person.mp4").clips
+    assert (clip.answer.label, clip.answer.reason) == (None, "uncertain") and clip.explanation.label == "disengaged"
+
+
+def test_of_a_long_video_a_typical_window_is_explained(files: Path):
+    predictor = warm_predictor(face_crop=True)
+    predictor.rule = AnswerRule(tuple(predictor.model.config.label_names), clip_sec=1.0, trained_on="drawn people")
+    explanation = explain_file(predictor, files / "person.mp4")
+    assert predictor.predict_video(files / "person.mp4").num_windows == 2
+    assert explanation.span_sec == (0.0, 1.0) and (explanation.clips[0].frame_times_sec < 1).all()
+    assert "drawn people" in explanation.warnings[0]
+
+
+def test_a_person_of_the_live_picture_is_explained_where_they_were_seen(files: Path):
+    predictor = warm_predictor(face_crop=True)
+    frames = predictor.video_processor.prepare_clip(files / "person.mp4").whole_frames
+    (clip,) = explain_file(predictor, files / "person.mp4").clips
+    seen = clip.face.found[:, None]
+    points = predictor.video_processor.prepare_clip(files / "person.mp4").landmarks_xy_px
+    track = FaceTrack(
+        clip.face.found, np.where(seen, clip.face.boxes_xyxy_px, np.nan), np.where(seen[..., None], points, np.nan),
+        clip.face.found.astype(np.float32),
+    )  # fmt: skip
+    live = explain_track(predictor, frames, track)
+    np.testing.assert_array_equal(live.pictures, clip.pictures)
+    np.testing.assert_array_equal(live.explanation.maps[2], live.explanation.maps[3], "the last crop but one again")
+    assert live.face.found.tolist() == [True, True, True, False] and live.answer.label == "engaged"
+
+
 def test_json_holds_the_numbers_and_no_maps(files: Path):
     explanation = explain_file(warm_predictor(face_crop=True), files / "person.mp4")
     text = json.dumps(to_json(explanation), allow_nan=False)
@@ -143,9 +189,10 @@ def drawn_explanation(width_px: int, height_px: int, num_frames: int = 3) -> Exp
     maps = np.zeros((num_frames, 32, 32), np.float32)
     maps[:, :, :16] = 5
     maps[-1] = 0
-    found = ClipExplanation("engaged", "gradcam", {"disengaged": 0.25, "engaged": 0.75}, "engaged", maps, (4, 4))
+    found = ClipExplanation("engaged", "gradcam", {"disengaged": 0.25, "engaged": 0.75}, maps, (4, 4))
     pictures = np.full((num_frames, height_px, width_px, 3), 100, np.uint8)
-    return Explanation("clip.mp4", [ExplainedClip(found, pictures, None, np.arange(num_frames) / 2)])
+    answer = Answer("engaged", None, found.scores, 0.75)
+    return Explanation("clip.mp4", [ExplainedClip(found, pictures, None, np.arange(num_frames) / 2, answer)])
 
 
 @pytest.mark.parametrize(("width_px", "height_px"), [(200, 100), (90, 120), (64, 64)])

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
+from engagement_recognition.configuration_engagement import Answer
 from engagement_recognition.evaluation.figures import save_confusion
 from engagement_recognition.evaluation.plotting import shown_name
 from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation, FaceInClip
@@ -39,6 +40,8 @@ def explained(
     times: bool = True,
     score: float = 0.88,
     other: str | None = None,
+    reason: str | None = None,
+    crops: bool = False,
 ) -> ExplainedClip:
     """Grey faces in the middle of 96 px crops, the lower half of each hot frame hot."""
     maps = np.zeros((num_frames, 32, 32), np.float32)
@@ -50,8 +53,11 @@ def explained(
     focus: FaceFocus = face_focus(maps, boxes, points, None, seen)
     frame_times = np.arange(num_frames) * 12.5 if times else np.full(num_frames, np.nan)
     scores = {label: score, other or ("engaged" if label == "disengaged" else "disengaged"): 1 - score}
-    found_maps = ClipExplanation(label, "gradcam", scores, max(scores, key=scores.get), maps, (map_side, map_side))
-    return ExplainedClip(found_maps, pictures, None, frame_times, FaceInClip(boxes * 3, seen, focus))
+    found_maps = ClipExplanation(label, "gradcam", scores, maps, (map_side, map_side))
+    best = max(scores, key=scores.__getitem__)
+    said = Answer(best, None, scores, scores[best]) if reason is None else Answer(None, reason, scores, scores[best])
+    transforms = np.tile(np.eye(2, 3), (num_frames, 1, 1)) if crops else None
+    return ExplainedClip(found_maps, pictures, transforms, frame_times, said, FaceInClip(boxes * 3, seen, focus))
 
 
 def photo(num_faces: int, name: str = "class.png", **options: object) -> Explanation:
@@ -146,6 +152,23 @@ def test_no_heat_is_explained():
     assert "No heat: in 1 of 3 frames nothing speaks for disengaged." in words and "Heat in face box" in words
     assert "No heat: in it nothing speaks for disengaged." in said(photo(1, hot=[False]))
     assert "No heat: in 2 of 2 faces nothing speaks for the label." in said(photo(2, hot=[False]))
+
+
+def test_a_crop_without_the_face_has_no_heat():
+    figure = draw_explanation(clip(num_frames=3, found=[True, False, True], crops=True))
+    assert [len(axes.images) for axes in figure.axes[:3]] == [2, 1, 2], "grey picture, and heat where there is a face"
+
+
+def test_what_was_given_no_label_is_not_called_predicted():
+    words = said(replace(clip(score=0.55, reason="uncertain"), warnings=("this model learned from drawn people",)))
+    assert "no label: uncertain; heat for disengaged, score 0.55" in words and "predicted" not in words
+    assert "Take care: this model learned from drawn people." in words
+    assert "1. disengaged 0.55 uncertain face box" in said(photo(2, score=0.55, reason="uncertain"))
+
+
+def test_a_window_of_a_long_video_is_said_to_be_one():
+    words = said(replace(clip("lecture.mp4"), span_sec=(20.0, 30.0)))
+    assert "20.0 s to 30.0 s, whose scores are nearest" in words
 
 
 def test_frames_without_a_face_are_said_to_be_such():

@@ -179,9 +179,8 @@ def test_every_face_of_a_picture_is_prepared(couple: np.ndarray, tmp_path: Path)
     assert faces.frames.shape == (2, 64, 64, 3) and faces.frames.dtype == np.uint8
     assert faces.boxes_xyxy_px.shape == (2, 4) and faces.landmarks_xy_px.shape == (2, 5, 2)
     assert faces.transforms.shape == (2, 2, 3) and faces.probabilities.shape == (2,)
-    assert (np.diff(faces.probabilities) <= 0).all()
-    centers = sorted((faces.boxes_xyxy_px[:, 0] + faces.boxes_xyxy_px[:, 2]) / 2)
-    np.testing.assert_allclose(centers, [70, 225], atol=16)
+    centers = (faces.boxes_xyxy_px[:, 0] + faces.boxes_xyxy_px[:, 2]) / 2
+    np.testing.assert_allclose(centers, [70, 225], atol=16, err_msg="they are numbered from left to right")
     for landmarks, transform in zip(faces.landmarks_xy_px, faces.transforms, strict=True):
         eyes = map_points(landmarks, invert_transform(transform))[:2]
         assert eyes[0, 1] == pytest.approx(eyes[1, 1], abs=1e-3)
@@ -190,7 +189,7 @@ def test_every_face_of_a_picture_is_prepared(couple: np.ndarray, tmp_path: Path)
 def test_called_it_takes_the_largest_face(couple: np.ndarray):
     processor = small_processor()
     faces = processor.prepare_faces(couple, thorough=False)
-    assert faces.boxes_xyxy_px[1, 0] > 160, "the larger face, on the right, is meant to be the less probable one"
+    assert faces.boxes_xyxy_px[1, 0] > 160, "the larger face is meant to be on the right"
     assert torch.equal(processor(couple)["pixel_values"], processor.to_pixel_values(faces.frames[1:]))
 
 

@@ -75,7 +75,7 @@ def num_lines(marked: np.ndarray) -> int:
 STATES = [
     PersonState(1, (40.0, 60.0, 110.0, 150.0), True, "engaged", {"disengaged": 0.2, "engaged": 0.8}, None),
     PersonState(2, (-20.0, 50.0, 30.0, 90.0), False, None, None, "no face for 1.2 s"),
-    PersonState(12, (290.0, 200.0, 340.0, 260.0), True, None, {"é": 0.5, "情": 0.5}, "abstains"),
+    PersonState(12, (290.0, 200.0, 340.0, 260.0), True, None, {"é": 0.5, "情": 0.5}, "uncertain"),
 ]
 
 

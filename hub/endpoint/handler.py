@@ -113,7 +113,7 @@ class EndpointHandler:
             For a video `label` or, where it is null, `reason`; `scores` by label and `certainty`; `face_coverage` (the
             share of frames with the person's face; None for whole frames), `num_repeated_frames`, `num_people`,
             `num_windows`, `spread` of the scores over them, and `model`: what it was trained on, whether it is
-            calibrated, where it ran. For a picture `faces`, the most probable first, each with `label`, `reason`,
+            calibrated, where it ran. For a picture `faces`, from left to right, each with `label`, `reason`,
             `scores`, `certainty`, `box_xyxy_px` and `face_probability`, and `model`. Otherwise `error`
             and `status`.
         """
