@@ -90,7 +90,7 @@ def fit_calibration(
     validation_logits: np.ndarray, validation_label_ids: np.ndarray, label_names: Sequence[str]
 ) -> FittedCalibration:
     """The temperature T in [0.05, 20] and the biases b for which softmax((logits + b) / T) has the least negative
-    log-likelihood: vector scaling with one scale for all classes.
+    log-likelihood of Platt's smoothed targets: vector scaling with one scale for all classes.
 
     T above 1: the model was too sure; below 1: not sure enough. Class weights shift the logits of a rare class, which
     no temperature undoes, and a bias does. Refused are a split without one of the classes, and a fit that ran into a
@@ -120,13 +120,13 @@ def fit_calibration(
 
 def _fit_scale_and_shifts(logits: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
     """(num_labels,): 1 / T, and what is added to the scaled logits of all classes but the first."""
-    one_hot = np.eye(logits.shape[1])[label_ids]
+    targets = _smoothed_targets(label_ids, logits.shape[1])
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         rows = log_softmax(parameters[0] * logits + np.append(0, parameters[1:]), axis=1)
-        residual = (np.exp(rows) - one_hot) / len(rows)
+        residual = (np.exp(rows) - targets) / len(rows)
         gradient = np.append((residual * logits).sum(), residual.sum(axis=0)[1:])
-        return -float((rows * one_hot).sum() / len(rows)), gradient
+        return -float((rows * targets).sum() / len(rows)), gradient
 
     # In scale and shifts the loss is convex, so that it has one valley.
     lowest, highest = _TEMPERATURES
@@ -135,6 +135,15 @@ def _fit_scale_and_shifts(logits: np.ndarray, label_ids: np.ndarray) -> np.ndarr
     options = {"ftol": 1e-14, "gtol": 1e-8, "maxiter": 1000}
     found = minimize(loss, [1.0, *[0.0] * num_shifts], jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return found.x
+
+
+def _smoothed_targets(label_ids: np.ndarray, num_labels: int) -> np.ndarray:
+    """(n, num_labels): (N + 1) / (N + 2) for the true class of N examples, the rest shared by the others. So Platt
+    ("Probabilistic Outputs for Support Vector Machines", 1999): a small split without an error would ask for
+    certainty, and one that a shift nearly tells apart for an endless shift."""
+    counts = np.bincount(label_ids, minlength=num_labels)[label_ids][:, None]
+    is_true = np.eye(num_labels, dtype=bool)[label_ids]
+    return np.where(is_true, (counts + 1) / (counts + 2), 1 / ((counts + 2) * (num_labels - 1)))
 
 
 def _bound_reached(temperature: float, shifts: np.ndarray, label_names: Sequence[str]) -> str | None:
