@@ -45,6 +45,7 @@ from engagement_recognition.evaluation.split_evaluation import (
 from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.hub.publish import assemble, require_hub_names
 from engagement_recognition.hub.push import push_folder
+from engagement_recognition.inference.loading import without_file_bars
 from engagement_recognition.inference.shipped_model import resolve_start
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
@@ -61,7 +62,7 @@ from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
-from engagement_recognition.training.progress import tell_epochs, without_file_bars
+from engagement_recognition.training.progress import tell_epochs
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint

@@ -91,8 +91,8 @@ def _require_folder_or_hub_id(model: str) -> None:
 
 
 @contextmanager
-def _without_loading_bar() -> Iterator[None]:
-    """transformers' bar over weights that are there already is gone in a blink; bars of downloads stay."""
+def without_file_bars() -> Iterator[None]:
+    """transformers' bars over files on this disk are gone in a blink, and leave lines; bars of downloads stay."""
     if not transformers_logging.is_progress_bar_enabled():
         yield
         return
@@ -115,7 +115,7 @@ def _check_architecture(model: str, config: PreTrainedConfig) -> None:
 
 def _load_whole(kind: type[_Model], model: str) -> _Model:
     """A model with every weight; transformers itself would draw missing ones at random and only warn."""
-    with _without_loading_bar():
+    with without_file_bars():
         loaded, report = kind.from_pretrained(model, output_loading_info=True)
     absent = sorted(report["missing_keys"])
     if absent:

@@ -40,7 +40,7 @@ class ToldClip(NamedTuple):
     path: Path
     truth: str
     answer: str  # a label, or why there is none
-    score: float | None  # of the likeliest label
+    score: float | None  # of the likeliest label; None where no face was found
 
 
 def claims(run: Path, with_order: Path, without_order: Path) -> list[Claim]:
@@ -175,7 +175,7 @@ def render_verdict(found: Sequence[Claim], clips: Sequence[ToldClip], pictures: 
         sentence = f"{'shown' if claim.is_shown else 'NOT SHOWN'}: {claim.sentence}"
         lines += textwrap.wrap(sentence, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     shown = sum(claim.is_shown for claim in found)
-    right = sum(clip.answer == clip.truth for clip in clips)
+    right, answered = sum(clip.answer == clip.truth for clip in clips), sum(clip.answer in BINARY for clip in clips)
     lines += ["", f"{shown} of {len(found)} claims are shown. {len(clips)} test clips, each of another person:", ""]
     rows = [("clip", "truth", "answer", "score", "")]
     for clip in clips:
@@ -183,7 +183,7 @@ def render_verdict(found: Sequence[Claim], clips: Sequence[ToldClip], pictures: 
         rows.append((clip.path.name, clip.truth, clip.answer, score, "right" if clip.answer == clip.truth else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines += [f"  {right} of {len(clips)} right; where the model looked in two of them:"]
+    lines += [f"  {answered} answered, {right} right; where the model looked in two of them:"]
     lines += [*(f"  {picture}" for picture in pictures), "", "Next:", ""]
     commands, folder = next_commands(clips[0].path, run), Path(sys.executable).parent
     place = f"{os.path.relpath(folder)}/" if folder.is_relative_to(Path.cwd()) else ""

@@ -80,7 +80,7 @@ def test_claims_that_do_not_hold_are_told_as_such(looks: FaceFocusResults, tmp_p
     found = claims(*write_runs(tmp_path, False, looks))
     assert [claim.is_shown for claim in found] == [False] * 5
     screen = render_verdict(found, [ToldClip(Path("1.avi"), "engaged", "uncertain", 0.5)], [], Path("runs/demo"))
-    assert screen.count("NOT SHOWN: ") == 5 and "0 of 5 claims are shown" in screen and "0 of 1 right" in screen
+    assert screen.count("NOT SHOWN: ") == 5 and "0 of 5 claims are shown" in screen and "0 answered, 0 right" in screen
 
 
 def test_the_screen_sets_truths_beside_answers_and_names_three_commands():
@@ -93,7 +93,7 @@ def test_the_screen_sets_truths_beside_answers_and_names_three_commands():
     (row,) = [line.split() for line in lines if "11.avi" in line and "predict" not in line]
     assert row == ["11.avi", "engaged", "engaged", "0.910", "right"]
     assert any(line.split() == ["22.avi", "disengaged", "uncertain", "0.520"] for line in lines)
-    assert any("1 of 3 right" in line for line in lines) and "  heat.png" in lines
+    assert any("1 answered, 1 right" in line for line in lines) and "  heat.png" in lines
     assert len(lines[lines.index("Next:") + 2 :]) == 3 and all("engagement " in line for line in lines[-3:])
 
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
-from transformers.utils import logging
 
 from engagement_recognition import train
 from engagement_recognition.training.arguments import Recipe
-from engagement_recognition.training.progress import EpochLines, in_words, tell_epochs, without_file_bars
+from engagement_recognition.training.progress import EpochLines, in_words, tell_epochs
 
 
 class OneWeight(torch.nn.Module):
@@ -65,7 +64,7 @@ def test_losses_between_evaluations_are_lines_too(tmp_path: Path, capfd: pytest.
     assert [line.partition(";")[0] for line in lines[:2]] == [
         "expression, epoch 0.5 of 1: loss 1.000", "expression, epoch 1 of 1: loss 1.000",
     ]  # fmt: skip
-    assert len(lines) == 3 and lines[2].startswith("expression, epoch 1 of 1: validation loss ")
+    assert len(lines) == 3 and lines[2].startswith("expression, epoch 1 of 1: validation macro_f1 0.500, loss ")
 
 
 def test_without_evaluations_the_loss_alone_is_told(tmp_path: Path, capfd: pytest.CaptureFixture):
@@ -95,10 +94,3 @@ def test_a_callback_of_a_notebook_stays(tmp_path: Path):
 )
 def test_times_are_told_in_two_numbers_at_most(seconds: float, words: str):
     assert in_words(seconds) == words
-
-
-def test_bars_of_files_come_back():
-    logging.enable_progress_bar()
-    with without_file_bars():
-        assert not logging.is_progress_bar_enabled()
-    assert logging.is_progress_bar_enabled()

@@ -1,18 +1,13 @@
 """What a training says of itself: a line an epoch, and a bar where somebody sits at a terminal.
 
-Trainer itself prints each row of its log as a dictionary, and transformers a bar for each checkpoint's one file. All
-rows of the log are in `results.json`.
+Trainer itself prints each row of its log as a dictionary; all of them are in `results.json`.
 """
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
-from transformers.utils import logging as transformers_logging
 
 
 class EpochLines(ProgressCallback):
@@ -79,9 +74,10 @@ class EpochLines(ProgressCallback):
         **kwargs: object,
     ) -> None:
         super().on_evaluate(args, state, control, **kwargs)
-        metrics, score = metrics or {}, args.metric_for_best_model
+        metrics, score = metrics or {}, args.metric_for_best_model or "loss"
+        score = "macro_f1" if score == "loss" else score  # the loss is told anyway
         told = []
-        if score and score != "loss" and f"eval_{score}" in metrics:
+        if f"eval_{score}" in metrics:
             told.append(f"{score} {metrics[f'eval_{score}']:.3f}")
         if "eval_loss" in metrics:
             told.append(f"loss {metrics['eval_loss']:.3f}")
@@ -125,21 +121,3 @@ def tell_epochs(trainer: Trainer, stage: str) -> None:
     wants_bar = trainer.pop_callback(ProgressCallback) is not None
     if wants_bar or trainer.pop_callback(PrinterCallback) is not None:
         trainer.add_callback(EpochLines(stage, wants_bar and sys.stderr.isatty()))
-
-
-@contextmanager
-def without_file_bars() -> Iterator[None]:
-    """Without transformers' bars over weights that it reads from and writes to this disk; bars of downloads stay."""
-    if not transformers_logging.is_progress_bar_enabled():
-        yield
-        return
-    shows_downloads = not are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()  # and those of downloads
-    if shows_downloads:
-        enable_progress_bars()
-    try:
-        yield
-    finally:
-        transformers_logging.enable_progress_bar()
-        if not shows_downloads:
-            disable_progress_bars()
