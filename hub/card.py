@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..evaluation.answers import clip_sec_of
+from ..evaluation.answers import answer_rule, clip_sec_of
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import absent_in_words
 from ..evaluation.results_schema import Measurement, Results
@@ -91,6 +91,7 @@ def render_card(
         measured=measured,
         absent=absent_in_words(measured.evaluation.scores) if measured else None,
         is_own_data=measured is not None and results.is_own_data(measured),
+        trained_on=answer_rule(results, processor).trained_on,
         elsewhere=_elsewhere(results),
         must_not=MUST_NOT_BE_USED,
     )

@@ -28,6 +28,7 @@ from engagement_recognition import (
 )
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import ImportedFrom, PooledTrainings, Results
+from engagement_recognition.evaluation.score_records import Answers
 from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.hub.card import render_card
 from engagement_recognition.hub.export_folder import export_model
@@ -219,6 +220,26 @@ def test_other_results_make_another_card(trained: TrainedStages):
     scores = scores_on_test(results).scores.model_copy(update={"macro_f1": 0.1234, "num_examples": 4321})
     card = render_card(model, processor, change_test(results, scores=scores))
     assert "**0.123**" in card and "4321 examples" in card
+
+
+def test_the_card_says_how_it_answers_and_that_the_pipeline_does_not(trained: TrainedStages):
+    results = read_results(trained.engagement)
+    answers = Answers(
+        offsets=dict.fromkeys(results.label_names, 0.0), abstain_below=0.625, answered=0.87, accuracy=0.75,
+        accuracy_answered=0.814, ece=0.036,
+    )  # fmt: skip
+    decision = scores_on_test(results).decision.model_copy(update={"answers": answers})
+    text = " ".join(rendered(trained.engagement, change_test(results, decision=decision)).text.split())
+    assert (
+        "87 % of the clips, those with a certainty of 0.625 or more; right in 0.814 of them, against 0.750 of all. "
+        "Expected calibration error 0.036." in text
+    )
+    assert "The pipeline's scores are raw" in text and "`model.answer_rule.to_scores(logits)`" in text
+    assert "examples of drawn people, selected on" in text
+    none = answers.model_copy(update={"answered": 0.0, "accuracy_answered": None})
+    decision = decision.model_copy(update={"answers": none})
+    text = " ".join(rendered(trained.engagement, change_test(results, decision=decision)).text.split())
+    assert "0 % of the clips, those with a certainty of 0.625 or more; of all it would be right in 0.750." in text
 
 
 def test_the_card_says_what_was_pooled(trained: TrainedStages):

@@ -265,7 +265,9 @@ def test_a_model_of_whole_frames_reads_the_whole_picture(
         scores = model(**processor(drawn["face.jpg"], face_crop=False)).logits[0].softmax(dim=0)
     expected = {model.config.id2label[i]: float(score) for i, score in enumerate(scores)}
     assert said["whole frame"]["scores"] == pytest.approx(expected, abs=1e-6)
-    assert said["whole frame"]["label"] == max(expected, key=expected.get)
+    certainty = max(expected.values())
+    assert certainty < 0.3 and (said["whole frame"]["label"], said["whole frame"]["reason"]) == (None, "uncertain")
+    assert said["whole frame"]["certainty"] == pytest.approx(certainty, abs=1e-6)
 
 
 def test_what_cannot_be_used_is_refused_with_a_reason(said: dict[str, dict], drawn: dict[str, str], address: str):
@@ -325,5 +327,8 @@ def test_the_json_of_predict_holds_every_field_of_a_result():
     spans = [Span(0.0, 1.0, "engaged", scores, 1.0), Span(1.0, 2.0, None, None, 0.0)]
     video = VideoPrediction("a.mp4", "engaged", scores, 0.5, 0, spans)
     photo = PhotoPrediction("a.png", [FacePrediction("engaged", scores, [1.0, 2.0, 3.0, 4.0], 0.99)])
-    assert [to_json(result) for result in (video, photo)] == [asdict(video), asdict(photo)]
-    assert "timeline" not in to_json(replace(video, timeline=[]))
+    about = {"trained_on": "unknown", "calibrated": False, "device": "cpu", "engine": "torch"}
+    assert [to_json(result, about) for result in (video, photo)] == [
+        asdict(one) | {"model": about} for one in (video, photo)
+    ]
+    assert "timeline" not in to_json(replace(video, timeline=[]), about)

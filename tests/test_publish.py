@@ -5,17 +5,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from changed_results import change_data, elsewhere, scores_on_test
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
+from tiny_models import draw_pixels
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
+from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.data.described_data import AuditSummary, FindingSummary
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.hub.model_files import model_files
 from engagement_recognition.hub.publish import assemble, require_hub_names
+from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
 
 
@@ -34,7 +38,8 @@ def test_a_dry_run_writes_the_exact_folder_and_lists_it(run: Path):
     folder = run.with_name("engagement_hub")
     listed = {line.split()[-1]: int(line.split()[0].replace(",", "")) for line in done.stdout.splitlines()[:-2]}
     there = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    assert listed == there and {"model.safetensors", "handler.py", "requirements.txt", "results.json"} <= set(there)
+    needed = {"model.safetensors", "handler.py", "requirements.txt", "results.json", "answer_rule.json"}
+    assert listed == there and needed | {"film_windows.py"} <= set(there)
     assert not {"predictions.parquet", "optimizer.pt"} & set(there) and not [name for name in there if name[0] == "_"]
     card = ModelCard.load(folder / "README.md")
     assert (card.data.license, card.data.datasets) == ("apache-2.0", ["org/data"])
@@ -42,6 +47,23 @@ def test_a_dry_run_writes_the_exact_folder_and_lists_it(run: Path):
     scores = scores_on_test(read_results(run)).scores
     told = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert told["Macro-F1"] == pytest.approx(scores.macro_f1, abs=1e-4)
+
+
+def test_a_folder_from_before_there_was_an_answer_rule_answers_by_its_results(run: Path, tmp_path: Path):
+    def loaded(folder: Path) -> tuple[AnswerRule, torch.Tensor]:
+        predictor = Predictor.from_pretrained(str(folder))
+        with torch.inference_mode():
+            return predictor.rule, predictor.model(draw_pixels(predictor.model)).logits
+
+    rule, logits = loaded(run)
+    assert rule == AnswerRule.from_pretrained(run) and rule.trained_on == "drawn people" and rule.clip_sec
+    assemble(run, tmp_path / "hub", "org/name")
+    for older in (run, tmp_path / "hub"):
+        (older / "answer_rule.json").unlink()
+        found, got = loaded(older)
+        assert found == rule and torch.equal(got, logits)
+    assemble(run, tmp_path / "hub", "org/name")
+    assert AnswerRule.from_pretrained(tmp_path / "hub") == rule, "published, it has one"
 
 
 def test_nobody_else_s_folder_is_replaced(run: Path, tmp_path: Path):

@@ -53,7 +53,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_small_and_has_no_code():
     files = {path.name: path.stat().st_size for path in shipped_expression_model().iterdir()}
     assert set(files) == {
-        "LICENSE", "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "results.json"
+        "LICENSE", "README.md", "answer_rule.json", "config.json", "model.safetensors", "preprocessor_config.json",
+        "results.json",
     }  # fmt: skip
     assert sum(files.values()) <= 3_000_000
     assert {tensor.dtype for tensor in load_file(shipped_expression_model() / "model.safetensors").values()} == {
@@ -116,7 +117,7 @@ def test_json_says_what_it_names(engagement: Command, photos: Path, tmp_path: Pa
     frame = draw_frame(draw_subject(1), FacePose(), 320, 240)
     encode_video(tmp_path / "clip.mp4", iter([frame] * 8), 4, 320, 240, "mp4")
     code, out, err = engagement("predict", tmp_path / "clip.mp4", photos / "wall.png", "--json")
-    clip, refusal = json.loads(out)
+    clip, refusal = map(json.loads, out.splitlines())
     assert code == 1 and clip["names"] == WHAT_IT_NAMES and "names" not in refusal
     assert clip["face_coverage"] == 1 and sum(clip["scores"].values()) == pytest.approx(1, abs=1e-5)
     assert err.count("Article 5(1)(f)") == 1

@@ -89,8 +89,8 @@ class EndpointHandler:
         self.is_video_model = "Video" in config.architectures[0]
         kinds = (AutoModelForVideoClassification, AutoVideoProcessor)
         model, processor = kinds if self.is_video_model else (AutoModelForImageClassification, AutoImageProcessor)
-        self.processor = processor.from_pretrained(path, trust_remote_code=True)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.processor = processor.from_pretrained(path, trust_remote_code=True).on_device(self.device)
         self.model = model.from_pretrained(path, trust_remote_code=True).eval().to(self.device)
         rule = sys.modules[type(config).__module__].AnswerRule
         self.rule: AnswerRule = self.model.answer_rule or rule(tuple(config.label_names))  # else uncalibrated
