@@ -108,6 +108,7 @@ _GIVE_NAMES = """() => {
 _TRANSLATIONS = {"common.complete": "Done"}  # Gradio says the key itself
 _CSS = """
 #stop-bar { position: sticky; top: 0; z-index: 30; }
+html { scroll-padding-top: 80px; }  /* what the keyboard reaches is not below it */
 .care { color: #b45309; } .dark .care { color: #fbbf24; }
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
 body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
