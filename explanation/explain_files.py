@@ -146,11 +146,13 @@ def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | N
     if len(predictor.video_processor.windows_of(index, clip_sec, None, predictor.is_video_model)) == 1:
         return None
     prediction = predictor.predict_video(path, clip_sec or CLIP_SEC)
-    mean = np.array(list((prediction.scores or {}).values()))
     windows = [span for span in prediction.timeline if span.scores is not None]
     if not windows:
         raise NoFaceError(f"Expected a face in {path} for long enough to explain it, found {prediction.reason}.")
-    nearest = min(windows, key=lambda span: float(np.abs(np.array(list((span.scores or {}).values())) - mean).sum()))
+    rows = np.array([list((span.scores or {}).values()) for span in windows])
+    # Where few windows show a face, the whole video has no scores.
+    mean = rows.mean(axis=0) if prediction.scores is None else np.array(list(prediction.scores.values()))
+    nearest = windows[int(np.abs(rows - mean).sum(axis=1).argmin())]
     return nearest.start_sec, nearest.end_sec
 
 

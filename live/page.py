@@ -8,6 +8,7 @@ scripts from elsewhere. What happens is in `app_actions`, what the page says in 
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -108,6 +109,7 @@ _GIVE_NAMES = """() => {
 _TRANSLATIONS = {"common.complete": "Done"}  # Gradio says the key itself
 _CSS = """
 #stop-bar { position: sticky; top: 0; z-index: 30; }
+html { scroll-padding-top: 80px; }  /* what the keyboard reaches is not below it */
 .care { color: #b45309; } .dark .care { color: #fbbf24; }
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
 body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
@@ -155,6 +157,9 @@ def build_app(
     if not models:
         raise EngagementInputError("Expected at least one model, got none; name a folder or a Hub id.")
     predictors = {name: Predictor.from_pretrained(model, device=device).speed_up() for name, model in models.items()}
+    for name, predictor in predictors.items():
+        for warning in predictor.warnings:
+            print(f"take care: {name}: {warning}", file=sys.stderr)
     page, first = Page(predictors, settings or LiveSettings()), next(iter(models))
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=DELETE_UPLOADS) as app:
         gr.Markdown(f"# {TITLE}")

@@ -61,14 +61,14 @@ class LiveSession:
     live: LiveEngagement | None  # None: it is over, and holds nothing
     states: list[PersonState] = field(default_factory=list)
     words: str = ""
-    can_explain: bool = False
+    can_explain: bool = False  # as the page was last told
     frames: deque[KeptFrame] = field(default_factory=deque)  # of the last window, for "why?"
     last_frame_sec: float = -math.inf
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def use(self, model_name: str, live: LiveEngagement | None) -> None:
         """Another model's turn, which begins anew."""
-        self.model_name, self.live, self.states, self.words, self.can_explain = model_name, live, [], "", False
+        self.model_name, self.live, self.states, self.words = model_name, live, [], ""
         self.frames.clear()
         self.last_frame_sec = -math.inf
 

@@ -52,6 +52,7 @@ SERVER_LOST = (
 )
 NO_FACE = "No face is seen. Sit in front of the camera, in good light, and look at it."
 _JPEG_QUALITY = 80
+_PANELS_ON_A_PHONE = 2  # of heat maps side by side
 
 
 def statement(is_local: bool) -> str:
@@ -182,8 +183,9 @@ def _how_to_read(what: str) -> str:
 
 
 def _heat_figure(explanation: Explanation, alt: str, numbers: Sequence[int] | None) -> str:
-    drawn = _drawn(lambda path: save_explanation(explanation, path, numbers))
-    return _wide(alt, _picture(drawn, "image/png", alt))
+    picture = _picture(_drawn(lambda path: save_explanation(explanation, path, numbers)), "image/png", alt)
+    num_panels = sum(len(clip.pictures) for clip in explanation.clips)
+    return picture if num_panels <= _PANELS_ON_A_PHONE else _wide(alt, picture)
 
 
 def _name(state: PersonState) -> str:

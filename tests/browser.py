@@ -128,6 +128,12 @@ class Browser:
         """All that is to be read on the page."""
         return self.ask("document.body.innerText")
 
+    def controls(self) -> list[tuple[str, str]]:
+        """Role and name of all that a screen reader is told of."""
+        nodes = self.send("Accessibility.getFullAXTree")["nodes"]
+        told = [node for node in nodes if not node["ignored"]]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "").strip()) for node in told]
+
     def click(self, selector: str, text: str = "") -> None:
         """Press what is shown by a CSS selector and its text with the mouse, once it is there and stands still.
 

@@ -59,6 +59,7 @@ def start_camera(browser: Browser, app: object) -> None:
 
 WORDS = "document.querySelector('#words')?.innerText ?? ''"
 VIDEO_RUNS = "!!document.querySelector('#camera video')?.srcObject?.active"
+IN_VIEW = "(r) => r.top >= 0 && r.bottom <= window.innerHeight"
 FITS = "document.documentElement.scrollWidth <= window.innerWidth"
 
 
@@ -77,12 +78,16 @@ def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, addr
     browser.press("Enter")
     browser.wait_for(f"/person \\d: (angry|disgust|fear|happy|sad|surprise|neutral)/.test({WORDS})")
     assert browser.ask("document.activeElement.id == 'stop'"), "the next key can stop it"
+    assert "Grading, discipline" not in browser.text(), "what was agreed to is out of the way"
     assert browser.ask("[...document.querySelectorAll('#camera button')].every((e) => !e.offsetParent)"), (
         "one way to stop"
     )
     assert browser.ask(VIDEO_RUNS) and browser.ask("!!document.querySelector('#drawn img').naturalWidth")
-    browser.ask("[...document.querySelectorAll('button')].find((e) => e.innerText == 'Why?' && e.offsetParent).click()")
+    browser.click("button:enabled", "Why?")
     browser.wait_for("!!document.querySelector('#camera-why img, #camera-why [role=alert]')")
+    browser.ask("window.scrollTo(0, document.body.scrollHeight)")
+    browser.wait_for("window.scrollY > 300")
+    assert browser.ask(f"(({IN_VIEW})(document.querySelector('#stop').getBoundingClientRect()))"), "wherever one reads"
     browser.wait_for(f"/no face|No face is seen/.test({WORDS})")
     browser.wait_for(f"/too small/.test({WORDS})")
     assert browser.ask(FITS)
@@ -205,6 +210,24 @@ def test_uploads_are_deleted(
     browser.click("button", "Look at the photo")
     browser.wait_for("/short_lived.png has been deleted here/.test(document.querySelector('#photo-result').innerText)")
     app.close()
+
+
+@pytest.mark.browser
+def test_a_tab_that_is_not_for_the_model_says_so_and_what_can_be_used_has_a_name(browser: Browser, address: str):
+    browser.open(address, width_px=390)
+    browser.click("button[role=tab]", "Photo")
+    browser.wait_for("!!document.querySelector('#photo-file')?.offsetParent")
+    browser.click("label", "engagement")
+    browser.wait_for("/takes no photos/.test(document.querySelector('#no-photo')?.innerText ?? '')")
+    browser.wait_for("!document.querySelector('#photo-file')?.offsetParent")
+    assert "Take care: this model learned from drawn people" in browser.text()
+    browser.click("button[role=tab]", "Video")
+    browser.wait_for("!!document.querySelector('#video-file')?.offsetParent")
+    used = {"button", "checkbox", "radio", "tab", "slider", "spinbutton", "radiogroup", "link"}
+    names = [name for role, name in browser.controls() if role in used]
+    assert all(names) and not [name for name in names if "common." in name], names
+    assert {"Look at the video", "expression", "engagement", "Photo"} <= set(names)
+    assert browser.ask("document.querySelector('#model').getAttribute('aria-label')") == "Model"
 
 
 @pytest.mark.browser

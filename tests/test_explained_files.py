@@ -151,6 +151,12 @@ def test_of_a_long_video_a_typical_window_is_explained(files: Path):
     assert predictor.predict_video(files / "person.mp4").num_windows == 2
     assert explanation.span_sec == (0.0, 1.0) and (explanation.clips[0].frame_times_sec < 1).all()
     assert "drawn people" in explanation.warnings[0]
+    predictor.rule = replace(predictor.rule, clip_sec=0.5)
+    face = [draw_frame(draw_subject(0), FacePose(), WIDTH_PX, HEIGHT_PX)] * 2
+    room = [np.full((HEIGHT_PX, WIDTH_PX, 3), 90, np.uint8)] * 6
+    encode_video(files / "seldom.mp4", iter([*room, *face]), 4, WIDTH_PX, HEIGHT_PX, "mp4")
+    assert predictor.predict_video(files / "seldom.mp4").reason == "no face long enough"
+    assert explain_file(predictor, files / "seldom.mp4").span_sec == (1.5, 2.0), "the one window that shows a face"
 
 
 def test_a_person_of_the_live_picture_is_explained_where_they_were_seen(files: Path):

@@ -13,7 +13,8 @@ import pytest
 from drawn_film import HEAD_WIDTH_PX, places_at
 from numbered_videos import HEIGHT_PX, WIDTH_PX, numbered_picture, numbers_in
 
-from engagement_recognition.live.drawing import COLORS, PLATE_LIGHT, draw_states
+from engagement_recognition.configuration_engagement import AnswerRule
+from engagement_recognition.live.drawing import COLORS, PLATE_LIGHT, draw_states, model_note
 from engagement_recognition.live.engine import PersonState
 from engagement_recognition.live.film import AnnotatedVideo
 from engagement_recognition.live.sources import FileSource
@@ -74,7 +75,7 @@ def num_lines(marked: np.ndarray) -> int:
 
 STATES = [
     PersonState(1, (40.0, 60.0, 110.0, 150.0), True, "engaged", {"disengaged": 0.2, "engaged": 0.8}, None),
-    PersonState(2, (-20.0, 50.0, 30.0, 90.0), False, None, None, "no face for 1.2 s"),
+    PersonState(2, (-20.0, 50.0, 30.0, 90.0), True, None, None, "face too small"),
     PersonState(12, (290.0, 200.0, 340.0, 260.0), True, None, {"é": 0.5, "情": 0.5}, "uncertain"),
 ]
 
@@ -91,6 +92,25 @@ def test_drawings_show_on_dark_and_on_light(level: int):
     rate = draw_states(frame, [], 24.3)
     assert np.ptp(rate[:30, -120:].astype(int)) > 120
     np.testing.assert_array_equal(draw_states(frame, []), frame)
+
+
+def test_who_is_missing_is_not_drawn_and_takes_no_room():
+    frame, missing = plain(320, 240), PersonState(3, None, False, "engaged", {"engaged": 1.0}, None)
+    np.testing.assert_array_equal(draw_states(frame, [missing]), frame)
+    np.testing.assert_array_equal(draw_states(frame, [*STATES[:2], missing]), draw_states(frame, STATES[:2]))
+
+
+def test_every_frame_says_what_must_be_known_of_the_model():
+    rule = AnswerRule(("a", "b"), trained_on="drawn people")
+    assert model_note(rule) == "model of drawn people, uncalibrated"
+    assert model_note(AnswerRule(("a", "b"), temperature=1.0, trained_on="daisee")) == ""
+    for width_px, height_px in ((320, 240), (1280, 720)):
+        frame = plain(width_px, height_px)
+        changed = (draw_states(frame, [], note=model_note(rule)) != frame).any(axis=2)
+        assert changed[-2, 2] and not changed[: height_px * 3 // 4].any(), "at the bottom left"
+        assert not changed[:, -20:].any(), "all of it"
+    whole = draw_states(plain(320, 240), [somebody(1, (40, 150, 110, 230))], note=model_note(rule))
+    assert is_white(whole[-20:, :120]).sum() > 100, "no plate lies on it"
 
 
 def test_longer_bars_are_higher_scores():
