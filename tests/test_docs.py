@@ -119,6 +119,8 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
                 plan_stages(Recipe({"data": "any"}), read_options(context.args))
             else:
                 assert context.args == []
+        case ["python", "-m", "engagement_recognition.studies.device_agreement", "--device", name]:
+            assert name in ("cpu", "cuda", "mps")
         case ["python", "-m", "engagement_recognition.studies.demo_verdict", *rest]:
             assert len(rest) == 4
         case ["rm", "-rf", *folders]:
