@@ -66,15 +66,13 @@ def predict(
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
     names = WHAT_IT_NAMES if is_shipped else None
-    if names and not as_json:
-        typer.echo(names)
     with ExitStack() as closing:
         table = None
         if output is not None:
             made_with = fingerprint(predictor, timeline)
             table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
             files = _left_to_do(files, table)
-        num_refused = num_done = 0
+        num_refused, num_done, has_said_names = 0, 0, False
         progress = closing.enter_context(_FileProgress(len(files)))
         try:
             for result in predict_many(predictor.speed_up(), files, timeline, on_window=progress.on_window):
@@ -82,6 +80,9 @@ def predict(
                 if table is not None:
                     table.write(result)
                 progress.hide()
+                if names and not as_json and not has_said_names and not isinstance(result, Refusal):
+                    typer.echo(names)  # heads the answers; where nothing comes out there is nothing to head
+                    has_said_names = True
                 _say(result, predictor, names, as_json)
                 if isinstance(result, VideoPrediction) and result.timeline:
                     _show_timeline(result, predictor, plots[Path(result.source)], as_json)

@@ -192,7 +192,7 @@ class AnswerTable:
             pyarrow.parquet.write_table(table, partial)
 
 
-def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:
+def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
     """One JSON answer → a row, or of a photo a row a face."""
     shared: dict[str, Cell] = {name: answer.get(name) for name in ("source", "error", _MADE_WITH)}
     shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
@@ -205,7 +205,7 @@ def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:
     return rows
 
 
-def _flat(answer: dict[str, Any]) -> dict[str, Cell]:
+def _flat(answer: dict[str, Any]) -> dict[str, Cell]:  # as JSON has it
     """What is a single value, and scores and spread by label."""
     flat = {name: value for name, value in answer.items() if isinstance(value, Cell)}
     scores = {f"score/{name}": score for name, score in (answer.get("scores") or {}).items()}
