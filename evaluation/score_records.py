@@ -290,7 +290,8 @@ class Answers(Record):
     """How answers are given from calibrated scores, chosen on validation, and what that is worth on this split."""
 
     offsets: dict[str, float]
-    """label → what is added to its calibrated log score, for the best macro-F1; of more than two labels 0"""
+    """label → what is added to its calibrated log score, for the best macro-F1 of two labels; 0 of more, and where that
+    gains no more than a standard error"""
     abstain_below: Share
     """least certainty that is answered: nine in ten of validation's clips reach it; at most 0.8. The certainty is the
     highest of softmax(calibrated log scores + offsets)"""
