@@ -1,6 +1,7 @@
-"""The answer rule: calibrated scores, a label or why there is none, windows of a film, and what validation says of it."""
+"""The answer rule: calibrated scores, a label or why there is none, windows of a film, what validation says of it."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_windows_of_a_film(duration_sec: float, step_sec: float | None, expected
     assert [(window.start_sec, window.end_sec) for window in windows] == expected
     of_file = [window for window in windows if window.is_of_file]
     assert of_file[0].start_sec == 0 and of_file[-1].end_sec == duration_sec
-    assert all(first.end_sec == then.start_sec for first, then in zip(of_file, of_file[1:], strict=False))
+    assert all(first.end_sec == then.start_sec for first, then in pairwise(of_file))
 
 
 class Clip:
