@@ -55,10 +55,10 @@ def results() -> Results:
 
 
 def without_bias(measured: Measurement) -> Measurement:
-    """Version 2 knew the temperature alone."""
+    """Version 2 knew the temperature alone, and nothing of answers."""
     told = json.loads(measured.model_dump_json())
     for evaluation in (told["evaluation"], told["without_duplicates"]):
-        evaluation["decision"]["bias"] = None
+        evaluation["decision"] |= {"bias": None, "answers": None}
     return Measurement.model_validate_json(json.dumps(told))
 
 

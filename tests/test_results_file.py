@@ -54,6 +54,7 @@ def old_evaluation(new: dict) -> dict:
     calibration, decision = dict(new["calibration"]), dict(new["decision"])
     calibration["temperature"] = decision.pop("temperature") or 20.0  # a bound was no reason to refuse a fit
     decision["test"] = decision.pop("scores")
+    del decision["answers"]
     return {**new, "calibration": calibration, "decision": decision}
 
 
