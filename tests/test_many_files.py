@@ -184,11 +184,11 @@ def test_a_full_disk_keeps_what_was_written(trained: TrainedStages, tmp_path: Pa
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_is_one_line_and_says_what_is_kept(clips: Path, trained: TrainedStages, tmp_path: Path):
     table = tmp_path / "answers.csv"
-    command = [sys.executable, "-m", "engagement_recognition.cli.main", "predict", "-", "--model",
-               str(trained.engagement), "--output", str(table)]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    program = "from engagement_recognition.cli.main import main; main()"
-    command[1:3] = ["-c", program]
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's & has it ignored
+    program += "from engagement_recognition.cli.main import main; main()"
+    options = ["predict", "-", "--model", str(trained.engagement), "--output", str(table)]
+    command = [sys.executable, "-c", program, *options]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     run.stdin.write("\n".join([str(clips / "a.mp4")] + [str(path) for path in [clips / "b.mp4"]]) + "\n")
     copies = [tmp_path / f"{number}.mp4" for number in range(300)]
