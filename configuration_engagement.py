@@ -202,6 +202,7 @@ class AnswerRule:
             ValueError: the file holds no rule.
         """
         hub_arguments = {name: value for name, value in kwargs.items() if name in _HUB_ARGUMENTS}
+        # Not raised: offline, a model may be cached from before there was a rule. It shows as uncalibrated.
         found = cached_file(
             model, ANSWER_RULE_FILE, **hub_arguments, _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_connection_errors=False,

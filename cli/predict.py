@@ -85,7 +85,7 @@ def predict(
                     has_said_names = True
                 _say(result, predictor, names, as_json)
                 if isinstance(result, VideoPrediction) and result.timeline:
-                    _show_timeline(result, predictor, plots[Path(result.source)], as_json)
+                    _show_timeline(result, predictor, names, plots[Path(result.source)], as_json)
                 progress.advance()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_kept(num_done, len(files), output)) from None
@@ -191,14 +191,16 @@ def _timeline_plots(inputs: list[Path], folder: Path) -> dict[Path, Path]:
     return {source: folder / f"{name}_timeline.png" for source, name in zip(inputs, names, strict=True)}
 
 
-def _show_timeline(result: "VideoPrediction", predictor: "Predictor", path: Path, as_json: bool) -> None:
+def _show_timeline(
+    result: "VideoPrediction", predictor: "Predictor", names: str | None, path: Path, as_json: bool
+) -> None:
     from ..data.atomic_files import write_whole, writing
     from ..inference.timeline import draw_in_terminal, save_plot, timeline_csv
 
     band, table = predictor.rule.uncertain_band(), path.with_suffix(".csv")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_plot(result, path, band, "; ".join(predictor.warnings) or None)
+        save_plot(result, path, band, "; ".join(filter(None, [names, *predictor.warnings])) or None)
     write_whole(table, timeline_csv(result))
     drawn = "" if as_json else f"{draw_in_terminal(result, band)}\n"
     typer.echo(f"{drawn}timeline: {path}, {table}", err=as_json)

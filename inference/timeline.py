@@ -154,7 +154,7 @@ def save_plot(
             axes.axvspan(without[0].start_sec, without[-1].end_sec, color="0.85", lw=0)
     axes.set(ylim=(0, 1), ylabel="score" if len(names) > 1 else f"score of {names[0]}")
     _put_clock_below(axes, spans[0].start_sec, spans[-1].end_sec)
-    title = f"Predicted engagement, {shown_name(prediction.source)} (grey: no face)"
+    title = f"Scores over time, {shown_name(prediction.source)} (grey: no face)"
     axes.set_title(title, fontsize=10, pad=6 if note is None else 20)
     if note is not None:
         at = (0.5, 1.0)
