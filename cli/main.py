@@ -14,6 +14,7 @@ import typer
 
 from . import data as cli_data
 from . import predict as cli_predict
+from . import session as cli_session
 from . import training as cli_training
 from . import use as cli_use
 
@@ -47,7 +48,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Recognise apparent student engagement from face video.",
 )
-for group, title in ((cli_predict, _USE), (cli_use, _USE), (cli_training, "Train and measure"), (cli_data, "Data")):
+_GROUPS = (
+    (cli_predict, _USE),
+    (cli_session, _USE),
+    (cli_use, _USE),
+    (cli_training, "Train and measure"),
+    (cli_data, "Data"),
+)
+for group, title in _GROUPS:
     for command in group.app.registered_commands:
         command.rich_help_panel = title
         if command.callback is not None:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,7 +17,8 @@ from typing import Any, TypedDict
 import pyarrow
 import pyarrow.parquet
 
-from ..data.atomic_files import whole_file, writing
+from ..data.atomic_files import whole_file
+from ..data.growing_file import GrowingFile
 from ..processor.input_errors import DataError, in_one_line
 from .predictions import AboutModel, Prediction, Refusal, to_json
 from .predictor import Predictor
@@ -80,7 +80,7 @@ class AnswerTable:
         self._header = _csv_line(self._columns) if self._is_csv else ""
         self.done: set[str] = set()
         self.num_refused = 0
-        self._end = self._read_journal()
+        self._file = GrowingFile(self.journal, self._read_journal())
 
     def _read_journal(self) -> int:
         """Notes what is done; returns where the last whole file's lines end, in bytes."""
@@ -138,17 +138,13 @@ class AnswerTable:
         )
 
     def __enter__(self) -> "AnswerTable":
-        with writing(self.path):
-            self.journal.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.journal.open("r+b" if self.journal.exists() else "w+b", buffering=0)
-            self._file.truncate(self._end)
-            self._file.seek(self._end)
-        if not self._end and self._header:
+        self._file.__enter__()
+        if not self._file.end and self._header:
             self._append(self._header)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._file.__exit__()
 
     def write(self, result: Prediction) -> None:
         """A file's answer or refusal, whole or not at all.
@@ -168,14 +164,9 @@ class AnswerTable:
         self.num_refused += isinstance(result, Refusal)
 
     def _append(self, text: str) -> None:
-        rest = text.encode()
         try:
-            while rest:  # a disk that is nearly full takes a part
-                rest = rest[self._file.write(rest) :]
-            self._end = self._file.tell()
+            self._file.append(text)
         except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(self._end)
             raise DataError(
                 f"Expected room for answers in {self.journal}, got none ({in_one_line(error)}); {len(self.done)} files "
                 "are kept in it: make room and type the same command again."

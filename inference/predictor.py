@@ -193,7 +193,7 @@ class Predictor:
         """
         of_file, timeline = [], []
         for number, (window, clip) in enumerate(zip(reading.windows, reading.clips, strict=True), start=1):
-            scores = None if isinstance(clip, EngagementInputError) else self._score_clip(clip)
+            scores = None if isinstance(clip, EngagementInputError) else self.score_clip(clip)
             found = answer_window(self.rule, clip, scores)
             if window.is_of_file:
                 of_file.append(found)
@@ -248,8 +248,8 @@ class Predictor:
         except NoFaceError as error:
             raise NoFaceError(f"{error} If the picture is a face already, pass --faces.") from error
 
-    def _score_clip(self, clip: PreparedClip) -> np.ndarray:
-        """(num_labels,)"""
+    def score_clip(self, clip: PreparedClip) -> np.ndarray:
+        """(num_labels,), as the answer rule makes them; of a single-face model the mean over the frames."""
         pixel_values = self.video_processor.to_pixel_values(clip.frames)  # (frames, C, H, W)
         if self.is_video_model:
             return self._score(pixel_values[None])[0]

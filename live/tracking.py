@@ -2,9 +2,10 @@
 
 The faces that a detection finds go to the tracks one to one, the cheapest pair first: a pair costs how far the face
 lies from where its track was expected at its speed, how its size changed, and how the colours about it (skin, hair,
-clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment. Who only passes by
-gets no number and uses none up.
-Colours are kept for as long as a track is, and identify nobody. The few frames of a stored clip lie too far apart for
+clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment. Where all that is
+about a face changes at once, as when a call shows another speaker in the same place, it is another person's. Who only
+passes by gets no number and uses none up.
+Looks are kept for as long as a track is, and identify nobody. The few frames of a stored clip lie too far apart for
 speeds: those are `processor/face_tracking`'s.
 """
 
@@ -12,12 +13,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from ..processor.face_detection import FaceDetections
 from ..processor.face_tracking import MAX_SIZE_RATIO, pair_cheapest_first
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
+from .looks import Look, distance_of_colors, distance_of_looks, looks_about, surroundings
 
 # A detector overlooks a face now and then; only a face that stays away this long is missing.
 MISSING_AFTER_SEC = 0.5
@@ -26,8 +27,10 @@ MAX_UNWATCHED_SEC = 1.0  # nobody looked for longer than this: who is away since
 COAST_SEC = 0.7  # a head stops sooner or later: an unseen one moves on by at most its speed times this
 SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes jitter by a pixel or two
 COLOR_MEMORY_SEC = 2.0
-COLOR_BINS = 8  # a channel
 COLOR_WEIGHT = 2.0
+# A look this far from the last one, and this many times as far as is usual of the same track, is another person's.
+OTHER_LOOK, OTHER_LOOK_TIMES_USUAL = 0.35, 2.0
+USUAL_CHANGE, CHANGE_GAIN = 0.15, 0.3  # at first; share of the newest change in it
 # A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
 # who was away long must look the more alike.
 WAITING_WEIGHT = 0.3
@@ -41,13 +44,15 @@ class LiveTrack:
 
     box_xyxy_px: np.ndarray  # (4,) float64
     landmarks_xy_px: np.ndarray  # (5, 2) float64
-    colors: np.ndarray  # (COLOR_BINS ** 3,) float32
+    colors: np.ndarray  # (COLOR_BINS ** 3,) float32, a slow mean
     first_seen_sec: float
     seen_sec: float
     number: int | None = None  # 1, 2, ... in order of appearance; never given to somebody else; None: nobody yet
     velocity_xy_px_sec: np.ndarray = field(default_factory=lambda: np.zeros(2))
     found: bool = True  # by the latest detection
     num_sightings: int = 1
+    look: Look | None = None  # the newest that was the person's alone
+    usual_change: float = USUAL_CHANGE  # of the look, from one sighting to the next
 
     def box_at(self, time_sec: float) -> np.ndarray:
         """(4,), where the box is expected; at the time of its detection, the detected one itself."""
@@ -89,6 +94,14 @@ class FaceTracker:
         """The tracks with a number, by number."""
         return sorted((t for t in self.tracks if t.number is not None), key=lambda track: track.number or 0)
 
+    def clock(self) -> tuple[int, float | None]:
+        """The next number, and the time of the latest update: with `tracks`, all that a tracker knows."""
+        return self._next_number, self._updated_sec
+
+    def set_clock(self, next_number: int, updated_sec: float | None) -> None:
+        """As another tracker's `clock` had it."""
+        self._next_number, self._updated_sec = next_number, updated_sec
+
     def update(self, faces: FaceDetections, frame: np.ndarray, time_sec: float) -> None:
         """faces: of this frame, (height, width, 3) uint8 RGB, and no others."""
         is_first = self._updated_sec is None
@@ -98,15 +111,15 @@ class FaceTracker:
             track.first_seen_sec += unwatched_sec
         self._updated_sec = time_sec
         self.tracks = [track for track in self.tracks if self._waits_for(track, time_sec)]
-        colors = colors_about(frame, faces.boxes_xyxy_px)
-        matches = self._match(faces, colors, time_sec)
+        looks = looks_about(frame, faces.boxes_xyxy_px)
+        matches = self._match(faces, looks, time_sec)
         for track in self.tracks:
             track.found = track in matches
         for track, face in matches.items():
-            self._move(track, faces, face, colors[face], time_sec)
+            self._move(track, faces, face, looks[face], time_sec)
         self.tracks = [track for track in self.tracks if track.found or track.num_sightings > 1]
         for face in sorted(set(range(len(faces))) - set(matches.values())):
-            self._start(faces, face, colors[face], time_sec)
+            self._start(faces, face, looks[face], time_sec)
         due_sec = math.inf if is_first else time_sec - self.min_seen_sec + TIME_TOLERANCE_SEC
         for track in sorted(self.tracks, key=lambda track: float(track.box_xyxy_px[0])):
             if track.number is None and track.found and track.first_seen_sec <= due_sec:
@@ -117,17 +130,20 @@ class FaceTracker:
             return time_sec - track.seen_sec <= self.keep_lost_sec
         return track.found or not track.is_missing(time_sec)  # found: by the detection before this one
 
-    def _match(self, faces: FaceDetections, colors: Sequence[np.ndarray], time_sec: float) -> dict[LiveTrack, int]:
+    def _match(self, faces: FaceDetections, looks: Sequence[Look], time_sec: float) -> dict[LiveTrack, int]:
         """Track -> face."""
-        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, colors, time_sec)
+        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, looks, time_sec)
         return {self.tracks[i]: j for i, j in pair_cheapest_first(np.where(costs < MAX_COST, costs, np.inf))}
 
-    def _move(self, track: LiveTrack, faces: FaceDetections, face: int, colors: np.ndarray, time_sec: float) -> None:
+    def _move(self, track: LiveTrack, faces: FaceDetections, face: int, look: Look, time_sec: float) -> None:
         box = faces.boxes_xyxy_px[face].astype(np.float64)
         others = [other.box_at(time_sec) for other in self.tracks if other is not track]
         elapsed_sec = time_sec - track.seen_sec
-        if not any(_overlap(_surroundings(box), _surroundings(other)) for other in others):  # else they are shared
-            track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (colors - track.colors)
+        if not any(_overlap(surroundings(box), surroundings(other)) for other in others):  # else they are shared
+            track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (look.colors - track.colors)
+            if track.look is not None:
+                track.usual_change += CHANGE_GAIN * (distance_of_looks(track.look, look) - track.usual_change)
+            track.look = look
         if elapsed_sec > 0:
             measured = (_center(box) - _center(track.box_xyxy_px)) / elapsed_sec
             gain = -math.expm1(-elapsed_sec / SPEED_MEMORY_SEC)
@@ -136,11 +152,12 @@ class FaceTracker:
         track.seen_sec = time_sec
         track.num_sightings += 1
 
-    def _start(self, faces: FaceDetections, face: int, colors: np.ndarray, time_sec: float) -> None:
+    def _start(self, faces: FaceDetections, face: int, look: Look, time_sec: float) -> None:
         if sum(track.number is None for track in self.tracks) >= self.max_people:
             return
         box, landmarks = faces.boxes_xyxy_px[face].astype(np.float64), faces.landmarks_xy_px[face].astype(np.float64)
-        self.tracks.append(LiveTrack(box, landmarks, colors, time_sec, time_sec))
+        own_look = None if look.is_shared else look
+        self.tracks.append(LiveTrack(box, landmarks, look.colors, time_sec, time_sec, look=own_look))
 
     def _give_number(self, track: LiveTrack) -> None:
         if len(self.people) >= self.max_people:
@@ -153,7 +170,7 @@ class FaceTracker:
 
 
 def matching_costs(
-    tracks: Sequence[LiveTrack], boxes_xyxy_px: np.ndarray, colors: Sequence[np.ndarray], time_sec: float
+    tracks: Sequence[LiveTrack], boxes_xyxy_px: np.ndarray, looks: Sequence[Look], time_sec: float
 ) -> np.ndarray:
     """Tracks and found boxes, (num_boxes, 4), -> (num_tracks, num_boxes); `MAX_COST` where the two cannot be one."""
     costs = np.full((len(tracks), len(boxes_xyxy_px)), MAX_COST)
@@ -166,44 +183,18 @@ def matching_costs(
             move = float(np.linalg.norm(_center(expected) - _center(box))) / size_px / reach
             growth = abs(math.log(_face_size_px(box) / _face_size_px(expected))) / math.log(MAX_SIZE_RATIO)
             if move <= 1 and growth <= 1:
-                likeness = COLOR_WEIGHT * distance_of_colors(track.colors, colors[j])
+                likeness = COLOR_WEIGHT * distance_of_colors(track.colors, looks[j].colors)
                 costs[i, j] = min(MAX_COST, move + growth + likeness + waiting)
+            if costs[i, j] < MAX_COST and _shows_another(track, looks[j]):
+                costs[i, j] = MAX_COST
     return costs
 
 
-def colors_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[np.ndarray]:
-    """How often each colour occurs in and about each face, from the hair to the upper clothes, where no other face's
-    surroundings reach: (COLOR_BINS ** 3,) a face, sums to 1.
-
-    frame: (height, width, 3) uint8 RGB; boxes: (num_faces, 4), which may reach over the frame's edge.
-    """
-    height_px, width_px = frame.shape[:2]
-    places = []
-    for left, top, right, bottom in (_surroundings(box).astype(int).tolist() for box in boxes_xyxy_px):
-        left, top = min(max(left, 0), width_px - 1), min(max(top, 0), height_px - 1)
-        places.append((left, top, max(min(right, width_px), left + 1), max(min(bottom, height_px), top + 1)))
-    colors = []
-    for i, (left, top, right, bottom) in enumerate(places):
-        own = np.ones((height_px, width_px), np.uint8)
-        for other in places[:i] + places[i + 1 :]:
-            own[other[1] : other[3], other[0] : other[2]] = 0
-        size = (32, 32)
-        part = cv2.resize(frame[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(own[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
-        counts = cv2.calcHist([part], [0, 1, 2], mask if mask.any() else None, [COLOR_BINS] * 3, [0, 256] * 3)
-        colors.append(counts.reshape(-1) / counts.sum())
-    return colors
-
-
-def distance_of_colors(first: np.ndarray, second: np.ndarray) -> float:
-    """Hellinger's distance of two histograms that sum to 1: 0 for the same colours .. 1 for none in common."""
-    return math.sqrt(max(0.0, 1.0 - float(np.sqrt(first * second).sum())))
-
-
-def _surroundings(box_xyxy: np.ndarray) -> np.ndarray:
-    """A face's box -> (4,), with the hair and the upper clothes."""
-    height = box_xyxy[3] - box_xyxy[1]
-    return box_xyxy + np.array([0.0, -0.25, 0.0, 0.75]) * height
+def _shows_another(track: LiveTrack, look: Look) -> bool:
+    """Whether everything about the face has changed at once; not told while another face is about there."""
+    if track.look is None or look.is_shared:
+        return False
+    return distance_of_looks(track.look, look) > max(OTHER_LOOK, OTHER_LOOK_TIMES_USUAL * track.usual_change)
 
 
 def _overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:

@@ -39,6 +39,7 @@ class VideoIndex:
     can_skip: bool  # the decoder may leave out non-reference pictures that were not asked for
     max_pixels: int
     source: str | bytes = field(repr=False)
+    cut: str | None = None  # how the file ends early; the frames are those before
 
     @cached_property
     def packet_frames(self) -> np.ndarray:
@@ -54,10 +55,17 @@ class VideoIndex:
         return np.maximum.accumulate(self.packet_frames)
 
 
-def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> VideoIndex:
-    """Find out where the frames lie. Raises a `VideoReadError` for all that is not a whole, decodable video."""
+def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: bool = True) -> VideoIndex:
+    """Find out where the frames lie.
+
+    Args:
+        whole: refuse a file that ends early; else take what is there, and `cut` says so.
+
+    Raises:
+        VideoReadError: not a whole, decodable video.
+    """
     scan = scan_packets(*resolve_source(path), max_pixels)
-    if scan.cut:
+    if scan.cut and (whole or not any(scan.shown)):
         raise truncated(scan, sum(scan.shown))
     if scan.first_frame is None:
         found = f"got {len(scan.sizes)} packets of {scan.codec} none of which decodes"
@@ -83,6 +91,7 @@ def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> Vide
         can_skip=scan.codec in _SKIPPING_CODECS,
         max_pixels=max_pixels,
         source=scan.source,
+        cut=scan.cut,
     )
 
 

@@ -8,6 +8,7 @@ pictures without a word. So a frame waits until all that it may lean on has been
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -44,8 +45,15 @@ def wanted_frames(index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple[int, 
     with open_container(index.source, index.path, index.max_pixels) as container:
         stream = video_stream(container, index.path, index.max_pixels)
         packets = numbered_packets(container, stream)
+        if index.cut:
+            packets = _until_error(packets)
         for run in _plan_runs(index, wanted.tolist()):
             yield from _decode_run(index, run, packets, stream.codec_context)
+
+
+def _until_error(packets: Iterator[tuple[int, VideoPacket]]) -> Iterator[tuple[int, VideoPacket]]:
+    with suppress(av.FFmpegError):  # where the file ends, as its index knows
+        yield from packets
 
 
 def _plan_runs(index: VideoIndex, wanted: Sequence[int]) -> Iterator[_Run]:

@@ -174,11 +174,11 @@ def test_a_full_disk_keeps_what_was_written(trained: TrainedStages, tmp_path: Pa
     predictor, table = Predictor.from_pretrained(str(trained.engagement)), tmp_path / "answers.jsonl"
     with AnswerTable(table, predictor.rule.label_names, predictor.about, "0" * 12) as answers:
         answers.write(Refusal("a.mp4", "why not"))
-        answers._file = FullDisk(table.read_bytes())
-        answers._file.seek(answers._end)
+        answers._file._file = FullDisk(table.read_bytes())
+        answers._file._file.seek(answers._file.end)
         with pytest.raises(DataError, match=r"No space left on device\); 1 files are kept in it: make room"):
             answers.write(Refusal("b.mp4", "x" * 500))
-        assert answers._file.getvalue() == table.read_bytes()
+        assert answers._file._file.getvalue() == table.read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")

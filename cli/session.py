@@ -1,0 +1,144 @@
+"""Whole recordings: the command `engagement session`, its progress and its lines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..live.session.folder import SessionFolder
+    from ..live.session.records import SessionVideo
+
+app = typer.Typer()
+_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
+
+
+@app.command()
+def session(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line."),
+    ],
+    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
+    output: Annotated[Path, typer.Option(help="A new folder, or this session's, to go on.")],
+    recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
+    blur: Annotated[bool, typer.Option("--blur", help="Also copies of the films with faces blurred.")] = False,
+    abstain_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
+    ] = None,
+    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+) -> None:
+    """Follow everybody in recorded sessions of people who agreed: a row a person and window, as tables and a page. Exit
+    code 0: all came out, 1: some recordings were refused, 2: all were."""
+    from ..data.schema import EXPRESSIONS
+    from ..hub.use_limits import limits_for_terminal
+    from ..inference.input_files import list_files
+    from ..inference.many_files import refuse
+    from ..inference.predictor import Predictor
+    from ..inference.shipped_model import WHAT_IT_NAMES
+    from ..live.session.folder import PAGE_FILE, PEOPLE_TABLE, WINDOWS_PARQUET, WINDOWS_TABLE, SessionFolder
+    from ..processor.input_errors import DataError
+
+    files = list(dict.fromkeys(list_files(inputs, recursive)))
+    typer.echo(limits_for_terminal(), err=True)
+    predictor = Predictor.from_pretrained(model, device=device, abstain_below=abstain_below)
+    for warning in predictor.warnings:
+        typer.echo(f"take care: {warning}", err=True)
+    names = WHAT_IT_NAMES if set(predictor.rule.label_names) <= set(EXPRESSIONS) else None
+    folder, refused = SessionFolder(output, predictor.speed_up(), files), []
+    try:
+        with _Progress(len(files)) as progress:
+            for file in files:
+                progress.begin(file)
+                try:
+                    video = folder.read(file, progress.on_window)
+                    folder.write_tables(refused, names)
+                    copied = _blur(folder, file, str(predictor.device), progress) if blur else []
+                except Exception as error:  # of one recording; the others still come out
+                    if isinstance(error, DataError) and isinstance(error.__cause__, OSError):
+                        raise  # no room, for the next neither
+                    refused.append(refuse(str(file), error))
+                    progress.say(f"refused: {refused[-1].error}", err=True)
+                else:
+                    progress.say("\n".join([_in_words(video), *copied]))
+    except KeyboardInterrupt:
+        folder.write_tables(refused, names)
+        raise KeyboardInterrupt(
+            f"what was read is in {output}, tables and page too; type the same command to go on"
+        ) from None
+    folder.write_tables(refused, names)
+    typer.echo(f"{output / PAGE_FILE}, {WINDOWS_TABLE}, {WINDOWS_PARQUET}, {PEOPLE_TABLE}")
+    raise typer.Exit(0 if not refused else 2 if len(refused) == len(files) else 1)
+
+
+def _in_words(video: "SessionVideo") -> str:
+    from ..inference.timeline import clock
+
+    num_people, of_people = len(video.people), [row for row in video.rows if row.person is not None]
+    num_answered = sum(row.label is not None for row in of_people)
+    line = (
+        f"{video.source}: {clock(video.duration_sec)}, {num_people} {'person' if num_people == 1 else 'people'}, "
+        f"{num_answered} of {len(of_people)} windows of people with a label"
+    )
+    if video.num_passers_by:
+        line += f", {video.num_passers_by} faces seen too shortly to count"
+    return "\n".join([line, *(f"  {note}" for note in video.notes)])
+
+
+def _blur(folder: "SessionFolder", file: Path, device: str, progress: "_Progress") -> list[str]:
+    """A copy of the film, where there is none yet; lines that say what became of it."""
+    from ..live.session.blur import NOT_ANONYMOUS, blur_faces
+
+    copy = folder.blurred_copy(file)
+    if copy.exists():
+        return [f"  {copy}: there already"]
+    copy.parent.mkdir(exist_ok=True)
+    report = blur_faces(file, copy, progress.on_blurred, device)
+    return [f"  {copy}: faces blurred in {report.num_frames_with_faces} of {report.num_frames} frames. {NOT_ANONYMOUS}"]
+
+
+class _Progress:
+    """A bar a recording on a terminal, with the time left; out of the way while something is printed."""
+
+    def __init__(self, num_files: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[at]}"),
+        )
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._num_files, self._num_begun = num_files, 0
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, file: Path) -> None:
+        """The next recording."""
+        self._num_begun += 1
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        of_all = f" ({self._num_begun} of {self._num_files})" if self._num_files > 1 else ""
+        self._task = self._bar.add_task(f"{file.name}{of_all}", total=None, at="")
+
+    def on_window(self, done: int, total: int) -> None:
+        """Windows read."""
+        self._bar.update(self._task, completed=done, total=total, at=f"window {done} of {total}")
+
+    def on_blurred(self, done_sec: float) -> None:
+        """Seconds of the film copied."""
+        self._bar.update(self._task, at=f"blurred {done_sec:.0f} s")
+
+    def say(self, text: str, err: bool = False) -> None:
+        """A line for the user."""
+        self._bar.stop()
+        typer.echo(text, err=err)
+        self._bar.start()

@@ -1,0 +1,208 @@
+"""A session's folder: which recordings it is of, what was read of each, and the tables and the page made of it.
+
+`session.json` says what it is a session of, and `parts/` has a journal a recording. Tables and page are made anew of
+the journals whenever a recording is done, so that they are there however the work ends.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow
+import pyarrow.parquet
+
+from ...data.atomic_files import claim_folder, whole_file, write_whole, writing
+from ...data.face_signals import SIGNALS
+from ...data.json_records import Count, Record, read_record, write_record
+from ...inference.answer_table import fingerprint
+from ...inference.predictions import Refusal
+from ...inference.predictor import Predictor
+from ...processor.input_errors import DataError, VideoReadError, in_one_line
+from .journal import kept_in, read_recording
+from .page import render_page
+from .reader import KEEP_LOST_SEC, LOOK_EVERY_SEC, MAX_PEOPLE, MIN_SEEN_SEC
+from .records import SessionRow, SessionVideo
+
+SESSION_FILE = "session.json"
+WINDOWS_TABLE, WINDOWS_PARQUET, PEOPLE_TABLE = "windows.csv", "windows.parquet", "people.csv"
+PAGE_FILE, BLURRED_FOLDER = "session.html", "blurred"
+_PARTS = "parts"
+_HASHED_BYTES = 1 << 20  # of a recording's start and its end; all of an hour would take a while to read
+_REMEDY = "choose another folder"
+Cell = str | float | int | None
+
+
+class Recording(Record):
+    """One file of a session."""
+
+    source: str
+    """its path, as it was given"""
+    num_bytes: Count
+    content: str
+    """SHA-256 of its first and last megabyte, by which another file is noticed"""
+
+
+class SessionRecord(Record):
+    """What a folder is a session of."""
+
+    version: Literal[1]
+    made_with: str
+    """fingerprint of model and settings"""
+    recordings: list[Recording]
+    """in the order of their numbers in `parts`"""
+
+
+class SessionFolder:
+    """
+    Args:
+        sources: all recordings asked for; those that the folder knows already must be among them.
+
+    Raises:
+        DataError: the folder holds something else, another session, or other recordings.
+    """
+
+    def __init__(self, path: Path, predictor: Predictor, sources: Sequence[Path]) -> None:
+        self.path, self._predictor, self._sources = path, predictor, list(sources)
+        record = SessionRecord(version=1, made_with=_made_with(predictor), recordings=[])
+        claim_folder(path, SESSION_FILE, record.model_dump_json(indent=2), "a session")
+        self._record = read_record(path / SESSION_FILE, SessionRecord, DataError, "a session", _REMEDY)
+        if self._record.made_with != record.made_with:
+            raise DataError(
+                f"Expected a new folder, or a session of this model and these settings, in {path}, got one of others; "
+                f"{_REMEDY}."
+            )
+        asked = set(map(name_of, self._sources))
+        if others := [known.source for known in self._record.recordings if known.source not in asked]:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            raise DataError(
+                f"Expected a session of the recordings named in {path}, got one of {others[0]}{more}; {_REMEDY}, or "
+                "name those too."
+            )
+
+    def read(self, source: Path, on_window: Callable[[int, int], None] | None = None) -> SessionVideo:
+        """A recording, as far as it was not read before.
+
+        Args:
+            on_window: told the number of windows done, and of all.
+
+        Raises:
+            EngagementInputError: it cannot be read, is another file than before, or there is no room for what is read;
+                what was read before is kept.
+        """
+        journal = self._journal(self._number_of(source))
+        return read_recording(self._predictor, source, name_of(source), journal, on_window)
+
+    def write_tables(self, refused: Sequence[Refusal], names: str | None = None) -> list[SessionVideo]:
+        """Tables and page, of all that was read so far, which is returned in the order asked for.
+
+        Args:
+            refused: what could not be read, for the page.
+            names: what the model names, where that is not engagement.
+
+        Raises:
+            DataError: they cannot be written.
+        """
+        numbers = {known.source: number for number, known in enumerate(self._record.recordings, start=1)}
+        asked = dict.fromkeys(name for name in map(name_of, self._sources) if name in numbers)
+        kept = [kept_in(self._journal(numbers[name])) for name in asked]
+        videos = [entry.video for entry in kept if entry is not None]
+        columns = columns_of(self._predictor.rule.label_names)
+        rows = [_flat(row, columns) for video in videos for row in video.rows]
+        write_whole(self.path / WINDOWS_TABLE, _to_csv(columns, [list(row.values()) for row in rows]))
+        types = _column_types(columns)
+        table = pyarrow.table({name: pyarrow.array([row[name] for row in rows], types[name]) for name in columns})
+        with whole_file(self.path / WINDOWS_PARQUET) as partial, writing(self.path / WINDOWS_PARQUET):
+            pyarrow.parquet.write_table(table, partial)
+        visits: list[list[Cell]] = [
+            [video.source, person.number, round(visit.start_sec, 3), round(visit.end_sec, 3), person.may_be]
+            for video in videos
+            for person in video.people
+            for visit in person.visits
+        ]
+        write_whole(
+            self.path / PEOPLE_TABLE, _to_csv(["source", "person", "start_sec", "end_sec", "may_be_person"], visits)
+        )
+        page = render_page(videos, refused, self._predictor.rule, self._predictor.warnings, names)
+        write_whole(self.path / PAGE_FILE, page)
+        return videos
+
+    def blurred_copy(self, source: Path) -> Path:
+        """Where the copy of a recording with blurred faces goes; of several with one name, the later are numbered."""
+        number = self._number_of(source)
+        earlier = {Path(known.source).stem.casefold() for known in self._record.recordings[: number - 1]}
+        stem = Path(name_of(source)).stem
+        return self.path / BLURRED_FOLDER / f"{stem}{f'_{number}' if stem.casefold() in earlier else ''}.mp4"
+
+    def _number_of(self, source: Path) -> int:
+        """A recording's, which it has for good from now on."""
+        found = _describe(source)
+        for number, known in enumerate(self._record.recordings, start=1):
+            if known.source == found.source:
+                if known != found:
+                    raise DataError(
+                        f"Expected {source} as it was when this session began, got another file; {_REMEDY}, or give "
+                        "it another name."
+                    )
+                return number
+        recordings = [*self._record.recordings, found]
+        self._record = self._record.model_copy(update={"recordings": recordings})
+        write_record(self.path / SESSION_FILE, self._record)
+        return len(recordings)
+
+    def _journal(self, number: int) -> Path:
+        return self.path / _PARTS / f"{number:04}.jsonl"
+
+
+def name_of(source: Path) -> str:
+    """What a recording is called in tables, which hold no name that is no text."""
+    return str(source).encode("utf-8", "replace").decode()
+
+
+def columns_of(label_names: Sequence[str]) -> list[str]:
+    """Of `windows.csv`: one row a person and window."""
+    scores = [f"score/{name}" for name in label_names]
+    return [
+        "source", "person", "start_sec", "end_sec", "label", "reason", "certainty", *scores, "face_coverage", *SIGNALS,
+    ]  # fmt: skip
+
+
+def _column_types(columns: Sequence[str]) -> dict[str, pyarrow.DataType]:
+    """Given, or a session in which nobody got a label would have a column of no type."""
+    text = dict.fromkeys(("source", "label", "reason"), pyarrow.string())
+    return dict.fromkeys(columns, pyarrow.float64()) | text | {"person": pyarrow.int32()}
+
+
+def _flat(row: SessionRow, columns: Sequence[str]) -> dict[str, Cell]:
+    known: dict[str, Cell] = {f"score/{name}": score for name, score in (row.scores or {}).items()}
+    known |= row.signals
+    return {name: known.get(name, getattr(row, name, None)) for name in columns}
+
+
+def _to_csv(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def _made_with(predictor: Predictor) -> str:
+    settings = [fingerprint(predictor, None), LOOK_EVERY_SEC, MIN_SEEN_SEC, KEEP_LOST_SEC, MAX_PEOPLE]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+
+
+def _describe(source: Path) -> Recording:
+    try:
+        with source.open("rb") as file:
+            num_bytes = file.seek(0, io.SEEK_END)
+            content = hashlib.sha256()
+            for start in (0, max(0, num_bytes - _HASHED_BYTES)):
+                file.seek(start)
+                content.update(file.read(_HASHED_BYTES))
+    except (OSError, ValueError) as error:
+        raise VideoReadError(
+            f"Expected a readable video file, got {in_one_line(error)}: {source}; check the path."
+        ) from error
+    return Recording(source=name_of(source), num_bytes=num_bytes, content=content.hexdigest())

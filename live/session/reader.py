@@ -1,0 +1,218 @@
+"""One recording, window by window: everybody followed, and of each what the model answers, as of a clip of them alone.
+
+The windows and the frames that the model reads are those of `engagement predict`: for one person alone in the picture
+the two answer alike. Between those frames faces are looked for as well, so that nobody is lost from sight. The film is
+decoded once; memory holds the frames of one window.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...configuration_engagement import UNREADABLE
+from ...data.face_signals import SIGNALS, face_signals
+from ...inference.predictor import Predictor
+from ...processor.face_preparation import PreparedClip
+from ...processor.face_tracking import FaceTrack, fill_missing
+from ...processor.film_windows import FilmWindow
+from ...processor.input_errors import RecipeError
+from ...processor.video_decoding import clip_frame_indices, frames_between
+from ...processor.video_index import VideoIndex
+from ...processor.video_pass import wanted_frames
+from ..tracking import FaceTracker, LiveTrack
+from .people import People, Person
+from .records import NOBODY_SEEN, SessionRow
+
+LOOK_EVERY_SEC = 0.625  # halves the time between two of eight frames in ten seconds
+MIN_SEEN_SEC = 3.0  # who is there for less passes by
+KEEP_LOST_SEC = 3.0
+MAX_PEOPLE = 64  # at a time
+Reading = list[tuple[int, np.ndarray, np.ndarray]]  # of a track: place among a window's looks, box (4,), marks (5, 2)
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Which frames of one window are looked at."""
+
+    window: FilmWindow
+    looks: np.ndarray  # (num_looks,) frame numbers, ascending
+    read: np.ndarray  # (num_frames,) frame numbers that the model reads; some may repeat
+
+
+class SessionReader:
+    """Who was seen so far in one recording; `rows_of` reads its windows on from where it stands."""
+
+    def __init__(self, predictor: Predictor, source: str) -> None:
+        self._predictor, self._source = predictor, source
+        self.tracker = FaceTracker(KEEP_LOST_SEC, MAX_PEOPLE, MIN_SEEN_SEC)
+        self.people = People()
+        self.num_windows = 0
+        self.num_passers_by = 0
+        self.num_unreadable_looks = 0
+
+    def rows_of(self, index: VideoIndex) -> Iterator[list[SessionRow]]:
+        """The rows of each window from `num_windows` on: one a person seen in it, or one that says that nobody was.
+
+        Raises:
+            VideoReadError: the file has changed since it was indexed.
+        """
+        plans = plan_looks(self._predictor, index)[self.num_windows :]
+        if not plans:
+            return
+        frames = wanted_frames(index, np.unique(np.concatenate([plan.looks for plan in plans])))
+        newest, picture = -1, None
+        for plan in plans:
+            seen: dict[LiveTrack, Reading] = defaultdict(list)
+            pictures: dict[int, np.ndarray] = {}  # that the model reads
+            for place, number in enumerate(plan.looks.tolist()):
+                while newest < number:
+                    newest, picture = next(frames)
+                if not isinstance(picture, np.ndarray):
+                    self.num_unreadable_looks += 1
+                    continue
+                is_read = number in plan.read
+                self._look(picture, float(index.frame_times_sec[number]), is_read)
+                for track in self.tracker.tracks:
+                    if track.found:
+                        seen[track].append((place, track.box_xyxy_px, track.landmarks_xy_px))
+                if is_read:
+                    pictures[number] = picture
+            rows = self._answer(plan, index, seen, pictures)
+            self.num_windows += 1
+            yield rows
+
+    def finish(self) -> None:
+        """After the last window."""
+        self.num_passers_by += sum(track.number is None and track.num_sightings > 1 for track in self.tracker.tracks)
+        self.tracker.tracks = []
+
+    def _look(self, picture: np.ndarray, time_sec: float, is_read: bool) -> None:
+        detector = self._predictor.video_processor.face_detector
+        # Boxes that the model reads by are those that it learned from.
+        (faces,) = (detector.detect_several if is_read else detector.detect_close)(picture[None])
+        before = list(self.tracker.tracks)
+        self.tracker.update(faces, picture, time_sec)
+        gone = [track for track in before if track not in self.tracker.tracks]
+        self.num_passers_by += sum(track.number is None and track.num_sightings > 1 for track in gone)
+        self.people.update(self.tracker.tracks, time_sec)
+
+    def _answer(
+        self,
+        plan: WindowPlan,
+        index: VideoIndex,
+        seen: dict[LiveTrack, Reading],
+        pictures: dict[int, np.ndarray],
+    ) -> list[SessionRow]:
+        readings: dict[Person, Reading] = defaultdict(list)
+        for track, reading in seen.items():
+            if (person := self.people.person_of(track)) is not None:
+                readings[person] += reading
+        is_whole = all(number in pictures for number in plan.read.tolist())
+        if not readings:
+            return [self._row(plan, None, reason=NOBODY_SEEN if is_whole else UNREADABLE)]
+        if not is_whole:
+            return [
+                self._row(plan, person.number, reason=UNREADABLE)
+                for person in sorted(readings, key=lambda person: person.number)
+            ]
+        frames = np.stack([pictures[number] for number in plan.read.tolist()])
+        places = np.searchsorted(plan.looks, plan.read)
+        boxes = {person: _by_place(reading, places) for person, reading in readings.items()}
+        return [
+            self._answer_person(plan, index, frames, person, boxes)
+            for person in sorted(readings, key=lambda person: person.number)
+        ]
+
+    def _answer_person(
+        self,
+        plan: WindowPlan,
+        index: VideoIndex,
+        frames: np.ndarray,
+        person: Person,
+        everybody: dict[Person, FaceTrack],
+    ) -> SessionRow:
+        own = everybody[person]
+        if not own.found.any():  # only between the frames that the model reads
+            answer = self._predictor.rule.answer(None, 0.0)
+            return self._row(plan, person.number, answer.label, answer.reason, face_coverage=0.0)
+        filled = fill_missing(own)
+        processor = self._predictor.video_processor
+        crops, transforms = processor.crop(frames, filled.boxes_xyxy_px, filled.landmarks_xy_px)
+        others = [track for other, track in everybody.items() if other is not person]
+        for place in np.flatnonzero(~own.found):
+            if any(_holds(track.boxes_xyxy_px[place], filled.boxes_xyxy_px[place]) for track in others):
+                # Somebody else is there now: a face of this person's own, the nearest in time, and not theirs.
+                found = np.flatnonzero(own.found)
+                crops[place] = crops[found[np.abs(found - place).argmin()]]
+        times_sec = index.frame_times_sec[plan.read]
+        clip = PreparedClip(
+            index.path, crops, frames, plan.read, times_sec, len(plan.read) - len(np.unique(plan.read)),
+            own.found, filled.boxes_xyxy_px, filled.landmarks_xy_px, own.probabilities, transforms,
+        )  # fmt: skip
+        answer = self._predictor.rule.answer(self._predictor.score_clip(clip), clip.face_coverage, clip.face_px)
+        signals = face_signals(crops, own.found, filled.boxes_xyxy_px, filled.landmarks_xy_px, times_sec)
+        return self._row(
+            plan, person.number, answer.label, answer.reason, answer.certainty, answer.scores,
+            clip.face_coverage, signals,
+        )  # fmt: skip
+
+    def _row(
+        self,
+        plan: WindowPlan,
+        person: int | None,
+        label: str | None = None,
+        reason: str | None = None,
+        certainty: float | None = None,
+        scores: dict[str, float] | None = None,
+        face_coverage: float | None = None,
+        signals: dict[str, float | None] | None = None,
+    ) -> SessionRow:
+        window, signals = plan.window, signals or dict.fromkeys(SIGNALS)
+        start_sec, end_sec = round(window.start_sec, 3), round(window.end_sec, 3)
+        return SessionRow(
+            self._source, person, start_sec, end_sec, label, reason, certainty, scores, face_coverage, signals
+        )
+
+
+def plan_looks(predictor: Predictor, index: VideoIndex) -> list[WindowPlan]:
+    """All windows of a recording, end to end.
+
+    Raises:
+        RecipeError: the model reads whole frames, in which nobody is told from anybody.
+    """
+    processor = predictor.video_processor
+    if not processor.face_crop:
+        raise RecipeError("Expected a model of faces to follow people, got one of whole frames; use another.")
+    plans = []
+    for window in processor.windows_of(index, predictor.rule.clip_sec, None, predictor.is_video_model):
+        span = window.start_sec, window.end_sec
+        read = clip_frame_indices(index, processor.num_frames, processor.sampling, 0, *span)
+        first, after = frames_between(index, *span)
+        times_sec = np.arange(window.start_sec, window.end_sec, LOOK_EVERY_SEC)
+        between = np.searchsorted(index.frame_times_sec, times_sec).clip(first, after - 1)
+        between = between[[_is_apart(time_sec, index.frame_times_sec[read]) for time_sec in times_sec]]
+        plans.append(WindowPlan(window, np.unique(np.concatenate([between, read])), read))
+    return plans
+
+
+def _is_apart(time_sec: float, others_sec: np.ndarray) -> bool:
+    """Not so near to a frame that is looked at anyway that it would tell nothing new."""
+    return bool(np.abs(others_sec - time_sec).min() > LOOK_EVERY_SEC / 2)
+
+
+def _by_place(reading: Reading, places: np.ndarray) -> FaceTrack:
+    """What was seen at some of the looks -> (num_frames,) entries, NaN where not found."""
+    at = {place: (box, landmarks) for place, box, landmarks in reading}
+    found = np.array([place in at for place in places.tolist()])
+    boxes, landmarks = np.full((len(places), 4), np.nan, np.float32), np.full((len(places), 5, 2), np.nan, np.float32)
+    for i in np.flatnonzero(found):
+        boxes[i], landmarks[i] = at[int(places[i])]
+    return FaceTrack(found, boxes, landmarks, found.astype(np.float32))
+
+
+def _holds(box_xyxy: np.ndarray, other_xyxy: np.ndarray) -> bool:
+    """Whether the other's middle lies in a box; NaN holds nothing."""
+    middle = (other_xyxy[:2] + other_xyxy[2:]) / 2
+    return bool((box_xyxy[:2] < middle).all() and (middle < box_xyxy[2:]).all())
