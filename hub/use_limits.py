@@ -1,5 +1,8 @@
 """What a prediction is, and what it must not be used for: the one text, for cards, pages, Spaces and the README."""
 
+import re
+from html import escape
+
 WHAT_IT_IS = """\
 **What it is.** An estimate of how annotators would rate the *apparent* engagement, or the expression, of a face. It is
 often wrong, and it is the more wrong the less you look like the people it was trained on.
@@ -21,3 +24,18 @@ legal advice."""
 def limits_for_terminal() -> str:
     """All of it, without Markdown's marks."""
     return f"{WHAT_IT_IS}\n\nWhat it must not be used for:\n{MUST_NOT_BE_USED}\n".replace("*", "")
+
+
+def limits_as_html() -> str:
+    """All of it as paragraphs and a list, for pages that no Markdown is rendered on."""
+    text = f"{WHAT_IT_IS}\n\n**What it must not be used for.**\n\n{MUST_NOT_BE_USED}"
+    html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text, quote=False), flags=re.DOTALL)
+    html = re.sub(r"\*(.+?)\*", r"<em>\1</em>", html, flags=re.DOTALL)
+    return "\n".join(_block_as_html(block) for block in html.split("\n\n"))
+
+
+def _block_as_html(block: str) -> str:
+    if not block.startswith("- "):
+        return f"<p>{block}</p>"
+    items = block.removeprefix("- ").split("\n- ")
+    return "\n".join(["<ul>", *(f"<li>{item}</li>" for item in items), "</ul>"])

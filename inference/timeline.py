@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _UNCERTAIN = "uncertain"
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+UNCERTAIN_COLOR = OKABE_ITO[4]
 _MIN_COLUMNS = 10
 _MANY_SPANS = 120  # points of full size would run together
 _TICK_STEPS_SEC = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -44,6 +45,15 @@ def clock(seconds: float, with_hours: bool = False) -> str:
     minutes, second = divmod(int(seconds + 0.5), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours or with_hours else f"{minute:02}:{second:02}"
+
+
+def clock_ticks(start_sec: float, end_sec: float) -> list[tuple[float, str]]:
+    """Times for an axis, at whole seconds, minutes or hours, and what to write at them; ten at the most."""
+    fitting = (step for step in _TICK_STEPS_SEC if (end_sec - start_sec) / step < _MAX_TICKS)
+    step_sec = next(fitting, 3600 * int(np.ceil((end_sec - start_sec) / 3600 / _MAX_TICKS)))
+    ticks_sec = [float(tick) for tick in np.arange(np.ceil(start_sec / step_sec) * step_sec, end_sec + 1e-6, step_sec)]
+    has_hours = int(end_sec + 0.5) >= 3600
+    return [(tick_sec, clock(tick_sec, has_hours)) for tick_sec in ticks_sec]
 
 
 def draw_in_terminal(
@@ -144,8 +154,8 @@ def save_plot(
     axes = figure.add_subplot()
     spans, names = prediction.timeline, _shown_labels(prediction)
     if band is not None and len(names) == 1:
-        axes.axhspan(*band, color="#E69F00", alpha=0.2, lw=0, label="uncertain scores")
-    for color, name in zip(_COLORS, names, strict=False):
+        axes.axhspan(*band, color=UNCERTAIN_COLOR, alpha=0.2, lw=0, label="uncertain scores")
+    for color, name in zip(OKABE_ITO, names, strict=False):
         _draw_line(axes, spans, name, color)
     _mark_uncertain(axes, spans, names)
     for has_face, stretch in itertools.groupby(spans, _shows_face):
@@ -185,13 +195,9 @@ def _centers_sec(spans: Sequence[Span]) -> list[float]:
 
 
 def _put_clock_below(axes: "Axes", start_sec: float, end_sec: float) -> None:
-    """Ticks at whole seconds, minutes or hours."""
-    fitting = (step for step in _TICK_STEPS_SEC if (end_sec - start_sec) / step < _MAX_TICKS)
-    step_sec = next(fitting, 3600 * int(np.ceil((end_sec - start_sec) / 3600 / _MAX_TICKS)))
-    ticks_sec = [float(tick) for tick in np.arange(np.ceil(start_sec / step_sec) * step_sec, end_sec + 1e-6, step_sec)]
-    has_hours = int(end_sec + 0.5) >= 3600
-    axes.set_xticks(ticks_sec, [clock(tick_sec, has_hours) for tick_sec in ticks_sec])
-    axes.set(xlim=(start_sec, end_sec), xlabel="h:min:s" if has_hours else "min:s")
+    ticks = clock_ticks(start_sec, end_sec)
+    axes.set_xticks([tick_sec for tick_sec, _ in ticks], [shown for _, shown in ticks])
+    axes.set(xlim=(start_sec, end_sec), xlabel="h:min:s" if int(end_sec + 0.5) >= 3600 else "min:s")
 
 
 def timeline_rows(prediction: VideoPrediction) -> list[list[str | float]]:
