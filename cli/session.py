@@ -76,12 +76,14 @@ def _in_words(video: "SessionVideo") -> str:
 
     num_people, of_people = len(video.people), [row for row in video.rows if row.person is not None]
     num_answered = sum(row.label is not None for row in of_people)
-    line = (
-        f"{video.source}: {clock(video.duration_sec)}, {num_people} {'person' if num_people == 1 else 'people'}, "
-        f"{num_answered} of {len(of_people)} windows of people with a label"
-    )
-    if video.num_passers_by:
-        line += f", {video.num_passers_by} faces seen too shortly to count"
+    line = f"{video.source}: {clock(video.duration_sec)}, "
+    if num_people:
+        line += f"{num_people} {'person' if num_people == 1 else 'people'}, a label in {num_answered} of their "
+        line += f"{len(of_people)} windows"
+    else:
+        line += "nobody was seen"
+    if num_short := video.num_passers_by:
+        line += f"; {num_short} {'face was' if num_short == 1 else 'faces were'} seen too shortly to count"
     return "\n".join([line, *(f"  {note}" for note in video.notes)])
 
 

@@ -29,8 +29,8 @@ SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes 
 COLOR_MEMORY_SEC = 2.0
 COLOR_WEIGHT = 2.0
 # A look this far from the last one, and this many times as far as is usual of the same track, is another person's.
-OTHER_LOOK, OTHER_LOOK_TIMES_USUAL = 0.35, 2.0
-USUAL_CHANGE, CHANGE_GAIN = 0.15, 0.3  # at first; share of the newest change in it
+OTHER_LOOK, OTHER_LOOK_TIMES_USUAL = 0.4, 2.0
+USUAL_CHANGE, CHANGE_GAIN = 0.2, 0.3  # at first; share of the newest change in it
 # A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
 # who was away long must look the more alike.
 WAITING_WEIGHT = 0.3
@@ -79,12 +79,16 @@ class FaceTracker:
         max_people: the most with a number; a new one takes the place of the one gone longest, or is left without.
         min_seen_sec: a face seen for this long gets a number. Who is there in the first picture gets one at once: they
             were there before anybody looked, and of a single picture all are wanted.
+        slip_sec: how long a detector overlooks a face now and then.
     """
 
-    def __init__(self, keep_lost_sec: float, max_people: int, min_seen_sec: float) -> None:
+    def __init__(
+        self, keep_lost_sec: float, max_people: int, min_seen_sec: float, slip_sec: float = MISSING_AFTER_SEC
+    ) -> None:
         self.keep_lost_sec = keep_lost_sec
         self.max_people = max_people
         self.min_seen_sec = min_seen_sec
+        self.slip_sec = slip_sec
         self.tracks: list[LiveTrack] = []
         self._next_number = 1
         self._updated_sec: float | None = None
@@ -128,7 +132,7 @@ class FaceTracker:
     def _waits_for(self, track: LiveTrack, time_sec: float) -> bool:
         if track.number is not None:
             return time_sec - track.seen_sec <= self.keep_lost_sec
-        return track.found or not track.is_missing(time_sec)  # found: by the detection before this one
+        return track.found or time_sec - track.seen_sec <= self.slip_sec  # found: by the detection before this one
 
     def _match(self, faces: FaceDetections, looks: Sequence[Look], time_sec: float) -> dict[LiveTrack, int]:
         """Track -> face."""

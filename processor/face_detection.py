@@ -85,17 +85,10 @@ class FaceDetector:
         look = _Look(self.fast_min_face_size_px)
         return list(self._detect(frames, range(len(frames)), reduction, look, self.min_probability))
 
-    def detect_several(self, frames: np.ndarray) -> list[FaceDetections]:
-        """As `detect_fast`, and faces from 40 px on beside those, up to 640 px of width; of wider frames from 20 px at
-        a reduction to that. For pictures of several people; (num_frames, height, width, 3), uint8 RGB.
-
-        A face that `detect_fast` finds has its box, as in a clip of that person alone.
-        """
-        fast = self.detect_fast(frames)
-        return [_joined(faces, closer) for faces, closer in zip(fast, self.detect_close(frames), strict=True)]
-
     def detect_close(self, frames: np.ndarray) -> list[FaceDetections]:
-        """The second look of `detect_several`, at less than half the cost of `detect_thorough`."""
+        """Faces from 40 px on in frames up to 640 px wide, of wider ones from 20 px at a reduction to that: for several
+        people in a picture, at less than half the cost of `detect_thorough`; (num_frames, height, width, 3), uint8 RGB.
+        """
         _check_frames(frames)
         reduction = max(1, round(max(frames.shape[1:3]) / self.close_long_side_px))
         smallest_px = max(self.thorough_min_face_size_px, self.close_min_face_size_px // reduction)
@@ -131,26 +124,6 @@ class FaceDetector:
             reduced = np.stack([_reduce(frames[index], reduction) for index in batch])
             for raw in _run_mtcnn(reduced, look, self.device):
                 yield _to_detections(raw, reduction, min_probability)
-
-
-def _joined(faces: FaceDetections, others: FaceDetections) -> FaceDetections:
-    """All faces, and of the others those whose middle lies in none of them and that hold the middle of none."""
-    middles = (faces.boxes_xyxy_px[:, :2] + faces.boxes_xyxy_px[:, 2:]) / 2
-    new = []
-    for box in others.boxes_xyxy_px:
-        middle = (box[:2] + box[2:]) / 2
-        is_within = ((faces.boxes_xyxy_px[:, :2] < middle) & (middle < faces.boxes_xyxy_px[:, 2:])).all(axis=1)
-        holds = ((box[:2] < middles) & (middles < box[2:])).all(axis=1)
-        new.append(not (is_within | holds).any())
-    rows = np.array(new, dtype=bool)
-    both = zip(
-        (faces.boxes_xyxy_px, faces.probabilities, faces.landmarks_xy_px),
-        (others.boxes_xyxy_px[rows], others.probabilities[rows], others.landmarks_xy_px[rows]),
-        strict=True,
-    )
-    boxes, probabilities, landmarks = (np.concatenate(parts) for parts in both)
-    order = np.argsort(-probabilities, kind="stable")
-    return FaceDetections(boxes[order], probabilities[order], landmarks[order])
 
 
 def _check_frames(frames: np.ndarray) -> None:

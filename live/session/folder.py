@@ -21,7 +21,7 @@ from ...data.json_records import Count, Record, read_record, write_record
 from ...inference.answer_table import fingerprint
 from ...inference.predictions import Refusal
 from ...inference.predictor import Predictor
-from ...processor.input_errors import DataError, VideoReadError, in_one_line
+from ...processor.input_errors import DataError, RecipeError, VideoReadError, in_one_line
 from .journal import kept_in, read_recording
 from .page import render_page
 from .reader import KEEP_LOST_SEC, LOOK_EVERY_SEC, MAX_PEOPLE, MIN_SEEN_SEC
@@ -63,10 +63,13 @@ class SessionFolder:
 
     Raises:
         DataError: the folder holds something else, another session, or other recordings.
+        RecipeError: the model reads whole frames, in which nobody is told from anybody.
     """
 
     def __init__(self, path: Path, predictor: Predictor, sources: Sequence[Path]) -> None:
         self.path, self._predictor, self._sources = path, predictor, list(sources)
+        if not predictor.video_processor.face_crop:
+            raise RecipeError("Expected a model of faces to follow people, got one of whole frames; use another.")
         record = SessionRecord(version=1, made_with=_made_with(predictor), recordings=[])
         claim_folder(path, SESSION_FILE, record.model_dump_json(indent=2), "a session")
         self._record = read_record(path / SESSION_FILE, SessionRecord, DataError, "a session", _REMEDY)
@@ -76,7 +79,9 @@ class SessionFolder:
                 f"{_REMEDY}."
             )
         asked = set(map(name_of, self._sources))
-        if others := [known.source for known in self._record.recordings if known.source not in asked]:
+        recordings = enumerate(self._record.recordings, start=1)
+        read = [known.source for number, known in recordings if self._journal(number).exists()]
+        if others := [source for source in read if source not in asked]:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             raise DataError(
                 f"Expected a session of the recordings named in {path}, got one of {others[0]}{more}; {_REMEDY}, or "
@@ -184,7 +189,8 @@ def _flat(row: SessionRow, columns: Sequence[str]) -> dict[str, Cell]:
 
 def _to_csv(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    rounded = [[round(cell, 4) if isinstance(cell, float) else cell for cell in row] for row in rows]
+    csv.writer(text, lineterminator="\n").writerows([columns, *rounded])
     return text.getvalue()
 
 

@@ -17,7 +17,6 @@ from ...inference.predictor import Predictor
 from ...processor.face_preparation import PreparedClip
 from ...processor.face_tracking import FaceTrack, fill_missing
 from ...processor.film_windows import FilmWindow
-from ...processor.input_errors import RecipeError
 from ...processor.video_decoding import clip_frame_indices, frames_between
 from ...processor.video_index import VideoIndex
 from ...processor.video_pass import wanted_frames
@@ -28,8 +27,10 @@ from .records import NOBODY_SEEN, SessionRow
 LOOK_EVERY_SEC = 0.625  # halves the time between two of eight frames in ten seconds
 MIN_SEEN_SEC = 3.0  # who is there for less passes by
 KEEP_LOST_SEC = 3.0
+_SLIP_SEC = 2.5 * LOOK_EVERY_SEC  # two looks in a row may overlook a face that is there
 MAX_PEOPLE = 64  # at a time
-Reading = list[tuple[int, np.ndarray, np.ndarray]]  # of a track: place among a window's looks, box (4,), marks (5, 2)
+Face = tuple[np.ndarray, np.ndarray]  # box (4,), landmarks (5, 2)
+Reading = list[tuple[int, np.ndarray, np.ndarray]]  # of a track: place among a window's looks, and the face there
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SessionReader:
 
     def __init__(self, predictor: Predictor, source: str) -> None:
         self._predictor, self._source = predictor, source
-        self.tracker = FaceTracker(KEEP_LOST_SEC, MAX_PEOPLE, MIN_SEEN_SEC)
+        self.tracker = FaceTracker(KEEP_LOST_SEC, MAX_PEOPLE, MIN_SEEN_SEC, _SLIP_SEC)
         self.people = People()
         self.num_windows = 0
         self.num_passers_by = 0
@@ -73,10 +74,8 @@ class SessionReader:
                     self.num_unreadable_looks += 1
                     continue
                 is_read = number in plan.read
-                self._look(picture, float(index.frame_times_sec[number]), is_read)
-                for track in self.tracker.tracks:
-                    if track.found:
-                        seen[track].append((place, track.box_xyxy_px, track.landmarks_xy_px))
+                for track, face in self._look(picture, float(index.frame_times_sec[number]), is_read).items():
+                    seen[track].append((place, *face))
                 if is_read:
                     pictures[number] = picture
             rows = self._answer(plan, index, seen, pictures)
@@ -88,15 +87,23 @@ class SessionReader:
         self.num_passers_by += sum(track.number is None and track.num_sightings > 1 for track in self.tracker.tracks)
         self.tracker.tracks = []
 
-    def _look(self, picture: np.ndarray, time_sec: float, is_read: bool) -> None:
+    def _look(self, picture: np.ndarray, time_sec: float, is_read: bool) -> dict[LiveTrack, Face]:
+        """Whom the picture shows, and where."""
         detector = self._predictor.video_processor.face_detector
-        # Boxes that the model reads by are those that it learned from.
-        (faces,) = (detector.detect_several if is_read else detector.detect_close)(picture[None])
+        (faces,) = detector.detect_close(picture[None])
         before = list(self.tracker.tracks)
         self.tracker.update(faces, picture, time_sec)
         gone = [track for track in before if track not in self.tracker.tracks]
         self.num_passers_by += sum(track.number is None and track.num_sightings > 1 for track in gone)
         self.people.update(self.tracker.tracks, time_sec)
+        seen = {track: (track.box_xyxy_px, track.landmarks_xy_px) for track in self.tracker.tracks if track.found}
+        if is_read:  # by the boxes of that look by which the model learned, where it finds the face
+            (others,) = detector.detect_fast(picture[None])
+            for track in seen:
+                for box, landmarks in zip(others.boxes_xyxy_px, others.landmarks_xy_px, strict=True):
+                    if _holds(track.box_xyxy_px, box) and _holds(box, track.box_xyxy_px):
+                        seen[track] = (box, landmarks)
+        return seen
 
     def _answer(
         self,
@@ -177,14 +184,8 @@ class SessionReader:
 
 
 def plan_looks(predictor: Predictor, index: VideoIndex) -> list[WindowPlan]:
-    """All windows of a recording, end to end.
-
-    Raises:
-        RecipeError: the model reads whole frames, in which nobody is told from anybody.
-    """
+    """All windows of a recording, end to end."""
     processor = predictor.video_processor
-    if not processor.face_crop:
-        raise RecipeError("Expected a model of faces to follow people, got one of whole frames; use another.")
     plans = []
     for window in processor.windows_of(index, predictor.rule.clip_sec, None, predictor.is_video_model):
         span = window.start_sec, window.end_sec
