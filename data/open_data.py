@@ -13,7 +13,7 @@ from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
 from .audit.verdicts import FAIL, AuditRecord
 from .described_data import AuditSummary, DescribedData, FindingSummary, PreparedWith
-from .preparation.description import DATA_VERSION, read_description
+from .preparation.description import DATA_VERSION, TRAINING_VERSION, read_description
 from .preparation.prepare import describe_counts, plan_of, prepare
 from .preparation.prepared_data import PreparedData, is_prepared, load_prepared
 from .preparation.settings import FrameOptions, settings_for
@@ -74,7 +74,7 @@ def _tell_of_older(options: DataOptions, kind: str) -> None:
     for folder in sorted(options.cache_dir.glob(f"{kind}-*")):
         if is_prepared(folder):
             known = read_description(folder)
-            if known.version < DATA_VERSION and known.source == options.path.name:
+            if known.version < TRAINING_VERSION and known.source == options.path.name:
                 print(
                     f"{options.path} is prepared again: {folder} is of version {known.version} of prepared data, and "
                     f"today's is {DATA_VERSION}; delete it to save its space"

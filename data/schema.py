@@ -74,6 +74,16 @@ class PreparedRow(TypedDict):
     boxes_xyxy_px: list[list[float]] | None  # (num_frames, 4)
     landmarks_xy_px: list[list[list[float]]] | None  # (num_frames, 5, 2)
     transforms: list[list[list[float]]] | None  # (num_frames, 2, 3), from crop to frame
+    face_px: float | None  # this and the next are `face_signals.SIGNALS`; None where nothing is known
+    yaw_deg: float | None
+    pitch_deg: float | None
+    roll_deg: float | None
+    yaw_sd_deg: float | None
+    pitch_sd_deg: float | None
+    roll_sd_deg: float | None
+    motion_per_sec: float | None
+    sharpness: float | None
+    brightness: float | None
     frames_sha256: str
     frame_hash: str
 

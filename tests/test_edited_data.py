@@ -25,7 +25,7 @@ NAN = float("nan")
 NO_JSON = {"": "no JSON", '{"version": 2,': "no JSON", "[]": "[] as its content", "null": "null as its content"}
 DESCRIPTION_EDITS = [
     ("version", GONE, "no version;"),
-    ("version", 4, "4 as version (input should be 2 or 3)"),
+    ("version", 5, "5 as version (input should be 2, 3 or 4)"),
     ("version", "2", '"2" as version'),
     ("fingerprint", GONE, "no fingerprint;"),
     ("kind", 3, "3 as kind"),

@@ -17,6 +17,7 @@ from PIL import Image as PictureFile
 
 from engagement_recognition.data.described_data import LabelConflicts
 from engagement_recognition.data.drawn.datasets import encode_video
+from engagement_recognition.data.face_signals import SIGNALS, face_signals
 from engagement_recognition.data.preparation import prepare as preparation
 from engagement_recognition.data.preparation.prepare import describe_counts, plan_of, prepare
 from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData, is_prepared, load_prepared
@@ -95,6 +96,10 @@ def test_the_crops_are_those_that_serving_makes(prepared: PreparedData, folder: 
     stored = np.stack([np.asarray(PictureFile.open(io.BytesIO(frame))) for frame in row["frames"]])
     assert np.abs(stored.astype(int) - served.frames).mean() < 2  # JPEG's loss alone
     assert np.allclose(row["transforms"], served.transforms)
+    places = (served.found, served.boxes_xyxy_px, served.landmarks_xy_px, served.frame_times_sec)
+    signals = face_signals(served.frames, *places)
+    assert {name: row[name] for name in SIGNALS} == pytest.approx(signals, rel=1e-5)
+    assert abs(row["yaw_deg"]) < 30 and row["motion_per_sec"] > 0 and 40 < row["face_px"] < 200
 
 
 def test_the_tables_beside_the_data_agree_with_it(prepared: PreparedData):
@@ -102,6 +107,9 @@ def test_the_tables_beside_the_data_agree_with_it(prepared: PreparedData):
         manifest = list(csv.DictReader(file))
     assert sorted(row["clip_id"] for row in manifest) == sorted(clip_ids(prepared))
     assert {row["face_coverage"] for row in manifest} == {"1.000"} and set(manifest[0]) > {"split", "engagement"}
+    stored = [row for rows in prepared.splits.values() for row in rows]
+    for name in SIGNALS:
+        assert [float(row[name]) for row in manifest] == pytest.approx([row[name] for row in stored], rel=1e-5), name
     description = json.loads((prepared.folder / "dataset.json").read_text())
     assert {split: counts["clips"] for split, counts in description["splits"].items()} == {
         split: len(rows) for split, rows in prepared.splits.items()

@@ -9,7 +9,9 @@ from ..json_records import Count, Record, read_record, write_record
 from ..schema import Media, SourceNotes
 from .settings import PreparationSettings
 
-DATA_VERSION: Literal[3] = 3
+DATA_VERSION: Literal[4] = 4
+# The latest version that changed what training reads. Only what is older is prepared again where it lies in a cache.
+TRAINING_VERSION = 3
 DESCRIPTION_FILE = "dataset.json"
 REMEDY = "put it right, or delete the folder and prepare it again"
 
@@ -32,8 +34,8 @@ class ClipCounts(InputCounts):
 class Provenance(Record):
     """Where rows come from, how they were made, and what was lost on the way: all that the rows do not say."""
 
-    version: Literal[2, 3]
-    """version 2 is read; its rows have no `label_scores`"""
+    version: Literal[2, 3, 4]
+    """earlier ones are read; rows of versions 2 and 3 have no signals, those of 2 no `label_scores`"""
     kind: str
     """the reader: `daisee`, `fer2013`, `images`, `videos`, `reference-h5`"""
     media: Media

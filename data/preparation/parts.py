@@ -29,11 +29,12 @@ from ...processor.input_errors import ArchiveError, DataError, EngagementInputEr
 from ...processor.media_inputs import load_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole
+from ..face_signals import SIGNALS, Signals, face_signals
 from ..json_records import read_text, refusing
 from ..schema import AFFECTS, ClipRecord, Content, Media, Reject
 from .picture_codec import decode_picture, encode_jpeg
 from .picture_hashes import perceptual_hash
-from .prepared_data import FEATURES
+from .prepared_data import FEATURES, with_later_columns
 from .settings import PreparationSettings
 
 _KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
@@ -58,7 +59,9 @@ def read_part(parts: Path, start: int) -> tuple[Dataset | None, list[Reject]]:
     text = read_text(path, DataError, expected, remedy)
     with refusing(text, path, DataError, expected, remedy):
         rejects = _REJECTS.validate_json(text)
-    return (Dataset.from_file(str(table)) if table.is_file() else None), rejects
+    # An earlier version may have begun this preparation, whose rows lack what later ones have.
+    rows = with_later_columns(Dataset.from_file(str(table))).select_columns(list(FEATURES)) if table.is_file() else None
+    return rows, rejects
 
 
 def _table_path(parts: Path, start: int) -> Path:
@@ -241,14 +244,16 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
     )
     pixels = load_picture(picture)
     faces = processor.prepare_faces(pixels, thorough=False)
-    face = faces.largest
+    face, times_sec = [faces.largest], np.array([np.nan])
+    found, boxes, landmarks = np.array([True]), faces.boxes_xyxy_px[face], faces.landmarks_xy_px[face]
     places = {
-        "found": [True],
-        "boxes_xyxy_px": [faces.boxes_xyxy_px[face].tolist()],
-        "landmarks_xy_px": [faces.landmarks_xy_px[face].tolist()],
-        "transforms": [faces.transforms[face].tolist()],
+        "found": found.tolist(),
+        "boxes_xyxy_px": boxes.tolist(),
+        "landmarks_xy_px": landmarks.tolist(),
+        "transforms": faces.transforms[face].tolist(),
     }
-    yield 0, _row([encode_jpeg(faces.frames[face])], pixels, [float("nan")], **places)
+    signals = face_signals(faces.frames[face], found, boxes, landmarks, times_sec)
+    yield 0, _row([encode_jpeg(faces.frames[faces.largest])], pixels, times_sec.tolist(), **places, **signals)
 
 
 def _as_stored(picture: Path | bytes) -> bytes:
@@ -268,14 +273,22 @@ def _clip_row(clip: PreparedClip) -> dict[str, object]:
     places = {name: getattr(clip, name) for name in ("found", "boxes_xyxy_px", "landmarks_xy_px", "transforms")}
     listed = {name: None if array is None else array.tolist() for name, array in places.items()}
     whole_frame = clip.whole_frames[len(clip.whole_frames) // 2]
-    return _row([encode_jpeg(frame) for frame in clip.frames], whole_frame, clip.frame_times_sec.tolist(), **listed)
+    contents, times_sec = [encode_jpeg(frame) for frame in clip.frames], clip.frame_times_sec
+    return _row(contents, whole_frame, times_sec.tolist(), **listed, **_signals_of(clip))
+
+
+def _signals_of(clip: PreparedClip) -> Signals:
+    """Nothing where nobody looked for a face."""
+    if clip.found is None or clip.boxes_xyxy_px is None or clip.landmarks_xy_px is None:
+        return {}
+    return face_signals(clip.frames, clip.found, clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.frame_times_sec)
 
 
 def _row(
-    contents: list[bytes], whole_frame: np.ndarray, frame_times_sec: list[float], **places: object
+    contents: list[bytes], whole_frame: np.ndarray, frame_times_sec: list[float], **of_face: object
 ) -> dict[str, object]:
-    row: dict[str, object] = dict.fromkeys(("found", "boxes_xyxy_px", "landmarks_xy_px", "transforms"))
-    row |= {"frames": contents, "frame_times_sec": frame_times_sec, **places}
+    row: dict[str, object] = dict.fromkeys(("found", "boxes_xyxy_px", "landmarks_xy_px", "transforms", *SIGNALS))
+    row |= {"frames": contents, "frame_times_sec": frame_times_sec, **of_face}
     return row | {"frames_sha256": _pixels_sha256(contents), "frame_hash": perceptual_hash(whole_frame)}
 
 

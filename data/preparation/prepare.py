@@ -28,7 +28,7 @@ from ..atomic_files import claim_folder
 from ..described_data import LabelConflicts
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
 from ..worker_processes import spawned
-from .description import DATA_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
+from .description import DATA_VERSION, TRAINING_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
 from .parts import Content, is_done, leave_with_parent, prepare_part, read_part
 from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepared
 from .settings import PreparationSettings
@@ -42,7 +42,7 @@ _MOST_PROCESSES_ON_A_GPU = 4  # each of them holds half a gigabyte of its memory
 
 def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
     """Identifies a preparation before it is done: any clip, label, split, file size or setting changes it."""
-    plan = [DATA_VERSION, source.kind, drop_conflicts, asdict(settings)]
+    plan = [TRAINING_VERSION, source.kind, drop_conflicts, asdict(settings)]
     plan += ["drawn"] if source.drawn else []  # what was prepared before this was recorded does not say so
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     items: list[ClipRecord | Reject] = [*source.records, *source.rejects]

@@ -18,10 +18,20 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    concatenate_datasets,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_from_disk,
+)
 from datasets import List as Repeated
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
+from ..face_signals import SIGNALS
 from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
 from .description import (
     DESCRIPTION_FILE,
@@ -51,12 +61,14 @@ FEATURES = Features(
         "boxes_xyxy_px": Repeated(Repeated(Value("float32"))),
         "landmarks_xy_px": Repeated(Repeated(Repeated(Value("float32")))),
         "transforms": Repeated(Repeated(Repeated(Value("float64")))),
+        **{signal: Value("float32") for signal in SIGNALS},
         "frames_sha256": Value("string"),  # of the pixels stored
         "frame_hash": Value("string"),  # perceptual, of the whole frame in the window's middle
     }
 )
 _IDENTITY = ("split", "clip_id", "window_index", "subject_id", "label", *AFFECTS, "frames_sha256")
-_MANIFEST = ("clip_id", "window_index", "subject_id", "split", "source_path", "label", *AFFECTS, "face_coverage")
+_MANIFEST = ("clip_id", "window_index", "subject_id", "split", "source_path", "label", *AFFECTS)
+_LATER_COLUMNS = ("label_scores", *SIGNALS)  # that rows of earlier versions do not have
 _VERSIONED_PACKAGES = ("engagement-recognition", "datasets", "av", "facenet-pytorch", "torch", "pillow")
 
 
@@ -140,7 +152,8 @@ def load_prepared(folder: Path) -> PreparedData:
 
 def _load_splits(folder: Path) -> DatasetDict:
     try:
-        return _with_label_scores(load_from_disk(str(folder)).with_format(None))
+        splits = load_from_disk(str(folder)).with_format(None)
+        return DatasetDict({split: with_later_columns(rows) for split, rows in splits.items()})
     except Exception as error:  # where its files were edited, the datasets library fails in every way there is
         raise DataError(
             f"Expected a prepared data set in {folder}, could not open it with the datasets library "
@@ -148,15 +161,13 @@ def _load_splits(folder: Path) -> DatasetDict:
         ) from error
 
 
-def _with_label_scores(splits: DatasetDict) -> DatasetDict:
-    """Rows of version 2 have no such column."""
-    name = "label_scores"
-    return DatasetDict(
-        {
-            split: rows if name in rows.features else rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
-            for split, rows in splits.items()
-        }
-    )
+def with_later_columns(rows: Dataset) -> Dataset:
+    """Rows of any version with the columns of today's, null in those that they lack; what they hold stays on disk."""
+    missing = Features({name: FEATURES[name] for name in _LATER_COLUMNS if name not in rows.features})
+    if not missing:
+        return rows
+    empty = Dataset.from_dict({name: [None] * len(rows) for name in missing}, features=missing)
+    return concatenate_datasets([rows, empty], axis=1)
 
 
 def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provenance, folder: Path) -> PreparedData:
@@ -236,8 +247,10 @@ def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
 
 
 def _write_manifest(columns: dict[str, Sequence[object]], found: Sequence[Sequence[bool] | None], path: Path) -> None:
+    """What is unknown is empty, as in the other columns."""
     coverage = ["" if of_row is None else f"{np.mean(of_row):.3f}" for of_row in found]
+    signals = [["" if value is None else f"{value:.6g}" for value in columns[name]] for name in SIGNALS]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(_MANIFEST)
-        writer.writerows(zip(*(columns[name] for name in _MANIFEST[:-1]), coverage, strict=True))
+        writer.writerow([*_MANIFEST, "face_coverage", *SIGNALS])
+        writer.writerows(zip(*(columns[name] for name in _MANIFEST), coverage, *signals, strict=True))
