@@ -13,6 +13,7 @@ import numpy as np
 
 COLOR_BINS = 8  # a channel
 _SIDE_PX, _SHADES_PX = 32, 16
+_CHANGED_LEVELS = 20  # of 255
 _QUARTERS = 2  # each way
 _SHADES_WEIGHT = 0.3
 # A lamp that goes on changes all colours: each look has the same mean and contrast before its colours are counted.
@@ -21,12 +22,33 @@ _MEAN, _CONTRAST, _LEAST_CONTRAST = 128.0, 50.0, 5.0
 
 @dataclass(frozen=True)
 class Look:
-    """One face's surroundings, from the hair to the upper clothes."""
+    """What is about one face: its colours from the hair to the upper clothes, and the head as a small picture."""
 
     colors: np.ndarray  # (COLOR_BINS ** 3,): how often each colour occurs where no other face's surroundings are; sum 1
-    quarters: np.ndarray  # (4 * COLOR_BINS ** 3,): the same of each quarter, at one mean and contrast; sum 1
-    shades: np.ndarray  # (256,): a small grey picture, mean 0, length 1; all 0 of a flat one
-    is_shared: bool  # another face's surroundings reach into these
+    quarters: np.ndarray  # (4 * COLOR_BINS ** 3,): the same of each quarter of the head, at one mean and contrast
+    shades: np.ndarray  # (256,): the head as a grey picture, mean 0, length 1; all 0 of a flat one
+    is_shared: bool  # another person reaches in there
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a part of the picture about somebody showed, small; to be compared with what the same part shows later."""
+
+    place: tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the frame
+    pixels: np.ndarray  # (32, 32, 3) uint8 RGB
+
+    @classmethod
+    def about(cls, frame: np.ndarray, box_xyxy_px: np.ndarray) -> "Scene":
+        """A face's, twice its width and more of what is behind it."""
+        height = box_xyxy_px[3] - box_xyxy_px[1]
+        place = _within(box_xyxy_px + np.array([-0.5, -0.4, 0.5, 0.7]) * height, frame)
+        return cls(place, _cut(frame, place))
+
+    def change_to(self, frame: np.ndarray) -> float:
+        """Share of it that another frame of the same size shows otherwise: a head that moves leaves what is behind it,
+        another picture in a call's tile nothing."""
+        moved = np.abs(_cut(frame, self.place).astype(np.int16) - self.pixels).max(axis=2)
+        return float((moved > _CHANGED_LEVELS).mean())
 
 
 def looks_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[Look]:
@@ -34,21 +56,18 @@ def looks_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[Look]:
 
     frame: (height, width, 3) uint8 RGB; boxes: (num_faces, 4), which may reach over the frame's edge.
     """
-    height_px, width_px = frame.shape[:2]
-    places = []
-    for left, top, right, bottom in (surroundings(box).astype(int).tolist() for box in boxes_xyxy_px):
-        left, top = min(max(left, 0), width_px - 1), min(max(top, 0), height_px - 1)
-        places.append((left, top, max(min(right, width_px), left + 1), max(min(bottom, height_px), top + 1)))
+    places = [_within(surroundings(box), frame) for box in boxes_xyxy_px]
     looks = []
     for i, (left, top, right, bottom) in enumerate(places):
         own = np.ones((bottom - top, right - left), np.uint8)
         for other in places[:i] + places[i + 1 :]:
             own[max(0, other[1] - top) : max(0, other[3] - top), max(0, other[0] - left) : max(0, other[2] - left)] = 0
-        size = (_SIDE_PX, _SIDE_PX)
-        part = cv2.resize(frame[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(own, size, interpolation=cv2.INTER_NEAREST)
-        colors = _count_colors(part, mask if mask.any() else None)
-        looks.append(Look(colors, _quarters_of(part), _shades_of(part), not own.all()))
+        mask = cv2.resize(own, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_NEAREST)
+        colors = _count_colors(_cut(frame, places[i]), mask if mask.any() else None)
+        head = head_about(boxes_xyxy_px[i])
+        part = _cut(frame, _within(head, frame))
+        is_shared = any(overlap(head, surroundings(other)) for other in np.delete(boxes_xyxy_px, i, axis=0))
+        looks.append(Look(colors, _quarters_of(part), _shades_of(part), is_shared))
     return looks
 
 
@@ -58,12 +77,7 @@ def distance_of_colors(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def distance_of_looks(first: Look, second: Look) -> float:
-    """0 for the same picture, and rarely above 1; at most 1.6.
-
-    Measured on real faces, as quantiles: of one person half a second apart 0.24 (median) and 0.48 (95 %) where people
-    move a lot, 0.24 and 0.52 ten seconds apart (DAiSEE's crops), 0.09 and 0.39 from frame to frame (WACV 2016, grey);
-    of two people 0.50 (5 %) and 0.34 (5 %) in the last two.
-    """
+    """0 for the same picture, and rarely above 1; at most 1.6."""
     likeness_of_shades = float((first.shades * second.shades).sum())
     return distance_of_colors(first.quarters, second.quarters) + _SHADES_WEIGHT * (1 - likeness_of_shades)
 
@@ -72,6 +86,31 @@ def surroundings(box_xyxy: np.ndarray) -> np.ndarray:
     """A face's box -> (4,), with the hair and the upper clothes."""
     height = box_xyxy[3] - box_xyxy[1]
     return box_xyxy + np.array([0.0, -0.25, 0.0, 0.75]) * height
+
+
+def head_about(box_xyxy: np.ndarray) -> np.ndarray:
+    """A face's box -> (4,), with the hair, the collar and a little of what is beside them: in the tiles of a call that
+    a face nearly fills, more would be the neighbour's."""
+    height = box_xyxy[3] - box_xyxy[1]
+    return box_xyxy + np.array([-0.1, -0.3, 0.1, 0.35]) * height
+
+
+def overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:
+    """Whether two boxes, (4,) each, have an area in common."""
+    return bool((np.maximum(first_xyxy[:2], second_xyxy[:2]) < np.minimum(first_xyxy[2:], second_xyxy[2:])).all())
+
+
+def _within(box_xyxy: np.ndarray, frame: np.ndarray) -> tuple[int, int, int, int]:
+    """The part of a box that lies in a frame, a pixel at least."""
+    height_px, width_px = frame.shape[:2]
+    left, top, right, bottom = box_xyxy.astype(int).tolist()
+    left, top = min(max(left, 0), width_px - 1), min(max(top, 0), height_px - 1)
+    return left, top, max(min(right, width_px), left + 1), max(min(bottom, height_px), top + 1)
+
+
+def _cut(frame: np.ndarray, place: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, right, bottom = place
+    return cv2.resize(frame[top:bottom, left:right], (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
 
 
 def _count_colors(part: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from ..processor.face_detection import FaceDetections
 from ..processor.face_tracking import MAX_SIZE_RATIO, pair_cheapest_first
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
-from .looks import Look, distance_of_colors, distance_of_looks, looks_about, surroundings
+from .looks import Look, Scene, distance_of_colors, distance_of_looks, head_about, looks_about, overlap, surroundings
 
 # A detector overlooks a face now and then; only a face that stays away this long is missing.
 MISSING_AFTER_SEC = 0.5
@@ -28,9 +28,11 @@ COAST_SEC = 0.7  # a head stops sooner or later: an unseen one moves on by at mo
 SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes jitter by a pixel or two
 COLOR_MEMORY_SEC = 2.0
 COLOR_WEIGHT = 2.0
-# A look this far from the last one, and this many times as far as is usual of the same track, is another person's.
-OTHER_LOOK, OTHER_LOOK_TIMES_USUAL = 0.4, 2.0
-USUAL_CHANGE, CHANGE_GAIN = 0.2, 0.3  # at first; share of the newest change in it
+# A head that looks this different from the last time, where this share of what is about it has changed too, is another
+# person's. Of looks 0.6 s apart: all 29 changes of person in calls of real faces (grey, cut close) and all 56 of drawn
+# ones are beyond both, and so are 2 of 33 steps of people signing, 0 of drawn ones, and 0.057 of the real faces' own,
+# whose pictures leap.
+OTHER_LOOK, OTHER_SCENE = 0.36, 0.4
 # A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
 # who was away long must look the more alike.
 WAITING_WEIGHT = 0.3
@@ -52,7 +54,7 @@ class LiveTrack:
     found: bool = True  # by the latest detection
     num_sightings: int = 1
     look: Look | None = None  # the newest that was the person's alone
-    usual_change: float = USUAL_CHANGE  # of the look, from one sighting to the next
+    scene: Scene | None = None  # about the face, when it was last found
 
     def box_at(self, time_sec: float) -> np.ndarray:
         """(4,), where the box is expected; at the time of its detection, the detected one itself."""
@@ -116,7 +118,7 @@ class FaceTracker:
         self._updated_sec = time_sec
         self.tracks = [track for track in self.tracks if self._waits_for(track, time_sec)]
         looks = looks_about(frame, faces.boxes_xyxy_px)
-        matches = self._match(faces, looks, time_sec)
+        matches = self._match(faces, looks, frame, time_sec)
         for track in self.tracks:
             track.found = track in matches
         for track, face in matches.items():
@@ -124,6 +126,9 @@ class FaceTracker:
         self.tracks = [track for track in self.tracks if track.found or track.num_sightings > 1]
         for face in sorted(set(range(len(faces))) - set(matches.values())):
             self._start(faces, face, looks[face], time_sec)
+        for track in self.tracks:
+            if track.found:
+                track.scene = Scene.about(frame, track.box_xyxy_px)
         due_sec = math.inf if is_first else time_sec - self.min_seen_sec + TIME_TOLERANCE_SEC
         for track in sorted(self.tracks, key=lambda track: float(track.box_xyxy_px[0])):
             if track.number is None and track.found and track.first_seen_sec <= due_sec:
@@ -134,19 +139,20 @@ class FaceTracker:
             return time_sec - track.seen_sec <= self.keep_lost_sec
         return track.found or time_sec - track.seen_sec <= self.slip_sec  # found: by the detection before this one
 
-    def _match(self, faces: FaceDetections, looks: Sequence[Look], time_sec: float) -> dict[LiveTrack, int]:
+    def _match(
+        self, faces: FaceDetections, looks: Sequence[Look], frame: np.ndarray, time_sec: float
+    ) -> dict[LiveTrack, int]:
         """Track -> face."""
-        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, looks, time_sec)
+        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, looks, frame, time_sec)
         return {self.tracks[i]: j for i, j in pair_cheapest_first(np.where(costs < MAX_COST, costs, np.inf))}
 
     def _move(self, track: LiveTrack, faces: FaceDetections, face: int, look: Look, time_sec: float) -> None:
         box = faces.boxes_xyxy_px[face].astype(np.float64)
         others = [other.box_at(time_sec) for other in self.tracks if other is not track]
         elapsed_sec = time_sec - track.seen_sec
-        if not any(_overlap(surroundings(box), surroundings(other)) for other in others):  # else they are shared
+        if not any(overlap(surroundings(box), surroundings(other)) for other in others):  # else they are shared
             track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (look.colors - track.colors)
-            if track.look is not None:
-                track.usual_change += CHANGE_GAIN * (distance_of_looks(track.look, look) - track.usual_change)
+        if not any(overlap(head_about(box), surroundings(other)) for other in others):
             track.look = look
         if elapsed_sec > 0:
             measured = (_center(box) - _center(track.box_xyxy_px)) / elapsed_sec
@@ -174,13 +180,14 @@ class FaceTracker:
 
 
 def matching_costs(
-    tracks: Sequence[LiveTrack], boxes_xyxy_px: np.ndarray, looks: Sequence[Look], time_sec: float
+    tracks: Sequence[LiveTrack], boxes_xyxy_px: np.ndarray, looks: Sequence[Look], frame: np.ndarray, time_sec: float
 ) -> np.ndarray:
     """Tracks and found boxes, (num_boxes, 4), -> (num_tracks, num_boxes); `MAX_COST` where the two cannot be one."""
     costs = np.full((len(tracks), len(boxes_xyxy_px)), MAX_COST)
     for i, track in enumerate(tracks):
         expected = track.box_at(time_sec)
         reach = REACH_FACE_SIZES + REACH_FACE_SIZES_A_SEC * (time_sec - track.seen_sec)
+        has_other_scene = track.scene is not None and track.scene.change_to(frame) > OTHER_SCENE
         waiting = WAITING_WEIGHT * math.log(reach / REACH_FACE_SIZES)
         for j, box in enumerate(boxes_xyxy_px.astype(np.float64)):
             size_px = math.sqrt(_face_size_px(expected) * _face_size_px(box))
@@ -189,20 +196,16 @@ def matching_costs(
             if move <= 1 and growth <= 1:
                 likeness = COLOR_WEIGHT * distance_of_colors(track.colors, looks[j].colors)
                 costs[i, j] = min(MAX_COST, move + growth + likeness + waiting)
-            if costs[i, j] < MAX_COST and _shows_another(track, looks[j]):
+            if has_other_scene and _shows_another(track, looks[j]):
                 costs[i, j] = MAX_COST
     return costs
 
 
 def _shows_another(track: LiveTrack, look: Look) -> bool:
-    """Whether everything about the face has changed at once; not told while another face is about there."""
+    """Whether a head looks too different to be the track's; not told while another face is before it."""
     if track.look is None or look.is_shared:
         return False
-    return distance_of_looks(track.look, look) > max(OTHER_LOOK, OTHER_LOOK_TIMES_USUAL * track.usual_change)
-
-
-def _overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:
-    return bool((np.maximum(first_xyxy[:2], second_xyxy[:2]) < np.minimum(first_xyxy[2:], second_xyxy[2:])).all())
+    return distance_of_looks(track.look, look) > OTHER_LOOK
 
 
 def _center(box_xyxy: np.ndarray) -> np.ndarray:

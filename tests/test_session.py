@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from conftest import TrainedStages
-from drawn_session import Stay, write_session
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
+from engagement_recognition.data.drawn.call import Stay, write_call
 from engagement_recognition.data.face_signals import SIGNALS
 from engagement_recognition.data.growing_file import GrowingFile
 from engagement_recognition.inference.predictor import Predictor
@@ -40,8 +40,8 @@ def predictor(trained: TrainedStages) -> Predictor:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films")
-    write_session(folder / "call.mp4", STAYS, 60)
-    write_session(folder / "alone.mkv", [Stay("alone", 1, 0, 0, 30)], 30, columns=1)
+    write_call(folder / "call.mp4", STAYS, 60)
+    write_call(folder / "alone.mkv", [Stay("alone", 1, 0, 0, 30)], 30, columns=1)
     return folder
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..looks import Look, distance_of_looks
-from ..tracking import OTHER_LOOK, LiveTrack
+from ..tracking import LiveTrack
 from .records import SessionPerson, Visit
 
-LONGER_BREAK_SEC = 30.0  # a person not found for less than this was there all the same: hands, a bowed head
+LONGER_BREAK_SEC = 15.0  # a person not found for less than this was there all the same: hands, a bowed head
 _MOVED_SEC = 5.0  # a call rearranges its tiles within this, faces are found again included
 _SAME_PLACE_FACE_SIZES = 1.0
 _SAME_SIZE_RATIO = 1.5
+_SAME_LOOK = 0.25  # half of real people's own looks ten seconds apart, and hardly any two people's
 _LOOKS_KEPT, _LOOKS_EVERY_SEC = 4, 10.0
 
 
@@ -91,7 +92,7 @@ class People:
         if track.look is not None:
             away = [person for person in self.everybody if person.track is None or not person.track.found]
             distances = sorted(((person.distance_to(track.look), person) for person in away), key=lambda pair: pair[0])
-            alike = [person for distance, person in distances if distance <= OTHER_LOOK]
+            alike = [person for distance, person in distances if distance <= _SAME_LOOK]
             for person in alike:
                 gone_sec = track.first_seen_sec - person.seen_sec
                 if gone_sec >= 0 and (gone_sec <= _MOVED_SEC or _is_same_place(person.box_xyxy_px, track.box_xyxy_px)):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...data.atomic_files import write_whole
 from ...processor.input_errors import DataError
-from ..looks import Look
+from ..looks import Look, Scene
 from ..tracking import LiveTrack
 from .people import Person
 from .reader import SessionReader
@@ -22,7 +22,7 @@ from .records import Visit
 _META = "meta"
 _LOOK_PARTS = ("colors", "quarters", "shades")
 _TRACK_ARRAYS = ("box_xyxy_px", "landmarks_xy_px", "colors", "velocity_xy_px_sec")
-_TRACK_VALUES = ("first_seen_sec", "seen_sec", "number", "found", "num_sightings", "usual_change")
+_TRACK_VALUES = ("first_seen_sec", "seen_sec", "number", "found", "num_sightings")
 _COUNTS = ("num_windows", "num_passers_by", "num_unreadable_looks")
 
 
@@ -42,7 +42,11 @@ def save_state(reader: SessionReader, path: Path) -> None:
     for i, track in enumerate(reader.tracker.tracks):
         arrays |= {f"track{i}/{name}": getattr(track, name) for name in _TRACK_ARRAYS}
         shared = None if track.look is None else put_look(f"track{i}/look", track.look)
-        tracks.append({name: getattr(track, name) for name in _TRACK_VALUES} | {"look_is_shared": shared})
+        place = None if track.scene is None else track.scene.place
+        if track.scene is not None:
+            arrays[f"track{i}/scene"] = track.scene.pixels
+        values = {name: getattr(track, name) for name in _TRACK_VALUES}
+        tracks.append(values | {"look_is_shared": shared, "scene": place})
     people = []
     for i, person in enumerate(reader.people.everybody):
         arrays[f"person{i}/box"] = person.box_xyxy_px
@@ -77,9 +81,11 @@ def load_state(reader: SessionReader, path: Path) -> bool:
 
         tracks = []
         for i, known in enumerate(meta["tracks"]):
-            shared = known.pop("look_is_shared")
+            shared, place = known.pop("look_is_shared"), known.pop("scene")
             look = None if shared is None else get_look(f"track{i}/look", shared)
-            tracks.append(LiveTrack(**{name: arrays[f"track{i}/{name}"] for name in _TRACK_ARRAYS}, **known, look=look))
+            scene = None if place is None else Scene(tuple(place), arrays[f"track{i}/scene"])
+            own = {name: arrays[f"track{i}/{name}"] for name in _TRACK_ARRAYS}
+            tracks.append(LiveTrack(**own, **known, look=look, scene=scene))
         people = []
         for i, known in enumerate(meta["people"]):
             person = Person(i + 1, arrays[f"person{i}/box"], [Visit(*visit) for visit in known["visits"]])
