@@ -193,5 +193,5 @@ def blur_face(frame: np.ndarray, box_xyxy_px: np.ndarray) -> None:
     x = ((np.arange(left, right) + 0.5 - center[0]) / axes[0]).astype(np.float32)
     y = ((np.arange(top, bottom) + 0.5 - center[1]) / axes[1]).astype(np.float32)
     distance = np.hypot(x, y[:, None])  # 1 on the ellipse; (bottom - top, right - left)
-    share = np.clip((EDGE_RATIO - distance) / (EDGE_RATIO - 1), 0, 1)[..., None]
-    part[:] = np.rint(part + share * (blurred.astype(np.float32) - part))
+    share = np.clip((EDGE_RATIO - distance) / (EDGE_RATIO - 1), 0, 1)
+    part[:] = cv2.blendLinear(part, blurred, 1 - share, share)
