@@ -34,7 +34,7 @@ LOOKS_PER_BATCH = 4  # frames held at a time
 LOOKING_SHARE = 0.8  # of the time all of it takes, about
 COVER_RATIO = 1.5  # the ellipse's axes, of a detected box's sides, which leave out the forehead and the ears
 EDGE_RATIO = 1.25  # of the ellipse, over which the blur fades out
-BLOCKS_ACROSS = 4  # of a detected box; of 8, MTCNN finds faces again in one frame in ten
+BLOCKS_ACROSS = 4  # of a detected box; of 8, MTCNN finds a face again in up to half of the frames
 
 
 @dataclass(frozen=True)
