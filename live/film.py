@@ -1,4 +1,4 @@
-"""A film of annotated frames, whole however it ends."""
+"""A film of annotated or other frames, whole however it ends; with the sound of the file they are from, if wanted."""
 
 import math
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ import numpy as np
 from ..processor.input_errors import EngagementInputError, in_one_line
 from .drawing import MAX_FPS, NOT_WHOLE, PLAYS_UNFINISHED, TIME_BASE
 from .signals import signals_held
+from .sound import SourceSound
+
+ROOM_OR_PLACE = "free space or choose another place"
 
 
 class AnnotatedVideo:
@@ -21,21 +24,35 @@ class AnnotatedVideo:
         path: where the file goes; its folder must be there.
         size: width and height in pixels.
         fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
+        sound: goes along, in time with the frames.
+        whole_as: the film's name once it is whole, where `path` is that of a part which nobody will play.
 
     Raises:
         EngagementInputError: the file cannot be written, at the start or later on, or a rate that is none.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30.0) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        fps: float = 30.0,
+        sound: SourceSound | None = None,
+        whole_as: Path | None = None,
+    ) -> None:
+        self._name, self._sound = whole_as or path, sound
+        self._not_whole = NOT_WHOLE if whole_as is None else ROOM_OR_PLACE
         self._width_px, self._height_px = size
         self._last_tick = -1
         if not (math.isfinite(fps) and fps > 0):
             raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
         rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
         with self._writing("choose another place"):
-            self._container = av.open(str(path), "w", format="mp4", container_options=PLAYS_UNFINISHED)
+            # Fragments have no edit list, without which sound that begins before the pictures would shift them.
+            options = PLAYS_UNFINISHED if whole_as is None else {"movie_timescale": str(TIME_BASE.denominator)}
+            self._container = av.open(str(path), "w", format="mp4", container_options=options)
             self._stream = self._add_stream(rate)
+            if sound is not None:
+                sound.add_to(self._container)
             self._container.start_encoding()
 
     def _add_stream(self, rate: Fraction) -> av.VideoStream:
@@ -59,29 +76,38 @@ class AnnotatedVideo:
         self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
         picture.pts, picture.time_base = self._last_tick, TIME_BASE
         # What the encoder has given and nobody wrote is missing in the middle of the film.
-        with signals_held(), self._writing(NOT_WHOLE):
+        with signals_held(), self._writing(self._not_whole):
             self._container.mux(self._stream.encode(picture))
+            self._write_sound(time_sec)
 
     def close(self) -> None:
         """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end lacks its last moments."""
-        with signals_held(forget=True), self._writing(NOT_WHOLE):
+        with signals_held(forget=True), self._writing(self._not_whole):
             try:
                 self._container.mux(self._stream.encode())
+                self._write_sound(math.inf)
             finally:
                 self._container.close()
+
+    def _write_sound(self, until_sec: float) -> None:
+        if self._sound is not None:
+            for packet in self._sound.packets_until(until_sec):
+                self._container.mux(packet)
 
     @contextmanager
     def _writing(self, remedy: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, av.FFmpegError) as error:
             reason = in_one_line(error)
             raise EngagementInputError(
-                f"Expected to write a video to {self._path}, could not ({reason}); {remedy}."
+                f"Expected to write a video to {self._name}, could not ({reason}); {remedy}."
             ) from error
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is not None:
+            self._sound = None  # where the pictures break off, it does
         self.close()

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Self
 
 import av
 import cv2
@@ -62,7 +63,7 @@ class FrameSource(ABC):
         """Let go of the device or file; more than once does no harm."""
         return
 
-    def __enter__(self) -> "FrameSource":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,6 +94,8 @@ def open_source(source: str | os.PathLike[str]) -> FrameSource:
 class FileSource(FrameSource):
     """Every frame of a video file, upright, as fast as it is asked for."""
 
+    start_sec = 0.0  # by the container's clock, of the first frame, once that was given
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._source, self.name = resolve_source(path)
         try:
@@ -116,7 +119,8 @@ class FileSource(FrameSource):
                 if frame.is_corrupt:
                     raise self._broken(time_sec, "damaged data")
                 stamp_sec = frame.time if frame.time is not None else (time_sec or 0.0) + step_sec
-                first_sec = stamp_sec if first_sec is None else first_sec
+                if first_sec is None:
+                    self.start_sec = first_sec = stamp_sec
                 stamp_sec -= first_sec
                 # AVI's times may stand still or go back.
                 time_sec = stamp_sec if time_sec is None or stamp_sec > time_sec else time_sec + step_sec
