@@ -66,7 +66,7 @@ def looks_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[Look]:
         colors = _count_colors(_cut(frame, places[i]), mask if mask.any() else None)
         head = head_about(boxes_xyxy_px[i])
         part = _cut(frame, _within(head, frame))
-        is_shared = any(overlap(head, surroundings(other)) for other in np.delete(boxes_xyxy_px, i, axis=0))
+        is_shared = any(reaches_into(other, head) for other in np.delete(boxes_xyxy_px, i, axis=0))
         looks.append(Look(colors, _quarters_of(part), _shades_of(part), is_shared))
     return looks
 
@@ -93,6 +93,12 @@ def head_about(box_xyxy: np.ndarray) -> np.ndarray:
     a face nearly fills, more would be the neighbour's."""
     height = box_xyxy[3] - box_xyxy[1]
     return box_xyxy + np.array([-0.1, -0.3, 0.1, 0.35]) * height
+
+
+def reaches_into(box_xyxy: np.ndarray, head_xyxy: np.ndarray) -> bool:
+    """Whether a person with this face's box is seen in another's head: by the face, or the body a little beside it."""
+    width = box_xyxy[2] - box_xyxy[0]
+    return overlap(box_xyxy + np.array([-0.2, 0.0, 0.2, 0.0]) * width, head_xyxy)
 
 
 def overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:

@@ -18,7 +18,17 @@ import numpy as np
 from ..processor.face_detection import FaceDetections
 from ..processor.face_tracking import MAX_SIZE_RATIO, pair_cheapest_first
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
-from .looks import Look, Scene, distance_of_colors, distance_of_looks, head_about, looks_about, overlap, surroundings
+from .looks import (
+    Look,
+    Scene,
+    distance_of_colors,
+    distance_of_looks,
+    head_about,
+    looks_about,
+    overlap,
+    reaches_into,
+    surroundings,
+)
 
 # A detector overlooks a face now and then; only a face that stays away this long is missing.
 MISSING_AFTER_SEC = 0.5
@@ -33,6 +43,9 @@ COLOR_WEIGHT = 2.0
 # ones are beyond both, and so are 2 of 33 steps of people signing, 0 of drawn ones, and 0.057 of the real faces' own,
 # whose pictures leap.
 OTHER_LOOK, OTHER_SCENE = 0.36, 0.4
+AT_REST_FACE_SIZES_A_SEC = (
+    0.5  # whoever walks leaves a scene, passes others and is half hidden: there looks tell nothing
+)
 # A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
 # who was away long must look the more alike.
 WAITING_WEIGHT = 0.3
@@ -152,7 +165,7 @@ class FaceTracker:
         elapsed_sec = time_sec - track.seen_sec
         if not any(overlap(surroundings(box), surroundings(other)) for other in others):  # else they are shared
             track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (look.colors - track.colors)
-        if not any(overlap(head_about(box), surroundings(other)) for other in others):
+        if not any(reaches_into(other, head_about(box)) for other in others):
             track.look = look
         if elapsed_sec > 0:
             measured = (_center(box) - _center(track.box_xyxy_px)) / elapsed_sec
@@ -187,7 +200,9 @@ def matching_costs(
     for i, track in enumerate(tracks):
         expected = track.box_at(time_sec)
         reach = REACH_FACE_SIZES + REACH_FACE_SIZES_A_SEC * (time_sec - track.seen_sec)
-        has_other_scene = track.scene is not None and track.scene.change_to(frame) > OTHER_SCENE
+        speed = float(np.linalg.norm(track.velocity_xy_px_sec)) / _face_size_px(track.box_xyxy_px)
+        is_at_rest = speed < AT_REST_FACE_SIZES_A_SEC
+        has_other_scene = is_at_rest and track.scene is not None and track.scene.change_to(frame) > OTHER_SCENE
         waiting = WAITING_WEIGHT * math.log(reach / REACH_FACE_SIZES)
         for j, box in enumerate(boxes_xyxy_px.astype(np.float64)):
             size_px = math.sqrt(_face_size_px(expected) * _face_size_px(box))
