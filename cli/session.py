@@ -96,7 +96,8 @@ def _blur(folder: "SessionFolder", file: Path, device: str, progress: "_Progress
         return [f"  {copy}: there already"]
     copy.parent.mkdir(exist_ok=True)
     report = blur_faces(file, copy, progress.on_blurred, device)
-    return [f"  {copy}: faces blurred in {report.num_frames_with_faces} of {report.num_frames} frames. {NOT_ANONYMOUS}"]
+    line = f"  {copy}: faces are blurred in {report.num_frames_with_faces} of {report.num_frames} frames"
+    return [line, *(f"  {note}" for note in report.notes), f"  {NOT_ANONYMOUS}"]
 
 
 class _Progress:

@@ -36,13 +36,14 @@ REACH_FACE_SIZES, REACH_FACE_SIZES_A_SEC = 0.5, 5.0  # how far from the expected
 MAX_UNWATCHED_SEC = 1.0  # nobody looked for longer than this: who is away since then was not seen to be away
 COAST_SEC = 0.7  # a head stops sooner or later: an unseen one moves on by at most its speed times this
 SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes jitter by a pixel or two
-COLOR_MEMORY_SEC = 2.0
+COLOR_MEMORY_SEC = LOOK_MEMORY_SEC = 2.0
 COLOR_WEIGHT = 2.0
 # A head that looks this different from the last time, where this share of what is about it has changed too, is another
 # person's. Of looks 0.6 s apart: all 29 changes of person in calls of real faces (grey, cut close) and all 56 of drawn
 # ones are beyond both, and so are 2 of 33 steps of people signing, 0 of drawn ones, and 0.057 of the real faces' own,
 # whose pictures leap.
 OTHER_LOOK, OTHER_SCENE = 0.36, 0.4
+OTHER_SCENE_UNSEEN = 0.5  # who was not found a moment ago was hidden by somebody, who may still be half in the way
 AT_REST_FACE_SIZES_A_SEC = (
     0.5  # whoever walks leaves a scene, passes others and is half hidden: there looks tell nothing
 )
@@ -66,7 +67,8 @@ class LiveTrack:
     velocity_xy_px_sec: np.ndarray = field(default_factory=lambda: np.zeros(2))
     found: bool = True  # by the latest detection
     num_sightings: int = 1
-    look: Look | None = None  # the newest that was the person's alone
+    looks: list[tuple[float, Look]] = field(default_factory=list)  # seconds and look, with nobody else there: at most
+    # the newest and one from `LOOK_MEMORY_SEC` before, since who passes in front is in the newest
     scene: Scene | None = None  # about the face, when it was last found
 
     def box_at(self, time_sec: float) -> np.ndarray:
@@ -76,6 +78,16 @@ class LiveTrack:
     def landmarks_at(self, time_sec: float) -> np.ndarray:
         """(5, 2), moved as the box."""
         return self.landmarks_xy_px + self._moved_px(time_sec)
+
+    @property
+    def look(self) -> Look | None:
+        """The newest; None: somebody else always reached in."""
+        return self.looks[-1][1] if self.looks else None
+
+    def remember(self, look: Look, time_sec: float) -> None:
+        """How the person looked just now."""
+        is_due = len(self.looks) == 2 and time_sec - self.looks[0][0] >= 2 * LOOK_MEMORY_SEC
+        self.looks = [*(self.looks[1:] if is_due else self.looks[:1]), (time_sec, look)]
 
     def is_missing(self, time_sec: float) -> bool:
         """Not found, and for longer than a detector's slip."""
@@ -166,7 +178,7 @@ class FaceTracker:
         if not any(overlap(surroundings(box), surroundings(other)) for other in others):  # else they are shared
             track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (look.colors - track.colors)
         if not any(reaches_into(other, head_about(box)) for other in others):
-            track.look = look
+            track.remember(look, time_sec)
         if elapsed_sec > 0:
             measured = (_center(box) - _center(track.box_xyxy_px)) / elapsed_sec
             gain = -math.expm1(-elapsed_sec / SPEED_MEMORY_SEC)
@@ -179,8 +191,10 @@ class FaceTracker:
         if sum(track.number is None for track in self.tracks) >= self.max_people:
             return
         box, landmarks = faces.boxes_xyxy_px[face].astype(np.float64), faces.landmarks_xy_px[face].astype(np.float64)
-        own_look = None if look.is_shared else look
-        self.tracks.append(LiveTrack(box, landmarks, look.colors, time_sec, time_sec, look=own_look))
+        track = LiveTrack(box, landmarks, look.colors, time_sec, time_sec)
+        if not look.is_shared:
+            track.remember(look, time_sec)
+        self.tracks.append(track)
 
     def _give_number(self, track: LiveTrack) -> None:
         if len(self.people) >= self.max_people:
@@ -202,25 +216,23 @@ def matching_costs(
         reach = REACH_FACE_SIZES + REACH_FACE_SIZES_A_SEC * (time_sec - track.seen_sec)
         speed = float(np.linalg.norm(track.velocity_xy_px_sec)) / _face_size_px(track.box_xyxy_px)
         is_at_rest = speed < AT_REST_FACE_SIZES_A_SEC
-        has_other_scene = is_at_rest and track.scene is not None and track.scene.change_to(frame) > OTHER_SCENE
+        most_change = OTHER_SCENE if track.found else OTHER_SCENE_UNSEEN
+        has_other_scene = track.scene is not None and is_at_rest and track.scene.change_to(frame) > most_change
         waiting = WAITING_WEIGHT * math.log(reach / REACH_FACE_SIZES)
         for j, box in enumerate(boxes_xyxy_px.astype(np.float64)):
             size_px = math.sqrt(_face_size_px(expected) * _face_size_px(box))
             move = float(np.linalg.norm(_center(expected) - _center(box))) / size_px / reach
             growth = abs(math.log(_face_size_px(box) / _face_size_px(expected))) / math.log(MAX_SIZE_RATIO)
             if move <= 1 and growth <= 1:
-                likeness = COLOR_WEIGHT * distance_of_colors(track.colors, looks[j].colors)
-                costs[i, j] = min(MAX_COST, move + growth + likeness + waiting)
-            if has_other_scene and _shows_another(track, looks[j]):
-                costs[i, j] = MAX_COST
+                difference = distance_of_colors(track.colors, looks[j].colors)
+                if has_other_scene and not looks[j].is_shared and track.looks:
+                    in_any_light = min(distance_of_looks(look, looks[j]) for _, look in track.looks)
+                    if in_any_light > OTHER_LOOK:
+                        continue
+                    if move * reach <= REACH_FACE_SIZES:  # a lamp changes all colours
+                        difference = min(difference, in_any_light)
+                costs[i, j] = min(MAX_COST, move + growth + COLOR_WEIGHT * difference + waiting)
     return costs
-
-
-def _shows_another(track: LiveTrack, look: Look) -> bool:
-    """Whether a head looks too different to be the track's; not told while another face is before it."""
-    if track.look is None or look.is_shared:
-        return False
-    return distance_of_looks(track.look, look) > OTHER_LOOK
 
 
 def _center(box_xyxy: np.ndarray) -> np.ndarray:

@@ -115,13 +115,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--frames", type=Path, help="real faces, a parquet file")
     parser.add_argument("--seed", type=int, default=0, help="of the lots, with --frames")
+    parser.add_argument("--film", type=Path, help="where the drawn call is kept, or lies from an earlier run")
     options = parser.parse_args()
     stays, tile = long_call(options.minutes), drawn_tile
     if options.frames:
         stays, tile = real_call(options.frames, options.minutes, options.seed)
     with TemporaryDirectory() as folder:
         fps = POSES_FPS if options.frames else _FILM_FPS
-        film = write_call(Path(folder) / "call.mp4", stays, options.minutes * 60, fps, tile=tile)
+        film = options.film or Path(folder) / "call.mp4"
+        if not film.exists():
+            write_call(film, stays, options.minutes * 60, fps, tile=tile)
         print("\n".join(measure(film, stays, Predictor.from_pretrained(options.model, device="cpu").speed_up())))
 
 

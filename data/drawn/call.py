@@ -36,13 +36,13 @@ class Stay:
 def long_call(minutes: float) -> list[Stay]:
     """Four people in four tiles; two leave and come back, and after two thirds one tile shows another speaker."""
     end_sec = minutes * 60
-    half_sec, speaker_sec = end_sec / 2, end_sec * 2 / 3
+    half_sec, speaker_sec = end_sec * 0.5, end_sec * 2 / 3
     return [
         Stay("stays", 1, 0, 0, end_sec),
-        Stay("leaves", 2, 1, 0, end_sec / 5),
-        Stay("leaves", 2, 1, end_sec / 3, end_sec),
-        Stay("leaves for a while", 4, 2, 0, half_sec),
-        Stay("leaves for a while", 4, 2, half_sec + end_sec / 60, end_sec),
+        Stay("leaves", 2, 1, 0, end_sec * 0.2),
+        Stay("leaves", 2, 1, end_sec * 0.35, end_sec),
+        Stay("leaves for a minute", 4, 2, 0, half_sec),
+        Stay("leaves for a minute", 4, 2, half_sec + 60, end_sec),
         Stay("speaks first", 5, 3, 0, speaker_sec),
         Stay("speaks then", 7, 3, speaker_sec, end_sec),
     ]

@@ -41,12 +41,12 @@ def save_state(reader: SessionReader, path: Path) -> None:
     tracks = []
     for i, track in enumerate(reader.tracker.tracks):
         arrays |= {f"track{i}/{name}": getattr(track, name) for name in _TRACK_ARRAYS}
-        shared = None if track.look is None else put_look(f"track{i}/look", track.look)
+        looks = [(sec, put_look(f"track{i}/look{j}", look)) for j, (sec, look) in enumerate(track.looks)]
         place = None if track.scene is None else track.scene.place
         if track.scene is not None:
             arrays[f"track{i}/scene"] = track.scene.pixels
         values = {name: getattr(track, name) for name in _TRACK_VALUES}
-        tracks.append(values | {"look_is_shared": shared, "scene": place})
+        tracks.append(values | {"looks": looks, "scene": place})
     people = []
     for i, person in enumerate(reader.people.everybody):
         arrays[f"person{i}/box"] = person.box_xyxy_px
@@ -81,11 +81,11 @@ def load_state(reader: SessionReader, path: Path) -> bool:
 
         tracks = []
         for i, known in enumerate(meta["tracks"]):
-            shared, place = known.pop("look_is_shared"), known.pop("scene")
-            look = None if shared is None else get_look(f"track{i}/look", shared)
+            kept, place = known.pop("looks"), known.pop("scene")
+            looks = [(sec, get_look(f"track{i}/look{j}", shared)) for j, (sec, shared) in enumerate(kept)]
             scene = None if place is None else Scene(tuple(place), arrays[f"track{i}/scene"])
             own = {name: arrays[f"track{i}/{name}"] for name in _TRACK_ARRAYS}
-            tracks.append(LiveTrack(**own, **known, look=look, scene=scene))
+            tracks.append(LiveTrack(**own, **known, looks=looks, scene=scene))
         people = []
         for i, known in enumerate(meta["people"]):
             person = Person(i + 1, arrays[f"person{i}/box"], [Visit(*visit) for visit in known["visits"]])
