@@ -5,6 +5,8 @@ import errno
 import json
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -12,7 +14,7 @@ from conftest import TrainedStages
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.data.drawn.call import Stay, write_call
+from engagement_recognition.data.drawn.call import Stay, drawn_tile, write_call
 from engagement_recognition.data.face_signals import SIGNALS
 from engagement_recognition.data.growing_file import GrowingFile
 from engagement_recognition.inference.predictor import Predictor
@@ -28,6 +30,7 @@ STAYS = [
     Stay("speaks first", 4, 1, 0, 10),
     Stay("speaks then", 2, 1, 10, 20),
     Stay("comes late", 5, 1, 40, 60),
+    Stay("passes by", 9, 0, 30, 32),
 ]
 
 
@@ -83,6 +86,30 @@ def test_everybody_has_a_row_a_window_and_nobody_one_of_their_own(finished: Path
     assert [row["person"] for row in visits] == ["1", "1", "2", "3", "4"]
     starts, ends = ([float(row[name]) for row in visits] for name in ("start_sec", "end_sec"))
     assert starts == pytest.approx([0, 40, 0, 10, 40], abs=1.5) and ends == pytest.approx([20, 60, 10, 20, 60], abs=1.5)
+
+
+def test_who_passes_by_is_said_and_not_counted(finished: Path):
+    assert [session_journal.kept_in(finished / f"parts/000{n}.jsonl").video.num_passers_by for n in (1, 2)] == [1, 0]
+    assert "1 passer-by" in (finished / "session.html").read_text(encoding="utf-8")
+
+
+def test_a_small_face_beside_a_shared_screen_is_followed(predictor: Predictor, tmp_path: Path):
+    source, small_px = tmp_path / "shared.mp4", (200, 150)
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=5, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for number in range(50):
+            frame = np.full((720, 1280, 3), 245, np.uint8)
+            for line in range(12):
+                words = f"shared screen, line {line}: what everybody reads"
+                cv2.putText(frame, words, (60, 80 + 50 * line), cv2.FONT_HERSHEY_SIMPLEX, 1, (20, 20, 20), 2)
+            tile = drawn_tile(Stay("speaks", 1, 0, 0, 10), number / 5)
+            frame[550:700, 1060:1260] = cv2.resize(tile, small_px, interpolation=cv2.INTER_AREA)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    video = SessionFolder(tmp_path / "s", predictor, [source]).read(source)
+    assert [row.person for row in video.rows] == [1] and 40 <= video.rows[0].signals["face_px"] < 70
+    assert video.rows[0].scores and video.num_passers_by == 0
 
 
 def test_rows_hold_scores_and_signals(finished: Path, predictor: Predictor):
@@ -235,3 +262,17 @@ def test_the_command_goes_on_after_a_bad_file_and_says_what_is_where(
         assert "facial expression" not in run.stdout and "Article 5(1)(f)" in run.stderr
     assert "broken.mp4" in (tmp_path / "s/session.html").read_text(encoding="utf-8")
     assert len(rows_of(tmp_path / "s")) == 3
+
+
+def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: Path):
+    write_call(tmp_path / "short.mp4", [Stay("alone", 1, 0, 0, 3)], 3, columns=1)
+    options = ["--model", str(trained.expression), "--output", str(tmp_path / "s"), "--device", "cpu", "--blur"]
+    run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
+    assert run.exit_code == 0, run.output
+    copy = tmp_path / "s/blurred/short.mp4"
+    assert (
+        f"{copy}: faces are blurred in 15 of 15 frames" in run.stdout and "do not make people anonymous" in run.stdout
+    )
+    written = copy.read_bytes()
+    run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
+    assert "short.mp4: there already" in run.stdout and copy.read_bytes() == written
