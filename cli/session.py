@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ..inference.predictions import Refusal
     from ..live.session.folder import SessionFolder
     from ..live.session.records import SessionVideo
 
@@ -30,6 +31,7 @@ def session(
 ) -> None:
     """Follow everybody in recorded sessions of people who agreed: a row a person and window, as tables and a page. Exit
     code 0: all came out, 1: some recordings were refused, 2: all were."""
+    from ..data.atomic_files import alone_in
     from ..data.schema import EXPRESSIONS
     from ..hub.use_limits import limits_for_terminal
     from ..inference.input_files import list_files
@@ -45,28 +47,30 @@ def session(
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
     names = WHAT_IT_NAMES if set(predictor.rule.label_names) <= set(EXPRESSIONS) else None
-    folder, refused = SessionFolder(output, predictor.speed_up(), files), []
-    try:
-        with _Progress(len(files)) as progress:
-            for file in files:
-                progress.begin(file)
-                try:
-                    video = folder.read(file, progress.on_window)
-                    folder.write_tables(refused, names)
-                    copied = _blur(folder, file, str(predictor.device), progress) if blur else []
-                except Exception as error:  # of one recording; the others still come out
-                    if isinstance(error, DataError) and isinstance(error.__cause__, OSError):
-                        raise  # no room, for the next neither
-                    refused.append(refuse(str(file), error))
-                    progress.say(f"refused: {refused[-1].error}", err=True)
-                else:
-                    progress.say("\n".join([_in_words(video), *copied]))
-    except KeyboardInterrupt:
+    refused: list[Refusal] = []
+    with alone_in(output, "session"):
+        folder = SessionFolder(output, predictor.speed_up(), files)
+        try:
+            with _Progress(len(files)) as progress:
+                for file in files:
+                    progress.begin(file)
+                    try:
+                        video = folder.read(file, progress.on_window)
+                        folder.write_tables(refused, names)
+                        copied = _blur(folder, file, str(predictor.device), progress) if blur else []
+                    except Exception as error:  # of one recording; the others still come out
+                        if isinstance(error, DataError) and isinstance(error.__cause__, OSError):
+                            raise  # no room, for the next neither
+                        refused.append(refuse(str(file), error))
+                        progress.say(f"refused: {refused[-1].error}", err=True)
+                    else:
+                        progress.say("\n".join([_in_words(video), *copied]))
+        except KeyboardInterrupt:
+            folder.write_tables(refused, names)
+            raise KeyboardInterrupt(
+                f"what was read is in {output}, tables and page too; type the same command to go on"
+            ) from None
         folder.write_tables(refused, names)
-        raise KeyboardInterrupt(
-            f"what was read is in {output}, tables and page too; type the same command to go on"
-        ) from None
-    folder.write_tables(refused, names)
     typer.echo(f"{output / PAGE_FILE}, {WINDOWS_TABLE}, {WINDOWS_PARQUET}, {PEOPLE_TABLE}")
     raise typer.Exit(0 if not refused else 2 if len(refused) == len(files) else 1)
 

@@ -117,7 +117,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the lots, with --frames")
     parser.add_argument("--film", type=Path, help="where the drawn call is kept, or lies from an earlier run")
     options = parser.parse_args()
-    stays, tile = long_call(options.minutes), drawn_tile
+    stays = long_call(options.minutes)
+    tile: Tile = drawn_tile
     if options.frames:
         stays, tile = real_call(options.frames, options.minutes, options.seed)
     with TemporaryDirectory() as folder:

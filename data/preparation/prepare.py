@@ -12,19 +12,17 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from datasets import Dataset, concatenate_datasets
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ...processor.input_errors import DataError, in_one_line
-from ..atomic_files import claim_folder
+from ...processor.input_errors import DataError
+from ..atomic_files import alone_in, claim_folder
 from ..described_data import LabelConflicts
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
 from ..worker_processes import spawned
@@ -85,7 +83,7 @@ def prepare(
         raise DataError(f"Expected at least one labelled clip or picture in {root}, got none{first}")
     plan = plan_of(source, settings, root, drop_conflicts)
     parts = output / "parts"
-    with _alone(output):
+    with alone_in(output, "preparation"):
         if claim_folder(output, PLAN_FILE, plan, "prepared data") != plan:
             raise DataError(
                 f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
@@ -98,29 +96,6 @@ def prepare(
             _join_parts(source, settings, root, output, drop_conflicts)
         shutil.rmtree(parts, ignore_errors=True)
     return load_prepared(output)
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Two preparations in one folder would write over each other; the lock goes with the process that holds it."""
-    lock = FileLock(output.with_name(f"{output.name}.lock"), timeout=0)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(
-            f"Expected to be alone in {output}, another preparation is running there; wait for it, or choose another "
-            "folder."
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"Expected to write beside {output}, got: {in_one_line(error)}; choose another place."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _prepare_parts(
