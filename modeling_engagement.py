@@ -1,11 +1,9 @@
 """Engagement models: one frame encoder, two heads (single face, clip of faces).
 
-`EngagementFrameEncoder` wraps any timm or transformers vision model and gives a spatial feature map (which
-explanations read) and a feature vector a frame. `EngagementForImageClassification` classifies one face from it,
-`EngagementForVideoClassification` reads the frames of a clip together. Both hold the encoder as `self.encoder`, so
-that a model trained on expressions (stage one) starts an engagement model (stage two) by `from_encoder`.
-The two stages follow Nezami et al. (arXiv 1808.02324), CNN + LSTM the DAiSEE study this project reproduces.
-This file is copied to the Hub beside the weights.
+`EngagementFrameEncoder` wraps any timm or transformers vision model: a map, which explanations read, and a vector a frame.
+`EngagementForImageClassification` classifies one face, `EngagementForVideoClassification` a clip of them. Both hold the
+encoder as `self.encoder`: what learned expressions (stage one) starts a model of engagement (stage two) by `from_encoder`.
+The two stages follow Nezami et al. (arXiv 1808.02324), CNN + LSTM the DAiSEE study. Copied to the Hub beside the weights.
 """
 
 import contextlib
@@ -247,6 +245,9 @@ class LSTMHead(nn.LSTM):
 
     # The weights keep an LSTM's names in stored models; its other arguments and answers have no use here.
     def forward(self, features: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if torch.is_autocast_enabled("cpu"):  # which asks oneDNN for an LSTM that it has with AVX-512 alone
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(features.to(self.weight_ih_l0.dtype))
         return super().forward(features)[1][0][-1]  # h_n: (layers, batch, hidden) -> (batch, hidden)
 
 

@@ -1,5 +1,6 @@
 """Whole recordings: the command `engagement session`, its progress and its lines."""
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,7 @@ def session(
 ) -> None:
     """Follow everybody in recorded sessions of people who agreed: a row a person and window, as tables and a page. Exit
     code 0: all came out, 1: some recordings were refused, 2: all were."""
-    from ..data.atomic_files import alone_in
+    from ..data.locked_folder import alone_in
     from ..data.schema import EXPRESSIONS
     from ..hub.use_limits import limits_for_terminal
     from ..inference.input_files import list_files
@@ -39,7 +40,7 @@ def session(
     from ..inference.predictor import Predictor
     from ..inference.shipped_model import WHAT_IT_NAMES
     from ..live.session.folder import PAGE_FILE, PEOPLE_TABLE, WINDOWS_PARQUET, WINDOWS_TABLE, SessionFolder
-    from ..processor.input_errors import DataError
+    from ..processor.input_errors import EngagementInputError
 
     files = list(dict.fromkeys(list_files(inputs, recursive)))
     typer.echo(limits_for_terminal(), err=True)
@@ -48,6 +49,7 @@ def session(
         typer.echo(f"take care: {warning}", err=True)
     names = WHAT_IT_NAMES if set(predictor.rule.label_names) <= set(EXPRESSIONS) else None
     refused: list[Refusal] = []
+    num_uncopied = 0
     with alone_in(output, "session"):
         folder = SessionFolder(output, predictor.speed_up(), files)
         try:
@@ -57,14 +59,21 @@ def session(
                     try:
                         video = folder.read(file, progress.on_window)
                         folder.write_tables(refused, names)
-                        copied = _blur(folder, file, str(predictor.device), progress) if blur else []
                     except Exception as error:  # of one recording; the others still come out
-                        if isinstance(error, DataError) and isinstance(error.__cause__, OSError):
-                            raise  # no room, for the next neither
+                        _raise_where_no_room(error)
                         refused.append(refuse(str(file), error))
                         progress.say(f"refused: {refused[-1].error}", err=True)
+                        continue
+                    progress.say(_in_words(video))
+                    try:
+                        lines = _blur(folder, file, str(predictor.device), progress) if blur else []
+                    except EngagementInputError as error:
+                        _raise_where_no_room(error)
+                        num_uncopied += 1
+                        progress.say(f"no copy with blurred faces: {error}", err=True)
                     else:
-                        progress.say("\n".join([_in_words(video), *copied]))
+                        for line in lines:
+                            progress.say(line)
         except KeyboardInterrupt:
             folder.write_tables(refused, names)
             raise KeyboardInterrupt(
@@ -72,7 +81,13 @@ def session(
             ) from None
         folder.write_tables(refused, names)
     typer.echo(f"{output / PAGE_FILE}, {WINDOWS_TABLE}, {WINDOWS_PARQUET}, {PEOPLE_TABLE}")
-    raise typer.Exit(0 if not refused else 2 if len(refused) == len(files) else 1)
+    raise typer.Exit(2 if len(refused) == len(files) else 1 if refused or num_uncopied else 0)
+
+
+def _raise_where_no_room(error: Exception) -> None:
+    """There will be none for the next recording either."""
+    if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        raise error
 
 
 def _in_words(video: "SessionVideo") -> str:

@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..processor.input_errors import DataError, in_one_line
 
 PARTIAL = ".partial"  # the ending of a file that is being written; whoever finds one may delete it
@@ -48,35 +46,6 @@ def claim_folder(output: Path, claim_file: str, claim: str, holds: str) -> str:
         output.mkdir(parents=True, exist_ok=True)
     write_whole(output / claim_file, f"{claim}\n")
     return claim
-
-
-@contextlib.contextmanager
-def alone_in(output: Path, job: str) -> Iterator[None]:
-    """Two jobs in one folder would write over each other; the lock goes with the process that holds it.
-
-    Args:
-        job: what the other one would be, such as "preparation".
-
-    Raises:
-        DataError: another one is at work there, or the lock cannot be written.
-    """
-    lock = FileLock(output.with_name(f"{output.name}.lock"), timeout=0)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(
-            f"Expected to be alone in {output}, another {job} is running there; wait for it, or choose another folder."
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"Expected to write beside {output}, got: {in_one_line(error)}; choose another place."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -152,7 +152,8 @@ def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | N
     rows = np.array([list((span.scores or {}).values()) for span in windows])
     # Where few windows show a face, the whole video has no scores.
     mean = rows.mean(axis=0) if prediction.scores is None else np.array(list(prediction.scores.values()))
-    nearest = windows[int(np.abs(rows - mean).sum(axis=1).argmin())]
+    distances = np.abs(rows - mean).sum(axis=1).round(6)  # of two windows both are as near, but for float noise
+    nearest = windows[int(distances.argmin())]
     return nearest.start_sec, nearest.end_sec
 
 

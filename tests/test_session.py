@@ -21,7 +21,7 @@ from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.live.session import journal as session_journal
 from engagement_recognition.live.session.folder import SessionFolder
 from engagement_recognition.live.session.reader import SessionReader
-from engagement_recognition.processor.input_errors import DataError, TruncatedVideoError
+from engagement_recognition.processor.input_errors import DataError, EngagementInputError, TruncatedVideoError
 from engagement_recognition.processor.video_index import index_video
 
 STAYS = [
@@ -276,3 +276,24 @@ def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: 
     written = copy.read_bytes()
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
     assert "short.mp4: there already" in run.stdout and copy.read_bytes() == written
+
+
+def test_a_copy_that_fails_costs_no_rows_and_no_room_ends_all(
+    films: Path, trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = ["--model", str(trained.expression), "--output", str(tmp_path / "s"), "--device", "cpu", "--blur"]
+    command = ["session", str(films / "alone.mkv"), *options]
+
+    def fail(cause: OSError | None) -> None:
+        def blur_faces(*_: object) -> None:
+            raise EngagementInputError("Expected to write a video, could not; choose another place.") from cause
+
+        monkeypatch.setattr("engagement_recognition.live.session.blur.blur_faces", blur_faces)
+
+    fail(None)
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 1 and "no copy with blurred faces: Expected to write a video" in run.stderr
+    assert "alone.mkv: 00:30, 1 person" in run.stdout and len(rows_of(tmp_path / "s")) == 3
+    assert "Not read" not in (tmp_path / "s/session.html").read_text(encoding="utf-8")
+    fail(OSError(errno.ENOSPC, "No space left on device"))
+    assert isinstance(CliRunner().invoke(app, command).exception, EngagementInputError)

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ...processor.input_errors import DataError
-from ..atomic_files import alone_in, claim_folder
+from ..atomic_files import claim_folder
 from ..described_data import LabelConflicts
+from ..locked_folder import alone_in
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
 from ..worker_processes import spawned
 from .description import DATA_VERSION, TRAINING_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
