@@ -1,9 +1,9 @@
 """Engagement models: one frame encoder, two heads (single face, clip of faces).
 
-`EngagementFrameEncoder` wraps any timm or transformers vision model: a map, which explanations read, and a vector a frame.
-`EngagementForImageClassification` classifies one face, `EngagementForVideoClassification` a clip of them. Both hold the
-encoder as `self.encoder`: what learned expressions (stage one) starts a model of engagement (stage two) by `from_encoder`.
-The two stages follow Nezami et al. (arXiv 1808.02324), CNN + LSTM the DAiSEE study. Copied to the Hub beside the weights.
+`EngagementFrameEncoder` wraps any timm or transformers vision model: a map for explanations, a vector for each frame.
+`EngagementForImageClassification` classifies one face, `EngagementForVideoClassification` a clip. Both hold the encoder
+as `self.encoder`: what learned expressions (stage one) starts a model of engagement (stage two) by `from_encoder`.
+Stages as in Nezami et al. (arXiv 1808.02324), CNN + LSTM as in the DAiSEE study. Copied to the Hub beside the weights.
 """
 
 import contextlib
