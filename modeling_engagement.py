@@ -247,7 +247,7 @@ class LSTMHead(nn.LSTM):
     def forward(self, features: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if torch.is_autocast_enabled("cpu"):  # which asks oneDNN for an LSTM that it has with AVX-512 alone
             with torch.autocast("cpu", enabled=False):
-                return self.forward(features.to(self.weight_ih_l0.dtype))
+                return self.forward(features.to(next(self.parameters()).dtype))
         return super().forward(features)[1][0][-1]  # h_n: (layers, batch, hidden) -> (batch, hidden)
 
 
