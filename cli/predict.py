@@ -54,6 +54,7 @@ def predict(
     from ..inference.predictions import Refusal, VideoPrediction
     from ..inference.predictor import Predictor
     from ..inference.shipped_model import WHAT_IT_NAMES, shipped_expression_model
+    from .file_progress import FileProgress
 
     files = list_files(inputs, recursive)
     plots = _timeline_plots(files, plot_dir) if timeline else {}
@@ -73,7 +74,7 @@ def predict(
             table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
             files = _left_to_do(files, table)
         num_refused, num_done, has_said_names = 0, 0, False
-        progress = closing.enter_context(_FileProgress(len(files)))
+        progress = closing.enter_context(FileProgress(len(files)))
         try:
             for result in predict_many(predictor.speed_up(), files, timeline, on_window=progress.on_window):
                 num_done, num_refused = num_done + 1, num_refused + isinstance(result, Refusal)
@@ -113,48 +114,6 @@ def _what_is_kept(num_done: int, num_files: int, output: Path | None) -> str:
     if output is None:
         return f"{done}, above; with --output answers.csv the same command would go on from there"
     return f"{done} and kept in {output}; type the same command to go on"
-
-
-class _FileProgress:
-    """A bar on a terminal, with the time left; hidden while an answer is printed."""
-
-    def __init__(self, num_files: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("files"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[part]}"),
-        )
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._num_done = 0
-        self._task = self._bar.add_task("files", total=num_files, part="")
-
-    def __enter__(self) -> "_FileProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def on_window(self, done: int, total: int) -> None:
-        """Of a long film, where in it the work is."""
-        part = f"window {done} of {total}" if total > 1 else ""
-        self._bar.update(self._task, completed=self._num_done + done / total, part=part)
-
-    def hide(self) -> None:
-        """Before something is printed."""
-        self._bar.stop()
-
-    def advance(self) -> None:
-        """A file is done."""
-        self._num_done += 1
-        self._bar.update(self._task, completed=self._num_done, part="")
-        self._bar.start()
 
 
 def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_json: bool) -> None:

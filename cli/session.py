@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..inference.predictions import Refusal
     from ..live.session.folder import SessionFolder
     from ..live.session.records import SessionVideo
+    from .file_progress import FileProgress
 
 app = typer.Typer()
 _DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
@@ -41,6 +42,7 @@ def session(
     from ..inference.shipped_model import WHAT_IT_NAMES
     from ..live.session.folder import PAGE_FILE, PEOPLE_TABLE, WINDOWS_PARQUET, WINDOWS_TABLE, SessionFolder
     from ..processor.input_errors import EngagementInputError
+    from .file_progress import FileProgress
 
     files = list(dict.fromkeys(list_files(inputs, recursive)))
     typer.echo(limits_for_terminal(), err=True)
@@ -53,27 +55,30 @@ def session(
     with alone_in(output, "session"):
         folder = SessionFolder(output, predictor.speed_up(), files)
         try:
-            with _Progress(len(files)) as progress:
+            with FileProgress(len(files)) as progress:
                 for file in files:
-                    progress.begin(file)
+                    progress.tell(file.name)
                     try:
                         video = folder.read(file, progress.on_window)
                         folder.write_tables(refused, names)
                     except Exception as error:  # of one recording; the others still come out
                         _raise_where_no_room(error)
                         refused.append(refuse(str(file), error))
-                        progress.say(f"refused: {refused[-1].error}", err=True)
+                        progress.hide()
+                        typer.echo(f"refused: {refused[-1].error}", err=True)
+                        progress.advance()
                         continue
-                    progress.say(_in_words(video))
-                    try:
-                        lines = _blur(folder, file, str(predictor.device), progress) if blur else []
-                    except EngagementInputError as error:
-                        _raise_where_no_room(error)
-                        num_uncopied += 1
-                        progress.say(f"no copy with blurred faces: {error}", err=True)
-                    else:
-                        for line in lines:
-                            progress.say(line)
+                    progress.hide()
+                    typer.echo(_in_words(video))
+                    if blur:
+                        try:
+                            _blur(folder, file, str(predictor.device), progress)
+                        except EngagementInputError as error:
+                            _raise_where_no_room(error)
+                            num_uncopied += 1
+                            progress.hide()
+                            typer.echo(f"no copy with blurred faces: {error}", err=True)
+                    progress.advance()
         except KeyboardInterrupt:
             folder.write_tables(refused, names)
             raise KeyboardInterrupt(
@@ -106,61 +111,18 @@ def _in_words(video: "SessionVideo") -> str:
     return "\n".join([line, *(f"  {note}" for note in video.notes)])
 
 
-def _blur(folder: "SessionFolder", file: Path, device: str, progress: "_Progress") -> list[str]:
-    """A copy of the film, where there is none yet; lines that say what became of it."""
+def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgress") -> None:
+    """A copy of the film, where there is none yet, and what is to be said of it."""
+    from ..inference.timeline import clock
     from ..live.session.blur import NOT_ANONYMOUS, blur_faces
 
     copy = folder.blurred_copy(file)
     if copy.exists():
-        return [f"  {copy}: there already"]
+        typer.echo(f"  {copy}: there already")
+        return
     copy.parent.mkdir(exist_ok=True)
-    report = blur_faces(file, copy, progress.on_blurred, device)
-    line = f"  {copy}: faces are blurred in {report.num_frames_with_faces} of {report.num_frames} frames"
-    return [line, *(f"  {note}" for note in report.notes), f"  {NOT_ANONYMOUS}"]
-
-
-class _Progress:
-    """A bar a recording on a terminal, with the time left; out of the way while something is printed."""
-
-    def __init__(self, num_files: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[at]}"),
-        )
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._num_files, self._num_begun = num_files, 0
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def begin(self, file: Path) -> None:
-        """The next recording."""
-        self._num_begun += 1
-        for task in self._bar.task_ids:
-            self._bar.remove_task(task)
-        of_all = f" ({self._num_begun} of {self._num_files})" if self._num_files > 1 else ""
-        self._task = self._bar.add_task(f"{file.name}{of_all}", total=None, at="")
-
-    def on_window(self, done: int, total: int) -> None:
-        """Windows read."""
-        self._bar.update(self._task, completed=done, total=total, at=f"window {done} of {total}")
-
-    def on_blurred(self, done_sec: float) -> None:
-        """Seconds of the film copied."""
-        self._bar.update(self._task, at=f"blurred {done_sec:.0f} s")
-
-    def say(self, text: str, err: bool = False) -> None:
-        """A line for the user."""
-        self._bar.stop()
-        typer.echo(text, err=err)
-        self._bar.start()
+    report = blur_faces(file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device)
+    progress.hide()
+    typer.echo(f"  {copy}: faces are blurred in {report.num_frames_with_faces} of {report.num_frames} frames")
+    for line in (*report.notes, NOT_ANONYMOUS):
+        typer.echo(f"  {line}")

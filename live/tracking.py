@@ -44,9 +44,7 @@ COLOR_WEIGHT = 2.0
 # whose pictures leap.
 OTHER_LOOK, OTHER_SCENE = 0.36, 0.4
 OTHER_SCENE_UNSEEN = 0.5  # who was not found a moment ago was hidden by somebody, who may still be half in the way
-AT_REST_FACE_SIZES_A_SEC = (
-    0.5  # whoever walks leaves a scene, passes others and is half hidden: there looks tell nothing
-)
+AT_REST_FACE_SIZES_A_SEC = 0.5  # who walks leaves a scene, and is half hidden by others: there looks tell nothing
 # A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
 # who was away long must look the more alike.
 WAITING_WEIGHT = 0.3
