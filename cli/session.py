@@ -40,6 +40,7 @@ def session(
     from ..inference.many_files import refuse
     from ..inference.predictor import Predictor
     from ..inference.shipped_model import WHAT_IT_NAMES
+    from ..live.session.blur import NOT_ANONYMOUS
     from ..live.session.folder import PAGE_FILE, PEOPLE_TABLE, WINDOWS_PARQUET, WINDOWS_TABLE, SessionFolder
     from ..processor.input_errors import EngagementInputError
     from .file_progress import FileProgress
@@ -85,6 +86,8 @@ def session(
                 f"what was read is in {output}, tables and page too; type the same command to go on"
             ) from None
         folder.write_tables(refused, names)
+    if blur:
+        typer.echo(f"take care: {NOT_ANONYMOUS}", err=True)
     typer.echo(f"{output / PAGE_FILE}, {WINDOWS_TABLE}, {WINDOWS_PARQUET}, {PEOPLE_TABLE}")
     raise typer.Exit(2 if len(refused) == len(files) else 1 if refused or num_uncopied else 0)
 
@@ -114,7 +117,7 @@ def _in_words(video: "SessionVideo") -> str:
 def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgress") -> None:
     """A copy of the film, where there is none yet, and what is to be said of it."""
     from ..inference.timeline import clock
-    from ..live.session.blur import NOT_ANONYMOUS, blur_faces
+    from ..live.session.blur import blur_faces
 
     copy = folder.blurred_copy(file)
     if copy.exists():
@@ -124,5 +127,5 @@ def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgr
     report = blur_faces(file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device)
     progress.hide()
     typer.echo(f"  {copy}: faces are blurred in {report.num_frames_with_faces} of {report.num_frames} frames")
-    for line in (*report.notes, NOT_ANONYMOUS):
-        typer.echo(f"  {line}")
+    for note in report.notes:
+        typer.echo(f"  {note}")

@@ -94,6 +94,15 @@ def test_everybody_has_a_row_a_window_and_nobody_one_of_their_own(finished: Path
     assert starts == pytest.approx([0, 40, 0, 10, 40], abs=1.5) and ends == pytest.approx([20, 60, 10, 20, 60], abs=1.5)
 
 
+def test_who_leaves_early_in_a_window_has_a_row_that_says_so(predictor: Predictor, tmp_path: Path):
+    stays = [Stay("stays", 1, 0, 0, 10), Stay("leaves", 4, 1, 0, 4)]
+    source = write_call(tmp_path / "leaves.mp4", stays, 10)
+    first, second = SessionFolder(tmp_path / "s", predictor, [source]).read(source).rows
+    assert (first.person, first.face_coverage) == (1, 1.0)
+    assert (second.person, second.label, second.reason) == (2, None, "no face long enough")
+    assert 0.25 <= second.face_coverage < 0.5 and second.signals["face_px"] > 60
+
+
 def test_who_passes_by_is_said_and_not_counted(finished: Path):
     assert [session_journal.kept_in(finished / f"parts/000{n}.jsonl").video.num_passers_by for n in (1, 2)] == [1, 0]
     assert "1 passer-by" in (finished / "session.html").read_text(encoding="utf-8")
@@ -278,7 +287,7 @@ def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: 
     assert run.exit_code == 0, run.output
     copy = tmp_path / "s/blurred/short.mp4"
     assert (
-        f"{copy}: faces are blurred in 15 of 15 frames" in run.stdout and "do not make people anonymous" in run.stdout
+        f"{copy}: faces are blurred in 15 of 15 frames" in run.stdout and "do not make people anonymous" in run.stderr
     )
     written = copy.read_bytes()
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])

@@ -66,6 +66,7 @@ class SessionReader:
         newest, picture = -1, None
         for plan in plans:
             seen: dict[LiveTrack, Reading] = defaultdict(list)
+            people: dict[LiveTrack, Person] = {}  # of those seen, the ones who are somebody by the window's end
             pictures: dict[int, np.ndarray] = {}  # that the model reads
             for place, number in enumerate(plan.looks.tolist()):
                 while newest < number:
@@ -76,9 +77,14 @@ class SessionReader:
                 is_read = number in plan.read
                 for track, face in self._look(picture, float(index.frame_times_sec[number]), is_read).items():
                     seen[track].append((place, *face))
+                    if (person := self.people.person_of(track)) is not None:
+                        people[track] = person
                 if is_read:
                     pictures[number] = picture
-            rows = self._answer(plan, index, seen, pictures)
+            readings: dict[Person, Reading] = defaultdict(list)
+            for track, person in people.items():
+                readings[person] += seen[track]
+            rows = self._answer(plan, index, readings, pictures)
             self.num_windows += 1
             yield rows
 
@@ -109,13 +115,9 @@ class SessionReader:
         self,
         plan: WindowPlan,
         index: VideoIndex,
-        seen: dict[LiveTrack, Reading],
+        readings: dict[Person, Reading],
         pictures: dict[int, np.ndarray],
     ) -> list[SessionRow]:
-        readings: dict[Person, Reading] = defaultdict(list)
-        for track, reading in seen.items():
-            if (person := self.people.person_of(track)) is not None:
-                readings[person] += reading
         is_whole = all(number in pictures for number in plan.read.tolist())
         if not readings:
             return [self._row(plan, None, reason=NOBODY_SEEN if is_whole else UNREADABLE)]
