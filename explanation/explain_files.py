@@ -13,7 +13,7 @@ from ..processor.face_preparation import PreparedClip
 from ..processor.face_tracking import FaceTrack, fill_missing
 from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import NoFaceError
-from ..processor.media_inputs import PICTURE_SUFFIXES
+from ..processor.media_files import PICTURE_SUFFIXES
 from ..processor.video_decoding import index_video
 from .face_focus import FaceFocus, RegionFocus, face_focus, input_transforms
 from .heat_maps import ClipExplanation, explain_clip

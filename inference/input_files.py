@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..data.readers.tables import is_blank, read_table
 from ..processor.input_errors import DataError
-from ..processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 STANDARD_INPUT = "-"
 TABLE_SUFFIXES = (".csv", ".tsv")

@@ -37,6 +37,7 @@ class VideoPrediction:
     num_windows: int = 1
     num_unreadable_windows: int = 0
     spread: dict[str, float] | None = None  # standard deviation of the scores over windows; None of one alone
+    notes: tuple[str, ...] = ()  # what was done or found in the file that a user should know, each a phrase
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class PhotoPrediction:
 
     source: str
     faces: list[FacePrediction]
+    notes: tuple[str, ...] = ()  # as those of a `VideoPrediction`
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class VideoAnswer(TypedDict):
     num_windows: int
     num_unreadable_windows: int
     spread: dict[str, float] | None
+    notes: list[str]
     model: AboutModel
 
 
@@ -130,6 +133,7 @@ class PhotoAnswer(TypedDict):
     """What was predicted for the faces of a picture; an endpoint answers just this."""
 
     faces: list[FaceAnswer]
+    notes: list[str]
     model: AboutModel
 
 
@@ -151,7 +155,8 @@ def to_json(result: Prediction, about: AboutModel) -> VideoJson | PhotoJson | Re
     if isinstance(result, Refusal):
         return {"source": result.source, "error": result.error}
     if isinstance(result, PhotoPrediction):
-        return {"source": result.source, "faces": [_face_to_json(face) for face in result.faces], "model": about}
+        return {"source": result.source, "faces": [_face_to_json(face) for face in result.faces],
+                "notes": list(result.notes), "model": about}  # fmt: skip
     video: VideoJson = {
         "source": result.source,
         "label": result.label,
@@ -164,6 +169,7 @@ def to_json(result: Prediction, about: AboutModel) -> VideoJson | PhotoJson | Re
         "num_windows": result.num_windows,
         "num_unreadable_windows": result.num_unreadable_windows,
         "spread": result.spread,
+        "notes": list(result.notes),
         "model": about,
     }
     if result.timeline:
@@ -202,7 +208,7 @@ def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
             found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
             said = scores_in_words(face.scores)
             lines.append(f"  {number}: {face.label or face.reason}{said}  box {face.box_xyxy_px}, {found}")
-        return lines
+        return lines + _note_lines(result)
     known = ["whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"]
     if result.num_repeated_frames:
         known.append(f"{result.num_repeated_frames} frames repeated")
@@ -214,7 +220,11 @@ def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
     if result.num_unreadable_windows:
         known.append(f"{result.num_unreadable_windows} of them unreadable")
     said = scores_in_words(result.scores)
-    return [f"{result.source}: {result.label or result.reason}{said}  ({', '.join(known)})"]
+    return [f"{result.source}: {result.label or result.reason}{said}  ({', '.join(known)})", *_note_lines(result)]
+
+
+def _note_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
+    return [f"  note: {note}" for note in result.notes]
 
 
 def scores_in_words(scores: dict[str, float] | None) -> str:

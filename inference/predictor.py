@@ -18,7 +18,7 @@ from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
-from ..processor.media_inputs import PICTURE_SUFFIXES
+from ..processor.media_files import PICTURE_SUFFIXES
 from ..processor.video_index import index_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .devices import choose_device
@@ -39,6 +39,7 @@ class VideoReading:
     source: str
     windows: list[FilmWindow]
     clips: Iterator[PreparedClip | EngagementInputError]
+    notes: tuple[str, ...] = ()  # of the file
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Predictor:
         index = index_video(source)
         windows = self.video_processor.windows_of(index, self.rule.clip_sec, timeline_step_sec, self.is_video_model)
         spans = [(window.start_sec, window.end_sec) for window in windows]
-        return VideoReading(str(source), windows, self.video_processor.prepare_spans(source, spans, index))
+        return VideoReading(str(source), windows, self.video_processor.prepare_spans(source, spans, index), index.notes)
 
     def answer(
         self, reading: VideoReading | PhotoReading, on_window: Callable[[int, int], None] | None = None
@@ -191,10 +192,12 @@ class Predictor:
         Raises:
             EngagementInputError: no window can be read, or none shows a face.
         """
-        of_file, timeline = [], []
+        of_file, timeline, notes = [], [], list(reading.notes)
         for number, (window, clip) in enumerate(zip(reading.windows, reading.clips, strict=True), start=1):
             scores = None if isinstance(clip, EngagementInputError) else self.score_clip(clip)
             found = answer_window(self.rule, clip, scores)
+            if not isinstance(clip, EngagementInputError):
+                notes += clip.notes
             if window.is_of_file:
                 of_file.append(found)
             if window.is_of_timeline:
@@ -215,6 +218,7 @@ class Predictor:
             film.num_windows,
             film.num_unreadable_windows,
             film.spread,
+            tuple(dict.fromkeys(notes)),
         )
 
     def answer_photo(self, reading: PhotoReading) -> PhotoPrediction:
@@ -229,7 +233,7 @@ class Predictor:
             found.append(
                 FacePrediction(answer.label, answer.scores, edges, probability, answer.reason, answer.certainty)
             )
-        return PhotoPrediction(reading.source, found)
+        return PhotoPrediction(reading.source, found, faces.notes)
 
     def prepare_photo(self, source: Path | np.ndarray) -> PreparedFaces:
         """The faces of a photo, as the model reads them; raises EngagementInputError for a model that reads none."""

@@ -20,7 +20,7 @@ import numpy as np
 from ..hub.model_files import title_of
 from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
-from ..processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..required_packages import require_extra
 from .page_actions import LiveSession, Page
 from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement

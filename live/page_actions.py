@@ -22,7 +22,8 @@ from ..inference.predictions import PhotoPrediction, Refusal, VideoPrediction
 from ..inference.predictor import Predictor
 from ..processor.face_tracking import FaceTrack
 from ..processor.input_errors import EngagementInputError, NoFaceError, VideoTooLargeError
-from ..processor.media_inputs import PICTURE_SUFFIXES, load_picture
+from ..processor.media_files import PICTURE_SUFFIXES
+from ..processor.media_inputs import load_picture
 from ..processor.video_decoding import index_video, uniform_frame_indices
 from .engine import LiveEngagement, PersonState, SeenFace
 from .page_html import (

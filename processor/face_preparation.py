@@ -38,6 +38,7 @@ class PreparedClip:
     probabilities: np.ndarray | None = None  # (num_frames,), 0 where not found
     transforms: np.ndarray | None = None  # (num_frames, 2, 3), from crop pixels to frame pixels
     num_people: int | None = None  # the most faces in one frame
+    notes: tuple[str, ...] = ()  # what was done or found in the file that a user should know, each a phrase
 
     @property
     def face_px(self) -> float | None:
@@ -63,6 +64,7 @@ class PreparedFaces:
     landmarks_xy_px: np.ndarray  # (num_faces, 5, 2)
     probabilities: np.ndarray  # (num_faces,)
     transforms: np.ndarray  # (num_faces, 2, 3)
+    notes: tuple[str, ...] = ()  # as those of a `PreparedClip`
 
     @property
     def largest(self) -> int:

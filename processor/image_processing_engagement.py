@@ -14,7 +14,8 @@ from transformers.processing_utils import ImagesKwargs
 
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
-from .media_inputs import is_file_like, load_picture
+from .media_files import is_file_like
+from .media_inputs import load_picture
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):

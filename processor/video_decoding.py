@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .input_errors import EngagementInputError, VideoReadError
-from .media_inputs import MediaSource
+from .media_files import MediaSource
 from .video_container import DEFAULT_MAX_PIXELS
 from .video_index import TIME_TOLERANCE_SEC, VideoIndex, index_video
 from .video_pass import Picture, wanted_frames

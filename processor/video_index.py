@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from .input_errors import NoDecodableFrameError
-from .media_inputs import MediaSource
+from .media_files import MediaSource
 from .video_container import DEFAULT_MAX_PIXELS, resolve_source
 from .video_packets import frame_times_sec_of, order_frames, scan_packets, truncated
 
@@ -40,6 +40,7 @@ class VideoIndex:
     max_pixels: int
     source: str | bytes = field(repr=False)
     cut: str | None = None  # how the file ends early; the frames are those before
+    notes: tuple[str, ...] = ()  # what was done or found that a user should know, each a phrase
 
     @cached_property
     def packet_frames(self) -> np.ndarray:

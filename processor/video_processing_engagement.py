@@ -19,7 +19,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from .face_preparation import FacePreparation, PreparedClip
 from .film_windows import FilmWindow, answer_film, answer_window, plan_windows  # two for an endpoint, by this module
 from .input_errors import EngagementInputError, NoFaceError, VideoReadError
-from .media_inputs import MediaSource, as_batch, fetch, is_file_like, stack_frames
+from .media_files import MediaSource, fetch, is_file_like
+from .media_inputs import as_batch, stack_frames
 from .video_decoding import (
     DecodedFrames,
     clip_frame_indices,
@@ -233,7 +234,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 def _not_cropped(decoded: DecodedFrames) -> PreparedClip:
     return PreparedClip(
         decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
-        decoded.num_repeated_frames,
+        decoded.num_repeated_frames, notes=decoded.index.notes,
     )  # fmt: skip
 
 

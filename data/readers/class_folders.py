@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ...processor.input_errors import DataError, RecipeError
-from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from ...processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..schema import ClipRecord, LabelledSource, Media, Reject
 from .file_trees import SPLIT_NAMES, FileTree, open_tree, read_source_file
 

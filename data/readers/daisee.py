@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ...processor.input_errors import DataError, RecipeError
-from ...processor.media_inputs import VIDEO_SUFFIXES
+from ...processor.media_files import VIDEO_SUFFIXES
 from ..schema import AFFECTS, SPLITS, ClipRecord, LabelledSource, Reject, SourceNotes
 from ..splits import stratified_subset
 from .file_trees import FileTree, open_tree, prefix_above, read_source_file

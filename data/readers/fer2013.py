@@ -17,7 +17,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from ...processor.input_errors import DataError
-from ...processor.media_inputs import PICTURE_SUFFIXES
+from ...processor.media_files import PICTURE_SUFFIXES
 from ..schema import EXPRESSION_OF, EXPRESSIONS, ClipRecord, LabelledSource, Reject, SourceNotes
 from .class_folders import read_class_folders, split_in_name
 from .file_trees import FileTree, open_tree

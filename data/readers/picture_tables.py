@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ...processor.input_errors import DataError
-from ...processor.media_inputs import PICTURE_SUFFIXES
+from ...processor.media_files import PICTURE_SUFFIXES
 from ..schema import AFFECTS, ClipRecord, Content, LabelledSource, Reject, SourceNotes
 from .class_folders import split_in_name
 from .file_trees import SPLIT_NAMES, FileTree, fetch_file, open_tree

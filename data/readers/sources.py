@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
-from ...processor.media_inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from ...processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..drawn.datasets import SETTINGS_NAME
 from ..preparation.settings import FrameOptions, settings_for
 from ..schema import LabelledSource

@@ -112,10 +112,10 @@ class EndpointHandler:
         Returns:
             For a video `label` or, where it is null, `reason`; `scores` by label and `certainty`; `face_coverage` (the
             share of frames with the person's face; None for whole frames), `num_repeated_frames`, `num_people`,
-            `num_windows`, `spread` of the scores over them, and `model`: what it was trained on, whether it is
-            calibrated, where it ran. For a picture `faces`, from left to right, each with `label`, `reason`,
-            `scores`, `certainty`, `box_xyxy_px` and `face_probability`, and `model`. Otherwise `error`
-            and `status`.
+            `num_windows`, `spread` of the scores over them, `notes` on the file, and `model`: what it was trained on,
+            whether it is calibrated, where it ran. For a picture `faces`, from left to right, each with `label`,
+            `reason`, `scores`, `certainty`, `box_xyxy_px` and `face_probability`, `notes` and `model`. Otherwise
+            `error` and `status`.
         """
         try:
             content = _read_content(data, self.limits)
@@ -139,7 +139,10 @@ class EndpointHandler:
             )
         windows = self.processor.windows_of(index, self.rule.clip_sec)
         spans = [(window.start_sec, window.end_sec) for window in windows]
-        answered = [self._answer_window(clip) for clip in self.processor.prepare_spans(content, spans, index)]
+        notes, answered = list(index.notes), []
+        for clip in self.processor.prepare_spans(content, spans, index):
+            answered.append(self._answer_window(clip))
+            notes += getattr(clip, "notes", ())
         film = self.code.answer_film(self.rule, answered, index.path)
         return {
             "label": film.answer.label,
@@ -152,6 +155,7 @@ class EndpointHandler:
             "num_windows": film.num_windows,
             "num_unreadable_windows": film.num_unreadable_windows,
             "spread": film.spread,
+            "notes": list(dict.fromkeys(notes)),
             "model": self.about,
         }
 
@@ -176,7 +180,11 @@ class EndpointHandler:
         faces = self.processor.prepare_faces(content)
         rows = self._score(self.processor.to_pixel_values(faces.frames))
         places = zip(rows, faces.boxes_xyxy_px.tolist(), faces.probabilities.tolist(), strict=True)
-        return {"faces": [self._answer_face(*place) for place in places], "model": self.about}
+        return {
+            "faces": [self._answer_face(*place) for place in places],
+            "notes": list(faces.notes),
+            "model": self.about,
+        }
 
     def _answer_face(self, scores: "np.ndarray", box: list[float], probability: float) -> "FaceAnswer":
         answer = self.rule.answer(scores, face_px=max(box[2] - box[0], box[3] - box[1]))
@@ -202,6 +210,7 @@ class EndpointHandler:
             "num_windows": 1,
             "num_unreadable_windows": 0,
             "spread": None,
+            "notes": [],
             "model": self.about,
         }
 

@@ -1,0 +1,5 @@
+"""Archives, links and folders."""
+
+from rows import Row
+
+ROWS: list[Row] = []

@@ -1,0 +1,5 @@
+"""Pictures and faces of the field."""
+
+from rows import Row
+
+ROWS: list[Row] = []

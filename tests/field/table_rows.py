@@ -1,0 +1,5 @@
+"""Tables, and folders of data."""
+
+from rows import Row
+
+ROWS: list[Row] = []
