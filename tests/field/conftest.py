@@ -1,6 +1,5 @@
 """One bench for all rows."""
 
-
 import pytest
 import torch
 from bench import Bench
