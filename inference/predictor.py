@@ -137,7 +137,7 @@ class Predictor:
         size = (2, config.num_channels, config.image_size, config.image_size)
         noise = (torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5).to(self.device)
         fused = fuse_batch_norms(encoder)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             expected, got = encoder(noise).pooler_output, fused(noise).pooler_output
         if torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
             self.model.encoder = fused
@@ -261,7 +261,7 @@ class Predictor:
 
     def _score(self, pixel_values: torch.Tensor) -> np.ndarray:
         """(n, ...) -> (n, num_labels)."""
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         return self.rule.to_scores(logits.float().cpu().numpy())
 

@@ -216,7 +216,7 @@ class EndpointHandler:
 
     def _score(self, pixel_values: torch.Tensor) -> "np.ndarray":
         """(n, ...) -> (n, num_labels)."""
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         return self.rule.to_scores(logits.float().cpu().numpy())
 
