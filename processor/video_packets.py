@@ -22,6 +22,7 @@ _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png"}
 # Types of AV1's units (OBUs), and those of them that have to be read.
 _AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME, _AV1_TILE_LIST = 1, 3, 6, 8
 _AV1_HEADERS = (_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME)
+num_packets_read = 0  # in this process: a sign of life for who waits for it
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
 
 
@@ -296,9 +297,11 @@ def numbered_packets(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[int, VideoPacket]]:
     """Yield (number, packet); empty packets are left out, since to a decoder they mean the end."""
+    global num_packets_read
     number = 0
     try:
         for packet in container.demux(stream):
+            num_packets_read += 1
             if packet.size:
                 yield number, packet
                 number += 1
@@ -313,6 +316,8 @@ def decode_packet(
     """The frames that a packet gives; one that cannot be decoded gives none, and its number goes to `damaged`."""
     try:
         return context.decode(packet)
+    except MemoryError:  # of FFmpeg's too
+        raise
     except (av.FFmpegError, ValueError):  # ValueError: PyAV 19, of a decoder that could not be opened before
         damaged.append(number)
         return []
