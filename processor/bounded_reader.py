@@ -53,8 +53,8 @@ class BoundedReader(MediaReader):
         ImageReadError: one of these, of a picture.
     """
 
-    def __init__(self, limits: ReaderLimits = ReaderLimits()) -> None:
-        self.limits = limits
+    def __init__(self, limits: ReaderLimits | None = None) -> None:
+        self.limits = limits or ReaderLimits()
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
 
@@ -255,7 +255,7 @@ class _Process:
             raise EOFError
         array = np.empty(shape, np.uint8)
         with self._waiting():
-            if self._answers.readinto(memoryview(array).cast("B")) < array.size:  # type: ignore[attr-defined]
+            if self._answers.readinto(array.reshape(-1).data) < array.size:  # type: ignore[attr-defined]
                 raise EOFError
         return array
 

@@ -13,6 +13,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from .bounded_reader import BoundedReader, ReaderLimits
 from .face_cropping import crop_faces
 from .face_detection import FaceDetections, FaceDetector, Frames
 from .face_tracking import FaceTrack, choose_person, fill_missing, track_faces
@@ -116,6 +117,10 @@ class FacePreparation:
         changed = copy.copy(self)
         changed.reader = reader
         return changed
+
+    def with_bounded_reader(self, limits: ReaderLimits | None = None) -> Self:
+        """A copy that opens files nobody vouches for: in a process of its own, see `bounded_reader`."""
+        return self.with_reader(BoundedReader(limits))
 
     def load_picture(self, picture: object) -> np.ndarray:
         """As `media_inputs.load_picture`; this processor's reader opens a file."""

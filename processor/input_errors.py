@@ -70,8 +70,7 @@ Kind = TypeVar("Kind", bound=EngagementInputError)
 def error_named(name: str, says: str, kind: type[Kind]) -> Kind:
     """One of the errors above, as another process names it, if it is a `kind`; else a `kind` itself."""
     named = globals().get(name)
-    is_one = isinstance(named, type) and issubclass(named, kind)
-    return named(says) if is_one else kind(says)
+    return named(says) if isinstance(named, type) and issubclass(named, kind) else kind(says)
 
 
 def in_one_line(error: BaseException, max_chars: int = 200) -> str:

@@ -139,13 +139,13 @@ class _Server:
 
     def _show_pulse(self, parent_pid: int) -> None:
         """A sign of life whenever packets were read since the last; the end when nobody is left to read it."""
-        from . import video_packets
+        from .video_packets import PROGRESS
 
         seen = -1
         while os.getppid() == parent_pid:
             time.sleep(_PULSE_SEC)
-            if self._is_busy and video_packets.num_packets_read != seen and self._writing.acquire(blocking=False):
-                seen = video_packets.num_packets_read
+            if self._is_busy and PROGRESS.num_packets != seen and self._writing.acquire(blocking=False):
+                seen = PROGRESS.num_packets
                 with suppress(OSError):
                     write_message(self._answers, {"pulse": True})
                 self._writing.release()
@@ -177,14 +177,14 @@ class _Server:
                 continue
             with self._writing:
                 # In order of the clip, a repeated frame again: the reader puts bytes where they belong as they come.
-                parts = [memoryview(np.ascontiguousarray(picture).reshape(-1)) for picture in pictures]
+                parts = [np.ascontiguousarray(picture).reshape(-1).data for picture in pictures]
                 write_message(self._answers, {}, parts)
 
     def _read_picture(self, head: Head, body: bytes) -> None:
         from .media_files import read_picture
 
         picture = read_picture(body if head["path"] is None else head["path"])
-        flat = memoryview(np.ascontiguousarray(picture).reshape(-1))
+        flat = np.ascontiguousarray(picture).reshape(-1).data
         bands = [flat[start : start + _BAND_BYTES] for start in range(0, len(flat), _BAND_BYTES)]
         self._send({"shape": picture.shape}, bands)
 

@@ -22,8 +22,17 @@ _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png"}
 # Types of AV1's units (OBUs), and those of them that have to be read.
 _AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME, _AV1_TILE_LIST = 1, 3, 6, 8
 _AV1_HEADERS = (_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME)
-num_packets_read = 0  # in this process: a sign of life for who waits for it
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
+
+
+@dataclass
+class Progress:
+    """Packets read in this process, a sign of life for who waits for it."""
+
+    num_packets: int = 0
+
+
+PROGRESS = Progress()
 
 
 @dataclass
@@ -297,11 +306,10 @@ def numbered_packets(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[int, VideoPacket]]:
     """Yield (number, packet); empty packets are left out, since to a decoder they mean the end."""
-    global num_packets_read
     number = 0
     try:
         for packet in container.demux(stream):
-            num_packets_read += 1
+            PROGRESS.num_packets += 1
             if packet.size:
                 yield number, packet
                 number += 1

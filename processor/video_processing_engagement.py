@@ -8,7 +8,7 @@ faces were found, and `prepare_spans` does so for many spans of one file.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -231,8 +231,9 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
 
 def _not_cropped(decoded: DecodedFrames) -> PreparedClip:
+    frames = cast("np.ndarray", decoded.frames)  # until `finish_clip`; those of giants are decoded when looked at
     return PreparedClip(
-        decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
+        decoded.index.path, frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
         decoded.num_repeated_frames, notes=decoded.index.notes,
     )  # fmt: skip
 
