@@ -12,7 +12,7 @@ import numpy as np
 
 from .input_errors import VideoReadError
 from .video_packets import PacketScan, count_samples, frame_times_sec_of, order_frames
-from .video_structure import ShortPart, find_breaks, find_short_part
+from .video_structure import ShortPart, count_edits, find_breaks, find_short_part
 
 _FEW_BYTES = 64  # by which writers miscount their own headers
 _MOST_LOST = 0.5  # of the frames; what is left of such a film is no fair sample of it
@@ -69,7 +69,7 @@ def find_damage(scan: PacketScan) -> Damage:
         damage.notes.append(f"the header promises {promised}; no frame is missing")
     if scan.cut or not scan.sizes:
         return damage
-    if scan.is_counted:
+    if scan.is_counted or scan.indexed:
         _find_unread(scan, damage)
     else:
         _find_broken(scan, damage)
@@ -91,49 +91,57 @@ def _has_all(scan: PacketScan, short: ShortPart) -> bool:
 def _find_unread(scan: PacketScan, damage: Damage) -> None:
     """Packets that the index of MP4 or AVI names, and that were not met."""
     is_avi = scan.container == "avi"
+    num_short = scan.num_samples - len(scan.sizes)
+    lost: list[int] = []
     if scan.indexed:
         # AVI's index tells where a chunk's head lies, eight bytes before its contents.
         numbers = {position + 8 * is_avi: number for number, (position, _) in enumerate(scan.indexed)}
-        places = [numbers.get(position, -1) if position is not None else -1 for position in scan.positions]
-        met = set(places)
+        places = [-1 if position is None else numbers.get(position, -1) for position in scan.positions]
+        met, known = set(places), np.array([place for place in places if place >= 0], np.int64)
         lost = [number for number, (_, size) in enumerate(scan.indexed) if number not in met and (size or not is_avi)]
-        known = np.array([place for place in places if place >= 0])
-        if len(known) < 0.9 * len(places) or (np.diff(known) < 0).any():
-            damage.is_unplaced, damage.num_lost = bool(lost), len(lost)
-            return
-        damage.gaps |= set(np.searchsorted(known, lost).tolist())
-        damage.num_lost = len(lost)
+        damage.num_lost, damage.gaps = len(lost), set(np.searchsorted(known, lost).tolist())
+        damage.is_unplaced = bool(lost) and (len(known) < 0.9 * len(places) or bool((np.diff(known) < 0).any()))
         if lost and is_avi and -1 not in met and scan.pts[0] is not None:
             scan.pts = [place - places[0] + scan.pts[0] for place in places]  # AVI numbers the packets that it meets
-    elif scan.num_samples > scan.num_indexed and not is_avi and count_samples(scan) < scan.num_samples:
-        # What an edit list leaves out is no loss; here the tables of the track contradict each other.
-        damage.is_unplaced, damage.num_lost = True, scan.num_samples - scan.num_indexed
-    elif is_avi and scan.num_samples > scan.num_indexed and find_breaks(scan.source, scan.name, scan.track_id):
-        damage.is_unplaced, damage.num_lost = True, scan.num_samples - scan.num_indexed
+    # One edit leaves out a beginning and an end.
+    shown = np.flatnonzero(scan.shown)
+    within = [n for n in scan.hidden if len(shown) and shown[0] + _REORDERED < n < shown[-1] - _REORDERED]
+    if within and not is_avi and count_edits(scan.source, scan.name) <= 2:
+        damage.num_lost = (damage.num_lost or 0) + len(within)
+    # A count in the header alone may lie, and an edit list leaves packets out.
+    if num_short > len(lost) and (_is_broken(scan) if is_avi else count_samples(scan) < scan.num_samples):
+        damage.is_unplaced, damage.num_lost = True, num_short
+
+
+def _is_broken(scan: PacketScan) -> bool:
+    return bool(find_breaks(scan.source, scan.name, scan.track_id))
 
 
 def _find_broken(scan: PacketScan, damage: Damage) -> None:
     rhythm = _rhythm_of(scan)
-    if rhythm is None or not _looks_odd(scan, rhythm):
+    if rhythm is not None and not _looks_odd(scan, rhythm):
         return
     breaks = find_breaks(scan.source, scan.name, scan.track_id)
-    if not breaks:
-        return
     positions = np.maximum.accumulate([-1 if position is None else position for position in scan.positions])
-    damage.bad_packets |= scan.corrupt
-    gaps = set(np.searchsorted(positions, breaks, side="right").tolist())
-    tail = len(scan.sizes) in gaps
+    gaps = set(np.searchsorted(positions, breaks, side="right").tolist()) | scan.overdue
+    has_tail = len(scan.sizes) not in gaps
     gaps.discard(len(scan.sizes))
-    if tail and (rhythm.is_early(scan.stated_sec) or scan.container.startswith("mov")):
+    if not has_tail and (rhythm is None or rhythm.is_early(scan.stated_sec) or scan.container.startswith("mov")):
         scan.cut = f"its data is damaged from byte {breaks[-1]:,} on"
-        return
-    if rhythm.is_steady:
-        gaps = {gap for gap in gaps if gap == 0 or _jumps_at(scan, rhythm, gap)}
-        steps = np.diff(rhythm.ticks)[rhythm.jumps] / rhythm.step
-        damage.num_lost = int((np.round(steps) - 1).sum()) if gaps else 0
-    elif gaps:
+    elif not has_tail and scan.container == "mpegts":
+        damage.notes.append("the file is damaged at its end: frames may be missing there")
+    if gaps and not scan.cut:
+        damage.bad_packets |= scan.corrupt
         damage.num_lost = None
-    damage.gaps |= gaps
+        # Of the last frames of a stream that does not say how long it is, no gap can tell.
+        is_near_end = max(gaps) >= len(scan.sizes) - 1 and scan.container == "mpegts"
+        if rhythm is None:
+            damage.bad_packets |= {number for number, pts in enumerate(scan.pts) if pts is None}
+        elif rhythm.is_steady and not is_near_end:
+            gaps = {gap for gap in gaps if gap == 0 or _jumps_at(scan, rhythm, gap)}
+            steps = np.diff(rhythm.ticks)[rhythm.jumps] / rhythm.step
+            damage.num_lost = int((np.round(steps) - 1).sum()) if gaps else 0
+        damage.gaps |= gaps
 
 
 def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
@@ -145,7 +153,7 @@ def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
 
 def _rhythm_of(scan: PacketScan) -> _Rhythm | None:
     """None where too few frames have times of their own."""
-    if None in scan.pts or scan.time_base is None:
+    if not scan.pts or None in scan.pts or scan.time_base is None:
         return None
     ticks = np.unique(np.array(scan.pts)[np.array(scan.shown)])
     if len(ticks) < 2:
@@ -185,14 +193,18 @@ def order_sound_frames(scan: PacketScan, damage: Damage) -> SoundFrames:
         scan.understood = True
         packets, starts = order_frames(scan)
     damage.bad_packets |= scan.refused
-    if packets.min(initial=0) >= 0:
-        _find_silent(scan, damage, packets)
+    _find_silent(scan, damage, packets)
     return SoundFrames(packets, starts, frame_times_sec_of(scan, packets), _is_sound(scan, damage, packets, starts))
 
 
 def _find_silent(scan: PacketScan, damage: Damage, packets: np.ndarray) -> None:
     """Packets that gave no frame, although they are pictures or the index says so; the decoder said nothing."""
     if scan.codec not in _ONE_EACH or scan.first_fields:
+        return
+    if packets.min(initial=0) < 0:  # the decoder lost count of them
+        num_shown = sum(scan.shown)
+        if scan.is_counted and scan.starts[0] and len(packets) < num_shown and damage.num_lost is not None:
+            damage.num_lost += num_shown - len(packets)
         return
     silent = np.setdiff1d(np.flatnonzero(scan.shown), packets)
     # A recording that begins in the middle of a group shows nothing up to the next.
@@ -211,7 +223,7 @@ def _is_sound(scan: PacketScan, damage: Damage, packets: np.ndarray, starts: np.
         nearest = keys[np.maximum(np.searchsorted(keys, packets, side="right") - 1, 0)]
         starts = np.where(nearest <= packets, np.maximum(starts, nearest), starts)
     is_start = np.array(scan.starts)
-    is_start[scan.keys] = True
+    is_start[np.array(scan.keys, np.int64)] = True
     starts = np.where(is_start[starts], starts, 0)  # else it leans on all before
     gaps, bad = np.array(sorted(damage.gaps), np.int64), np.array(sorted(damage.bad_packets), np.int64)
     after_gap = np.searchsorted(gaps, starts, side="right") < np.searchsorted(gaps, packets, side="right")
@@ -233,14 +245,14 @@ def tell_damage(scan: PacketScan, damage: Damage, frames: SoundFrames, whole: bo
     num_bad = num_gone + num_met - int(frames.is_sound.sum())
     if not damage.gaps and not num_bad and damage.num_lost == 0:
         return tuple(damage.notes)
-    if damage.is_unplaced:
+    if damage.is_unplaced and whole:
         raise VideoReadError(
             f"Expected a whole video, got one whose index is damaged: {damage.num_lost} frames are missing, nothing "
             f"tells which, in {scan.name}; copy or record it again."
         )
     first = min(damage.gaps | damage.bad_packets, default=len(scan.sizes))
     before = frames.times_sec[frames.is_sound & (frames.packets < first)]
-    since = f"from {before.max() if len(before) else 0.0:.1f} s on"
+    since = f"from {before.max():.1f} s on" if len(before) < len(frames.packets) and len(before) else ""
     if damage.num_lost is None:
         found, share = f"frames are missing or damaged {since}", _lost_share(damage, frames)
     else:

@@ -43,12 +43,14 @@ class PacketScan:
     headers: list[bool] = field(default_factory=list)  # carries tables that later pictures need
     understood: bool = True  # every packet was, and is one picture
     unclear: set[int] = field(default_factory=set)  # packets whose bits are not those of one picture
+    hidden: list[int] = field(default_factory=list)  # packets that an edit list leaves out
     has_new_tables: bool = False  # a packet brings other ones in its side data
     keys: list[int] = field(default_factory=list)  # packets that the container calls key frames, of unclear ones alone
     first_fields: set[int] = field(default_factory=set)  # packets with half a frame, whose other half is in the next
     refused: set[int] = field(default_factory=set)  # packets that did not decode, where all were
     positions: list[int | None] = field(default_factory=list)  # in the file
     corrupt: set[int] = field(default_factory=set)  # packets that the container knows to be damaged
+    overdue: set[int] = field(default_factory=set)  # packets of fragments that begin after the one before has ended
     container: str = ""  # as FFmpeg names it
     track_id: int = 0
     num_indexed: int = 0  # packets in the container's own index, which is complete in MP4 and AVI alone
@@ -81,7 +83,7 @@ def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
     with container:
         _note_stream(scan, container, stream)
         _read_packets(scan, container, stream)
-        if scan.is_counted and len(scan.sizes) != scan.num_indexed:
+        if len(scan.sizes) != scan.num_indexed if scan.is_counted else len(scan.sizes) < scan.num_indexed:
             scan.indexed = [(entry.pos, entry.size) for entry in stream.index_entries]
     return scan
 
@@ -100,10 +102,15 @@ def _read_packets(scan: PacketScan, container: av.container.InputContainer, stre
     packet, extradata = None, context.extradata or b""
     fields = field_coding(extradata) if scan.codec == "h264" else None
     first_field: tuple[int, bool] | None = None
+    is_in_fragments, due = scan.container.startswith("mov") and not scan.num_samples, None
     try:
         for number, packet in numbered_packets(container, stream):
             data = bytes(packet)
             _note_packet(scan, packet, data, extradata)
+            if is_in_fragments and packet.dts is not None and packet.duration:
+                if due is not None and packet.dts > due + packet.duration // 2:
+                    scan.overdue.add(number)
+                due = packet.dts + packet.duration
             if fields:
                 first_field = _note_field(scan, field_of(data, extradata, fields), first_field)
             if scan.first_frame is None:
@@ -160,7 +167,9 @@ def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: 
     scan.pts.append(packet.pts)
     scan.sizes.append(packet.size)
     scan.starts.append(is_start)
-    scan.shown.append(is_shown and not packet.is_discard)  # an edit list discards
+    if packet.is_discard:
+        scan.hidden.append(len(scan.sizes) - 1)
+    scan.shown.append(is_shown and not packet.is_discard)
     scan.headers.append(has_headers)
     scan.positions.append(packet.pos)
 

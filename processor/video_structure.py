@@ -49,6 +49,7 @@ _SIMPLE_BLOCK, _BLOCK_GROUP = b"\xa3", b"\xa0"
 _OF_CLUSTER = {_SIMPLE_BLOCK, _BLOCK_GROUP, b"\xe7", b"\xab", b"\xa7", b"\xec", b"\xbf", b"\xaf", b"\x58\x54"}
 
 _TS_PACKETS = {0: 188, 4: 192}  # where the first sync byte lies: how far it is to the next
+_TS_HEAD = 32  # bytes of each that are looked at
 
 
 class ShortPart(NamedTuple):
@@ -128,6 +129,18 @@ def find_breaks(source: str | bytes, name: str, track_id: int) -> list[int]:
             breaks = (position for position in _ts_breaks(data, track_id))
         with closing(breaks):
             return sorted(islice(breaks, _MAX_BREAKS))
+
+
+def count_edits(source: str | bytes, name: str) -> int:
+    """The most entries in an edit list of an MP4 file: one that shows a stretch, and perhaps one that waits before it.
+
+    Raises:
+        VideoReadError: the file went away.
+    """
+    with _opened(source, name) as data:
+        return max(
+            (int.from_bytes(found[1], "big") for found in re.finditer(rb"elst.{4}(.{4})", data, re.DOTALL)), default=0
+        )
 
 
 # MP4 and AVI
@@ -242,7 +255,7 @@ def _matroska_breaks(data: "bytes | mmap.mmap") -> Generator[int, None, None]:
     segment = _segment(data)
     if segment is None:
         return
-    tracks: set[int] = set()
+    tracks: dict[int, bool] = {}
     at, num_parts = segment.start, 0
     while at < len(data) and num_parts < _MAX_PARTS:
         part = _element(data, at)
@@ -253,7 +266,7 @@ def _matroska_breaks(data: "bytes | mmap.mmap") -> Generator[int, None, None]:
             num_parts += num_children
         elif is_sound and part is not None and end is not None:
             if part.kind == _TRACKS:
-                tracks = _track_numbers(data, part.start, end)
+                tracks = _tracks(data, part.start, end)
             at = end
         if not is_sound:
             # A recording that just ends within its last part says nowhere how long it is.
@@ -265,7 +278,9 @@ def _matroska_breaks(data: "bytes | mmap.mmap") -> Generator[int, None, None]:
         num_parts += 1
 
 
-def _walk_cluster(data: "bytes | mmap.mmap", at: int, end: int | None, tracks: set[int]) -> tuple[int, int, bool]:
+def _walk_cluster(
+    data: "bytes | mmap.mmap", at: int, end: int | None, tracks: dict[int, bool]
+) -> tuple[int, int, bool]:
     """Where it ends or breaks, the number of its parts, whether it is sound."""
     limit, num_parts = len(data) if end is None else end, 0
     while at < limit:
@@ -274,24 +289,29 @@ def _walk_cluster(data: "bytes | mmap.mmap", at: int, end: int | None, tracks: s
             return at, num_parts, True
         if part is None or part.kind not in _OF_CLUSTER or part.end is None or part.end > limit:
             return at, num_parts, False
-        is_block = part.kind == _SIMPLE_BLOCK
-        if is_block and tracks and data[part.start] & 0x80 and data[part.start] & 0x7F not in tracks:
-            return at, num_parts, False
+        if part.kind == _SIMPLE_BLOCK and tracks and data[part.start] & 0x80:
+            is_video = tracks.get(data[part.start] & 0x7F)
+            # Several frames in a block ("lacing") are for sound alone.
+            if is_video is None or (is_video and data[part.start + 3] & 0x06):
+                return at, num_parts, False
         at = part.end
         num_parts += 1
     return at, num_parts, True
 
 
-def _track_numbers(data: "bytes | mmap.mmap", at: int, end: int) -> set[int]:
-    numbers = set()
-    while at < end and (track := _element(data, at)) and track.end is not None:
-        inner = track.start
-        while inner < track.end and (part := _element(data, inner)) and part.end is not None:
-            if part.kind == b"\xd7":
-                numbers.add(int.from_bytes(data[part.start : part.end], "big"))
-            inner = part.end
-        at = track.end
-    return numbers
+def _tracks(data: "bytes | mmap.mmap", at: int, end: int) -> dict[int, bool]:
+    """The tracks' numbers, and whether each is a video."""
+    found = {}
+    for track in _children(data, at, end):
+        values = {part.kind: data[part.start : part.end] for part in _children(data, track.start, track.end or end)}
+        found[int.from_bytes(values.get(b"\xd7", b""), "big")] = values.get(b"\x83") == b"\1"
+    return found
+
+
+def _children(data: "bytes | mmap.mmap", at: int, end: int) -> Iterator[_Element]:
+    while at < end and (part := _element(data, at)) and part.end is not None:
+        yield part
+        at = part.end
 
 
 # FLV, Ogg and MPEG-TS
@@ -299,9 +319,17 @@ def _track_numbers(data: "bytes | mmap.mmap", at: int, end: int) -> set[int]:
 
 def _flv_tags(data: "bytes | mmap.mmap", at: int) -> Iterator[int]:
     """End of each tag with the size that follows it; ends at what is none."""
+    coding = -1  # of the video, which does not change
     for _ in range(_MAX_PARTS):
-        if at + 11 > len(data) or data[at] & 0x1F not in (8, 9, 18) or data[at + 8 : at + 11] != b"\0\0\0":
+        kind = data[at] & 0x1F if at + 12 <= len(data) else 0
+        if kind not in (8, 9, 18) or data[at + 8 : at + 11] != b"\0\0\0":
             return
+        if kind == 9:
+            # The lower half is the codec, but where the highest bit says that four letters name it.
+            codec = 0x80 if data[at + 11] & 0x80 else data[at + 11] & 0x0F
+            if coding not in (-1, codec):
+                return
+            coding = codec
         at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
         yield at
 
@@ -323,7 +351,7 @@ def _flv_breaks(data: "bytes | mmap.mmap") -> Generator[int, None, None]:
             before, at = at, end
         if at + 11 > len(data) and at <= len(data) + 4:
             return
-        # A size that is wrong leads astray: what is broken is the tag before.
+        # A size that is wrong leads astray: what is broken may be the tag before.
         yield before
         for found in re.finditer(rb"(?=[\x08\x09\x12](...)....\0\0\0)", data, re.DOTALL):
             end = found.start() + 11 + int.from_bytes(found[1], "big")
@@ -368,7 +396,7 @@ def _ts_breaks(data: "bytes | mmap.mmap", track_id: int) -> list[int]:
         lost = np.flatnonzero(packets[:, 0] != 0x47)
         num_whole = int(lost[0]) if len(lost) else len(packets)
         positions.append(at + size * np.arange(num_whole))
-        heads.append(packets[:num_whole, :6].copy())
+        heads.append(packets[:num_whole, :_TS_HEAD].copy())
         at += size * num_whole
         found = in_step.search(data, at) if len(lost) else None
         breaks += [at] if len(lost) else []
@@ -382,7 +410,7 @@ def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[i
     """
     Args:
         positions: (num_packets,) of packets in the file.
-        heads: (num_packets, 6), uint8: their first bytes.
+        heads: (num_packets, 32), uint8: their first bytes.
     """
     is_video = ((heads[:, 1] & 0x1F).astype(int) << 8 | heads[:, 2]) == track_id
     has_payload = heads[:, 3] & 0x10 != 0
@@ -391,4 +419,10 @@ def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[i
     is_announced = (heads[:, 3] & 0x20 != 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0x80 != 0)
     jumps = np.diff(counts) % 16 > 1  # a packet may come twice
     is_broken = np.concatenate([[False], jumps]) & ~is_announced | (heads[:, 1] & 0x80 != 0)
+    # Where a picture begins, its packet says so; what stands before it there is mostly a few bytes.
+    begins = np.flatnonzero(heads[:, 1] & 0x40)
+    start = 4 + np.where(heads[begins, 3] & 0x20, heads[begins, 4].astype(int) + 1, 0)
+    begins, start = begins[start <= _TS_HEAD - 3], start[start <= _TS_HEAD - 3]
+    codes = [heads[begins, start + place] for place in range(3)]
+    is_broken[begins] |= (codes[0] != 0) | (codes[1] != 0) | (codes[2] != 1)
     return positions[is_broken].tolist()
