@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .input_errors import VideoReadError
+from .input_errors import NoDecodableFrameError, VideoReadError
 from .video_packets import PacketScan, count_samples, frame_times_sec_of, order_frames
 from .video_structure import ShortPart, count_edits, find_breaks, find_short_part
 
@@ -192,6 +192,11 @@ def order_sound_frames(scan: PacketScan, damage: Damage) -> SoundFrames:
             scan.shown[number] = False
         scan.understood = True
         packets, starts = order_frames(scan)
+    if not len(packets):
+        raise NoDecodableFrameError(
+            f"Expected at least 1 decodable frame, got {len(scan.sizes)} damaged packets of {scan.codec}, in "
+            f"{scan.name}; record it again."
+        )
     damage.bad_packets |= scan.refused
     _find_silent(scan, damage, packets)
     return SoundFrames(packets, starts, frame_times_sec_of(scan, packets), _is_sound(scan, damage, packets, starts))

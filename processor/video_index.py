@@ -71,7 +71,7 @@ def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: 
     damage = find_damage(scan)
     if scan.cut and (whole or not any(scan.shown)):
         raise truncated(scan, sum(scan.shown))
-    if scan.first_frame is None:
+    if scan.first_frame is None or not any(scan.shown):
         found = f"got {len(scan.sizes)} packets of {scan.codec} none of which decodes"
         raise NoDecodableFrameError(f"Expected at least 1 decodable frame, {found}, in {scan.name}; record it again.")
     met = order_sound_frames(scan, damage)

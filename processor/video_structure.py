@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .input_errors import VideoReadError
+from .input_errors import VideoReadError, in_one_line
 
 _MAX_PARTS = 2_000_000  # of a file: nine hours of fragments of one frame each, or a second and a half
 _MAX_FILLERS = 10_000  # parts without content; a file of nothing else is no video
@@ -49,7 +49,6 @@ _SIMPLE_BLOCK, _BLOCK_GROUP = b"\xa3", b"\xa0"
 _OF_CLUSTER = {_SIMPLE_BLOCK, _BLOCK_GROUP, b"\xe7", b"\xab", b"\xa7", b"\xec", b"\xbf", b"\xaf", b"\x58\x54"}
 
 _TS_PACKETS = {0: 188, 4: 192}  # where the first sync byte lies: how far it is to the next
-_TS_HEAD = 32  # bytes of each that are looked at
 
 
 class ShortPart(NamedTuple):
@@ -78,8 +77,8 @@ def _opened(source: str | bytes, name: str) -> Iterator["bytes | mmap.mmap"]:
     try:
         with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
-    except (OSError, ValueError) as error:  # ValueError: it has become empty
-        found = str(getattr(error, "strerror", None) or error)
+    except (OSError, ValueError, IndexError, OverflowError) as error:  # ValueError: it has become empty
+        found = in_one_line(error)
         raise VideoReadError(f"Expected a readable video file, got {found}: {name}; check the path.") from error
 
 
@@ -289,8 +288,9 @@ def _walk_cluster(
             return at, num_parts, True
         if part is None or part.kind not in _OF_CLUSTER or part.end is None or part.end > limit:
             return at, num_parts, False
-        if part.kind == _SIMPLE_BLOCK and tracks and data[part.start] & 0x80:
-            is_video = tracks.get(data[part.start] & 0x7F)
+        if part.kind == _SIMPLE_BLOCK and tracks and part.start + 4 <= part.end:
+            number = data[part.start]
+            is_video = tracks.get(number & 0x7F if number & 0x80 else (number & 0x3F) << 8 | data[part.start + 1])
             # Several frames in a block ("lacing") are for sound alone.
             if is_video is None or (is_video and data[part.start + 3] & 0x06):
                 return at, num_parts, False
@@ -327,7 +327,8 @@ def _flv_tags(data: "bytes | mmap.mmap", at: int) -> Iterator[int]:
         if kind == 9:
             # The lower half is the codec, but where the highest bit says that four letters name it.
             codec = 0x80 if data[at + 11] & 0x80 else data[at + 11] & 0x0F
-            if coding not in (-1, codec):
+            is_h264 = codec == 7  # of which there are tables, pictures and an end
+            if coding not in (-1, codec) or (is_h264 and data[at + 12 : at + 13] > b"\2"):
                 return
             coding = codec
         at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
@@ -396,7 +397,7 @@ def _ts_breaks(data: "bytes | mmap.mmap", track_id: int) -> list[int]:
         lost = np.flatnonzero(packets[:, 0] != 0x47)
         num_whole = int(lost[0]) if len(lost) else len(packets)
         positions.append(at + size * np.arange(num_whole))
-        heads.append(packets[:num_whole, :_TS_HEAD].copy())
+        heads.append(_ts_heads(packets[:num_whole]))
         at += size * num_whole
         found = in_step.search(data, at) if len(lost) else None
         breaks += [at] if len(lost) else []
@@ -406,11 +407,18 @@ def _ts_breaks(data: "bytes | mmap.mmap", track_id: int) -> list[int]:
     return breaks + _ts_jumps(np.concatenate(positions), np.concatenate(heads), track_id)
 
 
+def _ts_heads(packets: np.ndarray) -> np.ndarray:
+    """(num_packets, size), uint8 -> (num_packets, 10), uint8: the first six bytes, then four of the contents."""
+    start = np.minimum(4 + np.where(packets[:, 3] & 0x20, packets[:, 4].astype(int) + 1, 0), 184)
+    rows = np.arange(len(packets))
+    return np.column_stack([packets[:, :6], *(packets[rows, start + place] for place in range(4))])
+
+
 def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[int]:
     """
     Args:
         positions: (num_packets,) of packets in the file.
-        heads: (num_packets, 32), uint8: their first bytes.
+        heads: (num_packets, 10), uint8, as `_ts_heads` has them.
     """
     is_video = ((heads[:, 1] & 0x1F).astype(int) << 8 | heads[:, 2]) == track_id
     has_payload = heads[:, 3] & 0x10 != 0
@@ -419,10 +427,7 @@ def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[i
     is_announced = (heads[:, 3] & 0x20 != 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0x80 != 0)
     jumps = np.diff(counts) % 16 > 1  # a packet may come twice
     is_broken = np.concatenate([[False], jumps]) & ~is_announced | (heads[:, 1] & 0x80 != 0)
-    # Where a picture begins, its packet says so; what stands before it there is mostly a few bytes.
-    begins = np.flatnonzero(heads[:, 1] & 0x40)
-    start = 4 + np.where(heads[begins, 3] & 0x20, heads[begins, 4].astype(int) + 1, 0)
-    begins, start = begins[start <= _TS_HEAD - 3], start[start <= _TS_HEAD - 3]
-    codes = [heads[begins, start + place] for place in range(3)]
-    is_broken[begins] |= (codes[0] != 0) | (codes[1] != 0) | (codes[2] != 1)
+    begins = heads[:, 1] & 0x40 != 0  # a picture, and so with a start code and what kind of stream it is of
+    if begins.any():
+        is_broken |= begins & (heads[:, 6:] != (0, 0, 1, np.bincount(heads[begins, 9]).argmax())).any(axis=1)
     return positions[is_broken].tolist()
