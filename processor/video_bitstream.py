@@ -10,6 +10,7 @@ _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png", "dvvideo"}
 # Types of AV1's units (OBUs), and those of them that have to be read.
 _AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME, _AV1_TILE_LIST = 1, 3, 6, 8
 _AV1_HEADERS = (_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME)
+_HEVC_STARTS, _HEVC_TABLES = frozenset(range(16, 22)), frozenset((32, 33, 34))
 _H264_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles that say more
 
 
@@ -46,12 +47,14 @@ def describe_packet(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bo
 
 
 def _describe_nal_units(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bool, bool] | None:
-    heads = {data[at] for at in _nal_starts(data, _nal_length_size(codec, extradata))}
+    starts = _nal_starts(data, _nal_length_size(codec, extradata))
     if codec == "h264":
-        types = {head & 31 for head in heads}
-        return (5 in types, True, bool(types & {7, 8})) if types & {1, 5} else None
-    types = {head >> 1 & 63 for head in heads}
-    return (bool(types & set(range(16, 22))), True, bool(types & {32, 33, 34})) if min(types, default=32) < 32 else None
+        types = {data[at] & 31 for at in starts}
+        return (5 in types, True, 7 in types or 8 in types) if 1 in types or 5 in types else None
+    types = {data[at] >> 1 & 63 for at in starts}
+    if min(types, default=32) >= 32:
+        return None
+    return not types.isdisjoint(_HEVC_STARTS), True, not types.isdisjoint(_HEVC_TABLES)
 
 
 def _nal_length_size(codec: str, extradata: bytes | None) -> int:
@@ -65,13 +68,16 @@ def _nal_length_size(codec: str, extradata: bytes | None) -> int:
 def _nal_starts(data: bytes, length_size: int) -> list[int]:
     """Where each NAL unit's first byte lies, which holds its type."""
     starts, end = [], len(data)
-    at = length_size or data.find(b"\0\0\1") + 3
-    while (length_size or 3) <= at < end:
-        starts.append(at)
-        if length_size:
+    if length_size:
+        at = length_size
+        while at < end:
+            starts.append(at)
             at += int.from_bytes(data[at - length_size : at]) + length_size
-        else:
-            at = data.find(b"\0\0\1", at) + 3
+        return starts
+    at = data.find(b"\0\0\1") + 3
+    while 3 <= at < end:
+        starts.append(at)
+        at = data.find(b"\0\0\1", at) + 3
     return starts
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .input_errors import NoDecodableFrameError, VideoReadError
 from .video_packets import PacketScan, count_samples, frame_times_sec_of, order_frames
-from .video_structure import ShortPart, count_edits, find_breaks, find_short_part
+from .video_structure import ShortPart, count_edits, find_breaks
 
 _FEW_BYTES = 64  # by which writers miscount their own headers
 _MOST_LOST = 0.5  # of the frames; what is left of such a film is no fair sample of it
@@ -59,7 +59,7 @@ def find_damage(scan: PacketScan) -> Damage:
     """What the container knows to be lost; a file that ends early gets its `cut`, one whose sizes are a little off a
     note."""
     damage = Damage()
-    short = find_short_part(scan.source, scan.name)
+    short = scan.short
     if short and scan.container == "flv" and not scan.stated_sec:
         short = None  # a live recording may just end
     if short and not _has_all(scan, short):
@@ -166,7 +166,7 @@ def _rhythm_of(scan: PacketScan) -> _Rhythm | None:
 
 def _jumps_at(scan: PacketScan, rhythm: _Rhythm, gap: int) -> bool:
     """Whether the frames around a place in the file are a gap apart on screen."""
-    near = scan.pts[max(gap - _REORDERED, 0) : gap + _REORDERED]
+    near = [pts for pts in scan.pts[max(gap - _REORDERED, 0) : gap + _REORDERED] if pts is not None]
     ticks, jumps = rhythm.ticks, rhythm.jumps
     return bool(((ticks[jumps] <= max(near)) & (ticks[jumps + 1] >= min(near))).any())
 

@@ -17,7 +17,7 @@ import numpy as np
 from .input_errors import TruncatedVideoError, VideoReadError, VideoTooLargeError
 from .video_bitstream import describe_packet, field_coding, field_of
 from .video_container import open_container, video_stream
-from .video_structure import find_short_part
+from .video_structure import ShortPart, find_short_part
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
@@ -30,6 +30,7 @@ class PacketScan:
     source: str | bytes
     name: str
     max_pixels: int
+    short: ShortPart | None  # by what the container's own sizes reach beyond the end of the file
     cut: str | None = None  # how the file is known to end early
     codec: str = ""
     fps: float = _ASSUMED_FPS
@@ -68,16 +69,15 @@ class PacketScan:
 
 def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
     """Read every packet once; decode only until the first frame is out, for its size and rotation."""
-    scan = PacketScan(source, name, max_pixels)
+    scan = PacketScan(source, name, max_pixels, find_short_part(source, name))
     try:
         container = open_container(source, name, max_pixels)
         stream = video_stream(container, name, max_pixels)
         if not stream.codec_context.width:  # the probing decoder met the pixel limit, and took the header's size along
             video_stream(open_container(source, name, max_pixels, probe=False), name, max_pixels)
     except VideoReadError as error:
-        cut = find_short_part(source, name)
-        if cut and not isinstance(error, VideoTooLargeError):
-            scan.cut = str(cut)
+        if scan.short and not isinstance(error, VideoTooLargeError):
+            scan.cut = str(scan.short)
             raise truncated(scan, 0) from error
         raise
     with container:
@@ -159,7 +159,8 @@ def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: 
         scan.unclear.add(len(scan.sizes))
         if packet.is_keyframe:
             scan.keys.append(len(scan.sizes))
-    if packet.has_sidedata("new_extradata"):
+    # Nearly no packet has any, and to ask for one kind takes three times as long.
+    if next(packet.iter_sidedata(), None) is not None and packet.has_sidedata("new_extradata"):
         scan.understood, scan.has_new_tables = False, True
     if packet.is_corrupt:
         scan.corrupt.add(len(scan.sizes))
