@@ -136,12 +136,18 @@ class FieldCoding(NamedTuple):
     has_separate_planes: bool
 
 
-def field_coding(extradata: bytes | None) -> FieldCoding | None:
-    """Of a stream of H.264 in which a picture may be a field; None where all are frames, as nearly everywhere."""
-    extradata = extradata or b""
-    is_avcc = extradata[:1] == b"\x01"  # with a count, then a length before each unit
-    starts = [8] if is_avcc else [at for at in _nal_starts(extradata, 0) if extradata[at] & 31 == 7]
-    codings = (_field_coding_of(extradata[at + 1 : at + 256]) for at in starts)
+def field_coding(data: bytes, extradata: bytes | None = None) -> FieldCoding | None:
+    """Of a stream of H.264 in which a picture may be a field; None where all are frames, as nearly everywhere.
+
+    Args:
+        data: the stream's tables, or a packet with some.
+        extradata: where `data` is a packet: the stream's tables.
+    """
+    if data[:1] == b"\x01" and not extradata:  # avcC: a count, then a length before each unit
+        starts = [8]
+    else:
+        starts = [at for at in _nal_starts(data, _nal_length_size("h264", extradata)) if data[at] & 31 == 7]
+    codings = (_field_coding_of(data[at + 1 : at + 256]) for at in starts)
     return next((coding for coding in codings if coding is not None), None)
 
 

@@ -111,6 +111,8 @@ def _read_packets(scan: PacketScan, container: av.container.InputContainer, stre
                 if due is not None and packet.dts > due + packet.duration // 2:
                     scan.overdue.add(number)
                 due = packet.dts + packet.duration
+            if fields is None and scan.codec == "h264" and scan.headers[-1]:  # tables that the container lacks
+                fields = field_coding(data, extradata)
             if fields:
                 first_field = _note_field(scan, field_of(data, extradata, fields), first_field)
             if scan.first_frame is None:
