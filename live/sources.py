@@ -27,7 +27,8 @@ from ..processor.input_errors import (
     VideoTooLargeError,
     in_one_line,
 )
-from ..processor.video_container import DEFAULT_MAX_PIXELS, find_cut, open_container, resolve_source, video_stream
+from ..processor.video_container import DEFAULT_MAX_PIXELS, open_container, resolve_source, video_stream
+from ..processor.video_structure import find_short_part
 from ..required_packages import require_extra
 
 PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
@@ -102,8 +103,8 @@ class FileSource(FrameSource):
             self._container = open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
             self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS)
         except VideoReadError as error:
-            if not isinstance(error, VideoTooLargeError) and (cut := find_cut(self._source)):
-                raise self._broken(None, cut) from error
+            if not isinstance(error, VideoTooLargeError) and (short := find_short_part(self._source, self.name)):
+                raise self._broken(None, str(short)) from error
             raise
         if self._container.duration:
             self.duration_sec = self._container.duration / av.time_base
@@ -114,10 +115,12 @@ class FileSource(FrameSource):
         step_sec = 1 / self.fps
         first_sec: float | None = None
         time_sec: float | None = None
+        num_frames = 0
         try:
             for frame in self._container.decode(self._stream):
                 if frame.is_corrupt:
                     raise self._broken(time_sec, "damaged data")
+                num_frames += 1
                 stamp_sec = frame.time if frame.time is not None else (time_sec or 0.0) + step_sec
                 if first_sec is None:
                     self.start_sec = first_sec = stamp_sec
@@ -128,8 +131,9 @@ class FileSource(FrameSource):
                 yield SourceFrame(np.ascontiguousarray(pixels), time_sec, time.perf_counter())
         except av.FFmpegError as error:
             raise self._broken(time_sec, str(error)) from error
-        if cut := find_cut(self._source):
-            raise self._broken(time_sec, cut)
+        short = find_short_part(self._source, self.name)
+        if short and num_frames != self._stream.frames:  # else its sizes alone are wrong
+            raise self._broken(time_sec, str(short))
         if time_sec is None:
             raise NoDecodableFrameError(f"Expected frames, got none that decodes, in {self.name}; record it again.")
 

@@ -1,17 +1,16 @@
-"""A video file as a container: opened safely, refused by name and reason, and asked whether it is whole.
+"""A video file as a container: opened safely, refused by name and reason.
 
-`find_cut` reads the container's own structure (MP4 boxes, RIFF chunks, the Matroska segment), since frame counts in
-headers lie. FFmpeg's own messages stay silent: PyAV drops them unless told otherwise. Packets and frames are left to
-`video_packets` and `video_decoding`.
+FFmpeg's own messages stay silent: PyAV drops them unless told otherwise. Whether the file is whole is left to
+`video_structure`, packets and frames to `video_packets` and `video_decoding`.
 """
 
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from types import MappingProxyType
 
 import av
 from av.stream import Disposition
@@ -23,7 +22,7 @@ from .media_files import MediaSource
 # 8K cinema (8192x4320, coded in blocks of 64) passes, 16K does not: a decoder may hold 17 pictures at once.
 DEFAULT_MAX_PIXELS = 8192 * 4352
 # Named, so that a play list (HLS, concat) called clip.mp4 cannot make FFmpeg open other files or addresses.
-_CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,h264,hevc,wav,mp3,flac,aac"
+_CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,dv,h264,hevc,wav,mp3,flac,aac"
 # The config asks too (see there); a processor loaded by itself has none, and older PyAV gives other pixels unnoticed.
 _OLDEST_PYAV = "17.1"
 if Version(av.__version__) < Version(_OLDEST_PYAV):
@@ -39,22 +38,6 @@ _PICTURE_STARTS = {
     b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
-}
-
-
-_MP4_BOXES = {
-    b"ftyp",
-    b"moov",
-    b"mdat",
-    b"moof",
-    b"free",
-    b"skip",
-    b"wide",
-    b"styp",
-    b"sidx",
-    b"uuid",
-    b"mfra",
-    b"emsg",
 }
 
 
@@ -92,14 +75,24 @@ def _read_head(name: str) -> bytes:
     raise VideoReadError(f"Expected a readable video file, got {found}: {name}; check the path.")
 
 
-def open_container(source: str | bytes, name: str, max_pixels: int, probe: bool = True) -> av.container.InputContainer:
-    """Open for reading. FFmpeg decodes a little to complete the header, within the pixel limit, unless told not to."""
+def open_container(
+    source: str | bytes,
+    name: str,
+    max_pixels: int,
+    probe: bool = True,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> av.container.InputContainer:
+    """Open for reading. FFmpeg decodes a little to complete the header, within the pixel limit, unless told not to.
+
+    Args:
+        options: FFmpeg's own, of the container.
+    """
     # "file:", or FFmpeg would read a colon in the name as a protocol.
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
-    options = {"max_pixels": str(max_pixels)} if probe else {"skip_frame": "all"}
-    limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    for_decoder = {"max_pixels": str(max_pixels)} if probe else {"skip_frame": "all"}
+    limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **options}
     try:
-        return _open(file, container_options=limits, options=options)
+        return _open(file, container_options=limits, options=for_decoder)
     except av.FFmpegError as error:
         found = "data that no known container format matches"
         raise VideoReadError(
@@ -124,65 +117,3 @@ def video_stream(container: av.container.InputContainer, name: str, max_pixels: 
     context.thread_type = "SLICE"  # frame threads would hand skip_frame to the wrong frame
     context.options = {"max_pixels": str(max_pixels)}
     return streams[0]
-
-
-def find_cut(source: str | bytes) -> str | None:
-    """How the container's own structure reaches beyond the end of the file, or None where it does not."""
-    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(16)
-        file.seek(0)
-        if head[4:8] in _MP4_BOXES:
-            part, part_end = _last_mp4_box(file, end)
-        elif head[:4] == b"RIFF":
-            part, part_end = _last_riff_chunk(file, end)
-        elif head[:4] == b"\x1a\x45\xdf\xa3":
-            part, part_end = _matroska_segment(file)
-        else:
-            return None
-    return f"its {part} is {part_end - end:,} bytes short" if part_end > end else None
-
-
-def _last_mp4_box(file: BinaryIO, end: int) -> tuple[str, int]:
-    """Name and end of the last top-level box, whole or not, that pictures depend on."""
-    at, box, box_end = 0, "", 0
-    while at + 8 <= end:
-        file.seek(at)
-        header = file.read(16)
-        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        size = int.from_bytes(header[8:16], "big") if size == 1 else size
-        if kind not in _MP4_BOXES or size < 8:  # size 0: up to the end of the file
-            break
-        at += size
-        if kind in (b"moov", b"moof", b"mdat"):
-            box, box_end = kind.decode(), at
-    return f"box {box}", box_end
-
-
-def _last_riff_chunk(file: BinaryIO, end: int) -> tuple[str, int]:
-    at = 0
-    while at + 8 <= end:
-        file.seek(at)
-        header = file.read(8)
-        size = int.from_bytes(header[4:8], "little")
-        if header[:4] != b"RIFF" or size in (0, 0xFFFFFFFF):  # an unfinished recording leaves the size open
-            break
-        at += 8 + size
-    return "RIFF chunk", at
-
-
-def _matroska_segment(file: BinaryIO) -> tuple[str, int]:
-    file.seek(4)
-    file.seek(_read_ebml_size(file) or 0, os.SEEK_CUR)
-    is_segment = file.read(4) == b"\x18\x53\x80\x67"
-    size = _read_ebml_size(file) if is_segment else None
-    return "segment", 0 if size is None else file.tell() + size
-
-
-def _read_ebml_size(file: BinaryIO) -> int | None:
-    """A Matroska length; None for "unknown", which is what a live recording writes."""
-    first = file.read(1)[0]
-    num_bytes = 9 - first.bit_length()
-    value = int.from_bytes(bytes([first]) + file.read(num_bytes - 1), "big") - (1 << 7 * num_bytes)
-    return None if value == (1 << 7 * num_bytes) - 1 else value

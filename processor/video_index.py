@@ -13,7 +13,8 @@ import numpy as np
 from .input_errors import NoDecodableFrameError
 from .media_files import MediaSource
 from .video_container import DEFAULT_MAX_PIXELS, resolve_source
-from .video_packets import frame_times_sec_of, order_frames, scan_packets, truncated
+from .video_damage import find_damage, order_sound_frames, tell_damage
+from .video_packets import scan_packets, truncated
 
 # Matroska rounds times to a millisecond; a frame that close to a clip's edge counts as on it.
 TIME_TOLERANCE_SEC = 1e-3
@@ -32,13 +33,14 @@ class VideoIndex:
     duration_sec: float
     width_px: int  # as shown, after rotation
     height_px: int
-    frame_times_sec: np.ndarray  # (num_frames,), float64, ascending, the first is 0.0
+    frame_times_sec: np.ndarray  # (num_frames,), float64, ascending; the first is 0.0 unless it is lost
     frame_packets: np.ndarray  # (num_frames,), int64: the packet a frame lies in, -1 where only counting tells
     start_packets: np.ndarray  # (num_frames,), int64: the packet to decode from, for this frame to come out exact
     packet_bytes: np.ndarray  # (num_packets,), int64: sizes, by which a file that changed is noticed
     can_skip: bool  # the decoder may leave out non-reference pictures that were not asked for
     max_pixels: int
     source: str | bytes = field(repr=False)
+    first_fields: frozenset[int] = frozenset()  # packets with half a frame, whose other half is in the next packet
     cut: str | None = None  # how the file ends early; the frames are those before
     notes: tuple[str, ...] = ()  # what was done or found that a user should know, each a phrase
 
@@ -63,17 +65,19 @@ def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: 
         whole: refuse a file that ends early; else take what is there, and `cut` says so.
 
     Raises:
-        VideoReadError: not a whole, decodable video.
+        VideoReadError: not a whole, decodable video; of one damaged within, `notes` says what is lost, up to a half.
     """
     scan = scan_packets(*resolve_source(path), max_pixels)
+    damage = find_damage(scan)
     if scan.cut and (whole or not any(scan.shown)):
         raise truncated(scan, sum(scan.shown))
-    if scan.first_frame is None:
+    if scan.first_frame is None or not any(scan.shown):
         found = f"got {len(scan.sizes)} packets of {scan.codec} none of which decodes"
         raise NoDecodableFrameError(f"Expected at least 1 decodable frame, {found}, in {scan.name}; record it again.")
-    packets, starts = order_frames(scan)
-    times_sec = frame_times_sec_of(scan, packets)
-    num_frames = len(packets)
+    met = order_sound_frames(scan, damage)
+    notes = tell_damage(scan, damage, met, whole)
+    times_sec = met.times_sec[met.is_sound]
+    num_frames = len(times_sec)
     # The header's rate where the times agree with it: Matroska's milliseconds make 29.995 of 30.
     is_steady = abs((num_frames - 1) / scan.fps - times_sec[-1]) <= TIME_TOLERANCE_SEC
     fps = scan.fps if is_steady else float((num_frames - 1) / times_sec[-1])
@@ -86,13 +90,15 @@ def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: 
         width_px=width,
         height_px=height,
         frame_times_sec=times_sec,
-        frame_packets=packets,
-        start_packets=starts,
+        frame_packets=met.packets[met.is_sound],
+        start_packets=met.starts[met.is_sound],
         packet_bytes=np.array(scan.sizes, np.int64),
         can_skip=scan.codec in _SKIPPING_CODECS,
         max_pixels=max_pixels,
         source=scan.source,
+        first_fields=frozenset(scan.first_fields),
         cut=scan.cut,
+        notes=notes,
     )
 
 

@@ -6,7 +6,7 @@ or doubled timestamps cannot mix them up.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias
@@ -15,13 +15,11 @@ import av
 import numpy as np
 
 from .input_errors import TruncatedVideoError, VideoReadError, VideoTooLargeError
-from .video_container import find_cut, open_container, video_stream
+from .video_bitstream import describe_packet, field_coding, field_of
+from .video_container import open_container, video_stream
+from .video_structure import ShortPart, find_short_part
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
-_INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png"}
-# Types of AV1's units (OBUs), and those of them that have to be read.
-_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME, _AV1_TILE_LIST = 1, 3, 6, 8
-_AV1_HEADERS = (_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME)
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
 
 
@@ -42,7 +40,8 @@ class PacketScan:
     source: str | bytes
     name: str
     max_pixels: int
-    cut: str | None  # how the file is known to end early
+    short: ShortPart | None  # by what the container's own sizes reach beyond the end of the file
+    cut: str | None = None  # how the file is known to end early
     codec: str = ""
     fps: float = _ASSUMED_FPS
     time_base: Fraction | None = None
@@ -54,40 +53,88 @@ class PacketScan:
     starts: list[bool] = field(default_factory=list)  # nothing shown later leans on anything before
     headers: list[bool] = field(default_factory=list)  # carries tables that later pictures need
     understood: bool = True  # every packet was, and is one picture
+    unclear: set[int] = field(default_factory=set)  # packets whose bits are not those of one picture
+    hidden: list[int] = field(default_factory=list)  # packets that an edit list leaves out
+    has_new_tables: bool = False  # a packet brings other ones in its side data
+    keys: list[int] = field(default_factory=list)  # packets that the container calls key frames, of unclear ones alone
+    first_fields: set[int] = field(default_factory=set)  # packets with half a frame, whose other half is in the next
+    refused: set[int] = field(default_factory=set)  # packets that did not decode, where all were
+    positions: list[int | None] = field(default_factory=list)  # in the file
+    corrupt: set[int] = field(default_factory=set)  # packets that the container knows to be damaged
+    overdue: set[int] = field(default_factory=set)  # packets of fragments that begin after the one before has ended
+    container: str = ""  # as FFmpeg names it
+    track_id: int = 0
+    num_indexed: int = 0  # packets in the container's own index, which is complete in MP4 and AVI alone
+    indexed: list[tuple[int, int]] = field(default_factory=list)  # (position, size) of each, where some were not met
+    num_samples: int = 0  # packets that the track's header speaks of
+    stated_sec: float = 0.0  # how long the header says that the video lasts; 0: nothing
     first_frame: av.VideoFrame | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the container tells of each packet where it lies, before one is read."""
+        is_in_fragments = self.container.startswith("mov") and not self.num_samples
+        return self.num_indexed > 0 and self.container.startswith(("mov", "avi")) and not is_in_fragments
 
 
 def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
     """Read every packet once; decode only until the first frame is out, for its size and rotation."""
-    scan = PacketScan(source, name, max_pixels, cut=find_cut(source))
+    scan = PacketScan(source, name, max_pixels, find_short_part(source, name))
     try:
         container = open_container(source, name, max_pixels)
         stream = video_stream(container, name, max_pixels)
         if not stream.codec_context.width:  # the probing decoder met the pixel limit, and took the header's size along
             video_stream(open_container(source, name, max_pixels, probe=False), name, max_pixels)
     except VideoReadError as error:
-        if scan.cut and not isinstance(error, VideoTooLargeError):
+        if scan.short and not isinstance(error, VideoTooLargeError):
+            scan.cut = str(scan.short)
             raise truncated(scan, 0) from error
         raise
     with container:
         _note_stream(scan, container, stream)
-        # Packets refused here are met again by whoever wants their frame, and reported then.
-        refused: list[int] = []
-        packet = None
-        try:
-            for number, packet in numbered_packets(container, stream):
-                _note_packet(scan, packet, stream.codec_context)
-                if scan.first_frame is None:
-                    frames = decode_packet(stream.codec_context, packet, number, refused)
-                    ready = scan.starts[-1] and scan.shown[-1]
-                    scan.first_frame = frames[0] if frames else _drained(stream.codec_context, ready, refused)
-        except av.FFmpegError as error:
-            scan.cut = scan.cut or f"its packets cannot be read further ({error})"
-        if packet is not None and packet.is_corrupt:
-            scan.shown[-1] = False
-            scan.cut = scan.cut or "its last packet is incomplete"
-        scan.first_frame = scan.first_frame or _drained(stream.codec_context, True, refused)
+        _read_packets(scan, container, stream)
+        if len(scan.sizes) != scan.num_indexed if scan.is_counted else len(scan.sizes) < scan.num_indexed:
+            scan.indexed = [(entry.pos, entry.size) for entry in stream.index_entries]
     return scan
+
+
+def count_samples(scan: PacketScan) -> int:
+    """Packets in the index of an MP4 file when its edit list leaves none of them out."""
+    options = {"ignore_editlist": "1"}
+    with open_container(scan.source, scan.name, scan.max_pixels, options=options) as container:
+        return len(video_stream(container, scan.name, scan.max_pixels).index_entries)
+
+
+def _read_packets(scan: PacketScan, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    context = stream.codec_context
+    # Packets refused here are met again by whoever wants their frame, and reported then.
+    refused: list[int] = []
+    packet, extradata = None, context.extradata or b""
+    fields = field_coding(extradata) if scan.codec == "h264" else None
+    first_field: tuple[int, bool] | None = None
+    is_in_fragments, due = scan.container.startswith("mov") and not scan.num_samples, None
+    try:
+        for number, packet in numbered_packets(container, stream):
+            data = bytes(packet)
+            _note_packet(scan, packet, data, extradata)
+            if is_in_fragments and packet.dts is not None and packet.duration:
+                if due is not None and packet.dts > due + packet.duration // 2:
+                    scan.overdue.add(number)
+                due = packet.dts + packet.duration
+            if fields is None and scan.codec == "h264" and scan.headers[-1]:  # tables that the container lacks
+                fields = field_coding(data, extradata)
+            if fields:
+                first_field = _note_field(scan, field_of(data, extradata, fields), first_field)
+            if scan.first_frame is None:
+                frames = decode_packet(context, packet, number, refused)
+                ready = scan.starts[-1] and scan.shown[-1] and not first_field
+                scan.first_frame = frames[0] if frames else _drained(context, ready, refused)
+    except av.FFmpegError as error:
+        scan.cut = f"its packets cannot be read further ({error})"
+    if packet is not None and packet.is_corrupt:
+        scan.shown[-1] = False
+        scan.cut = scan.cut or "its last packet is incomplete"
+    scan.first_frame = scan.first_frame or _drained(context, True, refused)
 
 
 def _drained(context: av.VideoCodecContext, ready: bool, refused: list[int]) -> av.VideoFrame | None:
@@ -106,123 +153,51 @@ def _note_stream(scan: PacketScan, container: av.container.InputContainer, strea
     scan.has_reordering = bool(stream.codec_context.has_b_frames)
     duration_sec = container.duration / av.time_base if container.duration else 0
     scan.num_expected = stream.frames or round(duration_sec * scan.fps)
+    scan.container, scan.track_id = container.format.name, stream.id
+    scan.num_indexed, scan.num_samples = len(stream.index_entries), stream.frames
+    scan.stated_sec = _stated_sec(stream.metadata) or duration_sec
 
 
-def _note_packet(scan: PacketScan, packet: VideoPacket, context: av.VideoCodecContext) -> None:
-    described = _describe_packet(scan.codec, packet, context.extradata or b"") if scan.understood else None
-    scan.understood = described is not None and not packet.has_sidedata("new_extradata")
+def _stated_sec(tags: Mapping[str, str]) -> float:
+    """Of the track alone, as Matroska's tags have it; 0.0: they are silent."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tags.get("DURATION", ""))
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
+
+
+def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: bytes) -> None:
+    described = describe_packet(scan.codec, data, extradata)
+    if described is None:
+        scan.understood = False
+        scan.unclear.add(len(scan.sizes))
+        if packet.is_keyframe:
+            scan.keys.append(len(scan.sizes))
+    # Nearly no packet has any, and to ask for one kind takes three times as long.
+    if next(packet.iter_sidedata(), None) is not None and packet.has_sidedata("new_extradata"):
+        scan.understood, scan.has_new_tables = False, True
+    if packet.is_corrupt:
+        scan.corrupt.add(len(scan.sizes))
     is_start, is_shown, has_headers = described or (False, True, False)
     scan.pts.append(packet.pts)
     scan.sizes.append(packet.size)
     scan.starts.append(is_start)
-    scan.shown.append(is_shown and not packet.is_discard)  # an edit list discards
+    if packet.is_discard:
+        scan.hidden.append(len(scan.sizes) - 1)
+    scan.shown.append(is_shown and not packet.is_discard)
     scan.headers.append(has_headers)
+    scan.positions.append(packet.pos)
 
 
-def _describe_packet(codec: str, packet: VideoPacket, extradata: bytes) -> tuple[bool, bool, bool] | None:
-    """(nothing later leans on what came before, one frame comes out, carries tables), or None where that is not clear.
-
-    Read from the bitstream: containers mark pictures as key frames that are none, and recovery points that need others.
-    """
-    if codec in _INTRA_CODECS:
-        return True, True, False
-    data = bytes(packet)
-    if codec in ("h264", "hevc"):
-        return _describe_nal_units(codec, data, extradata)
-    if codec == "av1":
-        return _describe_av1_units(data)
-    if codec == "vp8":
-        return not data[0] & 1, bool(data[0] & 0x10), False
-    if codec == "vp9" and data[0] >> 4 in (8, 9, 10):  # frame marker 2, then the profile; 3 is laid out differently
-        is_superframe = data[-1] >> 5 == 6
-        return not data[0] & 0x0C, is_superframe or bool(data[0] & 0x0A), False
-    if codec == "mpeg4":
-        pictures = [match.end() for match in re.finditer(rb"\x00\x00\x01\xb6", data)]
-        # Two pictures in a packet, or a stub that stands for one, are how AVI packs B-frames.
-        is_plain = len(pictures) == 1 and len(data) - pictures[0] > 8
-        return (
-            (data[pictures[0]] >> 6 == 0, True, bool(re.search(rb"\x00\x00\x01[\x20-\x2f]", data)))
-            if is_plain
-            else None
-        )
-    if codec == "mjpeg":
-        return (True, True, b"\xff\xc4" in data) if b"\xff\xdb" in data else None
+def _note_field(
+    scan: PacketScan, field: tuple[int, bool] | None, first_field: tuple[int, bool] | None
+) -> tuple[int, bool] | None:
+    """Join a field to the one before, where both are of one frame; else it may be the first of the next frame."""
+    if field is None or first_field != (field[0], not field[1]):
+        return field
+    first, second = len(scan.sizes) - 2, len(scan.sizes) - 1
+    scan.first_fields.add(first)
+    scan.shown[first], scan.shown[second] = False, scan.shown[first] and scan.shown[second]
+    scan.pts[second] = scan.pts[first]
     return None
-
-
-def _describe_nal_units(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bool, bool] | None:
-    heads = set(_nal_heads(data, _nal_length_size(codec, extradata)))
-    if codec == "h264":
-        types = {head & 31 for head in heads}
-        return (5 in types, True, bool(types & {7, 8})) if types & {1, 5} else None
-    types = {head >> 1 & 63 for head in heads}
-    return (bool(types & set(range(16, 22))), True, bool(types & {32, 33, 34})) if min(types, default=32) < 32 else None
-
-
-def _nal_length_size(codec: str, extradata: bytes | None) -> int:
-    """avcC and hvcC say how long the length in front of each unit is; 0: start codes stand between units."""
-    if not extradata or extradata[0] != 1:
-        return 0
-    return (extradata[4 if codec == "h264" else 21] & 3) + 1
-
-
-def _nal_heads(data: bytes, length_size: int) -> Iterator[int]:
-    """First byte of each NAL unit, which holds its type."""
-    at = 0 if length_size else data.find(b"\0\0\1") + 3
-    while length_size <= at + length_size < len(data) if length_size else 3 <= at < len(data):
-        yield data[at + length_size]
-        if length_size:
-            at += length_size + int.from_bytes(data[at : at + length_size])
-        else:
-            at = data.find(b"\0\0\1", at) + 3
-
-
-def is_disposable(packet: VideoPacket, context: av.VideoCodecContext) -> bool:
-    """Whether `skip_frame` "NONREF" would leave a packet of H.264 or MPEG-4 out, since no picture leans on it."""
-    data = bytes(packet)
-    if context.codec.canonical_name == "mpeg4":
-        picture = re.search(rb"\x00\x00\x01\xb6(.)", data, re.DOTALL)
-        return picture is not None and picture[1][0] >> 6 == 2
-    slices = [head for head in _nal_heads(data, _nal_length_size("h264", context.extradata)) if 1 <= head & 31 <= 5]
-    return bool(slices) and all(head >> 5 & 3 == 0 for head in slices)
-
-
-def _describe_av1_units(data: bytes) -> tuple[bool, bool, bool] | None:
-    """Of a temporal unit: one frame is shown, and after a key frame that is shown at once no other is leant on."""
-    frames: list[tuple[bool, int, bool]] = []  # (shows a frame decoded before, type, is shown)
-    has_sequence_header = False
-    for kind, content in _av1_units(data):
-        if kind is None or kind == _AV1_TILE_LIST or (kind in _AV1_HEADERS and not content):
-            return None
-        if kind == _AV1_SEQUENCE_HEADER:
-            if content[0] & 0x08 or frames:  # a still picture, whose frame headers are laid out differently
-                return None
-            has_sequence_header = True
-        elif kind in (_AV1_FRAME_HEADER, _AV1_FRAME):
-            frames.append((bool(content[0] & 0x80), content[0] >> 5 & 3, bool(content[0] & 0x10)))
-    if sum(is_repeat or is_shown for is_repeat, _, is_shown in frames) != 1:
-        return None
-    return has_sequence_header and frames[0] == (False, 0, True), True, has_sequence_header
-
-
-def _av1_units(data: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Type and content of each unit (OBU); type None where layers, or a unit that is cut, make the rest unclear."""
-    at = 0
-    while at < len(data):
-        head, size, num_bytes = data[at], 0, 0
-        has_layers, has_size = head & 0x04, head & 0x02
-        while has_size and num_bytes < 8:  # seven bits a byte, the lowest first
-            byte = data[at + 1 + num_bytes] if at + 1 + num_bytes < len(data) else 0xFF
-            size |= (byte & 0x7F) << 7 * num_bytes
-            num_bytes += 1
-            if byte < 0x80:
-                break
-        start = at + 1 + num_bytes
-        at = start + size if has_size else len(data)
-        if head & 0x80 or has_layers or at > len(data):
-            yield None, b""
-            return
-        yield head >> 3 & 15, data[start:at]
 
 
 def order_frames(scan: PacketScan) -> tuple[np.ndarray, np.ndarray]:
@@ -237,7 +212,7 @@ def order_frames(scan: PacketScan) -> tuple[np.ndarray, np.ndarray]:
     ranks = np.full(len(scan.sizes), -1)
     ranks[numbers] = np.arange(len(numbers))
     if starts is None or first or not _ranks_respect(ranks, starts):
-        return np.array(numbers), np.full(len(packets), first)
+        return np.array(numbers, np.int64), np.full(len(packets), first)
     return _place_frames(ranks, np.flatnonzero(ranks >= 0), starts)
 
 
@@ -279,12 +254,14 @@ def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
         stream = video_stream(container, scan.name, scan.max_pixels)
         context = stream.codec_context
         for number, packet in numbered_packets(container, stream):
-            packet.pts = packet.dts = number
+            packet.pts = packet.dts = number + (number in scan.first_fields)
             packets += [frame.pts for frame in decode_packet(context, packet, number, refused)]
             if not packets and refused[-1:] == [number]:  # a recording that begins in the middle of a group
                 first = number + 1
                 context.flush_buffers()
         packets += [frame.pts for frame in decode_packet(context, None, len(scan.sizes), refused)]
+    # Refused at the beginning for want of what came before it, or for what it is.
+    scan.refused = {n for n in refused if first <= n < len(scan.sizes) or (n in scan.unclear and n < first)}
     if refused and refused[-1] >= len(scan.sizes) - 1 and packets:
         scan.cut = "its last packets do not decode"
         raise truncated(scan, len(packets))

@@ -16,9 +16,10 @@ import av
 import numpy as np
 
 from .input_errors import NoDecodableFrameError, TruncatedVideoError, VideoReadError
+from .video_bitstream import is_disposable
 from .video_container import open_container, video_stream
 from .video_index import VideoIndex, display_matrix
-from .video_packets import VideoPacket, decode_packet, is_disposable, numbered_packets
+from .video_packets import VideoPacket, decode_packet, numbered_packets
 
 # (height, width, 3), uint8, RGB, upright; or why there is none.
 Picture: TypeAlias = np.ndarray | VideoReadError
@@ -83,6 +84,7 @@ def _decode_run(
     frames = _RunFrames(index, run)
     wanted_packets = {int(index.frame_packets[frame]) for frame in run.frames}
     may_skip = index.can_skip and not frames.are_counted
+    codec, extradata = context.codec.canonical_name, context.extradata
     fed = run.first_packet
     for number, packet in packets:
         if number < run.first_packet:
@@ -91,10 +93,12 @@ def _decode_run(
             raise VideoReadError(
                 f"Expected {index.path} as it was when it was indexed, got a changed file; index it again."
             )
-        fed = packet.pts = packet.dts = number
+        fed = number
+        frame_packet = number + (number in index.first_fields)  # a frame bears the number of its last packet
+        packet.pts = packet.dts = frame_packet
         context.skip_frame = "DEFAULT"
-        if may_skip and is_disposable(packet, context):
-            if number in wanted_packets:
+        if may_skip and is_disposable(codec, bytes(packet), extradata):
+            if frame_packet in wanted_packets:
                 frames.disposable.add(number)
             else:  # set for this packet alone: of any other, H.264's decoder would no longer say that it is no picture
                 context.skip_frame = "NONREF"

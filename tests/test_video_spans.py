@@ -14,7 +14,7 @@ from numbered_videos import encode, numbers_in
 from engagement_recognition import EngagementVideoProcessor
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_people, draw_subject
-from engagement_recognition.processor import video_packets, video_pass
+from engagement_recognition.processor import video_bitstream, video_packets, video_pass
 from engagement_recognition.processor.face_preparation import PreparedClip
 from engagement_recognition.processor.input_errors import EngagementInputError, NoFaceError, VideoReadError
 from engagement_recognition.processor.video_decoding import DecodedFrames, decode_clips, decode_frames_at
@@ -201,7 +201,7 @@ SEQUENCE, KEY, INTER, HIDDEN, REPEAT = b"\x0a\1\0", b"\x32\1\x10", b"\x32\1\x30"
     ],
 )
 def test_what_is_not_clear_of_av1_is_left_to_the_decoder(unit, described):
-    assert video_packets._describe_packet("av1", unit, b"") == described
+    assert video_bitstream.describe_packet("av1", unit, b"") == described
 
 
 # Spans of a film, with faces

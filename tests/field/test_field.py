@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import archive_rows
+import container_rows
+import damage_rows
 import model_rows
 import picture_rows
 import pytest
@@ -14,6 +16,8 @@ from rows import Row
 
 CLASSES = {
     "video": video_rows.ROWS,
+    "damage": damage_rows.ROWS,
+    "container": container_rows.ROWS,
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
     "archive": archive_rows.ROWS,
