@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PYTEST = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest tests --dist loadfile --no-loadscope-reorder -n
 
-.PHONY: setup demo test test-core test-lowest test-all lint readme clean
+.PHONY: setup demo test test-core test-lowest test-all fuzz soak lint readme clean
 
 setup: $(VENV)/installed
 
@@ -47,6 +47,14 @@ test-lowest:
 
 test-all: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests
+
+# Spoilt films, pictures, archives, models and records, for MINUTES, from SEED on; what is found lies in build/fuzz.
+fuzz: setup
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/field/fuzz.py --minutes $(or $(MINUTES),5) --seed $(or $(SEED),0)
+
+# Live, page and endpoint under load for MINUTES: memory stays level, every question has an answer, no file is left.
+soak: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/field/soak.py --minutes $(or $(MINUTES),30)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,14 +12,21 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 import numpy as np
 
-from .input_errors import EngagementInputError, ImageReadError, VideoReadError, VideoTooLargeError, error_named
+from .input_errors import (
+    EngagementInputError,
+    ImageReadError,
+    VideoReadError,
+    VideoTooLargeError,
+    error_named,
+    in_one_line,
+)
 from .media_files import MediaSource
 from .media_reader import MediaReader
 from .reader_process import PATH, Head, pack_index, read_exactly, read_head, unpack_index, write_message
@@ -29,7 +36,7 @@ from .video_index import VideoIndex
 
 _PIPE_BYTES = 1 << 20
 _WATCH_SEC = 0.25
-_MOST_IDLE = 2
+_MOST_PROCESSES = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 _MAX_BODY_BYTES = 1 << 31  # of an index or a picture; frames have a size that is known
 
 
@@ -56,6 +63,9 @@ class BoundedReader(MediaReader):
     def __init__(self, limits: ReaderLimits | None = None) -> None:
         self.limits = limits or ReaderLimits()
         self._idle: list[_Process] = []
+        # Of as many threads as there are, no more are served at once than processors can serve.
+        self._turns = threading.BoundedSemaphore(_MOST_PROCESSES)
+        self._held = threading.local()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Self], tuple[ReaderLimits]]:
@@ -115,6 +125,20 @@ class BoundedReader(MediaReader):
         self, name: str, kind: type[EngagementInputError], index: VideoIndex | None = None
     ) -> Iterator["_Process"]:
         """One for this block alone, if possible that with the index; killed where its work is left undone."""
+        # Who reads two files by turns must not wait for itself.
+        waits = not getattr(self._held, "one", False)
+        with self._turns if waits else nullcontext():
+            self._held.one = True
+            try:
+                with self._own_process(name, kind, index) as process:
+                    yield process
+            finally:
+                self._held.one = not waits
+
+    @contextmanager
+    def _own_process(
+        self, name: str, kind: type[EngagementInputError], index: VideoIndex | None
+    ) -> Iterator["_Process"]:
         with self._lock:
             self._idle.sort(key=lambda idle: idle.index is not None and idle.index is index)
             process = self._idle.pop() if self._idle else None
@@ -132,12 +156,12 @@ class BoundedReader(MediaReader):
                 "it down."
             ) from error
         except (EOFError, OSError, ValueError, LookupError, TypeError) as error:  # gone, or talks nonsense
+            found = in_one_line(error) if process.is_done else f"one {process.why_it_ended()}"
             process.is_done = False
-            found = f"got one {process.why_it_ended()}: {name}"
-            raise kind(f"Expected a readable file, {found}; convert or record it again.") from error
+            raise kind(f"Expected a readable file, got {found}: {name}; convert or record it again.") from error
         finally:
             with self._lock:
-                if is_kept := process.is_done and process.is_alive and len(self._idle) < _MOST_IDLE:
+                if is_kept := process.is_done and process.is_alive and len(self._idle) < _MOST_PROCESSES:
                     self._idle.append(process)
             if not is_kept:
                 process.kill()
@@ -168,22 +192,12 @@ class _Process:
             import fcntl
 
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.kill = weakref.finalize(self, _end, self._popen)  # now, or when nobody holds it, or when Python ends
         threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
-
-    def __del__(self) -> None:
-        self.kill()
 
     @property
     def is_alive(self) -> bool:
         return self._popen.poll() is None
-
-    def kill(self) -> None:
-        """And forget it."""
-        self._popen.kill()
-        self._popen.wait()
-        for pipe in (self._requests, self._answers):
-            with suppress(OSError):
-                pipe.close()
 
     def end_if_late(self) -> None:
         """For the one who watches."""
@@ -229,6 +243,8 @@ class _Process:
         if "error" in head:
             if head["error"] == "MemoryError":
                 raise MemoryError
+            if not head["error"]:  # a library's own words
+                raise ValueError(head["says"])
             raise error_named(head["error"], head["says"], EngagementInputError)
         return head
 
@@ -268,6 +284,15 @@ class _Process:
         finally:
             self._deadline = None
             self.waited_sec += time.monotonic() - began
+
+
+def _end(popen: "subprocess.Popen[bytes]") -> None:
+    popen.kill()
+    popen.wait()
+    for pipe in (popen.stdin, popen.stdout):
+        with suppress(OSError):  # what was not sent yet
+            if pipe is not None:
+                pipe.close()
 
 
 def _watch(process: "weakref.ref[_Process]") -> None:

@@ -6,6 +6,7 @@ none of which can run anything. Neither torch nor transformers is imported here,
 """
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -78,7 +79,7 @@ def pack_index(index: "VideoIndex") -> tuple[Head, list[bytes]]:
             arrays.append([field.name, value.dtype.str, len(value)])
             parts.append(np.ascontiguousarray(value).tobytes())
         elif field.name != "source":
-            values[field.name] = value
+            values[field.name] = {"set": sorted(value)} if isinstance(value, frozenset) else value
     return {"values": values, "arrays": arrays}, parts
 
 
@@ -88,7 +89,7 @@ def unpack_index(head: Head, body: bytes, source: str | bytes) -> Head:
     Raises:
         ValueError: not what `pack_index` makes.
     """
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in head["values"].items()}
+    values = {name: _restored(value) for name, value in head["values"].items()}
     at = 0
     for name, kind, length in head["arrays"]:
         if kind not in ("<i8", "<f8"):
@@ -96,6 +97,13 @@ def unpack_index(head: Head, body: bytes, source: str | bytes) -> Head:
         values[name] = np.frombuffer(body, kind, length, at)
         at += length * 8
     return values | {"source": source}
+
+
+def _restored(value: object) -> object:
+    """What JSON made another type of."""
+    if isinstance(value, dict):
+        return frozenset(value["set"])
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _Server:
@@ -111,7 +119,9 @@ class _Server:
     def serve(self) -> None:
         """Until nobody asks any more."""
         from .input_errors import EngagementInputError
+        from .video_decoding import clip_pictures  # noqa: F401  # with all that it needs
 
+        gc.freeze()  # what is loaded need not be looked at again
         while True:
             try:
                 head = read_head(self._requests)
@@ -132,6 +142,7 @@ class _Server:
                 answer = {"error": "", "says": f"{type(error).__name__}: {error}"[:500]}
             self._is_busy = False
             self._send(answer)
+            gc.collect()  # PyAV's files lie in cycles, and each holds its decoder's threads and pictures
 
     def _send(self, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
         with self._writing:

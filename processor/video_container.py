@@ -19,6 +19,7 @@ from packaging.version import Version
 from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadError, VideoTooLargeError
 from .media_files import MediaSource
 
+_MOST_THREADS = 8  # each has a stack of its own, of megabytes
 # 8K cinema (8192x4320, coded in blocks of 64) passes, 16K does not: a decoder may hold 17 pictures at once.
 DEFAULT_MAX_PIXELS = 8192 * 4352
 # Named, so that a play list (HLS, concat) called clip.mp4 cannot make FFmpeg open other files or addresses.
@@ -89,7 +90,13 @@ def open_container(
     """
     # "file:", or FFmpeg would read a colon in the name as a protocol.
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
-    for_decoder = {"max_pixels": str(max_pixels)} if probe else {"skip_frame": "all"}
+    for_decoder = (
+        {
+            "max_pixels": str(max_pixels),
+        }
+        if probe
+        else {"skip_frame": "all"}
+    )
     limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **options}
     try:
         return _open(file, container_options=limits, options=for_decoder)
@@ -115,5 +122,6 @@ def video_stream(container: av.container.InputContainer, name: str, max_pixels: 
         found = f"got {context.width}x{context.height} in {name}"
         raise VideoTooLargeError(f"Expected at most {max_pixels:,} pixels a frame, {found}; scale it down.")
     context.thread_type = "SLICE"  # frame threads would hand skip_frame to the wrong frame
+    context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
     context.options = {"max_pixels": str(max_pixels)}
     return streams[0]

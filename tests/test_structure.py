@@ -19,7 +19,7 @@ def packages(folder: Path) -> list[Path]:
 FOLDERS = packages(ROOT)
 MODULES = {path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted(folder.glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
-TESTS = {path.name: path for path in sorted((ROOT / "tests").glob("*.py"))}
+TESTS = {path.name: path for path in sorted((ROOT / "tests").rglob("*.py"))}
 COMMANDS = ("data", "predict", "session", "training", "use")
 PROCESSOR = [name for name in MODULES if name.startswith("processor/") and not name.endswith("__init__.py")]
 SHIPPED = ["configuration_engagement.py", "modeling_engagement.py", "face_encoders.py", *PROCESSOR]

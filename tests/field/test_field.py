@@ -5,14 +5,16 @@ from pathlib import Path
 import archive_rows
 import container_rows
 import damage_rows
+import fuzz
 import model_rows
 import picture_rows
 import pytest
+import soak
 import table_rows
 import training_rows
 import video_rows
 from bench import Bench
-from rows import Row
+from rows import KINDS, Row
 
 CLASSES = {
     "video": video_rows.ROWS,
@@ -35,3 +37,19 @@ def test_row(row: Row, bench: Bench, tmp_path: Path):
 
 def test_names_are_unique():
     assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_every_kind_is_held_by_a_row():
+    assert set(KINDS) == {row.kind for row in ROWS} - {None}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fuzzing_finds_nothing():
+    assert fuzz.main(["--minutes", "3", "--seed", "1"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_half_an_hour_of_everything():
+    assert soak.main([]) == 0
