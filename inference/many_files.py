@@ -20,6 +20,7 @@ def predict_many(
     timeline_step_sec: float | None = None,
     reader: Reader | None = None,
     on_window: Callable[[int, int], None] | None = None,
+    video_track: int | None = None,
 ) -> Iterator[Prediction]:
     """One prediction a path, in order, when it is ready; whatever goes wrong with a file is that file's `Refusal`.
 
@@ -27,8 +28,9 @@ def predict_many(
         timeline_step_sec: also predict a span of each video every so many seconds.
         reader: None: `read_here`.
         on_window: told the number of a video's windows done, and of all.
+        video_track: of videos with several, from 1; None: the default one.
     """
-    readings = reader(paths) if reader else read_here(predictor, paths, timeline_step_sec)
+    readings = reader(paths) if reader else read_here(predictor, paths, timeline_step_sec, video_track)
     for reading in readings:
         if isinstance(reading, Refusal):
             yield reading
@@ -40,12 +42,15 @@ def predict_many(
 
 
 def read_here(
-    predictor: Predictor, paths: Iterable[Path], timeline_step_sec: float | None = None
+    predictor: Predictor,
+    paths: Iterable[Path],
+    timeline_step_sec: float | None = None,
+    video_track: int | None = None,
 ) -> Iterator[VideoReading | PhotoReading | Refusal]:
     """Reads in this process, each file when it is asked for."""
     for path in paths:
         try:
-            reading: VideoReading | PhotoReading | Refusal = predictor.read(path, timeline_step_sec)
+            reading: VideoReading | PhotoReading | Refusal = predictor.read(path, timeline_step_sec, video_track)
         except Exception as error:
             reading = refuse(str(path), error)
         yield reading

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
-from av.stream import Disposition
 from packaging.version import Version
 
 from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadError, VideoTooLargeError
 from .media_files import MediaSource
+from .video_tracks import video_tracks
 
 # 8K cinema (8192x4320, coded in blocks of 64) passes, 16K does not: a decoder may hold 17 pictures at once.
 DEFAULT_MAX_PIXELS = 8192 * 4352
@@ -107,15 +107,17 @@ def open_container(source: str | bytes, name: str, max_pixels: int, probe: bool 
         ) from error
 
 
-def video_stream(container: av.container.InputContainer, name: str, max_pixels: int) -> av.VideoStream:
-    """The first video stream that is no cover, set up so that `skip_frame` and the limit on pixels hold."""
-    streams = [
-        s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-    ]  # a cover is no video
+def video_stream(
+    container: av.container.InputContainer, name: str, max_pixels: int, track: int = 0
+) -> av.VideoStream:
+    """A video stream, by its place among those that are no cover, set up so that `skip_frame` and the limit on pixels
+    hold."""
+    streams = video_tracks(container)
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise NoVideoStreamError(f"Expected a video stream, got {kinds} only, in {name}; record it with the camera on.")
-    context = streams[0].codec_context
+    stream = streams[track]
+    context = stream.codec_context
     if context is None:
         raise NoDecodableFrameError(f"Expected a known video codec, got one without decoder, in {name}; convert it.")
     if context.width * context.height > max_pixels:
@@ -123,7 +125,7 @@ def video_stream(container: av.container.InputContainer, name: str, max_pixels: 
         raise VideoTooLargeError(f"Expected at most {max_pixels:,} pixels a frame, {found}; scale it down.")
     context.thread_type = "SLICE"  # frame threads would hand skip_frame to the wrong frame
     context.options = {"max_pixels": str(max_pixels)}
-    return streams[0]
+    return stream
 
 
 def find_cut(source: str | bytes) -> str | None:

@@ -15,7 +15,9 @@ import av
 import numpy as np
 
 from .input_errors import TruncatedVideoError, VideoReadError, VideoTooLargeError
+from .shown_picture import ShownPictures, shown_pictures
 from .video_container import find_cut, open_container, video_stream
+from .video_tracks import ChosenTrack, choose_track
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
 _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png"}
@@ -33,9 +35,12 @@ class PacketScan:
     name: str
     max_pixels: int
     cut: str | None  # how the file is known to end early
+    as_played: bool = False
+    track: ChosenTrack = ChosenTrack()
     codec: str = ""
     fps: float = _ASSUMED_FPS
     time_base: Fraction | None = None
+    clock_start_sec: float = 0.0  # where the file's clock begins, by its time stamps: with its earliest sound or picture
     num_expected: int = 0  # frames the header speaks of, for messages only: 0 when it is silent
     has_reordering: bool = False
     pts: list[int | None] = field(default_factory=list)
@@ -45,16 +50,23 @@ class PacketScan:
     headers: list[bool] = field(default_factory=list)  # carries tables that later pictures need
     understood: bool = True  # every packet was, and is one picture
     first_frame: av.VideoFrame | None = None
+    pictures: ShownPictures | None = None  # once there is a first frame
 
 
-def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
+def scan_packets(
+    source: str | bytes, name: str, max_pixels: int, video_track: int | None = None, as_played: bool = False
+) -> PacketScan:
     """Read every packet once; decode only until the first frame is out, for its size and rotation."""
-    scan = PacketScan(source, name, max_pixels, cut=find_cut(source))
+    scan = PacketScan(source, name, max_pixels, cut=find_cut(source), as_played=as_played)
     try:
         container = open_container(source, name, max_pixels)
-        stream = video_stream(container, name, max_pixels)
+        scan.track = choose_track(
+            container, lambda: open_container(source, name, max_pixels), name, video_track, as_played
+        )
+        stream = video_stream(container, name, max_pixels, scan.track.place)
         if not stream.codec_context.width:  # the probing decoder met the pixel limit, and took the header's size along
-            video_stream(open_container(source, name, max_pixels, probe=False), name, max_pixels)
+            unprobed = open_container(source, name, max_pixels, probe=False)
+            video_stream(unprobed, name, max_pixels, scan.track.place)
     except VideoReadError as error:
         if scan.cut and not isinstance(error, VideoTooLargeError):
             raise truncated(scan, 0) from error
@@ -77,6 +89,8 @@ def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
             scan.shown[-1] = False
             scan.cut = scan.cut or "its last packet is incomplete"
         scan.first_frame = scan.first_frame or _drained(stream.codec_context, True, refused)
+        if scan.first_frame is not None:
+            scan.pictures = shown_pictures(scan.first_frame, stream, as_played, max_pixels)
     return scan
 
 
@@ -92,6 +106,7 @@ def _drained(context: av.VideoCodecContext, ready: bool, refused: list[int]) -> 
 def _note_stream(scan: PacketScan, container: av.container.InputContainer, stream: av.VideoStream) -> None:
     scan.codec = stream.codec_context.codec.canonical_name
     scan.time_base = stream.time_base
+    scan.clock_start_sec = (container.start_time or 0) / av.time_base
     scan.fps = float(stream.average_rate or stream.guessed_rate or _ASSUMED_FPS)
     scan.has_reordering = bool(stream.codec_context.has_b_frames)
     duration_sec = container.duration / av.time_base if container.duration else 0
@@ -266,7 +281,7 @@ def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
     packets: list[int | None] = []
     refused: list[int] = []
     with open_container(scan.source, scan.name, scan.max_pixels) as container:
-        stream = video_stream(container, scan.name, scan.max_pixels)
+        stream = video_stream(container, scan.name, scan.max_pixels, scan.track.place)
         context = stream.codec_context
         for number, packet in numbered_packets(container, stream):
             packet.pts = packet.dts = number
