@@ -117,9 +117,7 @@ def _in_words(video: "SessionVideo") -> str:
     return "\n".join([line, *(f"  {note}" for note in video.notes)])
 
 
-def _blur(
-    folder: "SessionFolder", file: Path, device: str, progress: "FileProgress", video_track: int | None
-) -> None:
+def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgress", video_track: int | None) -> None:
     """A copy of the film, where there is none yet, and what is to be said of it."""
     from ..inference.timeline import clock
     from ..live.session.blur import blur_faces
@@ -129,9 +127,7 @@ def _blur(
         typer.echo(f"  {copy}: there already")
         return
     copy.parent.mkdir(exist_ok=True)
-    report = blur_faces(
-        file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device, video_track
-    )
+    report = blur_faces(file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device, video_track)
     progress.hide()
     typer.echo(f"  {copy}: faces are blurred in {report.num_frames_with_faces} of {report.num_frames} frames")
     for note in report.notes:

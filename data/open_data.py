@@ -64,7 +64,9 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
     if not is_prepared(folder):
         _tell_of_older(options, source.kind)
         before = replace(settings, as_played=False)
-        as_stored = options.cache_dir / f"{source.kind}-{plan_of(source, before, options.path, options.drop_conflicts)[:12]}"
+        as_stored = (
+            options.cache_dir / f"{source.kind}-{plan_of(source, before, options.path, options.drop_conflicts)[:12]}"
+        )
         if settings.as_played and is_prepared(as_stored):
             print(
                 f"{options.path} is prepared again, as a player shows it: {as_stored} has frames as they are stored; "

@@ -97,8 +97,8 @@ class FacePreparation:
     do_grayscale = False
     # Nezami et al.: each picture loses its mean and is scaled to this Euclidean norm (100) before mean and std apply.
     picture_norm: float | None = None
-    # Films as a player shows them: frames spread over time, also where their rate varies; pixels made square; HDR mapped
-    # to SDR; of several video tracks the default one. False: frames spread over numbers, pixels as they are stored, the
+    # Films as a player shows them: frames spread over time, also where their rate varies; pixels made square; HDR made
+    # SDR; of several video tracks the default one. False: frames spread over numbers, pixels as they are stored, the
     # first track, as all models read films that were trained before there was this setting. Nothing to a photo.
     as_played = False
     # Where faces are looked for and pixel values are put; None: the CPU. Crops and pixel values are made on the CPU all

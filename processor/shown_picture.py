@@ -1,7 +1,7 @@
 """A decoded frame → the picture that a player shows: upright, its pixels made square, HDR mapped to SDR.
 
-`ShownPictures` holds what is decided for a whole film by its header and first frame. Without `as_played` a frame is only
-turned upright, as models that were trained before there was that setting know it.
+`ShownPictures` holds what is decided for a whole film by its header and first frame. Without `as_played` a frame is
+only turned upright, as models that were trained before there was that setting know it.
 """
 
 from dataclasses import dataclass

@@ -80,8 +80,13 @@ def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
 
 
 def _read_head(name: str) -> bytes:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
-        raise VideoReadError(f"Expected a video file, got the address {name}; download it first.")
+    # Of an address that came as a Path, one slash is left.
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])", name):
+        shown = f"{address[1]}://{name[address.end() :].rpartition('@')[2]}"  # without a password
+        remedy = "download it first"
+        if address[1].lower() not in ("http", "https", "ftp"):
+            remedy = f"record it first (ffmpeg -i {shown} -t 60 clip.mp4), or watch it with `engagement live`"
+        raise VideoReadError(f"Expected a video file, got the address {shown}; {remedy}.")
     try:
         if Path(name).is_file():
             with Path(name).open("rb") as file:
@@ -107,9 +112,7 @@ def open_container(source: str | bytes, name: str, max_pixels: int, probe: bool 
         ) from error
 
 
-def video_stream(
-    container: av.container.InputContainer, name: str, max_pixels: int, track: int = 0
-) -> av.VideoStream:
+def video_stream(container: av.container.InputContainer, name: str, max_pixels: int, track: int = 0) -> av.VideoStream:
     """A video stream, by its place among those that are no cover, set up so that `skip_frame` and the limit on pixels
     hold."""
     streams = video_tracks(container)

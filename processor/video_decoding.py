@@ -110,9 +110,7 @@ def clip_frame_indices(
     raise EngagementInputError(f"Expected {expected}, got {sampling!r} with start_frame {start_frame}.")
 
 
-def _frames_on_screen(
-    index: VideoIndex, num_frames: int, start_sec: float | None, end_sec: float | None
-) -> np.ndarray:
+def _frames_on_screen(index: VideoIndex, num_frames: int, start_sec: float | None, end_sec: float | None) -> np.ndarray:
     """What a player shows at the centres of `num_frames` equal segments of a clip's time, (num_frames,) int64."""
     _require_positive(num_frames=num_frames)
     start = index.start_sec if start_sec is None else max(start_sec, index.start_sec)

@@ -141,11 +141,12 @@ def index_video(
 def _picture_start_sec(scan: PacketScan, packets: np.ndarray) -> float:
     """When the first frame is shown, by the file's clock; 0.0 where sound and picture begin together.
 
-    Codecs delay either by some hundredths of a second, which is no lateness of the picture.
+    Codecs delay either by hundredths of a second, and AVI's times its pictures by some frames, which is no lateness.
     """
+    if scan.stream_start_sec - scan.clock_start_sec < _LEAST_LATENESS_SEC:
+        return 0.0
     pts = [scan.pts[packet] for packet in packets] if packets.min() >= 0 else scan.pts
     known = [ticks for ticks in pts if ticks is not None]
     if not known or scan.time_base is None:
         return 0.0
-    start_sec = float(min(known) * scan.time_base) - scan.clock_start_sec
-    return start_sec if start_sec >= _LEAST_LATENESS_SEC else 0.0
+    return max(float(min(known) * scan.time_base) - scan.clock_start_sec, 0.0)

@@ -35,12 +35,12 @@ class PacketScan:
     name: str
     max_pixels: int
     cut: str | None  # how the file is known to end early
-    as_played: bool = False
-    track: ChosenTrack = ChosenTrack()
+    track: ChosenTrack = field(default_factory=ChosenTrack)
     codec: str = ""
     fps: float = _ASSUMED_FPS
     time_base: Fraction | None = None
-    clock_start_sec: float = 0.0  # where the file's clock begins, by its time stamps: with its earliest sound or picture
+    clock_start_sec: float = 0.0  # by its time stamps, where the file's clock begins: with its first sound or picture
+    stream_start_sec: float = 0.0  # by the same, where the container says that the pictures begin
     num_expected: int = 0  # frames the header speaks of, for messages only: 0 when it is silent
     has_reordering: bool = False
     pts: list[int | None] = field(default_factory=list)
@@ -57,7 +57,7 @@ def scan_packets(
     source: str | bytes, name: str, max_pixels: int, video_track: int | None = None, as_played: bool = False
 ) -> PacketScan:
     """Read every packet once; decode only until the first frame is out, for its size and rotation."""
-    scan = PacketScan(source, name, max_pixels, cut=find_cut(source), as_played=as_played)
+    scan = PacketScan(source, name, max_pixels, cut=find_cut(source))
     try:
         container = open_container(source, name, max_pixels)
         scan.track = choose_track(
@@ -106,7 +106,9 @@ def _drained(context: av.VideoCodecContext, ready: bool, refused: list[int]) -> 
 def _note_stream(scan: PacketScan, container: av.container.InputContainer, stream: av.VideoStream) -> None:
     scan.codec = stream.codec_context.codec.canonical_name
     scan.time_base = stream.time_base
-    scan.clock_start_sec = (container.start_time or 0) / av.time_base
+    scan.clock_start_sec = scan.stream_start_sec = (container.start_time or 0) / av.time_base
+    if stream.start_time is not None and stream.time_base is not None:
+        scan.stream_start_sec = float(stream.start_time * stream.time_base)
     scan.fps = float(stream.average_rate or stream.guessed_rate or _ASSUMED_FPS)
     scan.has_reordering = bool(stream.codec_context.has_b_frames)
     duration_sec = container.duration / av.time_base if container.duration else 0

@@ -52,8 +52,8 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
     """
     Args:
         num_frames: frames a clip is sampled to.
-        sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip (of its time, `as_played`), or `"consecutive"`, neighbouring
-            frames from `start_frame` on (the CNN + LSTM reference's windows).
+        sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip (`as_played`: of its time), or
+            `"consecutive"`, neighbouring frames from `start_frame` on (the CNN + LSTM reference's windows).
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
         face_crop, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm, as_played: see
             `FacePreparation`.
@@ -142,11 +142,11 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         return self.finish_clip(clip, face_crop)
 
     def index_file(self, video: MediaSource, video_track: int | None = None, whole: bool = True) -> VideoIndex:
-        """Where the frames of a file lie, as this processor reads it; arguments and errors as those of `index_video`."""
+        """Where a file's frames lie, as this processor reads it; arguments and errors as those of `index_video`."""
         return index_video(fetch(video), whole=whole, video_track=video_track, as_played=self.as_played)
 
     def _as_read(self, index: VideoIndex | None, video: MediaSource, video_track: int | None = None) -> VideoIndex:
-        """An index made with another `as_played`, or of another track, is of other pictures: the file is indexed again."""
+        """An index made with another `as_played`, or of another track, is of other pictures: it is made again."""
         if index is not None and index.as_played == self.as_played and video_track in (None, index.track + 1):
             return index
         return self.index_file(video if index is None else index.source, video_track)
@@ -198,7 +198,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
         Args:
             video: a path, URL, bytes or binary file.
-            spans_sec: start and end of each, in seconds of the file's clock; in order of their starts, and they may overlap.
+            spans_sec: start and end of each, in seconds of the file's clock; in order of their starts, may overlap.
             index: of the same file, when it is already known.
 
         Raises:

@@ -87,9 +87,9 @@ _OF_VIDEOS = PreparationSettings(
 def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
     """Settings that suit what a source holds, with those given in their place.
 
-    Videos: uniform windows of face crops, as a player shows them. Pictures: faces already, kept as they are. The reference's HDF5 windows:
-    whole frames of 112 pixels, as they are. Frames that come as pictures: faces already, squeezed to that size, in
-    windows of consecutive ones that do not overlap.
+    Videos: uniform windows of face crops, as a player shows them. Pictures: faces already, kept as they are. The
+    reference's HDF5 windows: whole frames of 112 pixels, as they are. Frames that come as pictures: faces already,
+    squeezed to that size, in windows of consecutive ones that do not overlap.
 
     Raises:
         RecipeError: the options do not fit together.
