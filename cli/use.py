@@ -37,9 +37,9 @@ def explain(
 @app.command()
 def live(
     model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
-    source: Annotated[str, typer.Option(help="webcam, webcam:1, screen, screen:X,Y,WIDTH,HEIGHT or a video file.")] = (
-        "webcam"
-    ),
+    source: Annotated[
+        str, typer.Option(help="webcam, webcam:1, screen, screen:X,Y,WIDTH,HEIGHT, an address or a video.")
+    ] = ("webcam"),
     window: Annotated[bool, typer.Option("--window/--no-window", help="Show boxes, labels and scores.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a frame.")] = False,
     output: Annotated[Path | None, typer.Option(help="A film (.mp4) of the annotated frames.")] = None,

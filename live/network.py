@@ -9,10 +9,12 @@ import numpy as np
 
 from ..processor.input_errors import EngagementInputError, VideoReadError, in_one_line
 from ..processor.media_files import fetch
+from ..processor.shown_picture import ShownPictures, shown_pictures, to_shown
 from ..processor.video_container import DEFAULT_MAX_PIXELS, video_stream
 from .sources import PATIENCE_SEC, CameraSource, FileSource, FrameSource
 
 OPEN_SEC = 10.0  # a camera's first answer may take some seconds
+_NO_ANSWER = "no answer within seconds"
 _FORMATS = "rtsp,sdp,rtp,mpjpeg,mjpeg,hls,mpegts,mov,matroska,webm,avi,flv,h264,hevc"
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,crypto"  # never "file": a play list must not reach this machine's
 _FILE_FORMATS = ("mov", "matroska", "avi", "flv")  # of those that come with a length, one that ends
@@ -43,8 +45,11 @@ def open_address(address: str, as_played: bool = True) -> FrameSource:
         raise
     if container.duration and container.format.name.partition(",")[0] in _FILE_FORMATS:
         container.close()
-        return FileSource(fetch(address), as_played, name=name)
-    pictures = _pictures(container, stream)
+        try:
+            return FileSource(fetch(address), as_played, name=name)
+        except VideoReadError as error:
+            raise VideoReadError(without_password(str(error))) from error
+    pictures = _pictures(container, stream, as_played)
     remedy = "check that it still runs, and your network"
     return CameraSource(lambda: next(pictures), container.close, name, 2 * PATIENCE_SEC, remedy)
 
@@ -65,7 +70,7 @@ def _open_in_time(address: str) -> av.container.InputContainer:
     thread.join(OPEN_SEC + 2)
     if found and not isinstance(found[0], Exception):
         return found[0]
-    reason = without_password(in_one_line(found[0])) if found else f"no answer for {OPEN_SEC:g} s"
+    reason = _reason(found[0]) if found else _NO_ANSWER
     shown = without_password(address)
     raise VideoReadError(
         f"Expected a camera or film at {shown}, got none ({reason}); check the address, its user and password, record "
@@ -73,16 +78,31 @@ def _open_in_time(address: str) -> av.container.InputContainer:
     )
 
 
-def _pictures(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray | None]:
-    """(height, width, 3), uint8 RGB, upright; None for a picture that was damaged on the way."""
-    for packet in container.demux(stream):
+def _reason(error: Exception) -> str:
+    if isinstance(error, av.error.ExitError):  # PyAV's own limit
+        return _NO_ANSWER
+    # FFmpeg's words alone: the whole of the error repeats the address, with its password.
+    return without_password(getattr(error, "strerror", None) or in_one_line(error))
+
+
+def _pictures(
+    container: av.container.InputContainer, stream: av.VideoStream, as_played: bool
+) -> Iterator[np.ndarray | None]:
+    """(height, width, 3), uint8 RGB, upright, of the first one's size; None for what was damaged on the way."""
+    shown: ShownPictures | None = None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            raise VideoReadError(f"it broke off ({_reason(error)})") from error
+        if packet is None:
+            raise VideoReadError("it ended")
         try:
             frames = packet.decode()
         except av.FFmpegError:
             yield None
             continue
         for frame in frames:
-            damaged = frame.is_corrupt
-            upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-            yield None if damaged else np.ascontiguousarray(upright)
-    raise VideoReadError("the stream ended")
+            shown = shown or shown_pictures(frame, stream, as_played, DEFAULT_MAX_PIXELS)
+            yield None if frame.is_corrupt else np.ascontiguousarray(to_shown(frame, shown))

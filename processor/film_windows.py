@@ -33,6 +33,7 @@ def plan_windows(
     step_sec: float | None = None,
     reads_clips: bool = True,
     begin_sec: float = 0.0,
+    source: str = "the film",
 ) -> list[FilmWindow]:
     """The windows of a film, by their starts.
 
@@ -46,12 +47,13 @@ def plan_windows(
         reads_clips: such a model's windows keep their length in a long film, and overlap where the step is shorter;
             in a short one, and of a single-face model, windows are as long as the step.
         begin_sec: of the film's picture, by the film's clock.
+        source: the film's name, for messages.
 
     Raises:
         EngagementInputError: a step that is none, or so short that a timeline would have no end.
     """
     if step_sec is not None:
-        _check_step(duration_sec, step_sec)
+        _check_step(duration_sec, step_sec, source)
     clip_sec = clip_sec or CLIP_SEC
     is_long = duration_sec > _MUCH_LONGER * clip_sec
     of_file = _spans(duration_sec, num_frames, clip_sec, clip_sec) if is_long else [(0.0, duration_sec)]
@@ -59,20 +61,23 @@ def plan_windows(
     if step_sec is not None:
         window_sec = max(clip_sec, step_sec) if is_long and reads_clips else step_sec
         of_timeline = _spans(duration_sec, num_frames, window_sec, step_sec)
-    spans = sorted({*of_file, *of_timeline})
+    in_file, in_timeline = set(of_file), set(of_timeline)
     return [
-        FilmWindow(begin_sec + span[0], begin_sec + span[1], span in of_file, span in of_timeline) for span in spans
+        FilmWindow(begin_sec + span[0], begin_sec + span[1], span in in_file, span in in_timeline)
+        for span in sorted(in_file | in_timeline)
     ]
 
 
-def _check_step(duration_sec: float, step_sec: float) -> None:
+def _check_step(duration_sec: float, step_sec: float, source: str) -> None:
     if not 0 < step_sec < math.inf:  # NaN is neither
-        raise EngagementInputError(f"Expected a timeline's step above 0 s, got {step_sec:g}; leave it out, or pass 5.")
+        raise EngagementInputError(
+            f"Expected a timeline's step above 0 s, got {step_sec:g}, for {source}; leave it out, or pass 5."
+        )
     if duration_sec / step_sec > MOST_SPANS:
         least_sec = math.ceil(10 * duration_sec / MOST_SPANS) / 10
         raise EngagementInputError(
             f"Expected a timeline of at most {MOST_SPANS:,} spans, got {duration_sec / step_sec:,.0f} (one every "
-            f"{step_sec:g} s of {duration_sec:,.0f} s); a step of {least_sec:g} s would do."
+            f"{step_sec:g} s of {duration_sec:,.0f} s) in {source}; a step of {least_sec:g} s would do."
         )
 
 

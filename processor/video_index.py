@@ -143,10 +143,12 @@ def _picture_start_sec(scan: PacketScan, packets: np.ndarray) -> float:
 
     Codecs delay either by hundredths of a second, and AVI's times its pictures by some frames, which is no lateness.
     """
-    if scan.stream_start_sec - scan.clock_start_sec < _LEAST_LATENESS_SEC:
-        return 0.0
     pts = [scan.pts[packet] for packet in packets] if packets.min() >= 0 else scan.pts
     known = [ticks for ticks in pts if ticks is not None]
     if not known or scan.time_base is None:
         return 0.0
-    return max(float(min(known) * scan.time_base) - scan.clock_start_sec, 0.0)
+    start_sec = float(min(known) * scan.time_base) - scan.clock_start_sec
+    least_sec = _LEAST_LATENESS_SEC
+    if scan.stream_start_sec - scan.clock_start_sec < _LEAST_LATENESS_SEC:
+        least_sec += (scan.num_reordered + 1) / scan.fps
+    return start_sec if start_sec >= least_sec else 0.0

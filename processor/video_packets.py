@@ -42,7 +42,7 @@ class PacketScan:
     clock_start_sec: float = 0.0  # by its time stamps, where the file's clock begins: with its first sound or picture
     stream_start_sec: float = 0.0  # by the same, where the container says that the pictures begin
     num_expected: int = 0  # frames the header speaks of, for messages only: 0 when it is silent
-    has_reordering: bool = False
+    num_reordered: int = 0  # frames that the decoder holds back, to put them in order
     pts: list[int | None] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
@@ -110,7 +110,7 @@ def _note_stream(scan: PacketScan, container: av.container.InputContainer, strea
     if stream.start_time is not None and stream.time_base is not None:
         scan.stream_start_sec = float(stream.start_time * stream.time_base)
     scan.fps = float(stream.average_rate or stream.guessed_rate or _ASSUMED_FPS)
-    scan.has_reordering = bool(stream.codec_context.has_b_frames)
+    scan.num_reordered = stream.codec_context.has_b_frames
     duration_sec = container.duration / av.time_base if container.duration else 0
     scan.num_expected = stream.frames or round(duration_sec * scan.fps)
 
@@ -262,7 +262,7 @@ def _pts_tell_order(scan: PacketScan, starts: np.ndarray) -> bool:
     pts = np.array(scan.pts)
     shown = pts[np.array(scan.shown)]
     # AVI numbers packets as they lie; where the decoder reorders them, such timestamps are not the frames' own.
-    counts_packets = scan.has_reordering and len(pts) > 1 and (np.diff(pts) > 0).all() and len(starts) < len(pts)
+    counts_packets = scan.num_reordered > 0 and len(pts) > 1 and (np.diff(pts) > 0).all() and len(starts) < len(pts)
     return len(np.unique(shown)) == len(shown) > 0 and _ranks_respect(pts, starts) and not counts_packets
 
 

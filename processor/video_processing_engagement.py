@@ -156,7 +156,9 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
     ) -> list[FilmWindow]:
         """Which stretches of a video to read, by their starts; arguments as those of `film_windows.plan_windows`."""
         clip_sec = clip_sec if self.sampling == "uniform" else None  # else the span of a few neighbouring frames
-        return plan_windows(index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips, index.start_sec)
+        return plan_windows(
+            index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips, index.start_sec, index.path
+        )
 
     def sample_windows(
         self,

@@ -6,14 +6,16 @@ import archive_rows
 import model_rows
 import picture_rows
 import pytest
+import shown_rows
 import table_rows
+import time_rows
 import training_rows
 import video_rows
 from bench import Bench
 from rows import Row
 
 CLASSES = {
-    "video": video_rows.ROWS,
+    "video": [*video_rows.ROWS, *time_rows.ROWS, *shown_rows.ROWS],
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
     "archive": archive_rows.ROWS,
