@@ -68,9 +68,10 @@ def _open_in_time(address: str) -> av.container.InputContainer:
     thread = threading.Thread(target=open_it, name="opening", daemon=True)
     thread.start()
     thread.join(OPEN_SEC + 2)
-    if found and not isinstance(found[0], Exception):
-        return found[0]
-    reason = _reason(found[0]) if found else _NO_ANSWER
+    answer = found[0] if found else None
+    if isinstance(answer, av.container.InputContainer):
+        return answer
+    reason = _NO_ANSWER if answer is None else _reason(answer)
     shown = without_password(address)
     raise VideoReadError(
         f"Expected a camera or film at {shown}, got none ({reason}); check the address, its user and password, record "

@@ -17,6 +17,7 @@ from .video_index import TIME_TOLERANCE_SEC, VideoIndex, index_video
 from .video_pass import Picture, wanted_frames
 
 logger = logging.getLogger(__name__)
+_NOTABLE_UNEVENNESS_SEC = 0.05  # cameras are a little uneven, and nobody need know
 END_TOLERANCE_SEC = 1.0  # annotations are often rounded up to whole seconds
 
 
@@ -122,7 +123,7 @@ def _frames_on_screen(index: VideoIndex, num_frames: int, start_sec: float | Non
 
 def sampling_notes(index: VideoIndex, num_frames: int, sampling: str) -> tuple[str, ...]:
     """What to say of frames that `clip_frame_indices` took of a film with a variable rate."""
-    if sampling != "uniform" or index.has_constant_rate:
+    if sampling != "uniform" or index.unevenness_sec < _NOTABLE_UNEVENNESS_SEC:
         return ()
     if index.as_played:
         return ("variable rate: sampled by time",)
