@@ -145,7 +145,7 @@ def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | 
         found = f"got {start:g} to {end:g} s in {index.path}"
         begins = f", in which the picture begins at {index.start_sec:g} s" if index.start_sec else ""
         raise EngagementInputError(
-            f"Expected a clip that begins and ends within 0 to {index.end_sec:g} s{begins}, {found}."
+            f"Expected a clip that begins and ends within 0 to {index.end_sec:g} s{begins}, {found}; correct it."
         )
     first, after = np.searchsorted(index.frame_times_sec, np.array([start, end]) - TIME_TOLERANCE_SEC)
     if end_sec is None:

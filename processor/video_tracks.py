@@ -38,13 +38,18 @@ def choose_track(
         as_played: False: the first, whatever the file says is its default.
 
     Raises:
-        NoVideoStreamError: there is no such track.
+        NoVideoStreamError: there is no such track, or no picture in it.
     """
     tracks = video_tracks(container)
     if video_track is not None:
         if not 1 <= video_track <= len(tracks):
             there = "1" if len(tracks) == 1 else f"1 to {len(tracks)}" if tracks else "0 (there is none)"
             raise NoVideoStreamError(f"Expected a video track from {there}, got {video_track}, in {name}; correct it.")
+        if len(tracks) > 1 and not _places_with_packets(open_again, [video_track - 1]):
+            raise NoVideoStreamError(
+                f"Expected pictures in video track {video_track}, got an empty one of {len(tracks)}, in {name}; take "
+                "another."
+            )
         return ChosenTrack(video_track - 1)
     if len(tracks) < 2:
         return ChosenTrack()

@@ -22,6 +22,7 @@ from ...inference.answer_table import fingerprint
 from ...inference.predictions import Refusal
 from ...inference.predictor import Predictor
 from ...processor.input_errors import DataError, RecipeError, VideoReadError, in_one_line
+from ...processor.video_container import resolve_source
 from .journal import kept_in, read_recording
 from .page import render_page
 from .reader import KEEP_LOST_SEC, LOOK_EVERY_SEC, MAX_PEOPLE, MIN_SEEN_SEC
@@ -204,6 +205,7 @@ def _made_with(predictor: Predictor, video_track: int | None) -> str:
 
 
 def _describe(source: Path) -> Recording:
+    resolve_source(source)  # says what an address, a folder or a picture is
     try:
         with source.open("rb") as file:
             num_bytes = file.seek(0, io.SEEK_END)

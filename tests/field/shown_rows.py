@@ -21,6 +21,7 @@ from time_rows import numbered, read
 
 from engagement_recognition import EngagementVideoProcessor
 from engagement_recognition.live import network
+from engagement_recognition.live.page_html import video_page
 from engagement_recognition.live.session.blur import BlurReport, blur_faces
 from engagement_recognition.live.sources import open_source
 from engagement_recognition.processor.video_index import index_video
@@ -143,6 +144,8 @@ ROWS = [
     Row("a track that is not there", lambda folder: two_tracks(folder / "a.mkv"),
         lambda bench, path: bench.command("predict", path, "--video-track", 3),
         Refused(("a.mkv", "from 1 to 2, got 3")), kind=4),
+    Row("an empty track that was asked for", lambda folder: two_tracks(folder / "a.mkv", 0, (True, False)),
+        read(video_track=2), Refused(("a.mkv", "pictures in video track 2, got an empty one of 2", "another")), kind=4),
     Row("a second track of a film with one", lambda folder: film(folder / "a.mp4"), read(video_track=2),
         Refused(("a.mp4", "Expected a video track from 1, got 2")), kind=4),
     Row("an empty first track is passed over", lambda folder: two_tracks(folder / "a.mkv", 0, (False, True)), read(),
@@ -187,6 +190,9 @@ ROWS = [
         kind=10),
     Row("two people in a table", lambda folder: pair(folder / "two.mp4"), two_in_csv,
         Comes(that=lambda rows: [row["num_people"] for row in rows] == ["2"]), kind=10),
+    Row("two people on the page", lambda folder: pair(folder / "two.mp4"),
+        lambda bench, path: video_page(bench.expression.predict_video(path, 1.0), bench.expression.rule),
+        Comes(that=lambda html: "note: 2 people, of whom one is read" in html), kind=10),
     Row("one person", lambda folder: write_film(folder / "one.mp4"),
         lambda bench, path: bench.engagement.predict(path),
         Comes(that=lambda answer: answer.num_people == 1 and answer.notes == ()), kind=10),
@@ -214,6 +220,10 @@ ROWS = [
     Row("predict an rtsp address", lambda folder: "rtsp://somebody:secret@camera.example/1",
         lambda bench, address: bench.command("predict", address),
         Refused(("the address rtsp://camera.example/1", "record it first", "engagement live")), kind=24),
+    Row("session of an http address", lambda folder: folder,
+        lambda bench, folder: bench.command("session", "https://somebody:secret@films.example/a.mp4", "--model",
+                                            bench.engagement_folder, "--output", folder / "session"),
+        Refused(("the address https://films.example/a.mp4", "download it first")), kind=24),
     Row("predict an http address", lambda folder: "http://films.example/clip.mp4?full=1",
         lambda bench, address: bench.command("predict", address),
         Refused(("the address http://films.example/clip.mp4", "download it first")), kind=24),
