@@ -66,7 +66,10 @@ def shown_pictures(first: av.VideoFrame, stream: av.VideoStream, as_played: bool
 def _pixel_aspect(stream: av.VideoStream) -> Fraction | None:
     """Width by height of a pixel; None where it is square, or nobody knows."""
     aspect = stream.sample_aspect_ratio  # the container's before the codec's, as FFmpeg's own player has it
-    return aspect if aspect and abs(aspect - 1) > _SQUARE_TOLERANCE else None
+    if not aspect:
+        return None
+    known = Fraction(aspect.numerator, aspect.denominator)  # PyAV 19 has a class of its own
+    return known if abs(known - 1) > _SQUARE_TOLERANCE else None
 
 
 def _made_square(width: int, height: int, aspect: Fraction, max_pixels: int) -> tuple[int, int]:

@@ -147,7 +147,7 @@ def _picture_start_sec(scan: PacketScan, packets: np.ndarray) -> float:
     known = [ticks for ticks in pts if ticks is not None]
     if not known or scan.time_base is None:
         return 0.0
-    start_sec = float(min(known) * scan.time_base) - scan.clock_start_sec
+    start_sec = min(known) * float(scan.time_base) - scan.clock_start_sec
     least_sec = _LEAST_LATENESS_SEC
     if scan.stream_start_sec - scan.clock_start_sec < _LEAST_LATENESS_SEC:
         least_sec += (scan.num_reordered + 1) / scan.fps

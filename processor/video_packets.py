@@ -108,7 +108,7 @@ def _note_stream(scan: PacketScan, container: av.container.InputContainer, strea
     scan.time_base = stream.time_base
     scan.clock_start_sec = scan.stream_start_sec = (container.start_time or 0) / av.time_base
     if stream.start_time is not None and stream.time_base is not None:
-        scan.stream_start_sec = float(stream.start_time * stream.time_base)
+        scan.stream_start_sec = stream.start_time * float(stream.time_base)
     scan.fps = float(stream.average_rate or stream.guessed_rate or _ASSUMED_FPS)
     scan.num_reordered = stream.codec_context.has_b_frames
     duration_sec = container.duration / av.time_base if container.duration else 0
