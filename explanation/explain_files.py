@@ -163,7 +163,7 @@ def _explain_clip(predictor: Predictor, clip: PreparedClip, label: str | None, m
         faces = (clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.found)
         return _with_focus(explanation, answer, clip.frames, clip.transforms, clip.frame_times_sec, *faces)
     faces = _look_for_face(predictor, clip)
-    return _with_focus(explanation, answer, clip.whole_frames, None, clip.frame_times_sec, *faces)
+    return _with_focus(explanation, answer, np.asarray(clip.whole_frames), None, clip.frame_times_sec, *faces)
 
 
 def _explain(predictor: Predictor, pixel_values: torch.Tensor, label: str | None, method: str) -> ClipExplanation:

@@ -39,22 +39,19 @@ class VideoIndex:
     can_skip: bool  # the decoder may leave out non-reference pictures that were not asked for
     max_pixels: int
     source: str | bytes = field(repr=False)
-    shown: ShownPictures  # what becomes of a decoded frame
+    width_px: int  # as shown
+    height_px: int
+    transfer: str | None = None  # "PQ" or "HLG", of HDR that is to become SDR
     as_played: bool = False  # see `FacePreparation.as_played`
     start_sec: float = 0.0  # above 0 where the file's sound begins before its picture
     track: int = 0  # place among the file's video tracks, from 0
     cut: str | None = None  # how the file ends early; the frames are those before
     notes: tuple[str, ...] = ()  # what was done or found that a user should know, each a phrase
 
-    @property
-    def width_px(self) -> int:
-        """As shown."""
-        return self.shown.width_px
-
-    @property
-    def height_px(self) -> int:
-        """As shown."""
-        return self.shown.height_px
+    @cached_property
+    def shown(self) -> ShownPictures:
+        """What becomes of a decoded frame."""
+        return ShownPictures(self.width_px, self.height_px, self.transfer)
 
     @property
     def end_sec(self) -> float:
@@ -129,7 +126,9 @@ def index_video(
         can_skip=scan.codec in _SKIPPING_CODECS,
         max_pixels=max_pixels,
         source=scan.source,
-        shown=scan.pictures,
+        width_px=scan.pictures.width_px,
+        height_px=scan.pictures.height_px,
+        transfer=scan.pictures.transfer,
         as_played=as_played,
         start_sec=start_sec,
         track=scan.track.place,

@@ -28,6 +28,20 @@ _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neithe
 
 
 @dataclass
+class Progress:
+    """Packets read in this process, a sign of life for who waits for it."""
+
+    num_packets: int = 0
+
+    def count(self) -> None:
+        """One more."""
+        self.num_packets += 1
+
+
+PROGRESS = Progress()
+
+
+@dataclass
 class PacketScan:
     """What one pass over the packets tells; each list is (num_packets,), in decode order."""
 
@@ -61,7 +75,7 @@ def scan_packets(
     try:
         container = open_container(source, name, max_pixels)
         scan.track = choose_track(
-            container, lambda: open_container(source, name, max_pixels), name, video_track, as_played
+            container, lambda: open_container(source, name, max_pixels), name, video_track, as_played, PROGRESS.count
         )
         stream = video_stream(container, name, max_pixels, scan.track.place)
         if not stream.codec_context.width:  # the probing decoder met the pixel limit, and took the header's size along
@@ -316,6 +330,7 @@ def numbered_packets(
     number = 0
     try:
         for packet in container.demux(stream):
+            PROGRESS.count()
             if packet.size:
                 yield number, packet
                 number += 1
@@ -330,6 +345,8 @@ def decode_packet(
     """The frames that a packet gives; one that cannot be decoded gives none, and its number goes to `damaged`."""
     try:
         return context.decode(packet)
+    except MemoryError:  # of FFmpeg's too
+        raise
     except (av.FFmpegError, ValueError):  # ValueError: PyAV 19, of a decoder that could not be opened before
         damaged.append(number)
         return []

@@ -8,7 +8,7 @@ faces were found, and `prepare_spans` does so for many spans of one file.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -25,14 +25,13 @@ from .video_decoding import (
     DecodedFrames,
     clip_frame_indices,
     consecutive_frame_indices,
-    decode_clips,
     decode_video,
     frames_between,
     sampling_notes,
     uniform_frame_indices,
     window_start_frames,
 )
-from .video_index import VideoIndex, index_video
+from .video_index import VideoIndex
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
@@ -130,20 +129,20 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             if sampling == "all":
                 raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
             index = self._as_read(index, video, video_track)
-            span_sec = clip_start_sec, clip_end_sec
-            decoded = decode_video(index.source, num_frames, sampling, start_frame, *span_sec, index=index)
+            span = (start_frame, clip_start_sec, clip_end_sec)
+            decoded = decode_video(index.source, num_frames, sampling, *span, index=index, reader=self.reader)
             clip = _not_cropped(decoded, sampling)
         elif not (clip_start_sec is clip_end_sec is video_track is None):
             raise EngagementInputError(
                 "Expected a video file with clip_start_sec, clip_end_sec or video_track, got frames alone."
             )
         else:
-            clip = _sample_frames(stack_frames(video), num_frames, sampling, start_frame)
+            clip = _sample_frames(stack_frames(video, self.load_picture), num_frames, sampling, start_frame)
         return self.finish_clip(clip, face_crop)
 
     def index_file(self, video: MediaSource, video_track: int | None = None, whole: bool = True) -> VideoIndex:
         """Where a file's frames lie, as this processor reads it; arguments and errors as those of `index_video`."""
-        return index_video(fetch(video), whole=whole, video_track=video_track, as_played=self.as_played)
+        return self.reader.index_video(fetch(video), whole=whole, video_track=video_track, as_played=self.as_played)
 
     def _as_read(self, index: VideoIndex | None, video: MediaSource, video_track: int | None = None) -> VideoIndex:
         """An index made with another `as_played`, or of another track, is of other pictures: it is made again."""
@@ -181,7 +180,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         starts = first + window_start_frames(end - first, num_frames, window_stride_frames)
         windows = np.minimum(starts[:, None] + np.arange(num_frames), end - 1)  # (windows, num_frames)
-        for decoded in decode_clips(index, list(windows)):
+        for decoded in self.reader.decode_clips(index, list(windows)):
             if isinstance(decoded, VideoReadError):
                 raise decoded
             yield _not_cropped(decoded, "consecutive")
@@ -215,14 +214,14 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             for start_sec, end_sec in spans_sec
         ]
         # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
-        yield from map(self._finish_span, decode_clips(index, clips))
+        yield from map(self._finish_span, self.reader.decode_clips(index, clips))
 
     def _finish_span(self, decoded: DecodedFrames | VideoReadError) -> PreparedClip | EngagementInputError:
         if isinstance(decoded, VideoReadError):
             return decoded
         try:
             return self.finish_clip(_not_cropped(decoded, self.sampling))
-        except NoFaceError as error:
+        except (NoFaceError, VideoReadError) as error:  # the latter of frames that are decoded when they are looked at
             return error.with_traceback(None)  # which would keep the clip's frames alive
 
     def finish_clip(self, clip: PreparedClip, face_crop: bool | None = None) -> PreparedClip:
@@ -251,9 +250,10 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
 
 def _not_cropped(decoded: DecodedFrames, sampling: str) -> PreparedClip:
-    notes = decoded.index.notes + sampling_notes(decoded.index, len(decoded.frames), sampling)
+    frames = cast("np.ndarray", decoded.frames)  # until `finish_clip`; those of giants are decoded when looked at
+    notes = decoded.index.notes + sampling_notes(decoded.index, len(decoded.frame_indices), sampling)
     return PreparedClip(
-        decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
+        decoded.index.path, frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
         decoded.num_repeated_frames, notes=notes,
     )  # fmt: skip
 

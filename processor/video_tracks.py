@@ -29,6 +29,7 @@ def choose_track(
     name: str,
     video_track: int | None = None,
     as_played: bool = True,
+    on_packet: Callable[[], None] = lambda: None,
 ) -> ChosenTrack:
     """
     Args:
@@ -36,6 +37,7 @@ def choose_track(
         video_track: from 1, as people count; None: the default track, else the first. One without pictures, or of an
             unknown codec, is passed over.
         as_played: False: the first, whatever the file says is its default.
+        on_packet: called for each packet that is read; of a track without a picture all of the file is.
 
     Raises:
         NoVideoStreamError: there is no such track, or no picture in it.
@@ -45,7 +47,7 @@ def choose_track(
         if not 1 <= video_track <= len(tracks):
             there = "1" if len(tracks) == 1 else f"1 to {len(tracks)}" if tracks else "0 (there is none)"
             raise NoVideoStreamError(f"Expected a video track from {there}, got {video_track}, in {name}; correct it.")
-        if len(tracks) > 1 and not _places_with_packets(open_again, [video_track - 1]):
+        if len(tracks) > 1 and not _places_with_packets(open_again, [video_track - 1], on_packet):
             raise NoVideoStreamError(
                 f"Expected pictures in video track {video_track}, got an empty one of {len(tracks)}, in {name}; take "
                 "another."
@@ -54,7 +56,7 @@ def choose_track(
     if len(tracks) < 2:
         return ChosenTrack()
     known = [place for place, track in enumerate(tracks) if track.codec_context is not None]
-    filled = _places_with_packets(open_again, known)
+    filled = _places_with_packets(open_again, known, on_packet)
     defaults = [place for place in filled if tracks[place].disposition & Disposition.default]
     # Where nothing is left, the first says what is wrong with it.
     chosen = next(iter((defaults if as_played else []) or filled or known), 0)
@@ -70,7 +72,9 @@ def choose_track(
     return ChosenTrack(chosen, tuple(notes))
 
 
-def _places_with_packets(open_again: Callable[[], av.container.InputContainer], places: list[int]) -> list[int]:
+def _places_with_packets(
+    open_again: Callable[[], av.container.InputContainer], places: list[int], on_packet: Callable[[], None]
+) -> list[int]:
     """Of these tracks, those with at least one picture; of a file that is whole this is known after a few packets."""
     seen: set[int] = set()
     with open_again() as container:
@@ -78,6 +82,7 @@ def _places_with_packets(open_again: Callable[[], av.container.InputContainer], 
         numbers = {track.index: place for track, place in zip(tracks, places, strict=True)}
         with suppress(av.FFmpegError, IndexError):  # damage is told by whoever reads the pictures; see numbered_packets
             for packet in container.demux(tracks):
+                on_packet()
                 if packet.size:
                     seen.add(numbers[packet.stream.index])
                 if len(seen) == len(places):

@@ -18,7 +18,7 @@ from engagement_recognition.data.preparation.settings import FrameOptions, Prepa
 from engagement_recognition.data.schema import ClipRecord, LabelledSource
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.inference.shipped_model import shipped_expression_model
-from engagement_recognition.processor.shown_picture import ShownPictures, tone_mapped
+from engagement_recognition.processor.shown_picture import tone_mapped
 from engagement_recognition.processor.video_decoding import clip_frame_indices, frames_between, uniform_frame_indices
 from engagement_recognition.processor.video_index import VideoIndex, index_video
 from engagement_recognition.training.arguments import Recipe, plan_stages
@@ -36,7 +36,7 @@ def index_at(times_sec: np.ndarray, fps: float, as_played: bool = True, start_se
         path="clip.mp4", num_frames=count, fps=fps, duration_sec=float(times_sec[-1] - times_sec[0]) + 1 / fps,
         frame_times_sec=times_sec, frame_packets=np.arange(count), start_packets=np.zeros(count, np.int64),
         packet_bytes=np.ones(count, np.int64), can_skip=False, max_pixels=1, source="clip.mp4",
-        shown=ShownPictures(2, 2), as_played=as_played, start_sec=start_sec,
+        width_px=2, height_px=2, as_played=as_played, start_sec=start_sec,
     )  # fmt: skip
 
 
