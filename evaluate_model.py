@@ -166,6 +166,7 @@ def _options_of(
         # Of pictures that are faces already a clip model learned; in a video its processor looks for the face.
         face_crop=processor.face_crop if known.face_crop is None else known.face_crop,
         face_crop_size_px=processor.face_crop_size_px,
+        as_played=processor.as_played,
     )
     scheme = label_scheme or (trained_on and trained_on.label_scheme) or _scheme_of(results.label_names)
     is_images = not is_prepared(data) and data.exists() and detect_kind(data) == "images"

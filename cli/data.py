@@ -175,6 +175,8 @@ def prepare(
     settings = settings_for(found.media, asked)
     prepared = prepare_source(found, settings, source, output, processes, drop_conflicts, detector_device)
     typer.echo(f"{output}: {describe_counts(prepared.description)}")
+    if found.media == "video" and not prepared.description.settings.as_played:
+        typer.echo("  begun by an earlier version, and ended likewise: frames by number, pixels as they are stored")
     for split, counts in prepared.description.splits.items():
         typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")
     typer.echo(f"next: engagement audit {output}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."
 _DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."
+_TRACK_HELP = "Of videos with several tracks, from 1; default: the one that a player shows."
 _ABSTAIN_HELP = "No label under this certainty; default: what the model's validation says."
 
 
@@ -43,6 +44,7 @@ def predict(
     recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
     timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
     plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG and CSV go.")] = Path(),
+    video_track: Annotated[int | None, typer.Option(min=1, help=_TRACK_HELP)] = None,
     abstain_below: Annotated[float | None, typer.Option(min=0, max=1, help=_ABSTAIN_HELP)] = None,
     device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
@@ -70,13 +72,16 @@ def predict(
     with ExitStack() as closing:
         table = None
         if output is not None:
-            made_with = fingerprint(predictor, timeline)
+            made_with = fingerprint(predictor, timeline, video_track)
             table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
             files = _left_to_do(files, table)
         num_refused, num_done, has_said_names = 0, 0, False
         progress = closing.enter_context(FileProgress(len(files)))
         try:
-            for result in predict_many(predictor.speed_up(), files, timeline, on_window=progress.on_window):
+            answers = predict_many(
+                predictor.speed_up(), files, timeline, on_window=progress.on_window, video_track=video_track
+            )
+            for result in answers:
                 num_done, num_refused = num_done + 1, num_refused + isinstance(result, Refusal)
                 if table is not None:
                     table.write(result)

@@ -26,6 +26,9 @@ def session(
     output: Annotated[Path, typer.Option(help="A new folder, or this session's, to go on.")],
     recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
     blur: Annotated[bool, typer.Option("--blur", help="Also copies of the films with faces blurred.")] = False,
+    video_track: Annotated[
+        int | None, typer.Option(min=1, help="Of recordings with several tracks, from 1; default: a player's.")
+    ] = None,
     abstain_below: Annotated[
         float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
     ] = None,
@@ -54,7 +57,7 @@ def session(
     refused: list[Refusal] = []
     num_uncopied = 0
     with alone_in(output, "session"):
-        folder = SessionFolder(output, predictor.speed_up(), files)
+        folder = SessionFolder(output, predictor.speed_up(), files, video_track)
         try:
             with FileProgress(len(files)) as progress:
                 for file in files:
@@ -73,7 +76,7 @@ def session(
                     typer.echo(_in_words(video))
                     if blur:
                         try:
-                            _blur(folder, file, str(predictor.device), progress)
+                            _blur(folder, file, str(predictor.device), progress, video_track)
                         except EngagementInputError as error:
                             _raise_where_no_room(error)
                             num_uncopied += 1
@@ -114,7 +117,7 @@ def _in_words(video: "SessionVideo") -> str:
     return "\n".join([line, *(f"  {note}" for note in video.notes)])
 
 
-def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgress") -> None:
+def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgress", video_track: int | None) -> None:
     """A copy of the film, where there is none yet, and what is to be said of it."""
     from ..inference.timeline import clock
     from ..live.session.blur import blur_faces
@@ -124,7 +127,7 @@ def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgr
         typer.echo(f"  {copy}: there already")
         return
     copy.parent.mkdir(exist_ok=True)
-    report = blur_faces(file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device)
+    report = blur_faces(file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device, video_track)
     progress.hide()
     typer.echo(f"  {copy}: faces are blurred in {report.num_frames_with_faces} of {report.num_frames} frames")
     for note in report.notes:

@@ -37,9 +37,9 @@ def explain(
 @app.command()
 def live(
     model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
-    source: Annotated[str, typer.Option(help="webcam, webcam:1, screen, screen:X,Y,WIDTH,HEIGHT or a video file.")] = (
-        "webcam"
-    ),
+    source: Annotated[
+        str, typer.Option(help="webcam, webcam:1, screen, screen:X,Y,WIDTH,HEIGHT, an address or a video.")
+    ] = ("webcam"),
     window: Annotated[bool, typer.Option("--window/--no-window", help="Show boxes, labels and scores.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a frame.")] = False,
     output: Annotated[Path | None, typer.Option(help="A film (.mp4) of the annotated frames.")] = None,
@@ -57,6 +57,7 @@ def live(
     from ..inference.predictor import Predictor
     from ..live.drawing import model_note
     from ..live.engine import LiveEngagement, run_live, window_of_short
+    from ..live.network import without_password
     from ..live.outputs import LiveOutputs, check_film
     from ..live.settings import LiveSettings
     from ..live.signals import stopping_on_signals, why_ended
@@ -75,21 +76,22 @@ def live(
     predictor, stop = Predictor.from_pretrained(model, device=device).speed_up(), threading.Event()
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
-    with open_source(source) as frames:
+    with open_source(source, predictor.video_processor.as_played) as frames:
         if window_sec is None and (window_sec := window_of_short(predictor, frames.duration_sec)):
             typer.echo(f"a short video: a window spans {window_sec:.1f} s of it", err=True)
         settings = LiveSettings(
             abstain_below=abstain_below, smoothing_alpha=smoothing, window_sec=window_sec, small_faces=small_faces
         )
         lines, note = _echo_line if as_json else None, model_note(predictor.rule)
-        outputs = LiveOutputs(source, window, lines, output, frames.fps, frames.duration_sec, stop.set, note)
+        name = without_password(source)
+        outputs = LiveOutputs(name, window, lines, output, frames.fps, frames.duration_sec, stop.set, note)
         watching, reason = LiveEngagement(predictor, settings), "it broke off"
         try:
             with stopping_on_signals(stop) as signals, outputs:
                 run_live(frames, watching, outputs, stop)
             reason = why_ended(signals, stop)
         finally:
-            for words in outputs.last_words(source, reason, watching.window_sec):
+            for words in [*frames.notes, *outputs.last_words(name, reason, watching.window_sec)]:
                 typer.echo(words, err=True)
 
 

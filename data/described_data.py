@@ -51,6 +51,8 @@ class PreparedWith(Record):
     """whether faces were looked for and cut out"""
     face_crop_size_px: Count | None = None
     """side of the stored square"""
+    as_played: bool | None = None
+    """of videos: whether frames are those that a player shows; null in results from before there was a choice"""
     subset: str | None = None
     """of a source that has several, such as `stratified`"""
     subject_pattern: str | None = None

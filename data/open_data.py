@@ -4,7 +4,7 @@ A split that cannot be trusted is refused here; what results say of the data is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,6 +63,15 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
     folder = options.cache_dir / f"{source.kind}-{plan[:12]}"
     if not is_prepared(folder):
         _tell_of_older(options, source.kind)
+        before = replace(settings, as_played=False)
+        as_stored = (
+            options.cache_dir / f"{source.kind}-{plan_of(source, before, options.path, options.drop_conflicts)[:12]}"
+        )
+        if settings.as_played and is_prepared(as_stored):
+            print(
+                f"{options.path} is prepared again, as a player shows it: {as_stored} has frames as they are stored; "
+                "as_played false goes on with those"
+            )
     prepared = prepare(source, settings, options.path, folder, options.num_processes, options.drop_conflicts)
     print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
     _audit_under_the_scheme(prepared, options.label_scheme)
@@ -168,6 +177,7 @@ def describe_preparation(prepared: PreparedData) -> PreparedWith:
         window_stride_frames=settings.window_stride_frames,
         face_crop=settings.face_crop,
         face_crop_size_px=settings.face_crop_size_px,
+        as_played=settings.as_played if prepared.description.media == "video" else None,
         subset=notes.subset,
         subject_pattern=notes.subject_pattern,
         no_subjects=notes.no_subjects,

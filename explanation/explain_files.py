@@ -141,7 +141,7 @@ def to_json(explanation: Explanation) -> ExplanationJson:
 
 def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | None:
     """None: the video is read at once."""
-    clip_sec, index = predictor.rule.clip_sec, predictor.reader.index_video(path)
+    clip_sec, index = predictor.rule.clip_sec, predictor.video_processor.index_file(path)
     if len(predictor.video_processor.windows_of(index, clip_sec, None, predictor.is_video_model)) == 1:
         return None
     prediction = predictor.predict_video(path, clip_sec or CLIP_SEC)

@@ -38,13 +38,14 @@ class _Done(TypedDict):
     num_lines: int  # that the file has in the table
 
 
-def fingerprint(predictor: Predictor, timeline_step_sec: float | None) -> str:
+def fingerprint(predictor: Predictor, timeline_step_sec: float | None, video_track: int | None = None) -> str:
     """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(predictor.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     settings = [asdict(predictor.rule), predictor.processor.to_dict(), predictor.faces_given, timeline_step_sec]
+    settings += [] if video_track is None else [video_track]  # tables that earlier versions began go on
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 

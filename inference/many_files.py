@@ -23,6 +23,7 @@ def predict_many(
     timeline_step_sec: float | None = None,
     reader: Reader | None = None,
     on_window: Callable[[int, int], None] | None = None,
+    video_track: int | None = None,
 ) -> Iterator[Prediction]:
     """One prediction a path, in order, when it is ready; whatever goes wrong with a file is that file's `Refusal`.
 
@@ -30,8 +31,9 @@ def predict_many(
         timeline_step_sec: also predict a span of each video every so many seconds.
         reader: None: `read_bounded`.
         on_window: told the number of a video's windows done, and of all.
+        video_track: of videos with several, from 1; None: the default one.
     """
-    readings = reader(paths) if reader else read_bounded(predictor, paths, timeline_step_sec)
+    readings = reader(paths) if reader else read_bounded(predictor, paths, timeline_step_sec, video_track)
     for reading in readings:
         if isinstance(reading, Refusal):
             yield reading
@@ -43,21 +45,27 @@ def predict_many(
 
 
 def read_bounded(
-    predictor: Predictor, paths: Iterable[Path], timeline_step_sec: float | None = None
+    predictor: Predictor,
+    paths: Iterable[Path],
+    timeline_step_sec: float | None = None,
+    video_track: int | None = None,
 ) -> Iterator[VideoReading | PhotoReading | Refusal]:
     """Reads in a process of its own, the predictor's if it has one: what hangs, crashes or starves a decoder is that
     file's refusal."""
     with nullcontext(predictor.reader) if predictor.reader is not HERE else BoundedReader() as files:
-        yield from read_here(predictor.with_reader(files), paths, timeline_step_sec)
+        yield from read_here(predictor.with_reader(files), paths, timeline_step_sec, video_track)
 
 
 def read_here(
-    predictor: Predictor, paths: Iterable[Path], timeline_step_sec: float | None = None
+    predictor: Predictor,
+    paths: Iterable[Path],
+    timeline_step_sec: float | None = None,
+    video_track: int | None = None,
 ) -> Iterator[VideoReading | PhotoReading | Refusal]:
     """Reads in this process, each file when it is asked for."""
     for path in paths:
         try:
-            reading: VideoReading | PhotoReading | Refusal = predictor.read(path, timeline_step_sec)
+            reading: VideoReading | PhotoReading | Refusal = predictor.read(path, timeline_step_sec, video_track)
         except Exception as error:
             reading = refuse(str(path), error)
         yield reading

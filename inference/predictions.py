@@ -212,8 +212,6 @@ def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
     known = ["whole frames" if result.face_coverage is None else f"face in {result.face_coverage:.0%} of frames"]
     if result.num_repeated_frames:
         known.append(f"{result.num_repeated_frames} frames repeated")
-    if result.num_people and result.num_people > 1:
-        known.append(f"{result.num_people} people, of whom one is read")
     if result.num_windows > 1:
         spread = f", spread {max(result.spread.values()):.3f}" if result.spread else ""
         known.append(f"mean of {result.num_windows} windows{spread}")

@@ -28,7 +28,7 @@ from .predictions import AboutModel, FacePrediction, PhotoPrediction, Span, Vide
 
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_framing", "face_crop_size_px", "do_grayscale",
-    "picture_norm",
+    "picture_norm", "as_played",
 )  # fmt: skip
 
 
@@ -155,15 +155,18 @@ class Predictor:
             self.model.encoder = fused
         return self
 
-    def predict(self, source: Path, timeline_step_sec: float | None = None) -> VideoPrediction | PhotoPrediction:
+    def predict(
+        self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None
+    ) -> VideoPrediction | PhotoPrediction:
         """
         Args:
             timeline_step_sec: also predict a span of a video every so many seconds.
+            video_track: of a video with several, from 1; None: the default one.
 
         Raises:
             EngagementInputError: the file cannot be read, shows no face, or is a photo before a clip model.
         """
-        return self.answer(self.read(source, timeline_step_sec))
+        return self.answer(self.read(source, timeline_step_sec, video_track))
 
     def predict_video(self, source: Path, timeline_step_sec: float | None = None) -> VideoPrediction:
         """One prediction for the whole video and, with `timeline_step_sec`, one a span."""
@@ -173,15 +176,19 @@ class Predictor:
         """Every face of a picture, from left to right."""
         return self.answer_photo(PhotoReading(str(source), self.prepare_photo(source)))
 
-    def read(self, source: Path, timeline_step_sec: float | None = None) -> VideoReading | PhotoReading:
+    def read(
+        self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None
+    ) -> VideoReading | PhotoReading:
         """A file as the model reads it; of a video the windows are read while they are answered."""
         if source.suffix.lower() in PICTURE_SUFFIXES:
             return PhotoReading(str(source), self.prepare_photo(source))
-        return self.read_video(source, timeline_step_sec)
+        return self.read_video(source, timeline_step_sec, video_track)
 
-    def read_video(self, source: Path, timeline_step_sec: float | None = None) -> VideoReading:
+    def read_video(
+        self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None
+    ) -> VideoReading:
         """As `read`."""
-        index = self.video_processor.reader.index_video(source)
+        index = self.video_processor.index_file(source, video_track)
         windows = self.video_processor.windows_of(index, self.rule.clip_sec, timeline_step_sec, self.is_video_model)
         spans = [(window.start_sec, window.end_sec) for window in windows]
         return VideoReading(str(source), windows, self.video_processor.prepare_spans(source, spans, index), index.notes)
@@ -230,7 +237,7 @@ class Predictor:
             film.num_windows,
             film.num_unreadable_windows,
             film.spread,
-            tuple(dict.fromkeys(notes)),
+            tuple(dict.fromkeys([*notes, *film.notes])),
         )
 
     def answer_photo(self, reading: PhotoReading) -> PhotoPrediction:

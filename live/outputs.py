@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -121,6 +122,7 @@ class LiveOutputs:
         self._note = note
         self._json_lines, self._film_path, self._on_close = json_lines, film, on_close
         self._film: AnnotatedVideo | None = None  # its first frame tells its size
+        self._film_size_px, self._has_scaled = (0, 0), False
         self._fps = fps
         self._closing = ExitStack()
         self._window = LiveWindow(title) if window else None
@@ -152,7 +154,8 @@ class LiveOutputs:
         if self.num_frames and not self.num_labels:
             words.append(f"no label: {self._why_no_label(window_sec)}")
         if self._film is not None and self._film_path is not None:
-            words.append(str(self._film_path))
+            scaled = " (the picture's size changed; all of it has the first)" if self._has_scaled else ""
+            words.append(f"{self._film_path}{scaled}")
         return words
 
     def _why_no_label(self, window_sec: float) -> str:
@@ -185,7 +188,11 @@ class LiveOutputs:
             result.frame, result.states, note=self._note
         )  # how fast this machine was is nothing to a viewer
         if self._film is None:
-            self._film = self._closing.enter_context(AnnotatedVideo(path, drawn.shape[1::-1], self._fps))
+            self._film_size_px = drawn.shape[1], drawn.shape[0]
+            self._film = self._closing.enter_context(AnnotatedVideo(path, self._film_size_px, self._fps))
+        if drawn.shape[1::-1] != self._film_size_px:  # of a camera; a film's frames come in one size
+            self._has_scaled = True
+            drawn = cv2.resize(drawn, self._film_size_px, interpolation=cv2.INTER_AREA)
         self._film.write(drawn, result.time_sec)
 
 

@@ -95,6 +95,7 @@ def photo_page(picture: np.ndarray, prediction: PhotoPrediction, rule: AnswerRul
     drawn = draw_states(picture, states, note=model_note(rule))
     shown = _picture(_to_jpeg(drawn), "image/jpeg", f"the photo with {count}")
     lines = [f"{_name(state)}: {state.label or state.status}{scores_in_words(state.scores)}" for state in states]
+    lines += [f"note: {note}" for note in prediction.notes]
     return f"<p>{count}</p>{_wide('the photo', shown)}{_list(lines)}"
 
 
@@ -106,13 +107,13 @@ def _state_of(number: int, face: FacePrediction) -> PersonState:
 def video_page(prediction: VideoPrediction, rule: AnswerRule) -> str:
     """The whole video in the command line's words, its timeline as a plot, and as a table to download."""
     name = Path(prediction.source).name
-    (summary,) = to_lines(replace(prediction, source=name))
+    summary, *notes = to_lines(replace(prediction, source=name))
     note = model_note(rule) or None
     drawn = _drawn(lambda path: save_plot(prediction, path, rule.uncertain_band(), note))
     plot = _wide("the plot", _picture(drawn, "image/png", "scores over time, as in the table"))
     table = base64.b64encode(timeline_csv(prediction).encode()).decode()
     link = f'<a download="{escape(Path(name).stem)}_timeline.csv" href="data:text/csv;base64,{table}">'
-    said = f'<p class="answer">{escape(summary)}</p>'
+    said = f'<p class="answer">{escape(summary)}</p>{_list(notes) if notes else ""}'
     return f"{said}{plot}<p>{link}Download the table (CSV)</a></p>{_table(prediction)}"
 
 

@@ -27,8 +27,11 @@ from ..processor.input_errors import (
     VideoTooLargeError,
     in_one_line,
 )
+from ..processor.media_files import MediaSource
+from ..processor.shown_picture import ShownPictures, shown_pictures, to_shown
 from ..processor.video_container import DEFAULT_MAX_PIXELS, open_container, resolve_source, video_stream
 from ..processor.video_structure import find_short_part
+from ..processor.video_tracks import choose_track
 from ..required_packages import require_extra
 
 PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
@@ -51,6 +54,7 @@ class FrameSource(ABC):
 
     duration_sec: float | None = None  # None: it goes on until it is stopped, or nobody knows
     fps: float = 30.0  # about how many frames a second it gives, if they are taken as they come
+    notes: tuple[str, ...] = ()  # what was done or found so far that a user should know, each a phrase
 
     @abstractmethod
     def frames(self) -> Iterator[SourceFrame]:
@@ -71,11 +75,14 @@ class FrameSource(ABC):
         self.close()
 
 
-def open_source(source: str | os.PathLike[str]) -> FrameSource:
-    """`webcam`, `webcam:N`, `screen`, `screen:X,Y,WIDTH,HEIGHT` (in pixels), or a video file's path.
+def open_source(source: str | os.PathLike[str], as_played: bool = True) -> FrameSource:
+    """`webcam`, `webcam:N`, `screen`, `screen:X,Y,WIDTH,HEIGHT` (in pixels), an address, or a video file's path.
+
+    Args:
+        as_played: of a file, see `FileSource`.
 
     Raises:
-        EngagementInputError: there is no such camera, screen or file; one line says what to do.
+        EngagementInputError: there is no such camera, screen, address or file; one line says what to do.
     """
     name = os.fspath(source)
     if not name.strip():
@@ -89,19 +96,40 @@ def open_source(source: str | os.PathLike[str]) -> FrameSource:
         return ScreenSource((left, top, width, height))
     if re.match(r"(webcam|screen):", name, re.IGNORECASE):
         raise EngagementInputError(f"Expected webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
-    return FileSource(name)
+    from .network import is_address, open_address  # which is built on this module
+
+    if is_address(name):
+        return open_address(name, as_played)
+    if name.isdecimal() and not os.path.lexists(name):
+        raise EngagementInputError(f"Expected webcam, screen, an address or a file, got {name}; pass webcam:{name}.")
+    return FileSource(name, as_played)
 
 
 class FileSource(FrameSource):
-    """Every frame of a video file, upright, as fast as it is asked for."""
+    """Every frame of a video file, upright and of the first one's size, as fast as it is asked for.
+
+    Args:
+        as_played: as a player shows them; see `FacePreparation.as_played`.
+        video_track: of a file with several, from 1; None: the default one, or, without `as_played`, the first.
+        name: of a file without one, for messages.
+    """
 
     start_sec = 0.0  # by the container's clock, of the first frame, once that was given
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._source, self.name = resolve_source(path)
+    def __init__(
+        self,
+        path: MediaSource,
+        as_played: bool = True,
+        video_track: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._source, own_name = resolve_source(path)
+        self.name, self._as_played = name or own_name, as_played
         try:
-            self._container = open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
-            self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS)
+            self._container = self._open()
+            track = choose_track(self._container, self._open, self.name, video_track, as_played)
+            self._stream = video_stream(self._container, self.name, DEFAULT_MAX_PIXELS, track.place)
+            self.notes = track.notes
         except VideoReadError as error:
             if not isinstance(error, VideoTooLargeError) and (short := find_short_part(self._source, self.name)):
                 raise self._broken(None, str(short)) from error
@@ -110,12 +138,17 @@ class FileSource(FrameSource):
             self.duration_sec = self._container.duration / av.time_base
         self.fps = float(self._stream.average_rate or ASSUMED_FPS)
 
+    def _open(self) -> av.container.InputContainer:
+        return open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
+
     def frames(self) -> Iterator[SourceFrame]:
         """As `FrameSource.frames`; a file that was cut gives the frames it has before it is refused."""
         step_sec = 1 / self.fps
         first_sec: float | None = None
         time_sec: float | None = None
         num_frames = 0
+        shown: ShownPictures | None = None
+        size_px = self._stream.width, self._stream.height
         try:
             for frame in self._container.decode(self._stream):
                 if frame.is_corrupt:
@@ -127,7 +160,13 @@ class FileSource(FrameSource):
                 stamp_sec -= first_sec
                 # AVI's times may stand still or go back.
                 time_sec = stamp_sec if time_sec is None or stamp_sec > time_sec else time_sec + step_sec
-                pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                if shown is None:
+                    shown = shown_pictures(frame, self._stream, self._as_played, DEFAULT_MAX_PIXELS)
+                    self.notes += shown.notes
+                    size_px = frame.width, frame.height
+                elif (frame.width, frame.height) != size_px:
+                    self._note_size(size_px, frame, time_sec)
+                pixels = to_shown(frame, shown)
                 yield SourceFrame(np.ascontiguousarray(pixels), time_sec, time.perf_counter())
         except av.FFmpegError as error:
             raise self._broken(time_sec, str(error)) from error
@@ -136,6 +175,12 @@ class FileSource(FrameSource):
             raise self._broken(time_sec, str(short))
         if time_sec is None:
             raise NoDecodableFrameError(f"Expected frames, got none that decodes, in {self.name}; record it again.")
+
+    def _note_size(self, first_px: tuple[int, int], frame: av.VideoFrame, time_sec: float) -> None:
+        words = "from {}x{} px".format(*first_px)
+        if not any(words in note for note in self.notes):  # said once, however often it changes
+            others = f"its pictures change {words} to {frame.width}x{frame.height} after {time_sec:.1f} s"
+            self.notes += (f"{others}; all are scaled to the first size",)
 
     def close(self) -> None:
         """Close the file."""
@@ -156,6 +201,7 @@ class CameraSource(FrameSource):
         release: lets go of the camera.
         name: for messages.
         patience_sec: without a frame for this long, the camera is broken.
+        remedy: what to do then.
     """
 
     def __init__(
@@ -164,8 +210,9 @@ class CameraSource(FrameSource):
         release: Callable[[], None],
         name: str,
         patience_sec: float = PATIENCE_SEC,
+        remedy: str = "check its cable and whether another program took it",
     ) -> None:
-        self.name, self._patience_sec = name, patience_sec
+        self.name, self._patience_sec, self._remedy = name, patience_sec, remedy
         self._read, self._release = read, release
         self._newest: tuple[np.ndarray, float] | None = None  # pixels, when they were taken
         self._num_taken = 0
@@ -212,10 +259,8 @@ class CameraSource(FrameSource):
             self._release()
 
     def _broken(self) -> VideoReadError:
-        reason = str(self._error) if self._error else f"got no frame for {self._patience_sec:g} s"
-        return VideoReadError(
-            f"Expected {self.name} to go on, {reason}; check its cable and whether another program took it."
-        )
+        reason = in_one_line(self._error) if self._error else f"got no frame for {self._patience_sec:g} s"
+        return VideoReadError(f"Expected {self.name} to go on, {reason}; {self._remedy}.")
 
 
 class ScreenSource(FrameSource):

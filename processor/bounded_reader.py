@@ -84,11 +84,18 @@ class BoundedReader(MediaReader):
         for process in idle:
             process.kill()
 
-    def index_video(self, source: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: bool = True) -> VideoIndex:
+    def index_video(
+        self,
+        source: MediaSource,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        whole: bool = True,
+        video_track: int | None = None,
+        as_played: bool = False,
+    ) -> VideoIndex:
         source = _settled(source)
+        arguments = {"max_pixels": max_pixels, "whole": whole, "video_track": video_track, "as_played": as_played}
         with self._process(_name_of(source), VideoReadError) as process:
-            asked = {"ask": "index_video", "arguments": {"max_pixels": max_pixels, "whole": whole}}
-            process.ask(asked, source)
+            process.ask({"ask": "index_video", "arguments": arguments}, source)
             head = process.answer()
             index = VideoIndex(**unpack_index(head, process.read(), source))
             process.expect_end()

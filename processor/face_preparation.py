@@ -101,6 +101,10 @@ class FacePreparation:
     do_grayscale = False
     # Nezami et al.: each picture loses its mean and is scaled to this Euclidean norm (100) before mean and std apply.
     picture_norm: float | None = None
+    # Films as a player shows them: frames spread over time, also where their rate varies; pixels made square; HDR made
+    # SDR; of several video tracks the default one. False: frames spread over numbers, pixels as they are stored, the
+    # first track, as all models read films that were trained before there was this setting. Nothing to a photo.
+    as_played = False
     # Where faces are looked for and pixel values are put; None: the CPU. Crops and pixel values are made on the CPU all
     # the same, so that a model reads the same numbers everywhere.
     device: torch.device | str | None = None
@@ -131,6 +135,8 @@ class FacePreparation:
         settings = super().to_dict()  # type: ignore[misc]  # which the processors' other base has
         for name in ("device", "reader"):
             settings.pop(name, None)
+        if not self.as_played:  # a model from before there was this setting stays what it was, to the last byte
+            settings.pop("as_played", None)
         return settings
 
     @property

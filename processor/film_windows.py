@@ -1,6 +1,7 @@
 """Which stretches of a film are read, and what they say together: a film much longer than the clips that a model
 learned from goes in windows of their length, and the mean of what is answered in them is the answer for the film."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from .face_preparation import PreparedClip
 from .input_errors import EngagementInputError, NoFaceError
 
 CLIP_SEC = 10.0  # of DAiSEE; where nobody knows how long the clips were that a model learned from
+MOST_SPANS = 12_000  # of a timeline: more than three hours, second by second
 _MUCH_LONGER = 1.5  # times a clip
 AnswerRule = Any  # `configuration_engagement` has it and its `Answer`: a folder above here, and beside this on the Hub
 Answer = Any
@@ -30,6 +32,8 @@ def plan_windows(
     clip_sec: float | None = None,
     step_sec: float | None = None,
     reads_clips: bool = True,
+    begin_sec: float = 0.0,
+    source: str = "the film",
 ) -> list[FilmWindow]:
     """The windows of a film, by their starts.
 
@@ -42,7 +46,14 @@ def plan_windows(
         step_sec: a timeline is wanted, of a window every so many seconds.
         reads_clips: such a model's windows keep their length in a long film, and overlap where the step is shorter;
             in a short one, and of a single-face model, windows are as long as the step.
+        begin_sec: of the film's picture, by the film's clock.
+        source: the film's name, for messages.
+
+    Raises:
+        EngagementInputError: a step that is none, or so short that a timeline would have no end.
     """
+    if step_sec is not None:
+        _check_step(duration_sec, step_sec, source)
     clip_sec = clip_sec or CLIP_SEC
     is_long = duration_sec > _MUCH_LONGER * clip_sec
     of_file = _spans(duration_sec, num_frames, clip_sec, clip_sec) if is_long else [(0.0, duration_sec)]
@@ -50,8 +61,24 @@ def plan_windows(
     if step_sec is not None:
         window_sec = max(clip_sec, step_sec) if is_long and reads_clips else step_sec
         of_timeline = _spans(duration_sec, num_frames, window_sec, step_sec)
-    spans = sorted({*of_file, *of_timeline})
-    return [FilmWindow(*span, span in of_file, span in of_timeline) for span in spans]
+    in_file, in_timeline = set(of_file), set(of_timeline)
+    return [
+        FilmWindow(begin_sec + span[0], begin_sec + span[1], span in in_file, span in in_timeline)
+        for span in sorted(in_file | in_timeline)
+    ]
+
+
+def _check_step(duration_sec: float, step_sec: float, source: str) -> None:
+    if not 0 < step_sec < math.inf:  # NaN is neither
+        raise EngagementInputError(
+            f"Expected a timeline's step above 0 s, got {step_sec:g}, for {source}; leave it out, or pass 5."
+        )
+    if duration_sec / step_sec > MOST_SPANS:
+        least_sec = math.ceil(10 * duration_sec / MOST_SPANS) / 10
+        raise EngagementInputError(
+            f"Expected a timeline of at most {MOST_SPANS:,} spans, got {duration_sec / step_sec:,.0f} (one every "
+            f"{step_sec:g} s of {duration_sec:,.0f} s) in {source}; a step of {least_sec:g} s would do."
+        )
 
 
 def _spans(duration_sec: float, num_frames: int, window_sec: float, step_sec: float) -> list[tuple[float, float]]:
@@ -87,6 +114,13 @@ class FilmAnswer(NamedTuple):
     num_windows: int
     num_unreadable_windows: int
     spread: dict[str, float] | None  # standard deviation of the scores over the windows that count; None of one alone
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of whom the answer is about."""
+        if self.num_people is None or self.num_people < 2:
+            return ()
+        return (f"{self.num_people} people, of whom one is read",)
 
 
 def answer_window(

@@ -27,14 +27,15 @@ class EngagementImagesKwargs(ImagesKwargs, total=False):
     pictures_are_frames: bool
     do_grayscale: bool
     picture_norm: float | None
+    as_played: bool
 
 
 class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
     """
     Args:
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
-        face_crop, pictures_are_frames, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm:
-            see `FacePreparation`.
+        face_crop, pictures_are_frames, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm,
+            as_played: see `FacePreparation`.
     """
 
     valid_kwargs = EngagementImagesKwargs

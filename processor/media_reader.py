@@ -18,9 +18,16 @@ _HELD_BYTES = 256 << 20
 class MediaReader:
     """Reads files here, with this process's memory and at its risk."""
 
-    def index_video(self, source: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: bool = True) -> VideoIndex:
+    def index_video(
+        self,
+        source: MediaSource,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        whole: bool = True,
+        video_track: int | None = None,
+        as_played: bool = False,
+    ) -> VideoIndex:
         """As `video_index.index_video`."""
-        return index_video(source, max_pixels, whole)
+        return index_video(source, max_pixels, whole, video_track, as_played)
 
     def read_picture(self, source: MediaSource) -> np.ndarray:
         """As `media_files.read_picture`."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import av
-from av.stream import Disposition
 from packaging.version import Version
 
 from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadError, VideoTooLargeError
 from .media_files import MediaSource
+from .video_tracks import video_tracks
 
 _MOST_THREADS = 8  # each has a stack of its own, of megabytes
 # 8K cinema (8192x4320, coded in blocks of 64) passes, 16K does not: a decoder may hold 17 pictures at once.
@@ -64,8 +64,13 @@ def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
 
 
 def _read_head(name: str) -> bytes:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
-        raise VideoReadError(f"Expected a video file, got the address {name}; download it first.")
+    # Of an address that came as a Path, one slash is left.
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])", name):
+        shown = f"{address[1]}://{name[address.end() :].rpartition('@')[2]}"  # without a password
+        remedy = "download it first"
+        if address[1].lower() not in ("http", "https", "ftp"):
+            remedy = f"record it first (ffmpeg -i {shown} -t 60 clip.mp4), or watch it with `engagement live`"
+        raise VideoReadError(f"Expected a video file, got the address {shown}; {remedy}.")
     try:
         if Path(name).is_file():
             with Path(name).open("rb") as file:
@@ -107,15 +112,15 @@ def open_container(
         ) from error
 
 
-def video_stream(container: av.container.InputContainer, name: str, max_pixels: int) -> av.VideoStream:
-    """The first video stream that is no cover, set up so that `skip_frame` and the limit on pixels hold."""
-    streams = [
-        s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-    ]  # a cover is no video
+def video_stream(container: av.container.InputContainer, name: str, max_pixels: int, track: int = 0) -> av.VideoStream:
+    """A video stream, by its place among those that are no cover, set up so that `skip_frame` and the limit on pixels
+    hold."""
+    streams = video_tracks(container)
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise NoVideoStreamError(f"Expected a video stream, got {kinds} only, in {name}; record it with the camera on.")
-    context = streams[0].codec_context
+    stream = streams[track]
+    context = stream.codec_context
     if context is None:
         raise NoDecodableFrameError(f"Expected a known video codec, got one without decoder, in {name}; convert it.")
     if context.width * context.height > max_pixels:
@@ -124,4 +129,4 @@ def video_stream(container: av.container.InputContainer, name: str, max_pixels: 
     context.thread_type = "SLICE"  # frame threads would hand skip_frame to the wrong frame
     context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
     context.options = {"max_pixels": str(max_pixels)}
-    return streams[0]
+    return stream

@@ -1,8 +1,7 @@
 """Turn a video file into exactly the frames asked for, decoding as little of it as can be proven exact.
 
 `index_video` reads the packets once and learns where every frame lies (`video_index`); `decode_frames_at` decodes one
-clip, `decode_clips` many in one pass (`video_pass`). Pixels are taken as square. Finding faces is left to
-`face_detection`.
+clip, `decode_clips` many in one pass (`video_pass`). Finding faces is left to `face_detection`.
 """
 
 import logging
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from .media_reader import FramesOnDemand, MediaReader
 
 logger = logging.getLogger(__name__)
+_NOTABLE_UNEVENNESS_SEC = 0.05  # cameras are a little uneven, and nobody need know
 END_TOLERANCE_SEC = 1.0  # annotations are often rounded up to whole seconds
 
 
@@ -75,6 +75,7 @@ def decode_video(
 ) -> DecodedFrames:
     """Decode `num_frames` of a video, or of its part from `clip_start_sec` up to, not including, `clip_end_sec`.
 
+    Times are those of the file's clock, as players show it: a picture that begins after the sound begins above 0.
     `start_frame` counts from the clip's first frame and is for "consecutive" sampling. An `index` of the same file
     spares the pass that makes one. A `reader` does both; None: this process.
     """
@@ -87,6 +88,8 @@ def decode_video(
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         num_left, repeats = end - first - start_frame, decoded.num_repeated_frames
         counts = f"{num_left} frame{'s' * (num_left != 1)}, {num_frames} were asked for"
+        if num_left >= num_frames:
+            counts = f"{num_left} frames, some of which stay on screen for long"
         logger.warning("%s has %s: %d %s", index.path, counts, repeats, "are repeats" if repeats > 1 else "is a repeat")
     return decoded
 
@@ -99,27 +102,57 @@ def clip_frame_indices(
     clip_start_sec: float | None = None,
     clip_end_sec: float | None = None,
 ) -> np.ndarray:
-    """Which frames `decode_video` takes, (num_frames,) int64."""
+    """Which frames `decode_video` takes, (num_frames,) int64.
+
+    "uniform": the centres of equal segments; of the clip's time where an `index` as played has frames at a variable
+    rate, else of its frames, which at a constant rate is the same.
+    """
     first, end = frames_between(index, clip_start_sec, clip_end_sec)
     if sampling == "consecutive":
         return first + consecutive_frame_indices(end - first, num_frames, start_frame)
     if sampling == "uniform" and start_frame == 0:
+        if index.as_played and not index.has_constant_rate:
+            return _frames_on_screen(index, num_frames, clip_start_sec, clip_end_sec)
         return first + uniform_frame_indices(end - first, num_frames)
     expected = 'sampling "consecutive", or "uniform" with start_frame 0'
     raise EngagementInputError(f"Expected {expected}, got {sampling!r} with start_frame {start_frame}.")
 
 
+def _frames_on_screen(index: VideoIndex, num_frames: int, start_sec: float | None, end_sec: float | None) -> np.ndarray:
+    """What a player shows at the centres of `num_frames` equal segments of a clip's time, (num_frames,) int64."""
+    _require_positive(num_frames=num_frames)
+    start = index.start_sec if start_sec is None else max(start_sec, index.start_sec)
+    end = index.end_sec if end_sec is None else min(end_sec, index.end_sec)
+    times_sec = start + (end - start) * (2 * np.arange(num_frames) + 1) / (2 * num_frames)
+    after = np.searchsorted(index.frame_times_sec, times_sec + TIME_TOLERANCE_SEC, side="right")
+    return np.maximum(after - 1, 0)
+
+
+def sampling_notes(index: VideoIndex, num_frames: int, sampling: str) -> tuple[str, ...]:
+    """What to say of frames that `clip_frame_indices` took of a film with a variable rate."""
+    if sampling != "uniform" or index.unevenness_sec < _NOTABLE_UNEVENNESS_SEC:
+        return ()
+    if index.as_played:
+        return ("variable rate: sampled by time",)
+    if index.unevenness_sec < index.duration_sec / (2 * num_frames):  # half a segment
+        return ()
+    return ("variable rate: sampled by the frames' numbers, not by time",)
+
+
 def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | None) -> tuple[int, int]:
     """Number of the first frame shown from `start_sec` on, and of the one after the last before `end_sec`.
 
-    A clip between two frames has the one then on screen. Raises EngagementInputError for a span outside the video.
+    A clip between two frames has the one then on screen; one that begins before the picture has what is there of it.
+    Raises EngagementInputError for a span outside the video.
     """
-    start = 0.0 if start_sec is None else start_sec
-    end = index.duration_sec if end_sec is None else end_sec
-    if not 0 <= start < min(end, index.duration_sec) or end > index.duration_sec + END_TOLERANCE_SEC:
+    start = index.start_sec if start_sec is None else start_sec
+    end = index.end_sec if end_sec is None else end_sec
+    is_within = 0 <= start < min(end, index.end_sec) and end <= index.end_sec + END_TOLERANCE_SEC
+    if not is_within or end <= index.start_sec + TIME_TOLERANCE_SEC:
         found = f"got {start:g} to {end:g} s in {index.path}"
+        begins = f", in which the picture begins at {index.start_sec:g} s" if index.start_sec else ""
         raise EngagementInputError(
-            f"Expected a clip that begins and ends within 0 to {index.duration_sec:g} s, {found}."
+            f"Expected a clip that begins and ends within 0 to {index.end_sec:g} s{begins}, {found}; correct it."
         )
     first, after = np.searchsorted(index.frame_times_sec, np.array([start, end]) - TIME_TOLERANCE_SEC)
     if end_sec is None:

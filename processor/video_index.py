@@ -7,17 +7,19 @@ the frames themselves is left to `video_decoding`.
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import av
 import numpy as np
 
 from .input_errors import NoDecodableFrameError
 from .media_files import MediaSource
+from .shown_picture import ShownPictures
 from .video_container import DEFAULT_MAX_PIXELS, resolve_source
 from .video_damage import find_damage, order_sound_frames, tell_damage
-from .video_packets import scan_packets, truncated
+from .video_packets import PacketScan, scan_packets, truncated
 
 # Matroska rounds times to a millisecond; a frame that close to a clip's edge counts as on it.
 TIME_TOLERANCE_SEC = 1e-3
+_LEAST_LATENESS_SEC = 0.1
+_CONSTANT_RATE_TOLERANCE_SEC = 2 * TIME_TOLERANCE_SEC  # the first and the last frame's times are rounded as well
 # Decoders that leave out a picture nobody refers to without a trace in those that follow. HEVC's is not among them: a
 # "non-reference" picture there may serve a higher temporal layer. VP9 learns its probabilities from every picture.
 _SKIPPING_CODECS = {"h264", "mpeg4"}
@@ -31,9 +33,7 @@ class VideoIndex:
     num_frames: int
     fps: float  # mean, from the frames' times; for a single frame the header's
     duration_sec: float
-    width_px: int  # as shown, after rotation
-    height_px: int
-    frame_times_sec: np.ndarray  # (num_frames,), float64, ascending; the first is 0.0 unless it is lost
+    frame_times_sec: np.ndarray  # (num_frames,), float64, ascending, by the file's clock, from `start_sec`
     frame_packets: np.ndarray  # (num_frames,), int64: the packet a frame lies in, -1 where only counting tells
     start_packets: np.ndarray  # (num_frames,), int64: the packet to decode from, for this frame to come out exact
     packet_bytes: np.ndarray  # (num_packets,), int64: sizes, by which a file that changed is noticed
@@ -41,8 +41,35 @@ class VideoIndex:
     max_pixels: int
     source: str | bytes = field(repr=False)
     first_fields: frozenset[int] = frozenset()  # packets with half a frame, whose other half is in the next packet
+    width_px: int  # as shown
+    height_px: int
+    transfer: str | None = None  # "PQ" or "HLG", of HDR that is to become SDR
+    as_played: bool = False  # see `FacePreparation.as_played`
+    start_sec: float = 0.0  # above 0 where the file's sound begins before its picture
+    track: int = 0  # place among the file's video tracks, from 0
     cut: str | None = None  # how the file ends early; the frames are those before
     notes: tuple[str, ...] = ()  # what was done or found that a user should know, each a phrase
+
+    @cached_property
+    def shown(self) -> ShownPictures:
+        """What becomes of a decoded frame."""
+        return ShownPictures(self.width_px, self.height_px, self.transfer)
+
+    @property
+    def end_sec(self) -> float:
+        """Of the last frame, by the file's clock."""
+        return self.start_sec + self.duration_sec
+
+    @cached_property
+    def unevenness_sec(self) -> float:
+        """How far frames lie from where they would at a constant rate, at the most."""
+        times_sec = self.frame_times_sec
+        return float(np.abs(times_sec - np.linspace(times_sec[0], times_sec[-1], len(times_sec))).max())
+
+    @property
+    def has_constant_rate(self) -> bool:
+        """But for times that are rounded to milliseconds."""
+        return self.unevenness_sec <= _CONSTANT_RATE_TOLERANCE_SEC
 
     @cached_property
     def packet_frames(self) -> np.ndarray:
@@ -58,20 +85,29 @@ class VideoIndex:
         return np.maximum.accumulate(self.packet_frames)
 
 
-def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: bool = True) -> VideoIndex:
+def index_video(
+    path: MediaSource,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    whole: bool = True,
+    video_track: int | None = None,
+    as_played: bool = False,
+) -> VideoIndex:
     """Find out where the frames lie.
 
     Args:
         whole: refuse a file that ends early; else take what is there, and `cut` says so.
+        video_track: from 1; None: the default one, or, without `as_played`, the first.
+        as_played: see `FacePreparation.as_played`.
 
     Raises:
-        VideoReadError: not a whole, decodable video; of one damaged within, `notes` says what is lost, up to a half.
+        VideoReadError: not a whole, decodable video, or without that track; of one damaged within, `notes` says what is
+            lost, up to a half.
     """
-    scan = scan_packets(*resolve_source(path), max_pixels)
+    scan = scan_packets(*resolve_source(path), max_pixels, video_track, as_played)
     damage = find_damage(scan)
     if scan.cut and (whole or not any(scan.shown)):
         raise truncated(scan, sum(scan.shown))
-    if scan.first_frame is None or not any(scan.shown):
+    if scan.first_frame is None or scan.pictures is None or not any(scan.shown):
         found = f"got {len(scan.sizes)} packets of {scan.codec} none of which decodes"
         raise NoDecodableFrameError(f"Expected at least 1 decodable frame, {found}, in {scan.name}; record it again.")
     met = order_sound_frames(scan, damage)
@@ -81,15 +117,14 @@ def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: 
     # The header's rate where the times agree with it: Matroska's milliseconds make 29.995 of 30.
     is_steady = abs((num_frames - 1) / scan.fps - times_sec[-1]) <= TIME_TOLERANCE_SEC
     fps = scan.fps if is_steady else float((num_frames - 1) / times_sec[-1])
-    width, height = _shown_size_px(scan.first_frame)
+    start_sec = _picture_start_sec(scan, met.packets)
+    late = (f"the picture begins {start_sec:.1f} s after the file's clock",) if start_sec else ()
     return VideoIndex(
         path=scan.name,
         num_frames=num_frames,
         fps=fps,
         duration_sec=float(times_sec[-1]) + 1 / fps,
-        width_px=width,
-        height_px=height,
-        frame_times_sec=times_sec,
+        frame_times_sec=times_sec + start_sec,
         frame_packets=met.packets[met.is_sound],
         start_packets=met.starts[met.is_sound],
         packet_bytes=np.array(scan.sizes, np.int64),
@@ -97,22 +132,28 @@ def index_video(path: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: 
         max_pixels=max_pixels,
         source=scan.source,
         first_fields=frozenset(scan.first_fields),
+        width_px=scan.pictures.width_px,
+        height_px=scan.pictures.height_px,
+        transfer=scan.pictures.transfer,
+        as_played=as_played,
+        start_sec=start_sec,
+        track=scan.track.place,
         cut=scan.cut,
-        notes=notes,
+        notes=(*scan.track.notes, *scan.pictures.notes, *late, *notes),
     )
 
 
-def display_matrix(frame: av.VideoFrame) -> np.ndarray:
-    """(2, 2), each entry -1, 0 or 1: where the frame's x and y axes point when shown, to the nearest right angle."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return np.eye(2)
-    # PyAV's stub names no side data but motion vectors.
-    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)  # type: ignore[call-overload]
-    is_main = np.abs(matrix) >= np.abs(matrix).max() * 0.71  # just above cos 45 degrees
-    return np.sign(matrix) * is_main
+def _picture_start_sec(scan: PacketScan, packets: np.ndarray) -> float:
+    """When the first frame is shown, by the file's clock; 0.0 where sound and picture begin together.
 
-
-def _shown_size_px(frame: av.VideoFrame) -> tuple[int, int]:
-    """(width, height)"""
-    return (frame.height, frame.width) if display_matrix(frame)[0, 0] == 0 else (frame.width, frame.height)
+    Codecs delay either by hundredths of a second, and AVI's times its pictures by some frames, which is no lateness.
+    """
+    pts = [scan.pts[packet] for packet in packets] if packets.min() >= 0 else scan.pts
+    known = [ticks for ticks in pts if ticks is not None]
+    if not known or scan.time_base is None:
+        return 0.0
+    start_sec = min(known) * float(scan.time_base) - scan.clock_start_sec
+    least_sec = _LEAST_LATENESS_SEC
+    if scan.stream_start_sec - scan.clock_start_sec < _LEAST_LATENESS_SEC:
+        least_sec += (scan.num_reordered + 1) / scan.fps
+    return start_sec if start_sec >= least_sec else 0.0

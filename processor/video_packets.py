@@ -15,9 +15,11 @@ import av
 import numpy as np
 
 from .input_errors import TruncatedVideoError, VideoReadError, VideoTooLargeError
+from .shown_picture import ShownPictures, shown_pictures
 from .video_bitstream import describe_packet, field_coding, field_of
 from .video_container import open_container, video_stream
 from .video_structure import ShortPart, find_short_part
+from .video_tracks import ChosenTrack, choose_track
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
@@ -28,6 +30,10 @@ class Progress:
     """Packets read in this process, a sign of life for who waits for it."""
 
     num_packets: int = 0
+
+    def count(self) -> None:
+        """One more."""
+        self.num_packets += 1
 
 
 PROGRESS = Progress()
@@ -42,11 +48,14 @@ class PacketScan:
     max_pixels: int
     short: ShortPart | None  # by what the container's own sizes reach beyond the end of the file
     cut: str | None = None  # how the file is known to end early
+    track: ChosenTrack = field(default_factory=ChosenTrack)
     codec: str = ""
     fps: float = _ASSUMED_FPS
     time_base: Fraction | None = None
+    clock_start_sec: float = 0.0  # by its time stamps, where the file's clock begins: with its first sound or picture
+    stream_start_sec: float = 0.0  # by the same, where the container says that the pictures begin
     num_expected: int = 0  # frames the header speaks of, for messages only: 0 when it is silent
-    has_reordering: bool = False
+    num_reordered: int = 0  # frames that the decoder holds back, to put them in order
     pts: list[int | None] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
@@ -69,6 +78,7 @@ class PacketScan:
     num_samples: int = 0  # packets that the track's header speaks of
     stated_sec: float = 0.0  # how long the header says that the video lasts; 0: nothing
     first_frame: av.VideoFrame | None = None
+    pictures: ShownPictures | None = None  # once there is a first frame
 
     @property
     def is_counted(self) -> bool:
@@ -77,14 +87,20 @@ class PacketScan:
         return self.num_indexed > 0 and self.container.startswith(("mov", "avi")) and not is_in_fragments
 
 
-def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
+def scan_packets(
+    source: str | bytes, name: str, max_pixels: int, video_track: int | None = None, as_played: bool = False
+) -> PacketScan:
     """Read every packet once; decode only until the first frame is out, for its size and rotation."""
     scan = PacketScan(source, name, max_pixels, find_short_part(source, name))
     try:
         container = open_container(source, name, max_pixels)
-        stream = video_stream(container, name, max_pixels)
+        scan.track = choose_track(
+            container, lambda: open_container(source, name, max_pixels), name, video_track, as_played, PROGRESS.count
+        )
+        stream = video_stream(container, name, max_pixels, scan.track.place)
         if not stream.codec_context.width:  # the probing decoder met the pixel limit, and took the header's size along
-            video_stream(open_container(source, name, max_pixels, probe=False), name, max_pixels)
+            unprobed = open_container(source, name, max_pixels, probe=False)
+            video_stream(unprobed, name, max_pixels, scan.track.place)
     except VideoReadError as error:
         if scan.short and not isinstance(error, VideoTooLargeError):
             scan.cut = str(scan.short)
@@ -95,6 +111,8 @@ def scan_packets(source: str | bytes, name: str, max_pixels: int) -> PacketScan:
         _read_packets(scan, container, stream)
         if len(scan.sizes) != scan.num_indexed if scan.is_counted else len(scan.sizes) < scan.num_indexed:
             scan.indexed = [(entry.pos, entry.size) for entry in stream.index_entries]
+        if scan.first_frame is not None:
+            scan.pictures = shown_pictures(scan.first_frame, stream, as_played, max_pixels)
     return scan
 
 
@@ -102,7 +120,7 @@ def count_samples(scan: PacketScan) -> int:
     """Packets in the index of an MP4 file when its edit list leaves none of them out."""
     options = {"ignore_editlist": "1"}
     with open_container(scan.source, scan.name, scan.max_pixels, options=options) as container:
-        return len(video_stream(container, scan.name, scan.max_pixels).index_entries)
+        return len(video_stream(container, scan.name, scan.max_pixels, scan.track.place).index_entries)
 
 
 def _read_packets(scan: PacketScan, container: av.container.InputContainer, stream: av.VideoStream) -> None:
@@ -149,8 +167,11 @@ def _drained(context: av.VideoCodecContext, ready: bool, refused: list[int]) -> 
 def _note_stream(scan: PacketScan, container: av.container.InputContainer, stream: av.VideoStream) -> None:
     scan.codec = stream.codec_context.codec.canonical_name
     scan.time_base = stream.time_base
+    scan.clock_start_sec = scan.stream_start_sec = (container.start_time or 0) / av.time_base
+    if stream.start_time is not None and stream.time_base is not None:
+        scan.stream_start_sec = stream.start_time * float(stream.time_base)
     scan.fps = float(stream.average_rate or stream.guessed_rate or _ASSUMED_FPS)
-    scan.has_reordering = bool(stream.codec_context.has_b_frames)
+    scan.num_reordered = stream.codec_context.has_b_frames
     duration_sec = container.duration / av.time_base if container.duration else 0
     scan.num_expected = stream.frames or round(duration_sec * scan.fps)
     scan.container, scan.track_id = container.format.name, stream.id
@@ -230,7 +251,7 @@ def _pts_tell_order(scan: PacketScan, starts: np.ndarray) -> bool:
     pts = np.array(scan.pts)
     shown = pts[np.array(scan.shown)]
     # AVI numbers packets as they lie; where the decoder reorders them, such timestamps are not the frames' own.
-    counts_packets = scan.has_reordering and len(pts) > 1 and (np.diff(pts) > 0).all() and len(starts) < len(pts)
+    counts_packets = scan.num_reordered > 0 and len(pts) > 1 and (np.diff(pts) > 0).all() and len(starts) < len(pts)
     return len(np.unique(shown)) == len(shown) > 0 and _ranks_respect(pts, starts) and not counts_packets
 
 
@@ -251,7 +272,7 @@ def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
     packets: list[int | None] = []
     refused: list[int] = []
     with open_container(scan.source, scan.name, scan.max_pixels) as container:
-        stream = video_stream(container, scan.name, scan.max_pixels)
+        stream = video_stream(container, scan.name, scan.max_pixels, scan.track.place)
         context = stream.codec_context
         for number, packet in numbered_packets(container, stream):
             packet.pts = packet.dts = number + (number in scan.first_fields)
@@ -286,7 +307,7 @@ def numbered_packets(
     number = 0
     try:
         for packet in container.demux(stream):
-            PROGRESS.num_packets += 1
+            PROGRESS.count()
             if packet.size:
                 yield number, packet
                 number += 1

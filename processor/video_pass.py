@@ -16,9 +16,10 @@ import av
 import numpy as np
 
 from .input_errors import NoDecodableFrameError, TruncatedVideoError, VideoReadError
+from .shown_picture import to_shown
 from .video_bitstream import is_disposable
 from .video_container import open_container, video_stream
-from .video_index import VideoIndex, display_matrix
+from .video_index import VideoIndex
 from .video_packets import VideoPacket, decode_packet, numbered_packets
 
 # (height, width, 3), uint8, RGB, upright; or why there is none.
@@ -44,7 +45,7 @@ def wanted_frames(index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple[int, 
         VideoReadError: the file is not the one that was indexed.
     """
     with open_container(index.source, index.path, index.max_pixels) as container:
-        stream = video_stream(container, index.path, index.max_pixels)
+        stream = video_stream(container, index.path, index.max_pixels, index.track)
         packets = numbered_packets(container, stream)
         if index.cut:
             packets = _until_error(packets)
@@ -146,7 +147,7 @@ class _RunFrames:
                 insort(self._damaged, packet)
             if number in self.missing:
                 self.missing.remove(number)
-                self._pictures[number] = packet, _upright_rgb(frame, self.index.width_px, self.index.height_px)
+                self._pictures[number] = packet, to_shown(frame, self.index.shown)
 
     def settled(self, fed: int, is_over: bool = False) -> Iterator[tuple[int, Picture]]:
         """Yield the next frames that nothing new can be learned of; all that are left when the run is over."""
@@ -192,16 +193,6 @@ class _RunFrames:
             if bad_packet == packet or not (is_earlier or bad_packet in self.disposable):
                 return bad_packet
         return None
-
-
-def _upright_rgb(frame: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:
-    """(height, width, 3), uint8. A frame of another size than the video's first is scaled to it, as players do."""
-    (right_x, right_y), (down_x, down_y) = display_matrix(frame)
-    if right_x == 0:  # rows become columns
-        rgb = frame.to_ndarray(format="rgb24", width=height_px, height=width_px).transpose(1, 0, 2)
-    else:
-        rgb = frame.to_ndarray(format="rgb24", width=width_px, height=height_px)
-    return rgb[:: -1 if right_y + down_y < 0 else 1, :: -1 if right_x + down_x < 0 else 1]
 
 
 def _undecodable(index: VideoIndex, frame_number: int, bad_packet: int | None) -> VideoReadError:

@@ -27,6 +27,7 @@ from .video_decoding import (
     consecutive_frame_indices,
     decode_video,
     frames_between,
+    sampling_notes,
     uniform_frame_indices,
     window_start_frames,
 )
@@ -43,16 +44,17 @@ class EngagementVideosKwargs(VideosKwargs, total=False):
     do_grayscale: bool
     picture_norm: float | None
     sampling: str
+    as_played: bool
 
 
 class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
     """
     Args:
         num_frames: frames a clip is sampled to.
-        sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip, or `"consecutive"`, neighbouring
-            frames from `start_frame` on (the CNN + LSTM reference's windows).
+        sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip (`as_played`: of its time), or
+            `"consecutive"`, neighbouring frames from `start_frame` on (the CNN + LSTM reference's windows).
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
-        face_crop, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm: see
+        face_crop, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm, as_played: see
             `FacePreparation`.
     """
 
@@ -106,6 +108,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         clip_end_sec: float | None = None,
         face_crop: bool | None = None,
         index: VideoIndex | None = None,
+        video_track: int | None = None,
     ) -> PreparedClip:
         """One video → its sampled frames, the person's boxes, landmarks, found flags and crops.
 
@@ -113,8 +116,9 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             video: a path, URL, bytes, binary file, array or tensor of frames, or list of pictures.
             num_frames, sampling, face_crop: override the processor's own.
             start_frame: where a consecutive window starts, in frames.
-            clip_start_sec, clip_end_sec: the labelled span within a file, in seconds.
-            index: of the same file, when it is already known (`video_index.index_video`).
+            clip_start_sec, clip_end_sec: the labelled span within a file, in seconds of its clock, as players show it.
+            index: of the same file, when it is already known (`index_file`).
+            video_track: of a file with several, from 1; None: the default one.
 
         Raises:
             EngagementInputError: unreadable, or without a face in any sampled frame (`NoFaceError`).
@@ -124,21 +128,36 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         if is_file_like(video):
             if sampling == "all":
                 raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
-            video = fetch(video)
+            index = self._as_read(index, video, video_track)
             span = (start_frame, clip_start_sec, clip_end_sec)
-            clip = _not_cropped(decode_video(video, num_frames, sampling, *span, index=index, reader=self.reader))
-        elif clip_start_sec is not None or clip_end_sec is not None:
-            raise EngagementInputError("Expected a video file with clip_start_sec or clip_end_sec, got frames alone.")
+            decoded = decode_video(index.source, num_frames, sampling, *span, index=index, reader=self.reader)
+            clip = _not_cropped(decoded, sampling)
+        elif not (clip_start_sec is clip_end_sec is video_track is None):
+            raise EngagementInputError(
+                "Expected a video file with clip_start_sec, clip_end_sec or video_track, got frames alone."
+            )
         else:
             clip = _sample_frames(stack_frames(video, self.load_picture), num_frames, sampling, start_frame)
         return self.finish_clip(clip, face_crop)
+
+    def index_file(self, video: MediaSource, video_track: int | None = None, whole: bool = True) -> VideoIndex:
+        """Where a file's frames lie, as this processor reads it; arguments and errors as those of `index_video`."""
+        return self.reader.index_video(fetch(video), whole=whole, video_track=video_track, as_played=self.as_played)
+
+    def _as_read(self, index: VideoIndex | None, video: MediaSource, video_track: int | None = None) -> VideoIndex:
+        """An index made with another `as_played`, or of another track, is of other pictures: it is made again."""
+        if index is not None and index.as_played == self.as_played and video_track in (None, index.track + 1):
+            return index
+        return self.index_file(video if index is None else index.source, video_track)
 
     def windows_of(
         self, index: VideoIndex, clip_sec: float | None, step_sec: float | None = None, reads_clips: bool = True
     ) -> list[FilmWindow]:
         """Which stretches of a video to read, by their starts; arguments as those of `film_windows.plan_windows`."""
         clip_sec = clip_sec if self.sampling == "uniform" else None  # else the span of a few neighbouring frames
-        return plan_windows(index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips)
+        return plan_windows(
+            index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips, index.start_sec, index.path
+        )
 
     def sample_windows(
         self,
@@ -157,14 +176,14 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             EngagementInputError: the video cannot be read.
         """
         num_frames = self.num_frames if num_frames is None else num_frames
-        index = self.reader.index_video(video)
+        index = self.index_file(video)
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         starts = first + window_start_frames(end - first, num_frames, window_stride_frames)
         windows = np.minimum(starts[:, None] + np.arange(num_frames), end - 1)  # (windows, num_frames)
         for decoded in self.reader.decode_clips(index, list(windows)):
             if isinstance(decoded, VideoReadError):
                 raise decoded
-            yield _not_cropped(decoded)
+            yield _not_cropped(decoded, "consecutive")
 
     def prepare_spans(
         self, video: MediaSource, spans_sec: Sequence[tuple[float, float]], index: VideoIndex | None = None
@@ -180,7 +199,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
         Args:
             video: a path, URL, bytes or binary file.
-            spans_sec: start and end of each, in seconds; in order of their starts, and they may overlap.
+            spans_sec: start and end of each, in seconds of the file's clock; in order of their starts, may overlap.
             index: of the same file, when it is already known.
 
         Raises:
@@ -189,7 +208,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         """
         if not is_file_like(video):
             raise EngagementInputError(f"Expected a video file to take spans from, got {type(video).__name__}.")
-        index = self.reader.index_video(fetch(video)) if index is None else index
+        index = self._as_read(index, video)
         clips = [
             clip_frame_indices(index, self.num_frames, self.sampling, 0, start_sec, end_sec)
             for start_sec, end_sec in spans_sec
@@ -201,7 +220,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         if isinstance(decoded, VideoReadError):
             return decoded
         try:
-            return self.finish_clip(_not_cropped(decoded))
+            return self.finish_clip(_not_cropped(decoded, self.sampling))
         except (NoFaceError, VideoReadError) as error:  # the latter of frames that are decoded when they are looked at
             return error.with_traceback(None)  # which would keep the clip's frames alive
 
@@ -230,11 +249,12 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         )
 
 
-def _not_cropped(decoded: DecodedFrames) -> PreparedClip:
+def _not_cropped(decoded: DecodedFrames, sampling: str) -> PreparedClip:
     frames = cast("np.ndarray", decoded.frames)  # until `finish_clip`; those of giants are decoded when looked at
+    notes = decoded.index.notes + sampling_notes(decoded.index, len(decoded.frame_indices), sampling)
     return PreparedClip(
         decoded.index.path, frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
-        decoded.num_repeated_frames, notes=decoded.index.notes,
+        decoded.num_repeated_frames, notes=notes,
     )  # fmt: skip
 
 

@@ -43,6 +43,17 @@ def result_at(time_sec: float, size_px: tuple[int, int] = (160, 120)) -> LiveRes
     return LiveResult(frame, time_sec, [state], 10.0, 0.01, 0)
 
 
+def test_a_camera_whose_picture_changes_its_size_is_scaled_to_the_first_and_says_so_once(tmp_path: Path):
+    film = tmp_path / "film.mp4"
+    with LiveOutputs("webcam:0", window=False, film=film) as outputs:
+        for number, size_px in enumerate([(160, 120), (320, 240), (320, 240), (160, 120)]):
+            outputs(result_at(number / 10, size_px))
+    (word,) = [words for words in outputs.last_words("webcam:0", "stopped", 0) if "size" in words]
+    assert str(film) in word and "all of it has the first" in word
+    with av.open(str(film)) as container:
+        assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(160, 120)] * 4
+
+
 def test_a_file_becomes_lines_and_a_film(film: Path, trained: TrainedStages, tmp_path: Path):
     drawn = tmp_path / "drawn.mp4"
     done = run_command("--source", film, "--model", trained.expression, "--no-window", "--json", "--output", drawn)

@@ -21,7 +21,7 @@ from engagement_recognition.data.drawn.faces import (
 )
 from engagement_recognition.live.session.blur import NOT_ANONYMOUS, blur_face, blur_faces
 from engagement_recognition.live.session.face_paths import AROUND_SEC, MAX_GAP_SEC, FacePaths
-from engagement_recognition.live.sources import FileSource, SourceFrame
+from engagement_recognition.live.sources import FileSource
 from engagement_recognition.processor.face_detection import FaceDetections, FaceDetector
 from engagement_recognition.processor.input_errors import EngagementInputError, VideoReadError
 
@@ -364,14 +364,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, nobody: None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value) and "plays up to there" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
-
-
-def test_a_film_whose_size_changes_is_one_line(tmp_path: Path, nobody: None, monkeypatch: pytest.MonkeyPatch):
-    encode(tmp_path / "film.mp4")
-    frames = [SourceFrame(numbered_picture(0)[:height], number / 10, 0.0) for number, height in enumerate((72, 72, 60))]
-    monkeypatch.setattr(FileSource, "frames", lambda _: iter(frames))
-    with pytest.raises(EngagementInputError, match=r"got 96x72 px and 96x60 px from 0\.2 s on, in \S+film\.mp4"):
-        blur_faces(tmp_path / "film.mp4", tmp_path / "blurred.mp4")
 
 
 def test_a_film_does_not_take_its_own_place(tmp_path: Path):

@@ -93,14 +93,14 @@ def test_groups_that_no_clip_wants_are_not_decoded(films, fed):
 @pytest.mark.parametrize("name", ["h264_groups.mp4", "vp8_one_group.webm", "mpeg2.mp4"])
 def test_memory_holds_the_frames_of_open_clips_however_long_the_film(films, monkeypatch, name):
     alive: list[weakref.ref] = []
-    convert = video_pass._upright_rgb
+    convert = video_pass.to_shown
 
     def upright_rgb(*args):
         picture = convert(*args)
         alive.append(weakref.ref(picture))
         return picture
 
-    monkeypatch.setattr(video_pass, "_upright_rgb", upright_rgb)
+    monkeypatch.setattr(video_pass, "to_shown", upright_rgb)
     index = index_video(films[name])
     most = 0
     for _ in decode_clips(index, [np.arange(first, first + 8, 2) for first in range(0, NUM_FRAMES - 8, 4)]):

@@ -126,6 +126,9 @@ class FrameArguments:
     face_crop_size_px: int | None = field(
         default=None, metadata={"help": "pixels at which crops are made, cached and served (default: 224)"}
     )
+    as_played: bool | None = field(
+        default=None, metadata={"help": "False: videos as they are stored, not as a player shows them (default: True)"}
+    )
     grayscale: bool = field(default=False, metadata={"help": "the model sees one grey channel"})
     picture_norm: float | None = field(
         default=None,

@@ -45,6 +45,7 @@ class _ProcessorSettings(TypedDict, total=False):
     face_crop: bool
     face_margin_ratio: float
     face_crop_size_px: int
+    as_played: bool
     size: dict[str, int]
     do_grayscale: bool
     picture_norm: float | None
@@ -213,6 +214,8 @@ def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int]
 def _processor_of(stage: StageArguments, prepared: PreparedData) -> _Processor:
     made = prepared.description.settings
     settings = _processor_settings(stage, made)
+    if prepared.description.media != "video":  # pictures say nothing of it
+        settings["as_played"] = stage.as_played is not False
     if stage.model == "video":
         if prepared.description.media == "frames":  # of faces already; in a video the face is to be looked for
             settings["face_crop"] = True
@@ -227,6 +230,7 @@ def _processor_settings(stage: StageArguments, made: PreparationSettings) -> _Pr
         "face_crop": made.face_crop,
         "face_margin_ratio": made.face_margin_ratio,
         "face_crop_size_px": made.face_crop_size_px,
+        "as_played": made.as_played,
         "size": {"height": stage.image_size, "width": stage.image_size},
         "do_grayscale": stage.grayscale,
         "picture_norm": stage.picture_norm,

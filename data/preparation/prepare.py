@@ -12,7 +12,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,10 @@ _MOST_PROCESSES_ON_A_GPU = 4  # each of them holds half a gigabyte of its memory
 
 def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
     """Identifies a preparation before it is done: any clip, label, split, file size or setting changes it."""
-    plan = [TRAINING_VERSION, source.kind, drop_conflicts, asdict(settings)]
+    told = asdict(settings)
+    if not settings.as_played:  # nor did earlier versions, which knew nothing else
+        del told["as_played"]
+    plan = [TRAINING_VERSION, source.kind, drop_conflicts, told]
     plan += ["drawn"] if source.drawn else []  # what was prepared before this was recorded does not say so
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     items: list[ClipRecord | Reject] = [*source.records, *source.rejects]
@@ -85,7 +88,11 @@ def prepare(
     plan = plan_of(source, settings, root, drop_conflicts)
     parts = output / "parts"
     with alone_in(output, "preparation"):
-        if claim_folder(output, PLAN_FILE, plan, "prepared data") != plan:
+        begun = claim_folder(output, PLAN_FILE, plan, "prepared data")
+        if begun != plan and settings.as_played:  # an earlier version may have begun it, and so it goes on
+            settings = replace(settings, as_played=False)
+            plan = plan_of(source, settings, root, drop_conflicts)
+        if begun != plan:
             raise DataError(
                 f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
                 "other settings; choose another folder, or delete this one."

@@ -27,6 +27,7 @@ class FrameOptions:
     window_stride_frames: int | None = None
     face_crop: bool | None = None
     face_crop_size_px: int | None = None
+    as_played: bool | None = None
 
 
 class ProcessorSettings(TypedDict):
@@ -37,6 +38,7 @@ class ProcessorSettings(TypedDict):
     face_crop: bool
     face_margin_ratio: float
     face_crop_size_px: int
+    as_played: bool
 
 
 @with_config(Record.model_config)
@@ -50,6 +52,9 @@ class PreparationSettings:
     face_margin_ratio: float
     face_crop_size_px: _AtLeastOne
     window_stride_frames: _AtLeastOne | None = None  # consecutive only: windows start this far apart
+    # Films as a player shows them, see `FacePreparation.as_played`. Data from before there was this setting is not; of
+    # pictures it says nothing, and is False.
+    as_played: bool = False
 
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS or (self.window_stride_frames is None) != (self.sampling == "uniform"):
@@ -70,20 +75,21 @@ class PreparationSettings:
             "face_crop": self.face_crop,
             "face_margin_ratio": self.face_margin_ratio,
             "face_crop_size_px": self.face_crop_size_px,
+            "as_played": self.as_played,
         }
 
 
 _OF_VIDEOS = PreparationSettings(
-    num_frames=8, sampling="uniform", face_crop=True, face_margin_ratio=0.2, face_crop_size_px=224
+    num_frames=8, sampling="uniform", face_crop=True, face_margin_ratio=0.2, face_crop_size_px=224, as_played=True
 )
 
 
 def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
     """Settings that suit what a source holds, with those given in their place.
 
-    Videos: uniform windows of face crops. Pictures: faces already, kept as they are. The reference's HDF5 windows:
-    whole frames of 112 pixels, as they are. Frames that come as pictures: faces already, squeezed to that size, in
-    windows of consecutive ones that do not overlap.
+    Videos: uniform windows of face crops, as a player shows them. Pictures: faces already, kept as they are. The
+    reference's HDF5 windows: whole frames of 112 pixels, as they are. Frames that come as pictures: faces already,
+    squeezed to that size, in windows of consecutive ones that do not overlap.
 
     Raises:
         RecipeError: the options do not fit together.
@@ -92,7 +98,7 @@ def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
     if media == "picture":  # what concerns windows does not concern them
         chosen = {name: chosen[name] for name in ("face_crop", "face_crop_size_px") if name in chosen}
     if media != "video":
-        chosen = {"face_crop": False} | chosen
+        chosen = {"face_crop": False} | chosen | {"as_played": False}
     if media == "windows":
         chosen = {"face_crop_size_px": _SMALL_SIDE_PX, "sampling": "consecutive"} | chosen
     if media == "frames":

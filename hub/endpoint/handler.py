@@ -130,7 +130,7 @@ class EndpointHandler:
     def _predict_video(self, content: bytes | Image.Image) -> "VideoAnswer":
         if isinstance(content, Image.Image) or _picture_size_px(content):
             raise Refusal(415, "Expected a video, got a picture; this model reads clips.")
-        index = self.processor.reader.index_video(content)
+        index = self.processor.index_file(content)
         limits = self.limits
         if index.duration_sec > limits.max_duration_sec or index.num_frames > limits.max_frames:
             raise Refusal(
@@ -156,7 +156,7 @@ class EndpointHandler:
             "num_windows": film.num_windows,
             "num_unreadable_windows": film.num_unreadable_windows,
             "spread": film.spread,
-            "notes": list(dict.fromkeys(notes)),
+            "notes": list(dict.fromkeys([*notes, *film.notes])),
             "model": self.about,
         }
 

@@ -61,12 +61,17 @@ class _Seen:
     start_sec: float  # of the first picture, by the container's clock
     duration_sec: float
     breaks_off: bool
+    notes: tuple[str, ...]  # of the source
 
 
 def blur_faces(
-    source: Path, output: Path, on_progress: Callable[[float], None] | None = None, device: str = "cpu"
+    source: Path,
+    output: Path,
+    on_progress: Callable[[float], None] | None = None,
+    device: str = "cpu",
+    video_track: int | None = None,
 ) -> BlurReport:
-    """Write a copy of a film, an mp4, with its faces blurred.
+    """Write a copy of a film, an mp4, with its faces blurred, and its pictures as a player shows them.
 
     Of a film that breaks off, as the recording of a crashed computer does, all that can be read is copied, and a note
     says where it ends: the copy is as whole as its source is, and nobody can record it again.
@@ -75,6 +80,7 @@ def blur_faces(
         output: whole or not there, however this ends; what is there is replaced.
         on_progress: takes the seconds of film done.
         device: to look for faces on.
+        video_track: of a film with several, from 1; None: the default one.
 
     Raises:
         EngagementInputError: the source cannot be read, or is the output; the output cannot be written.
@@ -83,24 +89,23 @@ def blur_faces(
         raise EngagementInputError(f"Expected another file than the video itself, got {output}; choose another name.")
     tell = on_progress or (lambda _: None)
     with whole_file(output) as partial:
-        seen = _look_for_faces(source, device, lambda time_sec: tell(time_sec * LOOKING_SHARE))
+        seen = _look_for_faces(source, video_track, device, lambda time_sec: tell(time_sec * LOOKING_SHARE))
         done_sec = seen.duration_sec * LOOKING_SHARE
         return _write_copy(
-            source, seen, partial, output, lambda time_sec: tell(done_sec + time_sec * (1 - LOOKING_SHARE))
+            source, video_track, seen, partial, output, lambda time_sec: tell(done_sec + time_sec * (1 - LOOKING_SHARE))
         )
 
 
-def _look_for_faces(source: Path, device: str, tell: Callable[[float], None]) -> _Seen:
+def _look_for_faces(source: Path, video_track: int | None, device: str, tell: Callable[[float], None]) -> _Seen:
     detector = FaceDetector(device=device)
     paths = FacePaths()
     looked_at: list[SourceFrame] = []
     num_frames, num_looked_at, due_sec, breaks_off = 0, 0, 0.0, False
     first: SourceFrame | None = None
-    with FileSource(source) as film:
+    with FileSource(source, video_track=video_track) as film:
         try:
             for last in film.frames():
                 first = first or last
-                _check_size(first, last, film.name)
                 num_frames += 1
                 if last.time_sec >= due_sec - TIME_TOLERANCE_SEC:
                     due_sec = last.time_sec + LOOK_EVERY_SEC
@@ -121,16 +126,9 @@ def _look_for_faces(source: Path, device: str, tell: Callable[[float], None]) ->
     height_px, width_px = last.pixels.shape[:2]
     duration_sec = last.time_sec + 1 / film.fps
     return _Seen(
-        paths, num_frames, num_looked_at, (width_px, height_px), film.fps, film.start_sec, duration_sec, breaks_off
-    )
-
-
-def _check_size(first: SourceFrame, frame: SourceFrame, name: str) -> None:
-    if frame.pixels.shape != first.pixels.shape:
-        sizes = " and ".join("{1}x{0} px".format(*shape) for shape in (first.pixels.shape, frame.pixels.shape))
-        raise EngagementInputError(
-            f"Expected frames of one size, got {sizes} from {frame.time_sec:.1f} s on, in {name}; convert it."
-        )
+        paths, num_frames, num_looked_at, (width_px, height_px), film.fps, film.start_sec, duration_sec, breaks_off,
+        film.notes,
+    )  # fmt: skip
 
 
 def _look(detector: FaceDetector, frames: list[SourceFrame], paths: FacePaths) -> None:
@@ -140,12 +138,19 @@ def _look(detector: FaceDetector, frames: list[SourceFrame], paths: FacePaths) -
             paths.add(faces, frame.pixels, frame.time_sec)
 
 
-def _write_copy(source: Path, seen: _Seen, partial: Path, output: Path, tell: Callable[[float], None]) -> BlurReport:
+def _write_copy(
+    source: Path,
+    video_track: int | None,
+    seen: _Seen,
+    partial: Path,
+    output: Path,
+    tell: Callable[[float], None],
+) -> BlurReport:
     num_with_faces = num_between = 0
     # A frame that could not be read may lie in the middle of the film, and its sound goes on.
     sound_until_sec = seen.duration_sec if seen.breaks_off else math.inf
     with (
-        FileSource(source) as film,
+        FileSource(source, video_track=video_track) as film,
         SourceSound(source, seen.start_sec, sound_until_sec) as sound,
         AnnotatedVideo(partial, seen.size_px, seen.fps, sound, whole_as=output) as copy,
     ):
@@ -164,6 +169,7 @@ def _write_copy(source: Path, seen: _Seen, partial: Path, output: Path, tell: Ca
 
 
 def _notes(seen: _Seen, num_with_faces: int, sound: SourceSound) -> Iterator[str]:
+    yield from seen.notes
     if seen.breaks_off:
         yield f"the film breaks off after {seen.duration_sec:.1f} s, and the copy ends there"
     if not num_with_faces:

@@ -22,6 +22,7 @@ from ...inference.answer_table import fingerprint
 from ...inference.predictions import Refusal
 from ...inference.predictor import Predictor
 from ...processor.input_errors import DataError, RecipeError, VideoReadError, in_one_line
+from ...processor.video_container import resolve_source
 from .journal import kept_in, read_recording
 from .page import render_page
 from .reader import KEEP_LOST_SEC, LOOK_EVERY_SEC, MAX_PEOPLE, MIN_SEEN_SEC
@@ -60,17 +61,21 @@ class SessionFolder:
     """
     Args:
         sources: all recordings asked for; those that the folder knows already must be among them.
+        video_track: of recordings with several, from 1; None: the default one.
 
     Raises:
         DataError: the folder holds something else, another session, or other recordings.
         RecipeError: the model reads whole frames, in which nobody is told from anybody.
     """
 
-    def __init__(self, path: Path, predictor: Predictor, sources: Sequence[Path]) -> None:
+    def __init__(
+        self, path: Path, predictor: Predictor, sources: Sequence[Path], video_track: int | None = None
+    ) -> None:
         self.path, self._predictor, self._sources = path, predictor, list(sources)
+        self._video_track = video_track
         if not predictor.video_processor.face_crop:
             raise RecipeError("Expected a model of faces to follow people, got one of whole frames; use another.")
-        record = SessionRecord(version=1, made_with=_made_with(predictor), recordings=[])
+        record = SessionRecord(version=1, made_with=_made_with(predictor, video_track), recordings=[])
         claim_folder(path, SESSION_FILE, record.model_dump_json(indent=2), "a session")
         self._record = read_record(path / SESSION_FILE, SessionRecord, DataError, "a session", _REMEDY)
         if self._record.made_with != record.made_with:
@@ -99,7 +104,7 @@ class SessionFolder:
                 what was read before is kept.
         """
         journal = self._journal(self._number_of(source))
-        return read_recording(self._predictor, source, name_of(source), journal, on_window)
+        return read_recording(self._predictor, source, name_of(source), journal, on_window, self._video_track)
 
     def write_tables(self, refused: Sequence[Refusal], names: str | None = None) -> list[SessionVideo]:
         """Tables and page, of all that was read so far, which is returned in the order asked for.
@@ -194,12 +199,13 @@ def _to_csv(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     return text.getvalue()
 
 
-def _made_with(predictor: Predictor) -> str:
-    settings = [fingerprint(predictor, None), LOOK_EVERY_SEC, MIN_SEEN_SEC, KEEP_LOST_SEC, MAX_PEOPLE]
+def _made_with(predictor: Predictor, video_track: int | None) -> str:
+    settings = [fingerprint(predictor, None, video_track), LOOK_EVERY_SEC, MIN_SEEN_SEC, KEEP_LOST_SEC, MAX_PEOPLE]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
 
 def _describe(source: Path) -> Recording:
+    resolve_source(source)  # says what an address, a folder or a picture is
     try:
         with source.open("rb") as file:
             num_bytes = file.seek(0, io.SEEK_END)

@@ -13,7 +13,8 @@ from ...data.growing_file import GrowingFile
 from ...inference.predictor import Predictor
 from ...inference.timeline import clock
 from ...processor.input_errors import DataError, in_one_line
-from ...processor.video_index import VideoIndex, index_video
+from ...processor.video_decoding import sampling_notes
+from ...processor.video_index import VideoIndex
 from .reader import SessionReader, plan_looks
 from .records import SessionPerson, SessionRow, SessionVideo, Visit
 from .state import load_state, save_state
@@ -36,6 +37,7 @@ def read_recording(
     source: str,
     journal: Path,
     on_window: Callable[[int, int], None] | None = None,
+    video_track: int | None = None,
 ) -> SessionVideo:
     """A recording, from where its journal ends.
 
@@ -43,6 +45,7 @@ def read_recording(
         path: of the recording.
         source: what it is called in the rows.
         on_window: told the number of windows done, and of all.
+        video_track: of a recording with several, from 1; None: the default one.
 
     Raises:
         EngagementInputError: it cannot be read, or there is no room for what is read; what was read before is kept.
@@ -50,7 +53,7 @@ def read_recording(
     kept = kept_in(journal)
     if kept is not None and kept.is_finished:
         return kept.video
-    index, state = index_video(path, whole=False), journal.with_suffix(".npz")
+    index, state = predictor.video_processor.index_file(path, video_track, whole=False), journal.with_suffix(".npz")
     reader, end = SessionReader(predictor, source), 0
     if kept is not None and load_state(reader, state):
         if reader.num_windows >= len(kept.line_ends):
@@ -61,7 +64,7 @@ def read_recording(
     num_windows = len(plan_looks(predictor, index))
     with GrowingFile(journal, end) as file:
         if not end:
-            _append(file, {"source": source, "duration_sec": index.duration_sec})
+            _append(file, {"source": source, "duration_sec": index.end_sec})
         for rows in reader.rows_of(index):
             _append(file, {"rows": [_row_to_json(row) for row in rows]})
             if reader.num_windows % _SAVED_EVERY == 0:
@@ -70,7 +73,9 @@ def read_recording(
                 on_window(reader.num_windows, num_windows)
         reader.finish()
         people = [asdict(person) for person in reader.people.records()]
-        notes = _notes(reader, index)
+        processor = predictor.video_processor
+        notes = [*_notes(reader, index), *index.notes]
+        notes += sampling_notes(index, processor.num_frames, processor.sampling)
         _append(file, {"people": people, "num_passers_by": reader.num_passers_by, "notes": notes})
     state.unlink(missing_ok=True)
     finished = kept_in(journal)
@@ -133,7 +138,7 @@ def _person_of(known: dict[str, Any]) -> SessionPerson:  # as JSON has it
 def _notes(reader: SessionReader, index: VideoIndex) -> list[str]:
     notes = []
     if index.cut:
-        notes.append(f"the file breaks off after {clock(index.duration_sec)} ({index.cut}), and was read up to there")
+        notes.append(f"the file breaks off after {clock(index.end_sec)} ({index.cut}), and was read up to there")
     if reader.num_unreadable_looks:
         notes.append(f"{reader.num_unreadable_looks} of the frames looked at cannot be read")
     return notes

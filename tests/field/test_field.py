@@ -9,17 +9,17 @@ import fuzz
 import model_rows
 import picture_rows
 import pytest
+import shown_rows
 import soak
 import table_rows
+import time_rows
 import training_rows
 import video_rows
 from bench import Bench
 from rows import KINDS, Row
 
 CLASSES = {
-    "video": video_rows.ROWS,
-    "damage": damage_rows.ROWS,
-    "container": container_rows.ROWS,
+    "video": [*video_rows.ROWS, *damage_rows.ROWS, *container_rows.ROWS, *time_rows.ROWS, *shown_rows.ROWS],
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
     "archive": archive_rows.ROWS,
