@@ -7,6 +7,7 @@ and most say nothing.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from .video_structure import ShortPart, count_edits, find_breaks
 
 _FEW_BYTES = 64  # by which writers miscount their own headers
 _MOST_LOST = 0.5  # of the frames; what is left of such a film is no fair sample of it
+_TAIL_BYTES = 32 << 10  # sound and tables after the last picture
 _REORDERED = 8  # packets between where a frame lies in the file and where it is shown
 # Codecs of which a packet that is one picture by its bits gives one frame.
 _ONE_EACH = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg"}
@@ -147,6 +149,12 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
 def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
     """Whether it is worth looking at the file's structure: healthy files of a constant rate need not wait for that."""
     late_sec, step_sec = rhythm.ticks[0] * rhythm.tick_sec, rhythm.step * rhythm.tick_sec
+    if scan.container == "mpegts":  # which does not say how long it is
+        size = len(scan.source) if isinstance(scan.source, bytes) else Path(scan.source).stat().st_size
+        if size - max(position or 0 for position in scan.positions[-_REORDERED:]) > _TAIL_BYTES + sum(
+            scan.sizes[-_REORDERED:]
+        ):
+            return True
     is_even = rhythm.is_steady and not len(rhythm.jumps) and late_sec <= 2 * step_sec
     return bool(scan.corrupt) or not is_even or rhythm.is_early(scan.stated_sec) or scan.container.startswith("mov")
 

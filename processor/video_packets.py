@@ -20,6 +20,7 @@ from .video_container import open_container, video_stream
 from .video_structure import ShortPart, find_short_part
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
+_MAX_PAUSES = 16_384  # a gigabyte
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
 
 
@@ -274,14 +275,18 @@ def numbered_packets(
 ) -> Iterator[tuple[int, VideoPacket]]:
     """Yield (number, packet); empty packets are left out, since to a decoder they mean the end."""
     number = 0
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield number, packet
-                number += 1
-    except IndexError:
-        # PyAV 18, at the very end of MPEG-TS: it looks for its list's entry of a stream that turned up on the way.
-        return
+    for _ in range(_MAX_PAUSES):
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield number, packet
+                    number += 1
+            return
+        except IndexError:
+            # PyAV 18, at the very end of MPEG-TS: it looks for its list's entry of a stream that turned up on the way.
+            return
+        except av.BlockingIOError:  # 64 KiB of MPEG-TS that hold no packet; behind them the film may go on
+            continue
 
 
 def decode_packet(
