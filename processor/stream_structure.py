@@ -43,6 +43,17 @@ def flv_end(data: Buffer) -> int:
     return end if end > len(data) + 4 else 0  # the last size may be left out
 
 
+def flv_last_sec(data: Buffer) -> float:
+    """When the last whole tag is due, of whatever track."""
+    before, at = 0, _flv_start(data)
+    for end in _flv_tags(data, at):
+        if end <= len(data) + 4:
+            before, at = at, end
+    return (
+        int.from_bytes(data[before + 7 : before + 8] + data[before + 4 : before + 7], "big") / 1000 if before else 0.0
+    )
+
+
 def flv_breaks(data: Buffer) -> Generator[int, None, None]:
     at = _flv_start(data)
     while at < len(data):

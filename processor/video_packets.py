@@ -112,7 +112,7 @@ def _read_packets(scan: PacketScan, container: av.container.InputContainer, stre
                 if due is not None and packet.dts > due + packet.duration // 2:
                     scan.overdue.add(number)
                 due = packet.dts + packet.duration
-            if fields is None and scan.codec == "h264" and scan.headers[-1]:  # tables that the container lacks
+            if number == 0 and not fields and scan.codec == "h264":  # the container's tables may be others
                 fields = field_coding(data, extradata)
             if fields:
                 first_field = _note_field(scan, field_of(data, extradata, fields), first_field)
@@ -162,8 +162,9 @@ def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: 
         scan.unclear.add(len(scan.sizes))
         if packet.is_keyframe:
             scan.keys.append(len(scan.sizes))
-    # Nearly no packet has any, and to ask for one kind takes three times as long.
-    if next(packet.iter_sidedata(), None) is not None and packet.has_sidedata("new_extradata"):
+    # To ask for one kind takes longer than to ask for any, which only MPEG-TS has everywhere.
+    has_any = scan.container == "mpegts" or next(packet.iter_sidedata(), None) is not None
+    if has_any and packet.has_sidedata("new_extradata"):
         scan.understood, scan.has_new_tables = False, True
     if packet.is_corrupt:
         scan.corrupt.add(len(scan.sizes))
