@@ -39,6 +39,7 @@ def _flv_start(data: Buffer) -> int:
 
 
 def flv_end(data: Buffer) -> int:
+    """Where the last tag ends, if that is beyond the file; else 0."""
     *_, end = 0, *_flv_tags(data, _flv_start(data))
     return end if end > len(data) + 4 else 0  # the last size may be left out
 
@@ -55,6 +56,7 @@ def flv_last_sec(data: Buffer) -> float:
 
 
 def flv_breaks(data: Buffer) -> Generator[int, None, None]:
+    """Tags that do not lead to the next, or are of another codec than those before."""
     at = _flv_start(data)
     while at < len(data):
         before = at
@@ -74,6 +76,7 @@ def flv_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def ogg_breaks(data: Buffer) -> Generator[int, None, None]:
+    """Pages that do not lead to the next, or whose number jumps."""
     at = 0
     numbers: dict[bytes, int] = {}  # the newest page of each stream
     for _ in range(MAX_PARTS):

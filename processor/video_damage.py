@@ -153,8 +153,8 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
 def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
     """Whether it is worth looking at the file's structure: healthy files of a constant rate need not wait for that."""
     if scan.container == "mpegts":  # which does not say how long it is, and whose clock begins anywhere
-        last = max(position or 0 for position in scan.positions[-_REORDERED:])
-        is_at_odds = bool(find_breaks(scan.source, scan.name, scan.track_id, last))
+        last = [position for position in scan.positions[-_REORDERED:] if position is not None]
+        is_at_odds = bool(find_breaks(scan.source, scan.name, scan.track_id, min(last, default=0)))
     else:
         begins_late = rhythm.ticks[0] > 2 * rhythm.step
         is_at_odds = begins_late or rhythm.is_early(scan.stated_sec) or scan.container.startswith("mov")

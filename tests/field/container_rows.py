@@ -16,6 +16,7 @@ from rows import Comes, Expected, Refused, Row
 from engagement_recognition.processor.input_errors import NoVideoStreamError, TruncatedVideoError, VideoReadError
 from engagement_recognition.processor.video_decoding import decode_frames_at, decode_video
 from engagement_recognition.processor.video_index import VideoIndex
+from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
 
 TOP_FIRST = {"x264-params": "interlaced=1:tff=1:keyint=12"}
 
@@ -174,5 +175,12 @@ ROWS = [
     row("sound alone", sound, refused("lecture.mp4", "audio only", "camera", kind=NoVideoStreamError), None),
     row("folder called mp4", folder_called_mp4, refused("clip.mp4", "a directory", "check the path"), None),
     row("nothing there", lambda folder: folder / "clip.mp4", refused("clip.mp4", "nothing there", "check"), None),
+    Row(
+        "what an endpoint installs",
+        lambda folder: OF_A_MODEL,
+        lambda bench, names: pip_lines(names),
+        Comes(that=lambda lines: "av>=17.1" in lines),
+        14,
+    ),
     row("empty mkv", empty, refused("clip.mkv", "0 bytes", "record it again"), None),
 ]
