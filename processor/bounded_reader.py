@@ -183,7 +183,7 @@ class _Process:
         self.is_done = True  # with all that it was asked
         self.waited_sec = 0.0  # for this file
         self._deadline: float | None = None
-        self._killed_because: str | None = None
+        self._late = False
         self._num_body_bytes = 0
         # Where this process finds its packages, the other does; it computes on one thread, and shows no one a fault.
         places = os.pathsep.join(place for place in sys.path if place)
@@ -209,17 +209,15 @@ class _Process:
     def end_if_late(self) -> None:
         """For the one who watches."""
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._killed_because = (
-                f"that shows nothing for {self.limits.stall_sec:g} s"
-                if self.waited_sec < self.limits.total_sec - self.limits.stall_sec
-                else f"that takes more than {self.limits.total_sec:g} s to read"
-            )
+            self._late = True
             self._popen.kill()
 
     def why_it_ended(self) -> str:
         """Words that follow "one"."""
-        if self._killed_because:
-            return self._killed_because
+        if self.waited_sec >= self.limits.total_sec:
+            return f"that takes more than {self.limits.total_sec:g} s to read"
+        if self._late:
+            return f"that shows nothing for {self.limits.stall_sec:g} s"
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout=1)
         return f"that ended its decoder (exit code {self._popen.poll()})"
@@ -243,6 +241,8 @@ class _Process:
         while True:
             with self._waiting():
                 head = read_head(self._answers)
+            if self.waited_sec >= self.limits.total_sec:
+                raise EOFError
             if not head.get("pulse"):
                 break
         self._num_body_bytes = head["body_bytes"]

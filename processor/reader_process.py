@@ -79,7 +79,7 @@ def pack_index(index: "VideoIndex") -> tuple[Head, list[bytes]]:
             arrays.append([field.name, value.dtype.str, len(value)])
             parts.append(np.ascontiguousarray(value).tobytes())
         elif field.name != "source":
-            values[field.name] = {"set": sorted(value)} if isinstance(value, frozenset) else value
+            values[field.name] = value
     return {"values": values, "arrays": arrays}, parts
 
 
@@ -89,7 +89,7 @@ def unpack_index(head: Head, body: bytes, source: str | bytes) -> Head:
     Raises:
         ValueError: not what `pack_index` makes.
     """
-    values = {name: _restored(value) for name, value in head["values"].items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in head["values"].items()}
     at = 0
     for name, kind, length in head["arrays"]:
         if kind not in ("<i8", "<f8"):
@@ -97,13 +97,6 @@ def unpack_index(head: Head, body: bytes, source: str | bytes) -> Head:
         values[name] = np.frombuffer(body, kind, length, at)
         at += length * 8
     return values | {"source": source}
-
-
-def _restored(value: object) -> object:
-    """What JSON made another type of."""
-    if isinstance(value, dict):
-        return frozenset(value["set"])
-    return tuple(value) if isinstance(value, list) else value
 
 
 class _Server:

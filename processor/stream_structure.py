@@ -39,11 +39,24 @@ def _flv_start(data: Buffer) -> int:
 
 
 def flv_end(data: Buffer) -> int:
+    """Where the last tag ends, if that is beyond the file; else 0."""
     *_, end = 0, *_flv_tags(data, _flv_start(data))
     return end if end > len(data) + 4 else 0  # the last size may be left out
 
 
+def flv_last_sec(data: Buffer) -> float:
+    """When the last whole tag is due, of whatever track."""
+    before, at = 0, _flv_start(data)
+    for end in _flv_tags(data, at):
+        if end <= len(data) + 4:
+            before, at = at, end
+    return (
+        int.from_bytes(data[before + 7 : before + 8] + data[before + 4 : before + 7], "big") / 1000 if before else 0.0
+    )
+
+
 def flv_breaks(data: Buffer) -> Generator[int, None, None]:
+    """Tags that do not lead to the next, or are of another codec than those before."""
     at = _flv_start(data)
     while at < len(data):
         before = at
@@ -63,6 +76,7 @@ def flv_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def ogg_breaks(data: Buffer) -> Generator[int, None, None]:
+    """Pages that do not lead to the next, or whose number jumps."""
     at = 0
     numbers: dict[bytes, int] = {}  # the newest page of each stream
     for _ in range(MAX_PARTS):
@@ -124,11 +138,15 @@ def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[i
     is_video = ((heads[:, 1] & 0x1F).astype(int) << 8 | heads[:, 2]) == track_id
     has_payload = heads[:, 3] & 0x10 != 0
     chosen = is_video & has_payload
+    num_tables = np.cumsum((heads[:, 1] & 0x1F == 0) & (heads[:, 2] == 0) & (heads[:, 3] & 15 == 0))[chosen]
     counts, positions, heads = heads[chosen, 3].astype(int) & 15, positions[chosen], heads[chosen]
     is_announced = (heads[:, 3] & 0x20 != 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0x80 != 0)
     jumps = np.diff(counts) % 16 > 1  # a packet may come twice
     is_broken = np.concatenate([[False], jumps]) & ~is_announced | (heads[:, 1] & 0x80 != 0)
     begins = heads[:, 1] & 0x40 != 0  # a picture, and so with a start code and what kind of stream it is of
+    # Where another recording was put behind this one, all counts begin anew, its table of programmes first.
+    is_joined = begins & (counts == 0) & np.concatenate([[False], np.diff(num_tables) > 0])
+    is_broken &= ~is_joined
     if begins.any():
         is_broken |= begins & (heads[:, 6:] != (0, 0, 1, np.bincount(heads[begins, 9]).argmax())).any(axis=1)
     return positions[is_broken].tolist()

@@ -12,10 +12,11 @@ import numpy as np
 
 from .input_errors import NoDecodableFrameError, VideoReadError
 from .video_packets import PacketScan, count_samples, frame_times_sec_of, order_frames
-from .video_structure import ShortPart, count_edits, find_breaks
+from .video_structure import ShortPart, count_edits, find_breaks, last_tag_sec
 
 _FEW_BYTES = 64  # by which writers miscount their own headers
 _MOST_LOST = 0.5  # of the frames; what is left of such a film is no fair sample of it
+_FLV_SLACK_SEC = 1.0  # servers round what they write of the length
 _REORDERED = 8  # packets between where a frame lies in the file and where it is shown
 # Codecs of which a packet that is one picture by its bits gives one frame.
 _ONE_EACH = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg"}
@@ -122,6 +123,11 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
     if rhythm is not None and not _looks_odd(scan, rhythm):
         return
     breaks = find_breaks(scan.source, scan.name, scan.track_id)
+    if scan.container == "flv" and rhythm is not None and scan.stated_sec - rhythm.end_sec > _FLV_SLACK_SEC:
+        last_sec = last_tag_sec(scan.source, scan.name)  # the sound may outlast the pictures
+        if scan.stated_sec - last_sec > _FLV_SLACK_SEC:
+            scan.cut = f"its header speaks of {scan.stated_sec:.1f} s, and it ends after {last_sec:.1f} s"
+            return
     positions = np.maximum.accumulate([-1 if position is None else position for position in scan.positions])
     gaps = set(np.searchsorted(positions, breaks, side="right").tolist()) | scan.overdue
     has_tail = len(scan.sizes) not in gaps
@@ -146,21 +152,33 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
 
 def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
     """Whether it is worth looking at the file's structure: healthy files of a constant rate need not wait for that."""
-    late_sec, step_sec = rhythm.ticks[0] * rhythm.tick_sec, rhythm.step * rhythm.tick_sec
-    is_even = rhythm.is_steady and not len(rhythm.jumps) and late_sec <= 2 * step_sec
-    return bool(scan.corrupt) or not is_even or rhythm.is_early(scan.stated_sec) or scan.container.startswith("mov")
+    if scan.container == "mpegts":  # which does not say how long it is, and whose clock begins anywhere
+        last = [position for position in scan.positions[-_REORDERED:] if position is not None]
+        is_at_odds = bool(find_breaks(scan.source, scan.name, scan.track_id, min(last, default=0)))
+    else:
+        begins_late = rhythm.ticks[0] > 2 * rhythm.step
+        is_at_odds = begins_late or rhythm.is_early(scan.stated_sec) or scan.container.startswith("mov")
+    return bool(scan.corrupt) or is_at_odds or not rhythm.is_steady or len(rhythm.jumps) > 0
 
 
 def _rhythm_of(scan: PacketScan) -> _Rhythm | None:
     """None where too few frames have times of their own."""
     if not scan.pts or None in scan.pts or scan.time_base is None:
         return None
-    ticks = np.unique(np.array(scan.pts)[np.array(scan.shown)])
+    ticks = np.sort(np.array(scan.pts)[np.array(scan.shown)])
     if len(ticks) < 2:
         return None
     steps, tick_sec = np.diff(ticks), float(scan.time_base)
+    rounding = 1.1e-3 / tick_sec  # Matroska rounds to a millisecond
+    shortest, longest = int(steps.min()), int(steps.max())
+    if shortest > 0 and longest <= shortest + max(0.25 * shortest, rounding):
+        return _Rhythm(ticks, (shortest + longest) / 2, True, tick_sec)
+    ticks = np.unique(ticks)
+    steps = np.diff(ticks)
+    if not len(steps):
+        return None
     step = float(np.median(steps))
-    is_near = np.abs(steps - step) <= max(0.25 * step, 1.1e-3 / tick_sec)  # Matroska rounds to a millisecond
+    is_near = np.abs(steps - step) <= max(0.25 * step, rounding)
     return _Rhythm(ticks, step, bool(is_near.mean() >= 0.8), tick_sec)
 
 
@@ -246,7 +264,8 @@ def tell_damage(scan: PacketScan, damage: Damage, frames: SoundFrames, whole: bo
         VideoReadError: nothing is left, or too little.
     """
     num_met = len(frames.packets)
-    num_gone = len(damage.bad_packets.difference(frames.packets.tolist())) + (damage.num_lost or 0)
+    gone = damage.bad_packets.difference(frames.packets.tolist(), scan.first_fields)
+    num_gone = len(gone) + (damage.num_lost or 0)
     num_bad = num_gone + num_met - int(frames.is_sound.sum())
     if not damage.gaps and not num_bad and damage.num_lost == 0:
         return tuple(damage.notes)

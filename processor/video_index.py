@@ -37,10 +37,10 @@ class VideoIndex:
     frame_packets: np.ndarray  # (num_frames,), int64: the packet a frame lies in, -1 where only counting tells
     start_packets: np.ndarray  # (num_frames,), int64: the packet to decode from, for this frame to come out exact
     packet_bytes: np.ndarray  # (num_packets,), int64: sizes, by which a file that changed is noticed
+    first_fields: np.ndarray  # (num_halves,), int64: packets with half a frame, whose other half is in the next packet
     can_skip: bool  # the decoder may leave out non-reference pictures that were not asked for
     max_pixels: int
     source: str | bytes = field(repr=False)
-    first_fields: frozenset[int] = frozenset()  # packets with half a frame, whose other half is in the next packet
     width_px: int  # as shown
     height_px: int
     transfer: str | None = None  # "PQ" or "HLG", of HDR that is to become SDR
@@ -131,7 +131,7 @@ def index_video(
         can_skip=scan.codec in _SKIPPING_CODECS,
         max_pixels=max_pixels,
         source=scan.source,
-        first_fields=frozenset(scan.first_fields),
+        first_fields=np.array(sorted(scan.first_fields), np.int64),
         width_px=scan.pictures.width_px,
         height_px=scan.pictures.height_px,
         transfer=scan.pictures.transfer,

@@ -22,6 +22,7 @@ from .video_structure import ShortPart, find_short_part
 from .video_tracks import ChosenTrack, choose_track
 
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
+_MAX_PAUSES = 16_384  # a gigabyte
 _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
 
 
@@ -139,7 +140,7 @@ def _read_packets(scan: PacketScan, container: av.container.InputContainer, stre
                 if due is not None and packet.dts > due + packet.duration // 2:
                     scan.overdue.add(number)
                 due = packet.dts + packet.duration
-            if fields is None and scan.codec == "h264" and scan.headers[-1]:  # tables that the container lacks
+            if number == 0 and not fields and scan.codec == "h264":  # the container's tables may be others
                 fields = field_coding(data, extradata)
             if fields:
                 first_field = _note_field(scan, field_of(data, extradata, fields), first_field)
@@ -192,8 +193,9 @@ def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: 
         scan.unclear.add(len(scan.sizes))
         if packet.is_keyframe:
             scan.keys.append(len(scan.sizes))
-    # Nearly no packet has any, and to ask for one kind takes three times as long.
-    if next(packet.iter_sidedata(), None) is not None and packet.has_sidedata("new_extradata"):
+    # To ask for one kind takes longer than to ask for any, which only MPEG-TS has everywhere.
+    has_any = scan.container == "mpegts" or next(packet.iter_sidedata(), None) is not None
+    if has_any and packet.has_sidedata("new_extradata"):
         scan.understood, scan.has_new_tables = False, True
     if packet.is_corrupt:
         scan.corrupt.add(len(scan.sizes))
@@ -305,15 +307,19 @@ def numbered_packets(
 ) -> Iterator[tuple[int, VideoPacket]]:
     """Yield (number, packet); empty packets are left out, since to a decoder they mean the end."""
     number = 0
-    try:
-        for packet in container.demux(stream):
-            PROGRESS.count()
-            if packet.size:
-                yield number, packet
-                number += 1
-    except IndexError:
-        # PyAV 18, at the very end of MPEG-TS: it looks for its list's entry of a stream that turned up on the way.
-        return
+    for _ in range(_MAX_PAUSES):
+        try:
+            for packet in container.demux(stream):
+                PROGRESS.count()
+                if packet.size:
+                    yield number, packet
+                    number += 1
+            return
+        except IndexError:
+            # PyAV 18, at the very end of MPEG-TS: it looks for its list's entry of a stream that turned up on the way.
+            return
+        except av.BlockingIOError:  # 64 KiB of MPEG-TS that hold no packet; behind them the film may go on
+            continue
 
 
 def decode_packet(

@@ -86,6 +86,7 @@ def _decode_run(
     wanted_packets = {int(index.frame_packets[frame]) for frame in run.frames}
     may_skip = index.can_skip and not frames.are_counted
     codec, extradata = context.codec.canonical_name, context.extradata
+    first_fields = set(index.first_fields.tolist())
     fed = run.first_packet
     for number, packet in packets:
         if number < run.first_packet:
@@ -95,7 +96,7 @@ def _decode_run(
                 f"Expected {index.path} as it was when it was indexed, got a changed file; index it again."
             )
         fed = number
-        frame_packet = number + (number in index.first_fields)  # a frame bears the number of its last packet
+        frame_packet = number + (number in first_fields)  # a frame bears the number of its last packet
         packet.pts = packet.dts = frame_packet
         context.skip_frame = "DEFAULT"
         if may_skip and is_disposable(codec, bytes(packet), extradata):

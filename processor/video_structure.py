@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .input_errors import VideoReadError, in_one_line
-from .stream_structure import MAX_BREAKS, MAX_PARTS, Buffer, flv_breaks, flv_end, ogg_breaks, ts_breaks
+from .stream_structure import MAX_BREAKS, MAX_PARTS, Buffer, flv_breaks, flv_end, flv_last_sec, ogg_breaks, ts_breaks
 
 _MAX_FILLERS = 10_000  # parts without content; a file of nothing else is no video
 
@@ -100,11 +100,12 @@ def find_short_part(source: str | bytes, name: str) -> ShortPart | None:
         return ShortPart(part, end - len(data)) if end > len(data) else None
 
 
-def find_breaks(source: str | bytes, name: str, track_id: int) -> list[int]:
+def find_breaks(source: str | bytes, name: str, track_id: int, ts_start: int = 0) -> list[int]:
     """Where in the file the chain of parts breaks, ascending; empty where it holds, and of containers without one.
 
     Args:
         track_id: of the video as the container numbers it, which is how MPEG-TS counts packets.
+        ts_start: in MPEG-TS alone, a packet to begin with.
 
     Raises:
         VideoReadError: the file went away.
@@ -122,9 +123,20 @@ def find_breaks(source: str | bytes, name: str, track_id: int) -> list[int]:
         elif data[:4] == b"RIFF":
             breaks = _riff_breaks(data)
         else:
-            breaks = (position for position in ts_breaks(data, track_id))
+            tail = data[ts_start:] if ts_start else data
+            breaks = (ts_start + position for position in ts_breaks(tail, track_id))
         with closing(breaks):
             return sorted(islice(breaks, MAX_BREAKS))
+
+
+def last_tag_sec(source: str | bytes, name: str) -> float:
+    """When the last tag of an FLV file is due, of whatever track.
+
+    Raises:
+        VideoReadError: the file went away.
+    """
+    with _opened(source, name) as data:
+        return flv_last_sec(data)
 
 
 def count_edits(source: str | bytes, name: str) -> int:
@@ -224,6 +236,9 @@ def _riff_breaks(data: Buffer) -> Generator[int, None, None]:
             yield at
             return
         size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + size > len(data) and kind not in (b"RIFF", b"LIST"):
+            yield at
+            return
         at += 12 if kind in (b"RIFF", b"LIST") else 8 + size + size % 2
 
 

@@ -136,7 +136,7 @@ def _person_of(known: dict[str, Any]) -> SessionPerson:  # as JSON has it
 
 
 def _notes(reader: SessionReader, index: VideoIndex) -> list[str]:
-    notes = []
+    notes = list(index.notes)
     if index.cut:
         notes.append(f"the file breaks off after {clock(index.end_sec)} ({index.cut}), and was read up to there")
     if reader.num_unreadable_looks:

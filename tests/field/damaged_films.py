@@ -156,6 +156,12 @@ def shrink(name: str, box: bytes, size: int) -> Callable[[Path], bytes]:
     return make
 
 
+def zeros_within_ts(folder: Path) -> bytes:
+    """As a card leaves it that was pulled out while it was written to."""
+    data, at = film("h264.ts"), 188 * (_packets("h264.ts")[29][0] // 188)
+    return data[:at] + bytes(188 * 6000) + data[at + 188 * 2 :]
+
+
 def fillers_in_mkv(folder: Path) -> bytes:
     """A segment of unknown length with nothing else in it."""
     return b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01" + b"\xff" * 7 + b"\xec\x80" * 5_000_000

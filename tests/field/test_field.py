@@ -13,10 +13,14 @@ import shown_rows
 import soak
 import table_rows
 import time_rows
+import torch
 import training_rows
 import video_rows
 from bench import Bench
 from rows import KINDS, Row
+from tiny_models import tiny_model
+
+from engagement_recognition import EngagementVideoProcessor
 
 CLASSES = {
     "video": [*video_rows.ROWS, *damage_rows.ROWS, *container_rows.ROWS, *time_rows.ROWS, *shown_rows.ROWS],
@@ -27,6 +31,16 @@ CLASSES = {
     "training": training_rows.ROWS,
 }
 ROWS = [row for rows in CLASSES.values() for row in rows]
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("field") / "engagement"
+    torch.manual_seed(0)
+    model = tiny_model("resnet18", "lstm", num_frames=8)
+    model.save_pretrained(folder)
+    EngagementVideoProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return Bench(folder)
 
 
 @pytest.mark.parametrize("row", [row.as_param() for row in ROWS])
