@@ -5,7 +5,6 @@ part whose rejects are there is whole.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from pydantic import TypeAdapter
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
 from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, ImageReadError, NoFaceError
-from ...processor.media_inputs import load_picture
+from ...processor.media_inputs import load_picture, open_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole
 from ..face_signals import SIGNALS, Signals, face_signals
@@ -39,7 +38,6 @@ from .settings import PreparationSettings
 
 _KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
 _PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
-_EXIF_ORIENTATION = 0x0112
 _REJECTS = TypeAdapter(list[Reject])
 
 
@@ -258,13 +256,10 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
 
 def _as_stored(picture: Path | bytes) -> bytes:
     """The picture's own bytes where they decode as they are; a large, turned or unusual one is encoded again."""
-    pixels = load_picture(picture)  # says what is wrong with it
-    content = picture if isinstance(picture, bytes) else picture.read_bytes()
-    with Image.open(io.BytesIO(content)) as opened:
-        is_plain = (opened.format, opened.mode) in _PLAIN_FORMATS and opened.getexif().get(_EXIF_ORIENTATION, 1) == 1
-    if is_plain and max(pixels.shape[:2]) <= _KEPT_SIDE_PX:
-        return content
-    shrunk = Image.fromarray(pixels)
+    opened = open_picture(picture)  # says what is wrong with it
+    if opened.stored_as in _PLAIN_FORMATS and max(opened.pixels.shape[:2]) <= _KEPT_SIDE_PX:
+        return picture if isinstance(picture, bytes) else picture.read_bytes()
+    shrunk = Image.fromarray(opened.pixels)
     shrunk.thumbnail((_KEPT_SIDE_PX, _KEPT_SIDE_PX))
     return encode_jpeg(np.asarray(shrunk))
 
