@@ -18,23 +18,18 @@ from pathlib import Path, PurePosixPath
 from ...processor.input_errors import DataError, RecipeError
 from ...processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..schema import ClipRecord, LabelledSource, Media, Reject
-from .file_trees import SPLIT_NAMES, FileTree, open_tree, read_source_file
+from .file_trees import FileTree, open_tree, read_source_file
+from .split_names import require_one_word, split_named
 
 SUFFIXES = {"picture": PICTURE_SUFFIXES, "video": VIDEO_SUFFIXES}
-FOLDER_SPLITS = SPLIT_NAMES | {
-    "training": "train",
-    "testing": "test",
-    "publictest": "validation",  # FER2013's own names
-    "privatetest": "test",
-}
 _SIDE_SUFFIXES = (".txt", ".csv", ".json", ".md")
 _LAYOUTS = "<label>/<file>, or <train|validation|test>/<label>/<file>"
 
 
 def split_in_name(name: str) -> str | None:
     """The split that a file's name tells: `train.csv`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
-    path = PurePosixPath(name.lower())
-    return FOLDER_SPLITS.get(path.stem.partition("-")[0]) or FOLDER_SPLITS.get(path.parent.name)
+    path = PurePosixPath(name)
+    return split_named(path.stem.partition("-")[0]) or split_named(path.parent.name)
 
 
 def read_class_folders(
@@ -63,6 +58,7 @@ def read_class_folders(
     names = [name for name in tree.names if not name.lower().endswith(_SIDE_SUFFIXES)]
     files = [name for name in names if name.lower().endswith(SUFFIXES[media])]
     prefix = _check_layout(tree, files, media)
+    require_one_word({name.removeprefix(prefix).partition("/")[0] for name in files}, str(source))
     has_splits = any(_split_of(name, prefix) for name in files)
     found = [_read_name(name, prefix, has_splits, media, pattern, label_names) for name in names]
     records = [result for result in found if isinstance(result, ClipRecord)]
@@ -104,7 +100,7 @@ def _top_folders(files: Sequence[str]) -> str:
     while (
         len({part[depth] for part in parts}) == 1
         and any(len(part) > depth + 2 for part in parts)  # a label folder and a file remain
-        and parts[0][depth].lower() not in FOLDER_SPLITS
+        and split_named(parts[0][depth]) is None
     ):
         depth += 1
     return "".join(f"{folder}/" for folder in parts[0][:depth])
@@ -112,7 +108,7 @@ def _top_folders(files: Sequence[str]) -> str:
 
 def _split_of(name: str, prefix: str) -> str | None:
     top, slash, _ = name.removeprefix(prefix).partition("/")
-    return FOLDER_SPLITS.get(top.lower()) if slash else None
+    return split_named(top) if slash else None
 
 
 def _label_folder(name: str, prefix: str) -> str:

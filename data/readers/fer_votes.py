@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...processor.input_errors import DataError
 from ..schema import EXPRESSION_OF, EXPRESSIONS, ClipRecord, LabelledSource, Reject
-from .class_folders import FOLDER_SPLITS
+from .split_names import split_named
 from .tables import Row, is_blank, read_table
 
 VOTE_LABELS = ("soft", "majority")
@@ -131,7 +131,7 @@ def _not_of_these(row: Row, path: Path, source: LabelledSource, got: str) -> str
 
 def _split_of(row: Row, column: str) -> str:
     row.check_width()
-    split = FOLDER_SPLITS.get(row.cells[column].lower())
+    split = split_named(row.cells[column])
     if split is None:
         raise DataError(f"Expected a split in {column}, got {row.cells[column]!r} in line {row.line} of {row.table}.")
     return split

@@ -1,18 +1,23 @@
 """A table of labelled videos → records: for any set of clips of one's own, and for spans within long videos.
 
 Columns `path,label,subject_id[,split,start_sec,end_sec]`; DAiSEE's four affects, each 0 to 3, may stand beside
-`label` or in its place. Paths are relative to the table's folder, or absolute.
+`label` or in its place. Paths are relative to the table's folder, or absolute; times are seconds or clock times.
 """
 
 import math
+import re
 from functools import partial
 from pathlib import Path
 
 from ...processor.input_errors import DataError, in_one_line
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject, SourceNotes
-from .file_trees import SPLIT_NAMES, read_source_file
+from .file_trees import read_source_file
+from .found_files import find_below
+from .split_names import require_one_word, split_named
 from .tables import Row, Table, find_repeats, read_table, require_subjects
 
+# 83.5, 1:23.5, 00:01:23.500 and 0:01:23,5; minutes and seconds up to 59, where something stands above them.
+_CLOCK = re.compile(r"(?:(?P<hours>\d+):(?=[0-5]?\d:))?(?P<minutes>\d+):(?P<seconds>[0-5]?\d(?:[.,]\d*)?)")
 _OPTIONAL = ("label", *AFFECTS, "split", "start_sec", "end_sec")
 
 
@@ -34,11 +39,12 @@ def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
         _check_columns(table, source, no_subjects)
         rows = list(table.rows)
     with_splits = any(row.cells.get("split") for row in rows)
+    require_one_word({row.cells.get("split", "") for row in rows}, source.name)
     clips: list[tuple[Row, ClipRecord]] = []
     rejects: list[Reject] = []
     for row in rows:
         try:
-            clips.append((row, _to_record(row, table.columns, with_splits, no_subjects)))
+            clips.append((row, _to_record(row, table.columns, source.parent, with_splits, no_subjects)))
         except DataError as error:
             rejects.append(row.reject("table", row.cells["path"], error))
     repeats = find_repeats([(record.clip_id, record) for _, record in clips])
@@ -64,9 +70,9 @@ def _check_columns(table: Table, source: Path, no_subjects: bool) -> None:
         raise DataError(f"Expected the column label, or {', '.join(AFFECTS)}, in {source}, found neither.")
 
 
-def _to_record(row: Row, columns: list[str], with_splits: bool, no_subjects: bool) -> ClipRecord:
+def _to_record(row: Row, columns: list[str], folder: Path, with_splits: bool, no_subjects: bool) -> ClipRecord:
     row.check_width()
-    path = row.text("path").replace("\\", "/")
+    path = find_below(folder, row.text("path").replace("\\", "/"))
     label = row.text("label").lower() if "label" in columns else None
     affects = row.affects() if "engagement" in columns else {}
     start_sec, end_sec = _seconds(row, "start_sec"), _seconds(row, "end_sec")
@@ -83,12 +89,15 @@ def _seconds(row: Row, column: str) -> float | None:
     text = row.cells.get(column, "")
     if not text:
         return None
+    clock = _CLOCK.fullmatch(text)
     try:
-        seconds = float(text)
+        seconds = float((clock["seconds"] if clock else text).replace(",", "."))
     except ValueError:
         seconds = math.nan
+    if clock:
+        seconds += 60 * int(clock["minutes"]) + 3600 * int(clock["hours"] or 0)
     if not 0 <= seconds < math.inf:  # NaN fails this too
-        raise DataError(f"Expected {column} as seconds of 0 or more, got {text!r}")
+        raise DataError(f"Expected {column} as seconds of 0 or more, or as h:mm:ss, got {text!r}")
     return seconds
 
 
@@ -98,9 +107,9 @@ def _short(seconds: float | None) -> str:
 
 def _split_of(row: Row) -> str:
     text = row.cells["split"]
-    if text.lower() not in SPLIT_NAMES:
+    if (split := split_named(text)) is None:
         raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
-    return SPLIT_NAMES[text.lower()]
+    return split
 
 
 def _missing_file(row: Row, record: ClipRecord, folder: Path) -> Reject | None:
