@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..data.readers.found_files import find_below
 from ..data.readers.folder_walk import walk
+from ..data.readers.found_files import find_below
 from ..data.readers.table_text import WORKBOOK_SUFFIXES
 from ..data.readers.tables import is_blank, read_table
 from ..processor.input_errors import DataError
@@ -73,5 +73,7 @@ def _files_in_table(path: Path) -> list[Path]:
             rows = list(read_table(file, str(path), ["path"]).rows)
     except OSError as error:
         raise DataError(f"Expected a table in {path}, could not read it ({error.strerror}).") from error
-    names = [row.cells["path"].replace("\\", "/") if "/" not in row.cells["path"] else row.cells["path"] for row in rows]
+    names = [
+        row.cells["path"].replace("\\", "/") if "/" not in row.cells["path"] else row.cells["path"] for row in rows
+    ]
     return [path.parent / find_below(path.parent, name) for name in names if not is_blank(name)]

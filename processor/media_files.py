@@ -1,4 +1,4 @@
-"""Files as users have them, before anything is decoded: paths, URLs, bytes; which endings and which first bytes are whose.
+"""Files as users have them, before anything is decoded: paths, URLs, bytes; which endings and first bytes are whose.
 
 Nothing here needs torch, so that the process that reads untrusted files starts in a blink.
 """
@@ -10,7 +10,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
 from .input_errors import EngagementInputError, VideoReadError, in_one_line
@@ -99,7 +98,7 @@ def open_regular(path: str | os.PathLike[str], what: str, error: type[Engagement
     try:
         mode = os.stat(name).st_mode  # noqa: PTH116 (a Path of an odd string fails otherwise)
         if stat.S_ISREG(mode):
-            return open(name, "rb")  # noqa: PTH123, SIM115 (the caller closes it)
+            return open(name, "rb")  # noqa: PTH123 (the caller closes it)
         found = f"the folder {name}" if stat.S_ISDIR(mode) else f"the device or pipe {name}"
         remedy = "pass the files in it" if stat.S_ISDIR(mode) else "copy its content to a file"
     except FileNotFoundError:
@@ -124,7 +123,9 @@ def fetch(source: MediaSource) -> MediaSource:
             length = response.headers.get("Content-Length", "")
     except urllib.error.HTTPError as error:
         refused = error.code in (401, 403, 406, 429)
-        remedy = "download it with a browser and pass the file" if refused else "check the address, or pass a local file"
+        remedy = (
+            "download it with a browser and pass the file" if refused else "check the address, or pass a local file"
+        )
         answer = f"{error.code} {in_one_line(error) if error.code < 400 else http.client.responses.get(error.code, '')}"
         raise VideoReadError(f"Expected a file at {source}, got {answer.strip()}; {remedy}.") from error
     except http.client.IncompleteRead as error:
@@ -141,7 +142,9 @@ def fetch(source: MediaSource) -> MediaSource:
 
 def _broke_off(source: str, got: int, length: int | None) -> str:
     after = f"{got:,} of {length:,} bytes" if length else f"{got:,} bytes"
-    return f"Expected a whole file from {source}, the download broke off after {after}; try again, or pass a local file."
+    return (
+        f"Expected a whole file from {source}, the download broke off after {after}; try again, or pass a local file."
+    )
 
 
 def _request(url: str) -> urllib.request.Request:

@@ -194,7 +194,7 @@ def _reduction(picture: Image.Image) -> int:
 
 
 def _turn_of(picture: Image.Image) -> tuple[Image.Transpose | None, str | None]:
-    """How it comes upright (not by Pillow's `exif_transpose`, which writes all of the EXIF anew), or why nobody knows."""
+    """How it comes upright, or why nobody knows; Pillow's `exif_transpose` would write all of the EXIF anew."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
         return _TURNS.get(orientation), None

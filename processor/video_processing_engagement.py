@@ -241,7 +241,9 @@ def _not_cropped(decoded: DecodedFrames) -> PreparedClip:
     )  # fmt: skip
 
 
-def _sample_frames(frames: np.ndarray | DecoderFrames, num_frames: int, sampling: str, start_frame: int) -> PreparedClip:
+def _sample_frames(
+    frames: np.ndarray | DecoderFrames, num_frames: int, sampling: str, start_frame: int
+) -> PreparedClip:
     """The same sampling for frames that come as arrays; `"all"` takes every one."""
     if sampling == "all":
         indices = np.arange(len(frames))

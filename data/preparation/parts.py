@@ -24,10 +24,17 @@ from pydantic import TypeAdapter
 
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
-from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, ImageReadError, NoFaceError
+from ...processor.input_errors import (
+    ArchiveError,
+    DataError,
+    EngagementInputError,
+    ImageReadError,
+    NoFaceError,
+    in_one_line,
+)
 from ...processor.media_inputs import load_picture, open_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
-from ..atomic_files import whole_file, write_whole
+from ..atomic_files import whole_file, write_whole, writing
 from ..face_signals import SIGNALS, Signals, face_signals
 from ..json_records import read_text, refusing
 from ..schema import AFFECTS, ClipRecord, Content, Media, Reject
@@ -57,9 +64,16 @@ def read_part(parts: Path, start: int) -> tuple[Dataset | None, list[Reject]]:
     text = read_text(path, DataError, expected, remedy)
     with refusing(text, path, DataError, expected, remedy):
         rejects = _REJECTS.validate_json(text)
-    # An earlier version may have begun this preparation, whose rows lack what later ones have.
-    rows = with_later_columns(Dataset.from_file(str(table))).select_columns(list(FEATURES)) if table.is_file() else None
-    return rows, rejects
+    if not table.is_file():
+        return None, rejects
+    try:
+        # An earlier version may have begun this preparation, whose rows lack what later ones have.
+        return with_later_columns(Dataset.from_file(str(table))).select_columns(list(FEATURES)), rejects
+    except Exception as error:  # of a table that somebody cut or edited; the datasets library has many
+        raise DataError(
+            f"Expected a table of prepared clips in {table}, could not open it ({in_one_line(error)}); delete {path} "
+            "and prepare again, which does this part anew."
+        ) from error
 
 
 def _table_path(parts: Path, start: int) -> Path:
@@ -82,7 +96,12 @@ def prepare_part(
     """Prepare the clips of one part, whose faces are looked for on `device`, and put the result on disk."""
     rejects: list[Reject] = []
     table, num_rows = _table_path(parts, start), 0
-    with whole_file(table) as partial, one_thread(), ArrowWriter(path=str(partial), features=FEATURES) as writer:
+    with (
+        whole_file(table) as partial,
+        writing(table),
+        one_thread(),
+        ArrowWriter(path=str(partial), features=FEATURES) as writer,
+    ):
         for clip in clips:
             for row in _rows_of(clip, read, media, settings, rejects, device):
                 writer.write(row)
@@ -134,6 +153,9 @@ def _rows_of(
     except EngagementInputError as error:
         # What came before the damage is kept; the reject stands for the rest of the clip.
         rejects.append(_reject(clip, error, None if window_index is None else window_index + 1))
+    except OSError as error:  # a file that went away, a disk that fails; what is written is the caller's
+        unread = DataError(f"Expected {clip.source_path} to be readable, got: {in_one_line(error)}.")
+        rejects.append(_reject(clip, unread, None if window_index is None else window_index + 1))
 
 
 def _reject(clip: ClipRecord, error: EngagementInputError, window_index: int | None) -> Reject:

@@ -100,12 +100,15 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
             )
         by_row = "row" in table.columns
         known = {record.clip_id for record in source.records} | {reject.clip_id for reject in source.rejects} - {""}
+        splits = {name.partition("/")[0] for name in known}
         votes: dict[str, Votes] = {}
         counts: Counter[str] = Counter()
         for row in table.rows:
             split = _split_of(row, "split" if by_row else "usage")
             clip_id = f"{split}/{_number(row, 'row') if by_row else counts[split]:05}"
             counts[split] += 1
+            if not by_row and split not in splits:
+                continue  # of the competition's train.csv, which holds no other split's pictures
             if clip_id not in known:
                 raise DataError(_not_of_these(row, path, source, f"for picture {clip_id}, which is not there"))
             if clip_id in votes:

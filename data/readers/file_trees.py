@@ -1,7 +1,8 @@
 """A folder or a zip archive, read through one interface: the names of its files, and the bytes of each.
 
-Nothing is extracted to disk. Links within a folder are its owner's and are followed; those in an archive are not. What is not safe to read (a name that leaves the root, a link, a bomb, an encrypted or
-second member of one name) becomes a reject when the tree is opened; a damaged member is refused when it is read.
+Nothing is extracted to disk. Links within a folder are its owner's and are followed; those in an archive are not. What
+is not safe to read there (a name that leaves the root, a link, a bomb, an encrypted or second member of one name)
+becomes a reject when the tree is opened; a damaged member is refused when it is read.
 """
 
 import io

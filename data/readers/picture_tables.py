@@ -98,7 +98,10 @@ def read_picture_tables(
     if not names:
         raise DataError(f"Expected tables of pictures (.csv or .parquet) in {source}, found none.{tree.refused()}")
     tables = [_read_table(tree, name, no_subjects) for name in names]
-    for told in (PurePosixPath(name).stem.partition("-")[0] for name in names), (PurePosixPath(name).parent.name for name in names):
+    for told in (
+        (PurePosixPath(name).stem.partition("-")[0] for name in names),
+        (PurePosixPath(name).parent.name for name in names),
+    ):
         require_one_word(told, str(source))
     require_one_word({row.row.cells.get("split", "") for table in tables for row in table.rows}, str(source))
     columns = set[str]().union(*(table.columns for table in tables))

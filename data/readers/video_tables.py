@@ -6,8 +6,10 @@ Columns `path,label,subject_id[,split,start_sec,end_sec]`; DAiSEE's four affects
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...processor.input_errors import DataError, in_one_line
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject, SourceNotes
@@ -58,6 +60,26 @@ def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
             records.append(record)
     notes = SourceNotes(extra_columns=table.extra_columns or None, no_subjects=no_subjects or None)
     return LabelledSource("videos", "video", records, rejects, partial(read_source_file, str(source.parent)), notes)
+
+
+def read_video_folder(root: Path, tables: Sequence[str], no_subjects: bool = False) -> LabelledSource:
+    """A folder as the datasets library reads one of videos: a `metadata.csv` in it, or one in each split's folder.
+
+    Raises:
+        DataError: as `read_video_table`.
+    """
+    records: list[ClipRecord] = []
+    rejects: list[Reject] = []
+    require_one_word([Path(name).parent.name for name in tables], str(root))
+    for name in tables:
+        source, folder = read_video_table(root / name, no_subjects), PurePosixPath(name).parent
+        split = split_named(folder.name)
+        rejects += [replace(reject, path=name) for reject in source.rejects]
+        for record in source.records:
+            places = {of: str(folder / getattr(record, of)) for of in ("clip_id", "source_path")}
+            records.append(replace(record, **places, split=record.split or split))
+    read = partial(read_source_file, str(root))
+    return LabelledSource("videos", "video", records, rejects, read, SourceNotes(no_subjects=no_subjects or None))
 
 
 def _check_columns(table: Table, source: Path, no_subjects: bool) -> None:
