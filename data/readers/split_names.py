@@ -39,7 +39,7 @@ def _word_of(name: str) -> str | None:
 def require_one_word(names: Iterable[str], where: str) -> None:
     """Raises DataError where two of the names tell one split in different words, such as dev and val."""
     words: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in names:
+    for name in sorted(names):
         if word := _word_of(name):
             words[_SPLIT_OF[word]].setdefault(word, name)
     for split, found in words.items():
