@@ -290,7 +290,7 @@ def _download(url: str, limits: Limits) -> bytes:
                 length = response.headers.get("Content-Length", "")
         except urllib.error.HTTPError as error:
             remedy = "send the file itself" if error.code in (401, 403, 406, 429) else "check the address"
-            raise Refusal(400, f"Expected a file at {url[:200]}, got {error}; {remedy}.") from error
+            raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}); {remedy}.") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             if not guard.is_late():
                 raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}).") from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import archive_rows
+import media_rows
 import model_rows
 import picture_rows
 import pytest
@@ -16,6 +17,7 @@ CLASSES = {
     "video": video_rows.ROWS,
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
+    "media": media_rows.ROWS,
     "archive": archive_rows.ROWS,
     "model": model_rows.ROWS,
     "training": training_rows.ROWS,
