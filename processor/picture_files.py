@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def _refusal(name: str, reason: str) -> ImageReadError:
 def _open(source: MediaSource) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if not hasattr(source, "read"):
+    if isinstance(source, (str, os.PathLike)):
         return open_regular(source, "a picture", ImageReadError)
     if source.seekable():
         source.seek(0)

@@ -76,8 +76,8 @@ def read_video_folder(root: Path, tables: Sequence[str], no_subjects: bool = Fal
         split = split_named(folder.name)
         rejects += [replace(reject, path=name) for reject in source.rejects]
         for record in source.records:
-            places = {of: str(folder / getattr(record, of)) for of in ("clip_id", "source_path")}
-            records.append(replace(record, **places, split=record.split or split))
+            clip_id, path = str(folder / record.clip_id), str(folder / record.source_path)
+            records.append(replace(record, clip_id=clip_id, source_path=path, split=record.split or split))
     read = partial(read_source_file, str(root))
     return LabelledSource("videos", "video", records, rejects, read, SourceNotes(no_subjects=no_subjects or None))
 
