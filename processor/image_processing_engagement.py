@@ -16,7 +16,6 @@ from transformers.processing_utils import ImagesKwargs
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
 from .media_files import is_file_like
-from .media_inputs import load_picture, open_picture
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):
@@ -65,7 +64,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         if device is not None:
             return self.on_device(device).preprocess(images, face_crop, return_tensors)
         crop = self.face_crop if face_crop is None else face_crop
-        faces = [self._largest_face(picture) if crop else load_picture(picture) for picture in _as_batch(images)]
+        faces = [self._largest_face(picture) if crop else self.load_picture(picture) for picture in _as_batch(images)]
         pixel_values = torch.cat([self.to_pixel_values(face[None]) for face in faces])
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
 
@@ -79,7 +78,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         Raises:
             NoFaceError: there is none.
         """
-        opened = open_picture(picture)
+        opened = self.open_picture(picture)
         source, pixels = _name_of(picture), opened.pixels
         (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
         if len(found) == 0:
@@ -94,7 +93,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
 
     def take_as_face(self, picture: object) -> PreparedFaces:
         """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
-        opened = open_picture(picture)
+        opened = self.open_picture(picture)
         height, width = opened.pixels.shape[:2]
         box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
         return PreparedFaces(

@@ -5,6 +5,8 @@ carry nothing but their message, so that they survive pickling between processes
 code are not in this family and keep their traceback.
 """
 
+from typing import TypeVar
+
 
 class EngagementInputError(ValueError):
     """Something the user gave (a file, a folder, a recipe, an option) cannot be used."""
@@ -69,6 +71,15 @@ def printable(name: str) -> str:
 
 def _is_plain(character: str) -> bool:
     return character.isprintable() or character in "\u3000\xa0"  # blanks that names have, too
+
+
+Kind = TypeVar("Kind", bound=EngagementInputError)
+
+
+def error_named(name: str, says: str, kind: type[Kind]) -> Kind:
+    """One of the errors above, as another process names it, if it is a `kind`; else a `kind` itself."""
+    named = globals().get(name)
+    return named(says) if isinstance(named, type) and issubclass(named, kind) else kind(says)
 
 
 def in_one_line(error: BaseException, max_chars: int = 200) -> str:

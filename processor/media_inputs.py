@@ -1,6 +1,6 @@
 """What a user may hand to a processor, brought to one form: files, arrays, tensors, pictures, batches of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def as_file(video: object) -> object:
     return path
 
 
-def stack_frames(video: object) -> np.ndarray | DecoderFrames:
+def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = None) -> np.ndarray | DecoderFrames:
     """An array or tensor of frames, or a list of pictures → (num_frames, height, width, 3) uint8 RGB; of a decoder the
     same by the numbers asked for."""
     if hasattr(video, "get_frames_at"):
@@ -86,7 +86,7 @@ def stack_frames(video: object) -> np.ndarray | DecoderFrames:
         return to_uint8_frames(video)
     if not isinstance(video, Sequence) or len(video) == 0:
         raise EngagementInputError(f"Expected frames, got {type(video).__name__}; pass an array or a list of pictures.")
-    pictures = [load_picture(picture) for picture in video]
+    pictures = [(load or load_picture)(picture) for picture in video]
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
         raise EngagementInputError(f"Expected frames of one size, got {len(shapes)} sizes: {sorted(shapes)[:3]}.")

@@ -49,13 +49,27 @@ class Picture:
     stored_as: tuple[str, str] | None = None  # Pillow's format and mode, where the pixels are just what the file holds
 
 
-def read_picture(source: MediaSource) -> Picture:
+def read_picture(source: MediaSource, is_limited: bool = False) -> Picture:
     """A path, bytes or binary file → its picture.
+
+    Args:
+        is_limited: this process is held to a limit of memory, and whoever set it says so of a MemoryError.
 
     Raises:
         ImageReadError: the file is missing, empty or not a still picture; the message names it.
     """
     name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
+    try:
+        return _read_file(source, name)
+    except MemoryError as error:
+        if is_limited:
+            raise
+        raise ImageReadError(
+            f"Expected a picture that there is memory for, got one that wants more in {name}; make it smaller."
+        ) from error
+
+
+def _read_file(source: MediaSource, name: str) -> Picture:
     with _open(source) as file:
         head = file.read(HEAD_BYTES)
         kind, formats = picture_kind(head), None
@@ -159,6 +173,8 @@ def _read(open_picture: Callable[[], Image.Image], name: str, is_ours: bool = Tr
             notes = (f"the first of its {num_pages} pages",) if num_pages > 1 else ()
             return _to_picture(picture, size_px, notes, is_ours)
     except ImageReadError:
+        raise
+    except MemoryError:
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # None would lift the limit, and this error with it

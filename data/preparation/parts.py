@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image
 from pydantic import TypeAdapter
 
+from ...processor.bounded_reader import BoundedReader
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
 from ...processor.input_errors import (
@@ -32,7 +34,6 @@ from ...processor.input_errors import (
     NoFaceError,
     in_one_line,
 )
-from ...processor.media_inputs import load_picture, open_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole, writing
 from ..face_signals import SIGNALS, Signals, face_signals
@@ -134,6 +135,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
+@cache
+def _reader() -> BoundedReader:
+    """One a process: a file that hangs or crashes a decoder is a reject."""
+    return BoundedReader()
+
+
 def _rows_of(
     clip: ClipRecord,
     read: Callable[[ClipRecord], Content],
@@ -185,7 +192,7 @@ def _read_rows(
 ) -> _Rows:
     if media != "video" and not isinstance(content, (list, np.ndarray)):
         return _picture_rows(content, settings, device)
-    processor = EngagementVideoProcessor(**settings.processor_settings(), device=device)
+    processor = EngagementVideoProcessor(**settings.processor_settings(), device=device).with_reader(_reader())
     if isinstance(content, list):
         return _frame_rows(clip, content, settings, processor)
     if isinstance(content, np.ndarray):
@@ -240,7 +247,7 @@ def _load_frame(picture: Path | bytes, path: str) -> np.ndarray:
         ImageReadError: it is no picture; the message names which frame.
     """
     try:
-        return np.require(load_picture(picture), requirements=["W"])  # torch takes no read-only array
+        return np.require(_reader().read_picture(picture), requirements=["W"])  # torch takes no read-only array
     except ImageReadError as error:
         raise ImageReadError(str(error).replace("<bytes>", path)) from error
 
@@ -262,7 +269,7 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
     processor = EngagementImageProcessor(
         face_margin_ratio=settings.face_margin_ratio, face_crop_size_px=settings.face_crop_size_px, device=device
     )
-    pixels = load_picture(picture)
+    pixels = _reader().read_picture(picture)
     faces = processor.prepare_faces(pixels, thorough=False)
     face, times_sec = [faces.largest], np.array([np.nan])
     found, boxes, landmarks = np.array([True]), faces.boxes_xyxy_px[face], faces.landmarks_xy_px[face]
@@ -278,7 +285,7 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
 
 def _as_stored(picture: Path | bytes) -> bytes:
     """The picture's own bytes where they decode as they are; a large, turned or unusual one is encoded again."""
-    opened = open_picture(picture)  # says what is wrong with it
+    opened = _reader().open_picture(picture)  # says what is wrong with it
     if opened.stored_as in _PLAIN_FORMATS and max(opened.pixels.shape[:2]) <= _KEPT_SIDE_PX:
         return picture if isinstance(picture, bytes) else picture.read_bytes()
     shrunk = Image.fromarray(opened.pixels)
