@@ -217,6 +217,20 @@ def full_disk_at_the_end(bench: Bench, folder: Path) -> Said:
     return said
 
 
+def cut_part(bench: Bench, folder: Path) -> Said:
+    """A preparation that was stopped, of which somebody cut a table; the same command goes on once that is deleted."""
+    output = folder.parent / "prepared"
+    command = ("prepare", "images", folder, "--output", output)
+    with patch("datasets.DatasetDict.save_to_disk", side_effect=OSError(28, "No space left on device")):
+        assert bench.command(*command).code == 2
+    (part,) = (output / "parts").glob("*.arrow")
+    part.write_bytes(part.read_bytes()[:100])
+    said = bench.command(*command)
+    part.with_suffix(".rejects.json").unlink()
+    assert bench.command(*command).code == 0
+    return said
+
+
 def draw_within(limit_bytes: int, format: str) -> Callable[[Bench, Path], object]:
     """No file may become larger, as on a disk that fills up; without the limit the same command goes on."""
 
@@ -363,6 +377,8 @@ ROWS = [
         Refused(("No space left", "make room", "same command again")), 32),
     Row("a disk that is full at the end", three_splits, full_disk_at_the_end,
         Refused(("No space left", "make room", "same command again")), 32),
+    Row("a part of prepared data that was cut", three_splits, cut_part,
+        Refused(("00000000.arrow", "delete", "does this part anew")), 33),
     Row("a disk that is full while drawing pictures", no_input, draw_within(2000, "expressions"),
         Refused(("could not", "make room")), 32, slow=True),
     Row("a disk that is full while drawing clips", no_input, draw_within(3000, "daisee"),
