@@ -6,6 +6,7 @@ none of which can run anything. Neither torch nor transformers is imported here,
 """
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -131,6 +132,7 @@ class _Server:
             except Exception as error:  # a library's, of a file that it cannot make sense of
                 answer = {"error": "", "says": f"{type(error).__name__}: {error}"[:500]}
             self._is_busy = False
+            gc.collect()  # a decoder that a cycle holds keeps its threads, whose stacks count as memory
             self._send(answer)
 
     def _send(self, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
