@@ -139,6 +139,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Of the split, where the source has none.")] = 0,
 ) -> None:
     """Turn labelled videos or pictures into a data set that `engagement audit` and `train.py` read."""
+    from ..data.atomic_files import require_writable
     from ..data.preparation.prepare import describe_counts
     from ..data.preparation.prepare import prepare as prepare_source
     from ..data.preparation.settings import FrameOptions, settings_for
@@ -146,6 +147,7 @@ def prepare(
     from ..inference.devices import choose_device
     from ..processor.input_errors import RecipeError
 
+    require_writable(output)
     detector_device = choose_device(device)
     options = SourceOptions(
         subset=subset and subset.value,
@@ -177,6 +179,8 @@ def prepare(
     typer.echo(f"{output}: {describe_counts(prepared.description)}")
     if found.media == "video" and not prepared.description.settings.as_played:
         typer.echo("  begun by an earlier version, and ended likewise: frames by number, pixels as they are stored")
+    if no_subjects:
+        typer.echo("take care: nobody knows the people, so that one person may be in several splits", err=True)
     for split, counts in prepared.description.splits.items():
         typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")
     typer.echo(f"next: engagement audit {output}")

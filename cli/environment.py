@@ -12,7 +12,7 @@ from types import ModuleType
 from ..processor.input_errors import in_one_line
 from ..required_packages import installed_version, lacks, required_packages
 
-_EXTRAS = ("app", "live", "onnx")
+_EXTRAS = ("app", "heif", "live", "onnx")
 _DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "wmv2", "flv")
 _VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -42,7 +42,7 @@ def _or_error(describe: Callable[[], str]) -> str:
 
 def _describe_processors() -> str:
     # The process may be bound to fewer than the machine has, as in a container or a batch job.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = importlib.import_module("joblib").cpu_count()
     memory = ""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB memory"

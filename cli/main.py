@@ -5,6 +5,7 @@ once. A module a group of commands, which import nothing at their top either.
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -65,6 +66,10 @@ for group, title in _GROUPS:
 
 def main() -> None:
     """What a user got wrong is one line and exit code 2; only our own mistakes show a traceback."""
+    # A name that is not text, or a terminal without our characters, is no reason to stop.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if sys.argv[1:2] != ["env"]:  # which says it, among all else
             from ..required_packages import require_packages
@@ -81,9 +86,9 @@ def main() -> None:
         typer.echo(f"error: {problem}; make room where standard output goes, or send it elsewhere.", err=True)
         sys.exit(2)
     except ValueError as error:
-        from ..processor.input_errors import EngagementInputError
+        from ..processor.input_errors import EngagementInputError, printable
 
         if not isinstance(error, EngagementInputError):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)

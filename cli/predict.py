@@ -1,11 +1,9 @@
 """Predictions of files: the command `engagement predict`, its progress, its lines, its tables and timelines."""
 
-import json
 import sys
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,7 +102,7 @@ def predict(
 
 def _left_to_do(files: list[Path], table: "AnswerTable") -> list[Path]:
     """Each file once, without those that the table answers already; says how many it skips."""
-    left = [file for file in dict.fromkeys(files) if str(file) not in table.done]
+    left = [file for file in dict.fromkeys(files) if table.name_of(str(file)) not in table.done]
     if num_skipped := len(set(files)) - len(left):
         typer.echo(
             f"{table.path}: skips {num_skipped} files that it answers already, {table.num_refused} of them refused "
@@ -122,7 +120,7 @@ def _what_is_kept(num_done: int, num_files: int, output: Path | None) -> str:
 
 
 def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_json: bool) -> None:
-    from ..inference.predictions import Refusal, to_json, to_lines
+    from ..inference.predictions import Refusal, to_json, to_json_line, to_lines
 
     if isinstance(result, Refusal):
         typer.echo(f"refused: {result.error}", err=True)
@@ -130,7 +128,7 @@ def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_jso
         typer.echo("\n".join(to_lines(result)))
     if as_json:
         about = {"names": names} if names and not isinstance(result, Refusal) else {}
-        typer.echo(json.dumps(to_json(result, predictor.about) | about, ensure_ascii=False))
+        typer.echo(to_json_line(to_json(result, predictor.about) | about, sys.stdout.encoding))
     sys.stdout.flush()  # whoever reads over a pipe waits for each
 
 
@@ -140,10 +138,9 @@ def _timeline_plots(inputs: list[Path], folder: Path) -> dict[Path, Path]:
     Raises:
         DataError: `folder` is a file, or nothing can be written there.
     """
-    from ..data.atomic_files import writing
+    from ..data.atomic_files import require_writable
 
-    with writing(folder):
-        TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
+    require_writable(folder)
     stems = [source.stem for source in inputs]
     taken = {stem.casefold() for stem in stems}  # not every system tells "A" from "a"
     names = []
@@ -159,12 +156,12 @@ def _show_timeline(
     result: "VideoPrediction", predictor: "Predictor", names: str | None, path: Path, as_json: bool
 ) -> None:
     from ..data.atomic_files import write_whole, writing
-    from ..inference.timeline import draw_in_terminal, save_plot, timeline_csv
+    from ..inference.timeline import draw_in_terminal, in_terminal, save_plot, timeline_csv
 
     band, table = predictor.rule.uncertain_band(), path.with_suffix(".csv")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_plot(result, path, band, "; ".join(filter(None, [names, *predictor.warnings])) or None)
     write_whole(table, timeline_csv(result))
-    drawn = "" if as_json else f"{draw_in_terminal(result, band)}\n"
+    drawn = "" if as_json else f"{in_terminal(draw_in_terminal(result, band), sys.stdout.encoding)}\n"
     typer.echo(f"{drawn}timeline: {path}, {table}", err=as_json)

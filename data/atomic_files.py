@@ -5,12 +5,15 @@ and go on claims its folder first.
 """
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from ..processor.input_errors import DataError, in_one_line
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PARTIAL = ".partial"  # the ending of a file that is being written; whoever finds one may delete it
 
 
@@ -54,9 +57,16 @@ def writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"Expected to write {output}, could not ({in_one_line(error)}); choose another place."
-        ) from error
+        remedy = "choose another place"
+        if error.errno in _FULL:
+            remedy = "make room there, and type the same command again"
+        raise DataError(f"Expected to write {output}, could not ({in_one_line(error)}); {remedy}.") from error
+
+
+def require_writable(output: Path) -> None:
+    """Raises DataError where nothing can be written to `output`, a folder that is there or not; before the work."""
+    with writing(output):
+        TemporaryFile(dir=next(place for place in (output, *output.absolute().parents) if place.exists())).close()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -4,12 +4,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import TypeVar
 
+import joblib
+
+from ..processor.input_errors import DataError
+
 _Task = TypeVar("_Task")
 _Done = TypeVar("_Done")
+
+
+def usable_processors() -> int:
+    """How many of the machine's processors this process may use: by its affinity, and by its container's quota."""
+    return joblib.cpu_count()
 
 
 @contextmanager
@@ -19,12 +29,20 @@ def spawned(
     """Every task's future, of workers that each began with `start`; what has not begun when the block ends is dropped.
 
     Spawned, not forked: a fork of a process that runs threads, as torch's do, can hang.
+
+    Raises:
+        DataError: a worker was killed; what the others had finished is theirs to find again.
     """
     pool = ProcessPoolExecutor(num_processes, get_context("spawn"), start)
     try:
         with _deaf_to_ctrl_c():  # which the workers inherit: it would fall into their imports, and each would complain
             futures = [pool.submit(work, task) for task in tasks]
         yield futures
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"Expected {num_processes} processes to work to the end, one was killed, mostly for want of memory; what "
+            "is done is kept: type the same command to go on, with fewer --processes where there are many."
+        ) from error
     except (KeyboardInterrupt, GeneratorExit):
         for worker in active_children():  # nobody waits for what they are at
             worker.terminate()

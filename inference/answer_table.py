@@ -19,8 +19,8 @@ import pyarrow.parquet
 
 from ..data.atomic_files import whole_file
 from ..data.growing_file import GrowingFile
-from ..processor.input_errors import DataError, in_one_line
-from .predictions import AboutModel, Prediction, Refusal, to_json
+from ..processor.input_errors import DataError, in_one_line, printable
+from .predictions import AboutModel, Prediction, Refusal, to_json, to_json_line
 from .predictor import Predictor
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
@@ -151,18 +151,20 @@ class AnswerTable:
         """A file's answer or refusal, whole or not at all.
 
         Raises:
-            DataError: a full disk, or a path that CSV cannot hold; what was written before is kept.
+            DataError: a full disk; what was written before is kept.
         """
         answer = {**to_json(result, self._about), _MADE_WITH: self._made_with}
         if not self._is_csv:
-            self._append(json.dumps(answer, ensure_ascii=False) + "\n")
-        elif set(result.source) & set("\r\n"):
-            raise DataError(f"Expected paths without line breaks for CSV, got {result.source!r}; choose .jsonl.")
+            self._append(to_json_line(answer) + "\n")
         else:
             rows = _rows_of(answer)
             self._append("".join(_csv_line([row.get(name) for name in self._columns]) for row in rows))
-        self.done.add(result.source)
+        self.done.add(self.name_of(result.source))
         self.num_refused += isinstance(result, Refusal)
+
+    def name_of(self, source: str) -> str:
+        """What a file is called in `done`: in CSV escaped, where its name holds line breaks or is not text."""
+        return printable(source) if self._is_csv else source
 
     def _append(self, text: str) -> None:
         try:
@@ -186,7 +188,8 @@ class AnswerTable:
 
 def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
     """One JSON answer → a row, or of a photo a row a face."""
-    shared: dict[str, Cell] = {name: answer.get(name) for name in ("source", "error", _MADE_WITH)}
+    shared: dict[str, Cell] = {name: answer.get(name) for name in ("error", _MADE_WITH)}
+    shared["source"] = printable(answer["source"])  # neither CSV's lines nor Parquet's text hold any name
     shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
     if "faces" not in answer:
         return [shared | _flat(answer)]

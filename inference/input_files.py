@@ -1,16 +1,20 @@
 """What is given to `engagement predict` → files: folders, patterns, a table's column `path`, and standard input."""
 
 import glob
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..data.readers.folder_walk import walk
+from ..data.readers.found_files import find_below
+from ..data.readers.table_text import WORKBOOK_SUFFIXES
 from ..data.readers.tables import is_blank, read_table
 from ..processor.input_errors import DataError
 from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 STANDARD_INPUT = "-"
-TABLE_SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (".csv", ".tsv", *WORKBOOK_SUFFIXES)
 
 
 def list_files(inputs: Iterable[str], recursive: bool = False) -> list[Path]:
@@ -29,25 +33,37 @@ def list_files(inputs: Iterable[str], recursive: bool = False) -> list[Path]:
 
 def _files_of(given: str, recursive: bool) -> Iterator[Path]:
     if given == STANDARD_INPUT:
-        for line in sys.stdin:
-            if line.strip():
-                yield from _files_of(line.strip(), recursive)
+        for line in _lines_of_standard_input():
+            if name := line.rstrip("\r\n"):
+                yield from _files_of(name if name == name.strip() or Path(name).exists() else name.strip(), recursive)
         return
     path = Path(given)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except (OSError, ValueError):  # a folder above that nobody may look into, a name too long: its reader says so
+        is_folder, is_there = False, True
+    if is_folder:
         yield from _media_in(path, recursive) or [path]
     elif path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         yield from _files_in_table(path)
-    elif not path.exists() and glob.has_magic(given):
+    elif not is_there and glob.has_magic(given):
         found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (Path's takes no absolute pattern)
         yield from map(Path, found) if found else [path]
     else:
         yield path
 
 
+def _lines_of_standard_input() -> Iterable[str]:
+    """Names of files need not be text."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
+
+
 def _media_in(folder: Path, recursive: bool) -> list[Path]:
     suffixes = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
-    return sorted(path for path in folder.glob("**/*" if recursive else "*") if path.suffix.lower() in suffixes)
+    paths = walk(folder).files if recursive else folder.glob("*")
+    return sorted(path for path in paths if path.suffix.lower() in suffixes)
 
 
 def _files_in_table(path: Path) -> list[Path]:
@@ -57,4 +73,7 @@ def _files_in_table(path: Path) -> list[Path]:
             rows = list(read_table(file, str(path), ["path"]).rows)
     except OSError as error:
         raise DataError(f"Expected a table in {path}, could not read it ({error.strerror}).") from error
-    return [path.parent / row.cells["path"] for row in rows if not is_blank(row.cells["path"])]
+    names = [
+        row.cells["path"].replace("\\", "/") if "/" not in row.cells["path"] else row.cells["path"] for row in rows
+    ]
+    return [path.parent / find_below(path.parent, name) for name in names if not is_blank(name)]

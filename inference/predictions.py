@@ -1,7 +1,10 @@
 """What a model answers: for a video, its spans, a photo's faces, or a file that gave nothing; and all of it as JSON."""
 
+import json
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
+
+from ..processor.input_errors import printable
 
 
 @dataclass(frozen=True)
@@ -200,10 +203,21 @@ def _span_to_json(span: Span) -> SpanJson:
     }
 
 
+def to_json_line(content: object, encoding: str | None = "utf-8") -> str:
+    """JSON on one line; letters as they are where the encoding has them, and escaped where it has not, as it has none
+    for a name that is not text."""
+    text = json.dumps(content, ensure_ascii=False)
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(content)
+    return text
+
+
 def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
     """For people: a video in a line; a photo in one, and one a face, numbered from left to right."""
     if isinstance(result, PhotoPrediction):
-        lines = [f"{result.source}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}"]
+        lines = [f"{printable(result.source)}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}"]
         for number, face in enumerate(result.faces, start=1):
             found = "the whole picture" if face.face_probability is None else f"face {face.face_probability:.3f}"
             said = scores_in_words(face.scores)
@@ -218,7 +232,8 @@ def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
     if result.num_unreadable_windows:
         known.append(f"{result.num_unreadable_windows} of them unreadable")
     said = scores_in_words(result.scores)
-    return [f"{result.source}: {result.label or result.reason}{said}  ({', '.join(known)})", *_note_lines(result)]
+    answer = f"{printable(result.source)}: {result.label or result.reason}{said}  ({', '.join(known)})"
+    return [answer, *_note_lines(result)]
 
 
 def _note_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_WITHOUT_BLOCKS = {ord(block): str(height) for height, block in enumerate(_BLOCKS) if height} | {
+    ord("·"): ".", ord("–"): "-", ord("…"): "...",
+}  # fmt: skip
 _UNCERTAIN = "uncertain"
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -79,6 +82,15 @@ def draw_in_terminal(
     lines.append(f"{'':>{indent}}  {start}{end:>{max(len(end) + 1, len(columns) - len(start))}}")
     lines += _legend(prediction, columns, band)
     return "\n".join(lines)
+
+
+def in_terminal(drawing: str, encoding: str | None) -> str:
+    """The drawing; for a terminal without blocks, heights as digits from 1 to 8."""
+    try:
+        drawing.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return drawing.translate(_WITHOUT_BLOCKS)
+    return drawing
 
 
 def _shown_labels(prediction: VideoPrediction) -> list[str]:

@@ -22,6 +22,7 @@ from ..explanation.heat_map_figure import save_explanation
 from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 from ..inference.predictions import FacePrediction, PhotoPrediction, VideoPrediction, scores_in_words, to_lines
 from ..inference.timeline import save_plot, timeline_csv, timeline_rows
+from ..processor.input_errors import printable
 from .drawing import draw_states, model_note
 from .engine import NO_FACE_FOR, PersonState
 
@@ -171,7 +172,7 @@ def no_photo_page(model_name: str, reads: str, others: Sequence[str]) -> str:
 def by_model(model_name: str, source: str, html: str, warnings: Sequence[str]) -> str:
     """A result under the names of what it is from, so that it is not taken for another's where it comes late."""
     care = "".join(f' <b class="care">Take care: {escape(warning)}.</b>' for warning in warnings)
-    return f"<p>Model: {escape(model_name)}; input: {escape(source)}.{care}</p>{html}"
+    return f"<p>Model: {escape(model_name)}; input: {escape(printable(source))}.{care}</p>{html}"
 
 
 def _heat_maps(explanation: Explanation, what: str, alt: str, numbers: Sequence[int] | None) -> str:

@@ -29,6 +29,7 @@ from .input_errors import (
 )
 from .media_files import MediaSource
 from .media_reader import MediaReader
+from .picture_files import Picture
 from .reader_process import PATH, Head, pack_index, read_exactly, read_head, unpack_index, write_message
 from .video_container import DEFAULT_MAX_PIXELS
 from .video_decoding import DecodedFrames, put_together
@@ -102,13 +103,14 @@ class BoundedReader(MediaReader):
             process.index = index
             return index
 
-    def read_picture(self, source: MediaSource) -> np.ndarray:
+    def open_picture(self, source: MediaSource) -> Picture:
         source = _settled(source)
         with self._process(_name_of(source), ImageReadError) as process:
             process.ask({"ask": "read_picture"}, source)
-            picture = process.read_array(tuple(process.answer()["shape"]))
+            head = process.answer()
+            pixels = process.read_array(tuple(head["shape"]))
             process.expect_end()
-            return picture
+            return Picture(pixels, tuple(head["notes"]), tuple(head["stored_as"]) if head["stored_as"] else None)
 
     def _decode(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
         shape = (index.height_px, index.width_px, 3)

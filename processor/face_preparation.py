@@ -18,9 +18,10 @@ from .face_cropping import crop_faces
 from .face_detection import FaceDetections, FaceDetector, Frames
 from .face_tracking import FaceTrack, choose_person, fill_missing, track_faces
 from .input_errors import EngagementInputError, NoFaceError
-from .media_files import fetch, is_file_like
-from .media_inputs import load_picture
+from .media_files import fetch, is_file_like, unpacked
+from .media_inputs import open_picture
 from .media_reader import HERE, FramesOnDemand, MediaReader
+from .picture_files import Picture
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,12 @@ class FacePreparation:
 
     def load_picture(self, picture: object) -> np.ndarray:
         """As `media_inputs.load_picture`; this processor's reader opens a file."""
-        return load_picture(self.reader.read_picture(fetch(picture)) if is_file_like(picture) else picture)
+        return self.open_picture(picture).pixels
+
+    def open_picture(self, picture: object) -> Picture:
+        """As `media_inputs.open_picture`; this processor's reader opens a file."""
+        picture = unpacked(picture)
+        return self.reader.open_picture(fetch(picture)) if is_file_like(picture) else open_picture(picture)
 
     def to_dict(self) -> Any:  # a dictionary, as transformers' own, which holds any setting
         """What is saved: all settings, and nothing of this machine."""

@@ -4,6 +4,7 @@ With `face_crop` the largest face of a picture is found, levelled and cropped (a
 do); without it a picture is a face already, as in FER2013. The same steps, from the same place, as for video.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import numpy as np
@@ -54,7 +55,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         """One picture or a list of them → `pixel_values` (batch, channels, height, width), float32.
 
         Args:
-            images: paths, URLs, bytes, PIL pictures, arrays or tensors, one or a list (or a 4-D array).
+            images: paths, URLs, bytes, the datasets library's `{"path", "bytes"}`, PIL pictures, arrays or tensors, one
+                or a list (or a 4-D array).
             face_crop, device: override the processor's own; faces are found, and pixel values put, on this device.
 
         Raises:
@@ -77,7 +79,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         Raises:
             NoFaceError: there is none.
         """
-        source, pixels = _name_of(picture), self.load_picture(picture)
+        opened = self.open_picture(picture)
+        source, pixels = _name_of(picture), opened.pixels
         (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
         if len(found) == 0:
             found = next(iter(self.look_again(pixels[None])), found)
@@ -87,14 +90,16 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
         repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop a box, all from the one picture
         crops, crop_transforms = self.crop(repeated, boxes, landmarks)
-        return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms)
+        return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms, opened.notes)
 
     def take_as_face(self, picture: object) -> PreparedFaces:
         """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
-        pixels = self.load_picture(picture)
-        height, width = pixels.shape[:2]
+        opened = self.open_picture(picture)
+        height, width = opened.pixels.shape[:2]
         box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
-        return PreparedFaces(_name_of(picture), pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None])
+        return PreparedFaces(
+            _name_of(picture), opened.pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None], opened.notes
+        )
 
     def _largest_face(self, picture: object) -> np.ndarray:
         # Not thorough: at full size a print on a shirt can be the largest "face".
@@ -109,10 +114,10 @@ def _name_of(picture: object) -> str:
 def _as_batch(images: object) -> list[object]:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, (list, tuple)):
-        if not images:
+    if is_file_like(images) or isinstance(images, Mapping) or hasattr(images, "convert"):
+        return [images]
+    if isinstance(images, Sequence):  # also a column of the datasets library
+        if not len(images):
             raise EngagementInputError("Expected at least one picture, got an empty list.")
         return list(images)
-    if is_file_like(images) or hasattr(images, "convert"):
-        return [images]
     raise EngagementInputError(f"Expected a picture or a list of them, got {type(images).__name__}.")

@@ -64,6 +64,15 @@ class NonFiniteLossError(EngagementInputError):
     """Training met a loss that is not a finite number, and stopped."""
 
 
+def printable(name: str) -> str:
+    """A file's name as any output can hold it on one line: control characters, and bytes that are no text, escaped."""
+    return "".join(character if _is_plain(character) else repr(character)[1:-1] for character in name)
+
+
+def _is_plain(character: str) -> bool:
+    return character.isprintable() or character in "\u3000\xa0"  # blanks that names have, too
+
+
 Kind = TypeVar("Kind", bound=EngagementInputError)
 
 
@@ -76,4 +85,4 @@ def error_named(name: str, says: str, kind: type[Kind]) -> Kind:
 def in_one_line(error: BaseException, max_chars: int = 200) -> str:
     """What an error of a library says, for use within a message of ours: no line breaks, no torrent, never nothing."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:max_chars] or type(error).__name__
+    return printable(" ".join(text.split()))[:max_chars] or type(error).__name__

@@ -1,91 +1,169 @@
-"""Files as users have them, before anything is decoded as video: paths, URLs, bytes; and pictures among them.
+"""Files as users have them, before anything is decoded: paths, URLs, bytes; which endings and first bytes are whose.
 
 Nothing here needs torch, so that the process that reads untrusted files starts in a blink.
 """
 
-import io
+import http.client
 import os
+import stat
+import urllib.error
+import urllib.parse
 import urllib.request
-import warnings
-from pathlib import Path
+from collections.abc import Mapping
 from typing import BinaryIO, TypeGuard
 
-import numpy as np
-from PIL import Image, ImageOps
-
-from .input_errors import ImageReadError, VideoReadError
+from .input_errors import EngagementInputError, VideoReadError, in_one_line
 
 MediaSource = str | os.PathLike[str] | bytes | BinaryIO  # a path or URL, a file's bytes, or a binary file
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
+PICTURE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".hif", ".avif",
+)  # fmt: skip
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".flv", ".f4v", ".wmv", ".asf", ".mpg", ".mpeg", ".vob", ".3gp",
+    ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".mxf",
+)  # fmt: skip
+HEAD_BYTES = 64  # of a file, that tell its kind
+_PICTURE_STARTS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+# Brands of ISO/IEC 23008-12 and AV1 image files: boxes as an MP4 has, and in them one picture, often in tiles.
+_HEIF_BRANDS = {
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"mif3", b"msf1",
+    b"miaf", b"avci", b"avcs", b"jpeg", b"jpgs", b"j2ki", b"j2is", b"vvic", b"vvis", b"mHEI",
+}  # fmt: skip
+_AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
 _MAX_DOWNLOAD_BYTES = 1 << 30
 _DOWNLOAD_TIMEOUT_SEC = 30
+_USER_AGENT = "Mozilla/5.0 (compatible; engagement-recognition)"  # "Python-urllib" is refused by many hosts
+_IN_A_URL = "%/:=&?~#+!$,;'@()*[]"  # what stands for itself, or is quoted already
 
 
 def is_file_like(source: object) -> TypeGuard[MediaSource]:
     """A path, a URL, bytes or a binary file."""
-    return isinstance(source, (str, Path, bytes)) or hasattr(source, "read")
+    return isinstance(source, (str, os.PathLike, bytes)) or hasattr(source, "read")
+
+
+def unpacked(source: object) -> object:
+    """What the datasets library hands out of a file that it has not decoded, `{"path": ..., "bytes": ...}` → the bytes,
+    else the path; everything else stays as it is.
+
+    Raises:
+        EngagementInputError: there is neither.
+    """
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if not isinstance(source, Mapping):
+        return source
+    found = source.get("bytes") or source.get("path")
+    if not found:
+        keys = ", ".join(map(str, source)) or "none"
+        raise EngagementInputError(f"Expected a file as {{'path': ..., 'bytes': ...}}, got neither; its keys: {keys}.")
+    return found
+
+
+def picture_kind(head: bytes) -> str | None:
+    """What kind of picture a file is, by its first bytes, whatever its name; None: none that is known."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return _kind_of_brands(head)
+    return next((kind for start, kind in _PICTURE_STARTS.items() if head.startswith(start)), None)
+
+
+def _kind_of_brands(head: bytes) -> str | None:
+    begin = 16 if head[:4] == b"\0\0\0\1" else 8  # the size may stand behind the name, in eight bytes
+    main = head[begin : begin + 4]
+    size = int.from_bytes(head[8:16] if begin == 16 else head[:4], "big")
+    others = {head[at : at + 4] for at in range(begin + 8, min(size, len(head)) - 3, 4)}
+    if main in _AVIF_BRANDS or (main in _HEIF_BRANDS and others & _AVIF_BRANDS and not main.startswith(b"he")):
+        return "AVIF"
+    return "HEIC" if main in _HEIF_BRANDS else "Canon raw" if main == b"crx " else None
+
+
+def open_regular(path: str | os.PathLike[str], what: str, error: type[EngagementInputError]) -> BinaryIO:
+    """Open a file for reading, and nothing else: a pipe or device would be waited for, or never end.
+
+    Args:
+        what: was expected, such as "a picture".
+
+    Raises:
+        EngagementInputError: as `error`, there is no such file, or it cannot be read; the message names it.
+    """
+    name = os.fspath(path)
+    try:
+        mode = os.stat(name).st_mode  # noqa: PTH116 (a Path of an odd string fails otherwise)
+        if stat.S_ISREG(mode):
+            return open(name, "rb")  # noqa: PTH123 (the caller closes it)
+        found = f"the folder {name}" if stat.S_ISDIR(mode) else f"the device or pipe {name}"
+        remedy = "pass the files in it" if stat.S_ISDIR(mode) else "copy its content to a file"
+    except FileNotFoundError:
+        found, remedy = f"no such file: {name}", "check the path"
+    except (OSError, ValueError) as problem:  # no permission, a loop of links; a name too long or with a zero byte
+        found, remedy = f"{in_one_line(problem)}: {name}", "check the path, and who may read it"
+    raise error(f"Expected {what}, got {found}; {remedy}.")
 
 
 def fetch(source: MediaSource) -> MediaSource:
     """A URL becomes its bytes; everything else stays as it is.
 
     Raises:
-        VideoReadError: the address does not answer in time, or with more than 1 GiB.
+        VideoReadError: the address does not answer in time, answers with an error, with a part, or with more than
+            1 GiB.
     """
-    if not (isinstance(source, str) and source.startswith(("http://", "https://"))):
+    if not (isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))):
         return source
     try:
-        with urllib.request.urlopen(source, timeout=_DOWNLOAD_TIMEOUT_SEC) as response:
+        with _opener().open(_request(source), timeout=_DOWNLOAD_TIMEOUT_SEC) as response:
             content = response.read(_MAX_DOWNLOAD_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise VideoReadError(f"Expected a file at {source}, got no answer ({error}); pass a local file.") from error
+            length = response.headers.get("Content-Length", "")
+    except urllib.error.HTTPError as error:
+        refused = error.code in (401, 403, 406, 429)
+        remedy = (
+            "download it with a browser and pass the file" if refused else "check the address, or pass a local file"
+        )
+        answer = f"{error.code} {in_one_line(error) if error.code < 400 else http.client.responses.get(error.code, '')}"
+        raise VideoReadError(f"Expected a file at {source}, got {answer.strip()}; {remedy}.") from error
+    except http.client.IncompleteRead as error:
+        raise VideoReadError(_broke_off(source, len(error.partial), None)) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        found = f"got no answer ({in_one_line(error)})"
+        raise VideoReadError(f"Expected a file at {source}, {found}; pass a local file.") from error
     if len(content) > _MAX_DOWNLOAD_BYTES:
         raise VideoReadError(f"Expected at most 1 GiB, got more from {source}; download and cut the file first.")
+    if length.isdigit() and len(content) < int(length):
+        raise VideoReadError(_broke_off(source, len(content), int(length)))
     return content
 
 
-def read_picture(source: MediaSource) -> np.ndarray:
-    """A path, bytes or binary file → (height, width, 3) uint8 RGB, upright.
-
-    Raises:
-        ImageReadError: the file is missing, empty or not a picture; the message names it.
-    """
-    return to_rgb(_open_picture(source))
+def _broke_off(source: str, got: int, length: int | None) -> str:
+    after = f"{got:,} of {length:,} bytes" if length else f"{got:,} bytes"
+    return (
+        f"Expected a whole file from {source}, the download broke off after {after}; try again, or pass a local file."
+    )
 
 
-def to_rgb(picture: Image.Image) -> np.ndarray:
-    """(height, width, 3) uint8, upright."""
-    return np.asarray(_to_8_bit(ImageOps.exif_transpose(picture)).convert("RGB"))
+def _request(url: str) -> urllib.request.Request:
+    """With blanks and letters beyond ASCII as addresses have them."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+    address = urllib.parse.urlunsplit(parts._replace(netloc=host))
+    return urllib.request.Request(
+        urllib.parse.quote(address, safe=_IN_A_URL), headers={"User-Agent": _USER_AGENT, "Accept": "*/*"}
+    )
 
 
-def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """16-bit grey to 8; PIL's own conversion would cut every value above 255 to white."""
-    if not picture.mode.startswith("I"):
-        return picture
-    levels = np.asarray(picture).astype(np.int64)
-    if picture.mode == "I" and levels.max() <= 255:
-        return Image.fromarray(levels.astype(np.uint8))
-    return Image.fromarray(np.clip(levels // 257, 0, 255).astype(np.uint8))
-
-
-def _open_picture(source: MediaSource) -> Image.Image:
-    name = str(source) if isinstance(source, (str, Path)) else "<bytes>"
-    try:
-        with warnings.catch_warnings():  # Pillow warns of what it reads all the same
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-            picture.load()
-    except FileNotFoundError as error:
-        raise ImageReadError(f"Expected a picture at {name}, found no such file.") from error
-    except IsADirectoryError as error:
-        raise ImageReadError(f"Expected a picture, got the folder {name}; pass the files in it.") from error
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # None would lift the limit, and this error with it
-        raise ImageReadError(
-            f"Expected a picture of at most {limit:,} pixels, got more in {name}; make it smaller."
-        ) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        reason = "an empty file" if isinstance(source, (str, Path)) and Path(source).stat().st_size == 0 else error
-        raise ImageReadError(f"Expected a picture, got {reason} in {name}; pass a JPEG, PNG or WebP file.") from error
-    return picture
+def _opener() -> urllib.request.OpenerDirector:
+    """http and https only, whereto an address may redirect too; not files, nor FTP."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
+        urllib.request.HTTPRedirectHandler, urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):  # fmt: skip
+        opener.add_handler(handler())
+    return opener

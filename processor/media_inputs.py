@@ -1,18 +1,22 @@
 """What a user may hand to a processor, brought to one form: files, arrays, tensors, pictures, batches of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import torch
 from PIL import Image
 
-from .input_errors import EngagementInputError
-from .media_files import fetch, is_file_like, read_picture, to_rgb
+from .input_errors import EngagementInputError, VideoReadError, in_one_line
+from .media_files import fetch, is_file_like, unpacked
+from .picture_files import Picture, from_pillow, read_picture
 
 
 def as_batch(videos: object) -> list[object]:
     """One video or several → a list of videos. A list of single pictures is one video, of anything else a batch."""
-    if is_file_like(videos):
+    if is_file_like(videos) or isinstance(videos, Mapping) or is_decoder(videos):
         return [videos]
     if isinstance(videos, (np.ndarray, torch.Tensor)):
         return list(videos) if videos.ndim == 5 else [videos]
@@ -24,8 +28,60 @@ def as_batch(videos: object) -> list[object]:
     return [videos] if _is_picture(videos[0]) else list(videos)
 
 
-def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = None) -> np.ndarray:
-    """An array or tensor of frames, or a list of pictures → (num_frames, height, width, 3) uint8 RGB."""
+class DecoderFrames:
+    """The frames of somebody's opened decoder, decoded when they are asked for.
+
+    Args:
+        decoder: with torchcodec's `get_frames_at(indices=[...])`, which the datasets library hands out as a `Video`.
+    """
+
+    def __init__(self, decoder: Any) -> None:  # torchcodec need not be there to be asked for its class
+        self._decoder = decoder
+
+    def __len__(self) -> int:
+        return len(self._decoder)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """(n,) frame numbers → (n, height, width, 3) uint8 RGB; raises VideoReadError where they do not decode."""
+        wanted, places = np.unique(indices, return_inverse=True)
+        try:
+            batch = self._decoder.get_frames_at(indices=wanted.tolist())
+            frames = to_uint8_frames(getattr(batch, "data", batch), "<decoder>")
+        except Exception as error:  # the decoder's own
+            raise VideoReadError(
+                f"Expected frames from a {type(self._decoder).__name__}, got: {in_one_line(error)}; pass the file "
+                "itself, which the datasets library hands out with Video(decode=False)."
+            ) from error
+        return frames[places]
+
+
+def is_decoder(video: object) -> bool:
+    """Whether it is an opened decoder of a video: torchcodec's, or a container of PyAV's."""
+    return hasattr(video, "get_frames_at") or isinstance(video, av.container.InputContainer)
+
+
+def as_file(video: object) -> object:
+    """The file behind what the datasets library or PyAV hands out; everything else stays as it is.
+
+    Raises:
+        EngagementInputError: a container of PyAV's that was not opened from a file.
+    """
+    video = unpacked(video)
+    if not isinstance(video, av.container.InputContainer):
+        return video
+    path = Path(str(video.name).removeprefix("file:"))
+    if not path.is_file():
+        raise EngagementInputError(
+            f"Expected a PyAV container of a file, got one of {video.name}; pass what it was opened from."
+        )
+    return path
+
+
+def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = None) -> np.ndarray | DecoderFrames:
+    """An array or tensor of frames, or a list of pictures → (num_frames, height, width, 3) uint8 RGB; of a decoder the
+    same by the numbers asked for."""
+    if hasattr(video, "get_frames_at"):
+        return DecoderFrames(video)
     if isinstance(video, (np.ndarray, torch.Tensor)):
         return to_uint8_frames(video)
     if not isinstance(video, Sequence) or len(video) == 0:
@@ -38,21 +94,27 @@ def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = No
 
 
 def load_picture(picture: object) -> np.ndarray:
-    """A path, URL, bytes, PIL picture, array or tensor → (height, width, 3) uint8 RGB, upright.
+    """(height, width, 3) uint8 RGB, upright; of what and with which errors: as `open_picture`."""
+    return open_picture(picture).pixels
+
+
+def open_picture(picture: object) -> Picture:
+    """A path, URL, bytes, the datasets library's `{"path", "bytes"}`, PIL picture, array or tensor → pixels and notes.
 
     Raises:
-        ImageReadError: the file is missing, empty or not a picture; the message names it.
+        ImageReadError: the file is missing, empty or not a still picture; the message names it.
         EngagementInputError: an array of another shape or range.
     """
     if isinstance(picture, (np.ndarray, torch.Tensor)):
         if picture.ndim not in (2, 3):
             raise EngagementInputError(f"Expected a picture of 2 or 3 dimensions, got shape {tuple(picture.shape)}.")
-        return to_uint8_frames(picture[None] if picture.ndim == 3 else picture[None, ..., None])[0]
+        return Picture(to_uint8_frames(picture[None] if picture.ndim == 3 else picture[None, ..., None])[0])
+    picture = unpacked(picture)
     if is_file_like(picture):
         return read_picture(fetch(picture))
     if not isinstance(picture, Image.Image):
         raise EngagementInputError(f"Expected a picture, got {type(picture).__name__}.")
-    return to_rgb(picture)
+    return from_pillow(picture)
 
 
 def _is_picture(item: object) -> bool:

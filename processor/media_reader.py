@@ -6,7 +6,8 @@ from typing import Self, overload
 import numpy as np
 
 from .input_errors import VideoReadError
-from .media_files import MediaSource, read_picture
+from .media_files import MediaSource
+from .picture_files import Picture, read_picture
 from .video_container import DEFAULT_MAX_PIXELS
 from .video_decoding import DecodedFrames, decode_clips, put_together
 from .video_index import VideoIndex, index_video
@@ -29,9 +30,13 @@ class MediaReader:
         """As `video_index.index_video`."""
         return index_video(source, max_pixels, whole, video_track, as_played)
 
-    def read_picture(self, source: MediaSource) -> np.ndarray:
-        """As `media_files.read_picture`."""
+    def open_picture(self, source: MediaSource) -> Picture:
+        """As `picture_files.read_picture`."""
         return read_picture(source)
+
+    def read_picture(self, source: MediaSource) -> np.ndarray:
+        """Its pixels alone: (height, width, 3) uint8 RGB."""
+        return self.open_picture(source).pixels
 
     def decode_clips(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
         """As `video_decoding.decode_clips`; of very large frames, `FramesOnDemand`."""

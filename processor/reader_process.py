@@ -185,12 +185,12 @@ class _Server:
                 write_message(self._answers, {}, parts)
 
     def _read_picture(self, head: Head, body: bytes) -> None:
-        from .media_files import read_picture
+        from .picture_files import read_picture
 
-        picture = read_picture(body if head["path"] is None else head["path"])
-        flat = np.ascontiguousarray(picture).reshape(-1).data
+        picture = read_picture(body if head["path"] is None else head["path"], is_limited=True)
+        flat = np.ascontiguousarray(picture.pixels).reshape(-1).data
         bands = [flat[start : start + _BAND_BYTES] for start in range(0, len(flat), _BAND_BYTES)]
-        self._send({"shape": picture.shape}, bands)
+        self._send({"shape": picture.pixels.shape, "notes": picture.notes, "stored_as": picture.stored_as}, bands)
 
 
 def _limit_memory(num_bytes: int) -> None:

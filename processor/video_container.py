@@ -16,7 +16,7 @@ import av
 from packaging.version import Version
 
 from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadError, VideoTooLargeError
-from .media_files import MediaSource
+from .media_files import HEAD_BYTES, MediaSource, picture_kind
 from .video_tracks import video_tracks
 
 _MOST_THREADS = 8  # each has a stack of its own, of megabytes
@@ -32,14 +32,6 @@ if Version(av.__version__) < Version(_OLDEST_PYAV):
 _open: Callable[..., av.container.InputContainer] = (
     av.open if Version(av.__version__) >= Version("19") else partial(av.open, metadata_errors="replace")
 )
-_PICTURE_STARTS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG": "PNG",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
 
 
 def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
@@ -51,13 +43,12 @@ def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
     else:
         name = "<bytes>"
         source = path if isinstance(path, bytes) else path.read()
-        head = source[:16]
+        head = source[:HEAD_BYTES]
     if not head:
         raise VideoReadError(f"Expected a video, got an empty file (0 bytes): {name}; copy or record it again.")
-    pictures = [kind for start, kind in _PICTURE_STARTS.items() if head.startswith(start)]
-    if pictures:
+    if picture := picture_kind(head):
         raise VideoReadError(
-            f"Expected a video, got a {pictures[0]} picture: {name}; for a photo (.jpg, .png, .webp) use `engagement "
+            f"Expected a video, got a {picture} picture: {name}; for a photo (.jpg, .png, .webp) use `engagement "
             "predict` with a single-face model, and convert an animation to MP4."
         )
     return source, name
@@ -74,7 +65,7 @@ def _read_head(name: str) -> bytes:
     try:
         if Path(name).is_file():
             with Path(name).open("rb") as file:
-                return file.read(16)
+                return file.read(HEAD_BYTES)
         found = "a directory" if Path(name).is_dir() else "a device or pipe" if Path(name).exists() else "nothing there"
     except (OSError, ValueError) as error:  # no permission; a name too long or with a zero byte
         found = str(getattr(error, "strerror", None) or error)

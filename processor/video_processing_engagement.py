@@ -20,7 +20,7 @@ from .face_preparation import FacePreparation, PreparedClip
 from .film_windows import FilmWindow, answer_film, answer_window, plan_windows  # two for an endpoint, by this module
 from .input_errors import EngagementInputError, NoFaceError, VideoReadError
 from .media_files import MediaSource, fetch, is_file_like
-from .media_inputs import as_batch, stack_frames
+from .media_inputs import DecoderFrames, as_batch, as_file, stack_frames
 from .video_decoding import (
     DecodedFrames,
     clip_frame_indices,
@@ -79,9 +79,10 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
 
         Args:
-            videos: paths, URLs, bytes or binary files; arrays or tensors of frames (num_frames, height, width,
-                channels) or (num_frames, channels, height, width); lists of pictures; or a list (or a 5-D array) of
-                any of these, a batch.
+            videos: paths, URLs, bytes or binary files; the datasets library's `{"path", "bytes"}`, its decoders
+                (torchcodec) and PyAV's containers; arrays or tensors of frames (num_frames, height, width, channels) or
+                (num_frames, channels, height, width); lists of pictures; or a list (or a 5-D array) of any of these, a
+                batch.
             num_frames, device: override the processor's own; faces are found, and pixel values put, on this device.
             do_sample_frames: False takes frames given as arrays as they are, all of them.
             clip_arguments: as for `prepare_clip`.
@@ -113,7 +114,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         """One video → its sampled frames, the person's boxes, landmarks, found flags and crops.
 
         Args:
-            video: a path, URL, bytes, binary file, array or tensor of frames, or list of pictures.
+            video: a path, URL, bytes, binary file, decoder, array or tensor of frames, or list of pictures.
             num_frames, sampling, face_crop: override the processor's own.
             start_frame: where a consecutive window starts, in frames.
             clip_start_sec, clip_end_sec: the labelled span within a file, in seconds of its clock, as players show it.
@@ -125,6 +126,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         """
         num_frames = self.num_frames if num_frames is None else num_frames
         sampling = sampling or self.sampling
+        video = as_file(video)
         if is_file_like(video):
             if sampling == "all":
                 raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
@@ -186,7 +188,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             yield _not_cropped(decoded, "consecutive")
 
     def prepare_spans(
-        self, video: MediaSource, spans_sec: Sequence[tuple[float, float]], index: VideoIndex | None = None
+        self, video: object, spans_sec: Sequence[tuple[float, float]], index: VideoIndex | None = None
     ) -> Iterator[PreparedClip | EngagementInputError]:
         """`prepare_clip` for many spans of one file, which is decoded once for all of them.
 
@@ -206,6 +208,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             EngagementInputError: no video file, or a span outside it; nothing is decoded then.
             VideoReadError: not a whole, decodable video, or changed since it was indexed.
         """
+        video = as_file(video)
         if not is_file_like(video):
             raise EngagementInputError(f"Expected a video file to take spans from, got {type(video).__name__}.")
         index = self._as_read(index, video)
@@ -258,7 +261,9 @@ def _not_cropped(decoded: DecodedFrames, sampling: str) -> PreparedClip:
     )  # fmt: skip
 
 
-def _sample_frames(frames: np.ndarray, num_frames: int, sampling: str, start_frame: int) -> PreparedClip:
+def _sample_frames(
+    frames: np.ndarray | DecoderFrames, num_frames: int, sampling: str, start_frame: int
+) -> PreparedClip:
     """The same sampling for frames that come as arrays; `"all"` takes every one."""
     if sampling == "all":
         indices = np.arange(len(frames))

@@ -181,20 +181,25 @@ def test_litter_of_file_systems_is_left_out(tmp_path: Path):
     check_good_ones(source)
 
 
-def test_links_in_a_folder_do_not_lead_out_of_it(tmp_path: Path):
-    outside, folder = tmp_path / "secret.png", tmp_path / "set"
-    outside.write_bytes(b"secret")
+def test_links_in_a_folder_are_followed_and_loops_of_them_end(tmp_path: Path):
+    blobs, folder = tmp_path / "blobs", tmp_path / "set"
+    blobs.mkdir()
+    (blobs / "4f2a").write_bytes(b"three")
+    (blobs / "zoe.png").write_bytes(b"four")
     for name, content in GOOD.items():
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(content)
-    (folder / "bored/out.png").symlink_to(outside)
+    (folder / "bored/out.png").symlink_to("../../blobs/4f2a")
     (folder / "bored/nowhere.png").symlink_to(folder / "nothing")
-    (folder / "elsewhere").symlink_to(tmp_path, target_is_directory=True)
-    (folder / "bored/within.png").symlink_to(folder / "bored/ben_1.png")
+    (folder / "bored/itself.png").symlink_to("itself.png")
+    (folder / "above").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "confused").symlink_to(blobs, target_is_directory=True)
+    (folder / "again").symlink_to(folder / "bored", target_is_directory=True)
     source = read_class_folders(folder)
-    assert {reject.path for reject in source.rejects} == {"bored/out.png", "bored/nowhere.png", "elsewhere"}
-    assert {reject.stage for reject in source.rejects} == {"archive"}
-    assert "bored/within.png" in [record.clip_id for record in source.records]
+    assert {reject.path for reject in source.rejects} >= {"bored/nowhere.png", "bored/itself.png", "above", "again"}
+    assert {reject.stage for reject in source.rejects if reject.path != "confused/4f2a"} == {"archive"}
+    read = {record.clip_id for record in source.records}
+    assert read == {*GOOD, "bored/out.png", "confused/zoe.png"}
 
 
 def test_names_that_no_table_could_hold_are_rejected(tmp_path: Path):

@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
@@ -25,9 +24,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ...processor.input_errors import DataError, RecipeError
-from ..atomic_files import PARTIAL, claim_folder, whole_file, write_whole
+from ..atomic_files import PARTIAL, claim_folder, whole_file, write_whole, writing
 from ..schema import EXPRESSIONS, STATES, binary_label
-from ..worker_processes import spawned
+from ..worker_processes import spawned, usable_processors
 from .faces import draw_face_picture, draw_frame, draw_subject
 from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
 from .shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
@@ -235,7 +234,8 @@ def _draw_levels(subject_index: int, num_clips: int, rng: np.random.Generator) -
 
 
 def _write_label_tables(labels_dir: Path, plans: Sequence[ClipPlan]) -> None:
-    labels_dir.mkdir(exist_ok=True)
+    with writing(labels_dir):
+        labels_dir.mkdir(exist_ok=True)
     tables = {name: [plan for plan in plans if plan.split == split] for split, name in DAISEE_SPLITS.items()}
     for name, rows in {**tables, "All": list(plans)}.items():
         text = io.StringIO()
@@ -263,7 +263,7 @@ def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
         draw_frame(subject, pose, shape.width_px, shape.height_px, noise_seed, curtains)
         for pose, noise_seed in zip(poses, noise_seeds, strict=True)
     )
-    with whole_file(plan.path) as partial:
+    with whole_file(plan.path) as partial, writing(plan.path):
         encode_video(partial, frames, shape.fps, shape.width_px, shape.height_px, plan.path.suffix[1:])
 
 
@@ -312,7 +312,8 @@ def _write_subject_pictures(
         if path.exists():
             continue
         pose = draw_pose(label, np.random.default_rng((*seed, number)))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, _to_png(draw_face_picture(look, pose, size_px, noise_seed=number)))
         drawn += 1
     return drawn
@@ -322,7 +323,7 @@ def _run_all(
     work: Callable[[_Task], _Done], tasks: Sequence[_Task], processes: int | None, what: str, show_progress: bool
 ) -> list[_Done]:
     """Do every task, in this process or several, with a bar that tells the time left."""
-    workers = min(processes or os.cpu_count() or 1, len(tasks))
+    workers = min(processes or usable_processors(), len(tasks))
     hidden = not (show_progress and Console(stderr=True).is_terminal)
     bar = partial(track, description=what, total=len(tasks), disable=hidden, console=Console(stderr=True))
     if workers <= 1:

@@ -5,7 +5,6 @@ part whose rejects are there is whole.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -27,9 +26,16 @@ from pydantic import TypeAdapter
 from ...processor.bounded_reader import BoundedReader
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
-from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, ImageReadError, NoFaceError
+from ...processor.input_errors import (
+    ArchiveError,
+    DataError,
+    EngagementInputError,
+    ImageReadError,
+    NoFaceError,
+    in_one_line,
+)
 from ...processor.video_processing_engagement import EngagementVideoProcessor
-from ..atomic_files import whole_file, write_whole
+from ..atomic_files import whole_file, write_whole, writing
 from ..face_signals import SIGNALS, Signals, face_signals
 from ..json_records import read_text, refusing
 from ..schema import AFFECTS, ClipRecord, Content, Media, Reject
@@ -40,7 +46,6 @@ from .settings import PreparationSettings
 
 _KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
 _PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
-_EXIF_ORIENTATION = 0x0112
 _REJECTS = TypeAdapter(list[Reject])
 
 
@@ -60,9 +65,16 @@ def read_part(parts: Path, start: int) -> tuple[Dataset | None, list[Reject]]:
     text = read_text(path, DataError, expected, remedy)
     with refusing(text, path, DataError, expected, remedy):
         rejects = _REJECTS.validate_json(text)
-    # An earlier version may have begun this preparation, whose rows lack what later ones have.
-    rows = with_later_columns(Dataset.from_file(str(table))).select_columns(list(FEATURES)) if table.is_file() else None
-    return rows, rejects
+    if not table.is_file():
+        return None, rejects
+    try:
+        # An earlier version may have begun this preparation, whose rows lack what later ones have.
+        return with_later_columns(Dataset.from_file(str(table))).select_columns(list(FEATURES)), rejects
+    except Exception as error:  # of a table that somebody cut or edited; the datasets library has many
+        raise DataError(
+            f"Expected a table of prepared clips in {table}, could not open it ({in_one_line(error)}); delete {path} "
+            "and prepare again, which does this part anew."
+        ) from error
 
 
 def _table_path(parts: Path, start: int) -> Path:
@@ -85,7 +97,12 @@ def prepare_part(
     """Prepare the clips of one part, whose faces are looked for on `device`, and put the result on disk."""
     rejects: list[Reject] = []
     table, num_rows = _table_path(parts, start), 0
-    with whole_file(table) as partial, one_thread(), ArrowWriter(path=str(partial), features=FEATURES) as writer:
+    with (
+        whole_file(table) as partial,
+        writing(table),
+        one_thread(),
+        ArrowWriter(path=str(partial), features=FEATURES) as writer,
+    ):
         for clip in clips:
             for row in _rows_of(clip, read, media, settings, rejects, device):
                 writer.write(row)
@@ -143,6 +160,9 @@ def _rows_of(
     except EngagementInputError as error:
         # What came before the damage is kept; the reject stands for the rest of the clip.
         rejects.append(_reject(clip, error, None if window_index is None else window_index + 1))
+    except OSError as error:  # a file that went away, a disk that fails; what is written is the caller's
+        unread = DataError(f"Expected {clip.source_path} to be readable, got: {in_one_line(error)}.")
+        rejects.append(_reject(clip, unread, None if window_index is None else window_index + 1))
 
 
 def _reject(clip: ClipRecord, error: EngagementInputError, window_index: int | None) -> Reject:
@@ -265,13 +285,10 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
 
 def _as_stored(picture: Path | bytes) -> bytes:
     """The picture's own bytes where they decode as they are; a large, turned or unusual one is encoded again."""
-    pixels = _reader().read_picture(picture)  # says what is wrong with it
-    content = picture if isinstance(picture, bytes) else picture.read_bytes()
-    with Image.open(io.BytesIO(content)) as opened:
-        is_plain = (opened.format, opened.mode) in _PLAIN_FORMATS and opened.getexif().get(_EXIF_ORIENTATION, 1) == 1
-    if is_plain and max(pixels.shape[:2]) <= _KEPT_SIDE_PX:
-        return content
-    shrunk = Image.fromarray(pixels)
+    opened = _reader().open_picture(picture)  # says what is wrong with it
+    if opened.stored_as in _PLAIN_FORMATS and max(opened.pixels.shape[:2]) <= _KEPT_SIDE_PX:
+        return picture if isinstance(picture, bytes) else picture.read_bytes()
+    shrunk = Image.fromarray(opened.pixels)
     shrunk.thumbnail((_KEPT_SIDE_PX, _KEPT_SIDE_PX))
     return encode_jpeg(np.asarray(shrunk))
 

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ...processor.input_errors import DataError
-from ..atomic_files import claim_folder
+from ..atomic_files import claim_folder, writing
 from ..described_data import LabelConflicts
 from ..locked_folder import alone_in
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
-from ..worker_processes import spawned
+from ..worker_processes import spawned, usable_processors
 from .description import DATA_VERSION, TRAINING_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
 from .parts import Content, is_done, leave_with_parent, prepare_part, read_part
 from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepared
@@ -98,7 +98,7 @@ def prepare(
                 "other settings; choose another folder, or delete this one."
             )
         if not is_prepared(output):
-            most = os.cpu_count() or 1
+            most = usable_processors()
             most = most if device.type == "cpu" else min(most, _MOST_PROCESSES_ON_A_GPU)
             _prepare_parts(source, settings, parts, num_processes or most, device)
             _join_parts(source, settings, root, output, drop_conflicts)
@@ -109,7 +109,8 @@ def prepare(
 def _prepare_parts(
     source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int, device: torch.device
 ) -> None:
-    parts.mkdir(parents=True, exist_ok=True)
+    with writing(parts):
+        parts.mkdir(parents=True, exist_ok=True)
     size = CLIPS_PER_PART[source.media]
     chunks = {start: source.records[start : start + size] for start in range(0, len(source.records), size)}
     todo = {start: chunk for start, chunk in chunks.items() if not is_done(parts, start)}
@@ -196,7 +197,8 @@ def _join_parts(
             groups=len(conflicts), pictures=sum(map(len, conflicts)), dropped=drop_conflicts
         ),
     )
-    write_prepared(rows, rejects, provenance, output)
+    with writing(output):
+        write_prepared(rows, rejects, provenance, output)
 
 
 def conflicting_rows(rows: Dataset) -> list[list[int]]:

@@ -10,31 +10,26 @@ folders, and with folders below the label's. What the known sets need:
 - CK+ (`<expression>/<subject>_<session>_<frame>.png`): `subject_pattern` "^S[0-9]+".
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from ...processor.input_errors import DataError, RecipeError
+from ...processor.input_errors import DataError
 from ...processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..schema import ClipRecord, LabelledSource, Media, Reject
-from .file_trees import SPLIT_NAMES, FileTree, open_tree, read_source_file
+from .file_trees import FileTree, open_tree, read_source_file
+from .split_names import require_one_word, split_named
+from .subject_pattern import SubjectPattern
 
 SUFFIXES = {"picture": PICTURE_SUFFIXES, "video": VIDEO_SUFFIXES}
-FOLDER_SPLITS = SPLIT_NAMES | {
-    "training": "train",
-    "testing": "test",
-    "publictest": "validation",  # FER2013's own names
-    "privatetest": "test",
-}
 _SIDE_SUFFIXES = (".txt", ".csv", ".json", ".md")
 _LAYOUTS = "<label>/<file>, or <train|validation|test>/<label>/<file>"
 
 
 def split_in_name(name: str) -> str | None:
     """The split that a file's name tells: `train.csv`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
-    path = PurePosixPath(name.lower())
-    return FOLDER_SPLITS.get(path.stem.partition("-")[0]) or FOLDER_SPLITS.get(path.parent.name)
+    path = PurePosixPath(name)
+    return split_named(path.stem.partition("-")[0]) or split_named(path.parent.name)
 
 
 def read_class_folders(
@@ -58,11 +53,12 @@ def read_class_folders(
         DataError: no folder or zip archive, no such files, files in no label folder, or fewer than two labels.
         RecipeError: `subject_pattern` is no regular expression.
     """
-    pattern = _compile(subject_pattern)
+    pattern = None if subject_pattern is None else SubjectPattern(subject_pattern)
     tree = open_tree(source)
     names = [name for name in tree.names if not name.lower().endswith(_SIDE_SUFFIXES)]
     files = [name for name in names if name.lower().endswith(SUFFIXES[media])]
     prefix = _check_layout(tree, files, media)
+    require_one_word({name.removeprefix(prefix).partition("/")[0] for name in files}, str(source))
     has_splits = any(_split_of(name, prefix) for name in files)
     found = [_read_name(name, prefix, has_splits, media, pattern, label_names) for name in names]
     records = [result for result in found if isinstance(result, ClipRecord)]
@@ -74,15 +70,6 @@ def read_class_folders(
             f"Expected {media}s of at least 2 labels in {source}, laid out as {_LAYOUTS}; got {labels or 'none'}.{why}"
         )
     return LabelledSource(kind, media, records, rejects, partial(read_source_file, str(source)))
-
-
-def _compile(subject_pattern: str | None) -> re.Pattern[str] | None:
-    try:
-        return None if subject_pattern is None else re.compile(subject_pattern)
-    except re.error as error:
-        raise RecipeError(
-            f"Expected a regular expression as subject pattern, got {subject_pattern!r}: {error}."
-        ) from error
 
 
 def _check_layout(tree: FileTree, files: Sequence[str], media: str) -> str:
@@ -104,7 +91,7 @@ def _top_folders(files: Sequence[str]) -> str:
     while (
         len({part[depth] for part in parts}) == 1
         and any(len(part) > depth + 2 for part in parts)  # a label folder and a file remain
-        and parts[0][depth].lower() not in FOLDER_SPLITS
+        and split_named(parts[0][depth]) is None
     ):
         depth += 1
     return "".join(f"{folder}/" for folder in parts[0][:depth])
@@ -112,7 +99,7 @@ def _top_folders(files: Sequence[str]) -> str:
 
 def _split_of(name: str, prefix: str) -> str | None:
     top, slash, _ = name.removeprefix(prefix).partition("/")
-    return FOLDER_SPLITS.get(top.lower()) if slash else None
+    return split_named(top) if slash else None
 
 
 def _label_folder(name: str, prefix: str) -> str:
@@ -127,14 +114,14 @@ def _read_name(
     prefix: str,
     has_splits: bool,
     media: str,
-    pattern: re.Pattern[str] | None,
+    pattern: SubjectPattern | None,
     label_names: Mapping[str, str] | None,
 ) -> ClipRecord | Reject:
     clip_id = name.removeprefix(prefix)
     split, folder = _split_of(name, prefix), _label_folder(name, prefix)
     label = folder.strip().lower() if label_names is None else label_names.get(folder.strip().lower())
     below_label = clip_id.split("/", 2 if split else 1)[-1]
-    subject = _subject_in(below_label, pattern)
+    subject = pattern.search(below_label) if pattern else None
     reject = partial(Reject, name, clip_id)
     if not name.lower().endswith(SUFFIXES[media]):
         return reject("source", f"Expected a {media}, got {name}, which is not a {media} by its suffix.")
@@ -147,11 +134,4 @@ def _read_name(
         return reject("label", f"Expected one of {known} as the folder of {name}, got {folder}.")
     if pattern is not None and not subject:
         return reject("source", f"Expected a subject by the pattern {pattern.pattern!r} in {below_label}, found none.")
-    return ClipRecord(clip_id, subject or None, split, name, label=label)
-
-
-def _subject_in(text: str, pattern: re.Pattern[str] | None) -> str | None:
-    match = pattern.search(text) if pattern else None
-    if match is None:
-        return None
-    return match["subject"] if "subject" in match.re.groupindex else match[1] if match.re.groups else match[0]
+    return ClipRecord(clip_id, subject, split, name, label=label)

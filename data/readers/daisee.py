@@ -16,6 +16,7 @@ from ...processor.media_files import VIDEO_SUFFIXES
 from ..schema import AFFECTS, SPLITS, ClipRecord, LabelledSource, Reject, SourceNotes
 from ..splits import stratified_subset
 from .file_trees import FileTree, open_tree, prefix_above, read_source_file
+from .split_names import require_one_word, split_named
 from .tables import find_repeats, read_table
 
 SUBSETS = ("stratified",)
@@ -123,8 +124,12 @@ def _prefix_in(tree: FileTree) -> str | None:
 
 
 def _read_split(tree: FileTree, prefix: str, split: str, subset: str | None) -> _Split:
-    videos, rejects, num_others = _videos_by_clip_id(tree, f"{prefix}DataSet/{split.capitalize()}/")
+    videos, rejects, num_others = _videos_by_clip_id(tree, f"{prefix}DataSet/{_folder_of(tree, prefix, split)}/")
     table_name = f"{prefix}Labels/{split.capitalize()}Labels.csv"
+    # By other people's copies: in other case, or by another word for the split.
+    others = [name for name in tree.names if _table_split(name, f"{prefix}Labels/") == split]
+    if table_name not in tree.names and len(others) == 1:
+        table_name = others[0]
     if table_name not in tree.names:
         raise DataError(f"Expected the label file {table_name} in {tree.root}, found none; DAiSEE ships it.")
     with tree.open(table_name) as file:
@@ -147,6 +152,20 @@ def _read_split(tree: FileTree, prefix: str, split: str, subset: str | None) -> 
     counts = {"without_label": len(without_label), "without_video": len(without_video)}
     counts |= {"outside_subset": len(table.labels) - len(wanted), "other_files": num_others}
     return _Split(records, rejects, counts, table.extra_columns)
+
+
+def _folder_of(tree: FileTree, prefix: str, split: str) -> str:
+    """`Train`, or what somebody called it."""
+    above = f"{prefix}DataSet/"
+    folders = {name.removeprefix(above).partition("/")[0] for name in tree.names if name.startswith(above)}
+    require_one_word(folders, str(tree.root))
+    usual = split.capitalize()
+    return usual if usual in folders else next((name for name in sorted(folders) if split_named(name) == split), usual)
+
+
+def _table_split(name: str, folder: str) -> str | None:
+    stem, suffix = name.removeprefix(folder).lower()[:-4], name.lower()[-4:]
+    return split_named(stem.replace("labels", "")) if name.startswith(folder) and suffix == ".csv" else None
 
 
 def _videos_by_clip_id(tree: FileTree, folder: str) -> tuple[dict[str, str], list[Reject], int]:

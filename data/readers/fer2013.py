@@ -1,6 +1,7 @@
 """FER2013 (Goodfellow et al. 2013) in each form it comes in → pictures with one of seven expressions.
 
-`fer2013.csv` (`emotion,pixels,Usage`) or `icml_face_data.csv` (`emotion, Usage, pixels`), parquet files of the Hub
+`fer2013.csv` (`emotion,pixels,Usage`), `icml_face_data.csv` (`emotion, Usage, pixels`), the competition's `train.csv`
+(`emotion,pixels`; training pictures alone, of which `complete_splits` draws the other splits), parquet files of the Hub
 (`train-00000-of-00001.parquet`, columns `image` and `label`), or class folders. A clip id is the split and the row
 within it, so that one picture has the same id in a table and in parquet. FER2013 does not tell who is in a picture.
 """
@@ -24,7 +25,7 @@ from .file_trees import FileTree, open_tree
 from .parquet_rows import label_names_of
 from .tables import Row, read_table
 
-TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv")
+TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 SIZE_PX = 48
 _USAGES = {"training": "train", "publictest": "validation", "privatetest": "test"}
 # A row of either kind of table: its record and the encoded picture, or why there is none.
@@ -57,7 +58,15 @@ def read_fer2013(source: Path) -> LabelledSource:
 def find_table(tree: FileTree) -> str | None:
     """The table of pixels in a folder or archive, by the names that the two editions have."""
     by_name = {PurePosixPath(name).name.lower(): name for name in reversed(tree.names)}
-    return next((by_name[name] for name in TABLE_NAMES if name in by_name), None)
+    found = (by_name[name] for name in TABLE_NAMES if name in by_name)
+    return next(
+        (name for name in found if name.lower().rpartition("/")[2] != "train.csv" or _has_pixels(tree, name)), None
+    )
+
+
+def _has_pixels(tree: FileTree, name: str) -> bool:
+    with tree.open(name) as file:
+        return b"pixels" in file.readline(10_000).lower()
 
 
 def _collect(found: Iterable[_Found], tree: FileTree, files: list[str]) -> LabelledSource:
@@ -80,8 +89,9 @@ def _picture_of(pictures: Mapping[str, bytes], record: ClipRecord) -> bytes:
 
 def _read_csv(file: BinaryIO, name: str) -> Iterator[_Found]:
     counts: Counter[str] = Counter()
-    for row in read_table(file, name, required=("emotion", "pixels", "usage")).rows:
-        split = _USAGES.get(row.cells["usage"].lower())
+    table = read_table(file, name, required=("emotion", "pixels"), optional=("usage",))
+    for row in table.rows:
+        split = _USAGES.get(row.cells["usage"].lower()) if "usage" in table.columns else "train"
         if split is None:
             usage = row.cells["usage"]
             yield row.reject("table", "", f"Expected Usage as Training, PublicTest or PrivateTest, got {usage!r}")

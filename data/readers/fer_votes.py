@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...processor.input_errors import DataError
 from ..schema import EXPRESSION_OF, EXPRESSIONS, ClipRecord, LabelledSource, Reject
-from .class_folders import FOLDER_SPLITS
+from .split_names import split_named
 from .tables import Row, is_blank, read_table
 
 VOTE_LABELS = ("soft", "majority")
@@ -100,12 +100,15 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
             )
         by_row = "row" in table.columns
         known = {record.clip_id for record in source.records} | {reject.clip_id for reject in source.rejects} - {""}
+        splits = {name.partition("/")[0] for name in known}
         votes: dict[str, Votes] = {}
         counts: Counter[str] = Counter()
         for row in table.rows:
             split = _split_of(row, "split" if by_row else "usage")
             clip_id = f"{split}/{_number(row, 'row') if by_row else counts[split]:05}"
             counts[split] += 1
+            if not by_row and split not in splits:
+                continue  # of the competition's train.csv, which holds no other split's pictures
             if clip_id not in known:
                 raise DataError(_not_of_these(row, path, source, f"for picture {clip_id}, which is not there"))
             if clip_id in votes:
@@ -131,7 +134,7 @@ def _not_of_these(row: Row, path: Path, source: LabelledSource, got: str) -> str
 
 def _split_of(row: Row, column: str) -> str:
     row.check_width()
-    split = FOLDER_SPLITS.get(row.cells[column].lower())
+    split = split_named(row.cells[column])
     if split is None:
         raise DataError(f"Expected a split in {column}, got {row.cells[column]!r} in line {row.line} of {row.table}.")
     return split

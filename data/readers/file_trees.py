@@ -1,11 +1,11 @@
 """A folder or a zip archive, read through one interface: the names of its files, and the bytes of each.
 
-Nothing is extracted to disk. What is not safe to read (a name that leaves the root, a link, a bomb, an encrypted or
-second member of one name) becomes a reject when the tree is opened; a damaged member is refused when it is read.
+Nothing is extracted to disk. Links within a folder are its owner's and are followed; those in an archive are not. What
+is not safe to read there (a name that leaves the root, a link, a bomb, an encrypted or second member of one name)
+becomes a reject when the tree is opened; a damaged member is refused when it is read.
 """
 
 import io
-import os
 import posixpath
 import re
 import stat
@@ -19,8 +19,7 @@ from typing import BinaryIO
 
 from ...processor.input_errors import ArchiveError, DataError, in_one_line
 from ..schema import ClipRecord, Reject
-
-SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+from .folder_walk import walk
 
 MAX_FILE_BYTES = 2 << 30  # a member is held in memory when it is read
 MAX_RATIO = 1000  # deflate reaches 1032 on zeros alone
@@ -82,7 +81,7 @@ def open_tree(source: Path) -> FileTree:
     if is_zip(source):
         archive = _archive_at(str(source))
         return FileTree(source, sorted(archive.members), archive.rejects)
-    found = "a file of another kind" if source.is_file() else "nothing"
+    found = "a file of another kind" if source.is_file() else "a device or pipe" if source.exists() else "nothing"
     raise DataError(f"Expected a folder or a zip archive at {source}, found {found}; check the path.")
 
 
@@ -139,32 +138,23 @@ def prefix_above(names: Iterable[str], folders: Sequence[str]) -> str | None:
 
 def _list_folder(root: Path) -> tuple[list[str], list[Reject]]:
     names: list[str] = []
-    rejects: list[Reject] = []
-
-    def refuse(path: str, reason: str) -> None:
-        name = Path(path).relative_to(root).as_posix()
-        rejects.append(_reject(name, f"{reason} in {root}"))
-
-    def refuse_folder(error: OSError) -> None:
-        refuse(error.filename, error.strerror or str(error))
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse_folder):
-        subfolders[:] = sorted(name for name in subfolders if not _is_litter(name))
-        for path in (Path(folder, name) for name in subfolders if Path(folder, name).is_symlink()):
-            refuse(str(path), "Expected a folder, got a link to one")
-        for path in (Path(folder, name) for name in sorted(files) if not _is_litter(name)):
-            name = path.relative_to(root).as_posix()
-            if problem := _name_problem(name) or _link_problem(path, root):
-                refuse(str(path), problem)
-            else:
-                names.append(name)
+    walked = walk(root)
+    rejects = [
+        _reject(place.relative_to(root).as_posix(), f"{reason} in {root}") for place, reason in walked.left_out.items()
+    ]
+    for path in walked.files:
+        name = path.relative_to(root).as_posix()
+        if any(_is_litter(part) for part in PurePosixPath(name).parts):
+            continue
+        if problem := _name_problem(name) or (None if path.is_file() else _what_else(path)):
+            rejects.append(_reject(name, f"{problem} in {root}"))
+        else:
+            names.append(name)
     return names, rejects
 
 
-def _link_problem(path: Path, root: Path) -> str | None:
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        return "Expected a file, got a link that leaves the folder"
-    return None if path.is_file() else "Expected a file, got something else"
+def _what_else(path: Path) -> str:
+    return f"Expected a file, got {'a link that leads nowhere' if path.is_symlink() else 'a device or pipe'}"
 
 
 def _archive_at(path: str) -> _Archive:
@@ -201,7 +191,8 @@ def _open_archive(path: str, modified_ns: int) -> _Archive:
 def _files_of(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     for member in archive.infolist():
         parts = PurePosixPath(member.filename).parts
-        if not member.is_dir() and not any(_is_litter(part) for part in parts):
+        # A name that is empty has no last letter for zipfile to look at.
+        if not (member.filename and member.is_dir()) and not any(_is_litter(part) for part in parts):
             yield member
 
 
@@ -211,6 +202,8 @@ def _is_litter(name: str) -> bool:
 
 def _name_problem(name: str) -> str | None:
     """Why a name cannot be used, on any system and in any table."""
+    if posixpath.normpath(name) == ".":
+        return "Expected a name, got an empty one"
     if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
         return "Expected a name below the root, with forward slashes, got one that could lead elsewhere"
     if any(ord(character) < 32 for character in name) or name != _printable(name):

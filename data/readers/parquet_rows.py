@@ -11,7 +11,7 @@ from datasets import ClassLabel, Features
 
 from ...processor.input_errors import DataError
 from ..schema import EXPRESSION_OF, EXPRESSIONS
-from .tables import Row
+from .tables import Row, our_names
 
 PICTURE_COLUMNS = ("image", "bytes", "path")
 
@@ -44,8 +44,8 @@ def read_parquet(file: BinaryIO, name: str, wanted: Sequence[str]) -> ParquetTab
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _not_whole(name, error) from error
     stored: dict[str, str] = {}
-    for column in schema.names:
-        stored.setdefault(column.strip().lower(), column)
+    for column, ours in zip(schema.names, our_names(schema.names, (*PICTURE_COLUMNS, *wanted)), strict=True):
+        stored.setdefault(ours, column)
     picture = next((stored[column] for column in PICTURE_COLUMNS if column in stored), None)
     cells = {column: stored[column] for column in wanted if column in stored and stored[column] != picture}
     names = label_names_of(schema, cells["label"]) if "label" in cells else None

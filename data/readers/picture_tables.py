@@ -13,18 +13,21 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...processor.input_errors import DataError
 from ...processor.media_files import PICTURE_SUFFIXES
 from ..schema import AFFECTS, ClipRecord, Content, LabelledSource, Reject, SourceNotes
 from .class_folders import split_in_name
-from .file_trees import SPLIT_NAMES, FileTree, fetch_file, open_tree
+from .file_trees import FileTree, fetch_file, open_tree
+from .found_files import find_among, find_below
 from .frame_windows import Frame, WindowOptions, cut_windows
 from .parquet_rows import PICTURE_COLUMNS, PictureRow, read_parquet
+from .split_names import require_one_word, split_named
 from .tables import Row, find_repeats, is_blank, read_table, require_subjects
 
 SUFFIXES = (".csv", ".parquet")
+METADATA_NAME = "metadata.csv"
 _COLUMNS = ("label", *AFFECTS, "subject_id", "split", "clip_id", "frame_index")
 
 
@@ -49,8 +52,19 @@ class _Place:
 def find_tables(tree: FileTree) -> list[str]:
     """The tables of pictures in a folder: Parquet files, else CSV tables at its top whose names tell a split."""
     parquets = [name for name in tree.names if name.lower().endswith(".parquet")]
-    tables = [name for name in tree.names if "/" not in name and name.lower().endswith(".csv") and split_in_name(name)]
+    tables = [name for name in tree.names if _is_table_name(name)]
     return parquets or [name for name in tables if has_pictures(tree, name)]
+
+
+def _is_table_name(name: str) -> bool:
+    """One at the top whose name tells a split, or the datasets library's own beside its pictures."""
+    is_of_split = "/" not in name and name.lower().endswith(".csv") and split_in_name(name) is not None
+    return is_of_split or is_metadata(name)
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file is a table as the datasets library puts it into a folder of pictures or videos."""
+    return PurePosixPath(name).name.lower() == METADATA_NAME
 
 
 def has_pictures(tree: FileTree, name: str) -> bool:
@@ -84,6 +98,12 @@ def read_picture_tables(
     if not names:
         raise DataError(f"Expected tables of pictures (.csv or .parquet) in {source}, found none.{tree.refused()}")
     tables = [_read_table(tree, name, no_subjects) for name in names]
+    for told in (
+        (PurePosixPath(name).stem.partition("-")[0] for name in names),
+        (PurePosixPath(name).parent.name for name in names),
+    ):
+        require_one_word(told, str(source))
+    require_one_word({row.row.cells.get("split", "") for table in tables for row in table.rows}, str(source))
     columns = set[str]().union(*(table.columns for table in tables))
     if as_clips is None:
         as_clips = "frame_index" in columns
@@ -270,6 +290,7 @@ def _find_picture(item: PictureRow, root: Path, in_archive: Collection[str] | No
     if isinstance(item.picture, bytes):
         return f"{item.row.table}#{item.row.line}", item.picture
     path = _below(item.row.table, item.picture)
+    path = find_below(root, path) if in_archive is None else find_among(in_archive, path)
     try:
         is_there = (root / path).is_file() if in_archive is None else path in in_archive
     except OSError:  # a name that is too long, for instance
@@ -297,6 +318,6 @@ def _split_of(table: _Table, row: Row) -> str:
     text = row.cells.get("split", "")
     if is_blank(text) and table.split:
         return table.split
-    if text.lower() not in SPLIT_NAMES:
+    if (split := split_named(text)) is None:
         raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
-    return SPLIT_NAMES[text.lower()]
+    return split

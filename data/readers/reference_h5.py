@@ -16,7 +16,8 @@ import numpy as np
 
 from ...processor.input_errors import DataError
 from ..schema import AFFECTS, BINARY, THREE_CLASSES, ClipRecord, LabelledSource, Reject
-from .file_trees import MAX_FILE_BYTES, SPLIT_NAMES
+from .file_trees import MAX_FILE_BYTES
+from .split_names import split_named
 from .tables import find_repeats
 
 SUFFIXES = (".h5", ".hdf5")
@@ -61,7 +62,7 @@ def _files_in(source: Path) -> list[tuple[Path, str | None]]:
 
 def _split_in(path: Path) -> str | None:
     words = re.split("[^a-z]+", path.stem.lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+    return next((split for word in words if (split := split_named(word))), None)
 
 
 def _read_file(path: Path, split: str | None) -> list[ClipRecord | Reject]:

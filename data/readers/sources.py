@@ -21,10 +21,11 @@ from .file_trees import FileTree, is_zip, open_tree
 from .frame_windows import WindowOptions
 from .parquet_rows import is_fer2013
 from .picture_tables import SUFFIXES as TABLE_SUFFIXES
-from .picture_tables import cut_class_folders, find_tables, has_pictures, read_picture_tables
+from .picture_tables import cut_class_folders, find_tables, has_pictures, is_metadata, read_picture_tables
 from .reference_h5 import SUFFIXES as H5_SUFFIXES
 from .reference_h5 import read_reference_h5
-from .video_tables import read_video_table
+from .table_text import WORKBOOK_SUFFIXES, workbook_error
+from .video_tables import read_video_folder, read_video_table
 
 KINDS = ("daisee", "fer2013", "images", "videos", "reference-h5")
 UNDERSTOOD = (
@@ -63,6 +64,8 @@ def read_source(
     if kind is not None and kind not in KINDS:
         raise RecipeError(f"Expected a kind of source among {', '.join(KINDS)}, got {kind!r}.")
     _check_exists(path)
+    if path.suffix.lower() in WORKBOOK_SUFFIXES and path.is_file():
+        raise workbook_error(path.name)
     kind = kind or detect_kind(path)
     _check_options(kind, path, options)
     source = _read(kind, path, options, frames or FrameOptions())
@@ -91,7 +94,7 @@ def is_drawn(path: Path) -> bool:
         tree = open_tree(path)
         found = [tree.read(name) for name in tree.names if f"/{name}".endswith(f"/{SETTINGS_NAME}")]
     else:
-        places = [folder / SETTINGS_NAME for folder in (path, path.resolve().parent)]
+        places = [folder / SETTINGS_NAME for folder in (path, path.absolute().parent, path.resolve().parent)]
         found = [place.read_bytes() for place in places if place.is_file()]
     return any(_is_drawing(content) for content in found)
 
@@ -151,6 +154,8 @@ def _kind_of_tree(source: Path) -> str | None:
         return "fer2013"
     if tables := find_tables(tree):
         return _kind_of_table(tree, tables[0])
+    if _video_tables(source):
+        return "videos"
     num_pictures, num_videos = (
         sum(name.endswith(suffixes) for name in names) for suffixes in (PICTURE_SUFFIXES, VIDEO_SUFFIXES)
     )
@@ -162,7 +167,9 @@ def _kind_of_tree(source: Path) -> str | None:
 def _check_options(kind: str, path: Path, options: SourceOptions) -> None:
     if options.subset is not None and kind != "daisee":
         raise RecipeError(f"Expected no subset for {kind}, got {options.subset!r}; it exists for daisee alone.")
-    is_table = (kind == "images" and _is_of_tables(path)) or (kind == "videos" and not _is_tree(path))
+    is_table = (kind == "images" and _is_of_tables(path)) or (
+        kind == "videos" and (not _is_tree(path) or bool(_video_tables(path)))
+    )
     has_class_folders = kind in ("images", "videos") and not is_table
     if options.subject_pattern is not None and not has_class_folders:
         raise RecipeError(
@@ -188,6 +195,14 @@ def _is_tree(path: Path) -> bool:
     return path.is_dir() or is_zip(path)
 
 
+def _video_tables(path: Path) -> list[str]:
+    """The datasets library's tables beside their videos, in a folder."""
+    if not path.is_dir():
+        return []
+    tree = open_tree(path)
+    return [name for name in tree.names if is_metadata(name) and not has_pictures(tree, name)]
+
+
 def _is_of_tables(path: Path) -> bool:
     return not _is_tree(path) or bool(find_tables(open_tree(path)))
 
@@ -202,6 +217,8 @@ def _read(kind: str, path: Path, options: SourceOptions, frames: FrameOptions) -
         return read_reference_h5(path)
     if kind == "videos" and not _is_tree(path):
         return read_video_table(path, options.no_subjects)
+    if kind == "videos" and _video_tables(path):
+        return read_video_folder(path, _video_tables(path), options.no_subjects)
     if kind == "videos":
         return read_class_folders(path, "video", kind, options.subject_pattern)
     settings = settings_for("frames", frames)

@@ -1,4 +1,5 @@
-"""CSV tables as people really have them: a BOM, padded headers in any case, CRLF, semicolons or tabs, more columns.
+"""CSV tables as people really have them: UTF-8 or UTF-16, padded headers in any case, CRLF, semicolons or tabs, a first
+line `sep=;`, more columns, and columns under the names that the datasets library gives them.
 
 A file that is not such a table at all is refused as a whole; a row that does not fit comes out with its problem, for
 its reader to reject. Rows are read one by one, since FER2013's table is 290 MB.
@@ -6,12 +7,19 @@ its reader to reject. Rows are read one by one, since FER2013's table is 290 MB.
 
 import csv
 import io
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from ...processor.input_errors import DataError
 from ..schema import AFFECTS, Reject
+from .table_text import open_text
+
+# Of columns, in place of our names: of a Hub's metadata.csv, and as people call them.
+_ALIASES = {"file_name": "path", "filename": "path", "file_path": "path", "filepath": "path",
+            "subject": "subject_id", "participant_id": "subject_id", "person_id": "subject_id"}  # fmt: skip
+_SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)  # Excel's own, above the header
 
 
 @dataclass(frozen=True)
@@ -65,37 +73,42 @@ class Table:
 
 
 def read_table(file: BinaryIO, name: str, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
-    """Open a table by its header; column names are compared in lower case and without blanks around them.
+    """Open a table by its header; column names are compared in lower case, with blanks as underscores, and `file_name`
+    is read as `path`.
 
-    Commas separate the cells; semicolons or tabs do if the header then has every required column.
+    Commas separate the cells; semicolons or tabs do if the header then has every required column, and whatever a first
+    line `sep=;` says.
 
     Raises:
-        DataError: the file is empty, no UTF-8 text, or lacks a column; while rows are read: there is none, or a quote
-            is not closed.
+        DataError: the file is empty, no UTF-8 or UTF-16 text, or lacks a column; while rows are read: there is none, or
+            a quote is not closed.
     """
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    first, first_line = "", 0
+    lines = open_text(file, name)
+    known = (*required, *optional)
+    first, first_line, signs = "", 0, ",;\t"
     try:
         while not first.strip() and (first := lines.readline()):
             first_line += 1
-    except UnicodeDecodeError as error:
+            if told := _SEPARATOR_LINE.fullmatch(first):
+                first, signs = "", told[1]
+    except UnicodeError as error:
         raise _not_utf8(name, error) from error
     if not first.strip():
         raise DataError(f"Expected a header and rows in {name}, got an empty file.")
-    delimiter = next((sign for sign in ",;\t" if set(required) <= set(_header(first, sign))), ",")
-    header = _header(first, delimiter)
+    delimiter = next((sign for sign in signs if set(required) <= set(_header(first, sign, known))), signs[0])
+    header = _header(first, delimiter, known)
     missing = [column for column in required if column not in header]
     if missing:
         raise DataError(
             f"Expected the columns {', '.join(required)} in {name}, missing: {', '.join(missing)}; "
             f"its first line reads {first.strip()[:80]!r}."
         )
-    known = [column for column in header if column in (*required, *optional)]
-    twice = {column for column in known if known.count(column) > 1}
+    found = [column for column in header if column in known]
+    twice = {column for column in found if found.count(column) > 1}
     if twice:
         raise DataError(f"Expected each column once in {name}, got {', '.join(sorted(twice))} twice; rename one.")
     rows = _read_rows(lines, delimiter, name, header, first_line)
-    return Table(known, [column for column in header if column and column not in known], rows)
+    return Table(found, [column for column in header if column and column not in known], rows)
 
 
 def require_subjects(columns: Sequence[str], name: str) -> None:
@@ -127,9 +140,26 @@ def find_repeats(entries: Sequence[tuple[Hashable, object]]) -> dict[int, str]:
     return repeats
 
 
-def _header(line: str, delimiter: str) -> list[str]:
+def our_names(columns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Columns as people write them, in lower case; those that are known, by another name or spelling, as we name them.
+
+    A name of our own comes before another that stands for the same.
+    """
+    plain = [column.strip().lower() for column in columns]
+    spelt = [re.sub(r"[\s_-]+", "_", column) for column in plain]
+    taken = {column for column in spelt if column in known}
+    named = []
+    for as_is, column in zip(plain, spelt, strict=True):
+        ours = column if column in known else _ALIASES.get(column, "")
+        is_free = column in known or (ours in known and ours not in taken)
+        named.append(ours if is_free else as_is)
+        taken.add(named[-1])
+    return named
+
+
+def _header(line: str, delimiter: str, known: Sequence[str]) -> list[str]:
     try:
-        return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=delimiter))]
+        return our_names(next(csv.reader([line], delimiter=delimiter)), known)
     except csv.Error:  # one endless cell, for instance: none of our columns is in it
         return []
 
@@ -147,7 +177,7 @@ def _read_rows(
             problem = None if len(cells) == len(header) else f"Expected {len(header)} cells, got {len(cells)}"
             padded = [cell.strip() for cell in cells] + [""] * (len(header) - len(cells))
             yield Row(name, first_line + reader.line_num, dict(zip(header, padded, strict=False)), problem)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise _not_utf8(name, error) from error
     except csv.Error as error:
         line = first_line + reader.line_num
@@ -158,5 +188,6 @@ def _read_rows(
         raise DataError(f"Expected rows below the header in {name}, got none.")
 
 
-def _not_utf8(name: str, error: UnicodeDecodeError) -> DataError:
-    return DataError(f"Expected UTF-8 text in {name}, got something else ({error.reason}); save it as CSV UTF-8.")
+def _not_utf8(name: str, error: UnicodeError) -> DataError:
+    reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+    return DataError(f"Expected UTF-8 text in {name}, got something else ({reason}); save it as CSV UTF-8.")

@@ -1,18 +1,25 @@
 """A table of labelled videos → records: for any set of clips of one's own, and for spans within long videos.
 
 Columns `path,label,subject_id[,split,start_sec,end_sec]`; DAiSEE's four affects, each 0 to 3, may stand beside
-`label` or in its place. Paths are relative to the table's folder, or absolute.
+`label` or in its place. Paths are relative to the table's folder, or absolute; times are seconds or clock times.
 """
 
 import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...processor.input_errors import DataError, in_one_line
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Reject, SourceNotes
-from .file_trees import SPLIT_NAMES, read_source_file
+from .file_trees import read_source_file
+from .found_files import find_below
+from .split_names import require_one_word, split_named
 from .tables import Row, Table, find_repeats, read_table, require_subjects
 
+# 83.5, 1:23.5, 00:01:23.500 and 0:01:23,5; minutes and seconds up to 59, where something stands above them.
+_CLOCK = re.compile(r"(?:(?P<hours>\d+):(?=[0-5]?\d:))?(?P<minutes>\d+):(?P<seconds>[0-5]?\d(?:[.,]\d*)?)")
 _OPTIONAL = ("label", *AFFECTS, "split", "start_sec", "end_sec")
 
 
@@ -34,11 +41,12 @@ def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
         _check_columns(table, source, no_subjects)
         rows = list(table.rows)
     with_splits = any(row.cells.get("split") for row in rows)
+    require_one_word({row.cells.get("split", "") for row in rows}, source.name)
     clips: list[tuple[Row, ClipRecord]] = []
     rejects: list[Reject] = []
     for row in rows:
         try:
-            clips.append((row, _to_record(row, table.columns, with_splits, no_subjects)))
+            clips.append((row, _to_record(row, table.columns, source.parent, with_splits, no_subjects)))
         except DataError as error:
             rejects.append(row.reject("table", row.cells["path"], error))
     repeats = find_repeats([(record.clip_id, record) for _, record in clips])
@@ -54,6 +62,26 @@ def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
     return LabelledSource("videos", "video", records, rejects, partial(read_source_file, str(source.parent)), notes)
 
 
+def read_video_folder(root: Path, tables: Sequence[str], no_subjects: bool = False) -> LabelledSource:
+    """A folder as the datasets library reads one of videos: a `metadata.csv` in it, or one in each split's folder.
+
+    Raises:
+        DataError: as `read_video_table`.
+    """
+    records: list[ClipRecord] = []
+    rejects: list[Reject] = []
+    require_one_word([Path(name).parent.name for name in tables], str(root))
+    for name in tables:
+        source, folder = read_video_table(root / name, no_subjects), PurePosixPath(name).parent
+        split = split_named(folder.name)
+        rejects += [replace(reject, path=name) for reject in source.rejects]
+        for record in source.records:
+            clip_id, path = str(folder / record.clip_id), str(folder / record.source_path)
+            records.append(replace(record, clip_id=clip_id, source_path=path, split=record.split or split))
+    read = partial(read_source_file, str(root))
+    return LabelledSource("videos", "video", records, rejects, read, SourceNotes(no_subjects=no_subjects or None))
+
+
 def _check_columns(table: Table, source: Path, no_subjects: bool) -> None:
     if not no_subjects:
         require_subjects([*table.columns, *table.extra_columns], source.name)
@@ -64,9 +92,9 @@ def _check_columns(table: Table, source: Path, no_subjects: bool) -> None:
         raise DataError(f"Expected the column label, or {', '.join(AFFECTS)}, in {source}, found neither.")
 
 
-def _to_record(row: Row, columns: list[str], with_splits: bool, no_subjects: bool) -> ClipRecord:
+def _to_record(row: Row, columns: list[str], folder: Path, with_splits: bool, no_subjects: bool) -> ClipRecord:
     row.check_width()
-    path = row.text("path").replace("\\", "/")
+    path = find_below(folder, row.text("path").replace("\\", "/"))
     label = row.text("label").lower() if "label" in columns else None
     affects = row.affects() if "engagement" in columns else {}
     start_sec, end_sec = _seconds(row, "start_sec"), _seconds(row, "end_sec")
@@ -83,12 +111,15 @@ def _seconds(row: Row, column: str) -> float | None:
     text = row.cells.get(column, "")
     if not text:
         return None
+    clock = _CLOCK.fullmatch(text)
     try:
-        seconds = float(text)
+        seconds = float((clock["seconds"] if clock else text).replace(",", "."))
     except ValueError:
         seconds = math.nan
+    if clock:
+        seconds += 60 * int(clock["minutes"]) + 3600 * int(clock["hours"] or 0)
     if not 0 <= seconds < math.inf:  # NaN fails this too
-        raise DataError(f"Expected {column} as seconds of 0 or more, got {text!r}")
+        raise DataError(f"Expected {column} as seconds of 0 or more, or as h:mm:ss, got {text!r}")
     return seconds
 
 
@@ -98,9 +129,9 @@ def _short(seconds: float | None) -> str:
 
 def _split_of(row: Row) -> str:
     text = row.cells["split"]
-    if text.lower() not in SPLIT_NAMES:
+    if (split := split_named(text)) is None:
         raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
-    return SPLIT_NAMES[text.lower()]
+    return split
 
 
 def _missing_file(row: Row, record: ClipRecord, folder: Path) -> Reject | None:

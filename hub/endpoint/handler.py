@@ -19,12 +19,13 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -264,10 +265,10 @@ def _picture_size_px(content: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as picture:
             return picture.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return None
     except Image.DecompressionBombError as error:
         raise Refusal(413, f"Expected a picture of fewer pixels, got one that is too large ({error}).") from error
+    except Exception:  # each of PIL's readers has its own
+        return None
 
 
 def _decode(picture: Image.Image) -> None:
@@ -285,8 +286,12 @@ def _download(url: str, limits: Limits) -> bytes:
     """The bytes behind an address, within the limits; every address on the way must be a public one."""
     with _Guard(limits) as guard:
         try:
-            with guard.opener().open(url) as response:
+            with guard.opener().open(_request(url)) as response:
                 content = response.read(limits.max_bytes + 1)
+                length = response.headers.get("Content-Length", "")
+        except urllib.error.HTTPError as error:
+            remedy = "send the file itself" if error.code in (401, 403, 406, 429) else "check the address"
+            raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}); {remedy}.") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             if not guard.is_late():
                 raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}).") from error
@@ -294,7 +299,20 @@ def _download(url: str, limits: Limits) -> bytes:
             raise Refusal(400, f"Expected a file at {url[:200]} within {limits.download_timeout_sec:g} s, got a part.")
     if len(content) > limits.max_bytes:
         raise Refusal(413, f"Expected at most {limits.max_bytes} bytes, got more from {url[:200]}.")
+    if length.isdigit() and len(content) < int(length):
+        after = f"after {len(content)} of {length} bytes"
+        raise Refusal(
+            400, f"Expected a whole file from {url[:200]}, it broke off {after}; try again, or send the file."
+        )
     return content
+
+
+def _request(url: str) -> urllib.request.Request:
+    """With blanks and letters beyond ASCII as addresses have them; "Python-urllib" is refused by many hosts."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+    address = urllib.parse.quote(urllib.parse.urlunsplit(parts._replace(netloc=host)), safe="%/:=&?~#+!$,;'@()*[]")
+    return urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0 (compatible; engagement-recognition)"})
 
 
 class _Guard:

@@ -77,7 +77,8 @@ class Comes:
         result = call()
         if isinstance(result, Said):
             assert result.code == 0, result
-        told = result.text if isinstance(result, Said) else "; ".join(getattr(result, "notes", ()))
+        notes = getattr(result, "notes", ())  # a source of data has others
+        told = result.text if isinstance(result, Said) else "; ".join(notes if isinstance(notes, tuple) else ())
         for words in self.says:
             assert words in told, told
         assert self.that(result) is not False, result

@@ -6,6 +6,7 @@ import archive_rows
 import container_rows
 import damage_rows
 import fuzz
+import media_rows
 import model_rows
 import picture_rows
 import pytest
@@ -26,6 +27,7 @@ CLASSES = {
     "video": [*video_rows.ROWS, *damage_rows.ROWS, *container_rows.ROWS, *time_rows.ROWS, *shown_rows.ROWS],
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
+    "media": media_rows.ROWS,
     "archive": archive_rows.ROWS,
     "model": model_rows.ROWS,
     "training": training_rows.ROWS,
