@@ -17,6 +17,7 @@ from .face_cropping import crop_faces
 from .face_detection import FaceDetections, FaceDetector
 from .face_tracking import FaceTrack, choose_person, fill_missing, track_faces
 from .input_errors import EngagementInputError, NoFaceError
+from .processor_settings import to_device
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ class FacePreparation:
     device: torch.device | str | None = None
 
     def on_device(self, device: torch.device | str) -> Self:
-        """A copy that looks for faces, and puts pixel values, on this device."""
+        """A copy that looks for faces, and puts pixel values, on this device; EngagementInputError: there is none."""
         moved = copy.copy(self)
-        moved.device = torch.device(device)
+        moved.device = to_device(device)
         return moved
 
     def to_dict(self) -> Any:  # a dictionary, as transformers' own, which holds any setting

@@ -218,6 +218,8 @@ class EndpointHandler:
         """(n, ...) -> (n, num_labels)."""
         with torch.inference_mode():
             logits = self.model(pixel_values.to(self.device)).logits
+        if not logits.isfinite().all():
+            raise Refusal(422, "Expected numbers as the model's scores, got nan or infinity; deploy another model.")
         return self.rule.to_scores(logits.float().cpu().numpy())
 
 
