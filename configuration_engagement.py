@@ -63,6 +63,7 @@ _LEAST_SCORE = 1e-12  # the logarithm needs one
 # No model needs more, and a mistyped or hostile size would ask for all memory before anything is refused.
 _LARGEST = {"num_frames": 10_000, "image_size": 4096, "num_channels": 64}
 _LARGEST |= {"temporal_hidden_size": 16_384, "temporal_num_layers": 100, "temporal_num_heads": 16_384}
+_LARGEST_SHIFT = 1e6  # of a logit; what is fitted stays below 1,000
 _SHORTEST_CLIP_SEC, _LONGEST_CLIP_SEC = 0.01, 1e6
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
@@ -190,11 +191,13 @@ class AnswerRule:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("bias", "offsets"):
             numbers = getattr(self, name) or (0.0,) * len(self.label_names)
-            if len(numbers) != len(self.label_names) or not all(math.isfinite(number) for number in numbers):
+            if len(numbers) != len(self.label_names) or not all(abs(number) <= _LARGEST_SHIFT for number in numbers):
                 raise ValueError(f"Expected a number as {name} for each of {self.label_names}, got {numbers}.")
             object.__setattr__(self, name, numbers)
-        if self.temperature is not None and not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise ValueError(f"Expected temperature above 0, got {self.temperature}.")
+        if self.temperature is not None and not 1 / _LARGEST_SHIFT <= self.temperature <= _LARGEST_SHIFT:  # nan is not
+            raise ValueError(
+                f"Expected temperature above 0, and at most {_LARGEST_SHIFT:,.0f}, got {self.temperature}."
+            )
         if self.clip_sec is not None and not _SHORTEST_CLIP_SEC <= self.clip_sec <= _LONGEST_CLIP_SEC:
             raise ValueError(
                 f"Expected clip_sec from {_SHORTEST_CLIP_SEC} to {_LONGEST_CLIP_SEC:,.0f}, got {self.clip_sec}."

@@ -335,7 +335,7 @@ def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Te
         is_ours = isinstance(load_encoder_config(encoder), EngagementConfig)
         kind = EngagementFrameEncoder if is_ours else AutoModel
         source, report = kind.from_pretrained(encoder, trust_remote_code=False, output_loading_info=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of an old pickle, too, which is read as data
         raise OSError(_not_fetched(encoder)) from error
     prefix = "model." if is_ours else ""
     drawn = {name.removeprefix(prefix) for name in report["missing_keys"]}

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +20,7 @@ from ..processor.input_errors import EngagementInputError, ModelLoadError, in_on
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .model_source import check_model, check_processor
 
+_NOISE_PX = 224
 _Model = TypeVar("_Model", bound=EngagementForVideoClassification | EngagementForImageClassification)
 LoadedModel = tuple[
     EngagementForVideoClassification | EngagementForImageClassification,
@@ -36,7 +39,9 @@ def load_model(model: str) -> LoadedModel:
         _require_folder_or_hub_id(model)
         kind = check_model(model)
         processor = check_processor(model, is_video=kind is EngagementForVideoClassification)
-        return _load_whole(kind, model), _load_processor(processor, model)
+        loaded = _load_whole(kind, model), _load_processor(processor, model)
+        _require_answer(*loaded, model)
+        return loaded
     except EngagementInputError:
         raise
     except Exception as error:  # transformers, safetensors, json, torch and timm each have their own
@@ -110,6 +115,35 @@ def _load_processor(
         return kind.from_pretrained(model)
     except EngagementInputError as error:
         raise ModelLoadError(f"{error.args[0].rstrip('.')} (in the processor's config of {model}).") from error
+
+
+def _require_answer(
+    model: EngagementForVideoClassification | EngagementForImageClassification,
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
+    source: str,
+) -> None:
+    """Raises ModelLoadError unless noise, as the processor hands it on, gives a number for each label."""
+    frames = np.random.default_rng(0).integers(0, 256, (1, _NOISE_PX, _NOISE_PX, 3), np.uint8)
+    try:
+        pixel_values = processor.on_device(model.device).to_pixel_values(frames)  # (1, C, H, W)
+        is_clip_model = isinstance(model, EngagementForVideoClassification)
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
+            logits = model(pixel_values[None] if is_clip_model else pixel_values).logits
+    except Exception as error:  # whatever two configs that do not fit each other lead to
+        raise ModelLoadError(
+            f"Expected configs of one model and its processor in {source}, got others ({in_one_line(error)})."
+        ) from error
+    expected = (1, len(model.config.label_names))
+    if pixel_values.shape[1] != model.config.num_channels or tuple(logits.shape) != expected:
+        raise ModelLoadError(
+            f"Expected {model.config.num_channels} channels and scores of shape {expected}, as the config of {source} "
+            f"says, got {pixel_values.shape[1]} and {tuple(logits.shape)}; one of its files is of another model."
+        )
+    if not logits.isfinite().all():
+        raise ModelLoadError(
+            f"Expected numbers as scores of the model at {source}, got nan or infinity; its weights make none, so use "
+            "another model or train it anew."
+        )
 
 
 def _load_whole(kind: type[_Model], model: str) -> _Model:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, TimmWrapperConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
-from transformers.utils import cached_file
+from transformers.utils import cached_file, is_peft_available
 
 from ..configuration_engagement import EngagementConfig
 from ..modeling_engagement import (
@@ -36,7 +36,7 @@ EngagementModel = EngagementForImageClassification | EngagementForVideoClassific
 _MODELS = (EngagementForImageClassification, EngagementForVideoClassification)
 _PROCESSORS = (EngagementImageProcessor, EngagementVideoProcessor)
 _OUR_CLASSES = {kind.__name__ for kind in (EngagementConfig, *_MODELS, *_PROCESSORS)}
-_WEIGHTS = "model.safetensors"
+_WEIGHTS, _ADAPTER = "model.safetensors", "adapter_config.json"
 _SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
 # What makes transformers fetch or run more than a config's own class, and what of timm's arguments does.
 _REACHES_OUT = ("quantization_config", "transformers_weights", "custom_pipelines", "base_model_name_or_path")
@@ -45,6 +45,7 @@ _LARGEST_NUMBER, _LARGEST_SIDE_PX, _MOST_LAYERS = 1_000_000, 4096, 1000
 _SIDE = re.compile(r"(image|img)_size")
 _LAYERS = re.compile(r"(.*_)?(layers|depths?|blocks|stages)")
 _SIZE = re.compile(r".*_(sizes?|dims?|layers|heads|channels)")
+_FLOATS = ("F64", "F32", "F16", "BF16")
 # More numbers than the weights file holds that a model may have, such as tables computed when it is built.
 _SPARE_NUMBERS, _SPARE_RATIO = 50_000_000, 1.1
 
@@ -73,14 +74,9 @@ def check_model(model: str) -> type[EngagementModel]:
         raise ModelLoadError(f"Expected an object as encoder_config in the config of {model}, got {_shown(encoder)}.")
     _require_encoder(encoder, model)
     config = EngagementConfig.from_dict(stored)
-    if (Path(model) / "adapter_config.json").is_file():
-        raise ModelLoadError(f"Expected a whole model at {model}, got one with an adapter beside it; merge it first.")
     weights = _weight_files(model)
     if not weights:
-        raise ModelLoadError(
-            f"Expected {_WEIGHTS} in {model}, found none; weights in another form, such as a pickled "
-            "pytorch_model.bin, may hold code and are not read: convert them to safetensors."
-        )
+        raise _no_safetensors(model)
     _require_as_large_as_weights(lambda: kinds[name](config), weights, model)
     return kinds[name]
 
@@ -136,7 +132,9 @@ def check_encoder_weights(encoder: str | Path) -> None:
     if timm.is_model(source) and not Path(source).is_dir():
         return
     weights = _weight_files(source)
-    if weights:  # else transformers reads a pickle as data, or says that there are none
+    if not weights and Path(source).is_dir():
+        raise _no_safetensors(source)
+    if weights:  # else older ones of the Hub, which transformers reads as data, so that no code in them runs
         stored = _read_config(source)
         _require_as_large_as_weights(lambda: _build_encoder(stored), weights, source)
 
@@ -150,6 +148,13 @@ def check_stock(source: str | Path, build: Callable[[PreTrainedConfig], nn.Modul
     if weights:
         _require_as_large_as_weights(lambda: build(config), weights, str(source))
     return config
+
+
+def _no_safetensors(source: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"Expected {_WEIGHTS} in {source}, found none; weights in another form, such as a pickled pytorch_model.bin, "
+        "may hold code and are not read: convert them to safetensors."
+    )
 
 
 def _build_encoder(stored: Json) -> nn.Module:
@@ -168,6 +173,9 @@ def _read_config(source: str) -> Json:
     if not isinstance(stored, dict) or not stored:
         raise ModelLoadError(f"Expected a JSON object as config.json in {source}, got something else.")
     stored.pop("_commit_hash", None)
+    # With peft installed transformers would load the model that an adapter names, from wherever that is.
+    if (Path(source) / _ADAPTER).is_file() or (is_peft_available() and _cached(source, _ADAPTER)):
+        raise ModelLoadError(f"Expected a whole model at {source}, got one with an adapter beside it; merge it first.")
     return stored
 
 
@@ -196,11 +204,11 @@ def _require_encoder(stored: Json, source: str) -> None:
     """Raises ModelLoadError unless transformers or timm has the architecture, and reads it without anything else."""
     name = stored.get("model_type", TimmWrapperConfig.model_type)
     kind = CONFIG_MAPPING[name] if isinstance(name, str) and name in CONFIG_MAPPING else None
-    if kind is None or kind not in MODEL_MAPPING:
-        why = "; it names code of its own, which is never run here" if stored.get("auto_map") else ""
+    if kind is None or not _reads_pictures(kind):
+        code = " and code of its own, which is never run here" if stored.get("auto_map") else ""
         raise ModelLoadError(
-            f"Expected an encoder that transformers or timm has in {source}, got model_type {_shown(name)}{why}; use "
-            "another."
+            f"Expected an encoder of pictures that transformers or timm has in {source}, got model_type {_shown(name)}"
+            f"{code}; use another."
         )
     _require_plain(stored, source)
     if issubclass(kind, TimmWrapperConfig):
@@ -213,6 +221,13 @@ def _require_encoder(stored: Json, source: str) -> None:
         strange = [key for key in arguments if _TIMM_REACHES_OUT.fullmatch(key)] if isinstance(arguments, dict) else [0]
         if strange:
             raise ModelLoadError(f"Expected plain sizes as model_args in {source}, got {_shown(arguments)}.")
+
+
+def _reads_pictures(kind: type[PreTrainedConfig]) -> bool:
+    if kind not in MODEL_MAPPING:
+        return False
+    model = MODEL_MAPPING[kind]
+    return (model[0] if isinstance(model, tuple) else model).main_input_name == "pixel_values"
 
 
 def _require_plain(stored: Json, source: str) -> None:
@@ -290,8 +305,9 @@ def _cached(source: str, name: str) -> Path | None:
 
 
 def _require_as_large_as_weights(build: Callable[[], nn.Module], weights: list[Path], source: str) -> None:
-    """Raises ModelLoadError for a model of many more numbers than its files hold, which would be made up in memory."""
-    stored = sum(_count_numbers(path) for path in weights)
+    """Raises ModelLoadError for a model of many more numbers than its files hold, which would be made up in memory, and
+    for weights of other shapes, or that are no numbers with a point."""
+    stored = {name: head for path in weights for name, head in _read_heads(path).items()}
     try:
         with torch.device("meta"):  # without memory
             model = build()
@@ -299,19 +315,28 @@ def _require_as_large_as_weights(build: Callable[[], nn.Module], weights: list[P
         raise ModelLoadError(
             f"Expected a config that a model can be built from in {source}, got another ({in_one_line(error)})."
         ) from error
-    asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    if asked > _SPARE_RATIO * stored + _SPARE_NUMBERS:
+    num_stored = sum(math.prod(shape) for _, shape in stored.values())
+    num_asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if num_asked > _SPARE_RATIO * num_stored + _SPARE_NUMBERS:
         raise ModelLoadError(
-            f"Expected weights for the sizes in the config of {source}, {asked:,} numbers, got {stored:,}; one of the "
-            "two files is of another model."
+            f"Expected weights for the sizes in the config of {source}, {num_asked:,} numbers, got {num_stored:,}; one "
+            "of the two files is of another model."
         )
+    for name, weight in model.named_parameters():
+        kind, shape = stored.get(name, ("F32", tuple(weight.shape)))
+        if shape != tuple(weight.shape) or kind not in _FLOATS:
+            raise ModelLoadError(
+                f"Expected {name} of shape {tuple(weight.shape)} in {source}, as its config says, got {shape} of kind "
+                f"{kind}; one of the two files is of another model."
+            )
 
 
-def _count_numbers(path: Path) -> int:
-    """By the file's head, of which safetensors makes sure that it fits the file's length."""
+def _read_heads(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Kind and shape by name, from the file's head, of which safetensors makes sure that it fits the file's length."""
     try:
         with safe_open(path, "pt") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return {name: (str(part.get_dtype()), tuple(part.get_shape())) for name, part in parts.items()}
     except Exception as error:  # SafetensorError, and OSError of what is no file
         raise ModelLoadError(
             f"Expected whole safetensors weights in {path}, could not read them ({in_one_line(error)}); copy the file "

@@ -90,6 +90,11 @@ def require_sound(processor: Settings) -> None:
         value = getattr(processor, name, None)
         if hasattr(processor, name) and not is_sound(value):
             raise EngagementInputError(f"Expected {expected} as the processor's {name}, got {value!r}; correct it.")
+    for name in ("do_center_crop", "do_pad"):
+        if getattr(processor, name, None) not in (None, False):
+            raise EngagementInputError(
+                f"Expected no {name} in the processor's settings, which it cannot do; take it out."
+            )
     size = processor.size
     if not _is_side(size["height"]) or not _is_side(size["width"]):
         raise EngagementInputError(
