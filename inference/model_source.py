@@ -139,15 +139,17 @@ def check_encoder_weights(encoder: str | Path) -> None:
         _require_as_large_as_weights(lambda: _build_encoder(stored), weights, source)
 
 
-def check_stock(source: str | Path, build: Callable[[PreTrainedConfig], nn.Module]) -> PreTrainedConfig:
-    """The config of a stock BEiT or timm classifier, looked at as those of others are, its weights too."""
+def check_stock(source: str | Path, build: Callable[..., nn.Module]) -> None:
+    """The config and the weights' heads of a stock classifier, looked at as those of others are.
+
+    Args:
+        build: `from_config` of transformers' class for it.
+    """
     stored = _read_config(str(source))
     _require_encoder(stored, str(source))
-    config = CONFIG_MAPPING[str(stored["model_type"])].from_dict(stored)
-    weights = _weight_files(str(source))
-    if weights:
-        _require_as_large_as_weights(lambda: build(config), weights, str(source))
-    return config
+    if weights := _weight_files(str(source)):
+        config = CONFIG_MAPPING[str(stored["model_type"])].from_dict(stored)
+        _require_as_large_as_weights(lambda: build(config, trust_remote_code=False), weights, str(source))
 
 
 def _no_safetensors(source: str) -> ModelLoadError:

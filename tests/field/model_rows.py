@@ -72,7 +72,7 @@ _COMMANDS: dict[str, Callable[[Path], tuple[object, ...]]] = {
     "benchmark": lambda model: ("benchmark", "--model", model, "--rounds", 1),
     "import-checkpoint": lambda model: ("import-checkpoint", model, "--output", model.parent / "out"),
     "publish": lambda model: ("publish", model, "--repo", "a/b", "--dry-run"),
-    "train encoder": lambda model: ("train", "demo", "--encoder", model, "--output", model.parent / "out"),
+    "train encoder": lambda model: ("train", "demo", "--encoder", model, "--output_dir", model.parent / "out"),
 }  # fmt: skip
 
 _HOSTILE_ROWS = [

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import archive_rows
 import model_rows
+import option_rows
 import picture_rows
+import processor_rows
 import pytest
 import table_rows
 import training_rows
@@ -17,7 +19,7 @@ CLASSES = {
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
     "archive": archive_rows.ROWS,
-    "model": model_rows.ROWS,
+    "model": [*model_rows.ROWS, *option_rows.ROWS, *processor_rows.ROWS],
     "training": training_rows.ROWS,
 }
 ROWS = [row for rows in CLASSES.values() for row in rows]
