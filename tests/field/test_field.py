@@ -8,6 +8,7 @@ import option_rows
 import picture_rows
 import processor_rows
 import pytest
+import record_rows
 import table_rows
 import training_rows
 import video_rows
@@ -19,7 +20,7 @@ CLASSES = {
     "picture": picture_rows.ROWS,
     "table": table_rows.ROWS,
     "archive": archive_rows.ROWS,
-    "model": [*model_rows.ROWS, *option_rows.ROWS, *processor_rows.ROWS],
+    "model": [*model_rows.ROWS, *option_rows.ROWS, *processor_rows.ROWS, *record_rows.ROWS],
     "training": training_rows.ROWS,
 }
 ROWS = [row for rows in CLASSES.values() for row in rows]
