@@ -229,7 +229,7 @@ def _reads_pictures(kind: type[PreTrainedConfig]) -> bool:
     if kind not in MODEL_MAPPING:
         return False
     model = MODEL_MAPPING[kind]
-    return (model[0] if isinstance(model, tuple) else model).main_input_name == "pixel_values"
+    return getattr(model[0] if isinstance(model, tuple) else model, "main_input_name", None) == "pixel_values"
 
 
 def _require_plain(stored: Json, source: str) -> None:
