@@ -15,7 +15,6 @@ from transformers.processing_utils import ImagesKwargs
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
 from .media_files import is_file_like
-from .media_inputs import load_picture
 from .processor_settings import require_sound, to_batch, to_channels_last, with_settings
 
 
@@ -72,7 +71,8 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         if device is not None:
             called = called.on_device(device)
         pictures = _as_batch(to_channels_last(images, input_data_format))
-        faces = [called._largest_face(picture) if called.face_crop else load_picture(picture) for picture in pictures]
+        find = called._largest_face if called.face_crop else called.load_picture
+        faces = [find(picture) for picture in pictures]
         return to_batch([called.to_pixel_values(face[None])[0] for face in faces], data_format, return_tensors)
 
     def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
@@ -85,7 +85,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         Raises:
             NoFaceError: there is none.
         """
-        source, pixels = _name_of(picture), load_picture(picture)
+        source, pixels = _name_of(picture), self.load_picture(picture)
         (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
         if len(found) == 0:
             found = next(iter(self.look_again(pixels[None])), found)
@@ -99,7 +99,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
 
     def take_as_face(self, picture: object) -> PreparedFaces:
         """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
-        pixels = load_picture(picture)
+        pixels = self.load_picture(picture)
         height, width = pixels.shape[:2]
         box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
         return PreparedFaces(_name_of(picture), pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None])
