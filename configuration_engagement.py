@@ -60,6 +60,11 @@ MIN_FACE_PX = 40  # of the longer side of a face's box
 DRAWN_PEOPLE, UNKNOWN = "drawn people", "unknown"  # `AnswerRule.trained_on`, where it is no data set
 _CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty, where no validation said better
 _LEAST_SCORE = 1e-12  # the logarithm needs one
+# No model needs more, and a mistyped or hostile size would ask for all memory before anything is refused.
+_LARGEST = {"num_frames": 10_000, "image_size": 4096, "num_channels": 64}
+_LARGEST |= {"temporal_hidden_size": 16_384, "temporal_num_layers": 100, "temporal_num_heads": 16_384}
+_LARGEST_SHIFT = 1e6  # of a logit; what is fitted stays below 1,000
+_SHORTEST_CLIP_SEC, _LONGEST_CLIP_SEC = 0.01, 1e6
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
@@ -130,6 +135,8 @@ class EngagementConfig(PreTrainedConfig):
         for name in ("num_frames", "image_size", "num_channels", *temporal_sizes):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
+            if getattr(self, name) > _LARGEST[name]:
+                raise ValueError(f"Expected {name} of at most {_LARGEST[name]:,}, got {getattr(self, name):,}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"Expected dropout in [0, 1), got {self.dropout}.")
         if self.temporal == "transformer" and self.temporal_hidden_size % self.temporal_num_heads:
@@ -184,13 +191,21 @@ class AnswerRule:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("bias", "offsets"):
             numbers = getattr(self, name) or (0.0,) * len(self.label_names)
-            if len(numbers) != len(self.label_names) or not all(math.isfinite(number) for number in numbers):
+            if len(numbers) != len(self.label_names) or not all(abs(number) <= _LARGEST_SHIFT for number in numbers):
                 raise ValueError(f"Expected a number as {name} for each of {self.label_names}, got {numbers}.")
             object.__setattr__(self, name, numbers)
-        for name in ("temperature", "clip_sec"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"Expected {name} above 0, got {value}.")
+        if self.temperature is not None and not 1 / _LARGEST_SHIFT <= self.temperature <= _LARGEST_SHIFT:  # nan is not
+            raise ValueError(
+                f"Expected temperature above 0, and at most {_LARGEST_SHIFT:,.0f}, got {self.temperature}."
+            )
+        if self.clip_sec is not None and not _SHORTEST_CLIP_SEC <= self.clip_sec <= _LONGEST_CLIP_SEC:
+            raise ValueError(
+                f"Expected clip_sec from {_SHORTEST_CLIP_SEC} to {_LONGEST_CLIP_SEC:,.0f}, got {self.clip_sec}."
+            )
+        if not isinstance(self.trained_on, str) or not all(isinstance(name, str) for name in self.label_names):
+            raise ValueError(
+                f"Expected names as label_names and trained_on, got {self.label_names}, {self.trained_on}."
+            )
         if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
             raise ValueError(f"Expected abstain_below from 0 to 1, got {self.abstain_below}.")
 
@@ -230,8 +245,10 @@ class AnswerRule:
         return chance + _CERTAINTY_TO_ANSWER * (1 - chance) if self.abstain_below is None else self.abstain_below
 
     def to_scores(self, logits: np.ndarray) -> np.ndarray:
-        """(n, num_labels) raw logits -> (n, num_labels) scores."""
+        """(n, num_labels) raw logits -> (n, num_labels) scores; ValueError: a logit that is nan or infinity."""
         logits = np.asarray(logits, np.float64)
+        if not np.isfinite(logits).all():
+            raise ValueError("Expected finite logits, got nan or infinity; no label may be made of them.")
         return _softmax(logits if self.temperature is None else (logits + self.bias) / self.temperature)
 
     def decide(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

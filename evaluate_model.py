@@ -34,7 +34,7 @@ from .evaluation.score_records import SplitEvaluation
 from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, read_predictions
 from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.export_folder import keep_measured
-from .inference.predictor import Predictor
+from .inference.predictor import Predictor, finite
 from .processor.input_errors import DataError, ModelLoadError, RecipeError
 from .processor.video_processing_engagement import EngagementVideoProcessor
 from .training.stage_data import find_clean_rows, leave_out_flat
@@ -147,7 +147,7 @@ def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> S
     console = Console(stderr=True)
     with torch.no_grad():  # inference mode would leave BEiT cached tensors that no later training can use
         for batch in track(loader, f"Evaluating {split}", console=console, disable=not console.is_terminal):
-            logits.append(predictor.model(batch["pixel_values"]).logits.float().cpu())
+            logits.append(finite(predictor.model(batch["pixel_values"]).logits).float().cpu())
     return SplitPredictions(split, rows.keys, rows.subject_ids, torch.tensor(rows.label_ids).numpy(),
                             torch.cat(logits).numpy())  # fmt: skip
 

@@ -120,7 +120,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         if isinstance(encoder_config, TimmWrapperConfig):
             self.model: PreTrainedModel = TimmEncoder(encoder_config)
         else:
-            self.model = AutoModel.from_config(encoder_config)
+            self.model = AutoModel.from_config(encoder_config, trust_remote_code=False)
         if config.encoder_features == "map":
             _cut_after_feature_map(self.model)
         self.feature_size = _feature_size(self.model, config.encoder_features)
@@ -321,7 +321,7 @@ def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     if _is_timm_name(encoder):
         return TimmWrapperConfig(architecture=str(encoder))
     try:
-        config = AutoConfig.from_pretrained(encoder)
+        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)  # nor is anybody asked
     except (OSError, ValueError) as error:
         raise OSError(_not_fetched(encoder)) from error
     if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
@@ -334,8 +334,8 @@ def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Te
     try:
         is_ours = isinstance(load_encoder_config(encoder), EngagementConfig)
         kind = EngagementFrameEncoder if is_ours else AutoModel
-        source, report = kind.from_pretrained(encoder, output_loading_info=True)
-    except (OSError, ValueError) as error:
+        source, report = kind.from_pretrained(encoder, trust_remote_code=False, output_loading_info=True)
+    except Exception as error:  # of an old pickle, too, which is read as data
         raise OSError(_not_fetched(encoder)) from error
     prefix = "model." if is_ours else ""
     drawn = {name.removeprefix(prefix) for name in report["missing_keys"]}

@@ -46,12 +46,12 @@ from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.hub.publish import assemble, require_hub_names
 from engagement_recognition.hub.push import push_folder
 from engagement_recognition.inference.loading import without_file_bars
+from engagement_recognition.inference.model_source import check_encoder, check_encoder_weights
 from engagement_recognition.inference.shipped_model import resolve_start
 from engagement_recognition.modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
     EngagementPreTrainedModel,
-    load_encoder_config,
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
@@ -271,6 +271,7 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
         architecture["num_frames"] = data.processor.num_frames
     if stage.encoder_features:
         architecture["encoder_features"] = stage.encoder_features
+    check_encoder_weights(start_from or stage.encoder)
     try:
         model = kind.from_encoder(start_from or stage.encoder, **architecture)
     except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
@@ -308,14 +309,6 @@ def _build_loss(stage: StageArguments, data: StageData) -> Loss:
         stage.logit_adjustment,
         stage.label_smoothing,
     )
-
-
-def check_encoder(encoder: str | Path) -> None:
-    """Raises ModelLoadError when there is no such encoder."""
-    try:
-        load_encoder_config(encoder)
-    except OSError as error:
-        raise ModelLoadError(str(error)) from error
 
 
 def _build_trainer(

@@ -31,9 +31,9 @@ class DrawnVariant(StrEnum):
 def draw(
     output: Annotated[Path, typer.Option(help="Folder to write to.")],
     format: Annotated[DrawnFormat, typer.Option(help="Layout and labels.")] = DrawnFormat.daisee,
-    subjects: Annotated[int, typer.Option(min=3, help="People, split by person.")] = 12,
-    clips_per_subject: Annotated[int, typer.Option(min=1, help="Clips (or pictures) a person.")] = 8,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    subjects: Annotated[int, typer.Option(min=3, max=10_000, help="People, split by person.")] = 12,
+    clips_per_subject: Annotated[int, typer.Option(min=1, max=10_000, help="Clips (or pictures) a person.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     variant: Annotated[DrawnVariant, typer.Option(help="Clips: label in the frames, their order, or curtains too.")] = (
         DrawnVariant.appearance
     ),
@@ -107,17 +107,21 @@ def prepare(
     kind: Annotated[DataKind, typer.Argument(help="What the source is.")],
     source: Annotated[Path, typer.Argument(help="A folder, an archive (.zip), a table (.csv, .parquet), an .h5 file.")],
     output: Annotated[Path, typer.Option(help="Folder for the prepared data; a killed run goes on where it was.")],
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames a window; default: 8.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames a window; default: 8.")] = None,
     sampling: Annotated[Sampling | None, typer.Option(help="One uniform window a clip, or many in a row.")] = None,
     stride_frames: Annotated[
-        int | None, typer.Option(min=1, help="Consecutive windows; default: 16, of pictures as clips --frames.")
+        int | None,
+        typer.Option(min=1, max=10**6, help="Consecutive windows; default: 16, of pictures as clips --frames."),
     ] = None,
     face_crop: Annotated[
         bool | None, typer.Option("--face-crop/--whole-frames", help="Default: faces of videos, pictures as they are.")
     ] = None,
-    crop_size: Annotated[int | None, typer.Option(min=16, help="Side of a crop in pixels; default: 224.")] = None,
+    crop_size: Annotated[
+        int | None, typer.Option(min=16, max=4096, help="Side of a crop in pixels; default: 224.")
+    ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Default: one a processor; on a GPU, whose memory each needs, at most 4.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Default: one a processor; on a GPU, whose memory each needs, at most 4."),
     ] = None,
     device: Annotated[str, typer.Option(help=_DETECTOR_HELP)] = "cpu",
     subset: Annotated[Subset | None, typer.Option(help="daisee: the published stratified subset.")] = None,
@@ -136,7 +140,7 @@ def prepare(
         typer.Option(help="With --votes: shares beside the labels, or in their place; default: soft."),
     ] = None,
     drop_conflicts: Annotated[bool, typer.Option(help="Leave out equal pictures with different labels.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, where the source has none.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split, where the source has none.")] = 0,
 ) -> None:
     """Turn labelled videos or pictures into a data set that `engagement audit` and `train.py` read."""
     from ..data.atomic_files import require_writable

@@ -6,6 +6,7 @@ once. A module a group of commands, which import nothing at their top either.
 
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*arguments: object, **options: object) -> None:
+        _require_finite(options)
         try:
             command(*arguments, **options)
         except KeyboardInterrupt as stop:
@@ -41,6 +43,25 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(_STOPPED) from None
 
     return run
+
+
+def _require_finite(options: dict[str, object]) -> None:
+    """Bounds of an option let nan through, which is neither below nor above them."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            from ..processor.input_errors import RecipeError
+
+            raise RecipeError(f"Expected a number for --{name.replace('_', '-')}, got {value}; correct it.")
+
+
+def _require_words(arguments: list[str]) -> None:
+    """An empty word, as of a shell's variable that is not set, would mean this folder where a path is expected."""
+    for before, word in zip(["the command", *arguments], arguments, strict=False):
+        if not word.strip() or (word.startswith("--") and word.endswith("=")):
+            from ..processor.input_errors import RecipeError
+
+            found = f"nothing after {before}" if not word.strip() else f"{word} without one"
+            raise RecipeError(f"Expected a value, got {found}; is a variable of the shell not set?")
 
 
 app = typer.Typer(
@@ -75,6 +96,7 @@ def main() -> None:
             from ..required_packages import require_packages
 
             require_packages()
+        _require_words(sys.argv[1:])
         app()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:

@@ -50,7 +50,7 @@ def evaluate(
     label_scheme: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV: subject_id and columns such as gender.")] = None,
     face_focus: Annotated[
-        int | None, typer.Option(min=1, help="Also where it looks, on so many clips drawn at random.")
+        int | None, typer.Option(min=1, max=10**6, help="Also where it looks, on so many clips drawn at random.")
     ] = None,
     device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:
@@ -144,7 +144,7 @@ def reproduce(
     study: Annotated[str, typer.Argument(help="Such as cnn_lstm, nezami or beit, or a folder with study.yaml.")],
     data: Annotated[Path, typer.Option(help="What the study measures on: DAiSEE, faces or states.")],
     expression_data: Annotated[Path | None, typer.Option(help="FER2013, for rows that begin with it.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Each row is trained this often.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Each row is trained this often.")] = 1,
     improved: Annotated[bool, typer.Option(help="Also each row's improved recipe.")] = False,
     output: Annotated[Path | None, typer.Option(help="Default: runs/STUDY; a killed study goes on there.")] = None,
 ) -> None:
@@ -165,7 +165,7 @@ def reproduce(
 def shortcut(
     context: typer.Context,
     output: Annotated[Path, typer.Option(help="A new folder; a killed experiment goes on there.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Each recipe is trained this often.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Each recipe is trained this often.")] = 1,
 ) -> None:
     """Face or wallpaper? Whole frames and face crops learn clips with a planted shortcut. Options go to train.py."""
     from ..studies.shortcut import run_experiment
@@ -201,8 +201,8 @@ def import_checkpoint(
 def benchmark(
     video: Annotated[Path | None, typer.Argument(help="A video; without one, ten seconds are drawn.")] = None,
     model: Annotated[str | None, typer.Option(help="Folder or Hub id; default: ResNet-18 + LSTM, untrained.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Each way is timed this often, in turn.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, help="Threads torch may use.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Each way is timed this often, in turn.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads torch may use.")] = 2,
     data: Annotated[Path | None, typer.Option(help="A prepared data set: time reading it instead.")] = None,
 ) -> None:
     """Our way against the plain way, from video file to label, as ratios within one run."""

@@ -47,7 +47,9 @@ def live(
         float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
     ] = None,
     smoothing: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the newest scores; 1: none.")] = 0.3,
-    window_sec: Annotated[float | None, typer.Option(min=0.1, help="Clip models: time that a window spans.")] = None,
+    window_sec: Annotated[
+        float | None, typer.Option(min=0.1, max=3600, help="Clip models: time that a window spans.")
+    ] = None,
     small_faces: Annotated[bool, typer.Option(help="Look for small faces too, slower.")] = False,
     device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
 ) -> None:

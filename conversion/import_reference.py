@@ -28,6 +28,7 @@ from ..data.atomic_files import whole_folder, writing
 from ..evaluation.results_file import write_results
 from ..evaluation.results_schema import ImportedFrames, ImportedFrom, ReportedByFile, Results
 from ..evaluation.training_log import _name_first
+from ..inference.model_source import check_stock
 from ..modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -261,12 +262,15 @@ def _require_layout(weights: Mapping[str, torch.Tensor], original: Mapping[str, 
 def _load_stock_classifier(source: str | Path) -> StockClassifier:
     """The stock model in evaluation mode, each of its weights from the file."""
     try:
+        check_stock(source, AutoModelForImageClassification.from_config)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if config.model_type not in ("beit", "timm_wrapper"):
             raise ValueError(f"type {config.model_type!r} is neither BEiT nor timm")
         stock, report = AutoModelForImageClassification.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
+    except ModelLoadError:
+        raise
     except Exception as error:  # transformers, safetensors, pickle, json and timm each have their own
         reason = f"got none that can be imported ({in_one_line(error)})"
         raise ModelLoadError(f"Expected a stock classifier, a folder or Hub id, at {source}, {reason}.") from error

@@ -98,7 +98,7 @@ def version_of(text: str) -> object:
     """What stands under `version` in the text of a JSON file; None where nothing does."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content.get("version") if isinstance(content, dict) else None
 

@@ -64,7 +64,7 @@ class Scores(Record):
     """mean absolute error in levels, of the four levels"""
     per_class: dict[str, ClassScores]
     """label → its scores"""
-    confusion_matrix: list[list[int | float]]
+    confusion_matrix: list[list[Count | NotNegative]]
     """counts; rows are the truth, columns the prediction"""
 
 

@@ -5,21 +5,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub.errors import StrictDataclassError
+import numpy as np
+import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from .. import register_auto_classes
-from ..configuration_engagement import AnswerRule, EngagementConfig
+from ..configuration_engagement import AnswerRule
 from ..evaluation.answers import answer_rule
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .model_source import check_model, check_processor
 
+_NOISE_PX = 224
 _Model = TypeVar("_Model", bound=EngagementForVideoClassification | EngagementForImageClassification)
 LoadedModel = tuple[
     EngagementForVideoClassification | EngagementForImageClassification,
@@ -28,7 +29,7 @@ LoadedModel = tuple[
 
 
 def load_model(model: str) -> LoadedModel:
-    """From an export folder or a Hub id.
+    """From an export folder or a Hub id. No code that lies there is run: see `model_source`.
 
     Raises:
         ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
@@ -36,15 +37,14 @@ def load_model(model: str) -> LoadedModel:
     register_auto_classes()
     try:
         _require_folder_or_hub_id(model)
-        config = AutoConfig.from_pretrained(model)
-        _check_architecture(model, config)
-        if "Video" in config.architectures[0]:
-            clip_model = _load_whole(EngagementForVideoClassification, model)
-            return clip_model, AutoVideoProcessor.from_pretrained(model)
-        return _load_whole(EngagementForImageClassification, model), AutoImageProcessor.from_pretrained(model)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        if isinstance(error, EngagementInputError):
-            raise
+        kind = check_model(model)
+        processor = check_processor(model, is_video=kind is EngagementForVideoClassification)
+        loaded = _load_whole(kind, model), _load_processor(processor, model)
+        _require_answer(*loaded, model)
+        return loaded
+    except EngagementInputError:
+        raise
+    except Exception as error:  # transformers, safetensors, json, torch and timm each have their own
         reason = in_one_line(error)
         raise ModelLoadError(
             f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id; {reason}"
@@ -108,15 +108,48 @@ def without_file_bars() -> Iterator[None]:
             disable_progress_bars()
 
 
-def _check_architecture(model: str, config: PreTrainedConfig) -> None:
-    if not isinstance(config, EngagementConfig) or not config.architectures:
-        raise ModelLoadError(f"Expected an engagement model at {model}, got a config of type {config.model_type!r}.")
+def _load_processor(
+    kind: type[EngagementVideoProcessor] | type[EngagementImageProcessor], model: str
+) -> EngagementVideoProcessor | EngagementImageProcessor:
+    try:
+        return kind.from_pretrained(model)
+    except EngagementInputError as error:
+        raise ModelLoadError(f"{error.args[0].rstrip('.')} (in the processor's config of {model}).") from error
+
+
+def _require_answer(
+    model: EngagementForVideoClassification | EngagementForImageClassification,
+    processor: EngagementVideoProcessor | EngagementImageProcessor,
+    source: str,
+) -> None:
+    """Raises ModelLoadError unless noise, as the processor hands it on, gives a number for each label."""
+    frames = np.random.default_rng(0).integers(0, 256, (1, _NOISE_PX, _NOISE_PX, 3), np.uint8)
+    try:
+        pixel_values = processor.on_device(model.device).to_pixel_values(frames)  # (1, C, H, W)
+        is_clip_model = isinstance(model, EngagementForVideoClassification)
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
+            logits = model(pixel_values[None] if is_clip_model else pixel_values).logits
+    except Exception as error:  # whatever two configs that do not fit each other lead to
+        raise ModelLoadError(
+            f"Expected configs of one model and its processor in {source}, got others ({in_one_line(error)})."
+        ) from error
+    expected = (1, len(model.config.label_names))
+    if pixel_values.shape[1] != model.config.num_channels or tuple(logits.shape) != expected:
+        raise ModelLoadError(
+            f"Expected {model.config.num_channels} channels and scores of shape {expected}, as the config of {source} "
+            f"says, got {pixel_values.shape[1]} and {tuple(logits.shape)}; one of its files is of another model."
+        )
+    if not logits.isfinite().all():
+        raise ModelLoadError(
+            f"Expected numbers as scores of the model at {source}, got nan or infinity; its weights make none, so use "
+            "another model or train it anew."
+        )
 
 
 def _load_whole(kind: type[_Model], model: str) -> _Model:
     """A model with every weight; transformers itself would draw missing ones at random and only warn."""
     with without_file_bars():
-        loaded, report = kind.from_pretrained(model, output_loading_info=True)
+        loaded, report = kind.from_pretrained(model, use_safetensors=True, output_loading_info=True)
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelLoadError(f"Expected all weights in {model}, {len(absent)} are missing (first: {absent[0]}).")

@@ -17,7 +17,7 @@ from ..modeling_engagement import EngagementForImageClassification, EngagementFo
 from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
+from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError, RecipeError
 from ..processor.media_files import PICTURE_SUFFIXES
 from ..processor.media_reader import MediaReader
 from ..processor.video_processing_engagement import EngagementVideoProcessor
@@ -281,8 +281,22 @@ class Predictor:
     def _score(self, pixel_values: torch.Tensor) -> np.ndarray:
         """(n, ...) -> (n, num_labels)."""
         with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-            logits = self.model(pixel_values.to(self.device)).logits
-        return self.rule.to_scores(logits.float().cpu().numpy())
+            return to_scores(self.rule, self.model(pixel_values.to(self.device)).logits)
+
+
+def to_scores(rule: AnswerRule, logits: torch.Tensor) -> np.ndarray:
+    """(n, num_labels) -> (n, num_labels), as the rule makes them; raises as `finite`."""
+    return rule.to_scores(finite(logits).detach().float().cpu().numpy())
+
+
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """The same; raises ModelLoadError for nan and infinity, of which no label may be made."""
+    if not logits.isfinite().all():
+        raise ModelLoadError(
+            "Expected numbers as the model's scores, got nan or infinity; its weights or its processor's settings make "
+            "none of these pictures, so use another model or train it anew."
+        )
+    return logits
 
 
 def _to_span(window: FilmWindow, found: WindowAnswer) -> Span:

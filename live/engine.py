@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..configuration_engagement import FACE_TOO_SMALL, MIN_FACE_COVERAGE, MIN_FACE_PX
-from ..inference.predictor import Predictor
+from ..inference.predictor import Predictor, to_scores
 from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import EngagementInputError
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
@@ -271,7 +271,7 @@ class LiveEngagement:
         with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             features = torch.stack([person.filled_frames() for person in people])  # (people, frames, D)
             logits = self._model.classify_features(features if self._is_clip_model else features[:, 0])
-        return list(self._rule.to_scores(logits.float().cpu().numpy()))
+        return list(to_scores(self._rule, logits))
 
     def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
         verdict: _Verdict

@@ -23,6 +23,7 @@ from ..processor.input_errors import EngagementInputError
 from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from ..required_packages import require_extra
 from .page_actions import LiveSession, Page
+from .page_guard import RequestGuard, guard_inputs
 from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement
 from .settings import LiveSettings
 from .signals import quit_signals
@@ -187,6 +188,7 @@ def build_app(
             model, [instead, tab], api_visibility="private", show_progress="hidden",
         )  # fmt: skip
         app.load(None, js=_GIVE_NAMES)
+    guard_inputs(app)
     return app
 
 
@@ -217,6 +219,7 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
         i18n=gr.I18n(en=_TRANSLATIONS),
         quiet=True,
         prevent_thread_lock=True,
+        app_kwargs={"middleware": [(RequestGuard, (), {"page": app})]},
     )
     return address
 

@@ -22,6 +22,7 @@ from .media_files import fetch, is_file_like, unpacked
 from .media_inputs import open_picture
 from .media_reader import HERE, FramesOnDemand, MediaReader
 from .picture_files import Picture
+from .processor_settings import to_device
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ class FacePreparation:
     reader: MediaReader = HERE  # who opens files
 
     def on_device(self, device: torch.device | str) -> Self:
-        """A copy that looks for faces, and puts pixel values, on this device."""
+        """A copy that looks for faces, and puts pixel values, on this device; EngagementInputError: there is none."""
         moved = copy.copy(self)
-        moved.device = torch.device(device)
+        moved.device = to_device(device)
         return moved
 
     def with_reader(self, reader: MediaReader) -> Self:

@@ -16,6 +16,7 @@ from transformers.processing_utils import ImagesKwargs
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
 from .media_files import is_file_like
+from .processor_settings import require_sound, to_batch, to_channels_last, with_settings
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):
@@ -44,6 +45,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
 
     def __init__(self, **settings: Unpack[EngagementImagesKwargs]) -> None:
         super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
+        require_sound(self)
 
     def preprocess(
         self,
@@ -51,6 +53,9 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         face_crop: bool | None = None,
         return_tensors: str | None = "pt",
         device: torch.device | str | None = None,
+        data_format: str | None = None,
+        input_data_format: str | None = None,
+        **settings: object,
     ) -> BatchFeature:
         """One picture or a list of them → `pixel_values` (batch, channels, height, width), float32.
 
@@ -58,16 +63,20 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
             images: paths, URLs, bytes, the datasets library's `{"path", "bytes"}`, PIL pictures, arrays or tensors, one
                 or a list (or a 4-D array).
             face_crop, device: override the processor's own; faces are found, and pixel values put, on this device.
+            data_format, input_data_format: "channels_first" or "channels_last", of what is returned and of arrays.
+            settings: for this call, as of transformers' own processors.
 
         Raises:
-            EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face.
+            EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face. Or an argument of
+                transformers' that cannot be honoured here, by name.
         """
+        called = with_settings(self, face_crop=face_crop, **settings)
         if device is not None:
-            return self.on_device(device).preprocess(images, face_crop, return_tensors)
-        crop = self.face_crop if face_crop is None else face_crop
-        faces = [self._largest_face(picture) if crop else self.load_picture(picture) for picture in _as_batch(images)]
-        pixel_values = torch.cat([self.to_pixel_values(face[None]) for face in faces])
-        return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
+            called = called.on_device(device)
+        pictures = _as_batch(to_channels_last(images, input_data_format))
+        find = called._largest_face if called.face_crop else called.load_picture
+        faces = [find(picture) for picture in pictures]
+        return to_batch([called.to_pixel_values(face[None])[0] for face in faces], data_format, return_tensors)
 
     def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
         """All faces of one picture, from left to right: crops, boxes, landmarks, transforms.

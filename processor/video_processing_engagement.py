@@ -21,6 +21,7 @@ from .film_windows import FilmWindow, answer_film, answer_window, plan_windows  
 from .input_errors import EngagementInputError, NoFaceError, VideoReadError
 from .media_files import MediaSource, fetch, is_file_like
 from .media_inputs import DecoderFrames, as_batch, as_file, stack_frames
+from .processor_settings import require_sound, to_batch, to_channels_last, with_settings
 from .video_decoding import (
     DecodedFrames,
     clip_frame_indices,
@@ -32,6 +33,8 @@ from .video_decoding import (
     window_start_frames,
 )
 from .video_index import VideoIndex
+
+_OF_A_CLIP = {"sampling", "start_frame", "clip_start_sec", "clip_end_sec", "face_crop", "index"}  # of `prepare_clip`
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
@@ -66,15 +69,18 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
     def __init__(self, **settings: Unpack[EngagementVideosKwargs]) -> None:
         super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
+        require_sound(self)
 
     def preprocess(
         self,
         videos: object,
         num_frames: int | None = None,
-        do_sample_frames: bool = True,
+        do_sample_frames: bool | None = True,
         return_tensors: str | None = "pt",
         device: torch.device | str | None = None,
-        **clip_arguments: Any,  # prepare_clip's own; transformers' preprocess takes its VideosKwargs
+        data_format: str | None = None,
+        input_data_format: str | None = None,
+        **arguments: Any,  # prepare_clip's own and VideosKwargs of transformers
     ) -> BatchFeature:
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
 
@@ -85,19 +91,22 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
                 batch.
             num_frames, device: override the processor's own; faces are found, and pixel values put, on this device.
             do_sample_frames: False takes frames given as arrays as they are, all of them.
-            clip_arguments: as for `prepare_clip`.
+            data_format, input_data_format: "channels_first" or "channels_last", of what is returned and of arrays.
+            arguments: as for `prepare_clip`, and settings for this call, as of transformers' own processors.
 
         Raises:
-            EngagementInputError: a video cannot be read, or shows no face; the message names it and the reason.
+            EngagementInputError: a video cannot be read, or shows no face; the message names it and the reason. Or an
+                argument of transformers' that cannot be honoured here, by name.
         """
+        clip_arguments = {name: arguments.pop(name) for name in _OF_A_CLIP & arguments.keys()}
+        called = with_settings(self, num_frames=num_frames, **arguments)
         if device is not None:
-            moved = self.on_device(device)
-            return moved.preprocess(videos, num_frames, do_sample_frames, return_tensors, **clip_arguments)
-        if not do_sample_frames:
+            called = called.on_device(device)
+        if do_sample_frames is False:
             clip_arguments["sampling"] = "all"
-        clips = [self.prepare_clip(video, num_frames, **clip_arguments) for video in as_batch(videos)]
-        pixel_values = [self.to_pixel_values(clip.frames) for clip in clips]
-        return BatchFeature({"pixel_values": torch.stack(pixel_values)}, tensor_type=return_tensors)
+        batch = as_batch(to_channels_last(videos, input_data_format))
+        clips = [called.prepare_clip(video, **clip_arguments) for video in batch]
+        return to_batch([called.to_pixel_values(clip.frames) for clip in clips], data_format, return_tensors)
 
     def prepare_clip(
         self,

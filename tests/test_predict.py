@@ -18,7 +18,7 @@ from conftest import Command, TrainedStages
 from huggingface_hub import utils as hub_bars
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, TimmWrapperConfig
+from transformers import PreTrainedConfig, TimmWrapperConfig
 from transformers.utils import logging
 
 from engagement_recognition.configuration_engagement import EngagementConfig
@@ -272,7 +272,7 @@ def test_what_is_no_model_is_one_line(
 def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(AutoConfig, "from_pretrained", None)  # a call would be another error
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", None)  # a call would be another error
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder/model").mkdir(parents=True)
     (tmp_path / "folder/model/config.json").touch()
@@ -289,7 +289,7 @@ def test_the_hub_is_asked_for_what_may_be_there(tmp_path: Path, monkeypatch: pyt
         asked.append(model)
         raise OSError("the Hub does not answer")
 
-    monkeypatch.setattr(AutoConfig, "from_pretrained", no_hub)
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", no_hub)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org").mkdir()  # of something else
     with pytest.raises(ModelLoadError, match="the Hub does not answer"):

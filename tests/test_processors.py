@@ -208,7 +208,7 @@ def test_a_sampling_that_makes_no_sense_is_refused(arguments: dict, lecture: Pat
     for video in (lecture, frames):
         with pytest.raises(EngagementInputError, match=r"Expected (sampling|a start_frame)"):
             whole_frames()(video, **arguments)
-    with pytest.raises(EngagementInputError, match="num_frames of at least 1, got 0"):
+    with pytest.raises(EngagementInputError, match="num_frames, got 0"):
         whole_frames()(frames, num_frames=0)
 
 

@@ -56,7 +56,7 @@ def test_every_link_within_the_page_leads_to_a_heading():
         ("auroc", "share or null", "`null`"),
         ("brier", "number from 0 to 2", ""),
         ("temperature", "number above 0 or null", ""),
-        ("confusion_matrix", "list of list of number", ""),
+        ("confusion_matrix", "list of list of int or number from 0", ""),
         ("resampled", '`"people"` or `"clips"`', ""),
     ],
 )

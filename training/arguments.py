@@ -327,6 +327,9 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     if stage.data and not stage.pretrained and not stage.start_from:
         stage.encoder = _without_weights(stage.encoder)
     push_to_hub, training.push_to_hub = training.push_to_hub, False
+    if "trackio" in (training.report_to or ()) and training.hub_private_repo is None:  # its Space would be a public one
+        training.hub_private_repo = True
+        print("take care: what trackio and a push make is private; --hub_private_repo false: public", file=sys.stderr)
     on_command_line = frozenset(with_current_names(typed_for_both | typed))
     return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
 

@@ -66,7 +66,7 @@ class Refusal(Exception):
     """An input that gets no prediction: 400 not understood, 413 too large, 415 of a wrong kind, 422 not usable."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.split()))
         self.status = status
 
 
@@ -220,6 +220,8 @@ class EndpointHandler:
         """(n, ...) -> (n, num_labels)."""
         with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
+        if not logits.isfinite().all():
+            raise Refusal(422, "Expected numbers as the model's scores, got nan or infinity; deploy another model.")
         return self.rule.to_scores(logits.float().cpu().numpy())
 
 
@@ -292,7 +294,7 @@ def _download(url: str, limits: Limits) -> bytes:
         except urllib.error.HTTPError as error:
             remedy = "send the file itself" if error.code in (401, 403, 406, 429) else "check the address"
             raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}); {remedy}.") from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
             if not guard.is_late():
                 raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}).") from error
         if guard.is_late():  # whether that ended in an error or in a part depends on what was being read
@@ -386,9 +388,15 @@ class _Guard:
         return opener
 
 
+# Every public IPv6 address lies within the first. What carries an IPv4 one does not, but for 6to4 and Teredo, nor does
+# what is for this machine or network: mapped, compatible and translated addresses, NAT64, site-local ones.
+_PUBLIC_V6 = ipaddress.ip_network("2000::/3")
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/23", "3fff::/20", "192.88.99.0/24")))
+
+
 def _is_public(address: str) -> bool:
     """Not loopback, not a private network, not a cloud's metadata service; nor such an address within an IPv6 one."""
     ip = ipaddress.ip_address(address)
-    if ip.version == 6 and (ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96")):
+    if ip.version == 6 and ip not in _PUBLIC_V6:
         return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)

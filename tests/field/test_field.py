@@ -8,8 +8,11 @@ import damage_rows
 import fuzz
 import media_rows
 import model_rows
+import option_rows
 import picture_rows
+import processor_rows
 import pytest
+import record_rows
 import shown_rows
 import soak
 import table_rows
@@ -29,7 +32,7 @@ CLASSES = {
     "table": table_rows.ROWS,
     "media": media_rows.ROWS,
     "archive": archive_rows.ROWS,
-    "model": model_rows.ROWS,
+    "model": [*model_rows.ROWS, *option_rows.ROWS, *processor_rows.ROWS, *record_rows.ROWS],
     "training": training_rows.ROWS,
 }
 ROWS = [row for rows in CLASSES.values() for row in rows]
