@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..processor.input_errors import DataError, in_one_line
 
 PARTIAL = ".partial"  # the ending of a file that is being written; whoever finds one may delete it
@@ -53,7 +55,7 @@ def writing(output: Path) -> Iterator[None]:
     """Raises DataError where the block cannot write."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is the one where weights are written
         raise DataError(
             f"Expected to write {output}, could not ({in_one_line(error)}); choose another place."
         ) from error

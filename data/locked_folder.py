@@ -34,5 +34,6 @@ def alone_in(output: Path, job: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):  # before its release: after it, it may be another's
+            Path(lock.lock_file).unlink()
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
