@@ -61,7 +61,7 @@ from engagement_recognition.training.arguments import Recipe, StageArguments, St
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.checkpoints import choose_checkpoint, find_checkpoint, give_to_one_stage
 from engagement_recognition.training.command_line import parse_command_line
-from engagement_recognition.training.failures import failures_in_one_line
+from engagement_recognition.training.failures import failures_in_one_line, trained_already
 from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.option_checks import check_options_alone
@@ -247,7 +247,8 @@ def _export(
     )
     results = results.model_copy(update={"measurements": [measured]})
     fingerprint = data.description.fingerprint
-    export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint, started_in)
+    with trained_already(run.export_dir):
+        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint, started_in)
     print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
     selection = results.training.selection if results.training else None
     if selection and selection.warning:

@@ -82,8 +82,10 @@ def _numbered(folder: Path) -> list[Path]:
 def _named_checkpoint(path: Path, options: Mapping[str, JsonValue], num_processes: int) -> Path:
     if not (path / _STATE_FILE).is_file() and not (path / _WEIGHTS_FILE).is_file():
         inside = _numbered(path)
-        hint = f"such as {inside[0]}" if inside else "true for the last one in output_dir, or false"
-        raise RecipeError(f"Expected a checkpoint as resume_from_checkpoint, got {path}, which is none; pass {hint}.")
+        hint = f"such as {inside[0]}" if inside else "or true for the last one in output_dir"
+        raise RecipeError(
+            f"Expected a checkpoint as resume_from_checkpoint, got {path}, which is none; pass one, {hint}."
+        )
     wrong = what_is_wrong(path, num_processes)
     if wrong:
         raise RecipeError(
@@ -104,7 +106,8 @@ def _other_recipe(checkpoint: Path, options: Mapping[str, JsonValue], num_proces
     if kept is None:
         return (
             f"Expected the options that {checkpoint} was trained with in {RECORD_FILE} there, found none: an earlier "
-            f"version wrote it; to go on from it with today's options, pass --resume_from_checkpoint {checkpoint}."
+            f"version wrote it; to go on from it with today's options, pass --resume_from_checkpoint {checkpoint}, or "
+            "move it away to begin anew."
         )
     differing = options_that_differ(kept, options)
     if kept.num_processes != num_processes:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -35,13 +36,32 @@ def failures_in_one_line() -> Iterator[None]:
         raise MachineError(f"Expected the training to go on, {reason}; {go_on}.") from error
 
 
+@contextmanager
+def trained_already(folder: Path) -> Iterator[None]:
+    """Around what writes the trained model to its folder: where that fails, its last checkpoint has it.
+
+    Raises:
+        MachineError: it could not be written.
+    """
+    try:
+        yield
+    except DataError as error:
+        if not could_not_write(error):
+            raise
+        raise MachineError(
+            f"Expected to write the trained model to {folder}, could not ({in_one_line(error.__cause__ or error)}); "
+            f"make room, and run {train_command()} again with --resume_from_checkpoint true: its last checkpoint is "
+            "kept, and nothing is trained twice."
+        ) from error
+
+
 def could_not_write(error: BaseException) -> bool:
     """Whether it says that a disk is full or cannot be written."""
     if isinstance(error, SafetensorError):
         return "I/O error" in str(error)
     if isinstance(error, OSError):
         return error.errno in _OF_DISKS
-    is_ours = isinstance(error, DataError) and isinstance(error.__cause__, OSError)
+    is_ours = isinstance(error, DataError) and isinstance(error.__cause__, (OSError, SafetensorError))
     return is_ours or (isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OF_TORCH_SAVE))
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from ..data.json_records import Record, read_record, write_record
@@ -20,8 +20,8 @@ from .arguments import TRAINING_DEFAULTS, Stage, StageArguments, StageRun
 from .data_arguments import DataArguments
 
 RECORD_FILE = "training_recipe.json"
-# The fingerprint of the data stands for how it was read; these are left of its options.
-_OF_DATA = {"label_scheme", "oversample_to", "folds"}
+# Fingerprint and label names stand for how the data was read; these are left of its options.
+_OF_DATA = {"oversample_to", "folds"}
 # Where it runs, how fast, and what it says: none of it is learned from.
 FREE = frozenset({
     *({item.name for item in fields(DataArguments)} - _OF_DATA),
@@ -63,6 +63,8 @@ def options_of(run: StageRun) -> dict[str, JsonValue]:
                 found[item.name] = _as_json(getattr(arguments, item.name))
     if run.stage.start_from:
         del found["encoder"]  # not used
+    elif Path(run.stage.encoder).is_dir():
+        found["encoder"] = Path(run.stage.encoder).resolve().name  # its weights are compared
     # As it was asked for: Trainer is given what that means for the data, or for these versions of libraries.
     asked = {**TRAINING_DEFAULTS, **run.given}
     return found | {name: asked.get(name) for name in ("metric_for_best_model", "accelerator_config")}
@@ -75,6 +77,11 @@ def _as_json(value: object) -> JsonValue:
         return {str(key): _as_json(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_json(entry) for entry in value]
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):  # JSON, however it was spaced
+        try:
+            return TypeAdapter(JsonValue).validate_json(value)
+        except ValidationError:
+            return value
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import archive_rows
+import checkpoint_rows
 import model_rows
 import picture_rows
 import pytest
@@ -19,6 +20,7 @@ CLASSES = {
     "archive": archive_rows.ROWS,
     "model": model_rows.ROWS,
     "training": training_rows.ROWS,
+    "checkpoint": checkpoint_rows.ROWS,
 }
 ROWS = [row for rows in CLASSES.values() for row in rows]
 
