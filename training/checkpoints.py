@@ -60,7 +60,7 @@ def find_checkpoint(run: StageRun) -> Resumption:
     passed_over: dict[Path, str] = {}
     refusals: list[str] = []
     for checkpoint in _numbered(Path(str(run.training.output_dir))):
-        wrong = what_is_wrong(checkpoint, num_processes)
+        wrong = what_is_wrong(checkpoint)
         if wrong:
             passed_over[checkpoint] = wrong
             continue
@@ -86,33 +86,42 @@ def _named_checkpoint(path: Path, options: Mapping[str, JsonValue], num_processe
         raise RecipeError(
             f"Expected a checkpoint as resume_from_checkpoint, got {path}, which is none; pass one, {hint}."
         )
-    wrong = what_is_wrong(path, num_processes)
+    wrong = what_is_wrong(path)
     if wrong:
         raise RecipeError(
             f"Expected a whole checkpoint in {path}, but {wrong}; pass another one, or true for the last whole one."
         )
-    kept = read_training_recipe(path)
-    refusal = _other_recipe(path, options, num_processes) if kept else None
+    # Of an earlier version, the number of processes alone is known: each has random numbers of its own.
+    known = options if read_training_recipe(path) else None
+    refusal = _other_recipe(path, known, num_processes)
     if refusal:
         raise RecipeError(refusal)
-    if kept is None:
-        print(f"{path} does not say which options it was trained with; it goes on with these, as it was named")
     return path
 
 
-def _other_recipe(checkpoint: Path, options: Mapping[str, JsonValue], num_processes: int) -> str | None:
-    """Why a whole checkpoint is not one of this run; None: it is."""
+def _other_recipe(checkpoint: Path, options: Mapping[str, JsonValue] | None, num_processes: int) -> str | None:
+    """Why a whole checkpoint is not one of this run; None: it is.
+
+    Args:
+        options: None: they are not compared.
+    """
     kept = read_training_recipe(checkpoint)
-    if kept is None:
+    if kept is None and options is not None:
         return (
             f"Expected the options that {checkpoint} was trained with in {RECORD_FILE} there, found none: an earlier "
             f"version wrote it; to go on from it with today's options, pass --resume_from_checkpoint {checkpoint}, or "
             "move it away to begin anew."
         )
-    differing = options_that_differ(kept, options)
-    if kept.num_processes != num_processes:
-        differing.append(f"num_processes {kept.num_processes}, got {num_processes}")
+    differing = options_that_differ(kept, options) if kept and options is not None else []
+    if _processes_of(checkpoint) != num_processes:
+        differing.append(f"num_processes {_processes_of(checkpoint)}, got {num_processes}")
     return _refusal(checkpoint, differing) if differing else None
+
+
+def _processes_of(checkpoint: Path) -> int:
+    """How many trained until then, as its recipe says, or its files of random numbers."""
+    kept = read_training_recipe(checkpoint)
+    return kept.num_processes if kept else max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
 
 
 def _refusal(checkpoint: Path, differing: list[str]) -> str:
@@ -149,6 +158,8 @@ def choose_checkpoint(run: StageRun, recipe: TrainingRecipe) -> Path | None:
 
 def _tell(found: Resumption, run: StageRun) -> None:
     folder = Path(str(run.training.output_dir))
+    if found.checkpoint and read_training_recipe(found.checkpoint) is None:
+        print(f"{found.checkpoint} does not say which options it was trained with; it goes on with today's", flush=True)
     if found.passed_over:
         name = found.checkpoint.name if found.checkpoint else ""
         goes_on = f"the training goes on from {name}" if name else "none is left, and the training begins anew"
@@ -219,9 +230,9 @@ def whole_checkpoint(checkpoint: Path, writes: bool) -> Iterator[None]:
         ) from error
 
 
-def last_whole_checkpoint(folder: Path, num_processes: int = 1) -> Path | None:
+def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; Trainer itself takes the highest number, whole or not."""
-    return next((path for path in _numbered(folder) if not what_is_wrong(path, num_processes)), None)
+    return next((path for path in _numbered(folder) if not what_is_wrong(path)), None)
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
@@ -230,23 +241,19 @@ def seal_checkpoint(checkpoint: Path) -> None:
     write_checksums(checkpoint, [path.relative_to(checkpoint).as_posix() for path in files])
 
 
-def what_is_wrong(checkpoint: Path, num_processes: int = 1, with_best: bool = True) -> str | None:
-    """In words; None: it is whole, and so is the one that it would end with as the best.
-
-    Args:
-        num_processes: each has a state of its random numbers.
-    """
+def what_is_wrong(checkpoint: Path, with_best: bool = True) -> str | None:
+    """In words; None: it is whole, and so is the one that it would end with as the best."""
     if (checkpoint / INCOMPLETE_FILE).exists():
         return "it was not written to its end"
-    needed = (_STATE_FILE, _WEIGHTS_FILE, *_ARCHIVES, *_random_states(num_processes))
+    try:
+        needed = (_STATE_FILE, _WEIGHTS_FILE, *_ARCHIVES, *_random_states(_processes_of(checkpoint)))
+    except RecipeError:
+        return f"{RECORD_FILE} is damaged"
     wrong = next((f"{name} is missing" for name in needed if not (checkpoint / name).is_file()), None)
-    wrong = wrong or what_changed(checkpoint)
-    if wrong or not with_best:
-        return wrong or _what_does_not_open(checkpoint, needed)
-    wrong = _what_does_not_open(checkpoint, needed)
-    best = wrong or best_checkpoint(checkpoint)
-    if isinstance(best, Path) and best.resolve() != checkpoint.resolve():
-        of_best = what_is_wrong(best, num_processes, with_best=False) if best.is_dir() else "it is missing"
+    wrong = wrong or what_changed(checkpoint) or _what_does_not_open(checkpoint, needed)
+    best = best_checkpoint(checkpoint) if with_best and not wrong else None
+    if best is not None and best.resolve() != checkpoint.resolve():
+        of_best = what_is_wrong(best, with_best=False) if best.is_dir() else "it is missing"
         return f"its best so far is {best.name}, and of that {of_best}" if of_best else None
     return wrong
 

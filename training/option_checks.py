@@ -143,14 +143,14 @@ def _check_pixels(stage: StageArguments) -> None:
 def _check_schedule(training: TrainingArguments) -> None:
     """Optimizer and learning rates, tried on a model of one weight."""
     try:
-        Trainer.get_optimizer_cls_and_kwargs(training, torch.nn.Linear(1, 1))
-        rate = training.learning_rate
+        Trainer.get_optimizer_cls_and_kwargs(training)
+        rate, kwargs = training.learning_rate, training.lr_scheduler_kwargs
         get_scheduler(
             training.lr_scheduler_type,
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate),
             num_warmup_steps=training.get_warmup_steps(100),
             num_training_steps=100,
-            scheduler_specific_kwargs=dict(training.lr_scheduler_kwargs or {}),
+            scheduler_specific_kwargs=dict(kwargs) if isinstance(kwargs, dict) else {},
         )
     except Exception as error:  # of a dozen optimizers' packages, each of which fails in its own way
         asked = f"optim {training.optim} and lr_scheduler_type {training.lr_scheduler_type}"

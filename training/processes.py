@@ -85,8 +85,9 @@ def _are_several(training: TrainingArguments) -> bool:
 
 
 @cache
-def _waiting_group() -> torch.distributed.ProcessGroup:
-    return torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+def _waiting_group() -> "torch.distributed.ProcessGroup | None":
+    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return group if isinstance(group, torch.distributed.ProcessGroup) else None  # of which every process is a member
 
 
 def _while_others_wait(work: Callable[[], _Result]) -> _Result:

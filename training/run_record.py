@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from ..data.json_records import Record, read_record, write_record
 from ..processor.input_errors import RecipeError
-from .arguments import TRAINING_DEFAULTS, Stage, StageArguments, StageRun
+from .arguments import TRAINING_DEFAULTS, StageArguments, StageRun
 from .data_arguments import DataArguments
 
 RECORD_FILE = "training_recipe.json"
@@ -41,7 +41,7 @@ _PACKAGES = ("engagement-recognition", "transformers", "accelerate", "torch", "t
 class TrainingRecipe(Record):
     """`training_recipe.json` in a checkpoint."""
 
-    stage: Stage
+    stage: str
     # Of StageArguments and TrainingArguments, without those that may change.
     options: dict[str, JsonValue]
     # Of the prepared data.

@@ -167,9 +167,14 @@ class EngagementTrainer(SelectingTrainer):
         inputs["labels"] = labels  # prediction_step looks for them again
         return (loss, outputs) if return_outputs else loss
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:  # Trainer's own
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        *args: Any,
+        **kwargs: Any,  # Trainer's own
+    ) -> TrainOutput:
         self.resumed_in = Path(resume_from_checkpoint).parent if isinstance(resume_from_checkpoint, str) else None
-        outcome = super().train(resume_from_checkpoint, **kwargs)
+        outcome = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.averaged is not None:
             self.remove_callback(self.averaged)
             if self.state.best_model_checkpoint is None or not self.args.load_best_model_at_end:

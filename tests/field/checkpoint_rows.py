@@ -61,6 +61,7 @@ _BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "state that is a list, of an earlier version": ("trainer_state.json", _earlier(_write("trainer_state.json", "[]"))),
     "config cut, of an earlier version": ("config.json", _earlier(cut("config.json"))),
     "marked as incomplete": ("not written to its end", _write("checkpoint-is-incomplete.txt", "")),
+    "recipe cut, of an earlier version": ("training_recipe.json", _earlier(cut("training_recipe.json"))),
     "checksums cut": ("SHA256SUMS", cut("SHA256SUMS")),
 }  # fmt: skip
 
@@ -130,6 +131,16 @@ def _without_recipe(newest: Path) -> None:
     for checkpoint in (newest, newest.with_name(BEFORE)):
         as_earlier_version(checkpoint)
         (checkpoint / "training_recipe.json").unlink()
+
+
+def _of_two_processes(newest: Path) -> None:
+    for checkpoint in (newest, newest.with_name(BEFORE)):
+        as_earlier_version(checkpoint)
+        recipe = checkpoint / "training_recipe.json"
+        recipe.write_text(recipe.read_text().replace('"num_processes": 1', '"num_processes": 2'))
+        for process in (0, 1):
+            shutil.copyfile(checkpoint / "rng_state.pth", checkpoint / f"rng_state_{process}.pth")
+        (checkpoint / "rng_state.pth").unlink()
 
 
 def _other_data(folder: Path) -> Killed:
@@ -224,6 +235,13 @@ _RESUMING = [
         lambda bench, killed: killed.train(bench, "--resume_from_checkpoint", str(killed.newest)),
         Refused((NEWEST, "optimizer.pt", "pass another")),
         kind=40,
+    ),
+    Row(
+        "resumed by fewer processes",
+        lambda folder: killed_run(folder, _of_two_processes),
+        lambda bench, killed: killed.train(bench, *TRUE),
+        Refused(("num_processes 2, got 1", NEWEST)),
+        kind=39,
     ),
     Row(
         "false begins anew",
