@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,13 +37,26 @@ def test_twenty_two_kills_change_nothing(tmp_path: Path):
 
 
 def launch(recipe: Path, *options: str, program: Path = ROOT / "train.py", **more: str) -> subprocess.Popen:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command = [*launcher, "--main_process_port", "0", str(program), str(recipe), *options]
-    # A group of its own, so that a kill reaches the launcher and its processes, and nobody else.
+    """Two processes as `accelerate launch` starts them on GPUs: on a CPU it starts one, unless there is MPI."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
+    # A session of its own, so that a kill reaches the launcher and its processes, and nobody else.
     return subprocess.Popen(
-        command, env={**ENVIRONMENT, **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [*launcher, "--master_port", str(port), str(program), str(recipe), *options],
+        env={**ENVIRONMENT, **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
+
+
+def say(started: subprocess.Popen) -> str:
+    """What it said until its end, which comes within minutes."""
+    try:
+        return started.communicate(timeout=300)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        raise
 
 
 def recipe_for_two(trained: TrainedStages, run: Path, **changes: object) -> Path:
@@ -58,23 +72,42 @@ def recipe_for_two(trained: TrainedStages, run: Path, **changes: object) -> Path
 def test_two_processes_killed_and_resumed_end_with_equal_weights_and_scores(trained: TrainedStages, tmp_path: Path):
     calm, killed = (recipe_for_two(trained, tmp_path / name) for name in ("calm", "killed"))
     done = launch(calm)
-    assert done.wait() == 0, done.stdout.read()[-2000:]
+    said = say(done)
+    assert done.returncode == 0, said[-3000:]
     started = launch(killed)
     while not list((tmp_path / "killed/checkpoints/engagement").glob("checkpoint-*/SHA256SUMS")):
         assert started.poll() is None
         time.sleep(0.02)
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
+    (checkpoint, *_) = (tmp_path / "killed/checkpoints/engagement").glob("checkpoint-*")
+    assert {path.name for path in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
     assert not (tmp_path / "killed/engagement").exists()
     resumed = launch(killed, "--resume_from_checkpoint", "true")
-    assert resumed.wait() == 0, resumed.stdout.read()[-2000:]
+    said = say(resumed)
+    assert resumed.returncode == 0, said[-3000:]
     first, second = (
         json.loads((tmp_path / name / "engagement/results.json").read_text())["measurements"]
         for name in ("calm", "killed")
     )
-    assert first == second
+    assert first == second and first[0]["evaluation"]["scores"]["num_examples"] == 3
     weights = [(tmp_path / name / "engagement/model.safetensors").read_bytes() for name in ("calm", "killed")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, tmp_path: Path):
+    started = launch(recipe_for_two(trained, tmp_path / "run", num_train_epochs=1))
+    said = say(started)
+    assert started.returncode == 0, said[-3000:]
+    together, alone = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (tmp_path / "run/engagement", trained.engagement)
+    )
+    assert together["measurements"][0]["evaluation"]["scores"]["num_examples"] == 3
+    assert together["data"] == alone["data"]
+    evaluated = [entry["eval_num_examples"] for entry in together["training"]["log"] if "eval_loss" in entry]
+    assert evaluated == [3]
 
 
 SLOW_FIRST = """
@@ -105,7 +138,7 @@ def test_others_wait_longer_than_torch_does_and_end_with_the_first(fails: bool, 
     program.write_text(SLOW_FIRST)
     recipe = recipe_for_two(trained, tmp_path / "run", num_train_epochs=1, ddp_timeout=8)
     started = launch(recipe, program=program, **({"FAILS": "1"} if fails else {}))
-    said = started.communicate()[0]
+    said = say(started)
     assert (started.returncode != 0) == fails, said[-3000:]
     errors = [line.partition("error: ")[2] for line in said.splitlines() if "error: " in line]
     assert len(errors) == (2 if fails else 0), said[-3000:]
