@@ -8,7 +8,6 @@ intervals from people, not clips; a decision and a calibration chosen on validat
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy.special import softmax
 
 from ..data.atomic_files import whole_file
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
+from ..required_packages import installed_version
 from .answers import measure_answers
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import (
@@ -367,7 +367,7 @@ def describe_environment(device: torch.device) -> Environment:
     """What a result measured in this process, on this device, depends on."""
     return Environment(
         python=platform.python_version(),
-        packages={name: version(name) for name in _VERSIONED_PACKAGES},
+        packages={name: installed_version(name) or "not installed" for name in _VERSIONED_PACKAGES},
         torch_threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         engine="torch",

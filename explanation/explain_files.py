@@ -14,7 +14,6 @@ from ..processor.face_tracking import FaceTrack, fill_missing
 from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import NoFaceError
 from ..processor.media_files import PICTURE_SUFFIXES
-from ..processor.video_decoding import index_video
 from .face_focus import FaceFocus, RegionFocus, face_focus, input_transforms
 from .heat_maps import ClipExplanation, explain_clip
 
@@ -142,7 +141,7 @@ def to_json(explanation: Explanation) -> ExplanationJson:
 
 def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | None:
     """None: the video is read at once."""
-    clip_sec, index = predictor.rule.clip_sec, index_video(path)
+    clip_sec, index = predictor.rule.clip_sec, predictor.reader.index_video(path)
     if len(predictor.video_processor.windows_of(index, clip_sec, None, predictor.is_video_model)) == 1:
         return None
     prediction = predictor.predict_video(path, clip_sec or CLIP_SEC)
@@ -164,7 +163,7 @@ def _explain_clip(predictor: Predictor, clip: PreparedClip, label: str | None, m
         faces = (clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.found)
         return _with_focus(explanation, answer, clip.frames, clip.transforms, clip.frame_times_sec, *faces)
     faces = _look_for_face(predictor, clip)
-    return _with_focus(explanation, answer, clip.whole_frames, None, clip.frame_times_sec, *faces)
+    return _with_focus(explanation, answer, np.asarray(clip.whole_frames), None, clip.frame_times_sec, *faces)
 
 
 def _explain(predictor: Predictor, pixel_values: torch.Tensor, label: str | None, method: str) -> ClipExplanation:

@@ -150,6 +150,6 @@ def _score_curve(
 def _label_scores(model: EngagementModel, clips: torch.Tensor, label: str) -> torch.Tensor:
     """(num_clips, num_frames, C, H, W) -> (num_clips,), the label's score after softmax."""
     rows = clips if isinstance(model, EngagementForVideoClassification) else clips.flatten(0, 1)
-    with _evaluating(model), torch.inference_mode():
+    with _evaluating(model), torch.no_grad():
         scores = model(rows).logits.float().softmax(dim=1)[:, _label_id(model, label)]
     return scores.reshape(len(clips), -1).mean(dim=1).cpu()

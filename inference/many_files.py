@@ -5,9 +5,12 @@ or what is wrong with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+from ..processor.bounded_reader import BoundedReader
 from ..processor.input_errors import EngagementInputError, in_one_line
+from ..processor.media_reader import HERE
 from .predictions import Prediction, Refusal
 from .predictor import PhotoReading, Predictor, VideoReading
 
@@ -25,10 +28,10 @@ def predict_many(
 
     Args:
         timeline_step_sec: also predict a span of each video every so many seconds.
-        reader: None: `read_here`.
+        reader: None: `read_bounded`.
         on_window: told the number of a video's windows done, and of all.
     """
-    readings = reader(paths) if reader else read_here(predictor, paths, timeline_step_sec)
+    readings = reader(paths) if reader else read_bounded(predictor, paths, timeline_step_sec)
     for reading in readings:
         if isinstance(reading, Refusal):
             yield reading
@@ -37,6 +40,15 @@ def predict_many(
             yield predictor.answer(reading, on_window)
         except Exception as error:  # of one file; the others still come out
             yield refuse(reading.source, error)
+
+
+def read_bounded(
+    predictor: Predictor, paths: Iterable[Path], timeline_step_sec: float | None = None
+) -> Iterator[VideoReading | PhotoReading | Refusal]:
+    """Reads in a process of its own, the predictor's if it has one: what hangs, crashes or starves a decoder is that
+    file's refusal."""
+    with nullcontext(predictor.reader) if predictor.reader is not HERE else BoundedReader() as files:
+        yield from read_here(predictor.with_reader(files), paths, timeline_step_sec)
 
 
 def read_here(

@@ -19,7 +19,7 @@ from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answ
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
 from ..processor.media_files import PICTURE_SUFFIXES
-from ..processor.video_index import index_video
+from ..processor.media_reader import MediaReader
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .devices import choose_device
 from .fused_norms import fuse_batch_norms
@@ -131,13 +131,25 @@ class Predictor:
             warnings.append("this model is uncalibrated: its scores do not say how often it is right")
         return warnings
 
+    @property
+    def reader(self) -> MediaReader:
+        """Who opens files for it."""
+        return self.video_processor.reader
+
+    def with_reader(self, reader: MediaReader) -> "Predictor":
+        """A copy, of the same model, for which this reader opens files."""
+        changed = copy.copy(self)
+        changed.processor = self.processor.with_reader(reader)
+        changed.video_processor = self.video_processor.with_reader(reader)
+        return changed
+
     def speed_up(self) -> "Predictor":
         """Fold batch norms into convolutions where that leaves the features as they are, within float noise."""
         config, encoder = self.model.config, self.model.encoder
         size = (2, config.num_channels, config.image_size, config.image_size)
         noise = (torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5).to(self.device)
         fused = fuse_batch_norms(encoder)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             expected, got = encoder(noise).pooler_output, fused(noise).pooler_output
         if torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
             self.model.encoder = fused
@@ -169,7 +181,7 @@ class Predictor:
 
     def read_video(self, source: Path, timeline_step_sec: float | None = None) -> VideoReading:
         """As `read`."""
-        index = index_video(source)
+        index = self.video_processor.reader.index_video(source)
         windows = self.video_processor.windows_of(index, self.rule.clip_sec, timeline_step_sec, self.is_video_model)
         spans = [(window.start_sec, window.end_sec) for window in windows]
         return VideoReading(str(source), windows, self.video_processor.prepare_spans(source, spans, index), index.notes)
@@ -261,7 +273,7 @@ class Predictor:
 
     def _score(self, pixel_values: torch.Tensor) -> np.ndarray:
         """(n, ...) -> (n, num_labels)."""
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         return self.rule.to_scores(logits.float().cpu().numpy())
 

@@ -260,7 +260,7 @@ class LiveEngagement:
 
     def _features_of(self, crops: np.ndarray) -> Sequence[torch.Tensor]:
         """(n, height, width, 3) uint8 RGB -> n times (D,)."""
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             pixel_values = self._processor.to_pixel_values(crops).to(self._model.device)
             return self._model.encoder(pixel_values).pooler_output.unbind(0)
 
@@ -268,7 +268,7 @@ class LiveEngagement:
         """Softmax scores, (num_labels,) a person."""
         if not people:
             return []
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             features = torch.stack([person.filled_frames() for person in people])  # (people, frames, D)
             logits = self._model.classify_features(features if self._is_clip_model else features[:, 0])
         return list(self._rule.to_scores(logits.float().cpu().numpy()))

@@ -20,11 +20,11 @@ from ..explanation.explain_files import ExplainedClip, explain_file, explain_fra
 from ..inference.many_files import predict_many
 from ..inference.predictions import PhotoPrediction, Refusal, VideoPrediction
 from ..inference.predictor import Predictor
+from ..processor.bounded_reader import BoundedReader
 from ..processor.face_tracking import FaceTrack
 from ..processor.input_errors import EngagementInputError, NoFaceError, VideoTooLargeError
 from ..processor.media_files import PICTURE_SUFFIXES
-from ..processor.media_inputs import load_picture
-from ..processor.video_decoding import index_video, uniform_frame_indices
+from ..processor.video_decoding import uniform_frame_indices
 from .engine import LiveEngagement, PersonState, SeenFace
 from .page_html import (
     NO_FACE,
@@ -93,7 +93,10 @@ class Page:
     """What happens on the page; every method takes and gives what the page's parts hold."""
 
     def __init__(self, predictors: dict[str, Predictor], settings: LiveSettings) -> None:
-        self.predictors = {name: _with_rule(predictor, settings) for name, predictor in predictors.items()}
+        files = BoundedReader()  # anybody's uploads
+        self.predictors = {
+            name: _with_rule(predictor.with_reader(files), settings) for name, predictor in predictors.items()
+        }
         self.settings = settings
         # An explanation hooks into its model, which must not see another's frames: models of its own, one at a time.
         self._explaining = threading.Lock()
@@ -188,7 +191,7 @@ class Page:
         return _answer(file, "file to explain", lambda path: self._file_why_page(path, model_name))
 
     def _file_why_page(self, path: Path, model_name: str) -> str:
-        return self._explain(model_name, path.name, lambda it: why_page(explain_file(it, _checked(path))))
+        return self._explain(model_name, path.name, lambda it: why_page(explain_file(it, _checked(path, it))))
 
     def _explain(self, model_name: str, source: str, look: Callable[[Predictor], str]) -> str:
         with self._explaining:
@@ -202,7 +205,7 @@ class Page:
 
     def _video_page(self, path: Path, model_name: str, step_sec: float) -> str:
         predictor = self.predictors[model_name]
-        prediction = _predict(predictor, _checked(path), step_sec)
+        prediction = _predict(predictor, _checked(path, predictor), step_sec)
         if not isinstance(prediction, VideoPrediction):
             return _refused(path, f"Expected a video, got the photo {path}; use the tab for photos.")
         return by_model(model_name, path.name, video_page(prediction, predictor.rule), predictor.warnings)
@@ -212,7 +215,7 @@ class Page:
         prediction = _predict(predictor, path)
         if not isinstance(prediction, PhotoPrediction):
             return _refused(path, f"Expected a photo, got the video {path}; use the tab for videos.")
-        page = photo_page(load_picture(path), prediction, predictor.rule)
+        page = photo_page(predictor.processor.load_picture(path), prediction, predictor.rule)
         return by_model(model_name, path.name, page, predictor.warnings)
 
 
@@ -270,10 +273,10 @@ def _track_of(number: int | None, frames: list[KeptFrame]) -> FaceTrack:
     return FaceTrack(found, np.stack(boxes), np.stack(landmarks), found.astype(np.float32))
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: Path, predictor: Predictor) -> Path:
     """Raises VideoTooLargeError for a video that is too long for a page."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
-        duration_sec = index_video(path).duration_sec
+        duration_sec = predictor.video_processor.reader.index_video(path).duration_sec
         if duration_sec > MAX_VIDEO_SEC:
             raise VideoTooLargeError(
                 f"Expected a video of at most {MAX_VIDEO_SEC:g} s on this page, got {duration_sec:.0f} s in {path}; "

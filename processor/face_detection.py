@@ -12,17 +12,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
+
+from .media_reader import FramesOnDemand
 
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
 
 # MTCNN's boxes, probabilities and landmarks of one frame; None where there is no face.
 _RawFaces = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+Frames: TypeAlias = np.ndarray | FramesOnDemand
 FRAMES_PER_BATCH = 16  # bounds memory for a long window; a clip's eight frames are one batch
 
 
@@ -70,7 +73,7 @@ class FaceDetector:
     hard_min_probability: float = 0.5
     hard_min_face_size_px: int = 40
 
-    def detect(self, frames: np.ndarray) -> list[FaceDetections]:
+    def detect(self, frames: Frames) -> list[FaceDetections]:
         """frames: (num_frames, height, width, 3), uint8 RGB -> one entry a frame, in order."""
         detections = self.detect_fast(frames)
         empty = [index for index, found in enumerate(detections) if len(found) == 0]
@@ -78,14 +81,14 @@ class FaceDetector:
             detections[index] = found
         return detections
 
-    def detect_fast(self, frames: np.ndarray) -> list[FaceDetections]:
+    def detect_fast(self, frames: Frames) -> list[FaceDetections]:
         """Faces of about a twelfth of the frame's width and more; (num_frames, height, width, 3), uint8 RGB."""
         _check_frames(frames)
         reduction = max(1, max(frames.shape[1:3]) // self.fast_long_side_px)  # rounded down: never below, nor enlarged
         look = _Look(self.fast_min_face_size_px)
         return list(self._detect(frames, range(len(frames)), reduction, look, self.min_probability))
 
-    def detect_close(self, frames: np.ndarray) -> list[FaceDetections]:
+    def detect_close(self, frames: Frames) -> list[FaceDetections]:
         """Faces from 40 px on in frames up to 640 px wide, of wider ones from 20 px at a reduction to that: for several
         people in a picture, at less than half the cost of `detect_thorough`; (num_frames, height, width, 3), uint8 RGB.
         """
@@ -94,12 +97,12 @@ class FaceDetector:
         smallest_px = max(self.thorough_min_face_size_px, self.close_min_face_size_px // reduction)
         return list(self._detect(frames, range(len(frames)), reduction, _Look(smallest_px), self.min_probability))
 
-    def detect_thorough(self, frames: np.ndarray) -> list[FaceDetections]:
+    def detect_thorough(self, frames: Frames) -> list[FaceDetections]:
         """Also small faces, at about four times the cost; (num_frames, height, width, 3), uint8 RGB."""
         _check_frames(frames)
         return list(self._detect_thorough(frames, range(len(frames))))
 
-    def detect_hard(self, frames: np.ndarray) -> list[FaceDetections]:
+    def detect_hard(self, frames: Frames) -> list[FaceDetections]:
         """Also what is barely a face, from 40 px, at more scales; (num_frames, height, width, 3), uint8 RGB.
 
         It finds faces where there are none more often: for frames in which the other looks found nobody.
@@ -109,15 +112,15 @@ class FaceDetector:
         reduction = self._thorough_reduction(frames)
         return list(self._detect(frames, range(len(frames)), reduction, look, self.hard_min_probability))
 
-    def _detect_thorough(self, frames: np.ndarray, indices: Sequence[int]) -> Iterator[FaceDetections]:
+    def _detect_thorough(self, frames: Frames, indices: Sequence[int]) -> Iterator[FaceDetections]:
         look = _Look(self.thorough_min_face_size_px)
         return self._detect(frames, indices, self._thorough_reduction(frames), look, self.min_probability)
 
-    def _thorough_reduction(self, frames: np.ndarray) -> int:
+    def _thorough_reduction(self, frames: Frames) -> int:
         return -(-max(frames.shape[1:3]) // self.thorough_long_side_px)  # rounded up: never above the limit
 
     def _detect(
-        self, frames: np.ndarray, indices: Sequence[int], reduction: int, look: _Look, min_probability: float
+        self, frames: Frames, indices: Sequence[int], reduction: int, look: _Look, min_probability: float
     ) -> Iterator[FaceDetections]:
         for start in range(0, len(indices), FRAMES_PER_BATCH):
             batch = indices[start : start + FRAMES_PER_BATCH]
@@ -126,9 +129,10 @@ class FaceDetector:
                 yield _to_detections(raw, reduction, min_probability)
 
 
-def _check_frames(frames: np.ndarray) -> None:
-    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
-        got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+def _check_frames(frames: Frames) -> None:
+    is_known = isinstance(frames, (np.ndarray, FramesOnDemand))
+    if not is_known or frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        got = f"{frames.dtype} {frames.shape}" if is_known else type(frames).__name__
         raise ValueError(f"Expected frames as a (num_frames, height, width, 3) uint8 RGB, got {got}; convert them.")
     if 0 in frames.shape[1:3]:
         raise ValueError(f"Expected frames of at least 1x1 px, got {frames.shape}; check how they were cut.")

@@ -13,10 +13,14 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from .bounded_reader import BoundedReader, ReaderLimits
 from .face_cropping import crop_faces
-from .face_detection import FaceDetections, FaceDetector
+from .face_detection import FaceDetections, FaceDetector, Frames
 from .face_tracking import FaceTrack, choose_person, fill_missing, track_faces
 from .input_errors import EngagementInputError, NoFaceError
+from .media_files import fetch, is_file_like
+from .media_inputs import load_picture
+from .media_reader import HERE, FramesOnDemand, MediaReader
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class PreparedClip:
 
     source: str  # the file's name, for messages
     frames: np.ndarray  # (num_frames, crop, crop, 3) uint8 RGB: face crops, or whole frames squeezed to that size
-    whole_frames: np.ndarray  # (num_frames, height, width, 3) uint8 RGB
+    whole_frames: Frames  # (num_frames, height, width, 3) uint8 RGB
     frame_indices: np.ndarray  # (num_frames,) int64, in the video
     frame_times_sec: np.ndarray  # (num_frames,), NaN where frames came as arrays without times
     num_repeated_frames: int
@@ -75,7 +79,7 @@ class PreparedFaces:
 
 class FacePreparation:
     """Settings and steps that both processors share; the fields below are saved in the processor's config, but for
-    `device`."""
+    `device` and `reader`."""
 
     size = {"height": 224, "width": 224}
     image_mean = [0.485, 0.456, 0.406]
@@ -100,6 +104,7 @@ class FacePreparation:
     # Where faces are looked for and pixel values are put; None: the CPU. Crops and pixel values are made on the CPU all
     # the same, so that a model reads the same numbers everywhere.
     device: torch.device | str | None = None
+    reader: MediaReader = HERE  # who opens files
 
     def on_device(self, device: torch.device | str) -> Self:
         """A copy that looks for faces, and puts pixel values, on this device."""
@@ -107,10 +112,25 @@ class FacePreparation:
         moved.device = torch.device(device)
         return moved
 
+    def with_reader(self, reader: MediaReader) -> Self:
+        """A copy for which this reader opens files."""
+        changed = copy.copy(self)
+        changed.reader = reader
+        return changed
+
+    def with_bounded_reader(self, limits: ReaderLimits | None = None) -> Self:
+        """A copy that opens files nobody vouches for: in a process of its own, see `bounded_reader`."""
+        return self.with_reader(BoundedReader(limits))
+
+    def load_picture(self, picture: object) -> np.ndarray:
+        """As `media_inputs.load_picture`; this processor's reader opens a file."""
+        return load_picture(self.reader.read_picture(fetch(picture)) if is_file_like(picture) else picture)
+
     def to_dict(self) -> Any:  # a dictionary, as transformers' own, which holds any setting
         """What is saved: all settings, and nothing of this machine."""
         settings = super().to_dict()  # type: ignore[misc]  # which the processors' other base has
-        settings.pop("device", None)
+        for name in ("device", "reader"):
+            settings.pop(name, None)
         return settings
 
     @property
@@ -150,17 +170,17 @@ class FacePreparation:
             return pixels
         return transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
 
-    def detect_faces(self, frames: np.ndarray) -> list[FaceDetections]:
+    def detect_faces(self, frames: Frames) -> list[FaceDetections]:
         """(num_frames, height, width, 3) uint8 RGB -> all faces of each frame, as `face_detection` finds them."""
         return self.face_detector.detect(frames)
 
-    def look_again(self, frames: np.ndarray) -> list[FaceDetections]:
+    def look_again(self, frames: Frames) -> list[FaceDetections]:
         """After nobody was found in any of the frames, for a model that learned from faces that are hard to find."""
         if self.face_framing is None:
             return []
         return self.face_detector.detect_hard(frames)
 
-    def find_person(self, frames: np.ndarray, source: str) -> FaceTrack:
+    def find_person(self, frames: Frames, source: str) -> FaceTrack:
         """The one person of a clip: the track with the highest summed probability, gaps filled from the nearest frame.
 
         Raises:
@@ -180,15 +200,17 @@ class FacePreparation:
         return replace(fill_missing(choose_person(tracks)), num_people=max(map(len, detections)))
 
     def crop(
-        self, frames: np.ndarray, boxes_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray
+        self, frames: Frames, boxes_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """One crop a frame: (t, crop, crop, 3) uint8, and the transforms (t, 2, 3) from crop to frame pixels."""
         size_px, margin_ratio = self.face_crop_size_px, self.face_margin_ratio
         return crop_faces(frames, boxes_xyxy_px, landmarks_xy_px, size_px, margin_ratio, self.face_framing)
 
-    def shrink_whole_frames(self, frames: np.ndarray) -> np.ndarray:
+    def shrink_whole_frames(self, frames: Frames) -> np.ndarray:
         """(t, H, W, 3) -> (t, crop, crop, 3), uint8: whole frames at the one size a cache holds, squeezed to a square
         as the CNN + LSTM reference does."""
+        if isinstance(frames, FramesOnDemand):
+            return np.concatenate([self.shrink_whole_frames(frame[None]) for frame in frames])
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
         size = [self.face_crop_size_px, self.face_crop_size_px]
         pixels = transforms.resize(pixels, size, InterpolationMode.BILINEAR, antialias=True)

@@ -15,7 +15,6 @@ from transformers.processing_utils import ImagesKwargs
 from .face_preparation import FacePreparation, PreparedFaces
 from .input_errors import EngagementInputError, NoFaceError
 from .media_files import is_file_like
-from .media_inputs import load_picture
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):
@@ -63,7 +62,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         if device is not None:
             return self.on_device(device).preprocess(images, face_crop, return_tensors)
         crop = self.face_crop if face_crop is None else face_crop
-        faces = [self._largest_face(picture) if crop else load_picture(picture) for picture in _as_batch(images)]
+        faces = [self._largest_face(picture) if crop else self.load_picture(picture) for picture in _as_batch(images)]
         pixel_values = torch.cat([self.to_pixel_values(face[None]) for face in faces])
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
 
@@ -77,7 +76,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         Raises:
             NoFaceError: there is none.
         """
-        source, pixels = _name_of(picture), load_picture(picture)
+        source, pixels = _name_of(picture), self.load_picture(picture)
         (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
         if len(found) == 0:
             found = next(iter(self.look_again(pixels[None])), found)
@@ -91,7 +90,7 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
 
     def take_as_face(self, picture: object) -> PreparedFaces:
         """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
-        pixels = load_picture(picture)
+        pixels = self.load_picture(picture)
         height, width = pixels.shape[:2]
         box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
         return PreparedFaces(_name_of(picture), pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None])

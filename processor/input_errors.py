@@ -5,6 +5,8 @@ carry nothing but their message, so that they survive pickling between processes
 code are not in this family and keep their traceback.
 """
 
+from typing import TypeVar
+
 
 class EngagementInputError(ValueError):
     """Something the user gave (a file, a folder, a recipe, an option) cannot be used."""
@@ -60,6 +62,15 @@ class ModelLoadError(EngagementInputError):
 
 class NonFiniteLossError(EngagementInputError):
     """Training met a loss that is not a finite number, and stopped."""
+
+
+Kind = TypeVar("Kind", bound=EngagementInputError)
+
+
+def error_named(name: str, says: str, kind: type[Kind]) -> Kind:
+    """One of the errors above, as another process names it, if it is a `kind`; else a `kind` itself."""
+    named = globals().get(name)
+    return named(says) if isinstance(named, type) and issubclass(named, kind) else kind(says)
 
 
 def in_one_line(error: BaseException, max_chars: int = 200) -> str:

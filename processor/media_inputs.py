@@ -1,6 +1,6 @@
 """What a user may hand to a processor, brought to one form: files, arrays, tensors, pictures, batches of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ def as_batch(videos: object) -> list[object]:
     return [videos] if _is_picture(videos[0]) else list(videos)
 
 
-def stack_frames(video: object) -> np.ndarray:
+def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = None) -> np.ndarray:
     """An array or tensor of frames, or a list of pictures → (num_frames, height, width, 3) uint8 RGB."""
     if isinstance(video, (np.ndarray, torch.Tensor)):
         return to_uint8_frames(video)
     if not isinstance(video, Sequence) or len(video) == 0:
         raise EngagementInputError(f"Expected frames, got {type(video).__name__}; pass an array or a list of pictures.")
-    pictures = [load_picture(picture) for picture in video]
+    pictures = [(load or load_picture)(picture) for picture in video]
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
         raise EngagementInputError(f"Expected frames of one size, got {len(shapes)} sizes: {sorted(shapes)[:3]}.")

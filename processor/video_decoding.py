@@ -8,6 +8,7 @@ clip, `decode_clips` many in one pass (`video_pass`). Pixels are taken as square
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from .video_container import DEFAULT_MAX_PIXELS
 from .video_index import TIME_TOLERANCE_SEC, VideoIndex, index_video
 from .video_pass import Picture, wanted_frames
 
+if TYPE_CHECKING:
+    from .media_reader import FramesOnDemand, MediaReader
+
 logger = logging.getLogger(__name__)
 END_TOLERANCE_SEC = 1.0  # annotations are often rounded up to whole seconds
 
@@ -25,7 +29,7 @@ END_TOLERANCE_SEC = 1.0  # annotations are often rounded up to whole seconds
 class DecodedFrames:
     """Frames of one video, in the order they were asked for."""
 
-    frames: np.ndarray  # (num_frames, height, width, 3), uint8, RGB, upright
+    frames: "np.ndarray | FramesOnDemand"  # (num_frames, height, width, 3), uint8, RGB, upright
     frame_indices: np.ndarray  # (num_frames,), int64
     frame_times_sec: np.ndarray  # (num_frames,), float64
     num_repeated_frames: int  # frames that stand in for ones a short clip does not have
@@ -67,15 +71,18 @@ def decode_video(
     clip_end_sec: float | None = None,
     index: VideoIndex | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    reader: "MediaReader | None" = None,
 ) -> DecodedFrames:
     """Decode `num_frames` of a video, or of its part from `clip_start_sec` up to, not including, `clip_end_sec`.
 
     `start_frame` counts from the clip's first frame and is for "consecutive" sampling. An `index` of the same file
-    spares the pass that makes one.
+    spares the pass that makes one. A `reader` does both; None: this process.
     """
-    index = index_video(path, max_pixels) if index is None else index
+    index = (reader.index_video if reader else index_video)(path, max_pixels) if index is None else index
     indices = clip_frame_indices(index, num_frames, sampling, start_frame, clip_start_sec, clip_end_sec)
-    decoded = decode_frames_at(index, indices)
+    (decoded,) = (reader.decode_clips if reader else decode_clips)(index, [indices])
+    if isinstance(decoded, VideoReadError):
+        raise decoded
     if decoded.num_repeated_frames:
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         num_left, repeats = end - first - start_frame, decoded.num_repeated_frames
@@ -141,6 +148,13 @@ def decode_clips(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[Dec
         EngagementInputError: a number that is no frame's.
         VideoReadError: the file is not the one that was indexed.
     """
+    pictures = clip_pictures(index, clips)
+    # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
+    yield from map(lambda clip: _put_together(index, clip, next(pictures)), clips)
+
+
+def clip_pictures(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[list[np.ndarray] | VideoReadError]:
+    """`decode_clips`, each clip's frames, (height, width, 3) uint8, not put together into one array."""
     for clip in clips:
         if not len(clip) or clip.min() < 0 or clip.max() >= index.num_frames:
             found = f"got {clip.tolist()} for {index.path}"
@@ -157,7 +171,7 @@ def decode_clips(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[Dec
         while newest < clip.max():
             newest, picture = next(frames)
             held[newest] = picture
-        entry = _put_together(index, clip, held)
+        entry = _pictures_of(clip, held)
         for frame in np.unique(clip).tolist():
             if last_clips[np.searchsorted(wanted, frame)] == number:
                 del held[frame]
@@ -165,12 +179,24 @@ def decode_clips(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[Dec
         del entry  # not to be kept while the next is decoded
 
 
-def _put_together(index: VideoIndex, clip: np.ndarray, held: Mapping[int, Picture]) -> DecodedFrames | VideoReadError:
-    pictures = np.empty((len(clip), index.height_px, index.width_px, 3), np.uint8)
-    for place in np.argsort(clip, kind="stable").tolist():
-        picture = held[int(clip[place])]
+def _pictures_of(clip: np.ndarray, held: Mapping[int, Picture]) -> list[np.ndarray] | VideoReadError:
+    """In the clip's order; the error of the first shown that has one."""
+    pictures = {}
+    for frame in np.unique(clip).tolist():
+        picture = held[frame]
         if isinstance(picture, VideoReadError):
             return picture
-        pictures[place] = picture
+        pictures[frame] = picture
+    return [pictures[frame] for frame in clip.tolist()]
+
+
+def _put_together(
+    index: VideoIndex, clip: np.ndarray, pictures: list[np.ndarray] | VideoReadError
+) -> DecodedFrames | VideoReadError:
+    return pictures if isinstance(pictures, VideoReadError) else put_together(index, clip, np.stack(pictures))
+
+
+def put_together(index: VideoIndex, clip: np.ndarray, frames: "np.ndarray | FramesOnDemand") -> DecodedFrames:
+    """The frames of one clip, (num_frames, height, width, 3) uint8, with their numbers, times and repeats."""
     num_repeated_frames = len(clip) - len(np.unique(clip))
-    return DecodedFrames(pictures, clip, index.frame_times_sec[clip], num_repeated_frames, index)
+    return DecodedFrames(frames, clip, index.frame_times_sec[clip], num_repeated_frames, index)

@@ -26,6 +26,16 @@ _ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neithe
 
 
 @dataclass
+class Progress:
+    """Packets read in this process, a sign of life for who waits for it."""
+
+    num_packets: int = 0
+
+
+PROGRESS = Progress()
+
+
+@dataclass
 class PacketScan:
     """What one pass over the packets tells; each list is (num_packets,), in decode order."""
 
@@ -299,6 +309,7 @@ def numbered_packets(
     number = 0
     try:
         for packet in container.demux(stream):
+            PROGRESS.num_packets += 1
             if packet.size:
                 yield number, packet
                 number += 1
@@ -313,6 +324,8 @@ def decode_packet(
     """The frames that a packet gives; one that cannot be decoded gives none, and its number goes to `damaged`."""
     try:
         return context.decode(packet)
+    except MemoryError:  # of FFmpeg's too
+        raise
     except (av.FFmpegError, ValueError):  # ValueError: PyAV 19, of a decoder that could not be opened before
         damaged.append(number)
         return []

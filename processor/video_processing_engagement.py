@@ -8,7 +8,7 @@ faces were found, and `prepare_spans` does so for many spans of one file.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -25,13 +25,12 @@ from .video_decoding import (
     DecodedFrames,
     clip_frame_indices,
     consecutive_frame_indices,
-    decode_clips,
     decode_video,
     frames_between,
     uniform_frame_indices,
     window_start_frames,
 )
-from .video_index import VideoIndex, index_video
+from .video_index import VideoIndex
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
@@ -126,12 +125,12 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             if sampling == "all":
                 raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
             video = fetch(video)
-            decoded = decode_video(video, num_frames, sampling, start_frame, clip_start_sec, clip_end_sec, index=index)
-            clip = _not_cropped(decoded)
+            span = (start_frame, clip_start_sec, clip_end_sec)
+            clip = _not_cropped(decode_video(video, num_frames, sampling, *span, index=index, reader=self.reader))
         elif clip_start_sec is not None or clip_end_sec is not None:
             raise EngagementInputError("Expected a video file with clip_start_sec or clip_end_sec, got frames alone.")
         else:
-            clip = _sample_frames(stack_frames(video), num_frames, sampling, start_frame)
+            clip = _sample_frames(stack_frames(video, self.load_picture), num_frames, sampling, start_frame)
         return self.finish_clip(clip, face_crop)
 
     def windows_of(
@@ -158,11 +157,11 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             EngagementInputError: the video cannot be read.
         """
         num_frames = self.num_frames if num_frames is None else num_frames
-        index = index_video(video)
+        index = self.reader.index_video(video)
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         starts = first + window_start_frames(end - first, num_frames, window_stride_frames)
         windows = np.minimum(starts[:, None] + np.arange(num_frames), end - 1)  # (windows, num_frames)
-        for decoded in decode_clips(index, list(windows)):
+        for decoded in self.reader.decode_clips(index, list(windows)):
             if isinstance(decoded, VideoReadError):
                 raise decoded
             yield _not_cropped(decoded)
@@ -190,20 +189,20 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
         """
         if not is_file_like(video):
             raise EngagementInputError(f"Expected a video file to take spans from, got {type(video).__name__}.")
-        index = index_video(fetch(video)) if index is None else index
+        index = self.reader.index_video(fetch(video)) if index is None else index
         clips = [
             clip_frame_indices(index, self.num_frames, self.sampling, 0, start_sec, end_sec)
             for start_sec, end_sec in spans_sec
         ]
         # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
-        yield from map(self._finish_span, decode_clips(index, clips))
+        yield from map(self._finish_span, self.reader.decode_clips(index, clips))
 
     def _finish_span(self, decoded: DecodedFrames | VideoReadError) -> PreparedClip | EngagementInputError:
         if isinstance(decoded, VideoReadError):
             return decoded
         try:
             return self.finish_clip(_not_cropped(decoded))
-        except NoFaceError as error:
+        except (NoFaceError, VideoReadError) as error:  # the latter of frames that are decoded when they are looked at
             return error.with_traceback(None)  # which would keep the clip's frames alive
 
     def finish_clip(self, clip: PreparedClip, face_crop: bool | None = None) -> PreparedClip:
@@ -232,8 +231,9 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
 
 
 def _not_cropped(decoded: DecodedFrames) -> PreparedClip:
+    frames = cast("np.ndarray", decoded.frames)  # until `finish_clip`; those of giants are decoded when looked at
     return PreparedClip(
-        decoded.index.path, decoded.frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
+        decoded.index.path, frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
         decoded.num_repeated_frames, notes=decoded.index.notes,
     )  # fmt: skip
 

@@ -60,7 +60,7 @@ def prepared(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> Pr
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_video_is_one_reject_with_file_and_reason(name: str, prepared: PreparedData):
     rejected = [row for row in prepared.rejects() if row["clip_id"] == name]
-    assert [row["stage"] for row in rejected] == [BAD[name][1]]
+    assert [row["stage"] for row in rejected] == [BAD[name][1]], rejected
     assert name in rejected[0]["reason"] and "Expected" in rejected[0]["reason"] and "\n" not in rejected[0]["reason"]
 
 

@@ -107,7 +107,7 @@ def _keep_features(model: EngagementPreTrainedModel, data: StageData, device: to
     features = np.empty((len(pictures), size, 1, 1), np.float32)
     model.to(device).eval()  # type: ignore[arg-type] # transformers' wrapper loses `self`
     starts = range(0, len(pictures), _BATCH)
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
         for start in track(starts, f"Features of {len(pictures):,} pictures", disable=len(starts) < _BATCH):
             batch = [_as_example(content) for content in pictures[start : start + _BATCH]]
             read = model.encoder(collate.to_pixel_values(batch).to(device)).pooler_output

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image
 from pydantic import TypeAdapter
 
+from ...processor.bounded_reader import BoundedReader
 from ...processor.face_preparation import PreparedClip
 from ...processor.image_processing_engagement import EngagementImageProcessor
 from ...processor.input_errors import ArchiveError, DataError, EngagementInputError, ImageReadError, NoFaceError
-from ...processor.media_inputs import load_picture
 from ...processor.video_processing_engagement import EngagementVideoProcessor
 from ..atomic_files import whole_file, write_whole
 from ..face_signals import SIGNALS, Signals, face_signals
@@ -116,6 +117,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
+@cache
+def _reader() -> BoundedReader:
+    """One a process: a file that hangs or crashes a decoder is a reject."""
+    return BoundedReader()
+
+
 def _rows_of(
     clip: ClipRecord,
     read: Callable[[ClipRecord], Content],
@@ -164,7 +171,7 @@ def _read_rows(
 ) -> _Rows:
     if media != "video" and not isinstance(content, (list, np.ndarray)):
         return _picture_rows(content, settings, device)
-    processor = EngagementVideoProcessor(**settings.processor_settings(), device=device)
+    processor = EngagementVideoProcessor(**settings.processor_settings(), device=device).with_reader(_reader())
     if isinstance(content, list):
         return _frame_rows(clip, content, settings, processor)
     if isinstance(content, np.ndarray):
@@ -219,7 +226,7 @@ def _load_frame(picture: Path | bytes, path: str) -> np.ndarray:
         ImageReadError: it is no picture; the message names which frame.
     """
     try:
-        return np.require(load_picture(picture), requirements=["W"])  # torch takes no read-only array
+        return np.require(_reader().read_picture(picture), requirements=["W"])  # torch takes no read-only array
     except ImageReadError as error:
         raise ImageReadError(str(error).replace("<bytes>", path)) from error
 
@@ -241,7 +248,7 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
     processor = EngagementImageProcessor(
         face_margin_ratio=settings.face_margin_ratio, face_crop_size_px=settings.face_crop_size_px, device=device
     )
-    pixels = load_picture(picture)
+    pixels = _reader().read_picture(picture)
     faces = processor.prepare_faces(pixels, thorough=False)
     face, times_sec = [faces.largest], np.array([np.nan])
     found, boxes, landmarks = np.array([True]), faces.boxes_xyxy_px[face], faces.landmarks_xy_px[face]
@@ -257,7 +264,7 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
 
 def _as_stored(picture: Path | bytes) -> bytes:
     """The picture's own bytes where they decode as they are; a large, turned or unusual one is encoded again."""
-    pixels = load_picture(picture)  # says what is wrong with it
+    pixels = _reader().read_picture(picture)  # says what is wrong with it
     content = picture if isinstance(picture, bytes) else picture.read_bytes()
     with Image.open(io.BytesIO(content)) as opened:
         is_plain = (opened.format, opened.mode) in _PLAIN_FORMATS and opened.getexif().get(_EXIF_ORIENTATION, 1) == 1

@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -31,6 +30,7 @@ from datasets import (
 from datasets import List as Repeated
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
+from ...required_packages import installed_version
 from ..checksums import write_checksums
 from ..face_signals import SIGNALS
 from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
@@ -208,7 +208,7 @@ def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provena
         fingerprint=_fingerprint(columns, np.concatenate(list(chosen.values()))),
         splits={split: _count(columns, order) for split, order in chosen.items()},
         rejects_by_stage=dict(sorted(Counter(reject.stage for reject in rejects).items())),
-        versions={name: version(name) for name in _VERSIONED_PACKAGES},
+        versions={name: installed_version(name) or "not installed" for name in _VERSIONED_PACKAGES},
     )
     write_description(folder, description)
     return load_prepared(folder)

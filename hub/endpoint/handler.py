@@ -90,7 +90,8 @@ class EndpointHandler:
         kinds = (AutoModelForVideoClassification, AutoVideoProcessor)
         model, processor = kinds if self.is_video_model else (AutoModelForImageClassification, AutoImageProcessor)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.processor = processor.from_pretrained(path, trust_remote_code=True).on_device(self.device)
+        loaded = processor.from_pretrained(path, trust_remote_code=True).on_device(self.device)
+        self.processor = loaded.with_bounded_reader()  # askers may send what hangs or crashes a decoder
         self.model = model.from_pretrained(path, trust_remote_code=True).eval().to(self.device)
         rule = sys.modules[type(config).__module__].AnswerRule
         self.rule: AnswerRule = self.model.answer_rule or rule(tuple(config.label_names))  # else uncalibrated
@@ -129,7 +130,7 @@ class EndpointHandler:
     def _predict_video(self, content: bytes | Image.Image) -> "VideoAnswer":
         if isinstance(content, Image.Image) or _picture_size_px(content):
             raise Refusal(415, "Expected a video, got a picture; this model reads clips.")
-        index = self.code.index_video(content)
+        index = self.processor.reader.index_video(content)
         limits = self.limits
         if index.duration_sec > limits.max_duration_sec or index.num_frames > limits.max_frames:
             raise Refusal(
@@ -216,7 +217,7 @@ class EndpointHandler:
 
     def _score(self, pixel_values: torch.Tensor) -> "np.ndarray":
         """(n, ...) -> (n, num_labels)."""
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         return self.rule.to_scores(logits.float().cpu().numpy())
 

@@ -1,0 +1,289 @@
+"""Opens files nobody vouches for in a process of its own, which can be killed: a hang, a crash of a codec or a hunger
+for memory is then that file's refusal, and not the end of whoever asked.
+
+The process lives on between files. It is `reader_process.py`, started by its path.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from .input_errors import EngagementInputError, ImageReadError, VideoReadError, VideoTooLargeError, error_named
+from .media_files import MediaSource
+from .media_reader import MediaReader
+from .reader_process import PATH, Head, pack_index, read_exactly, read_head, unpack_index, write_message
+from .video_container import DEFAULT_MAX_PIXELS
+from .video_decoding import DecodedFrames, put_together
+from .video_index import VideoIndex
+
+_PIPE_BYTES = 1 << 20
+_WATCH_SEC = 0.25
+_MOST_IDLE = 2
+_MAX_BODY_BYTES = 1 << 31  # of an index or a picture; frames have a size that is known
+
+
+@dataclass(frozen=True)
+class ReaderLimits:
+    """What one file may cost."""
+
+    stall_sec: float = 30.0  # without a packet read, a frame or a picture
+    total_sec: float = 3600.0  # of one pass over a file, not counting what is done with its frames meanwhile
+    memory_bytes: int = 1200 << 20  # that the process asks for itself; where the system can tell, so not on Windows
+
+
+class BoundedReader(MediaReader):
+    """Reads files in a process that is held to limits; from any thread, and after being copied or pickled.
+
+    Use in a `with`, or leave it to Python's end.
+
+    Raises, besides what a reader in this process raises:
+        VideoReadError: the file took too long, or the decoder crashed on it.
+        VideoTooLargeError: it wanted more memory than it may have.
+        ImageReadError: one of these, of a picture.
+    """
+
+    def __init__(self, limits: ReaderLimits | None = None) -> None:
+        self.limits = limits or ReaderLimits()
+        self._idle: list[_Process] = []
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[ReaderLimits]]:
+        return type(self), (self.limits,)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process; another is started when it is needed."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.kill()
+
+    def index_video(self, source: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: bool = True) -> VideoIndex:
+        source = _settled(source)
+        with self._process(_name_of(source), VideoReadError) as process:
+            asked = {"ask": "index_video", "arguments": {"max_pixels": max_pixels, "whole": whole}}
+            process.ask(asked, source)
+            head = process.answer()
+            index = VideoIndex(**unpack_index(head, process.read(), source))
+            process.expect_end()
+            process.index = index
+            return index
+
+    def read_picture(self, source: MediaSource) -> np.ndarray:
+        source = _settled(source)
+        with self._process(_name_of(source), ImageReadError) as process:
+            process.ask({"ask": "read_picture"}, source)
+            picture = process.read_array(tuple(process.answer()["shape"]))
+            process.expect_end()
+            return picture
+
+    def _decode(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
+        shape = (index.height_px, index.width_px, 3)
+        with self._process(index.path, VideoReadError, index) as process:
+            if process.index is not index:
+                head, parts = pack_index(index)
+                process.ask(head | {"ask": "take_index", "index_bytes": sum(map(len, parts))}, index.source, parts)
+                process.expect_end()
+                process.index = index
+            process.ask({"ask": "decode", "clips": [clip.tolist() for clip in clips]}, None)
+            for clip in clips:
+                head = process.answer()
+                if "clip_error" in head:
+                    yield error_named(head["clip_error"], head["says"], VideoReadError)
+                else:
+                    yield put_together(index, clip, process.read_array((len(clip), *shape)))
+            process.expect_end()
+
+    @contextmanager
+    def _process(
+        self, name: str, kind: type[EngagementInputError], index: VideoIndex | None = None
+    ) -> Iterator["_Process"]:
+        """One for this block alone, if possible that with the index; killed where its work is left undone."""
+        with self._lock:
+            self._idle.sort(key=lambda idle: idle.index is not None and idle.index is index)
+            process = self._idle.pop() if self._idle else None
+        if process is None or not process.is_alive:
+            process = _Process(self.limits)
+        process.waited_sec = 0.0
+        try:
+            yield process
+        except EngagementInputError:
+            raise  # it is one of the ValueErrors below
+        except MemoryError as error:
+            megabytes = self.limits.memory_bytes >> 20
+            raise (VideoTooLargeError if kind is VideoReadError else kind)(
+                f"Expected a file that {megabytes} MB of memory are enough for, got one that wants more: {name}; scale "
+                "it down."
+            ) from error
+        except (EOFError, OSError, ValueError, LookupError, TypeError) as error:  # gone, or talks nonsense
+            process.is_done = False
+            found = f"got one {process.why_it_ended()}: {name}"
+            raise kind(f"Expected a readable file, {found}; convert or record it again.") from error
+        finally:
+            with self._lock:
+                if is_kept := process.is_done and process.is_alive and len(self._idle) < _MOST_IDLE:
+                    self._idle.append(process)
+            if not is_kept:
+                process.kill()
+
+
+class _Process:
+    """A running `reader_process.py` and what was last said to it."""
+
+    def __init__(self, limits: ReaderLimits) -> None:
+        self.limits = limits
+        self.index: VideoIndex | None = None  # the one that it holds
+        self.is_done = True  # with all that it was asked
+        self.waited_sec = 0.0  # for this file
+        self._deadline: float | None = None
+        self._killed_because: str | None = None
+        self._num_body_bytes = 0
+        # Where this process finds its packages, the other does; it computes on one thread, and shows no one a fault.
+        places = os.pathsep.join(place for place in sys.path if place)
+        environment = os.environ | {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self._popen = subprocess.Popen(
+            [sys.executable, "-P", str(PATH), str(limits.memory_bytes)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._requests: BinaryIO = self._popen.stdin  # type: ignore[assignment]
+        self._answers: BinaryIO = self._popen.stdout  # type: ignore[assignment]
+        with suppress(ImportError, AttributeError, OSError):  # Linux's own: a frame passes in fewer turns
+            import fcntl
+
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
+
+    def __del__(self) -> None:
+        self.kill()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def kill(self) -> None:
+        """And forget it."""
+        self._popen.kill()
+        self._popen.wait()
+        for pipe in (self._requests, self._answers):
+            with suppress(OSError):
+                pipe.close()
+
+    def end_if_late(self) -> None:
+        """For the one who watches."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._killed_because = (
+                f"that shows nothing for {self.limits.stall_sec:g} s"
+                if self.waited_sec < self.limits.total_sec - self.limits.stall_sec
+                else f"that takes more than {self.limits.total_sec:g} s to read"
+            )
+            self._popen.kill()
+
+    def why_it_ended(self) -> str:
+        """Words that follow "one"."""
+        if self._killed_because:
+            return self._killed_because
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout=1)
+        return f"that ended its decoder (exit code {self._popen.poll()})"
+
+    def ask(self, head: Head, source: str | bytes | None, parts: Sequence[bytes] = ()) -> None:
+        """Bytes are sent along; a path is opened there, from the folder that it is told from here."""
+        self.is_done = False
+        with suppress(OSError):  # the folder is gone; a whole path is still good
+            head = head | {"folder": str(Path.cwd())}
+        body = [*parts, source] if isinstance(source, bytes) else parts
+        write_message(self._requests, head | {"path": source if isinstance(source, str) else None}, body)
+
+    def answer(self) -> Head:
+        """The next that is more than a sign of life.
+
+        Raises:
+            EngagementInputError: that is what it says of the file.
+            MemoryError: it has too little.
+            EOFError: it has ended.
+        """
+        while True:
+            with self._waiting():
+                head = read_head(self._answers)
+            if not head.get("pulse"):
+                break
+        self._num_body_bytes = head["body_bytes"]
+        self.is_done = "done" in head or "error" in head
+        if "error" in head:
+            if head["error"] == "MemoryError":
+                raise MemoryError
+            raise error_named(head["error"], head["says"], EngagementInputError)
+        return head
+
+    def expect_end(self) -> None:
+        """
+        Raises:
+            EOFError: it has more to say.
+        """
+        if "done" not in self.answer():
+            raise EOFError
+
+    def read(self) -> bytes:
+        """The body of the last answer."""
+        with self._waiting():
+            return read_exactly(self._answers, min(self._num_body_bytes, _MAX_BODY_BYTES))
+
+    def read_array(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The body, `shape` of uint8.
+
+        Raises:
+            EOFError: it is of another size.
+        """
+        if self._num_body_bytes != math.prod(shape) or self._num_body_bytes > _MAX_BODY_BYTES:
+            raise EOFError
+        array = np.empty(shape, np.uint8)
+        with self._waiting():
+            if self._answers.readinto(array.reshape(-1).data) < array.size:  # type: ignore[attr-defined]
+                raise EOFError
+        return array
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = time.monotonic()
+        self._deadline = began + min(self.limits.stall_sec, self.limits.total_sec - self.waited_sec)
+        try:
+            yield
+        finally:
+            self._deadline = None
+            self.waited_sec += time.monotonic() - began
+
+
+def _watch(process: "weakref.ref[_Process]") -> None:
+    """A blocking read cannot be given a time on every system; what is read from can be ended."""
+    while (watched := process()) is not None and watched.is_alive:
+        watched.end_if_late()
+        del watched
+        time.sleep(_WATCH_SEC)
+
+
+def _settled(source: MediaSource) -> str | bytes:
+    """A path, or a file's content."""
+    if isinstance(source, (str, bytes)):
+        return source
+    return os.fspath(source) if isinstance(source, os.PathLike) else source.read()
+
+
+def _name_of(source: str | bytes) -> str:
+    return source if isinstance(source, str) else "<bytes>"

@@ -1,0 +1,81 @@
+"""Who opens files for a processor: `MediaReader` in this process; `bounded_reader` has one in a process of its own."""
+
+from collections.abc import Iterator, Sequence
+from typing import Self, overload
+
+import numpy as np
+
+from .input_errors import VideoReadError
+from .media_files import MediaSource, read_picture
+from .video_container import DEFAULT_MAX_PIXELS
+from .video_decoding import DecodedFrames, decode_clips, put_together
+from .video_index import VideoIndex, index_video
+
+# Eight frames of 4K pass; the frames of a larger clip are decoded when they are looked at, and again when they are cut.
+_HELD_BYTES = 256 << 20
+
+
+class MediaReader:
+    """Reads files here, with this process's memory and at its risk."""
+
+    def index_video(self, source: MediaSource, max_pixels: int = DEFAULT_MAX_PIXELS, whole: bool = True) -> VideoIndex:
+        """As `video_index.index_video`."""
+        return index_video(source, max_pixels, whole)
+
+    def read_picture(self, source: MediaSource) -> np.ndarray:
+        """As `media_files.read_picture`."""
+        return read_picture(source)
+
+    def decode_clips(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
+        """As `video_decoding.decode_clips`; of very large frames, `FramesOnDemand`."""
+        longest = max(map(len, clips), default=0)
+        if longest > 1 and longest * index.height_px * index.width_px * 3 > _HELD_BYTES:
+            return (put_together(index, clip, FramesOnDemand(self, index, clip)) for clip in clips)
+        return self._decode(index, clips)
+
+    def _decode(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
+        return decode_clips(index, clips)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # whoever copies a processor's settings goes on with the same
+
+
+class FramesOnDemand(Sequence[np.ndarray]):
+    """A clip's frames, (num_frames, height, width, 3) uint8, of which memory holds one at a time.
+
+    Frames asked for in order cost one pass over the file.
+
+    Raises:
+        VideoReadError: when a frame is asked for that is missing or damaged.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, reader: MediaReader, index: VideoIndex, clip: np.ndarray) -> None:
+        self._reader, self._index, self._clip = reader, index, clip
+        self.shape = (len(clip), index.height_px, index.width_px, 3)
+        self._pass: Iterator[DecodedFrames | VideoReadError] = iter(())
+        self._next = -1
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    @overload
+    def __getitem__(self, place: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, place: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        place = range(len(self))[place]
+        if place != self._next:
+            self._pass = self._reader.decode_clips(self._index, [frame[None] for frame in self._clip[place:]])
+        decoded = next(self._pass)
+        self._next = place + 1
+        if isinstance(decoded, VideoReadError):
+            raise decoded
+        return decoded.frames[0]
+
+
+HERE = MediaReader()

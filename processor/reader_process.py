@@ -1,0 +1,217 @@
+"""The process that opens files nobody vouches for: it can be killed, and is held to a limit of memory.
+
+`bounded_reader` starts this file by its path, wherever it lies (an installed package, a folder of
+`trust_remote_code`), asks over standard input and is answered over standard output, in messages of JSON and raw bytes,
+none of which can run anything. Neither torch nor transformers is imported here, so that it starts in a blink.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+import types
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .video_index import VideoIndex
+
+_PULSE_SEC = 0.5
+_HEAD = struct.Struct("<I")
+_MAX_HEAD_BYTES = 1 << 20
+_BAND_BYTES = 1 << 24  # of a picture, sent at once
+
+
+PATH = Path(__file__).absolute()  # not resolved: in a cache of links only the links lie side by side
+Head = dict[str, Any]  # JSON, of any shape
+
+
+def write_message(pipe: BinaryIO, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
+    """The head says how long the body is."""
+    text = json.dumps(head | {"body_bytes": sum(len(part) for part in parts)}).encode()
+    pipe.write(_HEAD.pack(len(text)) + text)
+    for part in parts:
+        pipe.write(part)
+    pipe.flush()
+
+
+def read_head(pipe: BinaryIO) -> Head:
+    """The next message's head; its `body_bytes` follow.
+
+    Raises:
+        EOFError: the other side is gone, or sends what is no message.
+    """
+    (length,) = _HEAD.unpack(read_exactly(pipe, _HEAD.size))
+    if length > _MAX_HEAD_BYTES:
+        raise EOFError
+    head = json.loads(read_exactly(pipe, length))
+    if not isinstance(head, dict) or not isinstance(head.get("body_bytes"), int) or head["body_bytes"] < 0:
+        raise EOFError
+    return head
+
+
+def read_exactly(pipe: BinaryIO, num_bytes: int) -> bytes:
+    """
+    Raises:
+        EOFError: there are fewer.
+    """
+    content = pipe.read(num_bytes)
+    if len(content) < num_bytes:
+        raise EOFError
+    return content
+
+
+def pack_index(index: "VideoIndex") -> tuple[Head, list[bytes]]:
+    """An index but for its source: plain values, and the arrays' bytes."""
+    values, arrays, parts = {}, [], []
+    for field in dataclasses.fields(index):
+        value = getattr(index, field.name)
+        if isinstance(value, np.ndarray):
+            arrays.append([field.name, value.dtype.str, len(value)])
+            parts.append(np.ascontiguousarray(value).tobytes())
+        elif field.name != "source":
+            values[field.name] = value
+    return {"values": values, "arrays": arrays}, parts
+
+
+def unpack_index(head: Head, body: bytes, source: str | bytes) -> Head:
+    """The arguments of a `VideoIndex`.
+
+    Raises:
+        ValueError: not what `pack_index` makes.
+    """
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in head["values"].items()}
+    at = 0
+    for name, kind, length in head["arrays"]:
+        if kind not in ("<i8", "<f8"):
+            raise ValueError(f"an array of {kind!r}")
+        values[name] = np.frombuffer(body, kind, length, at)
+        at += length * 8
+    return values | {"source": source}
+
+
+class _Server:
+    """Answers one request after the other."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._requests, self._answers = requests, answers
+        self._writing = threading.Lock()
+        self._index: VideoIndex | None = None
+        self._is_busy = False
+        threading.Thread(target=self._show_pulse, args=(os.getppid(),), daemon=True).start()
+
+    def serve(self) -> None:
+        """Until nobody asks any more."""
+        from .input_errors import EngagementInputError
+
+        while True:
+            try:
+                head = read_head(self._requests)
+                body = read_exactly(self._requests, head["body_bytes"])
+            except EOFError:
+                return
+            self._is_busy = True
+            try:
+                with suppress(OSError):
+                    os.chdir(head.get("folder", "."))
+                getattr(self, f"_{head['ask']}")(head, body)
+                answer: Head = {"done": True}
+            except EngagementInputError as error:
+                answer = {"error": type(error).__name__, "says": str(error)}
+            except MemoryError:
+                answer = {"error": "MemoryError", "says": ""}
+            except Exception as error:  # a library's, of a file that it cannot make sense of
+                answer = {"error": "", "says": f"{type(error).__name__}: {error}"[:500]}
+            self._is_busy = False
+            self._send(answer)
+
+    def _send(self, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
+        with self._writing:
+            write_message(self._answers, head, parts)
+
+    def _show_pulse(self, parent_pid: int) -> None:
+        """A sign of life whenever packets were read since the last; the end when nobody is left to read it."""
+        from .video_packets import PROGRESS
+
+        seen = -1
+        while os.getppid() == parent_pid:
+            time.sleep(_PULSE_SEC)
+            if self._is_busy and PROGRESS.num_packets != seen and self._writing.acquire(blocking=False):
+                seen = PROGRESS.num_packets
+                with suppress(OSError):
+                    write_message(self._answers, {"pulse": True})
+                self._writing.release()
+        os._exit(1)
+
+    def _index_video(self, head: Head, body: bytes) -> None:
+        from .video_index import index_video
+
+        self._index = None
+        source = body if head["path"] is None else head["path"]
+        self._index = index_video(source, **head["arguments"])
+        self._send(*pack_index(self._index))
+
+    def _take_index(self, head: Head, body: bytes) -> None:
+        from .video_index import VideoIndex
+
+        length = head["index_bytes"]
+        source = body[length:] if head["path"] is None else head["path"]
+        self._index = VideoIndex(**unpack_index(head, body[:length], source))
+
+    def _decode(self, head: Head, body: bytes) -> None:
+        from .video_decoding import clip_pictures
+
+        assert self._index is not None  # `bounded_reader` sends it first
+        clips = [np.array(clip, np.int64) for clip in head["clips"]]
+        for pictures in clip_pictures(self._index, clips):
+            if isinstance(pictures, ValueError):
+                self._send({"clip_error": type(pictures).__name__, "says": str(pictures)})
+                continue
+            with self._writing:
+                # In order of the clip, a repeated frame again: the reader puts bytes where they belong as they come.
+                parts = [np.ascontiguousarray(picture).reshape(-1).data for picture in pictures]
+                write_message(self._answers, {}, parts)
+
+    def _read_picture(self, head: Head, body: bytes) -> None:
+        from .media_files import read_picture
+
+        picture = read_picture(body if head["path"] is None else head["path"])
+        flat = np.ascontiguousarray(picture).reshape(-1).data
+        bands = [flat[start : start + _BAND_BYTES] for start in range(0, len(flat), _BAND_BYTES)]
+        self._send({"shape": picture.shape}, bands)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Of what this process asks for itself, beyond what it has; only where the system can."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, num_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """`reader_process.py MEMORY_BYTES`"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get among the answers
+    _limit_memory(int(sys.argv[1]))
+    with suppress(BrokenPipeError):
+        _Server(sys.stdin.buffer, answers).serve()
+
+
+if __name__ == "__main__":
+    # Relative imports need a package; there is none where transformers put these files side by side.
+    _folder = types.ModuleType("_engagement_reader")
+    _folder.__path__ = [str(PATH.parent)]
+    sys.modules[_folder.__name__] = _folder
+    __package__ = _folder.__name__
+    main()
