@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ from transformers import TrainingArguments
 
 from ..data.json_records import Record, read_record, write_record
 from ..processor.input_errors import RecipeError
+from ..required_packages import installed_version
 from .arguments import TRAINING_DEFAULTS, StageArguments, StageRun
 from .data_arguments import DataArguments
 
@@ -51,7 +51,7 @@ class TrainingRecipe(Record):
     first_weights: str | None
     # Whose batches make one step.
     num_processes: int
-    versions: dict[str, str]
+    versions: dict[str, str | None]
 
 
 def options_of(run: StageRun) -> dict[str, JsonValue]:
@@ -108,7 +108,7 @@ def describe_training(
         label_names=label_names,
         first_weights=digest,
         num_processes=run.training.world_size,
-        versions={name: version(name) for name in _PACKAGES},
+        versions={name: installed_version(name) for name in _PACKAGES},
     )
 
 
