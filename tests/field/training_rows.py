@@ -108,6 +108,13 @@ _FOLDERS = [
         kind=32,
     ),
     Row(
+        "output folder where nobody can write",
+        lambda folder: new_run(folder, output_dir="/proc/run"),
+        lambda bench, killed: _told_before_work(bench, killed),
+        Refused(("/proc/run", "choose another place")),
+        kind=32,
+    ),
+    Row(
         "disk full while weights of a checkpoint are written",
         new_run,
         lambda bench, killed: fill_up(bench, killed, 100_000, 2),
