@@ -13,6 +13,8 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,6 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
 
 from engagement_recognition import register_auto_classes
-from engagement_recognition.data.schema import LEVELS
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
 from engagement_recognition.evaluation.fold_runs import (
     FoldedStage,
@@ -58,14 +59,20 @@ from engagement_recognition.processor.video_processing_engagement import Engagem
 from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
+from engagement_recognition.training.checkpoints import choose_checkpoint, find_checkpoint, give_to_one_stage
 from engagement_recognition.training.command_line import parse_command_line
+from engagement_recognition.training.failures import failures_in_one_line, trained_already
 from engagement_recognition.training.frozen_features import frames_or_features
-from engagement_recognition.training.losses import Loss, SubjectAdversary, build_loss
 from engagement_recognition.training.mixing import Mixing
+from engagement_recognition.training.option_checks import check_options_alone
+from engagement_recognition.training.processes import by_the_first, use_one_gpu
 from engagement_recognition.training.progress import tell_epochs
+from engagement_recognition.training.run_folders import alone_in_folders
+from engagement_recognition.training.run_record import TrainingRecipe, describe_training
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
-from engagement_recognition.training.trainer import EngagementTrainer, last_whole_checkpoint
+from engagement_recognition.training.stage_loss import build_adversary, build_stage_loss
+from engagement_recognition.training.trainer import EngagementTrainer
 from engagement_recognition.training.training_sets import FrameCollator, LabelledFrames
 
 
@@ -87,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @without_file_bars()
+@failures_in_one_line()
 def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
     """Both stages of a recipe, the second from the first's weights; returns the export folders."""
     register_auto_classes()
@@ -95,6 +103,15 @@ def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
     for run in runs:
         check_options(run)
     _require_own_repositories(runs)
+    with ExitStack() as folders:
+        by_the_first(runs[0].training, lambda: folders.enter_context(alone_in_folders(runs)))
+        give_to_one_stage(runs)
+        for run in runs:
+            by_the_first(run.training, partial(find_checkpoint, run))
+        return _train_all(runs)
+
+
+def _train_all(runs: Sequence[StageRun]) -> list[Path]:
     data = [load_folds(run) if run.stage.folds else load_stage_data(run) for run in runs]
     stage_one_dir = None
     exported = []
@@ -116,10 +133,12 @@ def check_options(run: StageRun) -> None:
     """What can be refused before data is prepared.
 
     Raises:
-        RecipeError: an augmentation or a score to select by that does not exist, frames to shuffle of single faces, or
-            a push to nowhere.
+        RecipeError: an option out of its range, an augmentation or a score to select by that does not exist, frames to
+            shuffle of single faces, or a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
+    check_options_alone(run)
+    use_one_gpu(run.training)
     if run.push_to_hub:
         require_hub_names(_repository_of(run))
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
@@ -193,37 +212,47 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     start = resolve_start(start_from)
     model = _build_model(run.stage, data, start)
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
-    checkpoints = Path(str(run.training.output_dir))
-    checkpoint = last_whole_checkpoint(checkpoints) if run.training.resume_from_checkpoint else None
+    recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
+    checkpoint = by_the_first(run.training, partial(choose_checkpoint, run, recipe))
     with frames_or_features(model, run.stage, data, augmentation, run.training.device) as (learned, collator):
-        trainer = _build_trainer(run, model, learned, augmentation, collator)
+        trainer = _build_trainer(run, model, learned, augmentation, collator, recipe)
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         validation, test = _predict(trainer, learned.validation, "validation"), _predict(trainer, learned.test, "test")
-    if trainer.is_world_process_zero():
-        evaluation, without_duplicates = evaluate_split(
-            test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
-        )
-        measured = Measurement(
-            split="test",
-            data=data.description.as_measured(),
-            environment=results.environment,
-            evaluation=evaluation,
-            without_duplicates=without_duplicates,
-        )
-        selection = _describe_selection(trainer)
-        training = Training(
-            seconds=outcome.metrics["train_runtime"], log=_finite(trainer.state.log_history), selection=selection
-        )
-        results = results.model_copy(update={"training": training, "measurements": [measured]})
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        predictions, fingerprint = [validation, test], data.description.fingerprint
-        started_in = Path(start or run.stage.encoder)
-        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint, started_in)
-        print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
-        if selection and selection.warning:
-            print(f"{run.name}: take care: {selection.warning}", file=sys.stderr)
-    trainer.accelerator.wait_for_everyone()
+    training = Training(
+        seconds=outcome.metrics["train_runtime"],
+        log=_finite(trainer.state.log_history),
+        selection=_describe_selection(trainer),
+    )
+    results = results.model_copy(update={"training": training})
+    trained, started_in = trainer.accelerator.unwrap_model(trainer.model), Path(start or run.stage.encoder)
+    by_the_first(run.training, partial(_export, run, data, trained, results, (validation, test), started_in))
     return run.export_dir
+
+
+def _export(
+    run: StageRun, data: StageData, trained: EngagementPreTrainedModel, results: Results,
+    predictions: tuple[SplitPredictions, SplitPredictions], started_in: Path,
+) -> None:  # fmt: skip
+    """Measure what was trained, and write its folder."""
+    validation, test = predictions
+    evaluation, without_duplicates = evaluate_split(
+        test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
+    )
+    measured = Measurement(
+        split="test",
+        data=data.description.as_measured(),
+        environment=results.environment,
+        evaluation=evaluation,
+        without_duplicates=without_duplicates,
+    )
+    results = results.model_copy(update={"measurements": [measured]})
+    fingerprint = data.description.fingerprint
+    with trained_already(run.export_dir):
+        export_model(trained, data.processor, results, run.export_dir, predictions, fingerprint, started_in)
+    print(f"{run.name}: {describe_scores(evaluation, 'test')}; see {run.export_dir}")
+    selection = results.training.selection if results.training else None
+    if selection and selection.warning:
+        print(f"{run.name}: take care: {selection.warning}", file=sys.stderr)
 
 
 def _describe_selection(trainer: EngagementTrainer) -> Selection | None:
@@ -283,40 +312,13 @@ def _build_model(stage: StageArguments, data: StageData, start_from: str | Path 
     return model
 
 
-def _build_adversary(
-    stage: StageArguments, data: StageData, model: EngagementPreTrainedModel
-) -> SubjectAdversary | None:
-    if not stage.subject_adversary:
-        return None
-    people = set(data.train.subject_ids)
-    if None in people or len(people) < 2:
-        raise RecipeError(
-            f"Expected at least two people in {stage.data} for subject_adversary, and the person of every clip; "
-            f"got {len(people - {None})}{' and clips without' if None in people else ''}."
-        )
-    return SubjectAdversary(model.encoder.feature_size, len(people), stage.subject_adversary)
-
-
-def _build_loss(stage: StageArguments, data: StageData) -> Loss:
-    if stage.loss == "ordinal" and data.label_names != list(LEVELS):
-        raise RecipeError(f"Expected label_scheme levels with loss ordinal, got labels {', '.join(data.label_names)}.")
-    return build_loss(
-        stage.loss,
-        data.train.label_ids,
-        len(data.label_names),
-        stage.class_weight_cap,
-        stage.focal_gamma,
-        stage.logit_adjustment,
-        stage.label_smoothing,
-    )
-
-
 def _build_trainer(
     run: StageRun,
     model: EngagementPreTrainedModel,
     data: StageData,
     augmentation: Augmentation,
     collator: type[FrameCollator] = FrameCollator,
+    recipe: TrainingRecipe | None = None,
 ) -> EngagementTrainer:
     single_face = isinstance(model, EngagementForImageClassification)
     patience, score = run.stage.early_stopping_patience, run.training.metric_for_best_model
@@ -329,12 +331,13 @@ def _build_trainer(
         args=run.training,
         train_dataset=data.train,
         eval_dataset=data.validation,
-        loss=_build_loss(run.stage, data),
-        subject_adversary=_build_adversary(run.stage, data, model),
+        loss=build_stage_loss(run.stage, data),
+        subject_adversary=build_adversary(run.stage, data, model),
         optimizer_name=run.stage.optimizer,
         lr_decay=(run.stage.lr_decay_factor, run.stage.lr_decay_steps) if run.stage.lr_decay_factor else None,
         mixing=Mixing(run.stage.cutmix, run.stage.mixup),
         average_decay=run.stage.average_decay,
+        recipe=recipe,
         train_collator=collator(
             data.processor, single_face, augmentation, run.stage.soft_labels, "anew" if shuffle else None
         ),

@@ -41,12 +41,12 @@ def _or_error(describe: Callable[[], str]) -> str:
 
 
 def _describe_processors() -> str:
-    # The process may be bound to fewer than the machine has, as in a container or a batch job.
-    usable = importlib.import_module("joblib").cpu_count()
+    from ..data.worker_processes import usable_cpus
+
     memory = ""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB memory"
-    return f"{usable} usable of {os.cpu_count()} ({platform.machine()}){memory}"
+    return f"{usable_cpus()} usable of {os.cpu_count()} ({platform.machine()}){memory}"
 
 
 def _describe_torch() -> str:

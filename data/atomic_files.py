@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from safetensors import SafetensorError
+
 from ..processor.input_errors import DataError, in_one_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,9 +58,9 @@ def writing(output: Path) -> Iterator[None]:
     """Raises DataError where the block cannot write."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is the one where weights are written
         remedy = "choose another place"
-        if error.errno in _FULL:
+        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
             remedy = "make room there, and type the same command again"
         raise DataError(f"Expected to write {output}, could not ({in_one_line(error)}); {remedy}.") from error
 

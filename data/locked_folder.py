@@ -22,6 +22,7 @@ def alone_in(output: Path, job: str) -> Iterator[None]:
     lock = FileLock(output.with_name(f"{output.name}.lock"), timeout=0)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()  # where nothing can be written the lock itself would wait as if it were another's
         lock.acquire()
     except Timeout as error:
         raise DataError(
@@ -34,5 +35,6 @@ def alone_in(output: Path, job: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):  # before its release: after it, it may be another's
+            Path(lock.lock_file).unlink()
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)

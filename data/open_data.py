@@ -3,17 +3,21 @@
 A split that cannot be trusted is refused here; what results say of the data is written here.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
 from ..processor.input_errors import LeakageError
+from .atomic_files import writing
 from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
 from .audit.verdicts import FAIL, AuditRecord
 from .described_data import AuditSummary, DescribedData, FindingSummary, PreparedWith
+from .locked_folder import alone_in
 from .preparation.description import DATA_VERSION, TRAINING_VERSION, read_description
+from .preparation.integrity import DamagedDataError, require_undamaged
 from .preparation.prepare import describe_counts, plan_of, prepare
 from .preparation.prepared_data import PreparedData, is_prepared, load_prepared
 from .preparation.settings import FrameOptions, settings_for
@@ -53,6 +57,7 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
         RecipeError: options that do not fit the source.
     """
     if is_prepared(options.path):
+        require_undamaged(options.path)
         prepared = load_prepared(options.path)
         if audit_of(prepared) is not None:
             _audit_under_the_scheme(prepared, options.label_scheme)
@@ -61,7 +66,9 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
     settings = settings_for(source.media, options.frames)
     plan = plan_of(source, settings, options.path, options.drop_conflicts)
     folder = options.cache_dir / f"{source.kind}-{plan[:12]}"
-    if not is_prepared(folder):
+    if is_prepared(folder):
+        _forget_damaged(folder)
+    else:
         _tell_of_older(options, source.kind)
         before = replace(settings, as_played=False)
         as_stored = (
@@ -76,6 +83,16 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
     print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
     _audit_under_the_scheme(prepared, options.label_scheme)
     return prepared
+
+
+def _forget_damaged(folder: Path) -> None:
+    """The cache is ours, and its source is there: what a disk has damaged is said, and made again."""
+    try:
+        require_undamaged(folder)
+    except DamagedDataError as error:
+        print(f"prepared again: {error}", flush=True)
+        with alone_in(folder, "preparation"), writing(folder):
+            shutil.rmtree(folder)
 
 
 def _tell_of_older(options: DataOptions, kind: str) -> None:

@@ -1,4 +1,5 @@
-"""Processes that share work: spawned, and gone without a word when Ctrl-C ends the one that started them."""
+"""Processes that share work: as many as this one may use, spawned, and gone without a word when Ctrl-C ends the one
+that started them."""
 
 import signal
 import threading
@@ -17,7 +18,7 @@ _Task = TypeVar("_Task")
 _Done = TypeVar("_Done")
 
 
-def usable_processors() -> int:
+def usable_cpus() -> int:
     """How many of the machine's processors this process may use: by its affinity, and by its container's quota."""
     return joblib.cpu_count()
 
@@ -31,7 +32,7 @@ def spawned(
     Spawned, not forked: a fork of a process that runs threads, as torch's do, can hang.
 
     Raises:
-        DataError: a worker was killed; what the others had finished is theirs to find again.
+        DataError: in the block, where a result is asked for: a worker was killed.
     """
     pool = ProcessPoolExecutor(num_processes, get_context("spawn"), start)
     try:
@@ -40,8 +41,8 @@ def spawned(
         yield futures
     except BrokenProcessPool as error:
         raise DataError(
-            f"Expected {num_processes} processes to work to the end, one was killed, mostly for want of memory; what "
-            "is done is kept: type the same command to go on, with fewer --processes where there are many."
+            f"Expected {num_processes} worker processes to finish, one was killed, as a machine short of memory does; "
+            "what is finished is kept: go on with the same command, and fewer processes."
         ) from error
     except (KeyboardInterrupt, GeneratorExit):
         for worker in active_children():  # nobody waits for what they are at

@@ -26,6 +26,7 @@ from .data_arguments import DataArguments
 
 Stage = Literal["expression", "engagement"]
 STAGES: tuple[Stage, Stage] = ("expression", "engagement")
+NO_CHECKPOINT = ("false", "no", "0", "none")  # as resume_from_checkpoint
 Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
 # What every run of ours wants and TrainingArguments does not do alone.
 TRAINING_DEFAULTS: Options = {
@@ -315,7 +316,7 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     values["output_dir"] = str(run_dir / "checkpoints" / name)
     if values.get("data") == "none":
         values["data"] = None
-    if str(values.get("resume_from_checkpoint")).lower() == "false":  # a text to Trainer, and so a folder of that name
+    if str(values.get("resume_from_checkpoint")).lower() in NO_CHECKPOINT:  # texts to Trainer, and so names of folders
         values["resume_from_checkpoint"] = None
     stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
     if stage.start_from:
@@ -388,6 +389,6 @@ def _parse(values: Options, of_stage: Collection[str]) -> tuple[StageArguments, 
         stage, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except RecipeError:  # a ValueError too, and complete as it is
         raise
-    except (ValueError, TypeError) as error:  # TrainingArguments checks combinations by itself
+    except Exception as error:  # TrainingArguments checks combinations by itself, reads files and asks for packages
         raise RecipeError(f"Expected options that go together, got: {in_one_line(error)}") from error
     return stage, training

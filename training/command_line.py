@@ -59,7 +59,7 @@ _TRAINER_HELP = {
     "hub_always_push": "Without effect here, as hub_strategy.",
     "hub_revision": "Without effect here: the main branch is pushed to.",
     "metric_for_best_model": "Validation score that chooses the epoch: macro_f1, accuracy, weighted_f1, auroc or loss.",
-    "resume_from_checkpoint": "Go on from the last whole checkpoint in output_dir, if there is one.",
+    "resume_from_checkpoint": "true: from the last whole checkpoint in output_dir, if there is one; or its path.",
 }
 
 

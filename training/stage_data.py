@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Iterator
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -33,6 +34,7 @@ from ..processor.input_errors import DataError, EngagementInputError, RecipeErro
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .arguments import StageArguments, StageRun
 from .face_framing import measure_framing
+from .processes import first_on_each_node
 from .training_sets import FrameCollator, LabelledExample, LabelledFrames, labelled_frames
 
 _Processor = EngagementVideoProcessor | EngagementImageProcessor
@@ -85,8 +87,7 @@ def open_stage_data(run: StageRun) -> PreparedData:
     stage = run.stage
     if stage.model not in ("video", "image"):
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
-    with run.training.main_process_first(desc="preparing data"):
-        prepared = open_or_prepare(_data_options(stage))
+    prepared = first_on_each_node(run.training, partial(open_or_prepare, _data_options(stage)))
     if is_prepared(_path_of(stage)):
         _check_settings(stage, prepared, run.on_command_line)
     return prepared

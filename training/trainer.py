@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
-from ..processor.input_errors import NonFiniteLossError
+from ..processor.input_errors import DataError, NonFiniteLossError
 from .averaged_weights import AveragedWeights
+from .checkpoints import seal_checkpoint, whole_checkpoint
 from .losses import Loss, SubjectAdversary, encoder_features
 from .mixing import Mixing
+from .run_record import TrainingRecipe, write_training_recipe
 from .selection import SelectingTrainer
 from .training_sets import FrameCollator, LabelledFrames
 
@@ -47,6 +48,7 @@ class EngagementTrainer(SelectingTrainer):
         average_decay: of an average of the weights, which is what is evaluated, selected and left in the model after
             the training; None: no average.
         subject_adversary: trained beside the model and by its optimizer; it is in checkpoints, and in no model.
+        recipe: what decides the weights, kept in each checkpoint; None: nobody goes on from these.
     """
 
     # Our loss is a mean over the batch; Trainer divides it by the number of accumulated batches.
@@ -54,6 +56,7 @@ class EngagementTrainer(SelectingTrainer):
     # Trainer itself allows for others, and for none.
     model: torch.nn.Module
     train_dataset: LabelledFrames
+    resumed_in: Path | None = None  # where the checkpoint lies that the training goes on from
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class EngagementTrainer(SelectingTrainer):
         mixing: Mixing | None = None,
         average_decay: float | None = None,
         subject_adversary: SubjectAdversary | None = None,
+        recipe: TrainingRecipe | None = None,
         **kwargs: Any,  # Trainer's own
     ) -> None:
         super().__init__(train_dataset=train_dataset, data_collator=eval_collator, **kwargs)
@@ -76,6 +80,7 @@ class EngagementTrainer(SelectingTrainer):
         self.optimizer_name = optimizer_name
         self.lr_decay = lr_decay
         self.mixing = mixing
+        self.recipe = recipe
         self.averaged = AveragedWeights(self.model, average_decay) if average_decay else None
         if self.averaged is not None:
             self.add_callback(self.averaged)
@@ -162,8 +167,14 @@ class EngagementTrainer(SelectingTrainer):
         inputs["labels"] = labels  # prediction_step looks for them again
         return (loss, outputs) if return_outputs else loss
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:  # Trainer's own
-        outcome = super().train(*args, **kwargs)
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        *args: Any,
+        **kwargs: Any,  # Trainer's own
+    ) -> TrainOutput:
+        self.resumed_in = Path(resume_from_checkpoint).parent if isinstance(resume_from_checkpoint, str) else None
+        outcome = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.averaged is not None:
             self.remove_callback(self.averaged)
             if self.state.best_model_checkpoint is None or not self.args.load_best_model_at_end:
@@ -175,15 +186,33 @@ class EngagementTrainer(SelectingTrainer):
         with self.averaged.in_use() if self.averaged is not None else nullcontext():
             return super().evaluate(*args, **kwargs)
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:  # Trainer's own
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with whole_checkpoint(folder, self.args.should_save):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has written its random numbers
+            if self.args.should_save:
+                seal_checkpoint(folder)
+
     def _load_best_model(self) -> None:
+        # Where the run's folder was moved, the path that the state holds is not there any more, and Trainer would warn
+        # and keep the last weights.
+        stored = Path(str(self.state.best_model_checkpoint))
+        beside = [Path(str(folder)) / stored.name for folder in (self.args.output_dir, self.resumed_in) if folder]
+        found = next((path for path in (*beside, stored) if path.is_dir()), None)
+        if found is None:
+            raise DataError(f"Expected the best checkpoint in {stored}, found none; it was there during the training.")
+        self.state.best_model_checkpoint = str(found)
         super()._load_best_model()
         if self.averaged is not None and self.state.best_model_checkpoint is not None:
             self.averaged.load(Path(self.state.best_model_checkpoint))
             self.averaged.take_over()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """A checkpoint holds the adversary beside the optimizer that trains it, and the averaged weights."""
+        """Also the recipe, the adversary beside the optimizer that trains it, and the averaged weights."""
         super()._save_optimizer_and_scheduler(output_dir)
+        if self.recipe is not None and self.args.should_save:
+            write_training_recipe(self.recipe, Path(output_dir))
         if self.subject_adversary is not None and self.args.should_save:
             weights = self.accelerator.unwrap_model(self.subject_adversary).state_dict()
             save_file(weights, Path(output_dir) / _ADVERSARY_FILE)
@@ -222,23 +251,3 @@ class EngagementTrainer(SelectingTrainer):
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Trainer would write its own README over ours, which is rendered from measured results."""
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; Trainer itself takes the highest number, whole or not."""
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        if _is_whole(path):
-            return path
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    # trainer_state.json is the last file Trainer writes into a checkpoint.
-    if not (checkpoint / "trainer_state.json").is_file() or not (checkpoint / "optimizer.pt").is_file():
-        return False
-    try:
-        with safe_open(str(checkpoint / "model.safetensors"), framework="pt"):
-            return True
-    except (OSError, SafetensorError):
-        return False

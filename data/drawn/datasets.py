@@ -26,7 +26,7 @@ from rich.progress import track
 from ...processor.input_errors import DataError, RecipeError
 from ..atomic_files import PARTIAL, claim_folder, whole_file, write_whole, writing
 from ..schema import EXPRESSIONS, STATES, binary_label
-from ..worker_processes import spawned, usable_processors
+from ..worker_processes import spawned, usable_cpus
 from .faces import draw_face_picture, draw_frame, draw_subject
 from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_pose, state_pose
 from .shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
@@ -323,7 +323,7 @@ def _run_all(
     work: Callable[[_Task], _Done], tasks: Sequence[_Task], processes: int | None, what: str, show_progress: bool
 ) -> list[_Done]:
     """Do every task, in this process or several, with a bar that tells the time left."""
-    workers = min(processes or usable_processors(), len(tasks))
+    workers = min(processes or usable_cpus(), len(tasks))
     hidden = not (show_progress and Console(stderr=True).is_terminal)
     bar = partial(track, description=what, total=len(tasks), disable=hidden, console=Console(stderr=True))
     if workers <= 1:

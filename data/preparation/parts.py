@@ -4,7 +4,6 @@ Runs in worker processes. The table of a part is written first and its list of r
 part whose rejects are there is whole.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -39,7 +38,7 @@ from ..atomic_files import whole_file, write_whole, writing
 from ..face_signals import SIGNALS, Signals, face_signals
 from ..json_records import read_text, refusing
 from ..schema import AFFECTS, ClipRecord, Content, Media, Reject
-from .picture_codec import decode_picture, encode_jpeg
+from .picture_codec import decode_picture, encode_jpeg, pixels_sha256
 from .picture_hashes import perceptual_hash
 from .prepared_data import FEATURES, with_later_columns
 from .settings import PreparationSettings
@@ -313,12 +312,4 @@ def _row(
 ) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(("found", "boxes_xyxy_px", "landmarks_xy_px", "transforms", *SIGNALS))
     row |= {"frames": contents, "frame_times_sec": frame_times_sec, **of_face}
-    return row | {"frames_sha256": _pixels_sha256(contents), "frame_hash": perceptual_hash(whole_frame)}
-
-
-def _pixels_sha256(contents: Sequence[bytes]) -> str:
-    digest = hashlib.sha256()
-    for content in contents:
-        pixels = decode_picture(content)
-        digest.update(str(pixels.shape).encode() + pixels.tobytes())
-    return digest.hexdigest()
+    return row | {"frames_sha256": pixels_sha256(contents), "frame_hash": perceptual_hash(whole_frame)}

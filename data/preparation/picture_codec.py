@@ -1,6 +1,8 @@
 """Frames as encoded bytes and back: what a prepared data set stores."""
 
+import hashlib
 import io
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -37,6 +39,19 @@ def decode_picture(content: bytes) -> np.ndarray:
         ImageReadError: the bytes are no picture, which only a damaged data set holds.
     """
     return _decode(content, cv2.IMREAD_COLOR_RGB)
+
+
+def pixels_sha256(contents: Sequence[bytes]) -> str:
+    """Of the pixels of encoded pictures, one after the other: whatever files they came in.
+
+    Raises:
+        ImageReadError: as `decode_picture`.
+    """
+    digest = hashlib.sha256()
+    for content in contents:
+        pixels = decode_picture(content)
+        digest.update(str(pixels.shape).encode() + pixels.tobytes())
+    return digest.hexdigest()
 
 
 def _decode(content: bytes, flags: int) -> np.ndarray:

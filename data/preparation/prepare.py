@@ -26,7 +26,7 @@ from ..atomic_files import claim_folder, writing
 from ..described_data import LabelConflicts
 from ..locked_folder import alone_in
 from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
-from ..worker_processes import spawned, usable_processors
+from ..worker_processes import spawned, usable_cpus
 from .description import DATA_VERSION, TRAINING_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
 from .parts import Content, is_done, leave_with_parent, prepare_part, read_part
 from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepared
@@ -74,7 +74,7 @@ def prepare(
     Args:
         root: the file or folder the source was read from.
         output: an empty folder, or one in which the same preparation was begun.
-        num_processes: default: one a processor; at most four where `device` is no CPU.
+        num_processes: default: one for each processor that this process may use; at most four where `device` is no CPU.
         drop_conflicts: leave out identical pictures that carry different labels.
         device: where faces are looked for. It is no setting of the data, though boxes may differ by a hair between
             devices, and with them the crops and the data's fingerprint.
@@ -98,7 +98,7 @@ def prepare(
                 "other settings; choose another folder, or delete this one."
             )
         if not is_prepared(output):
-            most = usable_processors()
+            most = usable_cpus()
             most = most if device.type == "cpu" else min(most, _MOST_PROCESSES_ON_A_GPU)
             _prepare_parts(source, settings, parts, num_processes or most, device)
             _join_parts(source, settings, root, output, drop_conflicts)

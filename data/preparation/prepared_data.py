@@ -31,6 +31,7 @@ from datasets import List as Repeated
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
 from ...required_packages import installed_version
+from ..checksums import write_checksums
 from ..face_signals import SIGNALS
 from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
 from .description import (
@@ -201,6 +202,7 @@ def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provena
         enable_progress_bars()
     _write_rejects(rejects, folder / REJECTS_FILE)
     _write_manifest(columns, columns["found"], folder / MANIFEST_FILE)
+    record_pictures(folder)
     description = DatasetDescription(
         **dict(provenance),
         fingerprint=_fingerprint(columns, np.concatenate(list(chosen.values()))),
@@ -210,6 +212,23 @@ def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provena
     )
     write_description(folder, description)
     return load_prepared(folder)
+
+
+def record_pictures(folder: Path) -> None:
+    """Write the checksums of the tables that lie in the folder of a data set.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    tables = [path for split in SPLITS for path in (folder / split).glob("*.arrow")]
+    write_checksums(folder, [path.relative_to(folder).as_posix() for path in tables])
+
+
+def current_fingerprint(splits: DatasetDict) -> str:
+    """Of the rows as they are now; their pictures count by their hashes, and are not read."""
+    rows = concatenate_datasets([splits[split] for split in SPLITS if split in splits])
+    columns = {name: rows[name][:] for name in (*_IDENTITY, "label_scores")}
+    return _fingerprint(columns, np.arange(len(rows)))
 
 
 def _fingerprint(columns: dict[str, Sequence[object]], order: np.ndarray) -> str:

@@ -23,7 +23,7 @@ from PIL import Image
 from rows import Comes, Refused, Row
 from table_inputs import splits
 
-from engagement_recognition.data.worker_processes import spawned, usable_processors
+from engagement_recognition.data.worker_processes import spawned, usable_cpus
 from engagement_recognition.hub.endpoint import handler
 from engagement_recognition.inference.predictions import Span, VideoPrediction
 from engagement_recognition.inference.timeline import draw_in_terminal
@@ -281,7 +281,7 @@ def _nothing() -> None:
 def bound_to(number: int) -> Callable[[Bench, object], int]:
     def run(bench: Bench, _: object) -> int:
         with patch("os.sched_getaffinity", return_value=set(range(number)), create=True):
-            return usable_processors()
+            return usable_cpus()
 
     return run
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import archive_rows
+import checkpoint_rows
 import container_rows
 import damage_rows
 import fuzz
@@ -34,6 +35,7 @@ CLASSES = {
     "archive": archive_rows.ROWS,
     "model": [*model_rows.ROWS, *option_rows.ROWS, *processor_rows.ROWS, *record_rows.ROWS],
     "training": training_rows.ROWS,
+    "checkpoint": checkpoint_rows.ROWS,
 }
 ROWS = [row for rows in CLASSES.values() for row in rows]
 

@@ -1,0 +1,168 @@
+"""What is wrong with the options of a run, seen before data is prepared, which takes hours: one line by name."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+
+from ..data.preparation.settings import SAMPLINGS
+from ..data.readers.daisee import SUBSETS
+from ..data.readers.fer_votes import VOTE_LABELS
+from ..data.readers.frame_windows import WINDOW_LABELS
+from ..data.readers.sources import KINDS
+from ..data.schema import LABEL_SCHEMES, OWN_LABELS
+from ..processor.input_errors import RecipeError, in_one_line
+from .arguments import StageArguments, StageRun
+from .losses import LOSSES
+from .mixing import Mixing
+from .stage_data import parse_json
+
+_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "model": ("video", "image"),
+    "data_kind": KINDS,
+    "subset": tuple(SUBSETS),
+    "pictures_as": ("pictures", "clips"),
+    "window_label": WINDOW_LABELS,
+    "vote_labels": tuple(VOTE_LABELS),
+    "label_scheme": (OWN_LABELS, *LABEL_SCHEMES),
+    "sampling": SAMPLINGS,
+    "encoder_features": ("map", "pooled"),
+    "temporal": ("lstm", "transformer", "mean", "last"),
+    "temporal_positions": ("sinusoidal", "convolutional"),
+    "test_time_views": (1, 2, 10),
+    "loss": LOSSES,
+    "optimizer": ("adam", "momentum", "nesterov"),
+}
+# What our evaluation and collators are made for, and Trainer has switches for.
+_FIXED: Mapping[str, object] = {
+    "remove_unused_columns": False,
+    "prediction_loss_only": False,
+    "batch_eval_metrics": False,
+    "eval_do_concat_batches": True,
+    "label_names": None,
+}
+
+
+class _Range(NamedTuple):
+    """From `least` to `most`; "above" and "below" leave the ends out."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        is_high_enough = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+        return (
+            is_high_enough and (self.most is None or value <= self.most) and (self.below is None or value < self.below)
+        )
+
+    def in_words(self) -> str:
+        words = {"of at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{word} {number:g}" for word, number in words.items() if number is not None)
+
+
+_SHARE, _COUNT, _NOT_NEGATIVE, _POSITIVE = _Range(0, 1), _Range(1), _Range(0), _Range(above=0)
+_SEED = _Range(0, 2**32 - 1)  # which numpy takes
+_RANGES: Mapping[str, _Range] = {
+    # Ours.
+    "oversample_to": _NOT_NEGATIVE, "folds": _Range(3), "num_preparation_processes": _COUNT,
+    "temporal_hidden_size": _COUNT, "temporal_num_layers": _COUNT, "dropout": _Range(0, below=1),
+    "num_frames": _COUNT, "window_stride_frames": _COUNT, "image_size": _COUNT, "face_crop_size_px": _COUNT,
+    "picture_norm": _POSITIVE, "focal_gamma": _NOT_NEGATIVE, "class_weight_cap": _Range(1),
+    "logit_adjustment": _NOT_NEGATIVE, "label_smoothing": _Range(0, below=1), "soft_labels": _SHARE, "cutmix": _SHARE,
+    "mixup": _SHARE, "average_decay": _Range(above=0, below=1), "subject_adversary": _NOT_NEGATIVE,
+    "lr_decay_factor": _Range(above=0, most=1), "lr_decay_steps": _COUNT, "early_stopping_patience": _NOT_NEGATIVE,
+    # Of TrainingArguments.
+    "learning_rate": _POSITIVE, "num_train_epochs": _POSITIVE, "per_device_train_batch_size": _COUNT,
+    "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT, "seed": _SEED, "data_seed": _SEED,
+    "weight_decay": _NOT_NEGATIVE, "adam_beta1": _Range(0, below=1), "adam_beta2": _Range(0, below=1),
+    "adam_epsilon": _POSITIVE, "max_grad_norm": _NOT_NEGATIVE, "warmup_steps": _NOT_NEGATIVE,
+    "label_smoothing_factor": _Range(0, below=1), "eval_steps": _POSITIVE,
+    "save_steps": _POSITIVE, "logging_steps": _POSITIVE, "eval_delay": _NOT_NEGATIVE, "save_total_limit": _NOT_NEGATIVE,
+    "dataloader_num_workers": _NOT_NEGATIVE, "dataloader_prefetch_factor": _COUNT, "eval_accumulation_steps": _COUNT,
+    "torch_empty_cache_steps": _COUNT, "ddp_timeout": _COUNT, "ddp_bucket_cap_mb": _COUNT,
+    "neftune_noise_alpha": _NOT_NEGATIVE,
+}  # fmt: skip
+
+
+def check_options_alone(run: StageRun) -> None:
+    """
+    Raises:
+        RecipeError: a number out of its range, a word among none of those known, or options that this machine or this
+            installation cannot follow.
+    """
+    for arguments in (run.stage, run.training):
+        for item in fields(arguments):
+            if item.init:
+                _check_value(item.name, getattr(arguments, item.name), run.given)
+    if run.training.max_steps == 0 or run.training.max_steps < -1:
+        raise RecipeError(f"Expected max_steps of at least 1, or -1 for none, got {run.training.max_steps}.")
+    Mixing(run.stage.cutmix, run.stage.mixup)
+    _check_pixels(run.stage)
+    if run.training.fp16 and run.training.device.type == "cpu":
+        raise RecipeError("Expected fp16 on a GPU, got it on the CPU; leave it out, or pass --bf16.")
+    _check_schedule(run.training)
+    _check_trackers(run.training)
+
+
+def _check_value(name: str, value: object, given: Mapping[str, object]) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"Expected a finite number as {name}, got {value}.")
+    known = _RANGES.get(name)
+    if known and isinstance(value, (int, float)) and not known.holds(value):
+        raise RecipeError(f"Expected {name} {known.in_words()}, got {value}.")
+    if name in _CHOICES and value is not None and value not in _CHOICES[name]:
+        raise RecipeError(f"Expected {name} among {', '.join(map(str, _CHOICES[name]))}, got {value!r}.")
+    if name in _FIXED and value != _FIXED[name]:
+        raise RecipeError(f"Expected {name} as it is, {_FIXED[name]}, got {value}; our runs cannot do without.")
+    if name.endswith(("_kwargs", "_config")) and isinstance(value, str) and not Path(value).is_file():
+        raise RecipeError(f"Expected {name} as a JSON mapping, or a file with one, got {value!r}.")
+    if given.get(name) == "":
+        raise RecipeError(f"Expected a value for {name}, got an empty text; leave it out, or say null in a recipe.")
+
+
+def _check_pixels(stage: StageArguments) -> None:
+    """Mean and deviation of the model's input."""
+    for name in ("image_mean", "image_std"):
+        text = getattr(stage, name)
+        if text is None or text == "train":
+            continue
+        values = parse_json(text, name, list)
+        are_numbers = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+        if len(values) not in (1, 3) or not are_numbers or (name == "image_std" and min(values) <= 0):
+            above = ", each above 0" if name == "image_std" else ""
+            raise RecipeError(f"Expected {name} as a list of one or three numbers{above}, or train, got {text}.")
+
+
+def _check_schedule(training: TrainingArguments) -> None:
+    """Optimizer and learning rates, tried on a model of one weight."""
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(training)
+        rate, kwargs = training.learning_rate, training.lr_scheduler_kwargs
+        get_scheduler(
+            training.lr_scheduler_type,
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate),
+            num_warmup_steps=training.get_warmup_steps(100),
+            num_training_steps=100,
+            scheduler_specific_kwargs=dict(kwargs) if isinstance(kwargs, dict) else {},
+        )
+    except Exception as error:  # of a dozen optimizers' packages, each of which fails in its own way
+        asked = f"optim {training.optim} and lr_scheduler_type {training.lr_scheduler_type}"
+        raise RecipeError(f"Expected {asked} to be possible here, got: {in_one_line(error)}") from error
+
+
+def _check_trackers(training: TrainingArguments) -> None:
+    names = [training.report_to] if isinstance(training.report_to, str) else list(training.report_to or [])
+    try:
+        get_reporting_integration_callbacks(names)
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"Expected report_to that transformers knows, got: {in_one_line(error)}") from error
+    absent = [name for name in names if name not in (*get_available_reporting_integrations(), "all", "none")]
+    if absent:
+        raise RecipeError(f"Expected {absent[0]} to be installed for report_to, it is not; install it, or pass none.")

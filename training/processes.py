@@ -1,0 +1,123 @@
+"""What one of several processes does while the others wait: for hours if need be, and no longer than it lives.
+
+torch's own barrier gives up after `ddp_timeout`, half an hour, which a preparation can take many times. Here they wait
+in a group of their own that gives up after weeks; when the process that works fails or is gone, they all end.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import TypeVar
+
+import torch.distributed
+from transformers import TrainingArguments
+
+from ..processor.input_errors import EngagementInputError, RecipeError, in_one_line
+
+_Result = TypeVar("_Result")
+_PATIENCE = timedelta(days=28)
+# What gloo, NCCL and torch's store say when another process is gone.
+_LOST = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe",
+         "remote process exited", "failed to recv", "ncclremoteerror")  # fmt: skip
+
+
+class OtherProcessError(EngagementInputError):
+    """Another process of this training could not go on."""
+
+
+def use_one_gpu(training: TrainingArguments) -> None:
+    """Where one process sees several GPUs Trainer would spread the model over them by `nn.DataParallel`, which ours is
+    not made for, and which torch advises against; here it takes the first, and says so.
+
+    Raises:
+        RecipeError: this version of transformers cannot be told.
+    """
+    if training.n_gpu < 2:
+        return
+    seen, training._n_gpu = training.n_gpu, 1
+    if training.n_gpu != 1:
+        raise RecipeError(
+            f"Expected one GPU for one process, got {seen}; use `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
+        )
+    print(f"one GPU of {seen} is used; `accelerate launch` trains on all of them", flush=True)
+
+
+def first_on_each_node(training: TrainingArguments, work: Callable[[], _Result]) -> _Result:
+    """Done by one process of each machine while the others wait, then by the others, which find it done.
+
+    Raises:
+        OtherProcessError: another process could not do it.
+    """
+    if not _are_several(training):
+        return work()
+    if training.local_process_index == 0:
+        return _while_others_wait(work)
+    _wait()
+    return work()
+
+
+def by_the_first(training: TrainingArguments, work: Callable[[], _Result]) -> _Result:
+    """Done by the first process alone; all have its result.
+
+    Raises:
+        OtherProcessError: the first could not do it.
+    """
+    if not _are_several(training):
+        return work()
+    if training.process_index == 0:
+        found = [_while_others_wait(work)]
+        torch.distributed.broadcast_object_list(found, src=0, group=_waiting_group())
+        return found[0]
+    _wait()
+    received: list[_Result | None] = [None]
+    torch.distributed.broadcast_object_list(received, src=0, group=_waiting_group())
+    return received[0]  # type: ignore[return-value] # the first one's
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether a collective operation failed since another process is gone, which tells the reason itself."""
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return is_distributed and any(words in str(error).lower() for words in _LOST)
+
+
+def _are_several(training: TrainingArguments) -> bool:
+    return training.world_size > 1 and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@cache
+def _waiting_group() -> "torch.distributed.ProcessGroup | None":
+    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return group if isinstance(group, torch.distributed.ProcessGroup) else None  # of which every process is a member
+
+
+def _while_others_wait(work: Callable[[], _Result]) -> _Result:
+    try:
+        found = work()
+    except EngagementInputError as error:
+        _tell(in_one_line(error))
+        raise
+    except Exception as error:
+        _tell(f"{type(error).__name__}: {in_one_line(error)}")
+        raise
+    _tell(None)
+    return found
+
+
+def _wait() -> None:
+    _tell(None)
+
+
+def _tell(failure: str | None) -> None:
+    """Wait until every process has come here; raises OtherProcessError in those that could go on where one cannot."""
+    told: list[str | None] = [None] * torch.distributed.get_world_size()
+    try:
+        torch.distributed.all_gather_object(told, failure, group=_waiting_group())
+    except RuntimeError as error:
+        raise OtherProcessError(
+            f"Expected the other processes of this training to go on, one is gone ({in_one_line(error)}); what it "
+            "said stands above, and finished work is kept."
+        ) from error
+    failures = [(process, words) for process, words in enumerate(told) if words is not None]
+    if failures and failure is None:
+        process, words = failures[0]
+        raise OtherProcessError(f"Expected process {process} of this training to go on, it could not: {words}")

@@ -1,0 +1,169 @@
+"""What decides the weights of a training, kept in each of its checkpoints: whoever goes on from one goes on with these.
+
+Options, data, first weights and the number of processes are compared; versions are for people to read. Options that
+say where a training runs, how fast, and what it prints are `FREE`: these may change from one start to the next.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from transformers import TrainingArguments
+
+from ..data.json_records import Record, read_record, write_record
+from ..processor.input_errors import RecipeError
+from ..required_packages import installed_version
+from .arguments import TRAINING_DEFAULTS, StageArguments, StageRun
+from .data_arguments import DataArguments
+
+RECORD_FILE = "training_recipe.json"
+# Fingerprint and label names stand for how the data was read; these are left of its options.
+_OF_DATA = {"oversample_to", "folds"}
+# Where it runs, how fast, and what it says: none of it is learned from.
+FREE = frozenset({
+    *({item.name for item in fields(DataArguments)} - _OF_DATA),
+    "start_from",  # its weights are compared
+    "output_dir", "resume_from_checkpoint", "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node",
+    "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter", "report_to",
+    "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
+    "include_num_input_tokens_seen", "include_for_metrics", "per_device_eval_batch_size", "eval_accumulation_steps",
+    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
+    "save_total_limit", "save_on_each_node", "enable_jit_checkpoint", "skip_memory_metrics", "push_to_hub",
+    "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision",
+    "ddp_timeout", "ddp_backend", "local_rank", "use_cpu", "do_train", "do_eval", "do_predict", "debug",
+})  # fmt: skip
+_PACKAGES = ("engagement-recognition", "transformers", "accelerate", "torch", "timm")
+
+
+class TrainingRecipe(Record):
+    """`training_recipe.json` in a checkpoint."""
+
+    stage: str
+    # Of StageArguments and TrainingArguments, without those that may change.
+    options: dict[str, JsonValue]
+    # Of the prepared data.
+    fingerprint: str
+    label_names: list[str]
+    # SHA-256 of the weights that the training began with; null: initialised by their architecture, or from the Hub.
+    first_weights: str | None
+    # Whose batches make one step.
+    num_processes: int
+    versions: dict[str, str | None]
+
+
+def options_of(run: StageRun) -> dict[str, JsonValue]:
+    """Every option of a run that its weights depend on, as JSON holds it."""
+    found: dict[str, JsonValue] = {}
+    for arguments in (run.stage, run.training):
+        for item in fields(arguments):
+            if item.init and item.name not in FREE:
+                found[item.name] = _as_json(getattr(arguments, item.name))
+    if run.stage.start_from:
+        del found["encoder"]  # not used
+    elif Path(run.stage.encoder).is_dir():
+        found["encoder"] = Path(run.stage.encoder).resolve().name  # its weights are compared
+    # As it was asked for: Trainer is given what that means for the data, or for these versions of libraries.
+    asked = {**TRAINING_DEFAULTS, **run.given}
+    return found | {name: asked.get(name) for name in ("metric_for_best_model", "accelerator_config")}
+
+
+def _as_json(value: object) -> JsonValue:
+    if isinstance(value, Enum):
+        return _as_json(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(entry) for entry in value]
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):  # JSON, however it was spaced
+        try:
+            return TypeAdapter(JsonValue).validate_json(value)
+        except ValidationError:
+            return value
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def describe_training(
+    run: StageRun, fingerprint: str, label_names: list[str], start: str | Path | None
+) -> TrainingRecipe:
+    """
+    Args:
+        fingerprint: of the prepared data.
+        start: what the first weights are from, a folder or a name on the Hub; None: the run's encoder.
+    """
+    options = options_of(run)
+    if start:
+        options.pop("encoder", None)
+    weights = Path(start or run.stage.encoder) / "model.safetensors"
+    digest = None
+    if weights.is_file():
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return TrainingRecipe(
+        stage=run.name,
+        options=options,
+        fingerprint=fingerprint,
+        label_names=label_names,
+        first_weights=digest,
+        num_processes=run.training.world_size,
+        versions={name: installed_version(name) for name in _PACKAGES},
+    )
+
+
+def write_training_recipe(recipe: TrainingRecipe, checkpoint: Path) -> None:
+    """Raises DataError where it cannot be written."""
+    write_record(checkpoint / RECORD_FILE, recipe)
+
+
+def read_training_recipe(checkpoint: Path) -> TrainingRecipe | None:
+    """None where an earlier version wrote the checkpoint.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
+    path = checkpoint / RECORD_FILE
+    if not path.is_file():
+        return None
+    remedy = "delete the checkpoint, and go on from the one before it"
+    return read_record(path, TrainingRecipe, RecipeError, "the recipe of a training", remedy)
+
+
+def options_that_differ(kept: TrainingRecipe, options: Mapping[str, JsonValue]) -> list[str]:
+    """Such as `learning_rate 0.001, got 0.002`: what the training had, and what it is asked to go on with."""
+    defaults = {name: value for kind in (StageArguments, TrainingArguments) for name, value in _defaults(kind).items()}
+    differing = []
+    for name in sorted({*kept.options, *options}):
+        if name not in defaults or (name == "encoder" and not (name in kept.options and name in options)):
+            continue  # an option that another version of transformers had
+        before, now = (values.get(name, defaults[name]) for values in (kept.options, options))
+        if before != now:
+            differing.append(f"{name} {_shown(before)}, got {_shown(now)}")
+    return differing
+
+
+def inputs_that_differ(kept: TrainingRecipe, now: TrainingRecipe) -> list[str]:
+    """As `options_that_differ`, for what is known once the data is there."""
+    pairs = {
+        "label names": (", ".join(kept.label_names), ", ".join(now.label_names)),
+        "data with fingerprint": (kept.fingerprint[:12], now.fingerprint[:12]),
+        "first weights with SHA-256": (_short(kept.first_weights), _short(now.first_weights)),
+    }
+    return [f"{name} {before}, got {after}" for name, (before, after) in pairs.items() if before != after]
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"
+
+
+def _shown(value: JsonValue) -> str:
+    return "none" if value is None else str(value)
+
+
+def _defaults(kind: type) -> dict[str, JsonValue]:
+    return {
+        item.name: _as_json(item.default if not callable(item.default_factory) else item.default_factory())
+        for item in fields(kind)
+        if item.init
+    }
