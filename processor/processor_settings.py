@@ -53,11 +53,12 @@ def _is_framing(value: object) -> bool:
 
 
 _Rule = tuple[Callable[[object], bool], str]  # whether a value is sound, and what is expected
-_FLAG: _Rule = (_is_flag, "true or false")
+# Null, of folders that were imported earlier, counts as false.
+_FLAG: _Rule = (lambda value: value is None or _is_flag(value), "true or false")
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_grayscale"), _FLAG),
     **dict.fromkeys(("face_crop", "pictures_are_frames", "do_sample_frames"), _FLAG),
-    "rescale_factor": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "rescale_factor": (lambda value: value is None or (_is_number(value) and value > 0), "a number above 0"),
     "num_frames": (
         lambda value: isinstance(value, int) and not _is_flag(value) and 1 <= value <= MOST_FRAMES,
         f"a whole number from 1 to {MOST_FRAMES:,}",
