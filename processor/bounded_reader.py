@@ -30,7 +30,7 @@ from .input_errors import (
 from .media_files import MediaSource
 from .media_reader import MediaReader
 from .picture_files import Picture
-from .reader_process import PATH, Head, pack_index, read_exactly, read_head, unpack_index, write_message
+from .reader_process import PATH, Head, IndexArguments, pack_index, read_exactly, read_head, unpack_index, write_message
 from .video_container import DEFAULT_MAX_PIXELS
 from .video_decoding import DecodedFrames, put_together
 from .video_index import VideoIndex
@@ -94,11 +94,11 @@ class BoundedReader(MediaReader):
         as_played: bool = False,
     ) -> VideoIndex:
         source = _settled(source)
-        arguments = {"max_pixels": max_pixels, "whole": whole, "video_track": video_track, "as_played": as_played}
+        arguments = IndexArguments(max_pixels=max_pixels, whole=whole, video_track=video_track, as_played=as_played)
         with self._process(_name_of(source), VideoReadError) as process:
             process.ask({"ask": "index_video", "arguments": arguments}, source)
             head = process.answer()
-            index = VideoIndex(**unpack_index(head, process.read(), source))
+            index = unpack_index(head, process.read(), source)
             process.expect_end()
             process.index = index
             return index
@@ -110,7 +110,9 @@ class BoundedReader(MediaReader):
             head = process.answer()
             pixels = process.read_array(tuple(head["shape"]))
             process.expect_end()
-            return Picture(pixels, tuple(head["notes"]), tuple(head["stored_as"]) if head["stored_as"] else None)
+            return Picture(
+                pixels, tuple(head["notes"]), head["stored_as"] and (head["stored_as"][0], head["stored_as"][1])
+            )
 
     def _decode(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
         shape = (index.height_px, index.width_px, 3)

@@ -18,7 +18,7 @@ import types
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 import numpy as np
 
@@ -32,7 +32,40 @@ _BAND_BYTES = 1 << 24  # of a picture, sent at once
 
 
 PATH = Path(__file__).absolute()  # not resolved: in a cache of links only the links lie side by side
-Head = dict[str, Any]  # JSON, of any shape
+Plain = str | int | float | bool | None
+
+
+class IndexArguments(TypedDict):
+    """Of `index_video`."""
+
+    max_pixels: int
+    whole: bool
+    video_track: int | None
+    as_played: bool
+
+
+class Head(TypedDict, total=False):
+    """What a message says, of which each has a few."""
+
+    body_bytes: int
+    # Asked:
+    ask: str
+    folder: str  # from which a path is seen
+    path: str | None  # None: the body is the file
+    arguments: IndexArguments
+    index_bytes: int  # of the body, which come before a file
+    clips: list[list[int]]
+    # Answered:
+    done: bool
+    pulse: bool
+    error: str
+    clip_error: str
+    says: str
+    values: dict[str, Plain | Sequence[str]]  # of an index
+    arrays: list[tuple[str, str, int]]  # name, type and length
+    shape: Sequence[int]
+    notes: Sequence[str]
+    stored_as: tuple[str, str] | None
 
 
 def write_message(pipe: BinaryIO, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
@@ -56,7 +89,7 @@ def read_head(pipe: BinaryIO) -> Head:
     head = json.loads(read_exactly(pipe, length))
     if not isinstance(head, dict) or not isinstance(head.get("body_bytes"), int) or head["body_bytes"] < 0:
         raise EOFError
-    return head
+    return cast("Head", head)
 
 
 def read_exactly(pipe: BinaryIO, num_bytes: int) -> bytes:
@@ -72,31 +105,36 @@ def read_exactly(pipe: BinaryIO, num_bytes: int) -> bytes:
 
 def pack_index(index: "VideoIndex") -> tuple[Head, list[bytes]]:
     """An index but for its source: plain values, and the arrays' bytes."""
-    values, arrays, parts = {}, [], []
+    values: dict[str, Plain | Sequence[str]] = {}
+    arrays: list[tuple[str, str, int]] = []
+    parts: list[bytes] = []
     for field in dataclasses.fields(index):
         value = getattr(index, field.name)
         if isinstance(value, np.ndarray):
-            arrays.append([field.name, value.dtype.str, len(value)])
+            arrays.append((field.name, value.dtype.str, len(value)))
             parts.append(np.ascontiguousarray(value).tobytes())
         elif field.name != "source":
             values[field.name] = value
     return {"values": values, "arrays": arrays}, parts
 
 
-def unpack_index(head: Head, body: bytes, source: str | bytes) -> Head:
-    """The arguments of a `VideoIndex`.
-
-    Raises:
-        ValueError: not what `pack_index` makes.
+def unpack_index(head: Head, body: bytes, source: str | bytes) -> "VideoIndex":
     """
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in head["values"].items()}
+    Raises:
+        ValueError, TypeError: not what `pack_index` makes.
+    """
+    from .video_index import VideoIndex
+
+    values: dict[str, object] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in head["values"].items()
+    }
     at = 0
     for name, kind, length in head["arrays"]:
         if kind not in ("<i8", "<f8"):
             raise ValueError(f"an array of {kind!r}")
         values[name] = np.frombuffer(body, kind, length, at)
         at += length * 8
-    return values | {"source": source}
+    return VideoIndex(source=source, **values)  # type: ignore[arg-type]  # by name, as they were taken from one
 
 
 class _Server:
@@ -164,11 +202,9 @@ class _Server:
         self._send(*pack_index(self._index))
 
     def _take_index(self, head: Head, body: bytes) -> None:
-        from .video_index import VideoIndex
-
         length = head["index_bytes"]
         source = body[length:] if head["path"] is None else head["path"]
-        self._index = VideoIndex(**unpack_index(head, body[:length], source))
+        self._index = unpack_index(head, body[:length], source)
 
     def _decode(self, head: Head, body: bytes) -> None:
         from .video_decoding import clip_pictures

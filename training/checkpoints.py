@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 
 from ..data.atomic_files import writing
@@ -22,6 +21,7 @@ from .arguments import StageRun, train_command
 from .failures import could_not_write
 from .run_record import (
     RECORD_FILE,
+    OptionValue,
     TrainingRecipe,
     inputs_that_differ,
     options_of,
@@ -79,7 +79,7 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
-def _named_checkpoint(path: Path, options: Mapping[str, JsonValue], num_processes: int) -> Path:
+def _named_checkpoint(path: Path, options: Mapping[str, OptionValue], num_processes: int) -> Path:
     if not (path / _STATE_FILE).is_file() and not (path / _WEIGHTS_FILE).is_file():
         inside = _numbered(path)
         hint = f"such as {inside[0]}" if inside else "or true for the last one in output_dir"
@@ -99,7 +99,7 @@ def _named_checkpoint(path: Path, options: Mapping[str, JsonValue], num_processe
     return path
 
 
-def _other_recipe(checkpoint: Path, options: Mapping[str, JsonValue] | None, num_processes: int) -> str | None:
+def _other_recipe(checkpoint: Path, options: Mapping[str, OptionValue] | None, num_processes: int) -> str | None:
     """Why a whole checkpoint is not one of this run; None: it is.
 
     Args:

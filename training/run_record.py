@@ -5,6 +5,7 @@ say where a training runs, how fast, and what it prints are `FREE`: these may ch
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
@@ -38,12 +39,15 @@ FREE = frozenset({
 _PACKAGES = ("engagement-recognition", "transformers", "accelerate", "torch", "timm")
 
 
+OptionValue = str | int | float | bool | None  # lists and mappings as their JSON
+
+
 class TrainingRecipe(Record):
     """`training_recipe.json` in a checkpoint."""
 
     stage: str
     # Of StageArguments and TrainingArguments, without those that may change.
-    options: dict[str, JsonValue]
+    options: dict[str, OptionValue]
     # Of the prepared data.
     fingerprint: str
     label_names: list[str]
@@ -54,20 +58,25 @@ class TrainingRecipe(Record):
     versions: dict[str, str | None]
 
 
-def options_of(run: StageRun) -> dict[str, JsonValue]:
+def options_of(run: StageRun) -> dict[str, OptionValue]:
     """Every option of a run that its weights depend on, as JSON holds it."""
-    found: dict[str, JsonValue] = {}
+    found: dict[str, OptionValue] = {}
     for arguments in (run.stage, run.training):
         for item in fields(arguments):
             if item.init and item.name not in FREE:
-                found[item.name] = _as_json(getattr(arguments, item.name))
+                found[item.name] = _as_option(getattr(arguments, item.name))
     if run.stage.start_from:
         del found["encoder"]  # not used
     elif Path(run.stage.encoder).is_dir():
         found["encoder"] = Path(run.stage.encoder).resolve().name  # its weights are compared
     # As it was asked for: Trainer is given what that means for the data, or for these versions of libraries.
     asked = {**TRAINING_DEFAULTS, **run.given}
-    return found | {name: asked.get(name) for name in ("metric_for_best_model", "accelerator_config")}
+    return found | {name: _as_option(asked.get(name)) for name in ("metric_for_best_model", "accelerator_config")}
+
+
+def _as_option(value: object) -> OptionValue:
+    content = _as_json(value)
+    return json.dumps(content, sort_keys=True) if isinstance(content, (list, dict)) else content
 
 
 def _as_json(value: object) -> JsonValue:
@@ -130,7 +139,7 @@ def read_training_recipe(checkpoint: Path) -> TrainingRecipe | None:
     return read_record(path, TrainingRecipe, RecipeError, "the recipe of a training", remedy)
 
 
-def options_that_differ(kept: TrainingRecipe, options: Mapping[str, JsonValue]) -> list[str]:
+def options_that_differ(kept: TrainingRecipe, options: Mapping[str, OptionValue]) -> list[str]:
     """Such as `learning_rate 0.001, got 0.002`: what the training had, and what it is asked to go on with."""
     defaults = {name: value for kind in (StageArguments, TrainingArguments) for name, value in _defaults(kind).items()}
     differing = []
@@ -157,13 +166,13 @@ def _short(digest: str | None) -> str:
     return digest[:12] if digest else "none"
 
 
-def _shown(value: JsonValue) -> str:
+def _shown(value: OptionValue) -> str:
     return "none" if value is None else str(value)
 
 
-def _defaults(kind: type) -> dict[str, JsonValue]:
+def _defaults(kind: type) -> dict[str, OptionValue]:
     return {
-        item.name: _as_json(item.default if not callable(item.default_factory) else item.default_factory())
+        item.name: _as_option(item.default if not callable(item.default_factory) else item.default_factory())
         for item in fields(kind)
         if item.init
     }

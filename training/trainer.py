@@ -170,11 +170,11 @@ class EngagementTrainer(SelectingTrainer):
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
-        *args: Any,
-        **kwargs: Any,  # Trainer's own
+        trial: Any = None,  # optuna need not be there
+        ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         self.resumed_in = Path(resume_from_checkpoint).parent if isinstance(resume_from_checkpoint, str) else None
-        outcome = super().train(resume_from_checkpoint, *args, **kwargs)
+        outcome = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         if self.averaged is not None:
             self.remove_callback(self.averaged)
             if self.state.best_model_checkpoint is None or not self.args.load_best_model_at_end:
@@ -186,7 +186,7 @@ class EngagementTrainer(SelectingTrainer):
         with self.averaged.in_use() if self.averaged is not None else nullcontext():
             return super().evaluate(*args, **kwargs)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:  # Trainer's own
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object = None) -> None:
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with whole_checkpoint(folder, self.args.should_save):
             super()._save_checkpoint(model, trial)

@@ -249,9 +249,7 @@ def _read_string(text: str, limits: Limits) -> bytes:
         marker = _BASE64_MARKER.search(text, 0, _DATA_URL_HEAD_CHARS)
         if not marker:
             raise Refusal(
-                400,
-                f"Expected a data URL in base64 (data:video/mp4;base64,...), got {text[:40]!r} without ';base64,'; "
-                "put the encoded file after that.",
+                400, f"Expected a data URL in base64 (data:video/mp4;base64,...), got {text[:40]!r} without ';base64,'."
             )
         text = text[marker.end() :]
     if len(text) > limits.max_bytes * 1.4:  # four characters are three bytes; the rest may be line ends

@@ -384,8 +384,8 @@ ROWS = [
     Row("a disk that is full while drawing clips", no_input, draw_within(3000, "daisee"),
         Refused(("could not", "make room")), 32, slow=True),
     Row("a pool that lost a worker", no_input, broken_pool,
-        Refused(("one was killed", "go on", "--processes"), DataError), 43),
+        Refused(("one was killed", "go on", "fewer processes"), DataError), 43),
     Row("a worker that is killed", no_input, killed_worker,
-        Refused(("one was killed", "go on", "--processes"), DataError), 43, slow=True),
+        Refused(("one was killed", "go on", "fewer processes"), DataError), 43, slow=True),
     Row("a process bound to one processor", no_input, bound_to(1), Comes(that=lambda number: number == 1), 43),
 ]  # fmt: skip

@@ -1,6 +1,8 @@
 """Trainings that are stopped, resumed, doubled."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,7 +179,29 @@ def _with_deadly_workers(bench: Bench, killed: Killed) -> Said:
         return killed.train(bench, "--dataloader_num_workers", "1")
 
 
+_TWO = """
+import sys, time
+from datetime import timedelta
+from types import SimpleNamespace
+import torch.distributed as distributed
+from engagement_recognition.training.processes import by_the_first
+
+number, meeting = int(sys.argv[1]), "file://" + sys.argv[2]
+distributed.init_process_group("gloo", meeting, timedelta(seconds=1), rank=number, world_size=2)
+training = SimpleNamespace(world_size=2, process_index=number, local_process_index=number)
+print(by_the_first(training, lambda: time.sleep(3) or "prepared"))
+"""
+
+
+def _waits_longer_than_the_groups_patience(bench: Bench, folder: Path) -> list[str]:
+    command = [sys.executable, "-c", _TWO]
+    both = [subprocess.Popen([*command, str(n), folder / "meeting"], stdout=subprocess.PIPE, text=True) for n in (0, 1)]
+    return [one.communicate(timeout=120)[0].strip() for one in both]
+
+
 _MACHINE = [
+    Row("one of two prepares for longer than the group has patience", lambda folder: folder,
+        _waits_longer_than_the_groups_patience, Comes(that=lambda said: said == ["prepared"] * 2), kind=42),
     Row(
         "a bit flipped in prepared data",
         _flipped,
