@@ -37,12 +37,13 @@ class VideoIndex:
     frame_packets: np.ndarray  # (num_frames,), int64: the packet a frame lies in, -1 where only counting tells
     start_packets: np.ndarray  # (num_frames,), int64: the packet to decode from, for this frame to come out exact
     packet_bytes: np.ndarray  # (num_packets,), int64: sizes, by which a file that changed is noticed
-    first_fields: np.ndarray  # (num_halves,), int64: packets with half a frame, whose other half is in the next packet
     can_skip: bool  # the decoder may leave out non-reference pictures that were not asked for
     max_pixels: int
     source: str | bytes = field(repr=False)
     width_px: int  # as shown
     height_px: int
+    # (num_halves,), int64: packets with half a frame, whose other half is in the next packet
+    first_fields: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     transfer: str | None = None  # "PQ" or "HLG", of HDR that is to become SDR
     as_played: bool = False  # see `FacePreparation.as_played`
     start_sec: float = 0.0  # above 0 where the file's sound begins before its picture

@@ -296,6 +296,7 @@ def test_a_bad_row_of_pixels_is_one_reject_and_shifts_no_other(row: list[str], s
 
 
 def test_a_folder_with_no_form_of_fer2013_is_refused(tmp_path: Path):
-    (tmp_path / "train.csv").write_text("emotion,pixels\n0,0\n")
+    (tmp_path / "faces.csv").write_text("emotion,pixels\n0,0\n")
     check_one_line(lambda: read_fer2013(tmp_path), tmp_path.name, "fer2013.csv")
-    check_one_line(lambda: read_fer2013(tmp_path / "train.csv"), "train.csv", "missing: usage")
+    (tmp_path / "train.csv").write_text("emotion,picture\n0,0\n")
+    check_one_line(lambda: read_fer2013(tmp_path / "train.csv"), "train.csv", "missing: pixels")
