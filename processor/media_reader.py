@@ -1,5 +1,6 @@
 """Who opens files for a processor: `MediaReader` in this process; `bounded_reader` has one in a process of its own."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Self, overload
 
@@ -53,9 +54,10 @@ class MediaReader:
 
 
 class FramesOnDemand(Sequence[np.ndarray]):
-    """A clip's frames, (num_frames, height, width, 3) uint8, of which memory holds one at a time.
+    """A clip's frames, (num_frames, height, width, 3) uint8, of which memory holds as many as fit in 256 MiB.
 
-    Frames asked for in order cost one pass over the file.
+    Asked for in order, each of these groups costs a pass over what it leans on: a decoder's frames wait until all is
+    known that may be wrong with them, and of so many memory does not hold all.
 
     Raises:
         VideoReadError: when a frame is asked for that is missing or damaged.
@@ -69,6 +71,7 @@ class FramesOnDemand(Sequence[np.ndarray]):
         self.shape = (len(clip), index.height_px, index.width_px, 3)
         self._pass: Iterator[DecodedFrames | VideoReadError] = iter(())
         self._next = -1
+        self._num_held = max(1, _HELD_BYTES // math.prod(self.shape[1:]))
 
     def __len__(self) -> int:
         return len(self._clip)
@@ -81,8 +84,9 @@ class FramesOnDemand(Sequence[np.ndarray]):
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
         place = range(len(self))[place]
-        if place != self._next:
-            self._pass = self._reader.decode_clips(self._index, [frame[None] for frame in self._clip[place:]])
+        if place != self._next or place % self._num_held == 0:
+            group = self._clip[place : place + self._num_held - place % self._num_held]
+            self._pass = self._reader.decode_clips(self._index, [frame[None] for frame in group])
         decoded = next(self._pass)
         self._next = place + 1
         if isinstance(decoded, VideoReadError):

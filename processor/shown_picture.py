@@ -4,13 +4,16 @@
 only turned upright, as models that were trained before there was that setting know it.
 """
 
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
+_HELD = threading.local()
 _SQUARE_TOLERANCE = 0.005  # cameras write 959:960 for square
 _MOST_STRETCHED = 4  # beyond that no camera and no disc goes, and a header is in error
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # by their numbers in ITU-T H.273
@@ -94,16 +97,22 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray:
     return np.sign(matrix) * is_main
 
 
+def _converter() -> VideoReformatter:
+    """One a thread: a frame's own would start threads for each frame, and keep them."""
+    if not hasattr(_HELD, "converter"):
+        _HELD.converter = VideoReformatter()
+    return _HELD.converter
+
+
 def to_shown(frame: av.VideoFrame, shown: ShownPictures) -> np.ndarray:
     """(height, width, 3), uint8 RGB. A frame of another size than the film's first is scaled to it, as players do."""
     (right_x, right_y), (down_x, down_y) = display_matrix(frame)
     is_turned = right_x == 0  # rows become columns
     size = (shown.height_px, shown.width_px) if is_turned else (shown.width_px, shown.height_px)
-    if shown.transfer is None:
-        rgb = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-    else:
-        deep = frame.to_ndarray(format="rgb48", width=size[0], height=size[1])
-        rgb = tone_mapped(deep, shown.transfer, frame.color_primaries == _BT2020_PRIMARIES)
+    kind = "rgb24" if shown.transfer is None else "rgb48"
+    rgb = _converter().reformat(frame, *size, format=kind, threads=1).to_ndarray()
+    if shown.transfer is not None:
+        rgb = tone_mapped(rgb, shown.transfer, frame.color_primaries == _BT2020_PRIMARIES)
     rgb = rgb.transpose(1, 0, 2) if is_turned else rgb
     return rgb[:: -1 if right_y + down_y < 0 else 1, :: -1 if right_x + down_x < 0 else 1]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -107,7 +107,8 @@ def _write_film(
     drawn_px = (min(width_px, 1280), min(width_px, 1280) * height_px // width_px)
     frames = [draw_frame(draw_subject(person), pose, *drawn_px) for pose in poses]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options={"preset": "ultrafast", "cpu-used": "8", "crf": "30"})
+        options = {"preset": "ultrafast", "cpu-used": "8", "crf": "30"}
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=fps, options=options))
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, pixels
         for number in range(num_frames):
             frame = av.VideoFrame.from_ndarray(frames[number * len(frames) // num_frames], format="rgb24")
@@ -122,7 +123,7 @@ def _write_picture(path: Path, side_px: int) -> None:
     subject = draw_subject(1)
     (pose, *_) = engagement_trajectory(AffectLevels(0, 2, 0, 0), "appearance", 1.0, 4, np.random.default_rng(1))
     picture = Image.fromarray(draw_frame(subject, pose, 1280, 960)).resize((side_px, side_px), Image.Resampling.NEAREST)
-    picture.save(path, **({"compress_level": 1} if path.suffix == ".png" else {}))
+    picture.save(path, compress_level=1)  # of PNG; others do not know it
 
 
 def _seconds(work: Callable[[], object]) -> float:
