@@ -5,6 +5,7 @@ or what is wrong with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -51,9 +52,15 @@ def read_bounded(
     video_track: int | None = None,
 ) -> Iterator[VideoReading | PhotoReading | Refusal]:
     """Reads in a process of its own, the predictor's if it has one: what hangs, crashes or starves a decoder is that
-    file's refusal."""
-    with nullcontext(predictor.reader) if predictor.reader is not HERE else BoundedReader() as files:
-        yield from read_here(predictor.with_reader(files), paths, timeline_step_sec, video_track)
+    file's refusal. While a file is answered the next one is opened there, and begun with."""
+    own = nullcontext(predictor.reader) if predictor.reader is not HERE else BoundedReader()
+    # The reader is closed first, which ends what the thread may be waiting for.
+    with ThreadPoolExecutor(1) as thread, own as files:
+        readings = read_here(predictor.with_reader(files), paths, timeline_step_sec, video_track)
+        ahead = thread.submit(next, readings, None)
+        while (reading := ahead.result()) is not None:
+            ahead = thread.submit(next, readings, None)
+            yield reading
 
 
 def read_here(

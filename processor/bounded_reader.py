@@ -64,6 +64,7 @@ class BoundedReader(MediaReader):
     def __init__(self, limits: ReaderLimits | None = None) -> None:
         self.limits = limits or ReaderLimits()
         self._idle: list[_Process] = []
+        self._running: weakref.WeakSet[_Process] = weakref.WeakSet()
         # Of as many threads as there are, no more are served at once than processors can serve.
         self._turns = threading.BoundedSemaphore(_MOST_PROCESSES)
         self._held = threading.local()
@@ -79,10 +80,10 @@ class BoundedReader(MediaReader):
         self.close()
 
     def close(self) -> None:
-        """Ends the process; another is started when it is needed."""
+        """Ends the processes, in whatever they are; others are started when they are needed."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for process in idle:
+            self._idle, running = [], list(self._running)
+        for process in running:
             process.kill()
 
     def index_video(
@@ -115,6 +116,14 @@ class BoundedReader(MediaReader):
             )
 
     def _decode(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
+        """Begun with at once, so that the first clip may be there when somebody looks."""
+        decoded = self._ask_and_decode(index, clips)
+        next(decoded)
+        return decoded  # type: ignore[return-value]  # nothing, but that it was asked, came first alone
+
+    def _ask_and_decode(
+        self, index: VideoIndex, clips: Sequence[np.ndarray]
+    ) -> Iterator[DecodedFrames | VideoReadError | None]:
         shape = (index.height_px, index.width_px, 3)
         with self._process(index.path, VideoReadError, index) as process:
             if process.index is not index:
@@ -123,6 +132,7 @@ class BoundedReader(MediaReader):
                 process.expect_end()
                 process.index = index
             process.ask({"ask": "decode", "clips": [clip.tolist() for clip in clips]}, None)
+            yield None
             for clip in clips:
                 head = process.answer()
                 if "clip_error" in head:
@@ -155,6 +165,8 @@ class BoundedReader(MediaReader):
             process = self._idle.pop() if self._idle else None
         if process is None or not process.is_alive:
             process = _Process(self.limits)
+            with self._lock:
+                self._running.add(process)
         process.waited_sec = 0.0
         try:
             yield process

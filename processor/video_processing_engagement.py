@@ -226,7 +226,7 @@ class EngagementVideoProcessor(FacePreparation, BaseVideoProcessor):
             for start_sec, end_sec in spans_sec
         ]
         # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
-        yield from map(self._finish_span, self.reader.decode_clips(index, clips))
+        return map(self._finish_span, self.reader.decode_clips(index, clips))
 
     def _finish_span(self, decoded: DecodedFrames | VideoReadError) -> PreparedClip | EngagementInputError:
         if isinstance(decoded, VideoReadError):
