@@ -24,7 +24,7 @@ from .predictions import AboutModel, Prediction, Refusal, to_json, to_json_line
 from .predictor import Predictor
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
-_MADE_WITH = "made_with"
+_MADE_WITH, _NOTES = "made_with", "notes"
 _BOX = ("left_px", "top_px", "right_px", "bottom_px")
 Cell = str | float | int | bool | None
 
@@ -44,8 +44,12 @@ def fingerprint(predictor: Predictor, timeline_step_sec: float | None, video_tra
     for name, tensor in sorted(predictor.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    settings = [asdict(predictor.rule), predictor.processor.to_dict(), predictor.faces_given, timeline_step_sec]
-    settings += [] if video_track is None else [video_track]  # tables that earlier versions began go on
+    preprocessing = predictor.processor.to_dict()
+    # Tables that earlier versions began go on.
+    if not preprocessing.get("as_played"):
+        preprocessing.pop("as_played", None)
+    settings = [asdict(predictor.rule), preprocessing, predictor.faces_given, timeline_step_sec]
+    settings += [] if video_track is None else [video_track]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 
@@ -55,7 +59,7 @@ def columns_of(label_names: Sequence[str]) -> list[str]:
     scores, spread = [f"score/{name}" for name in label_names], [f"spread/{name}" for name in label_names]
     video = ["face_coverage", "num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", *spread]
     face = ["face", *_BOX, "face_probability"]
-    return ["source", "label", "reason", "certainty", *scores, *video, *face, "trained_on", "calibrated", "error",
+    return ["source", "label", "reason", "certainty", *scores, *video, *face, "trained_on", "calibrated", _NOTES, "error",
             _MADE_WITH]  # fmt: skip
 
 
@@ -96,6 +100,9 @@ class AnswerTable:
             raise DataError(
                 f"Expected a table of answers in {self.journal}, could not read it ({error.strerror})."
             ) from error
+        earlier = [name for name in self._columns if name != _NOTES]
+        if self._is_csv and content.startswith(_csv_line(earlier).encode()):  # begun before there were notes
+            self._columns, self._header = earlier, _csv_line(earlier)
         at = end = len(self._header.encode())
         if content[:at] != self._header.encode():
             if b"\n" in content or not self._header.encode().startswith(content):
@@ -191,6 +198,7 @@ def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
     shared: dict[str, Cell] = {name: answer.get(name) for name in ("error", _MADE_WITH)}
     shared["source"] = printable(answer["source"])  # neither CSV's lines nor Parquet's text hold any name
     shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
+    shared[_NOTES] = "; ".join(answer.get(_NOTES) or ()) or None
     if "faces" not in answer:
         return [shared | _flat(answer)]
     rows = []

@@ -161,6 +161,23 @@ def test_a_photo_of_which_a_face_is_missing_is_read_again(trained: TrainedStages
     assert table.read_bytes() == whole
 
 
+def test_notes_are_a_column_and_tables_begun_without_them_go_on(trained: TrainedStages, tmp_path: Path):
+    predictor = Predictor.from_pretrained(str(trained.engagement))
+    answer = VideoPrediction("a.mp4", "engaged", {"disengaged": 0.2, "engaged": 0.8}, 1.0, 0, notes=("one", "two"))
+    columns = answer_table.columns_of(predictor.rule.label_names)
+    earlier = [name for name in columns if name != "notes"]
+    (tmp_path / "earlier.csv").write_text(",".join(earlier) + "\n")
+    for name, expected in (("new.csv", columns), ("earlier.csv", earlier)):
+        arguments = (tmp_path / name, predictor.rule.label_names, predictor.about, "0" * 12)
+        with AnswerTable(*arguments) as answers:
+            answers.write(answer)
+        with (tmp_path / name).open() as file:
+            (row,) = csv.DictReader(file)
+        assert list(row) == expected and row.get("notes") == ("one; two" if "notes" in expected else None)
+        with AnswerTable(*arguments) as answers:
+            assert answers.done == {"a.mp4"}
+
+
 class FullDisk(io.BytesIO):
     """Takes ten bytes more."""
 

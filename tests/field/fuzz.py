@@ -182,6 +182,11 @@ def _work(pipe: Connection) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
+    from mutations import FILMS, film
+
+    for name in FILMS:  # made once, and not while somebody waits for an answer
+        film(name)
+    pipe.send("ready")
     while (asked := pipe.recv()) is not None:
         kind, number, seed = asked
         with tempfile.TemporaryDirectory() as folder:
@@ -198,6 +203,7 @@ class _Worker:
         self.process = context.Process(target=_work, args=(other,), daemon=True)
         self.process.start()
         other.close()
+        self.pipe.recv()
 
     def run(self, kind: str, number: int, seed: int) -> tuple[str, bytes, str]:
         """What came of it; the process is replaced where it did not survive."""
