@@ -59,8 +59,8 @@ def columns_of(label_names: Sequence[str]) -> list[str]:
     scores, spread = [f"score/{name}" for name in label_names], [f"spread/{name}" for name in label_names]
     video = ["face_coverage", "num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", *spread]
     face = ["face", *_BOX, "face_probability"]
-    return ["source", "label", "reason", "certainty", *scores, *video, *face, "trained_on", "calibrated", _NOTES, "error",
-            _MADE_WITH]  # fmt: skip
+    about = ["trained_on", "calibrated", _NOTES, "error", _MADE_WITH]
+    return ["source", "label", "reason", "certainty", *scores, *video, *face, *about]
 
 
 class AnswerTable:
