@@ -118,6 +118,7 @@ def video_stream(container: av.container.InputContainer, name: str, max_pixels: 
         found = f"got {context.width}x{context.height} in {name}"
         raise VideoTooLargeError(f"Expected at most {max_pixels:,} pixels a frame, {found}; scale it down.")
     context.thread_type = "SLICE"  # frame threads would hand skip_frame to the wrong frame
-    context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
+    # H.264's threads make of a damaged picture now this, now that.
+    context.thread_count = 1 if context.name == "h264" else min(_MOST_THREADS, os.cpu_count() or 1)
     context.options = {"max_pixels": str(max_pixels)}
     return stream

@@ -68,6 +68,9 @@ def find_damage(scan: PacketScan) -> Damage:
     elif short:
         promised = f"{short.missing_bytes:,} byte{'s' * (short.missing_bytes != 1)} more than there are"
         damage.notes.append(f"the header promises {promised}; no frame is missing")
+    # A trimmed film is healthy; but a bit flipped in such a list, or in the times beside it, hides frames likewise.
+    if scan.hidden and scan.container.startswith("mov"):
+        damage.notes.append(f"an edit list leaves out {len(scan.hidden)} of {len(scan.sizes)} frames")
     if scan.cut or not scan.sizes:
         return damage
     if scan.is_counted or scan.indexed:
