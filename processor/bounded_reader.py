@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, Unpack
 
 import numpy as np
 
@@ -30,10 +30,9 @@ from .input_errors import (
 from .media_files import MediaSource
 from .media_reader import MediaReader
 from .picture_files import Picture
-from .reader_process import PATH, Head, IndexArguments, pack_index, read_exactly, read_head, unpack_index, write_message
-from .video_container import DEFAULT_MAX_PIXELS
+from .reader_process import PATH, Head, pack_index, read_exactly, read_head, unpack_index, write_message
 from .video_decoding import DecodedFrames, put_together
-from .video_index import VideoIndex
+from .video_index import IndexArguments, VideoIndex
 
 _PIPE_BYTES = 1 << 20
 _WATCH_SEC = 0.25
@@ -86,16 +85,8 @@ class BoundedReader(MediaReader):
         for process in running:
             process.kill()
 
-    def index_video(
-        self,
-        source: MediaSource,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        whole: bool = True,
-        video_track: int | None = None,
-        as_played: bool = False,
-    ) -> VideoIndex:
+    def index_video(self, source: MediaSource, **arguments: Unpack[IndexArguments]) -> VideoIndex:
         source = _settled(source)
-        arguments = IndexArguments(max_pixels=max_pixels, whole=whole, video_track=video_track, as_played=as_played)
         with self._process(_name_of(source), VideoReadError) as process:
             process.ask({"ask": "index_video", "arguments": arguments}, source)
             head = process.answer()

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Self, overload
+from typing import Self, Unpack, overload
 
 import numpy as np
 
 from .input_errors import VideoReadError
 from .media_files import MediaSource
 from .picture_files import Picture, read_picture
-from .video_container import DEFAULT_MAX_PIXELS
 from .video_decoding import DecodedFrames, decode_clips, put_together
-from .video_index import VideoIndex, index_video
+from .video_index import IndexArguments, VideoIndex, index_video
 
 # Eight frames of 4K pass; the frames of a larger clip are decoded when they are looked at, and again when they are cut.
 _HELD_BYTES = 256 << 20
@@ -20,16 +19,9 @@ _HELD_BYTES = 256 << 20
 class MediaReader:
     """Reads files here, with this process's memory and at its risk."""
 
-    def index_video(
-        self,
-        source: MediaSource,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        whole: bool = True,
-        video_track: int | None = None,
-        as_played: bool = False,
-    ) -> VideoIndex:
+    def index_video(self, source: MediaSource, **arguments: Unpack[IndexArguments]) -> VideoIndex:
         """As `video_index.index_video`."""
-        return index_video(source, max_pixels, whole, video_track, as_played)
+        return index_video(source, **arguments)
 
     def open_picture(self, source: MediaSource) -> Picture:
         """As `picture_files.read_picture`."""

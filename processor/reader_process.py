@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 import numpy as np
 
 if TYPE_CHECKING:
-    from .video_index import VideoIndex
+    from .video_index import IndexArguments, VideoIndex
 
 _PULSE_SEC = 0.5
 _HEAD = struct.Struct("<I")
@@ -35,15 +35,6 @@ PATH = Path(__file__).absolute()  # not resolved: in a cache of links only the l
 Plain = str | int | float | bool | None
 
 
-class IndexArguments(TypedDict):
-    """Of `index_video`."""
-
-    max_pixels: int
-    whole: bool
-    video_track: int | None
-    as_played: bool
-
-
 class Head(TypedDict, total=False):
     """What a message says, of which each has a few."""
 
@@ -52,7 +43,7 @@ class Head(TypedDict, total=False):
     ask: str
     folder: str  # from which a path is seen
     path: str | None  # None: the body is the file
-    arguments: IndexArguments
+    arguments: "IndexArguments"
     index_bytes: int  # of the body, which come before a file
     clips: list[list[int]]
     # Answered:

@@ -79,7 +79,7 @@ def decode_video(
     `start_frame` counts from the clip's first frame and is for "consecutive" sampling. An `index` of the same file
     spares the pass that makes one. A `reader` does both; None: this process.
     """
-    index = (reader.index_video if reader else index_video)(path, max_pixels) if index is None else index
+    index = (reader.index_video if reader else index_video)(path, max_pixels=max_pixels) if index is None else index
     indices = clip_frame_indices(index, num_frames, sampling, start_frame, clip_start_sec, clip_end_sec)
     (decoded,) = (reader.decode_clips if reader else decode_clips)(index, [indices])
     if isinstance(decoded, VideoReadError):

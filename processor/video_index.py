@@ -6,6 +6,7 @@ the frames themselves is left to `video_decoding`.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 
@@ -84,6 +85,15 @@ class VideoIndex:
     def shown_until(self) -> np.ndarray:
         """(num_packets,), int64: the last shown of the frames in the packets up to each."""
         return np.maximum.accumulate(self.packet_frames)
+
+
+class IndexArguments(TypedDict, total=False):
+    """Of `index_video`, by name."""
+
+    max_pixels: int
+    whole: bool
+    video_track: int | None
+    as_played: bool
 
 
 def index_video(

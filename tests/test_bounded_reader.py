@@ -1,6 +1,7 @@
 """The reader in a process of its own says what the one here says, and outlives whatever a file does to it."""
 
 import copy
+import dataclasses
 import pickle
 import signal
 import subprocess
@@ -58,8 +59,8 @@ def test_it_reads_what_the_reader_here_reads(as_bytes: bool, film: Path, reader:
     for here, there in zip(all_frames(HERE, source), all_frames(reader, source), strict=True):
         np.testing.assert_array_equal(here, there)
     index, other = HERE.index_video(source), reader.index_video(source)
-    for name in vars(HERE.index_video(source)):
-        np.testing.assert_array_equal(getattr(index, name), getattr(other, name))
+    for field in dataclasses.fields(index):
+        np.testing.assert_array_equal(getattr(index, field.name), getattr(other, field.name))
 
 
 def test_pictures_too(tmp_path: Path, reader: BoundedReader):

@@ -310,5 +310,6 @@ def _is_sound_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None and any(name.endswith("/data.pkl") for name in archive.namelist())
+    # What zipfile raises where bits of a part's head have flipped: another compression, a password, another name.
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
         return False
