@@ -68,15 +68,17 @@ def find_damage(scan: PacketScan) -> Damage:
     elif short:
         promised = f"{short.missing_bytes:,} byte{'s' * (short.missing_bytes != 1)} more than there are"
         damage.notes.append(f"the header promises {promised}; no frame is missing")
-    # A trimmed film is healthy; but a bit flipped in such a list, or in the times beside it, hides frames likewise.
-    if scan.hidden and scan.container.startswith("mov"):
-        damage.notes.append(f"an edit list leaves out {len(scan.hidden)} of {len(scan.sizes)} frames")
     if scan.cut or not scan.sizes:
         return damage
+    num_left_out = len(scan.hidden) if scan.container.startswith("mov") else 0
     if scan.is_counted or scan.indexed:
-        _find_unread(scan, damage)
+        num_left_out += _find_unread(scan, damage)
     else:
         _find_broken(scan, damage)
+    # A trimmed film is healthy; but a bit flipped in such a list, or in the times beside it, hides frames likewise.
+    if num_left_out:
+        num_all = max(scan.num_samples, len(scan.sizes))
+        damage.notes.append(f"an edit list leaves out {num_left_out} of {num_all} frames")
     return damage
 
 
@@ -92,8 +94,8 @@ def _has_all(scan: PacketScan, short: ShortPart) -> bool:
     return scan.container.startswith("mov") or (rhythm is not None and not rhythm.is_early(scan.stated_sec))
 
 
-def _find_unread(scan: PacketScan, damage: Damage) -> None:
-    """Packets that the index of MP4 or AVI names, and that were not met."""
+def _find_unread(scan: PacketScan, damage: Damage) -> int:
+    """Packets that the index of MP4 or AVI names, and that were not met; how many of them an edit list leaves out."""
     is_avi = scan.container == "avi"
     num_short = scan.num_samples - len(scan.sizes)
     lost: list[int] = []
@@ -112,9 +114,13 @@ def _find_unread(scan: PacketScan, damage: Damage) -> None:
     within = [n for n in scan.hidden if len(shown) and shown[0] + _REORDERED < n < shown[-1] - _REORDERED]
     if within and not is_avi and count_edits(scan.source, scan.name) <= 2:
         damage.num_lost = (damage.num_lost or 0) + len(within)
+    if num_short <= len(lost):
+        return 0
     # A count in the header alone may lie, and an edit list leaves packets out.
-    if num_short > len(lost) and (_is_broken(scan) if is_avi else count_samples(scan) < scan.num_samples):
+    if _is_broken(scan) if is_avi else count_samples(scan) < scan.num_samples:
         damage.is_unplaced, damage.num_lost = True, num_short
+        return 0
+    return 0 if is_avi else num_short - len(lost)
 
 
 def _is_broken(scan: PacketScan) -> bool:

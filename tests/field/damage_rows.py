@@ -60,6 +60,13 @@ def off(by: str) -> Comes:
     return Comes((f"the header promises {by} more than there are; no frame is missing",), shows(range(48)))
 
 
+def hurried(name: str) -> bytes:
+    """A second of the film's header is fifty of its edit list, which then shows the first frame alone."""
+    data, clock = bytearray(film(name)), film(name).index(b"mvhd") + 16
+    data[clock : clock + 4] = (50_000).to_bytes(4, "big")
+    return bytes(data)
+
+
 def screen(name: str, codec: str = "libx264") -> Row:
     options = {"num_frames": len(SCREEN_MS), "pts": SCREEN_MS, "fps": 1000, "options": {"g": "250"}}
     expect = whole(len(SCREEN_MS), np.array(SCREEN_MS) / 1000)
@@ -83,6 +90,17 @@ ROWS = [
     row("avi of mpeg4 with a run of zeros", over_packet("mpeg4.avi", 30, bytes(300), -8), lost(30, 36)),
     row("avi of mjpeg with one picture lost", over_packet("mjpeg.avi", 18, ONES, -8), lost(18, 19)),
     row("mp4 with a picture of zeros", over_packet("mpeg4.mp4", 25, bytes(140)), Comes(("of 48 frames are missing",))),
+    # Left out by an edit list, as of a trimmed film.
+    row(
+        "mp4 of mpeg4 whose clock has a flipped bit",
+        lambda folder: hurried("mpeg4.mp4"),
+        Comes(("an edit list leaves out 47 of 48 frames",)),
+    ),
+    row(
+        "mp4 of h264 whose clock has a flipped bit",
+        lambda folder: hurried("h264.mp4"),
+        Comes(("an edit list leaves out",)),
+    ),
     # Lost up to the end, or most of it: refused.
     row("mkv of hevc with seven bytes overwritten", over_packet("hevc.mkv", 16, ONES, -4), CUT),
     row("webm of vp8 with seven bytes overwritten", over_packet("vp8.webm", 16, ONES, -4), CUT),
