@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
@@ -34,7 +34,7 @@ from .evaluation.score_records import SplitEvaluation
 from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, read_predictions
 from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.export_folder import keep_measured
-from .inference.predictor import Predictor, finite
+from .inference.predictor import Predictor
 from .processor.input_errors import DataError, ModelLoadError, RecipeError
 from .processor.video_processing_engagement import EngagementVideoProcessor
 from .training.stage_data import find_clean_rows, leave_out_flat
@@ -145,11 +145,9 @@ def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> S
     loader = DataLoader(rows, batch_size=_BATCH_FACES if single_face else _BATCH_WINDOWS, collate_fn=collator)
     logits = []
     console = Console(stderr=True)
-    with torch.no_grad():  # inference mode would leave BEiT cached tensors that no later training can use
-        for batch in track(loader, f"Evaluating {split}", console=console, disable=not console.is_terminal):
-            logits.append(finite(predictor.model(batch["pixel_values"]).logits).float().cpu())
-    return SplitPredictions(split, rows.keys, rows.subject_ids, torch.tensor(rows.label_ids).numpy(),
-                            torch.cat(logits).numpy())  # fmt: skip
+    for batch in track(loader, f"Evaluating {split}", console=console, disable=not console.is_terminal):
+        logits.append(predictor.engine.logits(batch["pixel_values"]))
+    return SplitPredictions(split, rows.keys, rows.subject_ids, np.array(rows.label_ids), np.concatenate(logits))
 
 
 def _options_of(

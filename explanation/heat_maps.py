@@ -20,7 +20,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..configuration_engagement import AnswerRule
-from ..inference.predictor import to_scores
+from ..inference.torch_engine import to_array
 from ..modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
@@ -75,7 +75,7 @@ def explain_clip(
         # A gradient must flow whatever is frozen, and the pixels are the one thing that lies before every map.
         logits = model(rows.to(model.device, torch.float32).clone().requires_grad_()).logits.float()
         rule = rule or model.answer_rule or AnswerRule(tuple(model.config.label_names))
-        scores = to_scores(rule, logits).mean(axis=0)
+        scores = rule.to_scores(to_array(logits)).mean(axis=0)
         label = rule.label_names[rule.decide(scores[None])[0][0]] if label is None else label
         target = logits[:, _label_id(model, label)].sum()  # rows do not see each other
         values, gradients = _map_and_gradients(model.encoder, recorded, target, (rows.shape[-2], rows.shape[-1]))

@@ -8,23 +8,27 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..configuration_engagement import DRAWN_PEOPLE, AnswerRule
-from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
 from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import EngagementInputError, ModelLoadError, NoFaceError, RecipeError
+from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
 from ..processor.media_files import PICTURE_SUFFIXES
 from ..processor.media_reader import MediaReader
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .devices import choose_device
-from .fused_norms import fuse_batch_norms
+from .engines import Engine
 from .loading import load_model, rule_of
+from .placement import Placement
 from .predictions import AboutModel, FacePrediction, PhotoPrediction, Span, VideoPrediction
+from .torch_engine import Model, TorchEngine
+
+if TYPE_CHECKING:
+    import torch
 
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_framing", "face_crop_size_px", "do_grayscale",
@@ -54,25 +58,32 @@ class Predictor:
     """A loaded model with its processor; `predict` takes any video or photo.
 
     Args:
+        model: a model of ours, or an engine that runs one.
         faces_given: pictures, and frames of videos, are faces already: nobody looks for one.
-        device: where the model runs and faces are found; see `devices.choose_device`.
+        device, dtype, batch_size, workers: where the model runs and faces are found, and how; see `Placement`.
         rule: how logits become an answer; None: the one that was loaded with the model, else an uncalibrated one.
     """
 
     def __init__(
         self,
-        model: EngagementForVideoClassification | EngagementForImageClassification,
+        model: Model | Engine,
         processor: EngagementVideoProcessor | EngagementImageProcessor,
         faces_given: bool = False,
         device: str = "auto",
         rule: AnswerRule | None = None,
+        dtype: str = "auto",
+        batch_size: int | None = None,
+        workers: int | None = None,
     ) -> None:
-        self.device = choose_device(device)
-        self.model: EngagementForVideoClassification | EngagementForImageClassification = model.eval().to(
-            device=self.device, memory_format=torch.channels_last
-        )
-        self.rule = rule or model.answer_rule or AnswerRule(tuple(model.config.label_names))
-        self.is_video_model = isinstance(model, EngagementForVideoClassification)
+        self.placement = Placement(device, dtype, batch_size=batch_size, workers=workers)
+        if isinstance(model, Model):
+            rule = rule or model.answer_rule
+            self.engine: Engine = TorchEngine(model, choose_device(device))
+        else:
+            self.engine = model
+        self.device = self.engine.device
+        self.rule = rule or AnswerRule(self.engine.label_names)
+        self.is_video_model = self.engine.reads_clips
         self.processor = processor = processor.on_device(self.device)
         self.faces_given = faces_given
         if isinstance(processor, EngagementVideoProcessor):
@@ -82,7 +93,7 @@ class Predictor:
             settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
             self.reads_frames = processor.pictures_are_frames and not processor.face_crop
             self.video_processor = EngagementVideoProcessor(
-                **settings, num_frames=model.config.num_frames, face_crop=not self.reads_frames, device=self.device
+                **settings, num_frames=self.engine.num_frames, face_crop=not self.reads_frames, device=self.device
             )
         if faces_given:
             if not self.video_processor.face_crop:
@@ -92,24 +103,43 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls, model: str, faces_given: bool = False, device: str = "auto", abstain_below: float | None = None
+        cls,
+        model: str,
+        faces_given: bool = False,
+        device: str = "auto",
+        abstain_below: float | None = None,
+        dtype: str = "auto",
+        engine: str = "torch",
+        batch_size: int | None = None,
+        workers: int | None = None,
     ) -> "Predictor":
         """From an export folder or a Hub id.
 
         Args:
-            faces_given, device: as for `Predictor`.
+            faces_given: as for `Predictor`.
+            device, dtype, engine, batch_size, workers: as for `Placement`.
             abstain_below: a certainty, in place of that of the model's answer rule.
 
         Raises:
             ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
-            RecipeError: no such device.
+            RecipeError: no such device, dtype or engine.
         """
-        choose_device(device)  # before anything is loaded
+        Placement(device, dtype, engine, batch_size, workers)  # refused before anything is loaded
+        choose_device(device)
         loaded = load_model(model)
         rule = rule_of(loaded, Path(model))
         if abstain_below is not None:
             rule = replace(rule, abstain_below=abstain_below)
-        return cls(*loaded, faces_given, device, rule)
+        return cls(*loaded, faces_given, device, rule, dtype, batch_size, workers)
+
+    @property
+    def model(self) -> Model:
+        """The model itself, for what asks for gradients or weights; raises RecipeError for an export."""
+        if isinstance(self.engine, TorchEngine):
+            return self.engine.model
+        raise RecipeError(
+            f"Expected the engine torch for this, which asks for the model itself, got {self.engine.name}."
+        )
 
     @property
     def about(self) -> AboutModel:
@@ -117,8 +147,8 @@ class Predictor:
         return {
             "trained_on": self.rule.trained_on,
             "calibrated": self.rule.is_calibrated,
-            "device": str(self.device),
-            "engine": f"torch {torch.__version__.partition('+')[0]}",
+            "device": self.device,
+            "engine": self.engine.name,
         }
 
     @property
@@ -144,15 +174,9 @@ class Predictor:
         return changed
 
     def speed_up(self) -> "Predictor":
-        """Fold batch norms into convolutions where that leaves the features as they are, within float noise."""
-        config, encoder = self.model.config, self.model.encoder
-        size = (2, config.num_channels, config.image_size, config.image_size)
-        noise = (torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5).to(self.device)
-        fused = fuse_batch_norms(encoder)
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-            expected, got = encoder(noise).pooler_output, fused(noise).pooler_output
-        if torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
-            self.model.encoder = fused
+        """What costs a moment and pays when many files follow; scores stay as they are, within float noise."""
+        if isinstance(self.engine, TorchEngine):
+            self.engine.fuse()
         return self
 
     def predict(
@@ -278,25 +302,9 @@ class Predictor:
             return self._score(pixel_values[None])[0]
         return self._score(pixel_values).mean(axis=0)  # one row of scores a frame; their mean is the clip's
 
-    def _score(self, pixel_values: torch.Tensor) -> np.ndarray:
-        """(n, ...) -> (n, num_labels)."""
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-            return to_scores(self.rule, self.model(pixel_values.to(self.device)).logits)
-
-
-def to_scores(rule: AnswerRule, logits: torch.Tensor) -> np.ndarray:
-    """(n, num_labels) -> (n, num_labels), as the rule makes them; raises as `finite`."""
-    return rule.to_scores(finite(logits).detach().float().cpu().numpy())
-
-
-def finite(logits: torch.Tensor) -> torch.Tensor:
-    """The same; raises ModelLoadError for nan and infinity, of which no label may be made."""
-    if not logits.isfinite().all():
-        raise ModelLoadError(
-            "Expected numbers as the model's scores, got nan or infinity; its weights or its processor's settings make "
-            "none of these pictures, so use another model or train it anew."
-        )
-    return logits
+    def _score(self, pixel_values: "np.ndarray | torch.Tensor") -> np.ndarray:
+        """(n, ...) -> (n, num_labels), as the rule makes them."""
+        return self.rule.to_scores(self.engine.logits(pixel_values))
 
 
 def _to_span(window: FilmWindow, found: WindowAnswer) -> Span:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ..configuration_engagement import FACE_TOO_SMALL, MIN_FACE_COVERAGE, MIN_FACE_PX
-from ..inference.predictor import Predictor, to_scores
+from ..inference.predictor import Predictor
 from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import EngagementInputError
 from ..processor.video_decoding import TIME_TOLERANCE_SEC
@@ -75,15 +74,15 @@ class _Person:
         self.num_frames, self.stride = num_frames, stride
         # More samples than frames: a new window begins with each of them. None where no face was found or looked for.
         self.max_samples = stride * (num_frames - 1) + 1
-        self.samples: deque[torch.Tensor | None] = deque(maxlen=self.max_samples)
+        self.samples: deque[np.ndarray | None] = deque(maxlen=self.max_samples)
         self.scores: np.ndarray | None = None  # (num_labels,)
 
     @property
-    def frames(self) -> list[torch.Tensor | None]:
+    def frames(self) -> list[np.ndarray | None]:
         """The window's frames so far, the newest last."""
         return list(self.samples)[:: -self.stride][::-1]
 
-    def add(self, features: torch.Tensor | None, num_due: int) -> None:
+    def add(self, features: np.ndarray | None, num_due: int) -> None:
         """One look, and how many samples fell due since the last. A slow camera's frame stands for up to as many as lie
         between two frames of the window; what is due beyond that nobody has seen."""
         is_first = not self.samples
@@ -108,11 +107,11 @@ class _Person:
         """The window is full, and shows the face often enough."""
         return len(self.samples) == self.max_samples and self.num_found >= MIN_FACE_COVERAGE * self.num_frames
 
-    def filled_frames(self) -> torch.Tensor:
+    def filled_frames(self) -> np.ndarray:
         """(num_frames, D); a frame without the face takes the one nearest in time (of two, the earlier)."""
         found = [(place, features) for place, features in enumerate(self.frames) if features is not None]
         nearest = [min(found, key=lambda frame: abs(i - frame[0])) for i in range(self.num_frames)]
-        return torch.stack([features for _, features in nearest])
+        return np.stack([features for _, features in nearest])
 
     def smooth(self, scores: np.ndarray, alpha: float) -> None:
         """An exponential moving average; the first scores are taken as they are."""
@@ -125,7 +124,7 @@ class LiveEngagement:
     def __init__(self, predictor: Predictor, settings: LiveSettings | None = None) -> None:
         self.settings = settings or LiveSettings()
         self.whole_frames = not predictor.video_processor.face_crop
-        self._model, self._processor = predictor.model, predictor.video_processor
+        self._engine, self._processor = predictor.engine, predictor.video_processor
         self._is_clip_model = predictor.is_video_model
         self._num_frames = self._processor.num_frames if self._is_clip_model else 1
         self._rule = self.settings.rule_of(predictor)
@@ -240,14 +239,14 @@ class LiveEngagement:
         for person, scores in zip(ready, self._classify(ready), strict=True):
             person.smooth(scores, self.settings.smoothing_alpha)
 
-    def _encode(self, frame: np.ndarray, time_sec: float) -> dict[LiveTrack | None, torch.Tensor | None]:
+    def _encode(self, frame: np.ndarray, time_sec: float) -> dict[LiveTrack | None, np.ndarray | None]:
         """The features (D,) of everybody's crop; None for who is not to be seen, or too small."""
         if self.whole_frames:
             (features,) = self._features_of(self._processor.shrink_whole_frames(frame[None]))
             return {None: features}
         # Whoever has no number yet may get one, and has a window by then; a single face needs none.
         tracks = self._tracker.tracks if self._is_clip_model else self._tracker.people
-        everybody: dict[LiveTrack | None, torch.Tensor | None] = dict.fromkeys(tracks)
+        everybody: dict[LiveTrack | None, np.ndarray | None] = dict.fromkeys(tracks)
         tracks = [track for track in tracks if track.found and not _is_too_small(track)]
         if not tracks:
             return everybody
@@ -258,20 +257,17 @@ class LiveEngagement:
         )
         return everybody | dict(zip(tracks, self._features_of(crops), strict=True))
 
-    def _features_of(self, crops: np.ndarray) -> Sequence[torch.Tensor]:
-        """(n, height, width, 3) uint8 RGB -> n times (D,)."""
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-            pixel_values = self._processor.to_pixel_values(crops).to(self._model.device)
-            return self._model.encoder(pixel_values).pooler_output.unbind(0)
+    def _features_of(self, crops: np.ndarray) -> np.ndarray:
+        """(n, height, width, 3) uint8 RGB -> (n, D)."""
+        return self._engine.encode(self._processor.to_pixel_values(crops))
 
     def _classify(self, people: Sequence[_Person]) -> list[np.ndarray]:
         """Softmax scores, (num_labels,) a person."""
         if not people:
             return []
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-            features = torch.stack([person.filled_frames() for person in people])  # (people, frames, D)
-            logits = self._model.classify_features(features if self._is_clip_model else features[:, 0])
-        return list(to_scores(self._rule, logits))
+        features = np.stack([person.filled_frames() for person in people])  # (people, frames, D)
+        logits = self._engine.classify(features if self._is_clip_model else features[:, 0])
+        return list(self._rule.to_scores(logits))
 
     def _state_of(self, track: LiveTrack, time_sec: float) -> PersonState:
         verdict: _Verdict
