@@ -348,7 +348,7 @@ def test_help_answers_at_once():
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert "predict" in done.stdout
     assert not {"torch", "transformers", "timm", "av", "datasets"} & set(done.stdout.split())
-    assert min(seconds) < 0.5
+    assert min(seconds) < 1
 
 
 def test_the_benchmark_compares_the_same_frames(engagement: Command, inputs: Path, trained: TrainedStages):
