@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..data.atomic_files import whole_file, writing
+from ..data.required_packages import require_extra
 from ..modeling_engagement import EngagementPreTrainedModel
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
-from ..required_packages import require_extra
 from .export_stock import _draw_noise, _fold_rule, _load, decided_logits
 
 _MAX_ONNX_DIFFERENCE = 1e-3  # of logits
