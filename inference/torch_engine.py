@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
-from ..processor.input_errors import ModelLoadError
+from .engines import require_finite
 from .fused_norms import fuse_batch_norms
 
 Model = EngagementForVideoClassification | EngagementForImageClassification
@@ -55,10 +55,4 @@ class TorchEngine:
 
 def to_array(values: torch.Tensor) -> np.ndarray:
     """(...) float32 on the CPU; raises ModelLoadError for nan and infinity, of which no label may be made."""
-    array = values.detach().float().cpu().numpy()
-    if not np.isfinite(array).all():
-        raise ModelLoadError(
-            "Expected numbers as the model's scores, got nan or infinity; its weights or its processor's settings make "
-            "none of these pictures, so use another model or train it anew."
-        )
-    return array
+    return require_finite(values.detach().float().cpu().numpy())
