@@ -99,21 +99,28 @@ def export_networks(model: str, output: Path, to: Format) -> ExportRecord:
         return complete_folder(source, unfinished, to)
 
 
-def require_packages_of(to: Format, quantising: bool = False) -> None:
+def require_packages_of(to: Format) -> None:
     """Raises EngagementInputError where what writes and runs the format is not installed."""
-    require_extra(to, (*_PACKAGES[to], *(("nncf",) if quantising else ())))
+    require_extra(to, _PACKAGES[to])
 
 
 def write_networks(source: Source, folder: Path, to: Format) -> None:
     """The networks' files alone; raises ModelLoadError for a model that the format cannot hold."""
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         for name in NETWORKS:
-            path = (folder if to == "onnx" else Path(temporary)) / f"{name}.onnx"
+            path = Path(temporary) / f"{name}.onnx"
             _write_onnx(source, name, path)
-            if to == "openvino":
-                openvino = silent_openvino()
-                # In fp16, its default, weights would be rounded.
-                openvino.save_model(openvino.convert_model(path), folder / f"{name}.xml", compress_to_fp16=False)
+            to_format(path, folder, to)
+
+
+def to_format(network: Path, folder: Path, to: Format) -> None:
+    """An ONNX file as the folder's network of that name."""
+    if to == "onnx":
+        shutil.copyfile(network, folder / network.name)
+        return
+    openvino = silent_openvino()
+    path = folder / network.with_suffix(".xml").name
+    openvino.save_model(openvino.convert_model(network), path, compress_to_fp16=False)  # in fp16 weights are rounded
 
 
 def complete_folder(

@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-from ..data.json_records import Count, NotNegative, Positive, Record, Share, read_record
+from ..data.json_records import Count, NotNegative, Record, Share, read_record
 from ..processor.input_errors import ModelLoadError, in_one_line
 
 EXPORT_FILE = "export.json"
@@ -27,8 +27,8 @@ class Gate(Record):
     """What int8 says beside float32, of examples that it was not calibrated on."""
 
     of: Literal["clips", "faces"]
-    num_calibrated: Positive
-    num_checked: Positive
+    num_calibrated: Count
+    num_checked: Count
     label_agreement: Share  # how many get the same label by the answer rule, were none left out as uncertain
     answer_agreement: Share  # how many get the same answer, which may be that there is no label
     largest_score_difference: NotNegative

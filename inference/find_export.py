@@ -2,8 +2,8 @@
 
 What is made lies in a cache of this package, never in a model's folder or a snapshot of the Hub. It is made by the
 command that a user would type, in a process of its own: `conversion` stands above this module, and torch, which it
-needs, is gone from memory when the predictions begin. Nothing here imports torch, and what
-an export folder does not need is imported where it is used: a cold start is to be short.
+needs, is gone from memory when the predictions begin. What an export folder does not
+need is imported where it is used: a cold start is to be short.
 """
 
 import hashlib
@@ -15,7 +15,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..configuration_engagement import AnswerRule
+from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import ModelLoadError, in_one_line
+from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .engines import Engine
 from .export_folder import (
     FORMAT_OF,
     ExportRecord,
@@ -25,6 +29,7 @@ from .export_folder import (
     source_digests,
     what_differs,
 )
+from .exported_engine import load_engine
 
 _FROM_HUB = ("*.json", "model*.safetensors*", "LICENSE")  # not the pickled weights and pictures that may lie there
 _ROOT = Path(__file__).parents[1]
@@ -142,3 +147,26 @@ def make_in_own_process(model: str, export_format: str, output: Path) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"it ended with exit code {done.returncode}"]
         raise ModelLoadError(lines[-1].removeprefix("error: "))
+
+
+def load_exported(
+    model: str, engine: str = "torch", dtype: str = "auto"
+) -> tuple[Engine, EngagementVideoProcessor | EngagementImageProcessor, AnswerRule]:
+    """The engine, the processor and the answer rule of an export; arguments and errors as in `find_or_make_export`."""
+    folder = find_or_make_export(model, engine, dtype)
+    networks = load_engine(folder)
+    kind = EngagementVideoProcessor if networks.reads_clips else EngagementImageProcessor
+    try:
+        rule = AnswerRule.from_pretrained(folder)
+        processor = kind.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"Expected a processor's settings and an answer rule in {folder}, got others ({in_one_line(error)}); "
+            "export the model again."
+        ) from error
+    if rule is None or rule.label_names != networks.label_names:
+        raise ModelLoadError(
+            f"Expected how to answer with the labels {', '.join(networks.label_names)} in {folder}, got that of "
+            "others; export the model again."
+        )
+    return networks, processor, rule

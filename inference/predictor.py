@@ -22,6 +22,8 @@ from ..processor.media_reader import MediaReader
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .devices import choose_device
 from .engines import Engine
+from .export_folder import is_export
+from .find_export import load_exported
 from .loading import load_model, rule_of
 from .placement import Placement
 from .predictions import AboutModel, FacePrediction, PhotoPrediction, Span, VideoPrediction
@@ -113,7 +115,7 @@ class Predictor:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> "Predictor":
-        """From an export folder or a Hub id.
+        """From a model's folder, a Hub id, or a folder that `engagement export` wrote, which names its engine itself.
 
         Args:
             faces_given: as for `Predictor`.
@@ -125,6 +127,10 @@ class Predictor:
             RecipeError: no such device, dtype or engine.
         """
         Placement(device, dtype, engine, batch_size, workers)  # refused before anything is loaded
+        if engine != "torch" or is_export(Path(model)):
+            *exported, rule = load_exported(model, engine, dtype)
+            rule = rule if abstain_below is None else replace(rule, abstain_below=abstain_below)
+            return cls(*exported, faces_given, "cpu", rule, dtype, batch_size, workers)
         choose_device(device)
         loaded = load_model(model)
         rule = rule_of(loaded, Path(model))
