@@ -9,8 +9,8 @@ import platform
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+from ..data.required_packages import installed_version, lacks, required_packages
 from ..processor.input_errors import in_one_line
-from ..required_packages import installed_version, lacks, required_packages
 
 _EXTRAS = ("app", "heif", "int8", "live", "onnx", "openvino")
 _DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "wmv2", "flv")

@@ -95,7 +95,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         if sys.argv[1:2] != ["env"]:  # which says it, among all else
-            from ..required_packages import require_packages
+            from ..data.required_packages import require_packages
 
             require_packages()
         _require_words(sys.argv[1:])

@@ -27,7 +27,7 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
-from ..configuration_engagement import UNKNOWN, AnswerRule
+from ..answer_rule import UNKNOWN, AnswerRule
 from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..evaluation.results_schema import Results

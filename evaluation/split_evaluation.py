@@ -17,8 +17,8 @@ import torch
 from scipy.special import softmax
 
 from ..data.atomic_files import whole_file
+from ..data.required_packages import installed_version
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
-from ..required_packages import installed_version
 from .answers import measure_answers
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import (

@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from ..configuration_engagement import Answer
+from ..answer_rule import Answer
 from ..inference.predictor import Predictor
 from ..processor.face_preparation import PreparedClip
 from ..processor.face_tracking import FaceTrack, fill_missing

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.required_packages import require_extra
 from ..processor.input_errors import ModelLoadError, in_one_line
-from ..required_packages import require_extra
 from .engines import require_finite
 from .export_folder import FORMAT_OF, SUFFIXES, engine_of, read_export
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..configuration_engagement import DRAWN_PEOPLE, AnswerRule
+from ..answer_rule import DRAWN_PEOPLE, AnswerRule
 from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
 from ..processor.image_processing_engagement import EngagementImageProcessor

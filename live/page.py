@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.required_packages import require_extra
 from ..hub.model_files import title_of
 from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
 from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from ..required_packages import require_extra
 from .page_actions import LiveSession, Page
 from .page_guard import RequestGuard, guard_inputs
 from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement

@@ -37,7 +37,7 @@ from transformers import (
 if TYPE_CHECKING:  # where this file runs, there is no such package
     import numpy as np
 
-    from ...configuration_engagement import AnswerRule
+    from ...answer_rule import AnswerRule
     from ...inference.predictions import AboutModel, FaceAnswer, PhotoAnswer, VideoAnswer
     from ...processor.face_preparation import PreparedClip
     from ...processor.film_windows import WindowAnswer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...configuration_engagement import UNREADABLE
+from ...answer_rule import UNREADABLE
 from ...data.face_signals import SIGNALS, face_signals
 from ...inference.predictor import Predictor
 from ...processor.face_preparation import PreparedClip
