@@ -35,6 +35,7 @@ class _ExportedEngine:
     """
 
     engine: str  # as `--engine` says it
+    dtype: str
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.record = record = read_export(folder)

@@ -154,7 +154,7 @@ def load_exported(
 ) -> tuple[Engine, EngagementVideoProcessor | EngagementImageProcessor, AnswerRule]:
     """The engine, the processor and the answer rule of an export; arguments and errors as in `find_or_make_export`."""
     folder = find_or_make_export(model, engine, dtype)
-    networks = load_engine(folder)
+    networks: Engine = load_engine(folder)
     kind = EngagementVideoProcessor if networks.reads_clips else EngagementImageProcessor
     try:
         rule = AnswerRule.from_pretrained(folder)
