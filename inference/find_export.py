@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import ModelLoadError, in_one_line
 from ..processor.video_processing_engagement import EngagementVideoProcessor
