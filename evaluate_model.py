@@ -78,7 +78,7 @@ def evaluate_model(
     predictor, results = Predictor.from_pretrained(str(folder), device=device), read_results(folder)
     group_of = _read_groups(groups) if groups else None
     options = _options_of(predictor, results, folder, data, label_scheme, cache_dir)
-    has_crops = predictor.processor.face_crop
+    has_crops = predictor.tensor_processor.face_crop
     # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
     focus_clips = find_clips(data, split, options.kind, options.source) if num_focus_clips and not has_crops else []
     prepared = open_or_prepare(options)
@@ -116,7 +116,7 @@ def evaluate_model(
     measured = _with_known_focus(measured, results)
     results = results.with_measurement(measured)
     keep_measured(
-        predictor.model, predictor.processor, results, folder, list(found.values()), measured.data.fingerprint
+        predictor.model, predictor.tensor_processor, results, folder, list(found.values()), measured.data.fingerprint
     )
     return measured.evaluation
 
@@ -142,7 +142,7 @@ def _with_known_focus(measured: Measurement, results: Results) -> Measurement:
 def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> SplitPredictions:
     """Logits of every window of a split; shows the time left."""
     single_face = not predictor.is_video_model
-    collator = FrameCollator(predictor.processor, single_face)
+    collator = FrameCollator(predictor.tensor_processor, single_face)
     loader = DataLoader(rows, batch_size=_BATCH_FACES if single_face else _BATCH_WINDOWS, collate_fn=collator)
     logits = []
     console = Console(stderr=True)
@@ -155,7 +155,7 @@ def _options_of(
     predictor: Predictor, results: Results, folder: Path, data: Path, label_scheme: str | None, cache_dir: Path
 ) -> DataOptions:
     """How data is read and prepared for this model; prepared data must agree with it."""
-    processor, trained_on, prepared_with = predictor.processor, results.data, _prepared_with(results, folder)
+    processor, trained_on, prepared_with = predictor.tensor_processor, results.data, _prepared_with(results, folder)
     known = (results.imported and results.imported.frames) or prepared_with
     video = processor if isinstance(processor, EngagementVideoProcessor) else None
     frames = FrameOptions(
@@ -225,7 +225,7 @@ def _labelled(
             f"Expected the labels {', '.join(names)} in {prepared.folder}, got others ({error}); pass --label-scheme, "
             "or data that the model was made for."
         ) from error
-    return {name: leave_out_flat(rows, predictor.processor)[0] for name, rows in sets.items()}
+    return {name: leave_out_flat(rows, predictor.tensor_processor)[0] for name, rows in sets.items()}
 
 
 def _train_labels_of(results: Results, names: list[str]) -> list[int]:

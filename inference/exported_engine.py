@@ -45,7 +45,7 @@ class _ExportedEngine:
             )
         require_extra(record.format, (self.engine,))
         self.name = f"{self.engine} {version(self.engine)}"
-        self.device, self.dtype = "cpu", record.dtype
+        self.device, self.dtype = "cpu", str(record.dtype)
         self.reads_clips, self.num_frames = record.reads_clips, record.num_frames
         self.label_names = tuple(record.label_names)
         threads = threads or _threads()
