@@ -22,6 +22,7 @@ from .data.open_data import (
     DataOptions,
     describe_data,
     open_or_prepare,
+    require_same_frames,
     with_current_names,
 )
 from .data.preparation.prepared_data import PreparedData, is_prepared
@@ -35,7 +36,7 @@ from .evaluation.split_evaluation import SplitPredictions, describe_environment,
 from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.export_folder import keep_measured
 from .inference.predictor import Predictor
-from .processor.input_errors import DataError, ModelLoadError, RecipeError
+from .processor.input_errors import DataError, ModelLoadError
 from .processor.video_processing_engagement import EngagementVideoProcessor
 from .training.stage_data import find_clean_rows, leave_out_flat
 from .training.training_sets import FrameCollator, LabelledFrames, labelled_frames
@@ -81,7 +82,7 @@ def evaluate_model(
     # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
     focus_clips = find_clips(data, split, options.kind, options.source) if num_focus_clips and not has_crops else []
     prepared = open_or_prepare(options)
-    _require_same_frames(options, prepared)
+    require_same_frames(options, prepared)
     if num_focus_clips and has_crops:
         focus_clips = find_clips(prepared.folder, split)
     scheme = prepared.choose_label_scheme(options.label_scheme)
@@ -209,21 +210,6 @@ def _prepared_with(results: Results, folder: Path) -> PreparedWith:
 def _scheme_of(label_names: list[str]) -> str | None:
     """The scheme of DAiSEE's ratings whose labels these are, in whatever order; None: there is none."""
     return next((scheme for scheme, (names, _) in LABEL_SCHEMES.items() if set(names) == set(label_names)), None)
-
-
-def _require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
-    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it. Of frames that
-    come as pictures nobody knows the times, and they are faces already: so many there must be, and no more is asked."""
-    if prepared.description.media == "picture":
-        return
-    is_frames = prepared.description.media == "frames"
-    for name in ("num_frames",) if is_frames else ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
-        stored, expected = (getattr(told, name) for told in (prepared.description.settings, options.frames))
-        if expected is not None and stored != expected:
-            raise RecipeError(
-                f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
-                f"{stored}; pass the raw source, or prepare it so."
-            )
 
 
 def _labelled(

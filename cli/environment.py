@@ -12,7 +12,7 @@ from types import ModuleType
 from ..processor.input_errors import in_one_line
 from ..required_packages import installed_version, lacks, required_packages
 
-_EXTRAS = ("app", "heif", "live", "onnx")
+_EXTRAS = ("app", "heif", "int8", "live", "onnx", "openvino")
 _DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "wmv2", "flv")
 _VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 

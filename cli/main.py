@@ -15,6 +15,7 @@ from functools import wraps
 import typer
 
 from . import data as cli_data
+from . import export as cli_export
 from . import predict as cli_predict
 from . import session as cli_session
 from . import training as cli_training
@@ -74,6 +75,7 @@ _GROUPS = (
     (cli_predict, _USE),
     (cli_session, _USE),
     (cli_use, _USE),
+    (cli_export, _USE),
     (cli_training, "Train and measure"),
     (cli_data, "Data"),
 )

@@ -1,8 +1,7 @@
-"""Models in use: explanations, live predictions, the page, exports, publication."""
+"""Models in use: explanations, live predictions, the page, publication."""
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -113,44 +112,6 @@ def serve_page(
     from ..live.page import name_models, serve
 
     serve(name_models(models), port, host, device)
-
-
-class ExportFormat(StrEnum):
-    """Forms that others serve."""
-
-    stock = "stock"
-    onnx = "onnx"
-    space = "space"
-
-
-@app.command()
-def export(
-    model: Annotated[str, typer.Argument(help="A model's folder; for a Space, a Hub id too.")],
-    to: Annotated[ExportFormat, typer.Option(help="For plain transformers, one ONNX file, or a page on the Hub.")],
-    output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file.")],
-) -> None:
-    """Write a model in a form that others serve; refused where the logits would not be the same."""
-    from ..conversion.export_onnx import export_onnx
-    from ..conversion.export_stock import export_stock
-    from ..evaluation.results_file import RESULTS_FILE, read_results
-
-    known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
-    for warning in known.warnings() if known else ():
-        typer.echo(f"take care: {warning}", err=True)
-
-    if to is ExportFormat.space:
-        from ..hub.space import export_space
-
-        files = export_space(model, output)
-        size_mb = sum(path.stat().st_size for path in files) / 1e6
-        origin = "" if Path(model).is_dir() else f"; {model} is no folder here, the Space will load it from the Hub"
-        typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
-        typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
-        return
-
-    write = export_stock if to is ExportFormat.stock else export_onnx
-    difference = write(Path(model), output)
-    typer.echo(f"{output}: logits differ by at most {difference:.1e}")
 
 
 @app.command()

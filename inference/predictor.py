@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from ..configuration_engagement import DRAWN_PEOPLE, AnswerRule
-from ..data.worker_processes import usable_cpus
 from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
@@ -22,6 +21,8 @@ from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .answering import Failure, OnWindow, PhotoReading, Reading, VideoReading, answer_readings
 from .devices import choose_device, default_batch_size
 from .engines import Engine
+from .export_folder import is_export
+from .find_export import load_exported
 from .loading import load_model, rule_of
 from .placement import Placement
 from .predictions import AboutModel, PhotoPrediction, Refusal, VideoPrediction
@@ -96,7 +97,7 @@ class Predictor:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> "Predictor":
-        """From an export folder or a Hub id.
+        """From a model's folder, a Hub id, or a folder that `engagement export` wrote, which names its engine itself.
 
         Args:
             faces_given: as for `Predictor`.
@@ -108,6 +109,10 @@ class Predictor:
             RecipeError: no such device, dtype or engine.
         """
         Placement(device, dtype, engine, batch_size, workers)  # refused before anything is loaded
+        if engine != "torch" or is_export(Path(model)):
+            exported, processor, rule = load_exported(model, engine, dtype)
+            rule = rule if abstain_below is None else replace(rule, abstain_below=abstain_below)
+            return cls(exported, processor, faces_given, "cpu", rule, dtype, batch_size, workers)
         choose_device(device)
         loaded = load_model(model)
         rule = rule_of(loaded, Path(model))
@@ -153,7 +158,12 @@ class Predictor:
     @property
     def num_workers(self) -> int:
         """Files that are read at once: no more than there are processors to read them."""
-        return min(self.placement.workers or 1, usable_cpus())
+        asked = self.placement.workers or 1
+        if asked == 1:
+            return 1
+        from ..data.worker_processes import usable_cpus  # joblib takes a while to import
+
+        return min(asked, usable_cpus())
 
     @property
     def reader(self) -> MediaReader:

@@ -8,8 +8,8 @@ import torch
 
 from ..configuration_engagement import AnswerRule
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
-from ..processor.input_errors import ModelLoadError
 from .devices import choose_dtype, half_precisions
+from .engines import require_finite
 from .fused_norms import fuse_batch_norms
 
 Model = EngagementForVideoClassification | EngagementForImageClassification
@@ -81,6 +81,12 @@ class TorchEngine:
             with torch.autocast(torch.device(self.device).type, getattr(torch, self.dtype)):
                 yield
 
+    def weights(self) -> Iterator[bytes]:
+        """As `Engine.weights`."""
+        for name, tensor in sorted(self.model.state_dict().items()):
+            yield name.encode()
+            yield tensor.cpu().contiguous().numpy().tobytes()
+
     def _here(self, values: np.ndarray | torch.Tensor) -> torch.Tensor:
         tensor = torch.as_tensor(values)
         if self.device.startswith("cuda") and tensor.device.type == "cpu":
@@ -91,10 +97,4 @@ class TorchEngine:
 
 def to_array(values: torch.Tensor) -> np.ndarray:
     """(...) float32 on the CPU; raises ModelLoadError for nan and infinity, of which no label may be made."""
-    array = values.detach().float().cpu().numpy()
-    if not np.isfinite(array).all():
-        raise ModelLoadError(
-            "Expected numbers as the model's scores, got nan or infinity; its weights or its processor's settings make "
-            "none of these pictures, so use another model or train it anew."
-        )
-    return array
+    return require_finite(values.detach().float().cpu().numpy())
