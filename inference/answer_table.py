@@ -39,17 +39,18 @@ class _Done(TypedDict):
 
 
 def fingerprint(predictor: Predictor, timeline_step_sec: float | None, video_track: int | None = None) -> str:
-    """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device."""
+    """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device, nor
+    with the half precision that one may choose by itself, whose scores agree."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(predictor.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    preprocessing = predictor.processor.to_dict()
+    for piece in predictor.engine.weights():
+        digest.update(piece)
+    preprocessing = predictor.processor.to_dict()  # type: ignore[union-attr]  # an export has it, and transformers
     # Tables that earlier versions began go on.
     if not preprocessing.get("as_played"):
         preprocessing.pop("as_played", None)
     settings = [asdict(predictor.rule), preprocessing, predictor.faces_given, timeline_step_sec]
     settings += [] if video_track is None else [video_track]
+    settings += [] if predictor.placement.dtype in ("auto", "float32") else [predictor.placement.dtype]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 

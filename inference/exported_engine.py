@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -84,6 +84,12 @@ class _ExportedEngine:
             return self.classify(self.encode(values))
         features = self.encode(values.reshape(-1, *values.shape[2:]))  # (n, frames, C, H, W) -> (n*frames, C, H, W)
         return self.classify(features.reshape(*values.shape[:2], -1))  # (n*frames, D) -> (n, frames, D)
+
+    def weights(self) -> Iterator[bytes]:
+        """As `Engine.weights`: digests of the files that it was made of, and how it was made."""
+        for name, sha256 in sorted(self.record.source_sha256.items()):
+            yield f"{name} {sha256}".encode()
+        yield f"{self.record.format} {self.dtype}".encode()
 
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
         """A network, and the shapes of what goes in and out."""

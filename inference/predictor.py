@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from ..answer_rule import DRAWN_PEOPLE, AnswerRule
-from ..data.worker_processes import usable_cpus
 from ..processor.clip_preparation import ClipPreparation
 from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
@@ -152,7 +151,7 @@ class Predictor:
             return self.processor
         assert isinstance(self.processor, (ExportedClips, ExportedPictures))
         kind = EngagementVideoProcessor if isinstance(self.processor, ExportedClips) else EngagementImageProcessor
-        return kind(**self.processor.to_dict())
+        return kind(**self.processor.to_dict())  # type: ignore[arg-type]  # as they were read from its config
 
     def to_tensor(self, crops: np.ndarray) -> "torch.Tensor":
         """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size), for what asks the model itself."""
@@ -189,7 +188,12 @@ class Predictor:
     @property
     def num_workers(self) -> int:
         """Files that are read at once: no more than there are processors to read them."""
-        return min(self.placement.workers or 1, usable_cpus())
+        asked = self.placement.workers or 1
+        if asked == 1:
+            return 1
+        from ..data.worker_processes import usable_cpus  # joblib takes a while to import
+
+        return min(asked, usable_cpus())
 
     @property
     def reader(self) -> MediaReader:
