@@ -48,7 +48,6 @@ def predict(
 ) -> None:
     """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
     inputs were refused, 2: all were."""
-    from ..inference.answer_table import AnswerTable, fingerprint
     from ..inference.input_files import list_files
     from ..inference.many_files import predict_many
     from ..inference.predictions import Refusal, VideoPrediction
@@ -70,6 +69,8 @@ def predict(
     with ExitStack() as closing:
         table = None
         if output is not None:
+            from ..inference.answer_table import AnswerTable, fingerprint
+
             made_with = fingerprint(predictor, timeline, video_track)
             table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
             files = _left_to_do(files, table)

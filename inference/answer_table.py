@@ -14,9 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-import pyarrow
-import pyarrow.parquet
-
 from ..data.atomic_files import whole_file
 from ..data.growing_file import GrowingFile
 from ..processor.input_errors import DataError, in_one_line, printable
@@ -187,6 +184,9 @@ class AnswerTable:
         """After the last answer: of a Parquet table, make it from the journal."""
         if not self._is_parquet:
             return
+        import pyarrow  # a fifth of a second, which no other table has to wait for
+        import pyarrow.parquet
+
         lines = self.journal.read_text(encoding="utf-8").split("\n")
         rows = [row for line in lines if line for row in _rows_of(json.loads(line))]
         table = pyarrow.table({name: [row.get(name) for row in rows] for name in self._columns})

@@ -18,10 +18,10 @@ from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.explanation.explain_files import explain_file
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.face_cropping import crop_face, crop_faces, framed_transform
-from engagement_recognition.processor.tensor_preparation import sample_by_torch
 from engagement_recognition.processor.face_detection import FaceDetections, FaceDetector
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import NoFaceError, RecipeError
+from engagement_recognition.processor.tensor_preparation import sample_by_torch
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.training.face_framing import measure_framing
 from engagement_recognition.training.training_sets import FrameCollator
