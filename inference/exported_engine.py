@@ -159,7 +159,8 @@ def silent_openvino(name: str = "openvino") -> ModuleType:
 
 
 def _as_float32(values: "np.ndarray | torch.Tensor") -> np.ndarray:
-    return np.ascontiguousarray(values, np.float32)
+    # OpenVINO's ReLU makes a number of nan, so that what comes out tells nothing of what went in.
+    return require_finite(np.ascontiguousarray(values, np.float32))
 
 
 def _threads() -> int:
