@@ -52,6 +52,9 @@ def predict(
 ) -> None:
     """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
     inputs were refused, 2: all were."""
+    from ..processor.bounded_reader import BoundedReader
+
+    bounded = BoundedReader().start()  # which takes as long as loading a model does, and meanwhile
     from ..inference.input_files import list_files
     from ..inference.many_files import predict_many
     from ..inference.predictions import Refusal, VideoPrediction
@@ -82,7 +85,12 @@ def predict(
         progress = closing.enter_context(FileProgress(len(files)))
         try:
             answers = predict_many(
-                predictor.speed_up(), files, timeline, on_window=progress.on_window, video_track=video_track
+                predictor.speed_up(),
+                files,
+                timeline,
+                on_window=progress.on_window,
+                video_track=video_track,
+                bounded=bounded,
             )
             for result in answers:
                 num_done, num_refused = num_done + 1, num_refused + isinstance(result, Refusal)

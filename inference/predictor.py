@@ -121,6 +121,9 @@ class Predictor:
             networks, processor, rule = load_exported(model, engine, dtype)
             rule = rule if abstain_below is None else replace(rule, abstain_below=abstain_below)
             return cls(networks, processor, faces_given, "cpu", rule, dtype, batch_size, workers)
+        from ..data.required_packages import require_packages
+
+        require_packages()  # before any is imported
         from .devices import choose_device
         from .loading import load_model, rule_of
 
