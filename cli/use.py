@@ -173,3 +173,28 @@ def env() -> None:
 
     for name, value in describe_environment():
         typer.echo(f"- {name}: {value}")
+
+
+@app.command()
+def serve(
+    export: Annotated[Path, typer.Argument(help="Folder that `engagement export --to onnx` or openvino wrote.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    host: Annotated[str, typer.Option(help="0.0.0.0: whoever reaches this machine may ask.")] = "127.0.0.1",
+) -> None:
+    """Answer over HTTP, without PyTorch: post a video to get its label as JSON."""
+    from ..hub.endpoint.export_handler import ExportHandler
+    from ..hub.endpoint.server import make_server, serve_until_stopped
+    from ..hub.use_limits import limits_for_terminal
+    from ..processor.input_errors import RecipeError
+
+    typer.echo(limits_for_terminal(), err=True)
+    handler = ExportHandler(str(export))
+    try:
+        server = make_server(handler, host, port)
+    except (OSError, OverflowError) as error:
+        raise RecipeError(
+            f"Expected a free address at {host}:{port}, got none ({error}); name another --port."
+        ) from error
+    at = "{}:{}".format(*server.server_address[:2])
+    typer.echo(f"{export} answers at http://{at} (curl --data-binary @clip.mp4 http://{at}); Ctrl-C ends it", err=True)
+    serve_until_stopped(server)
