@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..data.json_records import write_record
+from ..data.required_packages import require_extra
 from ..hub.model_files import LICENSE_FILE
 from ..inference.export_folder import (
     EXPORT_FILE,
@@ -36,7 +37,6 @@ from ..inference.predictor import Predictor
 from ..inference.torch_engine import Model, to_array
 from ..modeling_engagement import EngagementForVideoClassification
 from ..processor.input_errors import ModelLoadError, in_one_line
-from ..required_packages import require_extra
 from .export_stock import draw_noise
 
 Format = Literal["onnx", "openvino"]

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..data.atomic_files import whole_file, writing
+from ..data.required_packages import require_extra
 from ..modeling_engagement import EngagementPreTrainedModel
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
-from ..required_packages import require_extra
 from .export_networks import write_onnx
 from .export_stock import _fold_rule, _load, decided_logits, draw_noise
 

@@ -27,7 +27,7 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
-from ..configuration_engagement import UNKNOWN, AnswerRule
+from ..answer_rule import UNKNOWN, AnswerRule
 from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..evaluation.results_schema import Results
@@ -148,7 +148,7 @@ def _load(
     predictor = Predictor.from_pretrained(str(folder), device="cpu")  # where its logits are compared
     # To mypy transformers' wrapper of `to` is a function without self.
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
-    return model, predictor.processor, predictor.rule
+    return model, predictor.tensor_processor, predictor.rule
 
 
 def decided_logits(logits: torch.Tensor, rule: AnswerRule) -> torch.Tensor:

@@ -37,7 +37,7 @@ from transformers import (
 if TYPE_CHECKING:  # where this file runs, there is no such package
     import numpy as np
 
-    from ...configuration_engagement import AnswerRule
+    from ...answer_rule import AnswerRule
     from ...inference.predictions import AboutModel, FaceAnswer, PhotoAnswer, VideoAnswer
     from ...processor.face_preparation import PreparedClip
     from ...processor.film_windows import WindowAnswer
@@ -97,11 +97,9 @@ class EndpointHandler:
         rule = sys.modules[type(config).__module__].AnswerRule
         self.rule: AnswerRule = self.model.answer_rule or rule(tuple(config.label_names))  # else uncalibrated
         self.about: AboutModel = {
-            "trained_on": self.rule.trained_on,
-            "calibrated": self.rule.is_calibrated,
-            "device": self.device,
-            "engine": f"torch {torch.__version__.partition('+')[0]}",
-        }
+            "trained_on": self.rule.trained_on, "calibrated": self.rule.is_calibrated, "device": self.device,
+            "engine": f"torch {torch.__version__.partition('+')[0]}", "dtype": "float32",
+        }  # fmt: skip
         # The processor's module: under whatever name it was imported, it knows the readers of files and their errors.
         self.code = sys.modules[type(self.processor).__module__]
 
