@@ -145,6 +145,7 @@ def test_the_command_says_what_is_missing(engagement: Command, model: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_int8_from_a_raw_source(
     engagement: Command, model: Path, drawn_expressions: Path, tmp_path: Path
 ):
@@ -153,9 +154,6 @@ def test_the_command_writes_int8_from_a_raw_source(
         "export", model, "--to", "onnx", "--int8", "--calibration", drawn_expressions, "--output", output,
         "--cache-dir", tmp_path / "cache",
     )  # fmt: skip
-    print(said, errors)
-    if code == 2:  # of so few drawn faces one label may be another
-        assert "Expected int8 to give the label of float32" in errors and not output.exists()
-        return
+    assert code == 0, errors
     assert f"engagement predict FILE --model {output}" in said and "are few to tell" in errors
     assert Predictor.from_pretrained(str(output)).engine.label_names == tuple(STATES)
