@@ -94,7 +94,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if sys.argv[1:2] != ["env"]:  # which says it, among all else
+        # `env` says it, among all else; the others may run without torch, and look where they find that they do not.
+        if sys.argv[1:2] not in (["env"], ["predict"], ["serve"]):
             from ..data.required_packages import require_packages
 
             require_packages()

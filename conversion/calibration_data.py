@@ -128,7 +128,7 @@ def _of_splits(predictor: Predictor, data: Path, cache_dir: Path) -> tuple[Examp
 
 
 def _open(predictor: Predictor, data: Path, cache_dir: Path) -> PreparedData:
-    processor = predictor.processor
+    processor = predictor.tensor_processor
     video = processor if isinstance(processor, EngagementVideoProcessor) else None
     frames = FrameOptions(
         num_frames=video.num_frames if video else None,
@@ -151,11 +151,11 @@ def _frames_of(rows: Dataset, predictor: Predictor) -> LabelledFrames:
     unlabelled = LabelledFrames(
         rows.select_columns(["frames"]), keys, rows["subject_id"][:], [0] * len(rows), not predictor.is_video_model
     )
-    return leave_out_flat(unlabelled, predictor.processor)[0]
+    return leave_out_flat(unlabelled, predictor.tensor_processor)[0]
 
 
 def _examples(predictor: Predictor, rows: LabelledFrames) -> Examples:
-    collator = FrameCollator(predictor.processor, single_face=not predictor.is_video_model)
+    collator = FrameCollator(predictor.tensor_processor, single_face=not predictor.is_video_model)
 
     def reader(row: int) -> Callable[[], np.ndarray]:
         return lambda: np.asarray(collator.to_pixel_values([rows[row]]))[0]

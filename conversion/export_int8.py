@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.atomic_files import require_new_folder, whole_folder, writing
+from ..data.required_packages import require_extra
 from ..inference.export_folder import ExportRecord, Gate
 from ..inference.exported_engine import load_engine, silent_openvino
 from ..processor.input_errors import ModelLoadError, RecipeError
-from ..required_packages import require_extra
 from .calibration_data import Examples, find_examples
 from .export_networks import (
     Format,

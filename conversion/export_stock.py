@@ -148,7 +148,7 @@ def _load(
     predictor = Predictor.from_pretrained(str(folder), device="cpu")  # where its logits are compared
     # To mypy transformers' wrapper of `to` is a function without self.
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
-    return model, predictor.processor, predictor.rule
+    return model, predictor.tensor_processor, predictor.rule
 
 
 def decided_logits(logits: torch.Tensor, rule: AnswerRule) -> torch.Tensor:

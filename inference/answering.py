@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..processor.face_preparation import PreparedClip, PreparedFaces
 from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
 from ..processor.input_errors import EngagementInputError

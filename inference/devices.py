@@ -1,5 +1,5 @@
 """Where a model runs: one object decides it for the model, what goes into it, and the face detector; how precisely it
-computes there, and how much at once."""
+computes there."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,6 @@ from ..processor.input_errors import ModelLoadError, RecipeError
 
 _NAMES = "auto, cpu, cuda, cuda:1 or mps"
 HALF_TOLERANCE = 5e-3  # of a score, within which half precision says what float32 says
-_CLIPS_ON_CUDA = 16
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -59,8 +58,3 @@ def choose_dtype(candidates: Sequence[str], scores_in: Callable[[str], np.ndarra
         if is_close and np.array_equal(got.argmax(axis=1), expected.argmax(axis=1)):
             return dtype
     return "float32"
-
-
-def default_batch_size(device: str) -> int:
-    """Clips a pass of the model; on a CPU one at a time is as fast as several."""
-    return _CLIPS_ON_CUDA if device.startswith("cuda") else 1

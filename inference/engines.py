@@ -4,6 +4,7 @@ A model is two networks: an encoder, which reads each face alone, and a head, wh
 frames together. `live` keeps features of the frames it has seen, so that both are asked for one by one.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -38,6 +39,10 @@ class Engine(Protocol):
 
     def logits(self, pixel_values: "np.ndarray | torch.Tensor") -> np.ndarray:
         """(n, num_frames, C, size, size) of clips, or (n, C, size, size) of faces -> raw logits (n, num_labels)."""
+        ...
+
+    def weights(self) -> Iterator[bytes]:
+        """What no model with other weights has, piece by piece, for a digest."""
         ...
 
 

@@ -3,15 +3,13 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data.required_packages import require_extra
 from ..processor.input_errors import ModelLoadError, in_one_line
 from .engines import require_finite
 from .export_folder import FORMAT_OF, SUFFIXES, engine_of, read_export
@@ -44,9 +42,8 @@ class _ExportedEngine:
                 f"Expected an export for {self.engine} in {folder}, got one in {record.format}; name the engine "
                 f"{engine_of(record.format)}."
             )
-        require_extra(record.format, (self.engine,))
-        self.name = f"{self.engine} {version(self.engine)}"
-        self.device, self.dtype = "cpu", record.dtype
+        self.name = f"{self.engine} {self._version()}"
+        self.device, self.dtype = "cpu", str(record.dtype)
         self.reads_clips, self.num_frames = record.reads_clips, record.num_frames
         self.label_names = tuple(record.label_names)
         threads = threads or _threads()
@@ -54,6 +51,7 @@ class _ExportedEngine:
         try:
             (self._encoder, faces, features), (self._head, takes, logits) = (self._open(p, threads) for p in paths)
         except Exception as error:  # each library has its own for a file that is damaged
+            _require(self.engine)  # or is it too old?
             raise ModelLoadError(
                 f"Expected networks that {self.name} can run in {folder}, got others ({in_one_line(error)}); export "
                 "the model again."
@@ -85,6 +83,21 @@ class _ExportedEngine:
             return self.classify(self.encode(values))
         features = self.encode(values.reshape(-1, *values.shape[2:]))  # (n, frames, C, H, W) -> (n*frames, C, H, W)
         return self.classify(features.reshape(*values.shape[:2], -1))  # (n*frames, D) -> (n, frames, D)
+
+    def weights(self) -> Iterator[bytes]:
+        """As `Engine.weights`: digests of the files that it was made of, and how it was made."""
+        for name, sha256 in sorted(self.record.source_sha256.items()):
+            yield f"{name} {sha256}".encode()
+        yield f"{self.record.format} {self.dtype}".encode()
+
+    def _version(self) -> str:
+        """Of the library, imported; what was noted on installing takes a tenth of a second to read."""
+        try:
+            library = silent_openvino() if self.engine == "openvino" else importlib.import_module(self.engine)
+        except ImportError:
+            _require(self.engine)
+            raise
+        return str(library.__version__).partition("-")[0]
 
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
         """A network, and the shapes of what goes in and out."""
@@ -153,8 +166,16 @@ def silent_openvino(name: str = "openvino") -> ModuleType:
             sys.modules[reporter] = known
 
 
+def _require(engine: str) -> None:
+    """Raises EngagementInputError where the engine is missing or too old."""
+    from ..data.required_packages import require_extra
+
+    require_extra(FORMAT_OF[engine], (engine,))
+
+
 def _as_float32(values: "np.ndarray | torch.Tensor") -> np.ndarray:
-    return np.ascontiguousarray(values, np.float32)
+    # OpenVINO's ReLU makes a number of nan, so that what comes out tells nothing of what went in.
+    return require_finite(np.ascontiguousarray(values, np.float32))
 
 
 def _threads() -> int:

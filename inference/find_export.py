@@ -15,10 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..configuration_engagement import AnswerRule
-from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..answer_rule import AnswerRule
 from ..processor.input_errors import ModelLoadError, in_one_line
-from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .engines import Engine
 from .export_folder import (
     FORMAT_OF,
@@ -30,6 +28,7 @@ from .export_folder import (
     what_differs,
 )
 from .exported_engine import load_engine
+from .exported_processor import ExportedClips, ExportedPictures, load_processor
 
 _FROM_HUB = ("*.json", "model*.safetensors*", "LICENSE")  # not the pickled weights and pictures that may lie there
 _ROOT = Path(__file__).parents[1]
@@ -151,22 +150,19 @@ def make_in_own_process(model: str, export_format: str, output: Path) -> None:
 
 def load_exported(
     model: str, engine: str = "torch", dtype: str = "auto"
-) -> tuple[Engine, EngagementVideoProcessor | EngagementImageProcessor, AnswerRule]:
+) -> tuple[Engine, ExportedClips | ExportedPictures, AnswerRule]:
     """The engine, the processor and the answer rule of an export; arguments and errors as in `find_or_make_export`."""
     folder = find_or_make_export(model, engine, dtype)
-    networks: Engine = load_engine(folder)
-    kind = EngagementVideoProcessor if networks.reads_clips else EngagementImageProcessor
+    networks = load_engine(folder)
     try:
         rule = AnswerRule.from_pretrained(folder)
-        processor = kind.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelLoadError(
-            f"Expected a processor's settings and an answer rule in {folder}, got others ({in_one_line(error)}); "
-            "export the model again."
+            f"Expected an answer rule in {folder}, got something else ({in_one_line(error)}); export the model again."
         ) from error
     if rule is None or rule.label_names != networks.label_names:
         raise ModelLoadError(
             f"Expected how to answer with the labels {', '.join(networks.label_names)} in {folder}, got that of "
             "others; export the model again."
         )
-    return networks, processor, rule
+    return networks, load_processor(folder, networks.reads_clips), rule

@@ -28,6 +28,7 @@ def predict_many(
     reader: Reader | None = None,
     on_window: OnWindow | None = None,
     video_track: int | None = None,
+    bounded: BoundedReader | None = None,
 ) -> Iterator[Prediction]:
     """One prediction a path, in order, when it is ready; whatever goes wrong with a file is that file's `Refusal`.
 
@@ -36,8 +37,9 @@ def predict_many(
         reader: None: `read_bounded`.
         on_window: told the number of a video's windows read, and of all.
         video_track: of videos with several, from 1; None: the default one.
+        bounded: as for `read_bounded`.
     """
-    readings = reader(paths) if reader else read_bounded(predictor, paths, timeline_step_sec, video_track)
+    readings = reader(paths) if reader else read_bounded(predictor, paths, timeline_step_sec, video_track, bounded)
     for answer in answer_readings(predictor.scorer, readings, on_window):
         yield refuse(*answer) if isinstance(answer, Failure) else answer
 
@@ -47,11 +49,17 @@ def read_bounded(
     paths: Iterable[Path],
     timeline_step_sec: float | None = None,
     video_track: int | None = None,
+    bounded: BoundedReader | None = None,
 ) -> Iterator[Reading | Refusal]:
     """Reads in processes of their own, the predictor's if it has some: what hangs, crashes or starves a decoder is that
     file's refusal. One worker opens the next file while one is answered, and begins with it; several read as many files
-    at once, and find the faces in them too."""
-    bounded = None if predictor.reader is not HERE else BoundedReader()
+    at once, and find the faces in them too.
+
+    Args:
+        bounded: whose processes these are, when it has begun already; it is closed at the end.
+    """
+    if bounded is None and predictor.reader is HERE:
+        bounded = BoundedReader()
     own = bounded or nullcontext(predictor.reader)
     num_workers = predictor.num_workers
     if (asked := predictor.placement.workers or 1) > num_workers:

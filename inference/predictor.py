@@ -8,27 +8,33 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from ..answer_rule import DRAWN_PEOPLE, AnswerRule
-from ..data.worker_processes import usable_cpus
+from ..processor.clip_preparation import ClipPreparation
 from ..processor.face_preparation import PreparedClip, PreparedFaces
-from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
 from ..processor.media_files import PICTURE_SUFFIXES
 from ..processor.media_reader import MediaReader
-from ..processor.video_processing_engagement import EngagementVideoProcessor
+from ..processor.picture_preparation import PicturePreparation
 from .answering import Failure, OnWindow, PhotoReading, Reading, VideoReading, answer_readings
-from .devices import choose_device, default_batch_size
 from .engines import Engine
 from .export_folder import is_export
+from .exported_processor import ExportedClips, ExportedPictures
 from .find_export import load_exported
-from .loading import load_model, rule_of
-from .placement import Placement
+from .placement import Placement, default_batch_size
 from .predictions import AboutModel, PhotoPrediction, Refusal, VideoPrediction
 from .scoring import Batches, Scorer
-from .torch_engine import Model, TorchEngine
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import TypeIs
+
+    from ..processor.image_processing_engagement import EngagementImageProcessor
+    from ..processor.video_processing_engagement import EngagementVideoProcessor
+    from .torch_engine import Model, TorchEngine
 
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_framing", "face_crop_size_px", "do_grayscale",
@@ -48,8 +54,8 @@ class Predictor:
 
     def __init__(
         self,
-        model: Model | Engine,
-        processor: EngagementVideoProcessor | EngagementImageProcessor,
+        model: "Model | Engine",
+        processor: ClipPreparation | PicturePreparation,
         faces_given: bool = False,
         device: str = "auto",
         rule: AnswerRule | None = None,
@@ -57,13 +63,16 @@ class Predictor:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
-        kind = "torch" if isinstance(model, Model) else model.name.partition(" ")[0]
+        kind = model.name.partition(" ")[0] if _is_engine(model) else "torch"
         self.placement = Placement(device, dtype, kind, batch_size, workers)
-        if isinstance(model, Model):
+        if _is_engine(model):
+            self.engine: Engine = model
+        else:  # torch takes a second to import, and an export runs without
+            from .devices import choose_device
+            from .torch_engine import TorchEngine
+
             rule = rule or model.answer_rule
-            self.engine: Engine = TorchEngine(model, choose_device(device), dtype, rule)
-        else:
-            self.engine = model
+            self.engine = TorchEngine(model, choose_device(device), dtype, rule)
         self.device = self.engine.device
         self.rule = rule or AnswerRule(self.engine.label_names)
         self.is_video_model = self.engine.reads_clips
@@ -71,15 +80,13 @@ class Predictor:
         self.batches = Batches(rows, self.device)
         self.processor = processor = processor.on_device(self.device)
         self.faces_given = faces_given
-        if isinstance(processor, EngagementVideoProcessor):
+        if isinstance(processor, ClipPreparation):
             self.video_processor = processor
         else:
             # A video before a single-face model: the person's face is found in it, unless it reads whole frames.
-            settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
             self.reads_frames = processor.pictures_are_frames and not processor.face_crop
-            self.video_processor = EngagementVideoProcessor(
-                **settings, num_frames=self.engine.num_frames, face_crop=not self.reads_frames, device=self.device
-            )
+            self.video_processor = _of_clips(processor, self.engine.num_frames, not self.reads_frames)
+            self.video_processor = self.video_processor.on_device(self.device)
         if faces_given:
             if not self.video_processor.face_crop:
                 raise RecipeError("Expected --faces with a model of faces, got one of whole frames; leave it out.")
@@ -114,6 +121,12 @@ class Predictor:
             networks, processor, rule = load_exported(model, engine, dtype)
             rule = rule if abstain_below is None else replace(rule, abstain_below=abstain_below)
             return cls(networks, processor, faces_given, "cpu", rule, dtype, batch_size, workers)
+        from ..data.required_packages import require_packages
+
+        require_packages()  # before any is imported
+        from .devices import choose_device
+        from .loading import load_model, rule_of
+
         choose_device(device)
         loaded = load_model(model)
         rule = rule_of(loaded, Path(model))
@@ -122,13 +135,32 @@ class Predictor:
         return cls(*loaded, faces_given, device, rule, dtype, batch_size, workers)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> "Model":
         """The model itself, for what asks for gradients or weights; raises RecipeError for an export."""
-        if isinstance(self.engine, TorchEngine):
+        if _is_of_torch(self.engine):
             return self.engine.model
         raise RecipeError(
             f"Expected the engine torch for this, which asks for the model itself, got {self.engine.name}."
         )
+
+    @property
+    def tensor_processor(self) -> "EngagementVideoProcessor | EngagementImageProcessor":
+        """The processor as transformers has it, for what works with torch beside the engine; of an export one with the
+        same settings."""
+        from ..processor.image_processing_engagement import EngagementImageProcessor
+        from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+        if isinstance(self.processor, (EngagementVideoProcessor, EngagementImageProcessor)):
+            return self.processor
+        assert isinstance(self.processor, (ExportedClips, ExportedPictures))
+        kind = EngagementVideoProcessor if isinstance(self.processor, ExportedClips) else EngagementImageProcessor
+        return kind(**self.processor.to_dict())  # type: ignore[arg-type]  # as they were read from its config
+
+    def to_tensor(self, crops: np.ndarray) -> "torch.Tensor":
+        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size), for what asks the model itself."""
+        import torch
+
+        return torch.as_tensor(self.video_processor.to_pixel_values(crops))
 
     @property
     def about(self) -> AboutModel:
@@ -159,7 +191,12 @@ class Predictor:
     @property
     def num_workers(self) -> int:
         """Files that are read at once: no more than there are processors to read them."""
-        return min(self.placement.workers or 1, usable_cpus())
+        asked = self.placement.workers or 1
+        if asked == 1:
+            return 1
+        from ..data.worker_processes import usable_cpus  # joblib takes a while to import
+
+        return min(asked, usable_cpus())
 
     @property
     def reader(self) -> MediaReader:
@@ -175,7 +212,7 @@ class Predictor:
 
     def speed_up(self) -> "Predictor":
         """What costs a moment and pays when many files follow; scores stay as they are, within float noise."""
-        if isinstance(self.engine, TorchEngine):
+        if _is_of_torch(self.engine):
             self.engine.fuse()
         return self
 
@@ -235,7 +272,7 @@ class Predictor:
 
     def prepare_photo(self, source: Path | np.ndarray) -> PreparedFaces:
         """The faces of a photo, as the model reads them; raises EngagementInputError for a model that reads none."""
-        if isinstance(self.processor, EngagementVideoProcessor):
+        if isinstance(self.processor, ClipPreparation):
             raise EngagementInputError(
                 f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
             )
@@ -266,3 +303,21 @@ class Predictor:
                 raise scored
             scores[number] = scored.mean(axis=0)
         return scores
+
+
+def _is_engine(model: "Model | Engine") -> "TypeIs[Engine]":
+    return hasattr(model, "reads_clips")
+
+
+def _is_of_torch(engine: Engine) -> TypeGuard["TorchEngine"]:
+    return hasattr(engine, "fuse")  # its class cannot be asked for without torch
+
+
+def _of_clips(processor: PicturePreparation, num_frames: int, face_crop: bool) -> ClipPreparation:
+    """What reads videos before a model of single faces, as its own processor reads pictures."""
+    if isinstance(processor, ExportedPictures):
+        return processor.of_clips(_SHARED_SETTINGS, num_frames, face_crop)
+    from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+    settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
+    return EngagementVideoProcessor(**settings, num_frames=num_frames, face_crop=face_crop)

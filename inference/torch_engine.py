@@ -81,6 +81,12 @@ class TorchEngine:
             with torch.autocast(torch.device(self.device).type, getattr(torch, self.dtype)):
                 yield
 
+    def weights(self) -> Iterator[bytes]:
+        """As `Engine.weights`."""
+        for name, tensor in sorted(self.model.state_dict().items()):
+            yield name.encode()
+            yield tensor.cpu().contiguous().numpy().tobytes()
+
     def _here(self, values: np.ndarray | torch.Tensor) -> torch.Tensor:
         tensor = torch.as_tensor(values)
         if self.device.startswith("cuda") and tensor.device.type == "cpu":

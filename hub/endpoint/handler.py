@@ -24,18 +24,11 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-import torch
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForVideoClassification,
-    AutoVideoProcessor,
-)
 
 if TYPE_CHECKING:  # where this file runs, there is no such package
     import numpy as np
+    import torch
 
     from ...answer_rule import AnswerRule
     from ...inference.predictions import AboutModel, FaceAnswer, PhotoAnswer, VideoAnswer
@@ -86,10 +79,13 @@ class EndpointHandler:
     limits = Limits()
 
     def __init__(self, path: str = "") -> None:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=True)
+        import torch  # here: `export_handler`, which has the rest of this class, answers without
+        import transformers as hf
+
+        config = hf.AutoConfig.from_pretrained(path, trust_remote_code=True)
         self.is_video_model = "Video" in config.architectures[0]
-        kinds = (AutoModelForVideoClassification, AutoVideoProcessor)
-        model, processor = kinds if self.is_video_model else (AutoModelForImageClassification, AutoImageProcessor)
+        kinds = (hf.AutoModelForVideoClassification, hf.AutoVideoProcessor)
+        model, processor = kinds if self.is_video_model else (hf.AutoModelForImageClassification, hf.AutoImageProcessor)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = processor.from_pretrained(path, trust_remote_code=True).on_device(self.device)
         self.processor = loaded.with_bounded_reader()  # askers may send what hangs or crashes a decoder
@@ -175,7 +171,8 @@ class EndpointHandler:
         if isinstance(content, Image.Image):
             _decode(content)
         if self.processor.pictures_are_frames and not self.processor.face_crop:
-            (scores,) = self._score(self.processor(content)["pixel_values"])
+            frame = self.processor.load_picture(content)
+            (scores,) = self._score(self.processor.to_pixel_values(frame[None]))
             return self._answer_frame(scores)
         faces = self.processor.prepare_faces(content)
         rows = self._score(self.processor.to_pixel_values(faces.frames))
@@ -214,8 +211,10 @@ class EndpointHandler:
             "model": self.about,
         }
 
-    def _score(self, pixel_values: torch.Tensor) -> "np.ndarray":
+    def _score(self, pixel_values: "torch.Tensor") -> "np.ndarray":
         """(n, ...) -> (n, num_labels)."""
+        import torch
+
         with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         if not logits.isfinite().all():
