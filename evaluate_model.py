@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
@@ -22,6 +23,7 @@ from .data.open_data import (
     DataOptions,
     describe_data,
     open_or_prepare,
+    require_same_frames,
     with_current_names,
 )
 from .data.preparation.prepared_data import PreparedData, is_prepared
@@ -34,8 +36,10 @@ from .evaluation.score_records import SplitEvaluation
 from .evaluation.split_evaluation import SplitPredictions, describe_environment, evaluate_split, read_predictions
 from .explanation.data_set_focus import find_clips, measure_focus
 from .hub.export_folder import keep_measured
+from .inference.loading import load_model
 from .inference.predictor import Predictor
-from .processor.input_errors import DataError, ModelLoadError, RecipeError
+from .inference.scoring import Batches
+from .processor.input_errors import DataError, ModelLoadError
 from .processor.video_processing_engagement import EngagementVideoProcessor
 from .training.stage_data import find_clean_rows, leave_out_flat
 from .training.training_sets import FrameCollator, LabelledFrames, labelled_frames
@@ -52,6 +56,10 @@ def evaluate_model(
     num_focus_clips: int | None = None,
     cache_dir: Path = Path("runs/cache"),
     device: str = "auto",
+    dtype: str = "auto",
+    engine: str = "torch",
+    batch_size: int | None = None,
+    workers: int | None = None,
 ) -> SplitEvaluation:
     """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
 
@@ -64,7 +72,9 @@ def evaluate_model(
         label_scheme: default: what the model was trained under, else what its label names fit.
         groups: a CSV with a column subject_id and others, such as gender; scores are given for each group of people.
         num_focus_clips: explain so many clips, drawn at random, and measure how much of the heat lies on the face.
-        device: where the model runs; see `devices.choose_device`. A raw source is prepared on the CPU.
+        device, dtype, engine: where and how the model runs; see `Placement`. A raw source is prepared on the CPU.
+        batch_size: windows, or faces, a pass of the model; None: 8 windows, 64 faces.
+        workers: processes that read prepared pictures beside this one; None: none.
 
     Returns:
         The evaluation of the split, as it stands in `results.json`.
@@ -72,20 +82,25 @@ def evaluate_model(
     Raises:
         ModelLoadError: no model, or no results file, in the folder.
         DataError: data without this split, with labels the model does not know, or, for face focus, without faces.
-        RecipeError: frames that were not made as the model reads them, or no such device.
+        RecipeError: frames that were not made as the model reads them, no such device, or face focus of an export.
     """
-    predictor, results = Predictor.from_pretrained(str(folder), device=device), read_results(folder)
+    predictor = Predictor.from_pretrained(
+        str(folder), device=device, dtype=dtype, engine=engine, batch_size=batch_size, workers=workers
+    )
+    results = read_results(folder)
+    if num_focus_clips:
+        _ = predictor.model  # which an export has not: refused before the long part
     group_of = _read_groups(groups) if groups else None
     options = _options_of(predictor, results, folder, data, label_scheme, cache_dir)
-    has_crops = predictor.processor.face_crop
+    has_crops = predictor.tensor_processor.face_crop
     # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
     focus_clips = find_clips(data, split, options.kind, options.source) if num_focus_clips and not has_crops else []
     prepared = open_or_prepare(options)
-    _require_same_frames(options, prepared)
+    require_same_frames(options, prepared)
     if num_focus_clips and has_crops:
         focus_clips = find_clips(prepared.folder, split)
     scheme = prepared.choose_label_scheme(options.label_scheme)
-    names = predictor.model.config.label_names
+    names = list(predictor.engine.label_names)
     sets = _labelled(prepared, scheme, names, split, predictor)
     predicted = dict.fromkeys([*(["validation"] if "validation" in sets else []), split])
     found = {name: predict_windows(predictor, sets[name], name) for name in predicted}
@@ -108,15 +123,17 @@ def evaluate_model(
     measured = Measurement(
         split=split,
         data=describe_data(prepared, scheme, {name: len(rows) for name, rows in sets.items()}),
-        environment=describe_environment(predictor.model.device),
+        environment=describe_environment(
+            torch.device(predictor.device), predictor.placement.engine, predictor.engine.dtype
+        ),
         evaluation=evaluation,
         without_duplicates=without_duplicates,
     )
     measured = _with_known_focus(measured, results)
     results = results.with_measurement(measured)
-    keep_measured(
-        predictor.model, predictor.processor, results, folder, list(found.values()), measured.data.fingerprint
-    )
+    # The card tells of the model itself, also where an export of it was measured.
+    model = predictor.model if predictor.placement.engine == "torch" else load_model(str(folder))[0]
+    keep_measured(model, predictor.tensor_processor, results, folder, list(found.values()), measured.data.fingerprint)
     return measured.evaluation
 
 
@@ -141,12 +158,22 @@ def _with_known_focus(measured: Measurement, results: Results) -> Measurement:
 def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> SplitPredictions:
     """Logits of every window of a split; shows the time left."""
     single_face = not predictor.is_video_model
-    collator = FrameCollator(predictor.processor, single_face)
-    loader = DataLoader(rows, batch_size=_BATCH_FACES if single_face else _BATCH_WINDOWS, collate_fn=collator)
+    batches = Batches(
+        predictor.placement.batch_size or (_BATCH_FACES if single_face else _BATCH_WINDOWS), predictor.device
+    )
+    num_workers = predictor.num_workers if predictor.num_workers > 1 else 0
+    # Pixel values are made on the CPU, in a worker or here; the engine moves a batch.
+    loader = DataLoader(
+        rows,
+        batches.size,
+        num_workers=num_workers,
+        collate_fn=FrameCollator(predictor.tensor_processor.on_device("cpu"), single_face),
+        multiprocessing_context="spawn" if num_workers else None,  # a fork of a process with threads can hang
+    )
     logits = []
     console = Console(stderr=True)
     for batch in track(loader, f"Evaluating {split}", console=console, disable=not console.is_terminal):
-        logits.append(predictor.engine.logits(batch["pixel_values"]))
+        logits.append(batches.run(predictor.engine.logits, batch["pixel_values"].numpy()))
     return SplitPredictions(split, rows.keys, rows.subject_ids, np.array(rows.label_ids), np.concatenate(logits))
 
 
@@ -154,7 +181,7 @@ def _options_of(
     predictor: Predictor, results: Results, folder: Path, data: Path, label_scheme: str | None, cache_dir: Path
 ) -> DataOptions:
     """How data is read and prepared for this model; prepared data must agree with it."""
-    processor, trained_on, prepared_with = predictor.processor, results.data, _prepared_with(results, folder)
+    processor, trained_on, prepared_with = predictor.tensor_processor, results.data, _prepared_with(results, folder)
     known = (results.imported and results.imported.frames) or prepared_with
     video = processor if isinstance(processor, EngagementVideoProcessor) else None
     frames = FrameOptions(
@@ -211,21 +238,6 @@ def _scheme_of(label_names: list[str]) -> str | None:
     return next((scheme for scheme, (names, _) in LABEL_SCHEMES.items() if set(names) == set(label_names)), None)
 
 
-def _require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
-    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it. Of frames that
-    come as pictures nobody knows the times, and they are faces already: so many there must be, and no more is asked."""
-    if prepared.description.media == "picture":
-        return
-    is_frames = prepared.description.media == "frames"
-    for name in ("num_frames",) if is_frames else ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
-        stored, expected = (getattr(told, name) for told in (prepared.description.settings, options.frames))
-        if expected is not None and stored != expected:
-            raise RecipeError(
-                f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
-                f"{stored}; pass the raw source, or prepare it so."
-            )
-
-
 def _labelled(
     prepared: PreparedData, scheme: str, names: list[str], split: str, predictor: Predictor
 ) -> dict[str, LabelledFrames]:
@@ -239,7 +251,7 @@ def _labelled(
             f"Expected the labels {', '.join(names)} in {prepared.folder}, got others ({error}); pass --label-scheme, "
             "or data that the model was made for."
         ) from error
-    return {name: leave_out_flat(rows, predictor.processor)[0] for name, rows in sets.items()}
+    return {name: leave_out_flat(rows, predictor.tensor_processor)[0] for name, rows in sets.items()}
 
 
 def _train_labels_of(results: Results, names: list[str]) -> list[int]:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
 
 from engagement_recognition import register_auto_classes
+from engagement_recognition.data.required_packages import require_packages
 from engagement_recognition.evaluation.engagement_metric import EngagementMetric
 from engagement_recognition.evaluation.fold_runs import (
     FoldedStage,
@@ -56,7 +57,6 @@ from engagement_recognition.modeling_engagement import (
 )
 from engagement_recognition.processor.input_errors import EngagementInputError, ModelLoadError, RecipeError, in_one_line
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-from engagement_recognition.required_packages import require_packages
 from engagement_recognition.training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.checkpoints import choose_checkpoint, find_checkpoint, give_to_one_stage

@@ -20,7 +20,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from engagement_recognition.configuration_engagement import ANSWER_RULE_FILE
+from engagement_recognition.answer_rule import ANSWER_RULE_FILE
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.results_file import RESULTS_FILE, read_results, write_results

@@ -9,10 +9,10 @@ import platform
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+from ..data.required_packages import installed_version, lacks, required_packages
 from ..processor.input_errors import in_one_line
-from ..required_packages import installed_version, lacks, required_packages
 
-_EXTRAS = ("app", "heif", "live", "onnx")
+_EXTRAS = ("app", "heif", "int8", "live", "onnx", "openvino")
 _DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "wmv2", "flv")
 _VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -25,6 +25,8 @@ def describe_environment() -> Iterator[tuple[str, str]]:
     yield "processors", _describe_processors()
     for name, describe in (("torch", _describe_torch), ("PyAV", _describe_codecs)):
         yield name, _or_error(describe)
+    yield "engines", _describe_engines()
+    yield "device by default", _or_error(_describe_default)
     for variable in _VARIABLES:
         yield variable, os.environ.get(variable, "not set")
     yield "packages", _describe_packages("")
@@ -60,6 +62,22 @@ def _describe_torch() -> str:
         parts.append(f"no CUDA device (built for {torch.version.cuda or 'none'})")
     parts.append("MPS" if torch.backends.mps.is_available() else "no MPS device")
     return "; ".join(parts)
+
+
+def _describe_engines() -> str:
+    """What `--engine` can run here."""
+    engines = ("torch", "onnxruntime", "openvino")
+    return ", ".join(f"{name} {installed_version(name) or 'not installed'}" for name in engines)
+
+
+def _describe_default() -> str:
+    """What `--device auto --dtype auto` comes to; which half precision agrees, only a model can tell."""
+    from ..inference.devices import choose_device, half_precisions
+
+    device = choose_device()
+    halves = half_precisions(device)
+    precision = f"{' or '.join(halves)} where a model's scores agree, else float32" if halves else "float32"
+    return f"{device}, {precision}"
 
 
 def _describe_codecs() -> str:

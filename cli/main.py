@@ -15,6 +15,7 @@ from functools import wraps
 import typer
 
 from . import data as cli_data
+from . import export as cli_export
 from . import predict as cli_predict
 from . import session as cli_session
 from . import training as cli_training
@@ -74,6 +75,7 @@ _GROUPS = (
     (cli_predict, _USE),
     (cli_session, _USE),
     (cli_use, _USE),
+    (cli_export, _USE),
     (cli_training, "Train and measure"),
     (cli_data, "Data"),
 )
@@ -92,8 +94,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if sys.argv[1:2] != ["env"]:  # which says it, among all else
-            from ..required_packages import require_packages
+        # `env` says it, among all else; the others may run without torch, and look where they find that they do not.
+        if sys.argv[1:2] not in (["env"], ["predict"], ["serve"]):
+            from ..data.required_packages import require_packages
 
             require_packages()
         _require_words(sys.argv[1:])

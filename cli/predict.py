@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .placement_options import BatchSize, Device, DType, Engine, Faces, Workers
+
 if TYPE_CHECKING:
     from ..inference.answer_table import AnswerTable
     from ..inference.predictions import Prediction, VideoPrediction
     from ..inference.predictor import Predictor
 
 app = typer.Typer()
-_FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."
-_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."
 _TRACK_HELP = "Of videos with several tracks, from 1; default: the one that a player shows."
 _ABSTAIN_HELP = "No label under this certainty; default: what the model's validation says."
 
@@ -38,17 +38,23 @@ def predict(
         typer.Option(help="A table (.csv, .jsonl, .parquet) that grows as answers come; the same command goes on."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: an object an input.")] = False,
-    faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
+    faces: Faces = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
     timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
     plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG and CSV go.")] = Path(),
     video_track: Annotated[int | None, typer.Option(min=1, help=_TRACK_HELP)] = None,
     abstain_below: Annotated[float | None, typer.Option(min=0, max=1, help=_ABSTAIN_HELP)] = None,
-    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    engine: Engine = "torch",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
 ) -> None:
     """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
     inputs were refused, 2: all were."""
-    from ..inference.answer_table import AnswerTable, fingerprint
+    from ..processor.bounded_reader import BoundedReader
+
+    bounded = BoundedReader().start()  # which takes as long as loading a model does, and meanwhile
     from ..inference.input_files import list_files
     from ..inference.many_files import predict_many
     from ..inference.predictions import Refusal, VideoPrediction
@@ -63,13 +69,15 @@ def predict(
 
         model = str(shipped_expression_model())
         typer.echo(limits_for_terminal(), err=True)
-    predictor = Predictor.from_pretrained(model, faces, device, abstain_below)
+    predictor = Predictor.from_pretrained(model, faces, device, abstain_below, dtype, engine, batch_size, workers)
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
     names = WHAT_IT_NAMES if is_shipped else None
     with ExitStack() as closing:
         table = None
         if output is not None:
+            from ..inference.answer_table import AnswerTable, fingerprint
+
             made_with = fingerprint(predictor, timeline, video_track)
             table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
             files = _left_to_do(files, table)
@@ -77,7 +85,12 @@ def predict(
         progress = closing.enter_context(FileProgress(len(files)))
         try:
             answers = predict_many(
-                predictor.speed_up(), files, timeline, on_window=progress.on_window, video_track=video_track
+                predictor.speed_up(),
+                files,
+                timeline,
+                on_window=progress.on_window,
+                video_track=video_track,
+                bounded=bounded,
             )
             for result in answers:
                 num_done, num_refused = num_done + 1, num_refused + isinstance(result, Refusal)

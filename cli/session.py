@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .placement_options import BatchSize, Device, DType, Engine
+
 if TYPE_CHECKING:
     from ..inference.predictions import Refusal
     from ..live.session.folder import SessionFolder
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from .file_progress import FileProgress
 
 app = typer.Typer()
-_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
 
 
 @app.command()
@@ -32,7 +33,10 @@ def session(
     abstain_below: Annotated[
         float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
     ] = None,
-    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    engine: Engine = "torch",
+    batch_size: BatchSize = None,
 ) -> None:
     """Follow everybody in recorded sessions of people who agreed: a row a person and window, as tables and a page. Exit
     code 0: all came out, 1: some recordings were refused, 2: all were."""
@@ -50,7 +54,9 @@ def session(
 
     files = list(dict.fromkeys(list_files(inputs, recursive)))
     typer.echo(limits_for_terminal(), err=True)
-    predictor = Predictor.from_pretrained(model, device=device, abstain_below=abstain_below)
+    predictor = Predictor.from_pretrained(
+        model, device=device, abstain_below=abstain_below, dtype=dtype, engine=engine, batch_size=batch_size
+    )
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
     names = WHAT_IT_NAMES if set(predictor.rule.label_names) <= set(EXPRESSIONS) else None

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .placement_options import BatchSize, Device, DType, Engine, Workers
+
 app = typer.Typer()
-_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
 
 
 # Every word is train.py's to read, --help too: it lists some hundred options.
@@ -52,14 +53,21 @@ def evaluate(
     face_focus: Annotated[
         int | None, typer.Option(min=1, max=10**6, help="Also where it looks, on so many clips drawn at random.")
     ] = None,
-    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    engine: Engine = "torch",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
 ) -> None:
     """Measure a model: results.json, predictions, figures and card in its folder are renewed."""
     from ..evaluate_model import evaluate_model
     from ..evaluation.split_evaluation import describe_scores
     from ..explanation.data_set_focus import describe_focus
 
-    measured = evaluate_model(model, data, split.value, label_scheme, groups, face_focus, device=device)
+    measured = evaluate_model(
+        model, data, split.value, label_scheme, groups, face_focus,
+        device=device, dtype=dtype, engine=engine, batch_size=batch_size, workers=workers,
+    )  # fmt: skip
     typer.echo(describe_scores(measured, split.value))
     if measured.decided_on:
         typer.echo(f"no validation split here: threshold and temperature are those of the {measured.decided_on}'s")

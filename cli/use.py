@@ -1,16 +1,15 @@
-"""Models in use: explanations, live predictions, the page, exports, publication."""
+"""Models in use: explanations, live predictions, the page, publication."""
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .placement_options import BatchSize, Device, DType, Engine, Faces
+
 app = typer.Typer()
-_DEVICE_HELP = "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps."  # as predict's
-_FACES_HELP = "The pictures, and a video's frames, are faces already: look for none, take them as they are."
 
 
 @app.command()
@@ -20,18 +19,33 @@ def explain(
     output: Annotated[Path, typer.Option(help="The picture (.png).")],
     label: Annotated[str | None, typer.Option(help="What speaks for it; default: the predicted one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
-    faces: Annotated[bool, typer.Option("--faces", help=_FACES_HELP)] = False,
-    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+    faces: Faces = False,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    engine: Engine = "torch",
+    batch_size: BatchSize = None,
 ) -> None:
     """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
     from ..explanation.explain_files import explain_file, to_json
     from ..explanation.heat_map_figure import picture_path, save_explanation
     from ..inference.predictor import Predictor
 
+    _require_gradients(dtype, engine)
     path = picture_path(output, source)
-    explanation = explain_file(Predictor.from_pretrained(model, faces, device), source, label)
+    predictor = Predictor.from_pretrained(model, faces, device, dtype="float32", batch_size=batch_size)
+    explanation = explain_file(predictor, source, label)
     save_explanation(explanation, path)
     typer.echo(json.dumps({**to_json(explanation), "picture": str(path)}, indent=2) if as_json else path)
+
+
+def _require_gradients(dtype: str, engine: str) -> None:
+    """Refused before anything is loaded."""
+    from ..processor.input_errors import RecipeError
+
+    if engine != "torch":
+        raise RecipeError(f"Expected --engine torch with explain, which asks for gradients, got {engine}.")
+    if dtype not in ("auto", "float32"):
+        raise RecipeError(f"Expected --dtype float32 with explain, whose gradients are small numbers, got {dtype}.")
 
 
 @app.command()
@@ -51,7 +65,9 @@ def live(
         float | None, typer.Option(min=0.1, max=3600, help="Clip models: time that a window spans.")
     ] = None,
     small_faces: Annotated[bool, typer.Option(help="Look for small faces too, slower.")] = False,
-    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    engine: Engine = "torch",
 ) -> None:
     """Watch a webcam, a call on the screen or a file: one smoothed prediction a person. Ctrl-C or Q ends it."""
     import threading
@@ -75,7 +91,8 @@ def live(
         )
     if output is not None:
         check_film(output, source)
-    predictor, stop = Predictor.from_pretrained(model, device=device).speed_up(), threading.Event()
+    predictor = Predictor.from_pretrained(model, device=device, dtype=dtype, engine=engine).speed_up()
+    stop = threading.Event()
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
     with open_source(source, predictor.video_processor.as_played) as frames:
@@ -107,50 +124,16 @@ def serve_page(
     models: Annotated[list[str], typer.Argument(help="Folders written by train.py, or Hub ids; to choose from.")],
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone.")] = "127.0.0.1",
-    device: Annotated[str, typer.Option(help=_DEVICE_HELP)] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    engine: Engine = "torch",
+    batch_size: BatchSize = None,
 ) -> None:
     """A page in the browser: webcam, videos, photos, and why. All on this machine; consent first."""
+    from ..inference.placement import Placement
     from ..live.page import name_models, serve
 
-    serve(name_models(models), port, host, device)
-
-
-class ExportFormat(StrEnum):
-    """Forms that others serve."""
-
-    stock = "stock"
-    onnx = "onnx"
-    space = "space"
-
-
-@app.command()
-def export(
-    model: Annotated[str, typer.Argument(help="A model's folder; for a Space, a Hub id too.")],
-    to: Annotated[ExportFormat, typer.Option(help="For plain transformers, one ONNX file, or a page on the Hub.")],
-    output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file.")],
-) -> None:
-    """Write a model in a form that others serve; refused where the logits would not be the same."""
-    from ..conversion.export_onnx import export_onnx
-    from ..conversion.export_stock import export_stock
-    from ..evaluation.results_file import RESULTS_FILE, read_results
-
-    known = read_results(Path(model)) if (Path(model) / RESULTS_FILE).is_file() else None
-    for warning in known.warnings() if known else ():
-        typer.echo(f"take care: {warning}", err=True)
-
-    if to is ExportFormat.space:
-        from ..hub.space import export_space
-
-        files = export_space(model, output)
-        size_mb = sum(path.stat().st_size for path in files) / 1e6
-        origin = "" if Path(model).is_dir() else f"; {model} is no folder here, the Space will load it from the Hub"
-        typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
-        typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
-        return
-
-    write = export_stock if to is ExportFormat.stock else export_onnx
-    difference = write(Path(model), output)
-    typer.echo(f"{output}: logits differ by at most {difference:.1e}")
+    serve(name_models(models), port, host, Placement(device, dtype, engine, batch_size))
 
 
 @app.command()
@@ -190,3 +173,28 @@ def env() -> None:
 
     for name, value in describe_environment():
         typer.echo(f"- {name}: {value}")
+
+
+@app.command()
+def serve(
+    export: Annotated[Path, typer.Argument(help="Folder that `engagement export --to onnx` or openvino wrote.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    host: Annotated[str, typer.Option(help="0.0.0.0: whoever reaches this machine may ask.")] = "127.0.0.1",
+) -> None:
+    """Answer over HTTP, without PyTorch: post a video to get its label as JSON."""
+    from ..hub.endpoint.export_handler import ExportHandler
+    from ..hub.endpoint.server import make_server, serve_until_stopped
+    from ..hub.use_limits import limits_for_terminal
+    from ..processor.input_errors import RecipeError
+
+    typer.echo(limits_for_terminal(), err=True)
+    handler = ExportHandler(str(export))
+    try:
+        server = make_server(handler, host, port)
+    except (OSError, OverflowError) as error:
+        raise RecipeError(
+            f"Expected a free address at {host}:{port}, got none ({error}); name another --port."
+        ) from error
+    at = "{}:{}".format(*server.server_address[:2])
+    typer.echo(f"{export} answers at http://{at} (curl --data-binary @clip.mp4 http://{at}); Ctrl-C ends it", err=True)
+    serve_until_stopped(server)

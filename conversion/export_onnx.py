@@ -1,21 +1,21 @@
 """A model as one ONNX file, its answer rule folded in; refused where its logits would differ."""
 
 import json
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..data.atomic_files import whole_file, writing
+from ..data.required_packages import require_extra
 from ..modeling_engagement import EngagementPreTrainedModel
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import DataError, ModelLoadError, in_one_line
+from ..processor.input_errors import DataError, ModelLoadError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
-from ..required_packages import require_extra
-from .export_stock import _draw_noise, _fold_rule, _load, decided_logits
+from .export_networks import write_onnx
+from .export_stock import _fold_rule, _load, decided_logits, draw_noise
 
 _MAX_ONNX_DIFFERENCE = 1e-3  # of logits
 
@@ -77,23 +77,14 @@ def _write_onnx(
     path: Path,
     folder: Path,
 ) -> None:
-    exported = _Logits(model).eval().requires_grad_(False)
+    exported = _Logits(model)
     exported.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's, of its own internals
-            program: torch.onnx.ONNXProgram = torch.onnx.export(  # type: ignore[assignment]  # None without dynamo
-                exported, (_draw_noise(model, batch_size=2),), dynamo=True, verbose=False,
-                dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["pixel_values"], output_names=["logits"],
-            )  # fmt: skip
-        program.model.metadata_props["preprocessor_config"] = processor.to_json_string()
-        program.model.metadata_props["label_names"] = json.dumps(model.config.label_names)
-        program.model.metadata_props["answer_rule"] = json.dumps({**asdict(rule), "abstain_below": rule.threshold})
-        program.save(path, external_data=False)
-    except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
-        reason = in_one_line(error)
-        expected = f"Expected a model that ONNX can hold in {folder}"
-        raise ModelLoadError(f"{expected}, got one it cannot ({reason}).") from error
+    metadata = {
+        "preprocessor_config": processor.to_json_string(),
+        "label_names": json.dumps(model.config.label_names),
+        "answer_rule": json.dumps({**asdict(rule), "abstain_below": rule.threshold}),
+    }
+    write_onnx(exported, draw_noise(model, batch_size=2), "pixel_values", "logits", path, str(folder), metadata)
 
 
 def _onnx_difference(model: EngagementPreTrainedModel, rule: AnswerRule, path: Path, batch_size: int) -> float:
@@ -102,7 +93,7 @@ def _onnx_difference(model: EngagementPreTrainedModel, rule: AnswerRule, path: P
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    noise = _draw_noise(model, batch_size)
+    noise = draw_noise(model, batch_size)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
         expected = decided_logits(model(noise).logits, rule)
     (logits,) = session.run(["logits"], {"pixel_values": noise.numpy()})

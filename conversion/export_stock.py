@@ -27,7 +27,7 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
-from ..configuration_engagement import UNKNOWN, AnswerRule
+from ..answer_rule import UNKNOWN, AnswerRule
 from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..evaluation.results_schema import Results
@@ -129,7 +129,7 @@ def _stock_difference(
     model: EngagementPreTrainedModel, rule: AnswerRule, stock: PreTrainedModel, folder: Path
 ) -> float:
     """The largest difference of their logits on noise; raises ModelLoadError where it is one."""
-    noise = _draw_noise(model, batch_size=2)
+    noise = draw_noise(model, batch_size=2)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
         logits, expected = stock(noise).logits, decided_logits(model(noise).logits, rule)
     difference = float((logits - expected).abs().max())
@@ -148,7 +148,7 @@ def _load(
     predictor = Predictor.from_pretrained(str(folder), device="cpu")  # where its logits are compared
     # To mypy transformers' wrapper of `to` is a function without self.
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
-    return model, predictor.processor, predictor.rule
+    return model, predictor.tensor_processor, predictor.rule
 
 
 def decided_logits(logits: torch.Tensor, rule: AnswerRule) -> torch.Tensor:
@@ -178,7 +178,8 @@ def _fold_rule(model: _Model, rule: AnswerRule) -> _Model:
     return folded
 
 
-def _draw_noise(model: EngagementPreTrainedModel, batch_size: int) -> torch.Tensor:
+def draw_noise(model: EngagementPreTrainedModel, batch_size: int) -> torch.Tensor:
+    """Pixel values of a batch as the model takes them, from N(0, 1), the same at every call."""
     config = model.config
     frames = () if isinstance(model, EngagementForImageClassification) else (config.num_frames,)
     shape = (batch_size, *frames, config.num_channels, config.image_size, config.image_size)

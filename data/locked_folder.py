@@ -1,4 +1,4 @@
-"""A folder in which one job is at work at a time."""
+"""A folder in which one job is at work at a time: another is refused, or waits."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..processor.input_errors import DataError, in_one_line
+from .atomic_files import writing
 
 
 @contextlib.contextmanager
@@ -38,3 +39,14 @@ def alone_in(output: Path, job: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # before its release: after it, it may be another's
             Path(lock.lock_file).unlink()
         lock.release()
+
+
+@contextlib.contextmanager
+def waiting_for(output: Path) -> Iterator[None]:
+    """As `alone_in`, once whoever is at work there is done; raises DataError where the lock cannot be written."""
+    lock = output.with_name(f"{output.name}.lock")
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()  # as above; it stays, since one who waits may hold it open
+    with FileLock(lock):
+        yield

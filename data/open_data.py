@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..processor.input_errors import LeakageError
+from ..processor.input_errors import LeakageError, RecipeError
 from .atomic_files import writing
 from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
@@ -83,6 +83,25 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
     print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
     _audit_under_the_scheme(prepared, options.label_scheme)
     return prepared
+
+
+def require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
+    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it. Of frames that
+    come as pictures nobody knows the times, and they are faces already: so many there must be, and no more is asked.
+
+    Raises:
+        RecipeError: they were not.
+    """
+    if prepared.description.media == "picture":
+        return
+    is_frames = prepared.description.media == "frames"
+    for name in ("num_frames",) if is_frames else ("num_frames", "sampling", "face_crop", "face_crop_size_px"):
+        stored, expected = (getattr(told, name) for told in (prepared.description.settings, options.frames))
+        if expected is not None and stored != expected:
+            raise RecipeError(
+                f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
+                f"{stored}; pass the raw source, or prepare it so."
+            )
 
 
 def _forget_damaged(folder: Path) -> None:

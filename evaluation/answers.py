@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..configuration_engagement import DRAWN_PEOPLE, UNKNOWN, AnswerRule
+from ..answer_rule import DRAWN_PEOPLE, UNKNOWN, AnswerRule
 from ..processor.face_preparation import FacePreparation
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .calibration import calibration_error, fit_offsets

@@ -168,7 +168,8 @@ def _describe_environment(environment: Environment) -> str:
     device = f"{environment.device}, " if environment.device else ""
     engine = environment.engine or "torch"
     number = environment.packages.get(engine)
-    return f"{device}{engine}{f' {number}' if number else ''}, {environment.torch_threads} threads"
+    precision = f"{environment.dtype}, " if environment.dtype else ""
+    return f"{device}{engine}{f' {number}' if number else ''}, {precision}{environment.torch_threads} threads"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

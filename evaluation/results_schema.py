@@ -37,7 +37,9 @@ class Environment(Record):
     device: str | None = None
     """`cpu`, or the name of the accelerator; null in older results"""
     engine: str | None = None
-    """what ran the model: `torch`; null in older results"""
+    """what ran the model: `torch`, `onnxruntime` or `openvino`; null in older results"""
+    dtype: str | None = None
+    """of its arithmetic, such as `float32`; null in older results"""
 
 
 class Selection(Record):

@@ -17,8 +17,8 @@ import torch
 from scipy.special import softmax
 
 from ..data.atomic_files import whole_file
+from ..data.required_packages import installed_version
 from ..processor.input_errors import DataError, ModelLoadError, in_one_line
-from ..required_packages import installed_version
 from .answers import measure_answers
 from .bootstrap import MIN_PEOPLE_IN_A_CELL, bootstrap_intervals, scores_by_group, spread_over_people
 from .calibration import (
@@ -363,12 +363,13 @@ def _data_of_older_rows(
     return (of_split or then)[0].data.fingerprint if then else _own_fingerprint(results)
 
 
-def describe_environment(device: torch.device) -> Environment:
-    """What a result measured in this process, on this device, depends on."""
+def describe_environment(device: torch.device, engine: str = "torch", dtype: str = "float32") -> Environment:
+    """What a result measured in this process, on this device and so, depends on."""
     return Environment(
         python=platform.python_version(),
-        packages={name: installed_version(name) or "not installed" for name in _VERSIONED_PACKAGES},
+        packages={name: installed_version(name) or "not installed" for name in (*_VERSIONED_PACKAGES, engine)},
         torch_threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        engine="torch",
+        engine=engine,
+        dtype=dtype,
     )

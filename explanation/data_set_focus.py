@@ -206,13 +206,13 @@ def _explain_file(predictor: Predictor, path: Path) -> _Explained | None:
         return None
     processor = predictor.video_processor
     frames = clip.pictures if clip.transforms is not None else processor.shrink_whole_frames(clip.pictures)
-    return _Explained(processor.to_pixel_values(frames), clip.explanation, clip.face.focus)
+    return _Explained(predictor.to_tensor(frames), clip.explanation, clip.face.focus)
 
 
 def _explain_row(predictor: Predictor, row: FaceCropRow) -> _Explained:
     """A row of prepared data, whose crops are those that the model is evaluated on."""
     frames = np.stack([decode_picture(content) for content in row["frames"]])
-    pixel_values = predictor.processor.to_pixel_values(frames)
+    pixel_values = predictor.to_tensor(frames)
     explanation = explain_clip(predictor.model, pixel_values, rule=predictor.rule)
     maps = explanation.maps
     to_frame = input_transforms(np.array(row["transforms"]), frames.shape[1:3], maps.shape[1:], len(maps))

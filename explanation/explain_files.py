@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from ..configuration_engagement import Answer
+from ..answer_rule import Answer
 from ..inference.predictor import Predictor
 from ..processor.face_preparation import PreparedClip
 from ..processor.face_tracking import FaceTrack, fill_missing
@@ -122,7 +122,7 @@ def explain_track(
     crops, transforms = processor.crop(frames, filled.boxes_xyxy_px, filled.landmarks_xy_px)
     found = np.flatnonzero(track.found)
     nearest = found[np.abs(np.arange(len(frames))[:, None] - found).argmin(axis=1)]
-    explanation = _explain(predictor, processor.to_pixel_values(crops[nearest]), label, method)
+    explanation = _explain(predictor, predictor.to_tensor(crops[nearest]), label, method)
     boxes = filled.boxes_xyxy_px[track.found]
     face_px = float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1)))
     answer = _answer(predictor, explanation, float(track.found.mean()), face_px)
@@ -157,7 +157,7 @@ def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | N
 
 
 def _explain_clip(predictor: Predictor, clip: PreparedClip, label: str | None, method: str) -> ExplainedClip:
-    explanation = _explain(predictor, predictor.video_processor.to_pixel_values(clip.frames), label, method)
+    explanation = _explain(predictor, predictor.to_tensor(clip.frames), label, method)
     answer = _answer(predictor, explanation, clip.face_coverage, clip.face_px)
     if clip.transforms is not None:
         faces = (clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.found)
@@ -189,7 +189,7 @@ def _look_for_face(
 
 def _explain_photo(predictor: Predictor, photo: Path, label: str | None, method: str) -> list[ExplainedClip]:
     faces = predictor.prepare_photo(photo)
-    pixel_values = predictor.processor.to_pixel_values(faces.frames)
+    pixel_values = predictor.to_tensor(faces.frames)
     clips = []
     for i, box in enumerate(faces.boxes_xyxy_px):
         explanation, one = _explain(predictor, pixel_values[i], label, method), slice(i, i + 1)

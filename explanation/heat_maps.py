@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..inference.torch_engine import to_array
 from ..modeling_engagement import (
     EngagementForImageClassification,

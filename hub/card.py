@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..data.required_packages import OF_A_MODEL, pip_lines
 from ..evaluation.answers import answer_rule, clip_sec_of
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import absent_in_words
@@ -17,7 +18,6 @@ from ..evaluation.results_schema import Measurement, Results
 from ..modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
 from ..processor.face_preparation import FacePreparation
 from ..processor.video_processing_engagement import EngagementVideoProcessor
-from ..required_packages import OF_A_MODEL, pip_lines
 from .model_files import CARD_FILE, EXAMPLE_PICTURE, LICENSE_FILE
 from .use_limits import MUST_NOT_BE_USED
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ..configuration_engagement import ANSWER_RULE_FILE
+from ..answer_rule import ANSWER_RULE_FILE
 from ..evaluation.figures import FIGURE_NAME, FIGURES_FOLDER
 from ..evaluation.results_file import RESULTS_FILE
 from ..processor.input_errors import ModelLoadError
@@ -22,7 +22,7 @@ EXAMPLE_PICTURE = "examples/drawn_face.png"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_ROOT_CODE = ("configuration_engagement.py", "modeling_engagement.py", "face_encoders.py")
+_ROOT_CODE = ("answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
 _BESIDE = (RESULTS_FILE, ANSWER_RULE_FILE, LICENSE_FILE)  # where there are any
 _NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, *_BESIDE, EXAMPLE_PICTURE}

@@ -17,13 +17,13 @@ from PIL import Image
 
 from ..data.atomic_files import unfinished_beside, whole_folder, writing
 from ..data.drawn.faces import FacePose, draw_frame, draw_subject
+from ..data.required_packages import OF_A_MODEL, pip_lines
 from ..evaluation.figures import save_figures
 from ..evaluation.results_file import read_results
 from ..evaluation.results_schema import Doubt, Results
 from ..inference.predictor import Predictor
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, EngagementInputError, LeakageError, ModelLoadError, RecipeError
-from ..required_packages import OF_A_MODEL, pip_lines
 from .card import license_title, takes_face_alone, write_card
 from .model_files import (
     EXAMPLE_PICTURE,

@@ -15,9 +15,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..data.atomic_files import require_new_folder, whole_folder, writing
+from ..data.required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..processor.input_errors import ModelLoadError
-from ..required_packages import OF_A_MODEL, installed_version, pip_lines, require_extra
 from .model_files import CARD_FILE, model_files, title_of
 from .use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 

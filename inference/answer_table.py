@@ -14,9 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-import pyarrow
-import pyarrow.parquet
-
 from ..data.atomic_files import whole_file
 from ..data.growing_file import GrowingFile
 from ..processor.input_errors import DataError, in_one_line, printable
@@ -39,17 +36,18 @@ class _Done(TypedDict):
 
 
 def fingerprint(predictor: Predictor, timeline_step_sec: float | None, video_track: int | None = None) -> str:
-    """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device."""
+    """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device, nor
+    with the half precision that one may choose by itself, whose scores agree."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(predictor.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    preprocessing = predictor.processor.to_dict()
+    for piece in predictor.engine.weights():
+        digest.update(piece)
+    preprocessing = predictor.processor.to_dict()  # type: ignore[union-attr]  # an export has it, and transformers
     # Tables that earlier versions began go on.
     if not preprocessing.get("as_played"):
         preprocessing.pop("as_played", None)
     settings = [asdict(predictor.rule), preprocessing, predictor.faces_given, timeline_step_sec]
     settings += [] if video_track is None else [video_track]
+    settings += [] if predictor.placement.dtype in ("auto", "float32") else [predictor.placement.dtype]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 
@@ -186,6 +184,9 @@ class AnswerTable:
         """After the last answer: of a Parquet table, make it from the journal."""
         if not self._is_parquet:
             return
+        import pyarrow  # a fifth of a second, which no other table has to wait for
+        import pyarrow.parquet
+
         lines = self.journal.read_text(encoding="utf-8").split("\n")
         rows = [row for line in lines if line for row in _rows_of(json.loads(line))]
         table = pyarrow.table({name: [row.get(name) for row in rows] for name in self._columns})

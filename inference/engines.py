@@ -4,9 +4,12 @@ A model is two networks: an encoder, which reads each face alone, and a head, wh
 frames together. `live` keeps features of the frames it has seen, so that both are asked for one by one.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from ..processor.input_errors import ModelLoadError
 
 if TYPE_CHECKING:
     import torch
@@ -37,3 +40,17 @@ class Engine(Protocol):
     def logits(self, pixel_values: "np.ndarray | torch.Tensor") -> np.ndarray:
         """(n, num_frames, C, size, size) of clips, or (n, C, size, size) of faces -> raw logits (n, num_labels)."""
         ...
+
+    def weights(self) -> Iterator[bytes]:
+        """What no model with other weights has, piece by piece, for a digest."""
+        ...
+
+
+def require_finite(values: np.ndarray) -> np.ndarray:
+    """The same; raises ModelLoadError for nan and infinity, of which no label may be made."""
+    if not np.isfinite(values).all():
+        raise ModelLoadError(
+            "Expected numbers as the model's scores, got nan or infinity; its weights or its processor's settings make "
+            "none of these pictures, so use another model or train it anew."
+        )
+    return values

@@ -11,7 +11,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from transformers.utils import logging as transformers_logging
 
 from .. import register_auto_classes
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..evaluation.answers import answer_rule
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification

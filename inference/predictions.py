@@ -77,12 +77,13 @@ Prediction = VideoPrediction | PhotoPrediction | Refusal
 
 
 class AboutModel(TypedDict):
-    """What stands beside every answer: what the model learned from, and where it ran."""
+    """What stands beside every answer: what the model learned from, and where and how it ran."""
 
     trained_on: str  # "drawn people", a data set's name, or "unknown"
     calibrated: bool
     device: str
-    engine: str
+    engine: str  # library and version
+    dtype: str  # of the model's arithmetic
 
 
 class SpanJson(TypedDict):

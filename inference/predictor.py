@@ -5,53 +5,41 @@ said of its scores from the answer rule that lies beside its weights.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from ..configuration_engagement import DRAWN_PEOPLE, AnswerRule
+from ..answer_rule import DRAWN_PEOPLE, AnswerRule
+from ..processor.clip_preparation import ClipPreparation
 from ..processor.face_preparation import PreparedClip, PreparedFaces
-from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
-from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import EngagementInputError, NoFaceError, RecipeError
 from ..processor.media_files import PICTURE_SUFFIXES
 from ..processor.media_reader import MediaReader
-from ..processor.video_processing_engagement import EngagementVideoProcessor
-from .devices import choose_device
+from ..processor.picture_preparation import PicturePreparation
+from .answering import Failure, OnWindow, PhotoReading, Reading, VideoReading, answer_readings
 from .engines import Engine
-from .loading import load_model, rule_of
-from .placement import Placement
-from .predictions import AboutModel, FacePrediction, PhotoPrediction, Span, VideoPrediction
-from .torch_engine import Model, TorchEngine
+from .export_folder import is_export
+from .exported_processor import ExportedClips, ExportedPictures
+from .find_export import load_exported
+from .placement import Placement, default_batch_size
+from .predictions import AboutModel, PhotoPrediction, Refusal, VideoPrediction
+from .scoring import Batches, Scorer
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import TypeIs
+
+    from ..processor.image_processing_engagement import EngagementImageProcessor
+    from ..processor.video_processing_engagement import EngagementVideoProcessor
+    from .torch_engine import Model, TorchEngine
 
 _SHARED_SETTINGS = (
     "size", "image_mean", "image_std", "face_margin_ratio", "face_framing", "face_crop_size_px", "do_grayscale",
     "picture_norm", "as_played",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class VideoReading:
-    """A video as a model reads it: its windows, and of each the prepared clip or what is wrong with it, when asked."""
-
-    source: str
-    windows: list[FilmWindow]
-    clips: Iterator[PreparedClip | EngagementInputError]
-    notes: tuple[str, ...] = ()  # of the file
-
-
-@dataclass(frozen=True)
-class PhotoReading:
-    """A photo as a model reads it."""
-
-    source: str
-    faces: PreparedFaces
 
 
 class Predictor:
@@ -66,8 +54,8 @@ class Predictor:
 
     def __init__(
         self,
-        model: Model | Engine,
-        processor: EngagementVideoProcessor | EngagementImageProcessor,
+        model: "Model | Engine",
+        processor: ClipPreparation | PicturePreparation,
         faces_given: bool = False,
         device: str = "auto",
         rule: AnswerRule | None = None,
@@ -75,26 +63,30 @@ class Predictor:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
-        self.placement = Placement(device, dtype, batch_size=batch_size, workers=workers)
-        if isinstance(model, Model):
+        kind = model.name.partition(" ")[0] if _is_engine(model) else "torch"
+        self.placement = Placement(device, dtype, kind, batch_size, workers)
+        if _is_engine(model):
+            self.engine: Engine = model
+        else:  # torch takes a second to import, and an export runs without
+            from .devices import choose_device
+            from .torch_engine import TorchEngine
+
             rule = rule or model.answer_rule
-            self.engine: Engine = TorchEngine(model, choose_device(device))
-        else:
-            self.engine = model
+            self.engine = TorchEngine(model, choose_device(device), dtype, rule)
         self.device = self.engine.device
         self.rule = rule or AnswerRule(self.engine.label_names)
         self.is_video_model = self.engine.reads_clips
+        rows = batch_size or default_batch_size(self.device) * (1 if self.is_video_model else self.engine.num_frames)
+        self.batches = Batches(rows, self.device)
         self.processor = processor = processor.on_device(self.device)
         self.faces_given = faces_given
-        if isinstance(processor, EngagementVideoProcessor):
+        if isinstance(processor, ClipPreparation):
             self.video_processor = processor
         else:
             # A video before a single-face model: the person's face is found in it, unless it reads whole frames.
-            settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
             self.reads_frames = processor.pictures_are_frames and not processor.face_crop
-            self.video_processor = EngagementVideoProcessor(
-                **settings, num_frames=self.engine.num_frames, face_crop=not self.reads_frames, device=self.device
-            )
+            self.video_processor = _of_clips(processor, self.engine.num_frames, not self.reads_frames)
+            self.video_processor = self.video_processor.on_device(self.device)
         if faces_given:
             if not self.video_processor.face_crop:
                 raise RecipeError("Expected --faces with a model of faces, got one of whole frames; leave it out.")
@@ -113,7 +105,7 @@ class Predictor:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> "Predictor":
-        """From an export folder or a Hub id.
+        """From a model's folder, a Hub id, or a folder that `engagement export` wrote, which names its engine itself.
 
         Args:
             faces_given: as for `Predictor`.
@@ -125,6 +117,16 @@ class Predictor:
             RecipeError: no such device, dtype or engine.
         """
         Placement(device, dtype, engine, batch_size, workers)  # refused before anything is loaded
+        if engine != "torch" or is_export(Path(model)):
+            networks, processor, rule = load_exported(model, engine, dtype)
+            rule = rule if abstain_below is None else replace(rule, abstain_below=abstain_below)
+            return cls(networks, processor, faces_given, "cpu", rule, dtype, batch_size, workers)
+        from ..data.required_packages import require_packages
+
+        require_packages()  # before any is imported
+        from .devices import choose_device
+        from .loading import load_model, rule_of
+
         choose_device(device)
         loaded = load_model(model)
         rule = rule_of(loaded, Path(model))
@@ -133,13 +135,32 @@ class Predictor:
         return cls(*loaded, faces_given, device, rule, dtype, batch_size, workers)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> "Model":
         """The model itself, for what asks for gradients or weights; raises RecipeError for an export."""
-        if isinstance(self.engine, TorchEngine):
+        if _is_of_torch(self.engine):
             return self.engine.model
         raise RecipeError(
             f"Expected the engine torch for this, which asks for the model itself, got {self.engine.name}."
         )
+
+    @property
+    def tensor_processor(self) -> "EngagementVideoProcessor | EngagementImageProcessor":
+        """The processor as transformers has it, for what works with torch beside the engine; of an export one with the
+        same settings."""
+        from ..processor.image_processing_engagement import EngagementImageProcessor
+        from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+        if isinstance(self.processor, (EngagementVideoProcessor, EngagementImageProcessor)):
+            return self.processor
+        assert isinstance(self.processor, (ExportedClips, ExportedPictures))
+        kind = EngagementVideoProcessor if isinstance(self.processor, ExportedClips) else EngagementImageProcessor
+        return kind(**self.processor.to_dict())  # type: ignore[arg-type]  # as they were read from its config
+
+    def to_tensor(self, crops: np.ndarray) -> "torch.Tensor":
+        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size), for what asks the model itself."""
+        import torch
+
+        return torch.as_tensor(self.video_processor.to_pixel_values(crops))
 
     @property
     def about(self) -> AboutModel:
@@ -149,6 +170,7 @@ class Predictor:
             "calibrated": self.rule.is_calibrated,
             "device": self.device,
             "engine": self.engine.name,
+            "dtype": self.engine.dtype,
         }
 
     @property
@@ -160,6 +182,21 @@ class Predictor:
         if not self.rule.is_calibrated:
             warnings.append("this model is uncalibrated: its scores do not say how often it is right")
         return warnings
+
+    @property
+    def scorer(self) -> Scorer:
+        """What makes scores of crops, by the rule that the predictor has now."""
+        return Scorer(self.engine, self.processor, self.rule, self.batches)
+
+    @property
+    def num_workers(self) -> int:
+        """Files that are read at once: no more than there are processors to read them."""
+        asked = self.placement.workers or 1
+        if asked == 1:
+            return 1
+        from ..data.worker_processes import usable_cpus  # joblib takes a while to import
+
+        return min(asked, usable_cpus())
 
     @property
     def reader(self) -> MediaReader:
@@ -175,7 +212,7 @@ class Predictor:
 
     def speed_up(self) -> "Predictor":
         """What costs a moment and pays when many files follow; scores stay as they are, within float noise."""
-        if isinstance(self.engine, TorchEngine):
+        if _is_of_torch(self.engine):
             self.engine.fuse()
         return self
 
@@ -194,18 +231,20 @@ class Predictor:
 
     def predict_video(self, source: Path, timeline_step_sec: float | None = None) -> VideoPrediction:
         """One prediction for the whole video and, with `timeline_step_sec`, one a span."""
-        return self.answer_video(self.read_video(source, timeline_step_sec))
+        answer = self.answer(self.read_video(source, timeline_step_sec))
+        assert isinstance(answer, VideoPrediction)
+        return answer
 
     def predict_photo(self, source: Path) -> PhotoPrediction:
         """Every face of a picture, from left to right."""
-        return self.answer_photo(PhotoReading(str(source), self.prepare_photo(source)))
+        answer = self.answer(PhotoReading(str(source), self.prepare_photo(source), self.faces_given))
+        assert isinstance(answer, PhotoPrediction)
+        return answer
 
-    def read(
-        self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None
-    ) -> VideoReading | PhotoReading:
+    def read(self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None) -> Reading:
         """A file as the model reads it; of a video the windows are read while they are answered."""
         if source.suffix.lower() in PICTURE_SUFFIXES:
-            return PhotoReading(str(source), self.prepare_photo(source))
+            return PhotoReading(str(source), self.prepare_photo(source), self.faces_given)
         return self.read_video(source, timeline_step_sec, video_track)
 
     def read_video(
@@ -217,70 +256,23 @@ class Predictor:
         spans = [(window.start_sec, window.end_sec) for window in windows]
         return VideoReading(str(source), windows, self.video_processor.prepare_spans(source, spans, index), index.notes)
 
-    def answer(
-        self, reading: VideoReading | PhotoReading, on_window: Callable[[int, int], None] | None = None
-    ) -> VideoPrediction | PhotoPrediction:
-        """What the model makes of what was read; see `answer_video`."""
-        if isinstance(reading, PhotoReading):
-            return self.answer_photo(reading)
-        return self.answer_video(reading, on_window)
-
-    def answer_video(
-        self, reading: VideoReading, on_window: Callable[[int, int], None] | None = None
-    ) -> VideoPrediction:
+    def answer(self, reading: Reading, on_window: OnWindow | None = None) -> VideoPrediction | PhotoPrediction:
         """
         Args:
-            on_window: told the number of windows done, and of all.
+            on_window: told the number of a video's windows read, and of all.
 
         Raises:
             EngagementInputError: no window can be read, or none shows a face.
         """
-        of_file, timeline, notes = [], [], list(reading.notes)
-        for number, (window, clip) in enumerate(zip(reading.windows, reading.clips, strict=True), start=1):
-            scores = None if isinstance(clip, EngagementInputError) else self.score_clip(clip)
-            found = answer_window(self.rule, clip, scores)
-            if not isinstance(clip, EngagementInputError):
-                notes += clip.notes
-            if window.is_of_file:
-                of_file.append(found)
-            if window.is_of_timeline:
-                timeline.append(_to_span(window, found))
-            if on_window is not None:
-                on_window(number, len(reading.windows))
-        film = answer_film(self.rule, of_file, reading.source)
-        return VideoPrediction(
-            reading.source,
-            film.answer.label,
-            film.answer.scores,
-            film.face_coverage,
-            film.num_repeated_frames,
-            timeline,
-            film.answer.reason,
-            film.answer.certainty,
-            film.num_people,
-            film.num_windows,
-            film.num_unreadable_windows,
-            film.spread,
-            tuple(dict.fromkeys([*notes, *film.notes])),
-        )
-
-    def answer_photo(self, reading: PhotoReading) -> PhotoPrediction:
-        """Every face of a picture, from left to right."""
-        faces = reading.faces
-        scores = self._score(self.processor.to_pixel_values(faces.frames))
-        found = []
-        for row, box, probability in zip(scores, faces.boxes_xyxy_px, faces.probabilities.tolist(), strict=True):
-            face_px = None if self.faces_given else float(max(box[2] - box[0], box[3] - box[1]))
-            answer, edges = self.rule.answer(row, face_px=face_px), [round(float(edge), 1) for edge in box]
-            probability = None if self.faces_given else probability
-            found.append(
-                FacePrediction(answer.label, answer.scores, edges, probability, answer.reason, answer.certainty)
-            )
-        return PhotoPrediction(reading.source, found, faces.notes)
+        (answer,) = answer_readings(self.scorer, [reading], on_window)
+        if isinstance(answer, Failure):
+            raise answer.error
+        assert not isinstance(answer, Refusal)  # of which there is none among readings
+        return answer
 
     def prepare_photo(self, source: Path | np.ndarray) -> PreparedFaces:
         """The faces of a photo, as the model reads them; raises EngagementInputError for a model that reads none."""
-        if isinstance(self.processor, EngagementVideoProcessor):
+        if isinstance(self.processor, ClipPreparation):
             raise EngagementInputError(
                 f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
             )
@@ -297,19 +289,35 @@ class Predictor:
 
     def score_clip(self, clip: PreparedClip) -> np.ndarray:
         """(num_labels,), as the answer rule makes them; of a single-face model the mean over the frames."""
-        pixel_values = self.video_processor.to_pixel_values(clip.frames)  # (frames, C, H, W)
-        if self.is_video_model:
-            return self._score(pixel_values[None])[0]
-        return self._score(pixel_values).mean(axis=0)  # one row of scores a frame; their mean is the clip's
+        return self.score_clips([clip])[0]
 
-    def _score(self, pixel_values: "np.ndarray | torch.Tensor") -> np.ndarray:
-        """(n, ...) -> (n, num_labels), as the rule makes them."""
-        return self.rule.to_scores(self.engine.logits(pixel_values))
+    def score_clips(self, clips: Sequence[PreparedClip]) -> np.ndarray:
+        """(num_clips, num_labels), as `score_clip`; `batch_size` of them a pass of the model.
+
+        Raises:
+            EngagementInputError: one of them cannot be read by the model, or a pass does not fit in memory.
+        """
+        scores = np.empty((len(clips), len(self.rule.label_names)))
+        for number, scored in enumerate(self.scorer.score([clip.frames for clip in clips])):
+            if isinstance(scored, Exception):
+                raise scored
+            scores[number] = scored.mean(axis=0)
+        return scores
 
 
-def _to_span(window: FilmWindow, found: WindowAnswer) -> Span:
-    answer = found.answer
-    return Span(
-        round(window.start_sec, 3), round(window.end_sec, 3), answer.label, answer.scores, found.face_coverage,
-        answer.reason, answer.certainty,
-    )  # fmt: skip
+def _is_engine(model: "Model | Engine") -> "TypeIs[Engine]":
+    return hasattr(model, "reads_clips")
+
+
+def _is_of_torch(engine: Engine) -> TypeGuard["TorchEngine"]:
+    return hasattr(engine, "fuse")  # its class cannot be asked for without torch
+
+
+def _of_clips(processor: PicturePreparation, num_frames: int, face_crop: bool) -> ClipPreparation:
+    """What reads videos before a model of single faces, as its own processor reads pictures."""
+    if isinstance(processor, ExportedPictures):
+        return processor.of_clips(_SHARED_SETTINGS, num_frames, face_crop)
+    from ..processor.video_processing_engagement import EngagementVideoProcessor
+
+    settings = {name: getattr(processor, name) for name in _SHARED_SETTINGS}
+    return EngagementVideoProcessor(**settings, num_frames=num_frames, face_crop=face_crop)

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..configuration_engagement import DRAWN_PEOPLE, AnswerRule
+from ..answer_rule import DRAWN_PEOPLE, AnswerRule
 from .engine import PersonState
 
 # Okabe and Ito's colours but the black, told apart by colour-blind eyes too.

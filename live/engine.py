@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..configuration_engagement import FACE_TOO_SMALL, MIN_FACE_COVERAGE, MIN_FACE_PX
+from ..answer_rule import FACE_TOO_SMALL, MIN_FACE_COVERAGE, MIN_FACE_PX
 from ..inference.predictor import Predictor
 from ..processor.film_windows import CLIP_SEC
 from ..processor.input_errors import EngagementInputError

@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ..configuration_engagement import FACE_TOO_SMALL, MIN_FACE_PX, UNCERTAIN
+from ..answer_rule import FACE_TOO_SMALL, MIN_FACE_PX, UNCERTAIN
+from ..data.required_packages import require_extra
 from ..processor.input_errors import EngagementInputError
-from ..required_packages import require_extra
 from .drawing import draw_states
 from .engine import COLLECTING, LiveResult, to_json_line
 from .film import AnnotatedVideo

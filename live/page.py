@@ -11,17 +11,19 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.required_packages import require_extra
 from ..hub.model_files import title_of
+from ..inference.placement import Placement
 from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
 from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from ..required_packages import require_extra
 from .page_actions import LiveSession, Page
 from .page_guard import RequestGuard, guard_inputs
 from .page_html import AGREEMENT, SERVER_LOST, refusal_page, statement
@@ -140,14 +142,17 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
 
 
 def build_app(
-    models: dict[str, str], settings: LiveSettings | None = None, is_local: bool = True, device: str = "auto"
+    models: dict[str, str],
+    settings: LiveSettings | None = None,
+    is_local: bool = True,
+    placement: Placement | None = None,
 ) -> "gradio.Blocks":
     """The page, ready for `launch`.
 
     Args:
         models: folder or Hub id by the name that is shown.
         is_local: whether the page is for this machine only; what it says of pictures depends on it.
-        device: as of `Predictor`.
+        placement: of every model.
 
     Raises:
         EngagementInputError: no model was named, one cannot be loaded, or the extra `app` is not installed.
@@ -157,7 +162,8 @@ def build_app(
 
     if not models:
         raise EngagementInputError("Expected at least one model, got none; name a folder or a Hub id.")
-    predictors = {name: Predictor.from_pretrained(model, device=device).speed_up() for name, model in models.items()}
+    placed = asdict(placement or Placement())
+    predictors = {name: Predictor.from_pretrained(model, **placed).speed_up() for name, model in models.items()}
     for name, predictor in predictors.items():
         for warning in predictor.warnings:
             print(f"take care: {name}: {warning}", file=sys.stderr)
@@ -224,7 +230,9 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
     return address
 
 
-def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.1", device: str = "auto") -> None:
+def serve(
+    models: dict[str, str], port: int | None = None, host: str = "127.0.0.1", placement: Placement | None = None
+) -> None:
     """Serve a page for these models, by the name that is shown, until a signal to quit; uploads are gone when it ends.
 
     Raises:
@@ -234,7 +242,7 @@ def serve(models: dict[str, str], port: int | None = None, host: str = "127.0.0.
         signal.signal(number, signal.default_int_handler)
     with TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app(models, is_local=host in LOOPBACK, device=device)
+        app = build_app(models, is_local=host in LOOPBACK, placement=placement)
         try:
             address = launch(app, port, host)
         except OSError as error:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from ..configuration_engagement import FACE_TOO_SMALL, AnswerRule
+from ..answer_rule import FACE_TOO_SMALL, AnswerRule
 from ..explanation.explain_files import ExplainedClip, Explanation
 from ..explanation.heat_map_figure import save_explanation
 from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS

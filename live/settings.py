@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..configuration_engagement import AnswerRule
+from ..answer_rule import AnswerRule
 from ..inference.predictor import Predictor
 from ..processor.input_errors import EngagementInputError
 

@@ -19,6 +19,7 @@ import av
 import cv2
 import numpy as np
 
+from ..data.required_packages import require_extra
 from ..processor.input_errors import (
     EngagementInputError,
     NoDecodableFrameError,
@@ -32,7 +33,6 @@ from ..processor.shown_picture import ShownPictures, shown_pictures, to_shown
 from ..processor.video_container import DEFAULT_MAX_PIXELS, open_container, resolve_source, video_stream
 from ..processor.video_structure import find_short_part
 from ..processor.video_tracks import choose_track
-from ..required_packages import require_extra
 
 PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
 SCREEN_FPS = 30.0  # a screen can be looked at any number of times a second, to no use

@@ -78,6 +78,14 @@ class BoundedReader(MediaReader):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def start(self) -> Self:
+        """Begins with a process at once, which is ready when the first file is to be read."""
+        process = _Process(self.limits)
+        with self._lock:
+            self._running.add(process)
+            self._idle.append(process)
+        return self
+
     def close(self) -> None:
         """Ends the processes, in whatever they are; others are started when they are needed."""
         with self._lock:

@@ -3,14 +3,15 @@
 A transform is a (2, 3) float64 affine from crop to frame: `frame_xy = transform @ (crop_x, crop_y, 1)`. Points are
 continuous on both sides: (0, 0) is the outer corner of the first pixel, whose centre lies at (0.5, 0.5); so a box's
 edges map to edges, and the identity gives back the frame's own pixels. Beyond the frame its edge pixels are repeated.
+
+Nothing here needs torch. Where there is torch its sampler is passed, which all crops of training, caches and earlier
+versions were made with: `tensor_preparation`. The one here differs from it by a grey level, where it rounds otherwise.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from .input_errors import NoFaceError
@@ -18,6 +19,8 @@ from .input_errors import NoFaceError
 # A head rarely leans further; what looks like more is landmarks gone astray (a profile, a covered eye, a false face),
 # and a crop on its side harms more than one not levelled.
 MAX_ROLL_DEG = 45.0
+# A window of a frame (height, width, 3), a transform from crop to window and the crop's size -> (size, size, 3), uint8.
+Sampler = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 def face_transform(
@@ -71,7 +74,37 @@ def map_points(points_xy_px: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return np.asarray(points_xy_px, dtype=np.float64) @ transform[:, :2].T + transform[:, 2]
 
 
-def crop_face(frame: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
+def sample_bilinear(window: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
+    """Bilinear samples of window, (height, width, 3), at transform's places -> (crop, crop, 3), uint8."""
+    height, width = window.shape[:2]
+    centers = np.arange(crop_size_px) + 0.5
+    places = transform @ np.stack(np.broadcast_arrays(centers, centers[:, None], 1.0)).reshape(3, -1)  # (2, crop²)
+    # From a pixel's outer corner to its centre; float32 holds a 4096th of a pixel of the largest frame.
+    places = np.clip(places - 0.5, 0, [[width - 1], [height - 1]]).astype(np.float32)
+    left, top = corners = np.minimum(places.astype(np.int32), np.maximum([[width - 2], [height - 2]], 0))
+    x, y = (places - corners).astype(np.float32)
+    upper = top * width + left
+    lower = upper + (width if height > 1 else 0)
+    right = 1 if width > 1 else 0
+    crop = np.empty((3, crop_size_px, crop_size_px), np.uint8)
+    for channel, pixels in zip(crop, window.reshape(-1, 3).T.astype(np.float32), strict=True):
+        above = _between(pixels.take(upper), pixels.take(upper + right), x)
+        below = _between(pixels.take(lower), pixels.take(lower + right), x)
+        channel[...] = np.rint(_between(above, below, y)).reshape(channel.shape)
+    return np.ascontiguousarray(crop.transpose(1, 2, 0))  # (3, crop, crop) -> (crop, crop, 3)
+
+
+def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """first + share * (second - first), in the memory of `second`."""
+    second -= first
+    second *= share
+    second += first
+    return second
+
+
+def crop_face(
+    frame: np.ndarray, transform: np.ndarray, crop_size_px: int, sample: Sampler = sample_bilinear
+) -> np.ndarray:
     """(height, width, 3), uint8 -> (crop_size_px, crop_size_px, 3), uint8.
 
     A reduction does not alias: what the crop reads is brought to the crop's scale first, by a filter as wide as the
@@ -88,7 +121,7 @@ def crop_face(frame: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np
         window = np.array(reduced)
     ratios = np.array([[window.shape[1] / (right - left)], [window.shape[0] / (bottom - top)]])
     in_window = (transform - np.array([[0, 0, left], [0, 0, top]])) * ratios  # crop -> window
-    return _sample(window, in_window, crop_size_px)
+    return sample(window, in_window, crop_size_px)
 
 
 def crop_faces(
@@ -98,6 +131,7 @@ def crop_faces(
     crop_size_px: int,
     margin_ratio: float = 0.2,
     framing: Sequence[float] | None = None,
+    sample: Sampler = sample_bilinear,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One face a frame -> crops (num_frames, crop, crop, 3), uint8, and transforms (num_frames, 2, 3), crop to frame.
 
@@ -119,7 +153,8 @@ def crop_faces(
             for box, landmarks in zip(boxes_xyxy_px, landmarks_xy_px, strict=True)
         ]
     )
-    crops = [crop_face(frame, transform, crop_size_px) for frame, transform in zip(frames, transforms, strict=True)]
+    pairs = zip(frames, transforms, strict=True)
+    crops = [crop_face(frame, transform, crop_size_px, sample) for frame, transform in pairs]
     return np.stack(crops), transforms
 
 
@@ -142,20 +177,3 @@ def _footprint_px(transform: np.ndarray, crop_size_px: int, frame_shape: Sequenc
     left, top = np.clip(np.floor(corners.min(axis=0)) - spare_px, 0, [width - 1, height - 1]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0)) + spare_px, [left + 1, top + 1], [width, height]).astype(int)
     return int(left), int(top), int(right), int(bottom)
-
-
-def _sample(window: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
-    """Bilinear samples of window, (height, width, 3), at transform's places -> (crop_size_px, crop_size_px, 3)."""
-    pixels = torch.from_numpy(window).permute(2, 0, 1)[None].float()  # (h, w, 3) -> (1, 3, h, w)
-    theta = _normalised(transform, crop_size_px, window.shape[1], window.shape[0])
-    grid = F.affine_grid(theta, [1, 3, crop_size_px, crop_size_px], align_corners=False)  # (1, crop, crop, 2)
-    crop = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return crop[0].permute(1, 2, 0).round().to(torch.uint8).contiguous().numpy()  # (1, 3, s, s) -> (s, s, 3)
-
-
-def _normalised(transform: np.ndarray, crop_size_px: int, width_px: int, height_px: int) -> torch.Tensor:
-    """A transform in pixels -> the (1, 2, 3) theta of affine_grid, whose square runs from -1 to 1 on both sides."""
-    to_pixels = np.array([[crop_size_px / 2, 0, crop_size_px / 2], [0, crop_size_px / 2, crop_size_px / 2], [0, 0, 1]])
-    from_pixels = np.array([[2 / width_px, 0, -1], [0, 2 / height_px, -1], [0, 0, 1]])
-    theta = from_pixels @ np.vstack([transform, [0, 0, 1]]) @ to_pixels
-    return torch.from_numpy(theta[None, :2]).float()

@@ -1,20 +1,19 @@
-"""What the video and the image processor share: frames → one person's face crops → pixel values.
+"""What all processors share: frames → one person's face crops → pixel values, without torch.
 
-Both processors inherit `FacePreparation`, so that a crop is made in one place only, for training, evaluation, the
-pipeline and everything else. Decoding, detection, tracking and cropping each have a file of their own.
+Everything that prepares faces inherits `FacePreparation`, so that a crop is made in one place only, for training,
+evaluation, the pipeline and exports. Where there is torch, `tensor_preparation` takes its arithmetic. Decoding,
+detection, tracking and cropping each have a file of their own.
 """
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
+from PIL import Image
 
 from .bounded_reader import BoundedReader, ReaderLimits
-from .face_cropping import crop_faces
+from .face_cropping import Sampler, crop_faces, sample_bilinear
 from .face_detection import FaceDetections, FaceDetector, Frames
 from .face_tracking import FaceTrack, choose_person, fill_missing, track_faces
 from .input_errors import EngagementInputError, NoFaceError
@@ -22,7 +21,11 @@ from .media_files import fetch, is_file_like, unpacked
 from .media_inputs import open_picture
 from .media_reader import HERE, FramesOnDemand, MediaReader
 from .picture_files import Picture
-from .processor_settings import to_device
+
+if TYPE_CHECKING:
+    import torch
+
+_LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # torchvision's, of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,13 @@ class FacePreparation:
     as_played = False
     # Where faces are looked for and pixel values are put; None: the CPU. Crops and pixel values are made on the CPU all
     # the same, so that a model reads the same numbers everywhere.
-    device: torch.device | str | None = None
+    device: "torch.device | str | None" = None
     reader: MediaReader = HERE  # who opens files
 
-    def on_device(self, device: torch.device | str) -> Self:
-        """A copy that looks for faces, and puts pixel values, on this device; EngagementInputError: there is none."""
+    def on_device(self, device: "torch.device | str") -> Self:
+        """A copy that looks for faces, and puts pixel values, on this device."""
         moved = copy.copy(self)
-        moved.device = to_device(device)
+        moved.device = device
         return moved
 
     def with_reader(self, reader: MediaReader) -> Self:
@@ -137,51 +140,41 @@ class FacePreparation:
         picture = unpacked(picture)
         return self.reader.open_picture(fetch(picture)) if is_file_like(picture) else open_picture(picture)
 
-    def to_dict(self) -> Any:  # a dictionary, as transformers' own, which holds any setting
-        """What is saved: all settings, and nothing of this machine."""
-        settings = super().to_dict()  # type: ignore[misc]  # which the processors' other base has
-        for name in ("device", "reader"):
-            settings.pop(name, None)
-        if not self.as_played:  # a model from before there was this setting stays what it was, to the last byte
-            settings.pop("as_played", None)
-        return settings
-
     @property
     def face_detector(self) -> FaceDetector:
         """On the processor's device. Apple's MPS has no adaptive pooling to uneven sizes and no float64, which MTCNN
         needs: beside it, faces are found on the CPU."""
-        device = torch.device(self.device or "cpu")
-        return FaceDetector("cpu" if device.type == "mps" else str(device))
+        device = str(self.device or "cpu")
+        return FaceDetector("cpu" if device.startswith("mps") else device)
 
-    def to_pixel_values(self, frames: np.ndarray) -> torch.Tensor:
-        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size) float32, normalised, on `device`.
+    @property
+    def sampler(self) -> Sampler:
+        """By which crops are read out of frames."""
+        return sample_bilinear
+
+    def to_pixel_values(self, frames: np.ndarray) -> "np.ndarray | torch.Tensor":
+        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size) float32, normalised.
 
         Raises:
             EngagementInputError: with `picture_norm`, for a flat picture, which has no norm to scale.
         """
-        pixels = self.to_model_size(frames)
+        sized = frames
+        if self.do_resize and frames.shape[1:3] != (self.size["height"], self.size["width"]):
+            sized = self.resize_frames(frames, self.size["width"], self.size["height"])
+        pixels = np.moveaxis(sized, -1, 1).astype(np.float32)  # (t, H, W, C) -> (t, C, H, W)
         if self.do_grayscale:
-            pixels = transforms.rgb_to_grayscale(pixels)
-        pixels = pixels.float() * (self.rescale_factor if self.do_rescale else 1.0)
+            pixels = np.trunc(np.tensordot(pixels, _LUMA, (1, 0)))[:, None]  # (t, 3, H, W) -> (t, 1, H, W)
+        pixels = np.ascontiguousarray(pixels) * np.float32(self.rescale_factor if self.do_rescale else 1.0)
         if self.picture_norm is not None:
-            pixels = _scale_to_norm(pixels, self.picture_norm)
+            pixels = pixels - pixels.mean(axis=(1, 2, 3), keepdims=True)
+            lengths = np.sqrt(np.square(pixels, dtype=np.float64).sum(axis=(1, 2, 3)))
+            require_contrast(lengths)
+            pixels *= (self.picture_norm / lengths).astype(np.float32)[:, None, None, None]
         if self.do_normalize:
-            pixels = self._normalize(pixels)
-        return pixels if self.device is None else pixels.to(self.device)
-
-    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        mean = torch.tensor(self.image_mean[: pixels.shape[1]])[:, None, None]
-        std = torch.tensor(self.image_std[: pixels.shape[1]])[:, None, None]
-        return (pixels - mean) / std
-
-    def to_model_size(self, frames: np.ndarray) -> torch.Tensor:
-        """(num_frames, height, width, 3) -> (num_frames, 3, size, size), uint8."""
-        size = (self.size["height"], self.size["width"])
-        frames = np.require(frames, requirements=["C", "W"])  # torch takes no read-only array, and PIL's are
-        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
-        if pixels.shape[-2:] == size or not self.do_resize:
-            return pixels
-        return transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
+            for channel in range(pixels.shape[1]):
+                pixels[:, channel] -= np.float32(self.image_mean[channel])
+                pixels[:, channel] /= np.float32(self.image_std[channel])
+        return pixels
 
     def detect_faces(self, frames: Frames) -> list[FaceDetections]:
         """(num_frames, height, width, 3) uint8 RGB -> all faces of each frame, as `face_detection` finds them."""
@@ -217,26 +210,28 @@ class FacePreparation:
     ) -> tuple[np.ndarray, np.ndarray]:
         """One crop a frame: (t, crop, crop, 3) uint8, and the transforms (t, 2, 3) from crop to frame pixels."""
         size_px, margin_ratio = self.face_crop_size_px, self.face_margin_ratio
-        return crop_faces(frames, boxes_xyxy_px, landmarks_xy_px, size_px, margin_ratio, self.face_framing)
+        framing, sampler = self.face_framing, self.sampler
+        return crop_faces(frames, boxes_xyxy_px, landmarks_xy_px, size_px, margin_ratio, framing, sampler)
 
     def shrink_whole_frames(self, frames: Frames) -> np.ndarray:
         """(t, H, W, 3) -> (t, crop, crop, 3), uint8: whole frames at the one size a cache holds, squeezed to a square
         as the CNN + LSTM reference does."""
         if isinstance(frames, FramesOnDemand):
             return np.concatenate([self.shrink_whole_frames(frame[None]) for frame in frames])
-        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
-        size = [self.face_crop_size_px, self.face_crop_size_px]
-        pixels = transforms.resize(pixels, size, InterpolationMode.BILINEAR, antialias=True)
-        return pixels.permute(0, 2, 3, 1).numpy()  # (t, C, H, W) -> (t, H, W, C)
+        return self.resize_frames(frames, self.face_crop_size_px, self.face_crop_size_px)
+
+    def resize_frames(self, frames: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+        """(t, H, W, 3) -> (t, height_px, width_px, 3), uint8, bilinear; a reduction does not alias."""
+        size = (width_px, height_px)
+        return np.stack(
+            [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)) for frame in frames]
+        )
 
 
-def _scale_to_norm(pixels: torch.Tensor, norm: float) -> torch.Tensor:
-    """Remove each picture's mean, scale the rest to `norm`; (t, C, H, W) float."""
-    centred = pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)
-    lengths = centred.flatten(1).norm(dim=1)
+def require_contrast(lengths: np.ndarray) -> None:
+    """(t,) norms of pictures less their mean; raises EngagementInputError for one that is 0, which cannot be scaled."""
     if (lengths < 1e-3).any():
-        flat = int((lengths < 1e-3).nonzero()[0])
+        flat = int((lengths < 1e-3).argmax())
         raise EngagementInputError(
             f"Expected a face with some contrast, got a flat picture (frame {flat}); pass another picture."
         )
-    return centred * (norm / lengths)[:, None, None, None]

@@ -13,7 +13,7 @@ from .input_errors import EngagementInputError, NoFaceError
 CLIP_SEC = 10.0  # of DAiSEE; where nobody knows how long the clips were that a model learned from
 MOST_SPANS = 12_000  # of a timeline: more than three hours, second by second
 _MUCH_LONGER = 1.5  # times a clip
-AnswerRule = Any  # `configuration_engagement` has it and its `Answer`: a folder above here, and beside this on the Hub
+AnswerRule = Any  # `answer_rule` has it and its `Answer`: a folder above here, and beside this on the Hub
 Answer = Any
 
 

@@ -7,16 +7,18 @@ do); without it a picture is a face already, as in FER2013. The same steps, from
 from collections.abc import Mapping, Sequence
 from typing import Unpack
 
-import numpy as np
 import torch
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.processing_utils import ImagesKwargs
 
-from .face_preparation import FacePreparation, PreparedFaces
-from .input_errors import EngagementInputError, NoFaceError
+from .call_settings import to_batch, to_channels_last, with_settings
+from .input_errors import EngagementInputError
 from .media_files import is_file_like
-from .processor_settings import require_sound, to_batch, to_channels_last, with_settings
+from .media_inputs import is_array
+from .picture_preparation import PicturePreparation
+from .processor_settings import require_sound
+from .tensor_preparation import TensorPreparation
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):
@@ -32,7 +34,7 @@ class EngagementImagesKwargs(ImagesKwargs, total=False):
     as_played: bool
 
 
-class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
+class EngagementImageProcessor(TensorPreparation, PicturePreparation, TorchvisionBackend):
     """
     Args:
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
@@ -74,54 +76,13 @@ class EngagementImageProcessor(FacePreparation, TorchvisionBackend):
         if device is not None:
             called = called.on_device(device)
         pictures = _as_batch(to_channels_last(images, input_data_format))
-        find = called._largest_face if called.face_crop else called.load_picture
+        find = called.largest_face if called.face_crop else called.load_picture
         faces = [find(picture) for picture in pictures]
         return to_batch([called.to_pixel_values(face[None])[0] for face in faces], data_format, return_tensors)
 
-    def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
-        """All faces of one picture, from left to right: crops, boxes, landmarks, transforms.
-
-        Args:
-            thorough: look for small faces too. The fast setting, which videos are read with, finds the people in
-                front, and looks closer only where it found nobody.
-
-        Raises:
-            NoFaceError: there is none.
-        """
-        opened = self.open_picture(picture)
-        source, pixels = _name_of(picture), opened.pixels
-        (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
-        if len(found) == 0:
-            found = next(iter(self.look_again(pixels[None])), found)
-        if len(found) == 0:
-            raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
-        order = np.argsort(found.boxes_xyxy_px[:, 0], kind="stable")
-        boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
-        repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop a box, all from the one picture
-        crops, crop_transforms = self.crop(repeated, boxes, landmarks)
-        return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms, opened.notes)
-
-    def take_as_face(self, picture: object) -> PreparedFaces:
-        """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
-        opened = self.open_picture(picture)
-        height, width = opened.pixels.shape[:2]
-        box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
-        return PreparedFaces(
-            _name_of(picture), opened.pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None], opened.notes
-        )
-
-    def _largest_face(self, picture: object) -> np.ndarray:
-        # Not thorough: at full size a print on a shirt can be the largest "face".
-        faces = self.prepare_faces(picture, thorough=False)
-        return faces.frames[faces.largest]
-
-
-def _name_of(picture: object) -> str:
-    return str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "<picture>"
-
 
 def _as_batch(images: object) -> list[object]:
-    if isinstance(images, (np.ndarray, torch.Tensor)):
+    if is_array(images):
         return list(images) if images.ndim == 4 else [images]
     if is_file_like(images) or isinstance(images, Mapping) or hasattr(images, "convert"):
         return [images]

@@ -2,23 +2,35 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 import av
 import numpy as np
-import torch
 from PIL import Image
 
 from .input_errors import EngagementInputError, VideoReadError, in_one_line
 from .media_files import fetch, is_file_like, unpacked
 from .picture_files import Picture, from_pillow, read_picture
 
+if TYPE_CHECKING:
+    import torch
+
+
+def is_tensor(value: object) -> TypeGuard["torch.Tensor"]:
+    """Known by what it can do: without torch there is no class to ask for."""
+    return hasattr(value, "detach") and hasattr(value, "movedim")
+
+
+def is_array(value: object) -> TypeGuard[Union[np.ndarray, "torch.Tensor"]]:
+    """Of numpy or torch."""
+    return isinstance(value, np.ndarray) or is_tensor(value)
+
 
 def as_batch(videos: object) -> list[object]:
     """One video or several → a list of videos. A list of single pictures is one video, of anything else a batch."""
     if is_file_like(videos) or isinstance(videos, Mapping) or is_decoder(videos):
         return [videos]
-    if isinstance(videos, (np.ndarray, torch.Tensor)):
+    if is_array(videos):
         return list(videos) if videos.ndim == 5 else [videos]
     if not isinstance(videos, Sequence) or len(videos) == 0:
         raise EngagementInputError(
@@ -82,7 +94,7 @@ def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = No
     same by the numbers asked for."""
     if hasattr(video, "get_frames_at"):
         return DecoderFrames(video)
-    if isinstance(video, (np.ndarray, torch.Tensor)):
+    if is_array(video):
         return to_uint8_frames(video)
     if not isinstance(video, Sequence) or len(video) == 0:
         raise EngagementInputError(f"Expected frames, got {type(video).__name__}; pass an array or a list of pictures.")
@@ -105,7 +117,7 @@ def open_picture(picture: object) -> Picture:
         ImageReadError: the file is missing, empty or not a still picture; the message names it.
         EngagementInputError: an array of another shape or range.
     """
-    if isinstance(picture, (np.ndarray, torch.Tensor)):
+    if is_array(picture):
         if picture.ndim not in (2, 3):
             raise EngagementInputError(f"Expected a picture of 2 or 3 dimensions, got shape {tuple(picture.shape)}.")
         return Picture(to_uint8_frames(picture[None] if picture.ndim == 3 else picture[None, ..., None])[0])
@@ -118,7 +130,7 @@ def open_picture(picture: object) -> Picture:
 
 
 def _is_picture(item: object) -> bool:
-    if isinstance(item, (np.ndarray, torch.Tensor)):
+    if is_array(item):
         return item.ndim in (2, 3)
     return isinstance(item, Image.Image)
 
@@ -131,7 +143,7 @@ def to_uint8_frames(frames: object, source: str = "<frames>") -> np.ndarray:
     Raises:
         EngagementInputError: another shape, another range, or no frame.
     """
-    array = frames.detach().cpu().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
+    array = frames.detach().cpu().numpy() if is_tensor(frames) else np.asarray(frames)
     if array.ndim != 4 or 0 in array.shape:
         raise EngagementInputError(
             f"Expected frames of shape (num_frames, height, width, channels), got {array.shape} in {source}."

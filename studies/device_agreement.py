@@ -144,7 +144,7 @@ def _random_clip_model(device: str) -> Predictor:
 
 def _add_logits(seen: _Seen, what: str, predictor: Predictor, frames: np.ndarray, heat: bool = True) -> None:
     """Of frames that are the same on every device; the heat is that of one label."""
-    pixel_values = predictor.video_processor.to_pixel_values(frames)
+    pixel_values = predictor.to_tensor(frames)
     with torch.no_grad():
         rows = pixel_values[None] if predictor.is_video_model else pixel_values
         seen.relative[what] = predictor.model(rows).logits.float().cpu().numpy()

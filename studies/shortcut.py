@@ -159,7 +159,7 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
         evaluation = test.evaluation.model_copy(update={"face_focus": focus})
         results = results.with_measurement(test.model_copy(update={"evaluation": evaluation}))
         with writing(folder):  # the card first: whoever is killed between the two measures again, and writes both
-            write_card(folder, predictor.model, predictor.processor, results)
+            write_card(folder, predictor.model, predictor.tensor_processor, results)
             write_results(folder, results)
     return ShortcutRun(
         recipe=name,

@@ -96,4 +96,6 @@ def fake_cuda() -> Iterator[FakeCuda]:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "get_device_name", lambda device=None: "a fake GPU")
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        patch.setattr(torch.Tensor, "pin_memory", lambda self: self)
         yield device

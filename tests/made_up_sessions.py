@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from engagement_recognition.configuration_engagement import AnswerRule
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.live.session.records import SessionPerson, SessionRow, SessionVideo, Visit
 
 TWO = AnswerRule(("bored", "engaged"), temperature=1.0, trained_on="drawn people")

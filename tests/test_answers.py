@@ -9,7 +9,7 @@ import pytest
 from conftest import TrainedStages
 from scipy.special import softmax
 
-from engagement_recognition.configuration_engagement import ANSWER_RULE_FILE, AnswerRule
+from engagement_recognition.answer_rule import ANSWER_RULE_FILE, AnswerRule
 from engagement_recognition.evaluation.answers import answer_rule, measure_answers
 from engagement_recognition.evaluation.metrics import ClipScores
 from engagement_recognition.evaluation.results_file import read_results

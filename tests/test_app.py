@@ -22,8 +22,8 @@ from conftest import TrainedStages
 from page_inputs import EMPTY_ROOM, SETTINGS, person_frame, write_photo, write_video
 from typer.testing import CliRunner
 
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.cli.main import app as cli
-from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.hub.space import export_space
 from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
 from engagement_recognition.inference.predictions import (
@@ -245,7 +245,7 @@ def test_what_cannot_be_used_is_refused_by_name(page: Page, tmp_path: Path, monk
 
 
 def test_a_page_needs_gradio_and_a_model(models: dict[str, str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("engagement_recognition.required_packages.installed_version", {}.get)
+    monkeypatch.setattr("engagement_recognition.data.required_packages.installed_version", {}.get)
     with pytest.raises(EngagementInputError, match=r"Expected gradio>=6.31, got gradio none; pip install 'gradio>="):
         build_app(models)
     monkeypatch.undo()

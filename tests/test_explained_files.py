@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from engagement_recognition import EngagementForImageClassification, EngagementForVideoClassification
-from engagement_recognition.configuration_engagement import Answer, AnswerRule
+from engagement_recognition.answer_rule import Answer, AnswerRule
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_frame, draw_people, draw_subject
 from engagement_recognition.explanation.explain_files import (

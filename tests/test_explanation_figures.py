@@ -14,8 +14,8 @@ from matplotlib.text import Text
 from PIL import Image
 from typer.testing import CliRunner
 
+from engagement_recognition.answer_rule import Answer
 from engagement_recognition.cli.main import app
-from engagement_recognition.configuration_engagement import Answer
 from engagement_recognition.evaluation.figures import save_confusion
 from engagement_recognition.evaluation.plotting import shown_name
 from engagement_recognition.explanation.explain_files import ExplainedClip, Explanation, FaceInClip

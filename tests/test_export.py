@@ -26,6 +26,7 @@ from engagement_recognition import (
     EngagementForVideoClassification,
     EngagementImageProcessor,
 )
+from engagement_recognition.data.required_packages import OF_A_MODEL, pip_lines
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import ImportedFrom, PooledTrainings, Results
 from engagement_recognition.evaluation.score_records import Answers
@@ -34,7 +35,6 @@ from engagement_recognition.hub.card import render_card
 from engagement_recognition.hub.export_folder import export_model
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError
-from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
 
 ROOT = Path(engagement_recognition.__file__).parent
 # Run in a process that finds none of these packages, and no network: what a stranger's machine has.

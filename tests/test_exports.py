@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor, register_auto_classes
-from engagement_recognition.configuration_engagement import AnswerRule
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.conversion.export_onnx import export_onnx
 from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.conversion.import_reference import import_stock_classifier
@@ -258,7 +258,7 @@ def test_onnx_that_says_something_else_is_refused(tmp_path: Path):
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     versions = {"onnx": "1.16.2", "onnxruntime": "99.0"}
-    monkeypatch.setattr("engagement_recognition.required_packages.installed_version", versions.get)
+    monkeypatch.setattr("engagement_recognition.data.required_packages.installed_version", versions.get)
     expected = r"Expected onnx>=1.19, onnxscript>=0.6.2, got onnx 1.16.2, onnxscript none; pip install 'onnx>=1.19'"
     with pytest.raises(EngagementInputError, match=expected) as refusal:
         export_onnx(tmp_path / "ours", tmp_path / "model.onnx")

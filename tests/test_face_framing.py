@@ -21,6 +21,7 @@ from engagement_recognition.processor.face_cropping import crop_face, crop_faces
 from engagement_recognition.processor.face_detection import FaceDetections, FaceDetector
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import NoFaceError, RecipeError
+from engagement_recognition.processor.tensor_preparation import sample_by_torch
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.training.face_framing import measure_framing
 from engagement_recognition.training.training_sets import FrameCollator
@@ -91,7 +92,7 @@ def test_without_the_setting_crops_are_as_before_and_nobody_looks_twice(
     loaded = EngagementImageProcessor.from_pretrained(tmp_path)
     assert loaded.face_framing is None
     faces = loaded.prepare_faces(photo)
-    expected, _ = crop_faces(photo[None], faces.boxes_xyxy_px, faces.landmarks_xy_px, 48)
+    expected, _ = crop_faces(photo[None], faces.boxes_xyxy_px, faces.landmarks_xy_px, 48, sample=sample_by_torch)
     np.testing.assert_array_equal(faces.frames, expected)
     monkeypatch.delattr(FaceDetector, "detect_hard")
     with pytest.raises(NoFaceError):

@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from test_exports import needs_onnx, save_ours
 from typer.testing import CliRunner
 
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.cli.main import app
-from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.conversion import export_onnx as onnx_module
 from engagement_recognition.conversion import export_stock as stock_module
 from engagement_recognition.conversion.export_onnx import export_onnx

@@ -327,7 +327,7 @@ def test_the_json_of_predict_holds_every_field_of_a_result():
     spans = [Span(0.0, 1.0, "engaged", scores, 1.0), Span(1.0, 2.0, None, None, 0.0)]
     video = VideoPrediction("a.mp4", "engaged", scores, 0.5, 0, spans)
     photo = PhotoPrediction("a.png", [FacePrediction("engaged", scores, [1.0, 2.0, 3.0, 4.0], 0.99)])
-    about = {"trained_on": "unknown", "calibrated": False, "device": "cpu", "engine": "torch"}
+    about = {"trained_on": "unknown", "calibrated": False, "device": "cpu", "engine": "torch", "dtype": "float32"}
     assert [to_json(result, about) for result in (video, photo)] == [
         json.loads(json.dumps(asdict(one))) | {"model": about} for one in (video, photo)
     ]

@@ -13,7 +13,7 @@ import pytest
 from drawn_film import HEAD_WIDTH_PX, places_at
 from numbered_videos import HEIGHT_PX, WIDTH_PX, numbered_picture, numbers_in
 
-from engagement_recognition.configuration_engagement import AnswerRule
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.live.drawing import COLORS, PLATE_LIGHT, draw_states, model_note
 from engagement_recognition.live.engine import PersonState
 from engagement_recognition.live.film import AnnotatedVideo

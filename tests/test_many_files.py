@@ -23,7 +23,9 @@ from engagement_recognition.inference.input_files import list_files
 from engagement_recognition.inference.many_files import predict_many
 from engagement_recognition.inference.predictions import Refusal, VideoPrediction
 from engagement_recognition.inference.predictor import Predictor
+from engagement_recognition.processor.face_preparation import PreparedClip
 from engagement_recognition.processor.input_errors import DataError
+from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,14 @@ def test_whatever_goes_wrong_is_that_file_s_refusal(
     clips: Path, trained: TrainedStages, monkeypatch: pytest.MonkeyPatch
 ):
     predictor = Predictor.from_pretrained(str(trained.engagement))
-    answer = predictor.answer
+    finish = EngagementVideoProcessor.finish_clip
 
-    def fail_on_b(reading: object, on_window: object) -> VideoPrediction:
-        if reading.source.endswith("b.mp4"):
+    def fail_on_b(self: EngagementVideoProcessor, clip: PreparedClip) -> PreparedClip:
+        if clip.source.endswith("b.mp4"):
             raise RuntimeError("no memory\nleft")
-        return answer(reading, on_window)
+        return finish(self, clip)
 
-    monkeypatch.setattr(predictor, "answer", fail_on_b)
+    monkeypatch.setattr(EngagementVideoProcessor, "finish_clip", fail_on_b)
     good, failed, broken, last = predict_many(
         predictor, [clips / name for name in ("a.mp4", "b.mp4", "broken.mp4", "a.mp4")]
     )

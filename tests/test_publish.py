@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from tiny_models import draw_pixels
 from typer.testing import CliRunner
 
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.cli.main import app
-from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.data.described_data import AuditSummary, FindingSummary
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.results_schema import Results

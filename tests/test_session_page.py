@@ -9,7 +9,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from made_up_sessions import SEVEN, TWO, person_of, row_of, rows_of, video_of
 
-from engagement_recognition.configuration_engagement import AnswerRule
+from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.hub.use_limits import limits_for_terminal
 from engagement_recognition.inference.predictions import Refusal
 from engagement_recognition.live.session.page import render_page

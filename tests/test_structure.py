@@ -22,7 +22,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 TESTS = {path.name: path for path in sorted((ROOT / "tests").rglob("*.py"))}
 COMMANDS = ("data", "predict", "session", "training", "use")
 PROCESSOR = [name for name in MODULES if name.startswith("processor/") and not name.endswith("__init__.py")]
-SHIPPED = ["configuration_engagement.py", "modeling_engagement.py", "face_encoders.py", *PROCESSOR]
+SHIPPED = ["answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py", *PROCESSOR]
 SHIPPED_MAY_USE = {
     "torch", "torchvision", "transformers", "timm", "av", "numpy", "PIL", "facenet_pytorch", "huggingface_hub",
     "packaging",

@@ -18,7 +18,7 @@ from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer
 
-CODE = {"configuration_engagement.py", "modeling_engagement.py", "face_encoders.py"}
+CODE = {"answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py"}
 ROOT = Path(train.__file__).parent
 
 

@@ -18,8 +18,8 @@ import engagement_recognition
 from engagement_recognition import configuration_engagement, train
 from engagement_recognition.cli import main as cli
 from engagement_recognition.cli.environment import describe_environment
+from engagement_recognition.data.required_packages import OF_A_MODEL, pip_lines, required_packages, what_to_install
 from engagement_recognition.processor import video_container
-from engagement_recognition.required_packages import OF_A_MODEL, pip_lines, required_packages, what_to_install
 
 ROOT = Path(engagement_recognition.__file__).parent
 # What a machine with an old PyAV sees; the versions of all else are as they are.

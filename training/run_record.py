@@ -15,8 +15,8 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from ..data.json_records import Record, read_record, write_record
+from ..data.required_packages import installed_version
 from ..processor.input_errors import RecipeError
-from ..required_packages import installed_version
 from .arguments import TRAINING_DEFAULTS, StageArguments, StageRun
 from .data_arguments import DataArguments
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ..data.preparation.picture_codec import decode_picture
 from ..data.schema import labels_of
-from ..processor.face_preparation import FacePreparation
+from ..processor.tensor_preparation import TensorPreparation
 from .augmentation import Augmentation
 
 
@@ -128,7 +128,7 @@ class FrameCollator:
     measurements can be repeated.
     """
 
-    processor: FacePreparation
+    processor: TensorPreparation
     single_face: bool
     augmentation: Augmentation = field(default_factory=Augmentation)
     soft_share: float = 0.0

@@ -30,9 +30,9 @@ from datasets import (
 from datasets import List as Repeated
 
 from ...processor.input_errors import DataError, RecipeError, in_one_line
-from ...required_packages import installed_version
 from ..checksums import write_checksums
 from ..face_signals import SIGNALS
+from ..required_packages import installed_version
 from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
 from .description import (
     DESCRIPTION_FILE,

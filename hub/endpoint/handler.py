@@ -24,20 +24,13 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-import torch
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForVideoClassification,
-    AutoVideoProcessor,
-)
 
 if TYPE_CHECKING:  # where this file runs, there is no such package
     import numpy as np
+    import torch
 
-    from ...configuration_engagement import AnswerRule
+    from ...answer_rule import AnswerRule
     from ...inference.predictions import AboutModel, FaceAnswer, PhotoAnswer, VideoAnswer
     from ...processor.face_preparation import PreparedClip
     from ...processor.film_windows import WindowAnswer
@@ -86,10 +79,13 @@ class EndpointHandler:
     limits = Limits()
 
     def __init__(self, path: str = "") -> None:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=True)
+        import torch  # here: `export_handler`, which has the rest of this class, answers without
+        import transformers as hf
+
+        config = hf.AutoConfig.from_pretrained(path, trust_remote_code=True)
         self.is_video_model = "Video" in config.architectures[0]
-        kinds = (AutoModelForVideoClassification, AutoVideoProcessor)
-        model, processor = kinds if self.is_video_model else (AutoModelForImageClassification, AutoImageProcessor)
+        kinds = (hf.AutoModelForVideoClassification, hf.AutoVideoProcessor)
+        model, processor = kinds if self.is_video_model else (hf.AutoModelForImageClassification, hf.AutoImageProcessor)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = processor.from_pretrained(path, trust_remote_code=True).on_device(self.device)
         self.processor = loaded.with_bounded_reader()  # askers may send what hangs or crashes a decoder
@@ -97,11 +93,9 @@ class EndpointHandler:
         rule = sys.modules[type(config).__module__].AnswerRule
         self.rule: AnswerRule = self.model.answer_rule or rule(tuple(config.label_names))  # else uncalibrated
         self.about: AboutModel = {
-            "trained_on": self.rule.trained_on,
-            "calibrated": self.rule.is_calibrated,
-            "device": self.device,
-            "engine": f"torch {torch.__version__.partition('+')[0]}",
-        }
+            "trained_on": self.rule.trained_on, "calibrated": self.rule.is_calibrated, "device": self.device,
+            "engine": f"torch {torch.__version__.partition('+')[0]}", "dtype": "float32",
+        }  # fmt: skip
         # The processor's module: under whatever name it was imported, it knows the readers of files and their errors.
         self.code = sys.modules[type(self.processor).__module__]
 
@@ -177,7 +171,8 @@ class EndpointHandler:
         if isinstance(content, Image.Image):
             _decode(content)
         if self.processor.pictures_are_frames and not self.processor.face_crop:
-            (scores,) = self._score(self.processor(content)["pixel_values"])
+            frame = self.processor.load_picture(content)
+            (scores,) = self._score(self.processor.to_pixel_values(frame[None]))
             return self._answer_frame(scores)
         faces = self.processor.prepare_faces(content)
         rows = self._score(self.processor.to_pixel_values(faces.frames))
@@ -216,8 +211,10 @@ class EndpointHandler:
             "model": self.about,
         }
 
-    def _score(self, pixel_values: torch.Tensor) -> "np.ndarray":
+    def _score(self, pixel_values: "torch.Tensor") -> "np.ndarray":
         """(n, ...) -> (n, num_labels)."""
+        import torch
+
         with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         if not logits.isfinite().all():

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from ...configuration_engagement import (
+from ...answer_rule import (
     FACE_TOO_SMALL,
     NO_FACE_LONG_ENOUGH,
     UNCERTAIN,

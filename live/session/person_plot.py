@@ -7,7 +7,7 @@ grey: nothing is drawn from the last window with one to the next.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...configuration_engagement import UNCERTAIN, AnswerRule
+from ...answer_rule import UNCERTAIN, AnswerRule
 from .records import SessionRow
 
 ONE_LINE_PX, LANE_PX, STRIP_PX = 128, 34, 14  # heights: of the only line, of one of several, of what lies below

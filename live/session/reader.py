@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...configuration_engagement import UNREADABLE
+from ...answer_rule import UNREADABLE
 from ...data.face_signals import SIGNALS, face_signals
 from ...inference.predictor import Predictor
 from ...processor.face_preparation import PreparedClip
@@ -129,23 +129,26 @@ class SessionReader:
         frames = np.stack([pictures[number] for number in plan.read.tolist()])
         places = np.searchsorted(plan.looks, plan.read)
         boxes = {person: _by_place(reading, places) for person, reading in readings.items()}
+        everybody = sorted(readings, key=lambda person: person.number)
+        clips = {person: self._clip_of(plan, index, frames, person, boxes) for person in everybody}
+        seen = [clip for clip in clips.values() if clip is not None]
+        scores = iter(self._predictor.score_clips(seen))
         return [
-            self._answer_person(plan, index, frames, person, boxes)
-            for person in sorted(readings, key=lambda person: person.number)
+            self._row_of(plan, person, clip, None if clip is None else next(scores)) for person, clip in clips.items()
         ]
 
-    def _answer_person(
+    def _clip_of(
         self,
         plan: WindowPlan,
         index: VideoIndex,
         frames: np.ndarray,
         person: Person,
         everybody: dict[Person, FaceTrack],
-    ) -> SessionRow:
+    ) -> PreparedClip | None:
+        """A person alone, as a clip; None of who was seen only between the frames that the model reads."""
         own = everybody[person]
-        if not own.found.any():  # only between the frames that the model reads
-            answer = self._predictor.rule.answer(None, 0.0)
-            return self._row(plan, person.number, answer.label, answer.reason, face_coverage=0.0)
+        if not own.found.any():
+            return None
         filled = fill_missing(own)
         processor = self._predictor.video_processor
         crops, transforms = processor.crop(frames, filled.boxes_xyxy_px, filled.landmarks_xy_px)
@@ -156,12 +159,21 @@ class SessionReader:
                 found = np.flatnonzero(own.found)
                 crops[place] = crops[found[np.abs(found - place).argmin()]]
         times_sec = index.frame_times_sec[plan.read]
-        clip = PreparedClip(
+        return PreparedClip(
             index.path, crops, frames, plan.read, times_sec, len(plan.read) - len(np.unique(plan.read)),
             own.found, filled.boxes_xyxy_px, filled.landmarks_xy_px, own.probabilities, transforms,
         )  # fmt: skip
-        answer = self._predictor.rule.answer(self._predictor.score_clip(clip), clip.face_coverage, clip.face_px)
-        signals = face_signals(crops, own.found, filled.boxes_xyxy_px, filled.landmarks_xy_px, times_sec)
+
+    def _row_of(
+        self, plan: WindowPlan, person: Person, clip: PreparedClip | None, scores: np.ndarray | None
+    ) -> SessionRow:
+        if clip is None:
+            answer = self._predictor.rule.answer(None, 0.0)
+            return self._row(plan, person.number, answer.label, answer.reason, face_coverage=0.0)
+        answer = self._predictor.rule.answer(scores, clip.face_coverage, clip.face_px)
+        found, boxes, landmarks = clip.found, clip.boxes_xyxy_px, clip.landmarks_xy_px
+        assert found is not None and boxes is not None and landmarks is not None  # of `_clip_of`
+        signals = face_signals(clip.frames, found, boxes, landmarks, clip.frame_times_sec)
         return self._row(
             plan, person.number, answer.label, answer.reason, answer.certainty, answer.scores,
             clip.face_coverage, signals,

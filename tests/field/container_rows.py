@@ -13,10 +13,10 @@ from numbered_videos import decode_plainly, numbers_in, write_sound
 from PIL import Image
 from rows import Comes, Expected, Refused, Row
 
+from engagement_recognition.data.required_packages import OF_A_MODEL, pip_lines
 from engagement_recognition.processor.input_errors import NoVideoStreamError, TruncatedVideoError, VideoReadError
 from engagement_recognition.processor.video_decoding import decode_frames_at, decode_video
 from engagement_recognition.processor.video_index import VideoIndex
-from engagement_recognition.required_packages import OF_A_MODEL, pip_lines
 
 TOP_FIRST = {"x264-params": "interlaced=1:tff=1:keyint=12"}
 

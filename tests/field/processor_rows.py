@@ -16,6 +16,7 @@ from transformers import VideoMAEVideoProcessor, ViTImageProcessor
 
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor
 from engagement_recognition.hub.endpoint.handler import Limits, Refusal, _is_public, _read_content
+from engagement_recognition.inference.placement import Placement
 from engagement_recognition.processor.input_errors import EngagementInputError
 
 _SIZE = {"height": 48, "width": 48}
@@ -116,7 +117,7 @@ def _page(bench: Bench, ask: Callable[[str, int], bool]) -> bool:
     """A page of the model in the box, asked something."""
     from engagement_recognition.live.page import build_app, launch
 
-    app = build_app({"box": str(bench.expression_folder)}, device="cpu")
+    app = build_app({"box": str(bench.expression_folder)}, placement=Placement("cpu"))
     try:
         address = launch(app)
         return ask(address, max(app.fns))

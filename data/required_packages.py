@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from .processor.input_errors import EngagementInputError
+from ..processor.input_errors import EngagementInputError
 
 DISTRIBUTION = "engagement-recognition"
 # What the code that is copied beside a model's weights imports.

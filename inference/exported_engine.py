@@ -1,0 +1,187 @@
+"""The engines of ONNX Runtime and OpenVINO: an export folder's two networks on the CPU, without torch."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..processor.input_errors import ModelLoadError, in_one_line
+from .engines import require_finite
+from .export_folder import FORMAT_OF, SUFFIXES, engine_of, read_export
+
+if TYPE_CHECKING:
+    import torch
+
+Network = Callable[[np.ndarray], np.ndarray]
+Shape = tuple[int | None, ...]  # None: any
+
+
+class _ExportedEngine:
+    """
+    Args:
+        folder: of an export.
+        threads: of the networks' arithmetic; None: OMP_NUM_THREADS, or as many as this process may use.
+
+    Raises:
+        EngagementInputError: the engine is not installed.
+        ModelLoadError: no export for this engine is there, or a damaged one.
+    """
+
+    engine: str  # as `--engine` says it
+    dtype: str
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.record = record = read_export(folder)
+        if record.format != FORMAT_OF[self.engine]:
+            raise ModelLoadError(
+                f"Expected an export for {self.engine} in {folder}, got one in {record.format}; name the engine "
+                f"{engine_of(record.format)}."
+            )
+        self.name = f"{self.engine} {self._version()}"
+        self.device, self.dtype = "cpu", str(record.dtype)
+        self.reads_clips, self.num_frames = record.reads_clips, record.num_frames
+        self.label_names = tuple(record.label_names)
+        threads = threads or _threads()
+        paths = [folder / f"{name}{SUFFIXES[record.format][0]}" for name in ("encoder", "head")]
+        try:
+            (self._encoder, faces, features), (self._head, takes, logits) = (self._open(p, threads) for p in paths)
+        except Exception as error:  # each library has its own for a file that is damaged
+            _require(self.engine)  # or is it too old?
+            raise ModelLoadError(
+                f"Expected networks that {self.name} can run in {folder}, got others ({in_one_line(error)}); export "
+                "the model again."
+            ) from error
+        frames = (record.num_frames,) if record.reads_clips else ()
+        size = features[-1]
+        expected = (
+            (None, record.num_channels, record.image_size_px, record.image_size_px),
+            (None, size), (None, *frames, size), (None, len(record.label_names)),
+        )  # fmt: skip
+        if (faces, features, takes, logits) != expected:
+            raise ModelLoadError(
+                f"Expected networks of the shapes that export.json says in {folder}, got {faces} -> {features} and "
+                f"{takes} -> {logits}; a file there is of another model, so export it again."
+            )
+
+    def encode(self, faces: "np.ndarray | torch.Tensor") -> np.ndarray:
+        """As `Engine.encode`."""
+        return require_finite(self._encoder(_as_float32(faces)))
+
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """As `Engine.classify`."""
+        return require_finite(self._head(_as_float32(features)))
+
+    def logits(self, pixel_values: "np.ndarray | torch.Tensor") -> np.ndarray:
+        """As `Engine.logits`."""
+        values = _as_float32(pixel_values)
+        if not self.reads_clips:
+            return self.classify(self.encode(values))
+        features = self.encode(values.reshape(-1, *values.shape[2:]))  # (n, frames, C, H, W) -> (n*frames, C, H, W)
+        return self.classify(features.reshape(*values.shape[:2], -1))  # (n*frames, D) -> (n, frames, D)
+
+    def weights(self) -> Iterator[bytes]:
+        """As `Engine.weights`: digests of the files that it was made of, and how it was made."""
+        for name, sha256 in sorted(self.record.source_sha256.items()):
+            yield f"{name} {sha256}".encode()
+        yield f"{self.record.format} {self.dtype}".encode()
+
+    def _version(self) -> str:
+        """Of the library, imported; what was noted on installing takes a tenth of a second to read."""
+        try:
+            library = silent_openvino() if self.engine == "openvino" else importlib.import_module(self.engine)
+        except ImportError:
+            _require(self.engine)
+            raise
+        return str(library.__version__).partition("-")[0]
+
+    def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
+        """A network, and the shapes of what goes in and out."""
+        raise NotImplementedError
+
+
+class OnnxEngine(_ExportedEngine):
+    __doc__ = _ExportedEngine.__doc__
+    engine = "onnxruntime"
+
+    def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3  # errors; the rest is of its own optimisations
+        # Between two runs its threads would go on spinning, where those that decode the next file need the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        (taken,), (given,) = session.get_inputs(), session.get_outputs()
+
+        def run(values: np.ndarray) -> np.ndarray:
+            return session.run(None, {taken.name: values})[0]
+
+        shapes = [tuple(size if isinstance(size, int) else None for size in end.shape) for end in (taken, given)]
+        return run, shapes[0], shapes[1]
+
+
+class OpenVinoEngine(_ExportedEngine):
+    __doc__ = _ExportedEngine.__doc__
+    engine = "openvino"
+
+    def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
+        # Processors with bf16 would round what is not int8 to it.
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        network = silent_openvino().Core().compile_model(path, "CPU", settings)
+
+        def run(values: np.ndarray) -> np.ndarray:
+            return network(values)[0].copy()  # it writes the next run's over this one's
+
+        ends = (network.input().partial_shape, network.output().partial_shape)
+        shapes = [tuple(None if size.is_dynamic else size.get_length() for size in end) for end in ends]
+        return run, shapes[0], shapes[1]
+
+
+def load_engine(folder: Path, threads: int | None = None) -> OnnxEngine | OpenVinoEngine:
+    """The engine that an export folder is for; arguments and errors as those of the engines."""
+    kind = OnnxEngine if read_export(folder).format == "onnx" else OpenVinoEngine
+    return kind(folder, threads)
+
+
+def silent_openvino(name: str = "openvino") -> ModuleType:
+    """OpenVINO, or a package on top of it, imported without the module by which both report to their makers.
+
+    On import `openvino` tells Google Analytics of it, and writes into the home folder, without having asked; nothing
+    that this package does tells anybody anything. Where that module is missing both work without it.
+    """
+    reporter = "openvino_telemetry"
+    known = sys.modules.get(reporter)
+    sys.modules[reporter] = None  # type: ignore[assignment] # Python's own way to say that there is no such module
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.modules[reporter]
+        if known is not None:
+            sys.modules[reporter] = known
+
+
+def _require(engine: str) -> None:
+    """Raises EngagementInputError where the engine is missing or too old."""
+    from ..data.required_packages import require_extra
+
+    require_extra(FORMAT_OF[engine], (engine,))
+
+
+def _as_float32(values: "np.ndarray | torch.Tensor") -> np.ndarray:
+    # OpenVINO's ReLU makes a number of nan, so that what comes out tells nothing of what went in.
+    return require_finite(np.ascontiguousarray(values, np.float32))
+
+
+def _threads() -> int:
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    from ..data.worker_processes import usable_cpus  # joblib takes a while to import
+
+    return usable_cpus()

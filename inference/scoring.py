@@ -1,0 +1,116 @@
+"""Crops of clips and faces → scores: many in one pass of the model, of however many files, and fewer where memory does
+not hold as many. What is wrong with one of them is its own affair."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..answer_rule import AnswerRule
+from ..processor.face_preparation import FacePreparation
+from ..processor.input_errors import EngagementInputError, in_one_line
+from .engines import Engine
+
+# What libraries say of memory that they did not get: torch on a CPU, CUDA and MPS, ONNX Runtime and OpenVINO.
+_SAID_WITHOUT_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "failed to allocate memory", "bad allocation",
+    "bad_alloc", "cublas_status_alloc_failed",
+)  # fmt: skip
+
+
+class BatchDoesNotFitError(EngagementInputError):
+    """Even a single clip or face is too much for the device's memory."""
+
+
+class Batches:
+    """
+    Args:
+        size: rows at once, at most.
+        device: for messages.
+    """
+
+    def __init__(self, size: int, device: str) -> None:
+        self.size, self._device = size, device
+
+    def run(self, compute: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """What `compute`, from (n, ...) to (n, ...), makes of all rows, at least one, in order. A batch that does not
+        fit in memory is halved, for good; standard error says so.
+
+        Raises:
+            BatchDoesNotFitError: one row alone does not fit either.
+        """
+        found, at, too_large = [], 0, 0
+        while at < len(rows):
+            batch = rows[at : at + self.size]
+            try:
+                found.append(compute(batch))
+                at += len(batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise BatchDoesNotFitError(
+                        f"Expected memory for the model's work on {self._device}, got none even for one at a time "
+                        f"({in_one_line(error)}); end what else uses it, or choose another --device."
+                    ) from error
+                too_large, self.size = too_large or len(batch), len(batch) // 2
+        if too_large:
+            said = f"batch of {too_large} did not fit in memory: {self.size} from now on"
+            print(said, file=sys.stderr, flush=True)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that it did not get the memory it asked for; each says so in its own way."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which may be absent
+        return True
+    return not isinstance(error, ValueError) and any(words in str(error).lower() for words in _SAID_WITHOUT_MEMORY)
+
+
+class Scorer:
+    """
+    Args:
+        processor: makes pixel values, of which a clip model reads one row a clip, another one a face.
+        rule: makes scores of logits.
+        batches: says how many rows a pass of the model takes.
+    """
+
+    def __init__(self, engine: Engine, processor: FacePreparation, rule: AnswerRule, batches: Batches) -> None:
+        self.engine, self.rule, self.batches = engine, rule, batches
+        self._processor = processor.on_device("cpu")  # the engine moves a whole batch at once
+
+    def num_rows(self, crops: np.ndarray) -> int:
+        """How many rows of a batch (num_frames, height, width, 3) make."""
+        return 1 if self.engine.reads_clips else len(crops)
+
+    def score(self, parts: Sequence[np.ndarray]) -> list[np.ndarray | Exception]:
+        """
+        Args:
+            parts: (num_frames, height, width, 3) uint8 RGB each, a clip, or faces.
+
+        Returns:
+            of each part (num_rows, num_labels), as the answer rule makes them, or what is wrong with it.
+        """
+        rows = [self._rows_of(part) for part in parts]
+        good = [row for row in rows if not isinstance(row, Exception)]
+        scores = iter(self._score_each(good))
+        return [row if isinstance(row, Exception) else next(scores) for row in rows]
+
+    def _rows_of(self, crops: np.ndarray) -> np.ndarray | Exception:
+        try:
+            pixel_values = np.asarray(self._processor.to_pixel_values(crops))  # (num_frames, C, H, W)
+        except Exception as error:
+            return error
+        return pixel_values[None] if self.engine.reads_clips else pixel_values
+
+    def _score_each(self, parts: Sequence[np.ndarray]) -> Sequence[np.ndarray | Exception]:
+        if not parts:
+            return []
+        try:
+            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            scores = self.rule.to_scores(self.batches.run(self.engine.logits, rows))
+            return np.split(scores, np.cumsum([len(part) for part in parts])[:-1])
+        except Exception as error:
+            if len(parts) == 1:
+                return [error]
+        return [scored for part in parts for scored in self._score_each([part])]  # only one may be to blame

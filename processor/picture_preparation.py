@@ -1,0 +1,52 @@
+"""A picture → crops of all its faces, without torch; what the image processor of transformers and an export's share."""
+
+import numpy as np
+
+from .face_preparation import FacePreparation, PreparedFaces
+from .input_errors import NoFaceError
+
+
+class PicturePreparation(FacePreparation):
+    """Steps of whatever reads pictures."""
+
+    def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
+        """All faces of one picture, from left to right: crops, boxes, landmarks, transforms.
+
+        Args:
+            thorough: look for small faces too. The fast setting, which videos are read with, finds the people in
+                front, and looks closer only where it found nobody.
+
+        Raises:
+            NoFaceError: there is none.
+        """
+        opened = self.open_picture(picture)
+        source, pixels = _name_of(picture), opened.pixels
+        (found,) = (self.face_detector.detect_thorough if thorough else self.detect_faces)(pixels[None])
+        if len(found) == 0:
+            found = next(iter(self.look_again(pixels[None])), found)
+        if len(found) == 0:
+            raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
+        order = np.argsort(found.boxes_xyxy_px[:, 0], kind="stable")
+        boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
+        repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop a box, all from the one picture
+        crops, crop_transforms = self.crop(repeated, boxes, landmarks)
+        return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms, opened.notes)
+
+    def take_as_face(self, picture: object) -> PreparedFaces:
+        """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
+        opened = self.open_picture(picture)
+        height, width = opened.pixels.shape[:2]
+        box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)
+        return PreparedFaces(
+            _name_of(picture), opened.pixels[None], box, landmarks, np.full(1, np.nan), np.eye(2, 3)[None], opened.notes
+        )
+
+    def largest_face(self, picture: object) -> np.ndarray:
+        """(crop, crop, 3) uint8 RGB; raises NoFaceError."""
+        # Not thorough: at full size a print on a shirt can be the largest "face".
+        faces = self.prepare_faces(picture, thorough=False)
+        return faces.frames[faces.largest]
+
+
+def _name_of(picture: object) -> str:
+    return str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "<picture>"
