@@ -1,158 +1,89 @@
-"""Our way against the plain way, in turn within one run and quoted as ratios: from a video file to its label, and from
-a prepared data set to the pixels of a random clip.
+"""`engagement benchmark`: every speed that docs/performance.md quotes, in one run, each way in turn.
 
-The plain way is what a first script does: decode every frame to RGB, MTCNN with its defaults on each sampled frame,
-crop, run the model as it was loaded. Both take the same frames of the same file through the same weights.
+Each part stands in a module of its own; one that cannot be measured here says why, and the others go on.
 """
 
-import copy
-import statistics
+import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypeVar
 
-import av
-import h5py
 import numpy as np
 import torch
-from datasets import Dataset
-from transformers import TimmWrapperConfig
+from transformers import BeitConfig, PreTrainedConfig, TimmWrapperConfig
 
 from ..configuration_engagement import EngagementConfig
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
-from ..data.preparation.picture_codec import decode_picture
-from ..data.preparation.prepared_data import load_prepared
-from ..inference.predictor import Predictor
-from ..modeling_engagement import EngagementForVideoClassification
-from ..processor.face_cropping import crop_faces
-from ..processor.input_errors import NoFaceError
-from ..processor.video_decoding import decode_video, uniform_frame_indices
+from ..data.required_packages import installed_version
+from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
+from ..processor.image_processing_engagement import EngagementImageProcessor
+from ..processor.input_errors import EngagementInputError, RecipeError, in_one_line
+from ..processor.video_decoding import decode_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .cold_speed import measure_cold
+from .plain_way import decode_plainly
+from .speed_record import Ratio, SpeedRecord
+from .warm_speed import measure_warm, time_in_turn
 
-if TYPE_CHECKING:
-    from facenet_pytorch import MTCNN
-
-
-class PlainAndOurs(TypedDict):
-    """Milliseconds of either way, and plain over ours."""
-
-    plain: float
-    ours: float
-    ratio: float
+PARTS = ("warm", "cold", "batches", "faces", "training")
+_Part = TypeVar("_Part")
 
 
-class SpeedJson(TypedDict):
-    """What `engagement benchmark` prints of a video."""
-
-    video: str
-    rounds: int
-    threads: int
-    frames_identical: bool
-    decode_cpu_ms: PlainAndOurs
-    video_to_label_wall_ms: PlainAndOurs
-
-
-class Hdf5AndOurs(TypedDict):
-    """Of the reference's store, of ours, and the first over the second."""
-
-    hdf5_gzip: float
-    ours: float
-    ratio: float
-
-
-class CacheJson(TypedDict):
-    """What `engagement benchmark` prints of a prepared data set."""
-
-    data: str
-    clips: int
-    rounds: int
-    frames_a_clip: list[int]
-    mib_a_clip: Hdf5AndOurs
-    ms_a_random_clip: Hdf5AndOurs
-
-
-def run_benchmark(video: Path | None, model: str | None, num_rounds: int, num_threads: int) -> SpeedJson:
-    """Medians in milliseconds and the ratios plain / ours, warm, of decoding (CPU time) and of the whole way (wall)."""
-    with _torch_threads(num_threads), tempfile.TemporaryDirectory() as folder:
-        source = video or _draw_clip(Path(folder) / "drawn.mp4")
-        predictor = Predictor.from_pretrained(model, device="cpu") if model else _untrained_predictor()
-        plain_model = copy.deepcopy(predictor.model).eval().to(memory_format=torch.contiguous_format)
-        predictor.speed_up()
-        num_frames = predictor.video_processor.num_frames
-        plain_decode, our_decode = _time_in_turn(
-            lambda: decode_plainly(source, num_frames),
-            lambda: decode_video(source, num_frames),
-            num_rounds,
-            time.process_time,
-        )
-        plain_way, our_way = _time_in_turn(
-            lambda: _predict_plainly(source, predictor, plain_model),
-            lambda: predictor.predict_video(source),
-            num_rounds,
-            time.perf_counter,
-        )
-        identical = np.array_equal(decode_plainly(source, num_frames), decode_video(source, num_frames).frames)
-    return {
-        "video": source.name,
-        "rounds": num_rounds,
-        "threads": num_threads,
-        "frames_identical": identical,
-        "decode_cpu_ms": {"plain": plain_decode, "ours": our_decode, "ratio": round(plain_decode / our_decode, 2)},
-        "video_to_label_wall_ms": {"plain": plain_way, "ours": our_way, "ratio": round(plain_way / our_way, 2)},
-    }
-
-
-def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> CacheJson:
-    """A prepared data set against the same frames as the CNN + LSTM reference stores them: gzipped arrays in HDF5.
-
-    Returns MiB a clip, medians in milliseconds to read a random clip, and the ratios reference / ours.
+def run_benchmark(
+    video: Path | None, models: Sequence[str], num_rounds: int, num_threads: int, parts: Sequence[str] = PARTS
+) -> SpeedRecord:
+    """
+    Args:
+        video: None: ten seconds are drawn.
+        models: folders; none: ResNet-18 + LSTM and BEiT-base of single faces, untrained.
+        parts: of `PARTS`.
 
     Raises:
-        DataError: there is no prepared data set.
+        RecipeError: no such part.
+        EngagementInputError: the video or a model cannot be read.
     """
-    rows = load_prepared(folder).splits["train"].select_columns(["frames", "clip_id"])
-    rows = rows.select(range(min(num_clips, len(rows))))
-    order = iter(np.random.default_rng(0).integers(len(rows), size=(2, num_rounds + 1)).flatten().tolist())
-    with tempfile.TemporaryDirectory() as temporary, h5py.File(Path(temporary) / "frames.h5", "w") as file:
-        for row in range(len(rows)):
-            file.create_dataset(
-                f"sequences/{row}", data=_frames_of(rows, row)[None], compression="gzip", compression_opts=4
-            )
-        file.flush()
-        hdf5_mib = Path(file.filename).stat().st_size / len(rows) / 2**20
-        hdf5_ms, our_ms = _time_in_turn(
-            lambda: file[f"sequences/{next(order)}"][0],
-            lambda: _frames_of(rows, next(order)),
-            num_rounds,
-            time.perf_counter,
+    if unknown := sorted({*parts} - {*PARTS}):
+        raise RecipeError(f"Expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}.")
+    not_measured: dict[str, str] = {}
+
+    def measure(part: str, work: Callable[[], _Part], nothing: _Part) -> _Part:
+        if part not in parts:
+            return nothing
+        try:
+            return work()
+        except EngagementInputError as error:
+            not_measured[part] = in_one_line(error)
+            return nothing
+
+    with torch_threads(num_threads), tempfile.TemporaryDirectory() as folder:
+        source = video or draw_clip(Path(folder) / "drawn.mp4")
+        names = list(models) or _write_untrained(Path(folder))
+        decode, identical = _decoding(source, num_rounds)
+        return SpeedRecord(
+            version=1,
+            environment=_environment(num_threads),
+            video=source.name,
+            rounds=num_rounds,
+            threads=num_threads,
+            decode=decode,
+            frames_identical=identical,
+            warm=measure("warm", lambda: [measure_warm(name, source, num_rounds) for name in names], []),
+            cold=measure("cold", lambda: measure_cold(source, names[0], Path(folder), num_rounds), []),
+            batches=[],
+            faces=[],
+            training=[],
+            loading_share=None,
+            not_measured=not_measured,
         )
-    our_mib = sum(len(frame) for frames in rows["frames"] for frame in frames) / len(rows) / 2**20
-    return {
-        "data": folder.name,
-        "clips": len(rows),
-        "rounds": num_rounds,
-        "frames_a_clip": list(_frames_of(rows, 0).shape),
-        "mib_a_clip": {
-            "hdf5_gzip": round(hdf5_mib, 3),
-            "ours": round(our_mib, 3),
-            "ratio": round(hdf5_mib / our_mib, 2),
-        },
-        "ms_a_random_clip": {"hdf5_gzip": hdf5_ms, "ours": our_ms, "ratio": round(hdf5_ms / our_ms, 2)},
-    }
-
-
-def _frames_of(rows: Dataset, row: int) -> np.ndarray:
-    """(num_frames, height, width, 3) uint8 RGB."""
-    return np.stack([decode_picture(frame) for frame in rows[row]["frames"]])
 
 
 @contextmanager
-def _torch_threads(num_threads: int) -> Iterator[None]:
+def torch_threads(num_threads: int) -> Iterator[None]:
+    """torch computes with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -161,59 +92,46 @@ def _torch_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def decode_plainly(source: Path, num_frames: int) -> np.ndarray:
-    """Every frame to RGB, then the sampled ones: (num_frames, height, width, 3) uint8."""
-    with av.open(str(source)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack([frames[i] for i in uniform_frame_indices(len(frames), num_frames)])
+def _decoding(source: Path, num_rounds: int) -> tuple[Ratio, bool]:
+    num_frames = EngagementVideoProcessor.num_frames
+    plain, ours = (lambda: decode_plainly(source, num_frames)), (lambda: decode_video(source, num_frames).frames)
+    times = time_in_turn({"plain": plain, "ours": ours}, num_rounds, time.process_time)
+    ratio = Ratio(
+        name="decode 8 frames: all to RGB, or those that are wanted (CPU time)", before_ms=times["plain"],
+        after_ms=times["ours"], ratio=round(times["plain"] / times["ours"], 2),
+    )  # fmt: skip
+    return ratio, bool(np.array_equal(plain(), ours()))
 
 
-def _predict_plainly(source: Path, predictor: Predictor, model: EngagementForVideoClassification) -> int:
-    processor = predictor.video_processor
-    frames = decode_plainly(source, processor.num_frames)
-    found = [_default_mtcnn().detect(frame, landmarks=True) for frame in frames]
-    seen = [i for i, (boxes, *_) in enumerate(found) if boxes is not None]
-    if not seen:
-        raise NoFaceError(f"Expected a face in {source}, the plain way found none; pass another video.")
-    nearest = [found[min(seen, key=lambda j: abs(i - j))] for i in range(len(found))]
-    boxes, landmarks = (np.stack([frame[part][0] for frame in nearest]).astype(np.float64) for part in (0, 2))
-    size_px, margin_ratio = processor.face_crop_size_px, processor.face_margin_ratio
-    crops, _ = crop_faces(frames, boxes, landmarks, size_px, margin_ratio, processor.face_framing)
-    pixel_values = processor.to_pixel_values(crops)
-    if not predictor.is_video_model:
-        return int(model(pixel_values).logits.mean(dim=0).argmax())
-    return int(model(pixel_values[None]).logits.argmax())
+def _environment(num_threads: int) -> dict[str, str]:
+    packages = ("torch", "onnxruntime", "openvino", "av", "transformers")
+    versions = [f"{name} {version}" for name in packages if (version := installed_version(name))]
+    return {
+        "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(num_threads),
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+    }
 
 
-@cache
-def _default_mtcnn() -> "MTCNN":
-    from facenet_pytorch import MTCNN
+def _write_untrained(folder: Path) -> list[str]:
+    """Folders of the two models that the figures are quoted of."""
+    torch.manual_seed(0)
+    resnet: PreTrainedConfig = TimmWrapperConfig(architecture="resnet18")
+    clips = EngagementForVideoClassification(EngagementConfig(encoder_config=resnet, image_size=224, num_labels=2))
+    faces = EngagementForImageClassification(
+        EngagementConfig(encoder_config=BeitConfig(), image_size=224, num_frames=8, num_labels=2)
+    )
+    clips.save_pretrained(folder / "resnet18_lstm")
+    EngagementVideoProcessor().save_pretrained(folder / "resnet18_lstm")
+    faces.save_pretrained(folder / "beit")
+    EngagementImageProcessor().save_pretrained(folder / "beit")
+    return [str(folder / "resnet18_lstm"), str(folder / "beit")]
 
-    return MTCNN(keep_all=True)
 
-
-def _untrained_predictor() -> Predictor:
-    config = EngagementConfig(encoder_config=TimmWrapperConfig(architecture="resnet18"), image_size=224)
-    return Predictor(EngagementForVideoClassification(config), EngagementVideoProcessor(), device="cpu")
-
-
-def _draw_clip(path: Path) -> Path:
+def draw_clip(path: Path) -> Path:
+    """A drawn person for ten seconds, 640x480, 30 frames a second."""
     levels = AffectLevels(boredom=0, engagement=3, confusion=0, frustration=0)
     poses = engagement_trajectory(levels, "appearance", 10.0, 30, np.random.default_rng(0))
     frames = (draw_frame(draw_subject(0), pose, noise_seed=number) for number, pose in enumerate(poses))
     encode_video(path, frames, fps=30, width_px=640, height_px=480, container_format="mp4")
     return path
-
-
-def _time_in_turn(
-    plain: Callable[[], object], ours: Callable[[], object], num_rounds: int, clock: Callable[[], float]
-) -> tuple[float, float]:
-    """Median milliseconds of each, timed A B A B after one warm-up of each."""
-    times: dict[Callable[[], object], list[float]] = {plain: [], ours: []}
-    for round_number in range(num_rounds + 1):
-        for way, milliseconds in times.items():
-            start = clock()
-            way()
-            if round_number:
-                milliseconds.append((clock() - start) * 1000)
-    return round(statistics.median(times[plain]), 2), round(statistics.median(times[ours]), 2)

@@ -1,0 +1,61 @@
+"""From the start of a fresh process to the printed label, and the most memory that it and its children held."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from ..processor.input_errors import DataError
+from .speed_record import Cold
+
+_COMMAND = "from engagement_recognition.cli.main import main; main()"
+_EVERY_SEC = 0.01
+
+
+def measure_cold(video: Path, model: str, export: Path | None, num_rounds: int) -> list[Cold]:
+    """The plain script, `engagement predict` with torch, and with an export of the same model, in turn; medians.
+
+    Raises:
+        DataError: one of them fails.
+    """
+    plain = [sys.executable, "-m", "engagement_recognition.studies.plain_way", str(video), model]
+    commands = {"plain script": plain, "predict, torch": _predict(video, model)}
+    if export is not None:
+        commands["predict, export without torch"] = _predict(video, str(export))
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for round_number in range(num_rounds + 1):
+        for name, command in commands.items():
+            measured = _measure(command)
+            if round_number:  # the first reads files from the disk
+                found[name].append(measured)
+    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
+    return [
+        Cold(name=name, seconds=round(sec, 3), peak_mb=round(mb, 1), ratio=round(medians["plain script"][0] / sec, 2))
+        for name, (sec, mb) in medians.items()
+    ]
+
+
+def _predict(video: Path, model: str) -> list[str]:
+    return [sys.executable, "-c", _COMMAND, "predict", str(video), "--model", model]
+
+
+def _measure(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds and megabytes."""
+    began, most = time.perf_counter(), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        whole = psutil.Process(process.pid)
+        while process.poll() is None:
+            with suppress(psutil.Error):  # one has just ended
+                most = max(most, sum(one.memory_info().rss for one in (whole, *whole.children(recursive=True))))
+            time.sleep(_EVERY_SEC)
+        seconds = time.perf_counter() - began
+        assert process.stdout is not None
+        said = process.stdout.read().strip()
+    if process.returncode:
+        raise DataError(f"Expected a label from {' '.join(command[1:4])} ..., got: {said[-500:]}")
+    return seconds, most / 1e6

@@ -1,0 +1,115 @@
+"""docs/performance.md and its picture, of what `engagement benchmark` measured: no number in them is typed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..data.atomic_files import writing
+from ..evaluation.markdown import markdown_table
+from .speed_record import Ratio, SpeedRecord, Warm
+
+_STAGES = ("decode", "faces", "crops", "model")
+# Okabe and Ito's, which colour-blind eyes tell apart.
+_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#0072B2")
+
+
+def render_performance(record: SpeedRecord, picture: str) -> str:
+    """The page, in Markdown; `picture` as seen from it."""
+    return "\n\n".join(_parts(record, picture)) + "\n"
+
+
+def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
+    yield (
+        "# How fast it is\n\nMade from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures "
+        f"all of it in one run on your machine. Times are medians of {record.rounds} rounds in which the ways take turns, "
+        "so compare them within a table, and trust ratios more than milliseconds. \"Plain\" is what a first script does: "
+        "decode every frame, MTCNN with its defaults on each sampled frame, the model as it was loaded."
+    )
+    yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
+    yield f"![Milliseconds by stage and way]({picture})"
+    for warm in record.warm:
+        yield f"## From a file to its label, warm: {warm.model}"
+        yield _warm_table(warm)
+        yield _floor_text(warm)
+    rows = [[one.name, f"{one.seconds:.2f}", f"{one.peak_mb:.0f}", f"{one.ratio:.2f}"] for one in record.cold]
+    yield from _section("From the start of a process to its label", ("way", "seconds", "MB at most", "plain / this"), rows)
+    rows = [
+        [one.engine, str(one.workers), str(one.batch_size), str(one.clips), f"{one.clips_per_sec:.2f}",
+         f"{one.peak_mb:.0f}"]
+        for one in record.batches
+    ]  # fmt: skip
+    yield from _section("Many clips", ("engine", "workers", "batch", "clips", "clips a second", "MB at most"), rows)
+    decode = [record.decode, *record.faces]
+    yield from _section("Decoding and faces", _RATIO_COLUMNS, map(_ratio_row, decode))
+    yield from _section("Training", _RATIO_COLUMNS, map(_ratio_row, record.training))
+    if record.loading_share is not None:
+        yield f"Of a training step {record.loading_share:.1%} is waiting for pictures."
+    missing = [f"- {name}: {why}" for name, why in record.not_measured.items()]
+    missing += [f"- {warm.model}, {name}: {why}" for warm in record.warm for name, why in warm.not_measured.items()]
+    if missing:
+        yield "## Not measured"
+        yield "\n".join(missing)
+
+
+_RATIO_COLUMNS = ("what", "before, ms", "after, ms", "ratio")
+
+
+def _ratio_row(ratio: Ratio) -> list[str]:
+    return [ratio.name, f"{ratio.before_ms:.2f}", f"{ratio.after_ms:.2f}", f"{ratio.ratio:.2f}"]
+
+
+def _section(title: str, columns: tuple[str, ...], rows: "Iterator[list[str]] | list[list[str]]") -> Iterator[str]:
+    if found := list(rows):
+        yield f"## {title}"
+        yield markdown_table(columns, found)
+
+
+def _warm_table(warm: Warm) -> str:
+    columns = ("way", "ms, whole", *(f"{stage}, ms" for stage in _STAGES), "plain / this", "label")
+    rows = [
+        [
+            f"{way.name} ({way.dtype})" if way.dtype not in way.name else way.name,
+            f"{way.whole_ms:.0f}",
+            *(f"{way.stages_ms[stage]:.0f}" if way.stages_ms else "" for stage in _STAGES),
+            f"{way.ratio:.2f}",
+            "the same" if way.same_label else "**another**",
+        ]
+        for way in warm.ways
+    ]
+    return markdown_table(columns, rows)
+
+
+def _floor_text(warm: Warm) -> str:
+    floor = warm.floor
+    return (
+        f"Floor: {floor.decode_ms:.0f} ms to decode the frames that are wanted, and {floor.arithmetic_ms:.0f} ms for "
+        f"{floor.gflop:.1f} GFLOP of arithmetic at the {floor.gflop_per_sec:.0f} GFLOP/s that a large float32 matrix "
+        "product reaches here; int8 may fall below the latter."
+    )
+
+
+def save_speed_figure(record: SpeedRecord, path: Path) -> None:
+    """A bar a way and model, its stages stacked; PNG. Raises DataError where it cannot be written."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 0.38 * sum(len(warm.ways) + 1 for warm in record.warm)), layout="constrained")
+    panels = figure.subplots(len(record.warm), 1, squeeze=False)[:, 0]
+    for axes, warm in zip(panels, record.warm, strict=True):
+        for place, way in enumerate(reversed(warm.ways)):
+            left = 0.0
+            for stage, colour in zip(_STAGES, _COLOURS, strict=True):
+                width = way.stages_ms.get(stage, 0.0)
+                axes.barh(place, width, left=left, color=colour, label=stage if place == 0 else None)
+                left += width
+            rest = max(way.whole_ms - left, 0.0)
+            name = "the rest, or not told apart" if place == 0 else None
+            axes.barh(place, rest, left=left, color="0.75", label=name)
+            axes.annotate(f" {way.whole_ms:.0f} ms", (max(left + rest, left), place), va="center", fontsize=9)
+        axes.set_yticks(range(len(warm.ways)), [way.name for way in reversed(warm.ways)])
+        axes.set_title(warm.model, loc="left", fontsize=10)
+        axes.set_xlim(0, 1.12 * max(way.whole_ms for way in warm.ways))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("milliseconds from file to label, warm")
+    panels[0].legend(ncols=5, fontsize=8, loc="lower right", frameon=False)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=160)
