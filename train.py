@@ -62,6 +62,7 @@ from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.checkpoints import choose_checkpoint, find_checkpoint, give_to_one_stage
 from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.failures import failures_in_one_line, trained_already
+from engagement_recognition.training.free_cores import free_cores
 from engagement_recognition.training.frozen_features import frames_or_features
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.option_checks import check_options_alone
@@ -214,16 +215,27 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
     recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
     checkpoint = by_the_first(run.training, partial(choose_checkpoint, run, recipe))
-    with frames_or_features(model, run.stage, data, augmentation, run.training.device) as (learned, collator):
+    with (
+        free_cores(run, checkpoint) as cores,
+        frames_or_features(model, run, data, augmentation) as (learned, collator),
+    ):
         trainer = _build_trainer(run, model, learned, augmentation, collator, recipe)
+        if cores is not None:
+            trainer.add_callback(cores)
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         validation, test = _predict(trainer, learned.validation, "validation"), _predict(trainer, learned.test, "test")
+        environment = describe_environment(run.training.device)
     training = Training(
         seconds=outcome.metrics["train_runtime"],
         log=_finite(trainer.state.log_history),
         selection=_describe_selection(trainer),
+        features_kept=learned is not data,
+        loading_share=trainer.times.loading_share(),
     )
-    results = results.model_copy(update={"training": training})
+    advice = trainer.times.advice(run.training.dataloader_num_workers)
+    if advice and run.training.process_index == 0:
+        print(f"{run.name}: {advice}", flush=True)
+    results = results.model_copy(update={"training": training, "environment": environment})
     trained, started_in = trainer.accelerator.unwrap_model(trainer.model), Path(start or run.stage.encoder)
     by_the_first(run.training, partial(_export, run, data, trained, results, (validation, test), started_in))
     return run.export_dir

@@ -76,6 +76,10 @@ class Training(Record):
     `train_runtime`; null: not finite"""
     selection: Selection | None = None
     """which checkpoint was kept; null in older results, and where the last one was kept"""
+    features_kept: bool | None = None
+    """whether a frozen encoder read each picture once, and the head alone was trained; null in older results"""
+    loading_share: float | None = None
+    """part of the training steps' time that was spent waiting for pictures, 0 to 1; null in older results"""
 
 
 class ReportedByFile(Record):

@@ -46,7 +46,9 @@ class TensorPreparation(FacePreparation):
         pixels = self.to_model_size(frames)
         if self.do_grayscale:
             pixels = transforms.rgb_to_grayscale(pixels)
-        pixels = pixels.float() * (self.rescale_factor if self.do_rescale else 1.0)
+        pixels = pixels.to(torch.float32, copy=True)  # what follows writes into it
+        if self.do_rescale:
+            pixels *= self.rescale_factor
         if self.picture_norm is not None:
             pixels = _scale_to_norm(pixels, self.picture_norm)
         if self.do_normalize:
@@ -56,7 +58,7 @@ class TensorPreparation(FacePreparation):
     def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         mean = torch.tensor(self.image_mean[: pixels.shape[1]])[:, None, None]
         std = torch.tensor(self.image_std[: pixels.shape[1]])[:, None, None]
-        return (pixels - mean) / std
+        return pixels.sub_(mean).div_(std)
 
     def to_model_size(self, frames: np.ndarray) -> torch.Tensor:
         """(num_frames, height, width, 3) -> (num_frames, 3, size, size), uint8."""

@@ -11,11 +11,14 @@ from safetensors.torch import load_file
 from tiny_models import draw_pixels, tiny_model
 
 from engagement_recognition import EngagementForVideoClassification, train
+from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.split_evaluation import read_predictions
+from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.training import frozen_features
-from engagement_recognition.training.arguments import Recipe, StageArguments
+from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.frozen_features import KeptFeatures, frames_or_features
+from engagement_recognition.training.option_checks import check_options_alone
 from engagement_recognition.training.training_sets import FrameCollator
 
 
@@ -59,37 +62,78 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 def test_features_that_are_kept_train_the_head_that_pixels_train(
     model: str, recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    read: list[int] = []
-    forward = KeptFeatures.forward
+    read, encoded = [], []
+    forward, encode = KeptFeatures.forward, frozen_features._encode
     monkeypatch.setattr(KeptFeatures, "forward", lambda self, features: read.append(1) or forward(self, features))
+    monkeypatch.setattr(frozen_features, "_encode", lambda *given: encoded.append(1) or encode(*given))
 
-    def run(name: str) -> Path:
-        options = {**recipe, "output_dir": str(tmp_path / name), "engagement": {**recipe["engagement"], "model": model}}
+    def run(name: str, **more: object) -> Path:
+        options = recipe | {"output_dir": str(tmp_path / name)}
+        options["engagement"] = {**recipe["engagement"], "model": model, **more}
+        read.clear(), encoded.clear()
         return train.train(Recipe(options), {})[0]
 
     kept = run("kept")
-    assert read
-    read.clear()
-    monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)  # they would fill the memory
-    plain = run("plain")
-    assert not read
-    ours, theirs = (read_predictions(folder, "test")[0].logits for folder in (kept, plain))
+    assert read and encoded
+    plain = run("plain", cache_features=False)
+    assert not read and not encoded
+    on_disk = run("on_disk", cache_features=True)
+    assert read and encoded
+    again = run("again", cache_features=True)
+    assert read and not encoded  # the file is found
+    ours, theirs, mapped, found = (
+        read_predictions(folder, "test")[0].logits for folder in (kept, plain, on_disk, again)
+    )
     assert np.abs(ours - theirs).max() < 1e-4 and np.abs(theirs).max() > 1e-3
+    assert np.array_equal(ours, mapped) and np.array_equal(ours, found)
+    assert [read_results(folder).training.features_kept for folder in (kept, plain)] == [True, False]
     weights = [weights_of(folder) for folder in (kept, plain)]
     assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
     checkpoint = next((tmp_path / "kept/checkpoints/engagement").glob("checkpoint-*"))
     assert weights_of(checkpoint).keys() == weights[0].keys()
+    file = max(Path(str(recipe["cache_dir"]), "features").glob("*.npy"), key=lambda path: path.stat().st_mtime)
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(DataError, match="delete it"):
+        run("damaged", cache_features=True)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"freeze_encoder": True, "augmentation": '{"flip": 0.5}'}, {"freeze_encoder": True, "cutmix": 0.5}]
-)
+CHANGING = [{}, {"augmentation": '{"flip": 0.5}'}, {"cutmix": 0.5}, {"mixup": 0.5}, {"subject_adversary": 0.1}]
+
+
+def planned(options: dict[str, object], **typed: str) -> StageRun:
+    return plan_stages(Recipe({"engagement": {"data": "clips", "model": "image", **options}}), typed)[0]
+
+
+@pytest.mark.parametrize("options", CHANGING, ids=str)
 def test_features_that_change_are_not_kept(options: dict[str, object]):
-    stage = StageArguments(**options)
-    model = tiny_model("resnet18", "image")
-    augmentation = Augmentation.from_recipe(json.loads(stage.augmentation))
-    with frames_or_features(model, stage, None, augmentation, torch.device("cpu")) as (learned, collator):
+    options = {"freeze_encoder": bool(options), **options}
+    run, model = planned(options), tiny_model("resnet18", "image")
+    augmentation = Augmentation.from_recipe(json.loads(run.stage.augmentation))
+    with frames_or_features(model, run, None, augmentation) as (learned, collator):
         assert learned is None and collator is FrameCollator  # what it was given, unread
+    name = next(name for name in reversed(options))
+    with pytest.raises(RecipeError, match=f"Expected {name} .* beside cache_features") as refused:
+        check_options_alone(planned(options | {"cache_features": True}))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_recipe_augments_no_features_and_says_so(capsys: pytest.CaptureFixture):
+    recipe = {"freeze_encoder": True, "augmentation": {"flip": 0.5}}
+    run = planned(recipe, cache_features="true")
+    assert "augmentation is off" in capsys.readouterr().out
+    assert json.loads(run.stage.augmentation) == run.given["augmentation"] == {}
+    check_options_alone(run)
+    with pytest.raises(RecipeError, match="augmentation"):  # typed too: which of the two was meant?
+        check_options_alone(planned(recipe, cache_features="true", augmentation='{"flip": 0.1}'))
+
+
+def test_features_too_many_for_the_memory_are_said(
+    recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)
+    folder = train.train(Recipe(recipe | {"output_dir": str(tmp_path)}), {})[0]
+    assert "--cache_features true keeps them on disk" in capsys.readouterr().out
+    assert read_results(folder).training.features_kept is False
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "convolutional"])

@@ -22,7 +22,8 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
-from .data_arguments import DataArguments
+from .data_arguments import DataArguments, FrameArguments
+from .machine import has_fast_bf16
 
 Stage = Literal["expression", "engagement"]
 STAGES: tuple[Stage, Stage] = ("expression", "engagement")
@@ -76,6 +77,13 @@ class ModelArguments:
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
+    cache_features: bool | None = field(
+        default=None,
+        metadata={
+            "help": "with freeze_encoder: True keeps the encoder's features in cache_dir and turns a recipe's "
+            "augmentation off, False never keeps any (default: in memory, where nothing is augmented)"
+        },
+    )
     temporal: str = field(
         default="lstm", metadata={"help": "stage two, clips: lstm, transformer, mean or last (frame)"}
     )
@@ -102,61 +110,6 @@ class ModelArguments:
         metadata={"help": "views of a face averaged outside training: 1, 2 (mirrored) or 10 (and four corners)"},
     )
     channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
-
-
-@dataclass
-class FrameArguments:
-    """From videos to pixels; windows and crops of prepared data stay as prepared."""
-
-    num_frames: int | None = field(default=None, metadata={"help": "videos: frames of a window (default: 8)"})
-    sampling: str | None = field(
-        default=None,
-        metadata={"help": "videos: uniform (over the clip) or consecutive frames (default: uniform)"},
-    )
-    window_stride_frames: int | None = field(
-        default=None,
-        metadata={"help": "videos, sampling consecutive: a window begins every so many frames (default: 16)"},
-    )
-    image_size: int = field(default=112, metadata={"help": "pixels on each side of the model's input"})
-    face_crop: bool | None = field(
-        default=None,
-        metadata={
-            "help": "False: whole frames, as the CNN + LSTM reference (default: True for videos, False for pictures)"
-        },
-    )
-    face_crop_size_px: int | None = field(
-        default=None, metadata={"help": "pixels at which crops are made, cached and served (default: 224)"}
-    )
-    as_played: bool | None = field(
-        default=None, metadata={"help": "False: videos as they are stored, not as a player shows them (default: True)"}
-    )
-    grayscale: bool = field(default=False, metadata={"help": "the model sees one grey channel"})
-    picture_norm: float | None = field(
-        default=None,
-        metadata={
-            "help": "norm that each picture is scaled to, its mean taken away: 100 in Nezami et al. (default: neither)"
-        },
-    )
-    image_mean: str | None = field(
-        default=None, metadata={"help": "JSON list, or train: the training pictures' own (default: ImageNet's)"}
-    )
-    image_std: str | None = field(
-        default=None, metadata={"help": "JSON list, or train: the training pictures' own (default: ImageNet's)"}
-    )
-    augmentation: str = field(
-        default="{}",
-        metadata={
-            "help": "JSON, name to strength, of training frames; names: flip, rotation_deg, shift, zoom, brightness, "
-            "contrast, saturation, erasing, padding_px, crop_area"
-        },
-    )
-    shuffle_frames: bool = field(
-        default=False,
-        metadata={
-            "help": "stage two, clips: frames of every clip in random order, in training and when measured after it; a "
-            "control for experiments: what is left without order (`engagement evaluate` keeps the order)"
-        },
-    )
 
 
 @dataclass
@@ -327,12 +280,24 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
         stage.model, stage.folds = "image", None
     if stage.data and not stage.pretrained and not stage.start_from:
         stage.encoder = _without_weights(stage.encoder)
+    on_command_line = frozenset(with_current_names(typed_for_both | typed))
+    if stage.cache_features and "cache_features" in on_command_line and "augmentation" not in on_command_line:
+        merged |= _without_augmentation(name, stage)
     push_to_hub, training.push_to_hub = training.push_to_hub, False
     if "trackio" in (training.report_to or ()) and training.hub_private_repo is None:  # its Space would be a public one
         training.hub_private_repo = True
         print("take care: what trackio and a push make is private; --hub_private_repo false: public", file=sys.stderr)
-    on_command_line = frozenset(with_current_names(typed_for_both | typed))
     return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
+
+
+def _without_augmentation(name: str, stage: StageArguments) -> Options:
+    """Of a recipe that augments, as features that are kept cannot: off, and said; what is given in its place."""
+    if stage.augmentation == "{}":
+        return {}
+    if stage.data:
+        print(f"{name}: the recipe's augmentation is off, as --cache_features asks: {stage.augmentation}", flush=True)
+    stage.augmentation = "{}"
+    return {"augmentation": {}}
 
 
 def _without_weights(encoder: str) -> str:
@@ -346,14 +311,6 @@ def _without_weights(encoder: str) -> str:
             "folder or the name of a timm architecture."
         )
     return name.partition(".")[0]
-
-
-def has_fast_bf16() -> bool:
-    """Whether this machine computes in bfloat16; elsewhere it is emulated, and slower than float32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # With AVX-512's bfloat16 alone training takes 1.05 to 1.8 times as long as in float32.
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _section(options: Options, name: str) -> Options:

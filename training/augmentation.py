@@ -7,8 +7,9 @@ the crop's size: augmentation comes before the processor's resize and normalisat
 import math
 from dataclasses import dataclass, fields
 
+import cv2
+import numpy as np
 import torch
-from torch.nn import functional
 from torchvision.transforms import v2 as transforms
 
 from ..processor.input_errors import RecipeError
@@ -48,15 +49,16 @@ class Augmentation:
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """frames: (batch, num_frames, C, H, W) uint8 → the same shape and type; draws from torch's generator."""
-        pixels = frames.float()
         if self.padding_px or self.crop_area:
-            pixels = self._crop(pixels)
+            frames = self._crop(frames.float()).clamp_(0, 255).round_().to(torch.uint8)
+        # By OpenCV, in a tenth of the time that torch takes on a processor.
+        clips = np.ascontiguousarray(frames.permute(0, 1, 3, 4, 2).numpy())  # (b, t, C, H, W) -> (b, t, H, W, C)
         if self.flip or self.rotation_deg or self.shift or self.zoom:
-            pixels = self._move(pixels)
-        pixels = self._recolour(pixels)
-        if self.erasing:
-            pixels = self._erase(pixels)
-        return pixels.clamp_(0, 255).round_().to(torch.uint8)
+            clips = self._move(clips)
+        if self.brightness or self.contrast or self.saturation:
+            clips = self._recolour(clips)
+        changed = torch.from_numpy(clips).permute(0, 1, 4, 2, 3)  # (b, t, H, W, C) -> (b, t, C, H, W)
+        return self._erase(changed) if self.erasing else changed
 
     def _crop(self, pixels: torch.Tensor) -> torch.Tensor:
         """torchvision's random crops, each drawn once a clip; (batch, frames, C, H, W) keeps its shape."""
@@ -71,32 +73,42 @@ class Augmentation:
             pixels = torch.stack([crop(clip) for clip in pixels])
         return pixels
 
-    def _move(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _move(self, clips: np.ndarray) -> np.ndarray:
         """Flip, rotation, shift and zoom as one resampling; what comes from outside repeats the edge."""
-        batch, num_frames = pixels.shape[:2]
+        batch, _, height, width, _ = clips.shape
         mirror = 1 - 2 * (torch.rand(batch) < self.flip).float()
         angle = _uniform(batch, self.rotation_deg) * math.pi / 180
         scale = 1 + _uniform(batch, self.zoom)
         cos, sin = angle.cos() * scale, angle.sin() * scale
         shift_x, shift_y = 2 * _uniform(batch, self.shift), 2 * _uniform(batch, self.shift)
-        rows = (cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y)
-        matrices = torch.stack(rows, dim=1).unflatten(1, (2, 3))  # (batch, 6) -> (batch, 2, 3)
-        stacked = pixels.flatten(1, 2)  # (batch, frames, C, H, W) -> (batch, frames*C, H, W): one draw moves them all
-        grid = functional.affine_grid(matrices, list(stacked.shape), align_corners=False)
-        moved = functional.grid_sample(stacked, grid, padding_mode="border", align_corners=False)
-        return moved.unflatten(1, (num_frames, -1))
+        rows = torch.stack((cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y), dim=1).double()
+        # Between pixels, whose centres are whole numbers, and -1..1 over the picture, in which moves are drawn.
+        to_unit = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
+        moved = np.empty_like(clips)
+        for clip, into, row in zip(clips, moved, rows, strict=True):
+            matrix = np.vstack([row.view(2, 3).numpy(), [0, 0, 1]])
+            matrix = (np.linalg.inv(to_unit) @ matrix @ to_unit)[:2]
+            for frame, place in zip(clip, into, strict=True):
+                flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+                place[:] = cv2.warpAffine(frame, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return moved
 
-    def _recolour(self, pixels: torch.Tensor) -> torch.Tensor:
-        shape = (pixels.shape[0], 1, 1, 1, 1)
-        if self.brightness:
-            pixels = pixels * (1 + _uniform(pixels.shape[0], self.brightness)).view(shape)
-        if self.contrast:
-            mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
-            pixels = mean + (pixels - mean) * (1 + _uniform(pixels.shape[0], self.contrast)).view(shape)
-        if self.saturation:
-            grey = pixels.mean(dim=2, keepdim=True)
-            pixels = grey + (pixels - grey) * (1 + _uniform(pixels.shape[0], self.saturation)).view(shape)
-        return pixels
+    def _recolour(self, clips: np.ndarray) -> np.ndarray:
+        """Brightness, contrast about the clip's mean and saturation as one change of each pixel's three numbers."""
+        batch, num_channels = len(clips), clips.shape[-1]
+        light, contrast, colour = (
+            (1 + _uniform(batch, strength)).tolist() if strength else [1.0] * batch
+            for strength in (self.brightness, self.contrast, self.saturation)
+        )
+        grey = np.full((num_channels, num_channels), 1 / num_channels)
+        changed = []
+        for clip, light_of, contrast_of, colour_of in zip(clips, light, contrast, colour, strict=True):
+            pixels = clip.reshape(-1, clip.shape[-2], num_channels)  # (t, H, W, C) -> (t*H, W, C)
+            mean = light_of * np.mean(cv2.mean(pixels)[:num_channels])
+            mixed = grey + (np.eye(num_channels) - grey) * colour_of
+            matrix = np.hstack([mixed * light_of * contrast_of, np.full((num_channels, 1), mean * (1 - contrast_of))])
+            changed.append(cv2.transform(pixels, matrix).reshape(clip.shape))
+        return np.stack(changed)
 
     def _erase(self, pixels: torch.Tensor) -> torch.Tensor:
         height, width = pixels.shape[-2:]

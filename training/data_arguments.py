@@ -1,4 +1,4 @@
-"""Options of a stage that say which data, and how a raw source is read."""
+"""Options of a stage that say which data, how a raw source is read, and how frames become pixels."""
 
 from dataclasses import dataclass, field
 
@@ -65,4 +65,59 @@ class DataArguments:
     cache_dir: str = field(default="runs/cache", metadata={"help": "where prepared raw sources are kept"})
     num_preparation_processes: int | None = field(
         default=None, metadata={"help": "raw source: processes that prepare it (default: one per processor)"}
+    )
+
+
+@dataclass
+class FrameArguments:
+    """From videos to pixels; windows and crops of prepared data stay as prepared."""
+
+    num_frames: int | None = field(default=None, metadata={"help": "videos: frames of a window (default: 8)"})
+    sampling: str | None = field(
+        default=None,
+        metadata={"help": "videos: uniform (over the clip) or consecutive frames (default: uniform)"},
+    )
+    window_stride_frames: int | None = field(
+        default=None,
+        metadata={"help": "videos, sampling consecutive: a window begins every so many frames (default: 16)"},
+    )
+    image_size: int = field(default=112, metadata={"help": "pixels on each side of the model's input"})
+    face_crop: bool | None = field(
+        default=None,
+        metadata={
+            "help": "False: whole frames, as the CNN + LSTM reference (default: True for videos, False for pictures)"
+        },
+    )
+    face_crop_size_px: int | None = field(
+        default=None, metadata={"help": "pixels at which crops are made, cached and served (default: 224)"}
+    )
+    as_played: bool | None = field(
+        default=None, metadata={"help": "False: videos as they are stored, not as a player shows them (default: True)"}
+    )
+    grayscale: bool = field(default=False, metadata={"help": "the model sees one grey channel"})
+    picture_norm: float | None = field(
+        default=None,
+        metadata={
+            "help": "norm that each picture is scaled to, its mean taken away: 100 in Nezami et al. (default: neither)"
+        },
+    )
+    image_mean: str | None = field(
+        default=None, metadata={"help": "JSON list, or train: the training pictures' own (default: ImageNet's)"}
+    )
+    image_std: str | None = field(
+        default=None, metadata={"help": "JSON list, or train: the training pictures' own (default: ImageNet's)"}
+    )
+    augmentation: str = field(
+        default="{}",
+        metadata={
+            "help": "JSON, name to strength, of training frames; names: flip, rotation_deg, shift, zoom, brightness, "
+            "contrast, saturation, erasing, padding_px, crop_area"
+        },
+    )
+    shuffle_frames: bool = field(
+        default=False,
+        metadata={
+            "help": "stage two, clips: frames of every clip in random order, in training and when measured after it; a "
+            "control for experiments: what is left without order (`engagement evaluate` keeps the order)"
+        },
     )

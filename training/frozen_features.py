@@ -5,9 +5,12 @@ picture is part of. Pictures that are augmented are new each time; then nothing 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +18,13 @@ from rich.progress import track
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from ..data.atomic_files import whole_file, writing
 from ..data.preparation.picture_codec import decode_picture
 from ..modeling_engagement import EngagementPreTrainedModel
-from .arguments import StageArguments
+from ..processor.input_errors import DataError, in_one_line
+from .arguments import StageRun
 from .augmentation import Augmentation
+from .processes import first_on_each_node
 from .stage_data import StageData
 from .training_sets import FrameCollator, LabelledExample, LabelledFrames
 
@@ -72,16 +78,20 @@ class KeptFeatures(nn.Module):
 
 @contextmanager
 def frames_or_features(
-    model: EngagementPreTrainedModel, stage: StageArguments, data: StageData, augmentation: Augmentation,
-    device: torch.device,
-) -> Iterator[tuple[StageData, type[FrameCollator]]]:  # fmt: skip
-    """What a model learns from, and its collator; where features can be kept, the model takes them within the context.
+    model: EngagementPreTrainedModel, run: StageRun, data: StageData, augmentation: Augmentation
+) -> Iterator[tuple[StageData, type[FrameCollator]]]:
+    """What a model learns from, and its collator; where features are kept, the model takes them within the context.
 
-    They can where a picture has the same features whenever it is read, and nothing but the head asks for them.
+    They can be where a picture has the same features whenever it is read, and nothing but the head asks for them:
+    then they are in memory, or with `cache_features` in a file below `cache_dir`, where the next training finds them.
+
+    Raises:
+        DataError: the file of features cannot be written, or is damaged.
     """
+    stage = run.stage
     is_mixed = stage.cutmix or stage.mixup or stage.subject_adversary
     can_be_kept = stage.freeze_encoder and augmentation == Augmentation() and not is_mixed
-    kept = _keep_features(model, data, device) if can_be_kept else None
+    kept = _keep_features(model, run, data) if can_be_kept and stage.cache_features is not False else None
     if kept is None:
         yield data, FrameCollator
         return
@@ -93,27 +103,81 @@ def frames_or_features(
         model.encoder = encoder
 
 
-def _keep_features(model: EngagementPreTrainedModel, data: StageData, device: torch.device) -> StageData | None:
+def _keep_features(model: EngagementPreTrainedModel, run: StageRun, data: StageData) -> StageData | None:
     """The same splits with features in the place of pictures; None where these would fill the memory."""
-    places: dict[str, int] = {}  # a picture's digest → its place among the features
-    pictures: list[bytes] = []
+    pictures: dict[str, bytes] = {}  # by their digests
     sets = {"train": data.train, "validation": data.validation, "test": data.test}
-    frames_of = {split: [_place(row, places, pictures) for row in _contents(rows)] for split, rows in sets.items()}
+    digests_of = {split: [_digests(row, pictures) for row in _contents(rows)] for split, rows in sets.items()}
+    pictures = dict(sorted(pictures.items()))  # in an order that no split decides
     size = model.encoder.feature_size
-    if len(pictures) * size * 4 > _LARGEST_BYTES:
-        print(f"features of {len(pictures):,} pictures are not kept: {size} numbers each would fill the memory")
+    encoded = partial(_encode, model, data, run.training.device, list(pictures.values()))
+    if run.stage.cache_features:
+        folder = Path(run.stage.cache_dir) / "features"
+        path = folder / f"{_key_of(model, data, run.training.device, pictures)[:16]}.npy"
+        features = first_on_each_node(run.training, partial(_on_disk, path, (len(pictures), size), encoded))
+    elif len(pictures) * size * 4 <= _LARGEST_BYTES:
+        features = np.concatenate(list(encoded()))
+    else:
+        print(
+            f"features of {len(pictures):,} pictures are not kept: {size} numbers each would fill the memory; "
+            "--cache_features true keeps them on disk"
+        )
         return None
+    places = {digest: place for place, digest in enumerate(pictures)}
+    frames_of = {split: [[places[digest] for digest in row] for row in rows] for split, rows in digests_of.items()}
+    train, validation, test = (
+        FeatureRows(rows, features[..., None, None], frames_of[split]) for split, rows in sets.items()
+    )
+    return replace(data, train=train, validation=validation, test=test)
+
+
+def _encode(
+    model: EngagementPreTrainedModel, data: StageData, device: torch.device, pictures: list[bytes]
+) -> Iterator[np.ndarray]:
+    """Their features, (pictures, D) float32, a batch at a time."""
     collate = FrameCollator(data.processor, single_face=True)
-    features = np.empty((len(pictures), size, 1, 1), np.float32)
     model.to(device).eval()  # type: ignore[arg-type] # transformers' wrapper loses `self`
     starts = range(0, len(pictures), _BATCH)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
         for start in track(starts, f"Features of {len(pictures):,} pictures", disable=len(starts) < _BATCH):
             batch = [_as_example(content) for content in pictures[start : start + _BATCH]]
-            read = model.encoder(collate.to_pixel_values(batch).to(device)).pooler_output
-            features[start : start + _BATCH, :, 0, 0] = read.float().cpu().numpy()
-    train, validation, test = (FeatureRows(rows, features, frames_of[split]) for split, rows in sets.items())
-    return replace(data, train=train, validation=validation, test=test)
+            yield model.encoder(collate.to_pixel_values(batch).to(device)).pooler_output.float().cpu().numpy()
+
+
+def _on_disk(path: Path, shape: tuple[int, int], encoded: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+    """Features as they lie in a file, (pictures, D) float32, which is made where there is none."""
+    if not path.is_file():
+        with whole_file(path) as unfinished, writing(path), unfinished.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for features in encoded():
+                file.write(features.tobytes())
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise _damaged(path, in_one_line(error)) from error
+    if found.shape != shape or found.dtype != np.float32:
+        raise _damaged(path, f"{found.dtype} of shape {found.shape}")
+    return found
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(f"Expected features of pictures in {path}, got {found}; delete it, and they are made again.")
+
+
+def _key_of(model: EngagementPreTrainedModel, data: StageData, device: torch.device, digests: Iterable[str]) -> str:
+    """SHA-256 of all that features depend on: weights, what the encoder makes of them, processor, pictures, and what
+    they are computed with."""
+    encoder, config = model.encoder, model.config
+    key = hashlib.sha256()
+    parts = (
+        device.type, torch.__version__, config.encoder_config.to_json_string(), config.encoder_features,
+        config.test_time_views, data.processor.to_json_string(), *digests,
+    )  # fmt: skip
+    key.update(json.dumps(parts).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        key.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        key.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy())
+    return key.hexdigest()
 
 
 def _contents(rows: LabelledFrames) -> Iterable[list[bytes]]:
@@ -122,15 +186,11 @@ def _contents(rows: LabelledFrames) -> Iterable[list[bytes]]:
             yield contents[:1] if rows.single_face else contents
 
 
-def _place(contents: list[bytes], places: dict[str, int], pictures: list[bytes]) -> list[int]:
-    found = []
-    for content in contents:
-        digest = hashlib.sha256(content).hexdigest()
-        if digest not in places:
-            places[digest] = len(pictures)
-            pictures.append(content)
-        found.append(places[digest])
-    return found
+def _digests(contents: list[bytes], pictures: dict[str, bytes]) -> list[str]:
+    """Of each picture, which is put among all of them."""
+    digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    pictures.update(zip(digests, contents, strict=True))
+    return digests
 
 
 def _as_example(content: bytes) -> LabelledExample:

@@ -18,6 +18,7 @@ from ..data.readers.sources import KINDS
 from ..data.schema import LABEL_SCHEMES, OWN_LABELS
 from ..processor.input_errors import RecipeError, in_one_line
 from .arguments import StageArguments, StageRun
+from .augmentation import Augmentation
 from .losses import LOSSES
 from .mixing import Mixing
 from .stage_data import parse_json
@@ -104,6 +105,7 @@ def check_options_alone(run: StageRun) -> None:
     if run.training.max_steps == 0 or run.training.max_steps < -1:
         raise RecipeError(f"Expected max_steps of at least 1, or -1 for none, got {run.training.max_steps}.")
     Mixing(run.stage.cutmix, run.stage.mixup)
+    _check_features(run)
     _check_pixels(run.stage)
     if run.training.fp16 and run.training.device.type == "cpu":
         raise RecipeError("Expected fp16 on a GPU, got it on the CPU; leave it out, or pass --bf16.")
@@ -125,6 +127,27 @@ def _check_value(name: str, value: object, given: Mapping[str, object]) -> None:
         raise RecipeError(f"Expected {name} as a JSON mapping, or a file with one, got {value!r}.")
     if given.get(name) == "":
         raise RecipeError(f"Expected a value for {name}, got an empty text; leave it out, or say null in a recipe.")
+
+
+def _check_features(run: StageRun) -> None:
+    """Whether features can be kept as the stage asks."""
+    stage = run.stage
+    if not stage.cache_features:
+        return
+    augmentation = Augmentation.from_recipe(parse_json(stage.augmentation, "augmentation", dict))
+    changing = {
+        "freeze_encoder": not stage.freeze_encoder,
+        "augmentation": augmentation != Augmentation(),
+        "cutmix": stage.cutmix > 0, "mixup": stage.mixup > 0, "subject_adversary": stage.subject_adversary > 0,
+    }  # fmt: skip
+    name = next((name for name, changes in changing.items() if changes), None)
+    if name:
+        wanted = {"freeze_encoder": "true", "augmentation": "{}"}.get(name, "0")
+        raise RecipeError(
+            f"Expected {name} {wanted} beside cache_features true, got {getattr(stage, name)} in stage {run.name}: "
+            f"a picture would have other features each time; pass --{run.name}_{name} {wanted!r}, or leave "
+            "cache_features out."
+        )
 
 
 def _check_pixels(stage: StageArguments) -> None:

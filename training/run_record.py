@@ -55,6 +55,9 @@ class TrainingRecipe(Record):
     first_weights: str | None
     # Whose batches make one step.
     num_processes: int
+    # Of one operation, when the checkpoint was written: sums round otherwise with another number; null: of an earlier
+    # version.
+    threads: int | None = None
     versions: dict[str, str | None]
 
 

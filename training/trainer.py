@@ -3,6 +3,7 @@
 Everything else (schedules, mixed precision, several processes, checkpoints) is Trainer's own.
 """
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .losses import Loss, SubjectAdversary, encoder_features
 from .mixing import Mixing
 from .run_record import TrainingRecipe, write_training_recipe
 from .selection import SelectingTrainer
+from .step_times import StepTimes
 from .training_sets import FrameCollator, LabelledFrames
 
 _ADVERSARY_FILE = "subject_adversary.safetensors"  # of a checkpoint
@@ -74,6 +76,8 @@ class EngagementTrainer(SelectingTrainer):
         **kwargs: Any,  # Trainer's own
     ) -> None:
         super().__init__(train_dataset=train_dataset, data_collator=eval_collator, **kwargs)
+        self.times = StepTimes()
+        self.add_callback(self.times)
         self.loss = loss
         self.train_collator = train_collator
         self.eval_collator = eval_collator
@@ -137,6 +141,12 @@ class EngagementTrainer(SelectingTrainer):
             return super().get_train_dataloader()
         finally:
             self.data_collator = self.eval_collator
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, torch.Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | int | None]:
+        with self.times.waiting():
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def compute_loss(
         self,
@@ -212,7 +222,8 @@ class EngagementTrainer(SelectingTrainer):
         """Also the recipe, the adversary beside the optimizer that trains it, and the averaged weights."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.recipe is not None and self.args.should_save:
-            write_training_recipe(self.recipe, Path(output_dir))
+            recipe = self.recipe.model_copy(update={"threads": torch.get_num_threads()})
+            write_training_recipe(recipe, Path(output_dir))
         if self.subject_adversary is not None and self.args.should_save:
             weights = self.accelerator.unwrap_model(self.subject_adversary).state_dict()
             save_file(weights, Path(output_dir) / _ADVERSARY_FILE)

@@ -1,0 +1,104 @@
+"""A training leaves the cores of other programs alone, and keeps how many threads it had."""
+
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+
+from engagement_recognition import train
+from engagement_recognition.training import free_cores
+from engagement_recognition.training.arguments import Recipe
+from engagement_recognition.training.free_cores import CpuTimes, FreeCores, cores_of_others, look
+from engagement_recognition.training.run_record import read_training_recipe
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """On a machine of two cores, each of which is looked at whenever it is asked for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(free_cores, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(free_cores, "_LOOK_SEC", 0)
+    monkeypatch.setattr(free_cores, "_AGAIN_SEC", 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+class Machine:
+    """Looked at once a second; `others` is how many of its two cores other programs use, `ours` how many we do."""
+
+    def __init__(self, others: float, ours: float = 0.0) -> None:
+        self.others, self.ours, self.found = others, ours, CpuTimes(0.0, 0.0, 0.0, 2)
+
+    def __call__(self) -> CpuTimes:
+        at, of_all, of_ours, num_cores = self.found
+        self.found = CpuTimes(at + 1, of_all + self.others + self.ours, of_ours + self.ours, num_cores)
+        return self.found
+
+
+@pytest.mark.parametrize(("others", "threads"), [(0.0, 2), (0.2, 2), (0.7, 1), (1.0, 1), (2.0, 1)])
+def test_a_training_starts_with_as_many_threads_as_there_are_free_cores(
+    others: float, threads: int, capsys: pytest.CaptureFixture
+):
+    FreeCores("engagement", watch=Machine(others))
+    assert torch.get_num_threads() == threads
+    said = capsys.readouterr().out
+    assert said.count("\n") == (threads < 2) and (threads == 2 or f"other programs use {others:.1f} of 2 cores" in said)
+
+
+def test_a_core_that_gets_busy_is_left_and_one_that_stays_free_taken_again(capsys: pytest.CaptureFixture):
+    machine = Machine(0.0)
+    cores = FreeCores("engagement", watch=machine)
+    machine.ours = 2.0  # what a training itself uses is nobody else's
+    cores.on_step_end()
+    assert torch.get_num_threads() == 2
+    machine.others, machine.ours = 0.7, 1.3  # three threads share two cores
+    cores.on_step_end()
+    assert torch.get_num_threads() == 1
+    machine.others, machine.ours = 0.0, 1.0
+    cores.on_step_end(), cores.on_step_end()
+    assert torch.get_num_threads() == 1  # a pause of the other program is no reason
+    cores.on_step_end()
+    assert torch.get_num_threads() == 2
+    assert [line.split("; ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "it goes on with 1 thread, not 2", "it goes on with 2 threads, not 1",
+    ]  # fmt: skip
+
+
+def compute(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_what_our_children_compute_is_ours():
+    before = look()
+    child = get_context("fork").Process(target=compute, args=(0.3,))
+    child.start(), child.join()
+    now = look()
+    assert now.of_ours - before.of_ours >= 0.29 and now.of_all - before.of_all >= 0.2  # counted in ticks
+    assert cores_of_others(before, now) * (now.at - before.at) <= now.of_all - before.of_all - 0.25
+
+
+@pytest.mark.parametrize("is_set", [False, True])
+def test_threads_are_kept_in_checkpoints_and_gone_on_with(
+    is_set: bool, tiny_recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen, machine = [], Machine(1.0)
+    monkeypatch.setattr(
+        free_cores, "FreeCores", lambda stage, kept: seen.append(kept) or FreeCores(stage, kept, machine)
+    )
+    if is_set:
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    options = {key: value for key, value in tiny_recipe.items() if key != "expression"} | {"output_dir": str(tmp_path)}
+    train.train(Recipe(options), {})
+    (checkpoint, *_) = (tmp_path / "checkpoints/engagement").glob("checkpoint-*")
+    assert read_training_recipe(checkpoint).threads == (2 if is_set else 1)
+    assert torch.get_num_threads() == 2  # the next stage looks for itself
+    machine.others = 0.0
+    train.train(Recipe(options), {"resume_from_checkpoint": "true"})
+    assert seen == ([] if is_set else [None, 1])
