@@ -22,6 +22,8 @@ import torch
 from transformers import BeitConfig, PreTrainedConfig, TimmWrapperConfig
 
 from ..configuration_engagement import EngagementConfig
+from ..conversion.export_int8 import export_int8
+from ..conversion.export_networks import Format, export_networks
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
 from ..data.required_packages import installed_version
@@ -36,8 +38,11 @@ from .speed_record import Batch, Group, Ratio, SpeedRecord
 from .warm_speed import measure_warm, time_in_turn
 
 PARTS = ("warm", "cold", "batches", "faces", "training")
-_EXPORTS = {"onnx": ("onnx", False), "openvino": ("openvino", False), "onnx_int8": ("onnx", True),
-            "openvino_int8": ("openvino", True)}  # fmt: skip  # by the folder beside a model in which `--engine` looks
+# By the folder beside a model in which `--engine` looks: its format, and whether it is int8.
+_EXPORTS: dict[str, tuple[Format, bool]] = {
+    "onnx": ("onnx", False), "openvino": ("openvino", False), "onnx_int8": ("onnx", True),
+    "openvino_int8": ("openvino", True),
+}  # fmt: skip
 _Part = TypeVar("_Part")
 
 
@@ -117,9 +122,6 @@ class _Measured(NamedTuple):
 
 
 def _with_exports(model: Path, folder: Path, calibration: Path | None) -> _Measured:
-    from ..conversion.export_int8 import export_int8
-    from ..conversion.export_networks import export_networks
-
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*_EXPORTS, "checkpoints"))
     why: dict[str, str] = {}
     for name, (form, is_int8) in _EXPORTS.items():

@@ -20,9 +20,10 @@ def render_performance(record: SpeedRecord, picture: str) -> str:
 
 def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield (
-        "# How fast it is\n\nMade from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures "
-        f"all of it in one run on your machine. Times are medians of {record.rounds} rounds in which the ways take turns, "
-        "so compare them within a table, and trust ratios more than milliseconds. \"Plain\" is what a first script does: "
+        "# How fast it is\n\nMade from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` "
+        f"measures all of it on your machine in one run. Times are medians of {record.rounds} rounds in which ways take "
+        "turns, "
+        'so compare them within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: '
         "decode every frame, MTCNN with its defaults on each sampled frame, the model as it was loaded."
     )
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
@@ -32,7 +33,9 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         yield _warm_table(warm)
         yield _floor_text(warm)
     rows = [[one.name, f"{one.seconds:.2f}", f"{one.peak_mb:.0f}", f"{one.ratio:.2f}"] for one in record.cold]
-    yield from _section("From the start of a process to its label", ("way", "seconds", "MB at most", "plain / this"), rows)
+    yield from _section(
+        "From the start of a process to its label", ("way", "seconds", "MB at most", "plain / this"), rows
+    )
     rows = [
         [one.engine, str(one.workers), str(one.batch_size), str(one.clips), f"{one.clips_per_sec:.2f}",
          f"{one.peak_mb:.0f}"]
@@ -41,7 +44,11 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield from _section("Many clips", ("engine", "workers", "batch", "clips", "clips a second", "MB at most"), rows)
     yield from _section("Decoding", _RATIO_COLUMNS, [_ratio_row(record.decode)])
     for title, groups in (("Faces", record.faces), ("Training", record.training)):
-        rows = [[group.name, name.replace("_", " "), f"{value:.4g}"] for group in groups for name, value in group.values.items()]
+        rows = [
+            [group.name, name.replace("_", " "), f"{value:.4g}"]
+            for group in groups
+            for name, value in group.values.items()
+        ]
         yield from _section(title, ("of", "what", "value"), rows)
     missing = [f"- {name}: {why}" for name, why in record.not_measured.items()]
     missing += [f"- {warm.model}, {name}: {why}" for warm in record.warm for name, why in warm.not_measured.items()]

@@ -74,9 +74,7 @@ def measure_warm(folder: Path, not_exported: dict[str, str], video: Path, num_ro
         )
     parameters = sum(weights.numel() for weights in plain_model.parameters())
     floor = _floor(plain, plain_model, video, num_rounds)
-    return Warm(
-        model=_describe(plain_model), parameters=parameters, ways=rows, floor=floor, not_measured=not_exported
-    )
+    return Warm(model=_describe(plain_model), parameters=parameters, ways=rows, floor=floor, not_measured=not_exported)
 
 
 def time_in_turn(
@@ -116,7 +114,9 @@ def _stages(predictor: Predictor, video: Path, num_rounds: int) -> tuple[dict[st
         if round_number:
             for name, began, ended in zip(times, marks, marks[1:], strict=False):
                 times[name].append((ended - began) * 1000)
-    return {name: round(statistics.median(found), 3) for name, found in times.items()}, int(logits.mean(axis=0).argmax())
+    return {name: round(statistics.median(found), 3) for name, found in times.items()}, int(
+        logits.mean(axis=0).argmax()
+    )
 
 
 def _floor(predictor: Predictor, model: Model, video: Path, num_rounds: int) -> Floor:
