@@ -208,15 +208,33 @@ def import_checkpoint(
 @app.command()
 def benchmark(
     video: Annotated[Path | None, typer.Argument(help="A video; without one, ten seconds are drawn.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or Hub id; default: ResNet-18 + LSTM, untrained.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder; repeatable. Default: ResNet-18 + LSTM and BEiT-base of single faces, untrained."),
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Data for int8, as export takes it; default: none.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder for benchmark.json, benchmark.png and performance.md.")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="warm, cold, batches, faces or training; repeatable. Default: all.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Each way is timed this often, in turn.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads torch may use.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads that each way may use.")] = 2,
+    clips: Annotated[int, typer.Option(min=1, max=100_000, help="Of the part batches.")] = 200,
     data: Annotated[Path | None, typer.Option(help="A prepared data set: time reading it instead.")] = None,
 ) -> None:
-    """Our way against the plain way, from video file to label, as ratios within one run."""
-    from ..studies.benchmark import run_benchmark, run_cache_benchmark
+    """Every engine against the plain way, from video file to label: warm, cold, in batches; faces, and training."""
+    from ..studies.benchmark import PARTS, BenchmarkOptions, run_benchmark
+    from ..studies.cache_speed import run_cache_benchmark
+    from ..studies.speed_page import write_speed
 
     if data is not None:
         typer.echo(json.dumps(run_cache_benchmark(data, rounds), indent=2))
         return
-    typer.echo(json.dumps(run_benchmark(video, model, rounds, threads), indent=2))
+    parts = tuple(part or PARTS)
+    measured = run_benchmark(BenchmarkOptions(video, tuple(model or ()), calibration, rounds, threads, clips, parts))
+    typer.echo(measured.model_dump_json(indent=2))
+    if output is not None:
+        for path in write_speed(measured, output):
+            typer.echo(path, err=True)

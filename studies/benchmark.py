@@ -3,93 +3,180 @@
 Each part stands in a module of its own; one that cannot be measured here says why, and the others go on.
 """
 
+import json
+import os
 import platform
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from transformers import BeitConfig, PreTrainedConfig, TimmWrapperConfig
 
 from ..configuration_engagement import EngagementConfig
+from ..conversion.export_int8 import export_int8
+from ..conversion.export_networks import Format, export_networks
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
 from ..data.required_packages import installed_version
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
 from ..processor.image_processing_engagement import EngagementImageProcessor
-from ..processor.input_errors import EngagementInputError, RecipeError, in_one_line
+from ..processor.input_errors import DataError, EngagementInputError, RecipeError, in_one_line
 from ..processor.video_decoding import decode_video
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .cold_speed import measure_cold
 from .plain_way import decode_plainly
-from .speed_record import Ratio, SpeedRecord
+from .speed_record import Batch, Group, Ratio, SpeedRecord
 from .warm_speed import measure_warm, time_in_turn
 
 PARTS = ("warm", "cold", "batches", "faces", "training")
+# By the folder beside a model in which `--engine` looks: its format, and whether it is int8.
+_EXPORTS: dict[str, tuple[Format, bool]] = {
+    "onnx": ("onnx", False), "openvino": ("openvino", False), "onnx_int8": ("onnx", True),
+    "openvino_int8": ("openvino", True),
+}  # fmt: skip
 _Part = TypeVar("_Part")
 
 
-def run_benchmark(
-    video: Path | None, models: Sequence[str], num_rounds: int, num_threads: int, parts: Sequence[str] = PARTS
-) -> SpeedRecord:
+@dataclass(frozen=True)
+class BenchmarkOptions:
     """
     Args:
         video: None: ten seconds are drawn.
         models: folders; none: ResNet-18 + LSTM and BEiT-base of single faces, untrained.
+        calibration: data for int8, as `engagement export --calibration` takes it; None: no int8.
+        num_rounds: each way is timed this often, in turn.
+        num_threads: that each way may use.
+        num_clips: of the batches.
         parts: of `PARTS`.
+    """
+
+    video: Path | None = None
+    models: tuple[str, ...] = ()
+    calibration: Path | None = None
+    num_rounds: int = 7
+    num_threads: int = 2
+    num_clips: int = 200
+    parts: tuple[str, ...] = PARTS
+
+
+def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
+    """What takes longest comes last; standard error says where it is.
 
     Raises:
         RecipeError: no such part.
         EngagementInputError: the video or a model cannot be read.
     """
-    if unknown := sorted({*parts} - {*PARTS}):
+    if unknown := sorted({*options.parts} - {*PARTS}):
         raise RecipeError(f"Expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}.")
     not_measured: dict[str, str] = {}
 
-    def measure(part: str, work: Callable[[], _Part], nothing: _Part) -> _Part:
-        if part not in parts:
-            return nothing
+    def measure(part: str, work: Callable[[], list[_Part]]) -> list[_Part]:
+        if part not in options.parts:
+            return []
+        print(f"measuring: {part}", file=sys.stderr, flush=True)
         try:
             return work()
         except EngagementInputError as error:
             not_measured[part] = in_one_line(error)
-            return nothing
+            return []
 
-    with torch_threads(num_threads), tempfile.TemporaryDirectory() as folder:
-        source = video or draw_clip(Path(folder) / "drawn.mp4")
-        names = list(models) or _write_untrained(Path(folder))
-        decode, identical = _decoding(source, num_rounds)
+    rounds = options.num_rounds
+    with _threads(options.num_threads), tempfile.TemporaryDirectory() as folder:
+        source = options.video or _draw_clip(Path(folder) / "drawn.mp4")
+        models = [Path(name) for name in options.models] or _write_untrained(Path(folder))
+        decode, identical = _decoding(source, rounds)
+        measured = []
+        if {"warm", "cold"} & {*options.parts}:
+            measured = [_with_exports(model, Path(folder) / f"with_exports_{number}", options.calibration)
+                        for number, model in enumerate(models)]  # fmt: skip
+        first = measured[0].folder if measured else models[0]
         return SpeedRecord(
             version=1,
-            environment=_environment(num_threads),
+            environment=_environment(options.num_threads),
             video=source.name,
-            rounds=num_rounds,
-            threads=num_threads,
+            rounds=rounds,
+            threads=options.num_threads,
             decode=decode,
             frames_identical=identical,
-            warm=measure("warm", lambda: [measure_warm(name, source, num_rounds) for name in names], []),
-            cold=measure("cold", lambda: measure_cold(source, names[0], Path(folder), num_rounds), []),
-            batches=[],
-            faces=[],
-            training=[],
-            loading_share=None,
+            warm=measure("warm", lambda: [measure_warm(*model, source, rounds) for model in measured]),
+            cold=measure("cold", lambda: measure_cold(source, first, rounds)),
+            batches=measure("batches", lambda: _batches(source, first, options.num_clips)),
+            faces=measure("faces", lambda: _faces(source, rounds)),
+            training=measure("training", lambda: _training(options.num_threads)),
             not_measured=not_measured,
         )
 
 
+class _Measured(NamedTuple):
+    folder: Path  # a copy of the model, with exports beside its weights
+    not_exported: dict[str, str]  # folder of an export -> why there is none
+
+
+def _with_exports(model: Path, folder: Path, calibration: Path | None) -> _Measured:
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*_EXPORTS, "checkpoints"))
+    why: dict[str, str] = {}
+    for name, (form, is_int8) in _EXPORTS.items():
+        print(f"exporting: {model.name} as {name}", file=sys.stderr, flush=True)
+        try:
+            if not is_int8:
+                export_networks(str(folder), folder / name, form)
+            elif calibration is None:
+                why[name] = "needs --calibration"
+            else:
+                export_int8(str(folder), folder / name, form, calibration, cache_dir=folder / "cache")
+        except EngagementInputError as error:
+            why[name] = in_one_line(error)
+    return _Measured(folder, why)
+
+
+def _batches(source: Path, model: Path, num_clips: int) -> list[Batch]:
+    command = [sys.executable, "-m", "engagement_recognition.studies.batch_speed", str(source), "--model", str(model)]
+    command += ["--clips", str(num_clips), "--workers", "1", "2", "--batch-sizes", "1", "16"]
+    lines = _output_of(command).splitlines()
+    return [
+        Batch(
+            engine=row["engine"], workers=row["workers"], batch_size=row["batch_size"], clips=row["num_clips"],
+            clips_per_sec=row["clips_per_sec"], peak_mb=row["peak_mb"],
+        )
+        for row in map(json.loads, lines)
+    ]  # fmt: skip
+
+
+def _training(num_threads: int) -> list[Group]:
+    command = [sys.executable, "-m", "engagement_recognition.studies.training_speed", "--threads", str(num_threads)]
+    found = json.loads(_output_of(command + ["--busy"] * (num_threads > 1)))
+    return [Group(name=name, values=values) for name, values in found.items() if isinstance(values, dict)]
+
+
+def _output_of(command: Sequence[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise DataError(f"Expected figures from {' '.join(command[1:])}, got exit code {done.returncode}.")
+    return done.stdout
+
+
 @contextmanager
-def torch_threads(num_threads: int) -> Iterator[None]:
-    """torch computes with so many threads."""
-    before = torch.get_num_threads()
+def _threads(num_threads: int) -> Iterator[None]:
+    """torch computes with so many threads, as do other engines and processes that are started meanwhile."""
+    before, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(num_threads)
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        del os.environ["OMP_NUM_THREADS"]
+        if variable is not None:
+            os.environ["OMP_NUM_THREADS"] = variable
 
 
 def _decoding(source: Path, num_rounds: int) -> tuple[Ratio, bool]:
@@ -113,22 +200,20 @@ def _environment(num_threads: int) -> dict[str, str]:
     }
 
 
-def _write_untrained(folder: Path) -> list[str]:
+def _write_untrained(folder: Path) -> list[Path]:
     """Folders of the two models that the figures are quoted of."""
     torch.manual_seed(0)
     resnet: PreTrainedConfig = TimmWrapperConfig(architecture="resnet18")
-    clips = EngagementForVideoClassification(EngagementConfig(encoder_config=resnet, image_size=224, num_labels=2))
-    faces = EngagementForImageClassification(
-        EngagementConfig(encoder_config=BeitConfig(), image_size=224, num_frames=8, num_labels=2)
-    )
+    clips = EngagementForVideoClassification(EngagementConfig(encoder_config=resnet, image_size=224))
+    faces = EngagementForImageClassification(EngagementConfig(encoder_config=BeitConfig(), image_size=224))
     clips.save_pretrained(folder / "resnet18_lstm")
     EngagementVideoProcessor().save_pretrained(folder / "resnet18_lstm")
     faces.save_pretrained(folder / "beit")
     EngagementImageProcessor().save_pretrained(folder / "beit")
-    return [str(folder / "resnet18_lstm"), str(folder / "beit")]
+    return [folder / "resnet18_lstm", folder / "beit"]
 
 
-def draw_clip(path: Path) -> Path:
+def _draw_clip(path: Path) -> Path:
     """A drawn person for ten seconds, 640x480, 30 frames a second."""
     levels = AffectLevels(boredom=0, engagement=3, confusion=0, frustration=0)
     poses = engagement_trajectory(levels, "appearance", 10.0, 30, np.random.default_rng(0))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from ..inference.export_folder import is_export
 from ..processor.input_errors import DataError
 from .speed_record import Cold
 
@@ -17,16 +18,16 @@ _COMMAND = "from engagement_recognition.cli.main import main; main()"
 _EVERY_SEC = 0.01
 
 
-def measure_cold(video: Path, model: str, export: Path | None, num_rounds: int) -> list[Cold]:
-    """The plain script, `engagement predict` with torch, and with an export of the same model, in turn; medians.
+def measure_cold(video: Path, folder: Path, num_rounds: int) -> list[Cold]:
+    """The plain script, `engagement predict` with torch, and with each export beside the same model, in turn; medians.
 
     Raises:
         DataError: one of them fails.
     """
-    plain = [sys.executable, "-m", "engagement_recognition.studies.plain_way", str(video), model]
-    commands = {"plain script": plain, "predict, torch": _predict(video, model)}
-    if export is not None:
-        commands["predict, export without torch"] = _predict(video, str(export))
+    plain = [sys.executable, "-m", "engagement_recognition.studies.plain_way", str(video), str(folder)]
+    commands = {"plain script": plain, "predict, torch": _predict(video, folder)}
+    for export in sorted(path for path in folder.iterdir() if is_export(path)):
+        commands[f"predict, {export.name}, without torch"] = _predict(video, export)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for round_number in range(num_rounds + 1):
         for name, command in commands.items():
@@ -40,8 +41,8 @@ def measure_cold(video: Path, model: str, export: Path | None, num_rounds: int) 
     ]
 
 
-def _predict(video: Path, model: str) -> list[str]:
-    return [sys.executable, "-c", _COMMAND, "predict", str(video), "--model", model]
+def _predict(video: Path, model: Path) -> list[str]:
+    return [sys.executable, "-c", _COMMAND, "predict", str(video), "--model", str(model)]
 
 
 def _measure(command: Sequence[str]) -> tuple[float, float]:

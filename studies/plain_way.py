@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ..inference.torch_engine import Model
+from ..processor.clip_preparation import ClipPreparation
 from ..processor.face_cropping import crop_faces
 from ..processor.input_errors import NoFaceError
 from ..processor.video_decoding import uniform_frame_indices
-from ..processor.video_processing_engagement import EngagementVideoProcessor
 
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
@@ -30,7 +30,7 @@ def decode_plainly(source: Path, num_frames: int) -> np.ndarray:
     return np.stack([frames[i] for i in uniform_frame_indices(len(frames), num_frames)])
 
 
-def predict_plainly(source: Path, processor: EngagementVideoProcessor, model: Model) -> int:
+def predict_plainly(source: Path, processor: ClipPreparation, model: Model) -> int:
     """The number of the label with the highest logit.
 
     Raises:
@@ -45,7 +45,7 @@ def predict_plainly(source: Path, processor: EngagementVideoProcessor, model: Mo
     boxes, landmarks = (np.stack([frame[part][0] for frame in nearest]).astype(np.float64) for part in (0, 2))
     size_px, margin_ratio = processor.face_crop_size_px, processor.face_margin_ratio
     crops, _ = crop_faces(frames, boxes, landmarks, size_px, margin_ratio, processor.face_framing)
-    pixel_values = processor.to_pixel_values(crops)
+    pixel_values = torch.as_tensor(processor.to_pixel_values(crops))
     with torch.no_grad():
         if "Video" in type(model).__name__:
             return int(model(pixel_values[None]).logits.argmax())

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..data.atomic_files import writing
+from ..data.atomic_files import write_whole, writing
+from ..data.json_records import write_record
 from ..evaluation.markdown import markdown_table
-from .speed_record import Ratio, SpeedRecord, Warm
+from .speed_record import SPEED_FILE, Ratio, SpeedRecord, Warm
 
 _STAGES = ("decode", "faces", "crops", "model")
 # Okabe and Ito's, which colour-blind eyes tell apart.
@@ -19,9 +20,10 @@ def render_performance(record: SpeedRecord, picture: str) -> str:
 
 def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield (
-        "# How fast it is\n\nMade from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures "
-        f"all of it in one run on your machine. Times are medians of {record.rounds} rounds in which the ways take turns, "
-        "so compare them within a table, and trust ratios more than milliseconds. \"Plain\" is what a first script does: "
+        "# How fast it is\n\nMade from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` "
+        f"measures all of it on your machine in one run. Times are medians of {record.rounds} rounds in which ways take "
+        "turns, "
+        'so compare them within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: '
         "decode every frame, MTCNN with its defaults on each sampled frame, the model as it was loaded."
     )
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
@@ -31,18 +33,23 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         yield _warm_table(warm)
         yield _floor_text(warm)
     rows = [[one.name, f"{one.seconds:.2f}", f"{one.peak_mb:.0f}", f"{one.ratio:.2f}"] for one in record.cold]
-    yield from _section("From the start of a process to its label", ("way", "seconds", "MB at most", "plain / this"), rows)
+    yield from _section(
+        "From the start of a process to its label", ("way", "seconds", "MB at most", "plain / this"), rows
+    )
     rows = [
         [one.engine, str(one.workers), str(one.batch_size), str(one.clips), f"{one.clips_per_sec:.2f}",
          f"{one.peak_mb:.0f}"]
         for one in record.batches
     ]  # fmt: skip
     yield from _section("Many clips", ("engine", "workers", "batch", "clips", "clips a second", "MB at most"), rows)
-    decode = [record.decode, *record.faces]
-    yield from _section("Decoding and faces", _RATIO_COLUMNS, map(_ratio_row, decode))
-    yield from _section("Training", _RATIO_COLUMNS, map(_ratio_row, record.training))
-    if record.loading_share is not None:
-        yield f"Of a training step {record.loading_share:.1%} is waiting for pictures."
+    yield from _section("Decoding", _RATIO_COLUMNS, [_ratio_row(record.decode)])
+    for title, groups in (("Faces", record.faces), ("Training", record.training)):
+        rows = [
+            [group.name, name.replace("_", " "), f"{value:.4g}"]
+            for group in groups
+            for name, value in group.values.items()
+        ]
+        yield from _section(title, ("of", "what", "value"), rows)
     missing = [f"- {name}: {why}" for name, why in record.not_measured.items()]
     missing += [f"- {warm.model}, {name}: {why}" for warm in record.warm for name, why in warm.not_measured.items()]
     if missing:
@@ -113,3 +120,14 @@ def save_speed_figure(record: SpeedRecord, path: Path) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160)
+
+
+def write_speed(record: SpeedRecord, folder: Path) -> list[Path]:
+    """`benchmark.json`, and the page and the picture that are made of it; raises DataError where they cannot be."""
+    places = [folder / name for name in (SPEED_FILE, "benchmark.png", "performance.md")]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_record(places[0], record)
+    save_speed_figure(record, places[1])
+    write_whole(places[2], render_performance(record, places[1].name))
+    return places

@@ -67,6 +67,13 @@ class Ratio(Record):
     ratio: Positive
 
 
+class Group(Record):
+    """Numbers of one thing that was measured: milliseconds, ratios and shares, as their names say."""
+
+    name: str
+    values: dict[str, NotNegative]
+
+
 class SpeedRecord(Record):
     """`benchmark.json`: times in milliseconds are medians over rounds in which the ways take turns."""
 
@@ -80,7 +87,6 @@ class SpeedRecord(Record):
     warm: list[Warm]
     cold: list[Cold]
     batches: list[Batch]
-    faces: list[Ratio]
-    training: list[Ratio]
-    loading_share: NotNegative | None  # of a training step
+    faces: list[Group]
+    training: list[Group]
     not_measured: dict[str, str]  # part -> why

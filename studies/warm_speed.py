@@ -15,41 +15,50 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..inference.predictor import Predictor
 from ..inference.torch_engine import Model
-from ..processor.input_errors import EngagementInputError, in_one_line
 from ..processor.video_decoding import decode_video
 from .plain_way import predict_plainly
 from .speed_record import Floor, Warm, Way
 
-ENGINES = (("torch", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8"), ("openvino", "float32"),
-           ("openvino", "int8"))  # fmt: skip
+# Where an export lies beside the model -> who runs it; torch takes the model itself.
+_ENGINES = {
+    "torch": ("torch", "auto"),
+    "onnx": ("onnxruntime", "auto"),
+    "openvino": ("openvino", "auto"),
+    "onnx_int8": ("onnxruntime", "int8"),
+    "openvino_int8": ("openvino", "int8"),
+}
 _MATRIX = 1024
 
 
-def measure_warm(model: str, video: Path, num_rounds: int) -> Warm:
+def measure_warm(folder: Path, not_exported: dict[str, str], video: Path, num_rounds: int) -> Warm:
     """
     Args:
-        model: a folder; int8 exports are taken from beside it (`onnx_int8`, `openvino_int8`).
+        folder: of a model, with its exports beside the weights.
+        not_exported: name of an export -> why there is none.
 
     Raises:
         EngagementInputError: no model, or a video that the plain way cannot read.
     """
-    plain = Predictor.from_pretrained(model, device="cpu")
+    plain = Predictor.from_pretrained(str(folder), device="cpu")
     plain_model: Model = copy.deepcopy(plain.model).eval().to(memory_format=torch.contiguous_format)
-    predictors, not_measured = {}, {}
-    for engine, dtype in ENGINES:
-        name = engine if dtype == "float32" else f"{engine} {dtype}"
-        try:
-            predictors[name] = Predictor.from_pretrained(model, device="cpu", engine=engine, dtype=dtype).speed_up()
-        except EngagementInputError as error:
-            not_measured[name] = in_one_line(error)
+    predictors = {
+        name: Predictor.from_pretrained(str(folder), device="cpu", engine=engine, dtype=dtype).speed_up()
+        for name, (engine, dtype) in _ENGINES.items()
+        if name not in not_exported
+    }
     ways: dict[str, Callable[[], object]] = {
         "plain": lambda: predict_plainly(video, plain.video_processor, plain_model)
     }
     ways |= {name: _whole(predictor, video) for name, predictor in predictors.items()}
     times = time_in_turn(ways, num_rounds)
     expected = predict_plainly(video, plain.video_processor, plain_model)
-    rows = [Way(name="plain", engine=plain.engine.name, dtype="float32", whole_ms=times["plain"], stages_ms={}, ratio=1.0,
-                same_label=True)]  # fmt: skip
+    first = times["plain"]
+    rows = [
+        Way(
+            name="plain", engine=plain.engine.name, dtype="float32", whole_ms=first, stages_ms={}, ratio=1.0,
+            same_label=True,
+        )
+    ]  # fmt: skip
     for name, predictor in predictors.items():
         stages, label = _stages(predictor, video, num_rounds)
         rows.append(
@@ -64,10 +73,8 @@ def measure_warm(model: str, video: Path, num_rounds: int) -> Warm:
             )
         )
     parameters = sum(weights.numel() for weights in plain_model.parameters())
-    return Warm(
-        model=_describe(plain_model), parameters=parameters, ways=rows, floor=_floor(plain, plain_model, video, num_rounds),
-        not_measured=not_measured,
-    )  # fmt: skip
+    floor = _floor(plain, plain_model, video, num_rounds)
+    return Warm(model=_describe(plain_model), parameters=parameters, ways=rows, floor=floor, not_measured=not_exported)
 
 
 def time_in_turn(
@@ -90,7 +97,8 @@ def _whole(predictor: Predictor, video: Path) -> Callable[[], object]:
 
 def _stages(predictor: Predictor, video: Path, num_rounds: int) -> tuple[dict[str, float], int]:
     """Median milliseconds by stage, each fed with what the one before gave; and the number of the label."""
-    processor, times = predictor.video_processor, {name: [] for name in ("decode", "faces", "crops", "model")}
+    processor = predictor.video_processor
+    times: dict[str, list[float]] = {name: [] for name in ("decode", "faces", "crops", "model")}
     logits = np.zeros((1, len(predictor.engine.label_names)), np.float32)
     for round_number in range(num_rounds + 1):
         marks = [time.perf_counter()]
@@ -106,7 +114,9 @@ def _stages(predictor: Predictor, video: Path, num_rounds: int) -> tuple[dict[st
         if round_number:
             for name, began, ended in zip(times, marks, marks[1:], strict=False):
                 times[name].append((ended - began) * 1000)
-    return {name: round(statistics.median(found), 3) for name, found in times.items()}, int(logits.mean(axis=0).argmax())
+    return {name: round(statistics.median(found), 3) for name, found in times.items()}, int(
+        logits.mean(axis=0).argmax()
+    )
 
 
 def _floor(predictor: Predictor, model: Model, video: Path, num_rounds: int) -> Floor:
