@@ -110,7 +110,7 @@ def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
             warm=measure("warm", lambda: [measure_warm(*model, source, rounds) for model in measured]),
             cold=measure("cold", lambda: measure_cold(source, first, rounds)),
             batches=measure("batches", lambda: _batches(source, first, options.num_clips)),
-            faces=measure("faces", lambda: _faces(source, rounds)),
+            faces=measure("faces", lambda: _faces(source, options.num_threads)),
             training=measure("training", lambda: _training(options.num_threads)),
             not_measured=not_measured,
         )
@@ -149,6 +149,12 @@ def _batches(source: Path, model: Path, num_clips: int) -> list[Batch]:
         )
         for row in map(json.loads, lines)
     ]  # fmt: skip
+
+
+def _faces(source: Path, num_threads: int) -> list[Group]:
+    command = [sys.executable, "-m", "engagement_recognition.studies.face_speed", str(source), "--json"]
+    found = json.loads(_output_of([*command, "--threads", str(num_threads)]))
+    return [Group(name=name, values=values) for name, values in found.items() if isinstance(values, dict)]
 
 
 def _training(num_threads: int) -> list[Group]:

@@ -1,5 +1,6 @@
 """docs/performance.md and its picture, of what `engagement benchmark` measured: no number in them is typed."""
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +20,14 @@ def render_performance(record: SpeedRecord, picture: str) -> str:
 
 
 def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
-    yield (
-        "# How fast it is\n\nMade from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` "
-        f"measures all of it on your machine in one run. Times are medians of {record.rounds} rounds in which ways take "
-        "turns, "
-        'so compare them within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: '
-        "decode every frame, MTCNN with its defaults on each sampled frame, the model as it was loaded."
-    )
+    yield "# How fast it is"
+    yield textwrap.fill(
+        "Made from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures all of it on your "
+        f"machine in one run. Times are medians of {record.rounds} rounds in which the ways take turns, so compare them "
+        'within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: decode every '
+        "frame, MTCNN with its defaults on each sampled frame, the model as it was loaded.",
+        120, break_on_hyphens=False,
+    )  # fmt: skip
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
     yield f"![Milliseconds by stage and way]({picture})"
     for warm in record.warm:
