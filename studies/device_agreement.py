@@ -1,13 +1,16 @@
 """Does a device say what the CPU says? `python -m engagement_recognition.studies.device_agreement --device cuda`
 
 People are drawn, and the model in the box and a small clip model with random weights look at them on the CPU and on
-the device: faces, logits, heat maps, answers, and a step of training. Prints a table with the largest differences; exit
-code 0: all within what is allowed, 1: not, 2: no such device. It needs no data, and a minute or two.
+the device: faces, logits, heat maps, answers, and a step of training. Prints a table with the largest differences, and
+how long a clip takes on the CPU, on the device and there in half precision. Exit code 0: all within what is allowed, 1:
+not, 2: no such device. It needs no data, and a minute or two.
 """
 
 import argparse
+import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +25,7 @@ from ..configuration_engagement import EngagementConfig
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
 from ..explanation.heat_maps import explain_clip
-from ..inference.devices import choose_device
+from ..inference.devices import choose_device, default_batch_size, half_precisions
 from ..inference.predictions import PhotoPrediction, VideoPrediction
 from ..inference.predictor import Predictor
 from ..inference.shipped_model import shipped_expression_model
@@ -33,6 +36,7 @@ from ..processor.video_processing_engagement import EngagementVideoProcessor
 _NUM_PEOPLE, _DURATION_SEC, _FPS, _WIDTH_PX, _HEIGHT_PX = 3, 2.0, 4, 320, 240
 _ENCODER = "resnet18"
 _LABELS = ("disengaged", "engaged")
+_REPEATS = 7  # of which the median counts
 
 
 class Comparison(NamedTuple):
@@ -46,6 +50,14 @@ class Comparison(NamedTuple):
     def agrees(self) -> bool:
         """NaN does not."""
         return self.difference <= self.allowed
+
+
+class Speed(NamedTuple):
+    """How long one way takes for a clip, warm."""
+
+    way: str
+    forward_ms: float  # the model alone, in batches as they are the default on the device
+    file_to_label_ms: float
 
 
 class _Seen(NamedTuple):
@@ -88,10 +100,10 @@ def _difference(expected: np.ndarray, got: np.ndarray) -> float:
     return float(abs(expected - got).max(initial=0.0))
 
 
-def _draw_clips(folder: Path) -> list[tuple[Path, Path]]:
+def _draw_clips(folder: Path, num_people: int | None = None) -> list[tuple[Path, Path]]:
     """A film, and its first frame as a photo, of each person."""
     clips = []
-    for number in range(_NUM_PEOPLE):
+    for number in range(_NUM_PEOPLE if num_people is None else num_people):
         levels = AffectLevels(boredom=3 - number, engagement=number, confusion=0, frustration=0)
         poses = engagement_trajectory(levels, "appearance", _DURATION_SEC, _FPS, np.random.default_rng(number))
         subject = draw_subject(number)
@@ -106,7 +118,7 @@ def _draw_clips(folder: Path) -> list[tuple[Path, Path]]:
 def _look(device: str, clips: list[tuple[Path, Path]]) -> _Seen:
     seen = _Seen([], {}, {}, {})
     with _full_precision():
-        box = Predictor.from_pretrained(str(shipped_expression_model()), device=device)
+        box = Predictor.from_pretrained(str(shipped_expression_model()), device=device, dtype="float32")
         predictors = {"model in the box": box, "clip model": _random_clip_model(device)}
         for name, predictor in predictors.items():
             for number, (film, photo) in enumerate(clips):
@@ -133,13 +145,55 @@ def _full_precision() -> Iterator[None]:
         yield
 
 
-def _random_clip_model(device: str) -> Predictor:
+def measure_speeds(device: str) -> list[Speed]:
+    """On the CPU, on the device, and there in half precision; with the largest clip model that needs no data."""
+    chosen = choose_device(device)
+    halves = half_precisions(chosen) or ("bfloat16",)
+    ways = dict.fromkeys([("cpu", "float32"), (str(chosen), "float32"), *((str(chosen), half) for half in halves)])
+    with TemporaryDirectory() as folder:
+        film = _draw_clips(Path(folder), num_people=1)[0][0]
+        return [_measure_speed(place, dtype, film) for place, dtype in ways]
+
+
+def _measure_speed(device: str, dtype: str, film: Path) -> Speed:
+    predictor = _random_clip_model(device, dtype).speed_up()
+    config, num_clips = predictor.model.config, default_batch_size(device)
+    size = (num_clips, config.num_frames, config.num_channels, config.image_size, config.image_size)
+    noise = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    forward_ms = _median_ms(lambda: predictor.engine.logits(noise)) / num_clips
+    way = f"{device}, {dtype}, {num_clips} a pass"
+    return Speed(way, forward_ms, _median_ms(lambda: predictor.predict(film)))
+
+
+def _median_ms(work: Callable[[], object]) -> float:
+    """After once unmeasured; what is measured ends with numbers on the CPU, so that nothing is still under way."""
+    work()
+    times_ms = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        work()
+        times_ms.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times_ms)
+
+
+def describe_speeds(speeds: list[Speed]) -> str:
+    """A table; a ratio says how many times as fast as the first way."""
+    first = speeds[0]
+    rows = [
+        f"{speed.forward_ms:>10.1f}{first.forward_ms / speed.forward_ms:>8.2f}{speed.file_to_label_ms:>15.1f}"
+        f"{first.file_to_label_ms / speed.file_to_label_ms:>8.2f}  {speed.way}"
+        for speed in speeds
+    ]
+    return "\n".join(["forward, ms   ratio   to label, ms   ratio  of a clip", *rows])
+
+
+def _random_clip_model(device: str, dtype: str = "float32") -> Predictor:
     torch.manual_seed(0)
     encoder = TimmWrapperConfig(architecture=_ENCODER)
     config = EngagementConfig(encoder_config=encoder, image_size=112, dropout=0.0, initializer_range=0.5)
     config.id2label = dict(enumerate(_LABELS))
     processor = EngagementVideoProcessor(size={"height": 112, "width": 112})
-    return Predictor(EngagementForVideoClassification(config), processor, device=device)
+    return Predictor(EngagementForVideoClassification(config), processor, device=device, dtype=dtype)
 
 
 def _add_logits(seen: _Seen, what: str, predictor: Predictor, frames: np.ndarray, heat: bool = True) -> None:
@@ -190,11 +244,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     device = parser.parse_args(arguments).device
     try:
-        found = compare_with_cpu(device)
+        found, speeds = compare_with_cpu(device), measure_speeds(device)
     except EngagementInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(describe(found, str(choose_device(device))))
+    print(describe_speeds(speeds), describe(found, str(choose_device(device))), sep="\n\n")
     return 0 if all(one.agrees for one in found) else 1
 
 

@@ -197,11 +197,15 @@ def test_the_script_finds_that_the_cpu_agrees_with_itself_and_a_fake_gpu_with_it
 ):
     monkeypatch.setattr(device_agreement, "_NUM_PEOPLE", 1)
     monkeypatch.setattr(device_agreement, "_ENCODER", "test_resnet")
+    monkeypatch.setattr(device_agreement, "_REPEATS", 1)
     assert device_agreement.main(["--device", "cpu"]) == 0
     with fake_cuda():
         assert device_agreement.main(["--device", "cuda:0"]) == 0
     assert set(looked_on) == {"cpu", "cuda:0"}
-    assert capsys.readouterr().out.splitlines()[-1].endswith("says what the CPU says")
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].endswith("says what the CPU says")
+    for way in ("cpu, float32, 1 a pass", "cpu, bfloat16, 1", "cuda:0, float32, 16", "cuda:0, bfloat16, 16"):
+        assert way in said
 
 
 @pytest.mark.parametrize(
@@ -224,6 +228,7 @@ def test_the_script_finds_a_device_that_does_not_agree(
     looks = iter([seen, seen, seen, seen._replace(**changed)])
     monkeypatch.setattr(device_agreement, "_look", lambda device, clips: next(looks))
     monkeypatch.setattr(device_agreement, "_NUM_PEOPLE", 0)
+    monkeypatch.setattr(device_agreement, "measure_speeds", lambda device: [device_agreement.Speed("cpu", 2.0, 3.0)])
     assert device_agreement.main(["--device", "cpu"]) == 0
     assert device_agreement.main(["--device", "cpu"]) == 1
     said = capsys.readouterr().out

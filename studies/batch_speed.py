@@ -1,0 +1,119 @@
+"""How fast are many clips? `python -m engagement_recognition.studies.batch_speed VIDEOS... --clips 200`
+
+The clips are answered, over and over until there are as many, with each number of workers and each batch size asked
+for. Prints a line of JSON for each: clips a second, and the most memory that the process and its readers held together.
+Each way has a process of its own, which has loaded the model and answered a clip before the clock starts.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import cycle, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from ..data.worker_processes import usable_cpus
+from ..inference.input_files import list_files
+from ..inference.many_files import predict_many
+from ..inference.predictions import Refusal
+from ..inference.predictor import Predictor
+from ..inference.shipped_model import shipped_expression_model
+
+_MODULE = "engagement_recognition.studies.batch_speed"
+_SAMPLE_SEC = 0.05
+
+
+class BatchSpeed(NamedTuple):
+    """Of one way."""
+
+    workers: int
+    batch_size: int
+    clips_per_sec: float
+    peak_mb: float  # of the processes together
+    num_clips: int
+    num_refused: int
+    engine: str
+    device: str
+    dtype: str
+
+
+def measure(predictor: Predictor, files: Sequence[Path], workers: int, batch_size: int) -> BatchSpeed:
+    """Answer `files`, in a process that does nothing else."""
+    list(predict_many(predictor.speed_up(), files[:1]))
+    with _PeakMemory() as memory:
+        start = time.perf_counter()
+        num_refused = sum(isinstance(answer, Refusal) for answer in predict_many(predictor, files))
+        seconds = time.perf_counter() - start
+    about = predictor.about
+    return BatchSpeed(
+        workers, batch_size, round(len(files) / seconds, 3), round(memory.peak_bytes / 1e6, 1), len(files), num_refused,
+        about["engine"], about["device"], about["dtype"],
+    )  # fmt: skip
+
+
+class _PeakMemory:
+    """Of this process and those that it started, looked at many times a second; use in a `with`."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "_PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        own = psutil.Process()
+        while not self._end.wait(_SAMPLE_SEC):
+            self.peak_bytes = max(self.peak_bytes, sum(map(_held_bytes, [own, *own.children(recursive=True)])))
+
+
+def _held_bytes(process: psutil.Process) -> int:
+    with suppress(psutil.Error):  # it has ended
+        memory = process.memory_full_info()
+        return int(getattr(memory, "pss", memory.rss))  # what several share is split among them, where that is known
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description="How fast are many clips?")
+    parser.add_argument("videos", nargs="+", help="files, folders, patterns")
+    parser.add_argument("--clips", type=int, default=200, help="so many, of the videos again and again")
+    parser.add_argument("--model", default=str(shipped_expression_model()), help="default: the one in the box")
+    parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, min(2, usable_cpus())}))
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
+    for name, default in (("device", "auto"), ("dtype", "auto"), ("engine", "torch")):
+        parser.add_argument(f"--{name}", default=default)
+    options = parser.parse_args(arguments)
+    ways = [(workers, batch_size) for workers in options.workers for batch_size in options.batch_sizes]
+    if len(ways) > 1:  # each alone: memory and warm caches of one are nothing to the next
+        for workers, batch_size in ways:
+            chosen = ["--workers", str(workers), "--batch-sizes", str(batch_size)]
+            command = [sys.executable, "-m", _MODULE, *(arguments or sys.argv[1:]), *chosen]
+            subprocess.run(command, check=True)
+        return 0
+    ((workers, batch_size),) = ways
+    predictor = Predictor.from_pretrained(
+        options.model, device=options.device, dtype=options.dtype, engine=options.engine, batch_size=batch_size,
+        workers=workers,
+    )  # fmt: skip
+    files = list(islice(cycle(list_files(options.videos)), options.clips))
+    print(json.dumps(measure(predictor, files, workers, batch_size)._asdict()), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
