@@ -9,24 +9,21 @@ for face tracking to say.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image
 
 from .media_reader import FramesOnDemand
+from .mtcnn_cascade import Look, MtcnnNetworks, RawFaces, find_faces
+from .mtcnn_networks import OnnxNetworks, TorchNetworks
 
-if TYPE_CHECKING:
-    from facenet_pytorch import MTCNN
-
-# MTCNN's boxes, probabilities and landmarks of one frame; None where there is no face.
-_RawFaces = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 Frames: TypeAlias = np.ndarray | FramesOnDemand
 FRAMES_PER_BATCH = 16  # bounds memory for a long window; a clip's eight frames are one batch
+_PIXELS_PER_BATCH = 2**21  # the same, for frames that are hardly reduced
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,13 @@ class FaceDetections:
         return len(self.boxes_xyxy_px)
 
 
-class _Look(NamedTuple):
-    """How MTCNN looks at a frame."""
-
-    min_face_size_px: int
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)  # of its three networks; these are the library's own
-    scale_step: float = 0.709  # from one reduction of the frame to the next
-
-
 @dataclass(frozen=True)
 class FaceDetector:
     """Settings only; the networks behind them are built on first use, once a process, so that this pickles small."""
 
-    device: str = "cpu"
+    device: str = "cpu"  # of networks in torch
+    # A folder of the networks as ONNX files, run by ONNX Runtime on the CPU; None: facenet-pytorch's, in torch.
+    networks: str | Path | None = None
     # On webcam clips people score 0.985 and more even reading a book, printed faces mostly below this.
     min_probability: float = 0.9
     fast_long_side_px: int = 320
@@ -85,7 +76,7 @@ class FaceDetector:
         """Faces of about a twelfth of the frame's width and more; (num_frames, height, width, 3), uint8 RGB."""
         _check_frames(frames)
         reduction = max(1, max(frames.shape[1:3]) // self.fast_long_side_px)  # rounded down: never below, nor enlarged
-        look = _Look(self.fast_min_face_size_px)
+        look = Look(self.fast_min_face_size_px)
         return list(self._detect(frames, range(len(frames)), reduction, look, self.min_probability))
 
     def detect_close(self, frames: Frames) -> list[FaceDetections]:
@@ -95,7 +86,7 @@ class FaceDetector:
         _check_frames(frames)
         reduction = max(1, round(max(frames.shape[1:3]) / self.close_long_side_px))
         smallest_px = max(self.thorough_min_face_size_px, self.close_min_face_size_px // reduction)
-        return list(self._detect(frames, range(len(frames)), reduction, _Look(smallest_px), self.min_probability))
+        return list(self._detect(frames, range(len(frames)), reduction, Look(smallest_px), self.min_probability))
 
     def detect_thorough(self, frames: Frames) -> list[FaceDetections]:
         """Also small faces, at about four times the cost; (num_frames, height, width, 3), uint8 RGB."""
@@ -108,24 +99,25 @@ class FaceDetector:
         It finds faces where there are none more often: for frames in which the other looks found nobody.
         """
         _check_frames(frames)
-        look = _Look(self.hard_min_face_size_px, (0.4, 0.3, self.hard_min_probability), 0.84)
+        look = Look(self.hard_min_face_size_px, (0.4, 0.3, self.hard_min_probability), 0.84)
         reduction = self._thorough_reduction(frames)
         return list(self._detect(frames, range(len(frames)), reduction, look, self.hard_min_probability))
 
     def _detect_thorough(self, frames: Frames, indices: Sequence[int]) -> Iterator[FaceDetections]:
-        look = _Look(self.thorough_min_face_size_px)
+        look = Look(self.thorough_min_face_size_px)
         return self._detect(frames, indices, self._thorough_reduction(frames), look, self.min_probability)
 
     def _thorough_reduction(self, frames: Frames) -> int:
         return -(-max(frames.shape[1:3]) // self.thorough_long_side_px)  # rounded up: never above the limit
 
     def _detect(
-        self, frames: Frames, indices: Sequence[int], reduction: int, look: _Look, min_probability: float
+        self, frames: Frames, indices: Sequence[int], reduction: int, look: Look, min_probability: float
     ) -> Iterator[FaceDetections]:
-        for start in range(0, len(indices), FRAMES_PER_BATCH):
-            batch = indices[start : start + FRAMES_PER_BATCH]
-            reduced = np.stack([_reduce(frames[index], reduction) for index in batch])
-            for raw in _run_mtcnn(reduced, look, self.device):
+        num_pixels = -(-frames.shape[1] // reduction) * -(-frames.shape[2] // reduction)
+        most = min(FRAMES_PER_BATCH, max(1, _PIXELS_PER_BATCH // num_pixels))
+        for start in range(0, len(indices), most):
+            reduced = np.stack([_reduce(frames[index], reduction) for index in indices[start : start + most]])
+            for raw in _run_mtcnn(reduced, look, self.device, self.networks):
                 yield _to_detections(raw, reduction, min_probability)
 
 
@@ -147,71 +139,22 @@ def _reduce(frame: np.ndarray, reduction: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _build_mtcnn(look: _Look, device: str) -> "MTCNN":
-    from facenet_pytorch import MTCNN
-
-    # Its layers draw their first weights before the trained ones are loaded: the caller's seed must not notice.
-    with torch.random.fork_rng(devices=[]):
-        mtcnn = MTCNN(
-            keep_all=True,
-            min_face_size=look.min_face_size_px,
-            thresholds=list(look.thresholds),
-            factor=look.scale_step,
-            device=torch.device(device),
-        ).eval()
-    mtcnn.rnet, mtcnn.onet = _FewBatchSizes(mtcnn.rnet), _FewBatchSizes(mtcnn.onet)
-    return mtcnn
+def _load_networks(device: str, folder: str | Path | None) -> MtcnnNetworks:
+    return TorchNetworks(device) if folder is None else OnnxNetworks(Path(folder))
 
 
-class _FewBatchSizes(torch.nn.Module):
-    """Fills a batch of candidates up to one of a few sizes.
-
-    There are as many candidates as a frame has corners that look like faces, and for every number it has not seen
-    oneDNN keeps kernels of its own: hundreds of megabytes in a process that reads many videos.
-    """
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, candidates: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(num_candidates, 3, side, side) -> the network's answers for these candidates."""
-        count = len(candidates)
-        step = 8 if count <= 64 else 64
-        missing = -count % step
-        filled = (
-            torch.cat([candidates, candidates.new_zeros(missing, *candidates.shape[1:])]) if missing else candidates
-        )
-        return tuple(answer[:count] for answer in self.network(filled))
-
-
-def _run_mtcnn(frames: np.ndarray, look: _Look, device: str) -> list[_RawFaces]:
+def _run_mtcnn(frames: np.ndarray, look: Look, device: str, folder: str | Path | None) -> list[RawFaces]:
     """(num_frames, height, width, 3) -> an entry a frame."""
-    # A side below the smallest face leaves no scale to look at, on which facenet-pytorch 2.5.3 stops with
-    # "torch.cat(): expected a non-empty list of Tensors". Such a frame holds no face that large.
-    if min(frames.shape[1:3]) < look.min_face_size_px:
-        return [(None, None, None)] * len(frames)
-    mtcnn = _build_mtcnn(look, device)
-    # Boxes must be the same inside of somebody's training step, so its half precision is kept out; and on a GPU as on
-    # the CPU, so that cuDNN does not round to TensorFloat-32, as it does unasked.
-    kind = torch.device(device).type
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if kind == "cuda" else nullcontext()
-    with torch.inference_mode(), torch.autocast(kind, enabled=False), exact:
-        return list(zip(*mtcnn.detect(frames, landmarks=True), strict=True))
+    return find_faces(frames, look, _load_networks(device, folder))
 
 
-def _to_detections(raw: _RawFaces, reduction: int, min_probability: float) -> FaceDetections:
+def _to_detections(raw: RawFaces, reduction: int, min_probability: float) -> FaceDetections:
     """MTCNN's answer for one reduced frame -> the faces that count, in the pixels of the frame itself."""
+    # Its pixels count from 1, so a box that begins with the first pixel has its left edge at 0.
     boxes, probabilities, landmarks = raw
-    if boxes is None or probabilities is None or landmarks is None:
-        none = np.zeros(0, np.float32)
-        return FaceDetections(none.reshape(0, 4), none, none.reshape(0, 5, 2))
-    # A batch in which every frame has as many faces comes as one array of dtype object: convert each by name.
-    # Its pixels count from 1 (it comes from MATLAB), so a box that begins with the first pixel has its left edge at 0.
-    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) - np.array([1, 1, 0, 0], np.float32)
-    probabilities = np.asarray(probabilities, dtype=np.float32).reshape(-1)
-    landmarks = np.asarray(landmarks, dtype=np.float32).reshape(-1, 5, 2)
-    order = np.argsort(-probabilities, kind="stable")
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # its last regression may turn a box inside out; NaN fails too
+    boxes = boxes - np.array([1, 1, 0, 0], np.float32)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    order = np.lexsort((-sides.prod(axis=1), -probabilities))
+    has_area = (sides > 0).all(axis=1)  # its last regression may turn a box inside out; NaN fails too
     order = order[(has_area & (probabilities >= min_probability))[order]]
     return FaceDetections(boxes[order] * reduction, probabilities[order], landmarks[order] * reduction)

@@ -39,12 +39,14 @@ def looked_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The device of every look for faces."""
     devices, run_mtcnn = [], face_detection._run_mtcnn
 
-    def run_and_remember(frames: np.ndarray, look: object, device: str) -> list:
+    def run_and_remember(frames: np.ndarray, look: object, device: str, folder: None) -> list:
         devices.append(device)
-        return run_mtcnn(frames, look, device)
+        return run_mtcnn(frames, look, device, folder)
 
     monkeypatch.setattr(face_detection, "_run_mtcnn", run_and_remember)
-    monkeypatch.setattr(face_detection, "_build_mtcnn", face_detection._build_mtcnn.__wrapped__)  # keeps no fake one
+    monkeypatch.setattr(
+        face_detection, "_load_networks", face_detection._load_networks.__wrapped__
+    )  # keeps no fake one
     return devices
 
 

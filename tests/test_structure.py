@@ -25,7 +25,7 @@ PROCESSOR = [name for name in MODULES if name.startswith("processor/") and not n
 SHIPPED = ["answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py", *PROCESSOR]
 SHIPPED_MAY_USE = {
     "torch", "torchvision", "transformers", "timm", "av", "numpy", "PIL", "facenet_pytorch", "huggingface_hub",
-    "packaging",
+    "packaging", "onnxruntime",
 }  # fmt: skip
 STANDARD = set(sys.stdlib_module_names)
 
