@@ -25,7 +25,8 @@ from ..configuration_engagement import EngagementConfig
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
 from ..explanation.heat_maps import explain_clip
-from ..inference.devices import choose_device, default_batch_size, half_precisions
+from ..inference.devices import choose_device, half_precisions
+from ..inference.placement import default_batch_size
 from ..inference.predictions import PhotoPrediction, VideoPrediction
 from ..inference.predictor import Predictor
 from ..inference.shipped_model import shipped_expression_model
