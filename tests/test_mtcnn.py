@@ -1,5 +1,6 @@
 """MTCNN, ours and the library's: the same faces, whatever runs the networks and however large the pictures are."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ from engagement_recognition.conversion.export_detector import FILES, LICENSE_FIL
 from engagement_recognition.data.drawn.faces import FacePose, Person, draw_people, draw_subject
 from engagement_recognition.processor import mtcnn_cascade
 from engagement_recognition.processor.area_sums import AreaSums
-from engagement_recognition.processor.face_detection import FaceDetector
+from engagement_recognition.processor.face_detection import FaceDetections, FaceDetector
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError
 from engagement_recognition.processor.mtcnn_cascade import Look, find_faces
 from engagement_recognition.processor.mtcnn_networks import OnnxNetworks, TorchNetworks
+from engagement_recognition.studies import face_speed
 
 LOOKS = [Look(40), Look(20, (0.4, 0.3, 0.5), 0.84)]
 
@@ -62,6 +64,16 @@ def test_the_same_faces_as_the_library(frames: np.ndarray, exported: Path, look:
             np.testing.assert_allclose(by_probability(*faces), wanted.astype(np.float32), atol=1e-2)
 
 
+def test_the_study_compares_both_ways_of_looking(capsys: pytest.CaptureFixture, tmp_path: Path):
+    face_speed.main(["--frames", "4", "--json", str(tmp_path / "speed.json")])
+    (speed,) = json.loads((tmp_path / "speed.json").read_text())
+    assert "drawn people" in capsys.readouterr().out
+    assert speed["num_faces"] == len(speed["ious"]) >= 4 and speed["same_count"] == speed["num_frames"] == 4
+    assert min(speed["ious"]) > 0.999
+    moved = FaceDetections(np.array([[10, 10, 30, 30]], np.float32), np.ones(1), np.zeros((1, 5, 2)))
+    assert face_speed._best_iou(np.array([10, 20, 30, 40], np.float32), moved) == pytest.approx(1 / 3)
+
+
 def test_many_candidates_are_compared_in_parts_with_the_same_result(
     frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
@@ -92,7 +104,7 @@ def test_faces_are_found_without_torch(frames: np.ndarray, exported: Path, tmp_p
     program = f"""
 import sys
 import numpy as np
-from engagement_recognition.processor.face_detection import FaceDetector
+from engagement_recognition.processor.face_detection import FaceDetections, FaceDetector
 found = FaceDetector(networks={str(exported)!r}).detect_fast(np.load({str(tmp_path / "frames.npy")!r}))
 assert "torch" not in sys.modules and "facenet_pytorch" not in sys.modules
 np.save({str(tmp_path / "boxes.npy")!r}, np.concatenate([faces.boxes_xyxy_px for faces in found]))
