@@ -63,7 +63,12 @@ def predict(
     from .file_progress import FileProgress
 
     files = list_files(inputs, recursive)
-    plots = _timeline_plots(files, plot_dir) if timeline else {}
+    plots = {}
+    if timeline:
+        from ..data.required_packages import require_packages
+
+        require_packages(("matplotlib",))
+        plots = _timeline_plots(files, plot_dir)
     if is_shipped := model is None:
         from ..hub.use_limits import limits_for_terminal
 

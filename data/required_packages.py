@@ -59,9 +59,11 @@ def what_to_install(requirements: Iterable[Requirement]) -> str | None:
     return f"Expected {', '.join(wanted)}, got {found}; pip install {' '.join(map(repr, wanted))}"
 
 
-def require_packages() -> None:
-    """Raises EngagementInputError where a package that is always needed is missing or too old."""
-    if problem := what_to_install(required_packages()):
+def require_packages(names: Collection[str] | None = None) -> None:
+    """Raises EngagementInputError where a package that is always needed, or one of those named, is missing or too old:
+    of an installation for exports alone most are."""
+    needed = [package for package in required_packages() if names is None or package.name in names]
+    if problem := what_to_install(needed):
         raise EngagementInputError(f"{problem}.")
 
 

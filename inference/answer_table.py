@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 from ..data.atomic_files import whole_file
 from ..data.growing_file import GrowingFile
+from ..data.required_packages import require_packages
 from ..processor.input_errors import DataError, in_one_line, printable
 from .predictions import AboutModel, Prediction, Refusal, to_json, to_json_line
 from .predictor import Predictor
@@ -78,6 +79,8 @@ class AnswerTable:
         self.path, self._about, self._made_with = path, about, made_with
         self._columns = columns_of(label_names)
         self._is_parquet = path.suffix.lower() == ".parquet"
+        if self._is_parquet:
+            require_packages(("pyarrow",))
         self.journal = path.with_name(f"{path.name}.jsonl") if self._is_parquet else path
         self._is_csv = self.journal.suffix.lower() == ".csv"
         self._header = _csv_line(self._columns) if self._is_csv else ""

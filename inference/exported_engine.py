@@ -113,6 +113,7 @@ class OnnxEngine(_ExportedEngine):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.enable_cpu_mem_arena = False  # which keeps 30 MB more, and gains nothing here
         options.log_severity_level = 3  # errors; the rest is of its own optimisations
         # Between two runs its threads would go on spinning, where those that decode the next file need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..data.required_packages import require_packages
 from ..processor.clip_preparation import ClipPreparation
 from ..processor.face_detection import FaceDetector
 from ..processor.face_preparation import FacePreparation
@@ -43,7 +44,10 @@ class _Exported(FacePreparation):
     @property
     def face_detector(self) -> FaceDetector:
         """As `FacePreparation.face_detector`, of the export's own networks."""
-        return FaceDetector() if self.detector is None else FaceDetector(networks=str(self.detector))
+        if self.detector is not None:
+            return FaceDetector(networks=str(self.detector))
+        require_packages(("torch", "facenet-pytorch"))
+        return FaceDetector()
 
     def to_dict(self) -> dict[str, Setting]:
         """The settings, as they would be saved."""

@@ -6,10 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..data.readers.folder_walk import walk
-from ..data.readers.found_files import find_below
 from ..data.readers.table_text import WORKBOOK_SUFFIXES
-from ..data.readers.tables import is_blank, read_table
 from ..processor.input_errors import DataError
 from ..processor.media_files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -61,6 +58,8 @@ def _lines_of_standard_input() -> Iterable[str]:
 
 
 def _media_in(folder: Path, recursive: bool) -> list[Path]:
+    from ..data.readers.folder_walk import walk
+
     suffixes = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
     paths = walk(folder).files if recursive else folder.glob("*")
     return sorted(path for path in paths if path.suffix.lower() in suffixes)
@@ -68,6 +67,9 @@ def _media_in(folder: Path, recursive: bool) -> list[Path]:
 
 def _files_in_table(path: Path) -> list[Path]:
     """Paths are relative to the table's folder, or absolute."""
+    from ..data.readers.found_files import find_below
+    from ..data.readers.tables import is_blank, read_table  # which take longer to import than one file to answer
+
     try:
         with path.open("rb") as file:
             rows = list(read_table(file, str(path), ["path"]).rows)

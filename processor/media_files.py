@@ -3,16 +3,15 @@
 Nothing here needs torch, so that the process that reads untrusted files starts in a blink.
 """
 
-import http.client
 import os
 import stat
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
-from typing import BinaryIO, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 from .input_errors import EngagementInputError, VideoReadError, in_one_line
+
+if TYPE_CHECKING:
+    import urllib.request
 
 MediaSource = str | os.PathLike[str] | bytes | BinaryIO  # a path or URL, a file's bytes, or a binary file
 PICTURE_SUFFIXES = (
@@ -117,6 +116,9 @@ def fetch(source: MediaSource) -> MediaSource:
     """
     if not (isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))):
         return source
+    import http.client  # these take longer to import than a file to be opened
+    import urllib.error
+
     try:
         with _opener().open(_request(source), timeout=_DOWNLOAD_TIMEOUT_SEC) as response:
             content = response.read(_MAX_DOWNLOAD_BYTES + 1)
@@ -147,8 +149,11 @@ def _broke_off(source: str, got: int, length: int | None) -> str:
     )
 
 
-def _request(url: str) -> urllib.request.Request:
+def _request(url: str) -> "urllib.request.Request":
     """With blanks and letters beyond ASCII as addresses have them."""
+    import urllib.parse
+    import urllib.request
+
     parts = urllib.parse.urlsplit(url)
     host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
     address = urllib.parse.urlunsplit(parts._replace(netloc=host))
@@ -157,8 +162,10 @@ def _request(url: str) -> urllib.request.Request:
     )
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener() -> "urllib.request.OpenerDirector":
     """http and https only, whereto an address may redirect too; not files, nor FTP."""
+    import urllib.request
+
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,

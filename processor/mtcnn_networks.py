@@ -165,6 +165,7 @@ class OnnxNetworks:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _num_threads()
+        options.enable_cpu_mem_arena = False  # which would keep the memory of the largest picture
         options.log_severity_level = 3  # its warnings are of its own optimiser
         self._runs: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
         for name in NETWORK_NAMES:
