@@ -1,16 +1,17 @@
-"""A training leaves the cores of other programs alone, and keeps how many threads it had."""
+"""A training leaves the cores of other programs alone; threads are kept; what else the machine decides."""
 
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from engagement_recognition import train
-from engagement_recognition.training import free_cores
-from engagement_recognition.training.arguments import Recipe
+from engagement_recognition.training import free_cores, machine, step_times
+from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.free_cores import CpuTimes, FreeCores, cores_of_others, look
 from engagement_recognition.training.run_record import read_training_recipe
 
@@ -102,3 +103,45 @@ def test_threads_are_kept_in_checkpoints_and_gone_on_with(
     machine.others = 0.0
     train.train(Recipe(options), {"resume_from_checkpoint": "true"})
     assert seen == ([] if is_set else [None, 1])
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "free_bytes", "trainings", "expected"),
+    [(False, 2**36, 1, 0), (True, 2**36, 1, 8), (True, 2**36, 4, 3), (True, 2**26, 1, 0)],
+)
+def test_a_gpu_has_batches_made_by_workers_where_these_can_hand_them_on(
+    has_gpu: bool, free_bytes: int, trainings: int, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 16)
+    monkeypatch.setattr(machine, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=free_bytes))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(trainings))
+    assert machine.loader_workers() == expected
+
+
+@pytest.mark.parametrize(
+    ("has_amx", "asked", "expected"), [(True, "auto", True), (False, "auto", False), (True, False, False)]
+)
+def test_bf16_is_taken_where_the_processor_has_it(
+    has_amx: bool, asked: object, expected: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx, "avx512_bf16": True})
+    (run,) = plan_stages(Recipe({"engagement": {"data": "clips", "bf16": asked}}), {})
+    assert run.training.bf16 is expected and run.training.dataloader_num_workers == 0
+
+
+def test_loading_is_a_share_of_the_steps_and_much_of_it_is_said(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 1.0, 4.0, 4.0, 4.0, 10.0])
+    monkeypatch.setattr(step_times.time, "perf_counter", lambda: next(clock))
+    times = step_times.StepTimes()
+    assert times.loading_share() is None and times.advice(0) is None
+    for _ in range(2):
+        with times.waiting():
+            pass
+        times.on_step_end()
+    assert times.loading_share() == 0.1  # 1 s of 10
+    assert times.advice(2) == "10% of the steps' time was waiting for pictures, with --dataloader_num_workers 2"
+    times.computing = 99.0
+    assert times.advice(2) is None

@@ -23,7 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 from .data_arguments import DataArguments, FrameArguments
-from .machine import has_fast_bf16
+from .machine import has_fast_bf16, loader_workers
 
 Stage = Literal["expression", "engagement"]
 STAGES: tuple[Stage, Stage] = ("expression", "engagement")
@@ -263,6 +263,8 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
     values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
+    is_on_cpu = str(values["use_cpu"]).lower() in ("true", "1")
+    values.setdefault("dataloader_num_workers", 0 if is_on_cpu else loader_workers())
     if values.get("bf16") == "auto":
         values["bf16"] = has_fast_bf16()
     run_dir = Path(str(values["output_dir"]))

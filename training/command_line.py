@@ -156,5 +156,7 @@ def _shown_type(hint: object) -> str:
 def _default_of(item: Field[object]) -> object:
     if item.name == "use_cpu":
         return "True where there is no accelerator"
+    if item.name == "dataloader_num_workers":
+        return "0 on a CPU; beside a GPU one less than there are processors, 8 at most"
     default = item.default if item.default_factory is MISSING else item.default_factory()
     return TRAINING_DEFAULTS.get(item.name, default)

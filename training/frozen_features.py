@@ -95,6 +95,9 @@ def frames_or_features(
     if kept is None:
         yield data, FrameCollator
         return
+    # There are no pictures to read any more, and starting workers takes longer than an epoch.
+    run.training.dataloader_num_workers, run.training.dataloader_prefetch_factor = 0, None
+    run.training.dataloader_persistent_workers = False
     encoder = model.encoder
     model.encoder = KeptFeatures(encoder)  # type: ignore[assignment] # what the heads ask of an encoder, it has
     try:
