@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -66,7 +66,7 @@ def export(
         from ..conversion.export_int8 import export_int8
         from ..conversion.export_networks import export_networks
 
-        format_ = "onnx" if to is ExportFormat.onnx else "openvino"
+        format_: Literal["onnx", "openvino"] = "onnx" if to is ExportFormat.onnx else "openvino"
         if calibration is not None:
             record = export_int8(
                 model, output, format_, calibration, [part.value for part in int8_keep or ()], cache_dir
