@@ -23,7 +23,7 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield "# How fast it is"
     yield textwrap.fill(
         "Made from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures all of it on "
-        f"your machine in one run. Times are medians of {record.rounds} rounds in which ways take turns, so compare them "
+        f"your machine in one run. Times are medians of {record.rounds} rounds in which ways take turns; compare them "
         'within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: decode every '
         "frame, MTCNN with its defaults on each sampled frame, the model as it was loaded.",
         120, break_on_hyphens=False,
