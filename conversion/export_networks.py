@@ -32,18 +32,20 @@ from ..inference.export_folder import (
     source_digests,
 )
 from ..inference.exported_engine import load_engine, silent_openvino
+from ..inference.exported_processor import DETECTOR_FOLDER
 from ..inference.find_export import local_folder
 from ..inference.predictor import Predictor
 from ..inference.torch_engine import Model, to_array
 from ..modeling_engagement import EngagementForVideoClassification
 from ..processor.input_errors import ModelLoadError, in_one_line
+from .export_detector import export_face_detector
 from .export_stock import draw_noise
 
 Format = Literal["onnx", "openvino"]
 MAX_DIFFERENCE = 1e-3  # of logits
 _PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
+    "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }
 
 
@@ -96,6 +98,7 @@ def export_networks(model: str, output: Path, to: Format) -> ExportRecord:
     source = open_source(model)
     with whole_folder(output) as unfinished, writing(output):
         write_networks(source, unfinished, to)
+        export_face_detector(unfinished / DETECTOR_FOLDER)
         return complete_folder(source, unfinished, to)
 
 
