@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.atomic_files import writing
+from ..data.required_packages import require_extra
 from ..processor.input_errors import DataError, ModelLoadError
 from ..processor.mtcnn_networks import (
     NETWORK_NAMES,
@@ -21,7 +22,6 @@ from ..processor.mtcnn_networks import (
     TorchNetworks,
     trained_layers,
 )
-from ..required_packages import require_extra
 
 if TYPE_CHECKING:
     import onnx
