@@ -18,8 +18,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from .answer_rule import AnswerRule
-from .configuration_engagement import EngagementConfig
+from .configuration_engagement import AnswerRule, EngagementConfig
 from .face_encoders import FaceNet, TimmEncoder, other_views  # registers our nets with timm, too
 
 

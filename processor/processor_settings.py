@@ -26,6 +26,7 @@ def _is_flag(value: object) -> TypeGuard[bool]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
+    """A finite one; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
