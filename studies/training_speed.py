@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads torch may use")
     parser.add_argument("--rounds", type=int, default=5, help="each way is timed this often, in turn")
-    parser.add_argument("--clips", type=int, default=4, help="of a batch, eight frames each")
+    parser.add_argument("--clips", type=int, default=8, help="of a batch, eight frames each")
     parser.add_argument(
         "--busy", action="store_true", help="also beside a process that takes a core; two threads or more"
     )
