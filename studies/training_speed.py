@@ -1,8 +1,9 @@
 """What a training step costs: memory layout and precision, loading, features that are kept, a busy machine.
 
 `python -m engagement_recognition.studies.training_speed --threads 1` prints JSON: milliseconds, and ratios of ways that
-were timed in turn within this run. `--busy` starts one process that computes and does nothing else, and times a step
-beside it with all threads and with one less. Faces are drawn; models are not trained before.
+were timed in turn within this run; with one thread the processor's milliseconds, as if nothing else ran. `--busy`
+starts one process that computes and does nothing else, and times a step beside it with all threads and with one less.
+Faces are drawn; models are not trained before.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def measure(encoder: str, crop_px: int, image_px: int, num_clips: int, rounds: i
     ways["kept"] = lambda: _take_step(
         kept, FeatureCollator(processor, False)(kept_rows.__getitems__(numbers)), optimizer
     )
-    found = _in_turn(ways, rounds)
+    found = _in_turn(ways, rounds, time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
     fastest = min(found[name] for name in ("contiguous", "channels_last", "bf16") if name in found)
     ratios = {f"{name}_ratio": found["contiguous"] / found[name] for name in ("channels_last", "bf16") if name in found}
     ratios["loading_share"] = found["load"] / (found["load"] + fastest)
@@ -144,22 +145,23 @@ def _draw_rows(num_clips: int, crop_px: int) -> LabelledFrames:
     return LabelledFrames(Dataset.from_dict({"frames": clips}), keys, [None] * num_clips, [0] * num_clips, False)
 
 
-def _in_turn(ways: Mapping[str, Step], rounds: int) -> dict[str, float]:
+def _in_turn(ways: Mapping[str, Step], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """Median milliseconds of each, timed one after the other in each round, after one round that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, step in ways.items():
-            began = time.perf_counter()
+            began = clock()
             step()
-            times[name].append((time.perf_counter() - began) * 1000)
+            times[name].append((clock() - began) * 1000)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads torch may use")
     parser.add_argument("--rounds", type=int, default=5, help="each way is timed this often, in turn")
-    parser.add_argument("--clips", type=int, default=4, help="of a batch, eight frames each")
+    parser.add_argument("--clips", type=int, default=8, help="of a batch, eight frames each")
     parser.add_argument(
         "--busy", action="store_true", help="also beside a process that takes a core; two threads or more"
     )

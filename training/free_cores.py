@@ -42,6 +42,7 @@ class CpuTimes(NamedTuple):
 
 
 def look() -> CpuTimes:
+    """What the machine's cores have done until now."""
     ours = psutil.Process()
     each = psutil.cpu_times(percpu=True)
     cores = ours.cpu_affinity() if hasattr(ours, "cpu_affinity") else range(len(each))
