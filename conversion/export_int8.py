@@ -21,10 +21,8 @@ from ..data.atomic_files import require_new_folder, whole_folder, writing
 from ..data.required_packages import require_extra
 from ..inference.export_folder import ExportRecord, Gate
 from ..inference.exported_engine import load_engine, silent_openvino
-from ..inference.exported_processor import DETECTOR_FOLDER
 from ..processor.input_errors import ModelLoadError, RecipeError
 from .calibration_data import Examples, find_examples
-from .export_detector import export_face_detector
 from .export_networks import (
     Format,
     Source,
@@ -83,7 +81,6 @@ def export_int8(
         gate = trials.run(keep, unfinished)
         if gate.label_agreement < LEAST_AGREEMENT:
             raise ModelLoadError(_refusal(trials, keep, gate, data))
-        export_face_detector(unfinished / DETECTOR_FOLDER)
         return complete_folder(source, unfinished, to, trials.difference, gate)
 
 

@@ -98,7 +98,6 @@ def export_networks(model: str, output: Path, to: Format) -> ExportRecord:
     source = open_source(model)
     with whole_folder(output) as unfinished, writing(output):
         write_networks(source, unfinished, to)
-        export_face_detector(unfinished / DETECTOR_FOLDER)
         return complete_folder(source, unfinished, to)
 
 

@@ -121,6 +121,8 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
                 assert context.args == []
         case ["python", "-m", "engagement_recognition.studies.device_agreement", "--device", name]:
             assert name in ("cpu", "cuda", "mps")
+        case ["python", "-m", "engagement_recognition.studies.batch_speed", _, "--clips", number]:
+            assert int(number) > 0
         case ["python", "-m", "engagement_recognition.studies.demo_verdict", *rest]:
             assert len(rest) == 4
         case ["rm", "-rf", *folders]:
