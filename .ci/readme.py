@@ -1,5 +1,6 @@
 """Renews what README.md takes from elsewhere: measured results from docs/measured/ and inference/weights/, use limits
-from hub/use_limits.py; and docs/evidence.md, all of it, from docs/measured/studies/.
+from hub/use_limits.py; docs/evidence.md, all of it, from docs/measured/studies/; docs/performance.md and its picture from
+docs/measured/speed/.
 
 A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it. In
 docs/measured/studies/ lie copies of what `engagement reproduce` writes: runs/real/clips/study.json as real_clips.json.
@@ -17,10 +18,13 @@ from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
 from engagement_recognition.inference.shipped_model import shipped_expression_model
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.studies.evidence import render_contrasts, render_evidence
+from engagement_recognition.studies.speed_page import render_performance, save_speed_figure
+from engagement_recognition.studies.speed_record import SpeedRecord
 from engagement_recognition.studies.study_records import StudyRecord
 
 ROOT = Path(__file__).parents[1]
 EVIDENCE, STUDIES = "docs/evidence.md", "docs/measured/studies"
+SPEED, PERFORMANCE, SPEED_PICTURE = "docs/measured/speed/benchmark.json", "docs/performance.md", "performance.png"
 _COLUMNS = (
     "model", "data", "labels", "test clips", "people", "macro-F1 (95 % interval over people)", "majority's macro-F1",
     "balanced accuracy", "AUROC",
@@ -48,6 +52,11 @@ def read_studies(folder: Path) -> dict[str, StudyRecord]:
     """By address as seen from docs/, sorted; none where there is no such folder."""
     read = partial(read_record, kind=StudyRecord, error=DataError, expected="a study's record", remedy="run it again")
     return {f"measured/{folder.name}/{path.name}": read(path) for path in sorted(folder.glob("*.json"))}
+
+
+def read_speed() -> SpeedRecord:
+    """What `engagement benchmark --output` wrote, of the machine that docs/performance.md tells of."""
+    return read_record(ROOT / SPEED, SpeedRecord, DataError, "a benchmark", "run it again")
 
 
 def describe_box(folder: Path) -> str:
@@ -101,4 +110,7 @@ if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / EVIDENCE).write_text(render_evidence(read_studies(ROOT / STUDIES)), encoding="utf-8")
+    speed = read_speed()
+    (ROOT / PERFORMANCE).write_text(render_performance(speed, SPEED_PICTURE), encoding="utf-8")
+    save_speed_figure(speed, ROOT / "docs" / SPEED_PICTURE)
     print(results_table(ROOT / "docs/measured"))

@@ -351,15 +351,6 @@ def test_help_answers_at_once():
     assert min(seconds) < 1
 
 
-def test_the_benchmark_compares_the_same_frames(engagement: Command, inputs: Path, trained: TrainedStages):
-    video = inputs / "good one é.mp4"
-    code, out, _ = engagement("benchmark", video, "--model", trained.engagement, "--rounds", "1", "--threads", "1")
-    measured = json.loads(out)
-    assert code == 0 and measured["frames_identical"] is True
-    for name in ("decode_cpu_ms", "video_to_label_wall_ms"):
-        assert measured[name]["ratio"] == pytest.approx(measured[name]["plain"] / measured[name]["ours"], abs=0.02)
-
-
 def test_folding_batch_norms_leaves_the_scores_and_drops_the_norms(tmp_path: Path):
     config = EngagementConfig(encoder_config=TimmWrapperConfig(architecture="resnet18"), image_size=32, num_labels=2)
     model = EngagementForVideoClassification(config)
