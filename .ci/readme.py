@@ -1,6 +1,6 @@
 """Renews what README.md takes from elsewhere: measured results from docs/measured/ and inference/weights/, use limits
-from hub/use_limits.py; docs/evidence.md, all of it, from docs/measured/studies/; docs/performance.md and its picture from
-docs/measured/speed/.
+from hub/use_limits.py; docs/evidence.md, all of it, from docs/measured/studies/; docs/performance.md and its picture
+from docs/measured/speed/.
 
 A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it. In
 docs/measured/studies/ lie copies of what `engagement reproduce` writes: runs/real/clips/study.json as real_clips.json.

@@ -1,5 +1,5 @@
-"""`engagement benchmark`: the ways are those of one model and one film, what is missing says why, and the page is made of
-the record."""
+"""`engagement benchmark`: the ways are those of one model and one film, what is missing says why, and the page is made
+of the record."""
 
 import json
 import runpy
