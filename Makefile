@@ -4,9 +4,10 @@ PYTHON ?= python3
 LOWEST_PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
+# A process that crashed ends the run and is named: the others would wait for its files for ever.
 # Compiled files are kept even where the environment says not to: many tests start processes that import all of this.
 PYTEST = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 \
-	$(BIN)/python -m pytest tests --dist loadfile --no-loadscope-reorder -n
+	$(BIN)/python -m pytest tests --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -n
 
 .PHONY: setup demo test test-core test-lowest test-all fuzz soak lint readme clean
 

@@ -105,7 +105,8 @@ class _ExportedEngine:
 
 
 class OnnxEngine(_ExportedEngine):
-    __doc__ = _ExportedEngine.__doc__
+    """An export in ONNX, run by ONNX Runtime; arguments and errors as of both engines."""
+
     engine = "onnxruntime"
 
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
@@ -128,7 +129,8 @@ class OnnxEngine(_ExportedEngine):
 
 
 class OpenVinoEngine(_ExportedEngine):
-    __doc__ = _ExportedEngine.__doc__
+    """An export in OpenVINO's format; arguments and errors as of both engines."""
+
     engine = "openvino"
 
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:

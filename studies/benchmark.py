@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from ..conversion.export_networks import Format, export_networks
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
 from ..data.required_packages import installed_version
+from ..inference.exported_processor import DETECTOR_FOLDER
+from ..inference.loading import load_model
 from ..modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, EngagementInputError, RecipeError, in_one_line
@@ -92,10 +95,12 @@ def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
     rounds = options.num_rounds
     with _threads(options.num_threads), tempfile.TemporaryDirectory() as folder:
         source = options.video or _draw_clip(Path(folder) / "drawn.mp4")
+        for name in options.models:
+            load_model(name)  # what cannot be loaded is refused at once, and not in each part
         models = [Path(name) for name in options.models] or _write_untrained(Path(folder))
         decode, identical = _decoding(source, rounds)
         measured = []
-        if {"warm", "cold"} & {*options.parts}:
+        if {"warm", "cold", "faces"} & {*options.parts}:
             measured = [_with_exports(model, Path(folder) / f"with_exports_{number}", options.calibration)
                         for number, model in enumerate(models)]  # fmt: skip
         first = measured[0].folder if measured else models[0]
@@ -110,7 +115,7 @@ def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
             warm=measure("warm", lambda: [measure_warm(*model, source, rounds) for model in measured]),
             cold=measure("cold", lambda: measure_cold(source, first, rounds)),
             batches=measure("batches", lambda: _batches(source, first, options.num_clips)),
-            faces=measure("faces", lambda: _faces(source, options.num_threads)),
+            faces=measure("faces", lambda: _faces(source, first, Path(folder), options.num_threads)),
             training=measure("training", lambda: _training(options.num_threads)),
             not_measured=not_measured,
         )
@@ -151,10 +156,20 @@ def _batches(source: Path, model: Path, num_clips: int) -> list[Batch]:
     ]  # fmt: skip
 
 
-def _faces(source: Path, num_threads: int) -> list[Group]:
-    command = [sys.executable, "-m", "engagement_recognition.studies.face_speed", str(source), "--json"]
-    found = json.loads(_output_of([*command, "--threads", str(num_threads)]))
-    return [Group(name=name, values=values) for name, values in found.items() if isinstance(values, dict)]
+def _faces(source: Path, model: Path, folder: Path, num_threads: int) -> list[Group]:
+    """The library's MTCNN against ours, by torch and, where there is an export, by ONNX Runtime."""
+    groups, detector = [], model / "onnx" / DETECTOR_FOLDER
+    for engine, networks in (("torch", []), ("ONNX Runtime", ["--networks", str(detector)])):
+        if networks and not detector.is_dir():
+            continue
+        command = [sys.executable, "-m", "engagement_recognition.studies.face_speed", str(source), *networks]
+        _output_of([*command, "--json", str(folder / "faces.json"), "--threads", str(num_threads)])
+        for row in json.loads((folder / "faces.json").read_text(encoding="utf-8")):
+            shares = {"share of frames with the same count": row["same_count"] / row["num_frames"]}
+            ious = {"median IoU": statistics.median(row["ious"]), "least IoU": min(row["ious"])} if row["ious"] else {}
+            times = {"ms a frame, library": row["ms_before"], "ms a frame, ours": row["ms_now"], "ratio": row["ratio"]}
+            groups.append(Group(name=f"{row['source']}, {engine}", values={**times, **shares, **ious}))
+    return groups
 
 
 def _training(num_threads: int) -> list[Group]:

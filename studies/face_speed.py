@@ -206,6 +206,7 @@ def _row(speed: FaceSpeed) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
     parser.add_argument("--frames", type=int, default=32, help="of each video (%(default)s)")

@@ -20,7 +20,7 @@ FOLDERS = packages(ROOT)
 MODULES = {path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted(folder.glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 TESTS = {path.name: path for path in sorted((ROOT / "tests").rglob("*.py"))}
-COMMANDS = ("data", "predict", "session", "training", "use")
+COMMANDS = ("data", "export", "predict", "session", "training", "use")
 PROCESSOR = [name for name in MODULES if name.startswith("processor/") and not name.endswith("__init__.py")]
 SHIPPED = ["answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py", *PROCESSOR]
 SHIPPED_MAY_USE = {

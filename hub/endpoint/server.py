@@ -5,8 +5,10 @@ container that holds one model; who faces the internet puts a server of theirs b
 the status of a refusal with `{"error": ..., "status": ...}`. `GET /health` answers 200 once the model is loaded.
 """
 
+import contextlib
 import json
 import signal
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -17,6 +19,7 @@ from .handler import Refusal, RefusalAnswer
 _JSON = "application/json"
 _BASE64_RATIO = 1.4  # four characters are three bytes; the rest may be line ends
 _READ_TIMEOUT_SEC = 60.0  # without a byte from whoever asks
+_HEAR_OUT_BYTES, _HEAR_OUT_SEC = 16 << 20, 2.0  # what is read, and for how long, of a request that is refused
 _MOST_AT_ONCE = 16  # requests; each holds its file in memory
 
 
@@ -78,6 +81,16 @@ class _Requests(BaseHTTPRequestHandler):
         self.close_connection = True  # what was not read of this request must not be taken for the next
         answer = RefusalAnswer(error=str(refusal), status=refusal.status)
         self._send(refusal.status, json.dumps(answer))
+        self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Whoever is still sending reads the answer only then: to close now would break the connection for both."""
+        self.connection.settimeout(_HEAR_OUT_SEC)
+        left = _HEAR_OUT_BYTES
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while left > 0 and (part := self.connection.recv(min(left, 1 << 16))):
+                left -= len(part)
 
     def _send(self, status: int, content: str) -> None:
         body = content.encode()

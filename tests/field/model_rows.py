@@ -69,7 +69,7 @@ _COMMANDS: dict[str, Callable[[Path], tuple[object, ...]]] = {
     "evaluate": lambda model: ("evaluate", model, "--data", model.parent),
     "export stock": lambda model: ("export", model, "--to", "stock", "--output", model.parent / "out"),
     "export onnx": lambda model: ("export", model, "--to", "onnx", "--output", model.parent / "out.onnx"),
-    "benchmark": lambda model: ("benchmark", "--model", model, "--rounds", 1),
+    "benchmark": lambda model: ("benchmark", "--model", model, "--rounds", 1, "--part", "warm"),
     "import-checkpoint": lambda model: ("import-checkpoint", model, "--output", model.parent / "out"),
     "publish": lambda model: ("publish", model, "--repo", "a/b", "--dry-run"),
     "train encoder": lambda model: ("train", "demo", "--encoder", model, "--output_dir", model.parent / "out"),
