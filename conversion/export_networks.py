@@ -142,7 +142,7 @@ def complete_folder(
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     source.rule.save(folder)
-    if predictor.video_processor.face_crop:
+    if predictor.video_processor.face_crop and not (folder / DETECTOR_FOLDER).is_dir():  # int8 is completed twice
         export_face_detector(folder / DETECTOR_FOLDER)
     record = ExportRecord(
         version=1,

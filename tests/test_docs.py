@@ -134,6 +134,10 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
             declared.read(ROOT / "setup.cfg", encoding="utf-8")
             extras = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", place)[1] or ""
             assert set(filter(None, extras.split(","))) <= set(declared["options.extras_require"])
+        case ["pip", "install", "-r", path]:
+            assert (ROOT / path).is_file()
+        case ["pip", "install", "--no-deps", "."]:
+            pass
         case _:
             pytest.fail(f"{page} shows a command that nobody checks: {line}")
 
