@@ -181,6 +181,7 @@ def _quantise(
 
     if importlib.util.find_spec("openvino"):
         silent_openvino()  # nncf would import it as it is
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which nncf imports: it misses a GPU
     nncf = silent_openvino("nncf")
     nncf.set_log_level(logging.ERROR)
     parameters = silent_openvino("nncf.quantization.advanced_parameters")
