@@ -139,7 +139,8 @@ def _with_exports(model: Path, folder: Path, calibration: Path | None) -> _Measu
             else:
                 export_int8(str(folder), folder / name, form, calibration, cache_dir=folder / "cache")
         except EngagementInputError as error:
-            why[name] = in_one_line(error)
+            said = in_one_line(error, max_chars=1000)
+            why[name] = said.replace(str(calibration), calibration.name) if calibration else said
     return _Measured(folder, why)
 
 
