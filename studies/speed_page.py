@@ -119,7 +119,8 @@ def save_speed_figure(record: SpeedRecord, path: Path) -> None:
         axes.set_xlim(0, 1.12 * max(way.whole_ms for way in warm.ways))
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("milliseconds from file to label, warm")
-    panels[0].legend(ncols=5, fontsize=8, loc="lower right", frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=5, fontsize=8, loc="outside upper right", frameon=False)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160)
