@@ -91,9 +91,10 @@ def _warm_table(warm: Warm) -> str:
 def _floor_text(warm: Warm) -> str:
     floor = warm.floor
     return (
-        f"Floor: {floor.decode_ms:.0f} ms to decode the frames that are wanted, and {floor.arithmetic_ms:.0f} ms for "
+        f"Alone, decoding the frames that are wanted takes {floor.decode_ms:.0f} ms, and {floor.arithmetic_ms:.0f} ms "
+        "are needed for "
         f"{floor.gflop:.1f} GFLOP of arithmetic at the {floor.gflop_per_sec:.0f} GFLOP/s that a large float32 matrix "
-        "product reaches here; int8 may fall below the latter."
+        "product reaches here. Convolutions that multiply less (Winograd's) and int8 fall below the latter."
     )
 
 

@@ -20,7 +20,7 @@ class Way(Record):
 
 
 class Floor(Record):
-    """What no way with the same frames and the same arithmetic falls below."""
+    """What decoding and arithmetic alone take; convolutions that multiply less, and int8, fall below the latter."""
 
     decode_ms: Positive  # our decoding of the frames that are wanted, alone
     gflop: Positive  # of the model, for one clip
