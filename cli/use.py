@@ -181,7 +181,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
     host: Annotated[str, typer.Option(help="0.0.0.0: whoever reaches this machine may ask.")] = "127.0.0.1",
 ) -> None:
-    """Answer over HTTP, without PyTorch: post a video to get its label as JSON."""
+    """Answer over HTTP, without PyTorch: post a video, or to a single-face model a picture; its label comes as JSON."""
     from ..hub.endpoint.export_handler import ExportHandler
     from ..hub.endpoint.server import make_server, serve_until_stopped
     from ..hub.use_limits import limits_for_terminal
