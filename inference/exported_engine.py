@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from .engines import require_finite
 from .export_folder import FORMAT_OF, SUFFIXES, engine_of, read_export
 
 if TYPE_CHECKING:
+    import openvino
     import torch
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -136,7 +138,7 @@ class OpenVinoEngine(_ExportedEngine):
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
         # Processors with bf16 would round what is not int8 to it.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        network = silent_openvino().Core().compile_model(path, "CPU", settings)
+        network = _openvino_core().compile_model(path, "CPU", settings)
 
         def run(values: np.ndarray) -> np.ndarray:
             return network(values)[0].copy()  # it writes the next run's over this one's
@@ -144,6 +146,17 @@ class OpenVinoEngine(_ExportedEngine):
         ends = (network.input().partial_shape, network.output().partial_shape)
         shapes = [tuple(None if size.is_dynamic else size.get_length() for size in end) for end in ends]
         return run, shapes[0], shapes[1]
+
+
+@cache
+def _openvino_core() -> "openvino.Core":
+    """One for the whole process, which keeps it to its end.
+
+    Where a processor has AVX-512 each gives signals a stack, and gives back the one before when it goes; of two that go
+    in the order in which they came, the second gives back the first one's, which is no more: the next signal, such as
+    Ctrl-C, is a segmentation fault then.
+    """
+    return silent_openvino().Core()
 
 
 def load_engine(folder: Path, threads: int | None = None) -> OnnxEngine | OpenVinoEngine:

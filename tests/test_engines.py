@@ -109,6 +109,19 @@ def test_an_export_runs_without_torch_and_tells_nobody(export_format: str, model
     assert (shape, modules) == ("(1, 4)", "")
 
 
+@needs_openvino
+def test_a_signal_finds_its_stack_after_an_engine_has_gone(model: Path):
+    # With a core for each network this was a segmentation fault, on processors with AVX-512 alone.
+    code = (
+        "import gc, pathlib, signal; from engagement_recognition.inference.exported_engine import load_engine;"
+        "signal.signal(signal.SIGINT, lambda *_: print('heard'));"
+        f"engine = load_engine(pathlib.Path({str(as_format(model, 'openvino'))!r}));"
+        "del engine; gc.collect(); signal.raise_signal(signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "heard"), done.stderr
+
+
 def test_a_folder_holds_all_that_answers_need(model: Path):
     record = read_export(model / "onnx")
     assert set(record.source_sha256) == {
