@@ -233,8 +233,8 @@ def benchmark(
         typer.echo(json.dumps(run_cache_benchmark(data, rounds), indent=2))
         return
     parts = tuple(part or PARTS)
-    measured = run_benchmark(BenchmarkOptions(video, tuple(model or ()), calibration, rounds, threads, clips, parts))
+    options = BenchmarkOptions(video, tuple(model or ()), calibration, rounds, threads, clips, parts)
+    measured = run_benchmark(options, (lambda record: write_speed(record, output)) if output else lambda record: None)
     typer.echo(measured.model_dump_json(indent=2))
     if output is not None:
-        for path in write_speed(measured, output):
-            typer.echo(path, err=True)
+        typer.echo(f"{output}: benchmark.json, performance.md and a picture", err=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PROPOSE, REFINE, FINISH = NETWORK_NAMES = ("pnet", "rnet", "onet")
 _CHANNELS_AT_ONCE = 16
+_CUDNN = Lock()  # its flags are the process's: threads that read files at once would restore each other's
 
 
 def trained_layers() -> "dict[str, nn.Sequential]":
@@ -144,6 +146,7 @@ class TorchNetworks:
             # as on the CPU, so that cuDNN does not round to TensorFloat-32, as it does unasked.
             stack.enter_context(torch.autocast(kind, enabled=False))
             if kind == "cuda":
+                stack.enter_context(_CUDNN)
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # channels_last as it is
             return np.asarray(self._layers[name](images).cpu().numpy())

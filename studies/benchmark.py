@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ..conversion.export_int8 import export_int8
 from ..conversion.export_networks import Format, export_networks
 from ..data.drawn.datasets import encode_video
 from ..data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
+from ..data.json_records import Record
 from ..data.required_packages import installed_version
 from ..inference.exported_processor import DETECTOR_FOLDER
 from ..inference.loading import load_model
@@ -46,7 +47,6 @@ _EXPORTS: dict[str, tuple[Format, bool]] = {
     "onnx": ("onnx", False), "openvino": ("openvino", False), "onnx_int8": ("onnx", True),
     "openvino_int8": ("openvino", True),
 }  # fmt: skip
-_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,11 @@ class BenchmarkOptions:
     parts: tuple[str, ...] = PARTS
 
 
-def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
+def run_benchmark(options: BenchmarkOptions, keep: Callable[[SpeedRecord], object] = lambda record: None) -> SpeedRecord:
     """What takes longest comes last; standard error says where it is.
+
+    Args:
+        keep: is given what has been measured after each part.
 
     Raises:
         RecipeError: no such part.
@@ -80,18 +83,6 @@ def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
     """
     if unknown := sorted({*options.parts} - {*PARTS}):
         raise RecipeError(f"Expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}.")
-    not_measured: dict[str, str] = {}
-
-    def measure(part: str, work: Callable[[], list[_Part]]) -> list[_Part]:
-        if part not in options.parts:
-            return []
-        print(f"measuring: {part}", file=sys.stderr, flush=True)
-        try:
-            return work()
-        except EngagementInputError as error:
-            not_measured[part] = in_one_line(error)
-            return []
-
     rounds = options.num_rounds
     with _threads(options.num_threads), tempfile.TemporaryDirectory() as folder:
         source = options.video or _draw_clip(Path(folder) / "drawn.mp4")
@@ -104,21 +95,25 @@ def run_benchmark(options: BenchmarkOptions) -> SpeedRecord:
             measured = [_with_exports(model, Path(folder) / f"with_exports_{number}", options.calibration)
                         for number, model in enumerate(models)]  # fmt: skip
         first = measured[0].folder if measured else models[0]
-        return SpeedRecord(
-            version=1,
-            environment=_environment(options.num_threads),
-            video=source.name,
-            rounds=rounds,
-            threads=options.num_threads,
-            decode=decode,
-            frames_identical=identical,
-            warm=measure("warm", lambda: [measure_warm(*model, source, rounds) for model in measured]),
-            cold=measure("cold", lambda: measure_cold(source, first, rounds)),
-            batches=measure("batches", lambda: _batches(source, first, options.num_clips)),
-            faces=measure("faces", lambda: _faces(source, first, Path(folder), options.num_threads)),
-            training=measure("training", lambda: _training(options.num_threads)),
-            not_measured=not_measured,
-        )
+        works: dict[str, Callable[[], Sequence[Record]]] = {
+            "warm": lambda: [measure_warm(*model, source, rounds) for model in measured],
+            "cold": lambda: measure_cold(source, first, rounds),
+            "batches": lambda: _batches(source, first, options.num_clips),
+            "faces": lambda: _faces(source, first, Path(folder), options.num_threads),
+            "training": lambda: _training(options.num_threads),
+        }
+        record = SpeedRecord(
+            version=1, environment=_environment(options.num_threads), video=source.name, rounds=rounds,
+            threads=options.num_threads, decode=decode, frames_identical=identical,
+        )  # fmt: skip
+        for part in (part for part in PARTS if part in options.parts):
+            print(f"measuring: {part}", file=sys.stderr, flush=True)
+            try:
+                record = record.model_copy(update={part: works[part]()})
+            except EngagementInputError as error:
+                record = record.model_copy(update={"not_measured": {**record.not_measured, part: in_one_line(error)}})
+            keep(record)
+        return record
 
 
 class _Measured(NamedTuple):

@@ -30,7 +30,8 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         120, break_on_hyphens=False,
     )  # fmt: skip
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
-    yield f"![Milliseconds by stage and way]({picture})"
+    if record.warm:
+        yield f"![Milliseconds by stage and way]({picture})"
     for warm in record.warm:
         yield f"## From a file to its label, warm: {warm.model}"
         yield _warm_table(warm)
@@ -129,10 +130,12 @@ def save_speed_figure(record: SpeedRecord, path: Path) -> None:
 
 def write_speed(record: SpeedRecord, folder: Path) -> list[Path]:
     """`benchmark.json`, and the page and the picture that are made of it; raises DataError where they cannot be."""
-    places = [folder / name for name in (SPEED_FILE, "benchmark.png", "performance.md")]
+    data, picture, page = (folder / name for name in (SPEED_FILE, "benchmark.png", "performance.md"))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_record(places[0], record)
-    save_speed_figure(record, places[1])
-    write_whole(places[2], render_performance(record, places[1].name))
-    return places
+    write_record(data, record)
+    write_whole(page, render_performance(record, picture.name))
+    if not record.warm:  # which the picture shows
+        return [data, page]
+    save_speed_figure(record, picture)
+    return [data, picture, page]

@@ -84,9 +84,9 @@ class SpeedRecord(Record):
     threads: Count
     decode: Ratio  # CPU time, every frame to RGB against the frames that are wanted
     frames_identical: bool
-    warm: list[Warm]
-    cold: list[Cold]
-    batches: list[Batch]
-    faces: list[Group]
-    training: list[Group]
-    not_measured: dict[str, str]  # part -> why
+    warm: list[Warm] = []  # a part that is empty was not asked for, or is named below
+    cold: list[Cold] = []
+    batches: list[Batch] = []
+    faces: list[Group] = []
+    training: list[Group] = []
+    not_measured: dict[str, str] = {}  # part -> why
