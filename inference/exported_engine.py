@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Network = Callable[[np.ndarray], np.ndarray]
 Shape = tuple[int | None, ...]  # None: any
+_FACES_AT_ONCE = 4  # more take more memory, and hardly less time
 
 
 class _ExportedEngine:
@@ -72,7 +73,11 @@ class _ExportedEngine:
 
     def encode(self, faces: "np.ndarray | torch.Tensor") -> np.ndarray:
         """As `Engine.encode`."""
-        return require_finite(self._encoder(_as_float32(faces)))
+        values = _as_float32(faces)
+        some = [
+            self._encoder(values[start : start + _FACES_AT_ONCE]) for start in range(0, len(values), _FACES_AT_ONCE)
+        ]
+        return require_finite(np.concatenate(some))
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """As `Engine.classify`."""

@@ -191,8 +191,8 @@ def _without_doubles(
     keeps = np.ones(len(groups), bool)
     # Groups of about one size are looked at together: there are a hundred small ones, and seldom a large one.
     wide = np.exp2(np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int)
-    for width in np.unique(wide[wide > 1]):
-        at_once = max(1, _MOST_PAIRS // int(width) ** 2)
+    for width in {*wide[wide > 1].tolist()}:
+        at_once = max(1, _MOST_PAIRS // width**2)
         chosen = np.flatnonzero(wide == width)
         for some in np.split(chosen, range(at_once, len(chosen), at_once)):
             places = starts[some, None] + np.arange(width)

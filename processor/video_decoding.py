@@ -194,10 +194,9 @@ def clip_pictures(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[li
             raise EngagementInputError(f"Expected frame numbers from 0 to {index.num_frames - 1}, {found}.")
     if not clips:
         return
-    wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
-    last_clips = np.empty(len(wanted), np.int64)  # the last clip that holds a frame
-    last_clips[places] = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
-    frames = wanted_frames(index, wanted)
+    # Not by np.unique: numpy imports its masked arrays for it, and a process that answers one file waits for that.
+    last_clips = {frame: number for number, clip in enumerate(clips) for frame in clip.tolist()}
+    frames = wanted_frames(index, np.array(sorted(last_clips)))
     held: dict[int, Picture] = {}
     newest = -1
     for number, clip in enumerate(clips):
@@ -205,8 +204,8 @@ def clip_pictures(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[li
             newest, picture = next(frames)
             held[newest] = picture
         entry = _pictures_of(clip, held)
-        for frame in np.unique(clip).tolist():
-            if last_clips[np.searchsorted(wanted, frame)] == number:
+        for frame in {*clip.tolist()}:
+            if last_clips[frame] == number:
                 del held[frame]
         yield entry
         del entry  # not to be kept while the next is decoded
@@ -215,7 +214,7 @@ def clip_pictures(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[li
 def _pictures_of(clip: np.ndarray, held: Mapping[int, Picture]) -> list[np.ndarray] | VideoReadError:
     """In the clip's order; the error of the first shown that has one."""
     pictures = {}
-    for frame in np.unique(clip).tolist():
+    for frame in sorted({*clip.tolist()}):
         picture = held[frame]
         if isinstance(picture, VideoReadError):
             return picture
@@ -231,5 +230,5 @@ def _put_together(
 
 def put_together(index: VideoIndex, clip: np.ndarray, frames: "np.ndarray | FramesOnDemand") -> DecodedFrames:
     """The frames of one clip, (num_frames, height, width, 3) uint8, with their numbers, times and repeats."""
-    num_repeated_frames = len(clip) - len(np.unique(clip))
+    num_repeated_frames = len(clip) - len({*clip.tolist()})
     return DecodedFrames(frames, clip, index.frame_times_sec[clip], num_repeated_frames, index)

@@ -9,15 +9,11 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
-
-import psutil
 
 from ..data.worker_processes import usable_cpus
 from ..inference.input_files import list_files
@@ -25,9 +21,9 @@ from ..inference.many_files import predict_many
 from ..inference.predictions import Refusal
 from ..inference.predictor import Predictor
 from ..inference.shipped_model import shipped_expression_model
+from .peak_memory import PeakMemory
 
 _MODULE = "engagement_recognition.studies.batch_speed"
-_SAMPLE_SEC = 0.05
 
 
 class BatchSpeed(NamedTuple):
@@ -47,7 +43,7 @@ class BatchSpeed(NamedTuple):
 def measure(predictor: Predictor, files: Sequence[Path], workers: int, batch_size: int) -> BatchSpeed:
     """Answer `files`, in a process that does nothing else."""
     list(predict_many(predictor.speed_up(), files[:1]))
-    with _PeakMemory() as memory:
+    with PeakMemory() as memory:
         start = time.perf_counter()
         num_refused = sum(isinstance(answer, Refusal) for answer in predict_many(predictor, files))
         seconds = time.perf_counter() - start
@@ -56,35 +52,6 @@ def measure(predictor: Predictor, files: Sequence[Path], workers: int, batch_siz
         workers, batch_size, round(len(files) / seconds, 3), round(memory.peak_bytes / 1e6, 1), len(files), num_refused,
         about["engine"], about["device"], about["dtype"],
     )  # fmt: skip
-
-
-class _PeakMemory:
-    """Of this process and those that it started, looked at many times a second; use in a `with`."""
-
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "_PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        own = psutil.Process()
-        while not self._end.wait(_SAMPLE_SEC):
-            self.peak_bytes = max(self.peak_bytes, sum(map(_held_bytes, [own, *own.children(recursive=True)])))
-
-
-def _held_bytes(process: psutil.Process) -> int:
-    with suppress(psutil.Error):  # it has ended
-        memory = process.memory_full_info()
-        return int(getattr(memory, "pss", memory.rss))  # what several share is split among them, where that is known
-    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -71,7 +71,9 @@ class BenchmarkOptions:
     parts: tuple[str, ...] = PARTS
 
 
-def run_benchmark(options: BenchmarkOptions, keep: Callable[[SpeedRecord], object] = lambda record: None) -> SpeedRecord:
+def run_benchmark(
+    options: BenchmarkOptions, keep: Callable[[SpeedRecord], object] = lambda record: None
+) -> SpeedRecord:
     """What takes longest comes last; standard error says where it is.
 
     Args:

@@ -5,17 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from ..inference.export_folder import is_export
 from ..processor.input_errors import DataError
+from .peak_memory import PeakMemory
 from .speed_record import Cold
 
 _COMMAND = "from engagement_recognition.cli.main import main; main()"
-_EVERY_SEC = 0.01
 
 
 def measure_cold(video: Path, folder: Path, num_rounds: int) -> list[Cold]:
@@ -47,16 +44,13 @@ def _predict(video: Path, model: Path) -> list[str]:
 
 def _measure(command: Sequence[str]) -> tuple[float, float]:
     """Seconds and megabytes."""
-    began, most = time.perf_counter(), 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        whole = psutil.Process(process.pid)
-        while process.poll() is None:
-            with suppress(psutil.Error):  # one has just ended
-                most = max(most, sum(one.memory_info().rss for one in (whole, *whole.children(recursive=True))))
-            time.sleep(_EVERY_SEC)
+    began = time.perf_counter()
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        PeakMemory(process.pid) as memory,
+    ):
+        said, _ = process.communicate()
         seconds = time.perf_counter() - began
-        assert process.stdout is not None
-        said = process.stdout.read().strip()
     if process.returncode:
-        raise DataError(f"Expected a label from {' '.join(command[1:4])} ..., got: {said[-500:]}")
-    return seconds, most / 1e6
+        raise DataError(f"Expected a label from {' '.join(command[1:4])} ..., got: {said.strip()[-500:]}")
+    return seconds, memory.peak_bytes / 1e6
