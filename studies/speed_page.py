@@ -26,7 +26,8 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         f"your machine in one run. Times are medians of {record.rounds} rounds in which ways take turns; compare them "
         'within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: decode every '
         "frame, MTCNN with its defaults on each sampled frame, the model as it was loaded. Its boxes are somewhat "
-        "others than ours, so that a close label may be another.",
+        "others than ours, so that a close label may be another. Unless `--model` names others, the two models have "
+        "drawn weights: they take the time of trained ones, but their labels say nothing, and int8 passes its gate.",
         120, break_on_hyphens=False,
     )  # fmt: skip
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
