@@ -59,7 +59,8 @@ class EngagementConfig(PreTrainedConfig):
         encoder_config: any transformers vision config (`TimmWrapperConfig(architecture="resnet18")`, `BeitConfig()`,
             ...), as an object or as the dictionary it was saved as. Default: timm's `resnet18`.
         encoder_features: what a frame's features are. `"map"`: the mean over space of the last feature map, and the
-            layers behind the map are cut away. `"pooled"`: the encoder's own pooled output.
+            layers behind the map are cut away. `"pooled"`: the encoder's own pooled output. `"token"`: its class
+            token, as a ViT's classifier reads it.
         num_frames: frames a clip is sampled to.
         image_size: height and width of a face crop, in pixels.
         num_channels: 3 for colour, 1 for grey.
@@ -93,7 +94,7 @@ class EngagementConfig(PreTrainedConfig):
         encoder_config: PreTrainedConfig = PreTrainedConfig()
     else:  # as JSON holds it until the config is complete; a config object from then on
         encoder_config: dict | PreTrainedConfig | None = None
-    encoder_features: Literal["map", "pooled"] = "map"
+    encoder_features: Literal["map", "pooled", "token"] = "map"
     num_frames: int = 8
     image_size: int = 224
     num_channels: int = 3

@@ -1,4 +1,4 @@
-"""Small networks for faces of 40 to 64 px, as timm models.
+"""Encoders of single frames: whichever of timm's and transformers' is named, and small networks for faces of our own.
 
 `face_vgg8` is VGG's plan with four pairs of 3x3 convolutions, batch norm and a mean over space, as the best results
 from random weights on FER2013 use; `face_vgg8_075` and `face_vgg8_050` have three quarters and half of its channels.
@@ -12,16 +12,27 @@ can be imported.
 `TimmEncoder` wraps these and all other timm models for transformers.
 """
 
-from collections.abc import Callable
+import contextlib
+import inspect
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
 from timm.models import register_model
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import TimmWrapperModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, TimmWrapperConfig, TimmWrapperModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+Encoder = str | os.PathLike[str]  # a name, or a folder
+_HUB_PREFIX = re.compile(r"hf[_-]hub:")  # as timm.create_model takes it
 _CONV_DROP, _DENSE_DROP = 0.2, 0.3
 
 
@@ -218,3 +229,182 @@ def other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor
         corners = [pixel_values[..., top : top + rows, left : left + columns] for top, left in places]
         views += [nn.functional.interpolate(corner, (height, width), mode="bilinear") for corner in corners]
     return [*views[1:], *(view.flip(-1) for view in views)]
+
+
+def is_timm_name(encoder: Encoder) -> bool:
+    """Whether it is the bare name of an architecture of timm's, which means random weights."""
+    name = str(encoder)
+    return timm.is_model(name) and "." not in name and not os.path.isdir(encoder)  # noqa: PTH112 (a Hub id is no path)
+
+
+def repository_of(encoder: Encoder) -> Encoder:
+    """timm's `resnet18.a1_in1k` and `hf_hub:timm/...` as the Hub names them, all else as it is; raises OSError where
+    timm has no weights by that tag."""
+    name = str(encoder)
+    if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
+        return encoder
+    if _HUB_PREFIX.match(name):
+        return _HUB_PREFIX.sub("", name)
+    architecture, _, tag = name.partition(".")
+    if not tag or not timm.is_model(architecture):
+        return encoder
+    known = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if tag not in known:
+        raise OSError(
+            f"Expected weights that timm {timm.__version__} has of {architecture} ({', '.join(known) or 'none'}), got "
+            f"the tag {tag!r}; name one of these, or {architecture} alone to start from random weights."
+        )
+    return f"timm/{name}"
+
+
+def image_part(config: PreTrainedConfig) -> PreTrainedConfig:
+    """CLIP's and its kin's vision tower, a masked autoencoder as the ViT that it is; raises ValueError where nothing
+    reads pictures."""
+    tower = getattr(config, "vision_config", None)
+    if isinstance(tower, PreTrainedConfig) and _reads_pictures(type(tower)):
+        return tower
+    if config.model_type == "vit_mae":  # whose own model hides three quarters of a picture and shuffles the rest
+        return CONFIG_MAPPING["vit"].from_dict({**config.to_dict(), "model_type": "vit"})
+    if not _reads_pictures(type(config)) and config.model_type != "engagement":
+        raise ValueError(f"Expected an image encoder, got a model of type {config.model_type!r}; use another.")
+    return config
+
+
+def _reads_pictures(kind: type[PreTrainedConfig]) -> bool:
+    return kind in MODEL_MAPPING and _model_class(kind).main_input_name == "pixel_values"
+
+
+def _model_class(kind: type[PreTrainedConfig]) -> Any:  # a class of transformers', whose wrappers lose its types
+    model = MODEL_MAPPING[kind]
+    return model[0] if isinstance(model, tuple) else model
+
+
+def read_encoder_weights(encoder: Encoder, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """The stored weights of the part that `config` describes, by name, and those alone: transformers draws at random
+    what a file lacks. Raises whatever transformers does."""
+    model, report = _model_class(type(config)).from_pretrained(
+        encoder, config=config, trust_remote_code=False, output_loading_info=True
+    )
+    return {name: weight for name, weight in model.state_dict().items() if name not in report["missing_keys"]}
+
+
+def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """With random weights."""
+    if isinstance(config, TimmWrapperConfig):
+        return TimmEncoder(config)
+    return AutoModel.from_config(config, trust_remote_code=False)
+
+
+def own_size(config: PreTrainedConfig) -> int | None:
+    """Height and width in pixels that an encoder with positions, or windows, was made for; None: it takes any."""
+    if isinstance(config, TimmWrapperConfig):
+        known = timm.get_pretrained_cfg(config.architecture)
+        size = (config.model_args or {}).get("img_size")
+        if size is None and known is not None and known.fixed_input_size:
+            size = (getattr(config, "pretrained_cfg", None) or {}).get("input_size", known.input_size)[-1]
+    else:
+        has_patches = getattr(config, "patch_size", None) or getattr(config, "patch_sizes", None)
+        size = getattr(config, "image_size", None) if has_patches else None
+    return int(size[0] if isinstance(size, (tuple, list)) else size) if size is not None else None
+
+
+def fit_to_size(config: PreTrainedConfig, image_size_px: int) -> None:
+    """Tell a timm architecture with positions which size it is built for, where it can be told. Others find out."""
+    size = own_size(config)
+    if not isinstance(config, TimmWrapperConfig) or size in (None, image_size_px):
+        return
+    before = config.model_args
+    config.model_args = {**(before or {}), "img_size": image_size_px}
+    try:
+        with trial(config):
+            build_encoder(config)
+    except Exception:  # timm raises nearly anything for an argument that an architecture does not know
+        config.model_args = before
+
+
+def resample(weights: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Positions that timm's architecture learned at another size, interpolated by its own rule, if it has one."""
+    inner, prefix = getattr(model, "timm_model", None), "timm_model."
+    convert = getattr(sys.modules[type(inner).__module__], "checkpoint_filter_fn", None)
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    if convert is None or all(weight.shape == shapes.get(name, weight.shape) for name, weight in weights.items()):
+        return weights
+    bare = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    return {prefix + name: weight for name, weight in convert(bare, inner).items()}
+
+
+def size_arguments(model: PreTrainedModel, size_px: tuple[int, int]) -> dict[str, bool]:
+    """What makes a transformers encoder with learned positions take pictures of another size."""
+    own = own_size(model.config)
+    takes_others = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    return {"interpolate_pos_encoding": True} if takes_others and own and (own, own) != size_px else {}
+
+
+@contextlib.contextmanager
+def trial(config: PreTrainedConfig) -> Iterator[None]:
+    """For an encoder that is built and thrown away: timm's without memory; some of transformers' keep tensors for all
+    models of their kind, and must not keep empty ones."""
+    device = "meta" if isinstance(config, TimmWrapperConfig) else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+        yield
+
+
+def features_for(config: PreTrainedConfig, weights: dict[str, torch.Tensor] | None) -> str:
+    """What a classifier of the family reads, of what there are weights for; raises ValueError where it is no single
+    picture."""
+    with trial(config):
+        model = build_encoder(config).eval()
+        names = model.state_dict().keys()
+        if isinstance(config, TimmWrapperConfig):
+            # A map's mean is all that a head without weights makes; tokens are normalised by the encoder's own pooling.
+            if hasattr(model.timm_model, "patch_embed") or isinstance(model.timm_model, FaceNet):
+                return "pooled"
+            cut_after_feature_map(model)
+            return "map" if model.state_dict().keys() == names else "pooled"
+        size = own_size(config) or 224
+        try:
+            outputs = model(torch.zeros(2, getattr(config, "num_channels", 3), size, size))
+        except (TypeError, ValueError) as error:  # it wants several frames, or more than pixels
+            found = f"{config.model_type!r} ({str(error).splitlines()[0][:200]})"
+            raise ValueError(f"Expected an image encoder, got a model of type {found}; use another.") from error
+    has_pooler = getattr(outputs, "pooler_output", None) is not None
+    if has_pooler and not (weights and any("pooler" in name and name not in weights for name in names)):
+        return "pooled"
+    hidden = outputs.last_hidden_state
+    patches = math.prod(token_grid(hidden.shape[1], (size, size), getattr(config, "patch_size", None)))
+    return "token" if hidden.ndim == 3 and hidden.shape[1] > patches else "map"
+
+
+def cut_after_feature_map(model: PreTrainedModel) -> None:
+    """Drop what lies behind the last feature map, so that no weight is carried that is never used."""
+    if isinstance(model, TimmWrapperModel):
+        with contextlib.suppress(AttributeError):  # a few timm models have no such method, and keep their head
+            model.timm_model.prune_intermediate_layers([-1], prune_head=True)
+    elif hasattr(model, "pooler"):
+        model.pooler = nn.Identity()  # not None, which ResNet and its kin would call
+
+
+def feature_size(model: PreTrainedModel, features: str, num_channels: int) -> int:
+    """Of one picture's features; where a config of transformers has no name for it, it is seen on an empty picture."""
+    if isinstance(model, TimmWrapperModel):
+        return model.timm_model.num_features if features == "map" else model.timm_model.head_hidden_size
+    for name in ("neck_hidden_sizes", "embed_dims", "hidden_dim", "hidden_sizes", "hidden_size"):
+        if size := getattr(model.config, name, None):
+            return size if isinstance(size, int) else size[-1]
+    with trial(model.config):
+        outputs = build_encoder(model.config).eval()(torch.zeros(1, num_channels, 64, 64), return_dict=True)
+    return outputs.last_hidden_state.shape[1]
+
+
+def token_grid(
+    num_tokens: int, image_size_px: tuple[int, int], patch_size: int | tuple[int, int] | None
+) -> tuple[int, int]:
+    """Rows and columns of the patch tokens among `num_tokens`, leading class and register tokens left out."""
+    if patch_size is not None:
+        rows_px, columns_px = patch_size if isinstance(patch_size, (tuple, list)) else (patch_size, patch_size)
+        rows, columns = image_size_px[0] // rows_px, image_size_px[1] // columns_px
+        if 0 <= num_tokens - rows * columns <= 8:
+            return rows, columns
+    # timm's token models and merged patches (Swin) do not say: faces are square, and so is their grid.
+    side = math.isqrt(num_tokens)
+    return side, side

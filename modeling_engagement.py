@@ -6,20 +6,34 @@ as `self.encoder`: what learned expressions (stage one) starts a model of engage
 Stages as in Nezami et al. (arXiv 1808.02324), CNN + LSTM as in the DAiSEE study. Copied to the Hub beside the weights.
 """
 
-import contextlib
 import math
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-import timm
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, TimmWrapperConfig, TimmWrapperModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, TimmWrapperConfig, TimmWrapperModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_engagement import AnswerRule, EngagementConfig
-from .face_encoders import FaceNet, TimmEncoder, other_views  # registers our nets with timm, too
+from .face_encoders import (  # registers our nets with timm, too
+    build_encoder,
+    cut_after_feature_map,
+    feature_size,
+    features_for,
+    fit_to_size,
+    image_part,
+    is_timm_name,
+    other_views,
+    own_size,
+    read_encoder_weights,
+    repository_of,
+    resample,
+    size_arguments,
+    token_grid,
+    trial,
+)
 
 
 class EngagementPreTrainedModel(PreTrainedModel):
@@ -64,11 +78,13 @@ class EngagementPreTrainedModel(PreTrainedModel):
         Args:
             encoder: a Hub id (`"timm/resnet18.a1_in1k"`, `"microsoft/beit-base-patch16-224-pt22k-ft22k"`), a local
                 folder of either, the folder of an engagement model, or the bare name of a timm architecture
-                (`"resnet18"`), which starts from random weights.
-            config_arguments: further fields of `EngagementConfig`.
+                (`"resnet18"`), which starts from random weights; with a tag (`"resnet18.a1_in1k"`) it means the Hub's.
+            config_arguments: further fields of `EngagementConfig`. By default `image_size` is the encoder's own, if it
+                was made for one, and `encoder_features` what a classifier of its family reads.
 
         Raises:
             OSError: the encoder cannot be fetched or found, or its weights do not fit its config.
+            ValueError: it is no encoder of single pictures, or of none of this size.
         """
         found = load_encoder_config(encoder)
         encoder_config = found.encoder_config if isinstance(found, EngagementConfig) else found
@@ -79,24 +95,25 @@ class EngagementPreTrainedModel(PreTrainedModel):
                 raise ValueError(
                     f"Expected {shared['num_channels']} channels, as {encoder} was trained on; pass these."
                 )
-        elif _is_timm_name(encoder):
+        elif is_timm_name(encoder):
             found.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
-        # Tokens are normalised by the encoder's own pooling; a map's plain mean would skip that.
-        is_map = isinstance(encoder_config, TimmWrapperConfig) and _is_convolutional(encoder_config)
-        config_arguments.setdefault("encoder_features", "map" if is_map else "pooled")
-        model = cls(EngagementConfig(encoder_config=encoder_config, **config_arguments))
-        if not _is_timm_name(encoder):
-            model.load_encoder_weights(encoder)
+        weights = None if is_timm_name(encoder) else _load_encoder_weights(encoder, found)
+        if config_arguments.get("image_size") is None:
+            config_arguments["image_size"] = own_size(encoder_config) or EngagementConfig.image_size
+        fit_to_size(encoder_config, config_arguments["image_size"])
+        if "encoder_features" not in config_arguments:
+            config_arguments["encoder_features"] = features_for(encoder_config, weights)
+        config = EngagementConfig(encoder_config=encoder_config, **config_arguments)
+        check_encoder_fits(config)
+        model = cls(config)
+        if weights is not None:
+            model._take_encoder_weights(weights, encoder)
         return model
 
-    def load_encoder_weights(self, encoder: str | os.PathLike[str]) -> None:
-        """Copy the weights of the pretrained encoder named or stored at `encoder` into `self.encoder`.
-
-        Raises:
-            OSError: the weights cannot be fetched, or do not cover the encoder.
-        """
-        weights = _load_encoder_weights(encoder)
-        missing, _ = self.encoder.model.load_state_dict(weights, strict=False)  # layers cut away are left over
+    def _take_encoder_weights(self, weights: dict[str, torch.Tensor], encoder: str | os.PathLike[str]) -> None:
+        """Raises OSError where they do not cover the encoder."""
+        model = self.encoder.model
+        missing, _ = model.load_state_dict(resample(weights, model), strict=False)  # layers cut away are left over
         if missing:
             raise OSError(
                 f"Expected weights for every layer of the encoder, got none for {len(missing)} (first: {missing[0]}) "
@@ -116,14 +133,10 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
-        encoder_config = config.encoder_config
-        if isinstance(encoder_config, TimmWrapperConfig):
-            self.model: PreTrainedModel = TimmEncoder(encoder_config)
-        else:
-            self.model = AutoModel.from_config(encoder_config, trust_remote_code=False)
-        if config.encoder_features == "map":
-            _cut_after_feature_map(self.model)
-        self.feature_size = _feature_size(self.model, config.encoder_features)
+        self.model = build_encoder(config.encoder_config)
+        if config.encoder_features != "pooled":
+            cut_after_feature_map(self.model)
+        self.feature_size = feature_size(self.model, config.encoder_features, config.num_channels)
         self.post_init()
 
     def train(self, mode: bool = True) -> "EngagementFrameEncoder":
@@ -142,12 +155,15 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
 
     def _read(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, C, height, width) -> the last feature map (n, D', h, w) and the features (n, D)."""
-        pooled = self.config.encoder_features == "pooled"
-        arguments = {"do_pooling": pooled} if isinstance(self.model, TimmWrapperModel) else {}
+        features, size_px = self.config.encoder_features, (pixel_values.shape[-2], pixel_values.shape[-1])
+        is_timm = isinstance(self.model, TimmWrapperModel)
+        arguments = {"do_pooling": features == "pooled"} if is_timm else size_arguments(self.model, size_px)
         outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
-        feature_map = self.to_feature_map(outputs.last_hidden_state, (pixel_values.shape[-2], pixel_values.shape[-1]))
-        # Pooled: ResNetModel gives (n, D, 1, 1). Map: (n, D, h, w) -> (n, D).
-        return feature_map, outputs.pooler_output.flatten(1) if pooled else feature_map.mean(dim=(2, 3))
+        feature_map = self.to_feature_map(outputs.last_hidden_state, size_px)
+        if features == "map":
+            return feature_map, feature_map.mean(dim=(2, 3))  # (n, D, h, w) -> (n, D)
+        # ResNetModel gives (n, D, 1, 1).
+        return feature_map, outputs.last_hidden_state[:, 0] if features == "token" else outputs.pooler_output.flatten(1)
 
     def to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
         """Hidden states as the encoder has them, tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w).
@@ -157,7 +173,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         if hidden.ndim == 4:
             channels_last = getattr(getattr(self.model, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
             return hidden.permute(0, 3, 1, 2) if channels_last else hidden
-        height, width = _token_grid(hidden.shape[1], image_size_px, getattr(self.model.config, "patch_size", None))
+        height, width = token_grid(hidden.shape[1], image_size_px, getattr(self.model.config, "patch_size", None))
         patches = hidden[:, hidden.shape[1] - height * width :]  # class and register tokens come first
         return patches.transpose(1, 2).unflatten(2, (height, width))  # (n, T, D) -> (n, D, h, w)
 
@@ -313,34 +329,35 @@ def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
 
 
 def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
-    """The config behind a Hub id, a local folder or the bare name of a timm architecture.
+    """The config behind a Hub id, a local folder or a timm architecture's name; an engagement model's is the whole.
 
     Raises:
         OSError: nothing is found there; one line says what to pass instead.
+        ValueError: it reads no single pictures.
     """
-    if _is_timm_name(encoder):
+    if is_timm_name(encoder):
         return TimmWrapperConfig(architecture=str(encoder))
+    source = repository_of(encoder)
     try:
-        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)  # nor is anybody asked
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)  # nor is anybody asked
     except (OSError, ValueError) as error:
         raise OSError(_not_fetched(encoder)) from error
-    if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
+    config = image_part(config)
+    if os.path.isdir(source):  # noqa: PTH112 (a Hub id is no path)
         config.name_or_path = ""  # exported with the model, and where a file lay is nobody's business
     return config
 
 
-def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The encoder's stored weights by name, and those alone: transformers draws at random what a file lacks."""
+def _load_encoder_weights(encoder: str | os.PathLike[str], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """By name; those that the file lacks are left out."""
     try:
-        is_ours = isinstance(load_encoder_config(encoder), EngagementConfig)
-        kind = EngagementFrameEncoder if is_ours else AutoModel
-        source, report = kind.from_pretrained(encoder, trust_remote_code=False, output_loading_info=True)
+        if not isinstance(config, EngagementConfig):
+            return read_encoder_weights(repository_of(encoder), config)
+        source, report = EngagementFrameEncoder.from_pretrained(encoder, output_loading_info=True)
     except Exception as error:  # of an old pickle, too, which is read as data
         raise OSError(_not_fetched(encoder)) from error
-    prefix = "model." if is_ours else ""
-    drawn = {name.removeprefix(prefix) for name in report["missing_keys"]}
-    model = source.model if is_ours else source
-    return {name: weight for name, weight in model.state_dict().items() if name not in drawn}
+    drawn = {name.removeprefix("model.") for name in report["missing_keys"]}
+    return {name: weight for name, weight in source.model.state_dict().items() if name not in drawn}
 
 
 def _not_fetched(encoder: str | os.PathLike[str]) -> str:
@@ -351,44 +368,29 @@ def _not_fetched(encoder: str | os.PathLike[str]) -> str:
     )
 
 
-def _is_timm_name(encoder: str | os.PathLike[str]) -> bool:
-    return timm.is_model(str(encoder)) and not os.path.isdir(encoder)  # noqa: PTH112 (a Hub id is no path)
+def check_encoder_fits(config: EngagementConfig) -> None:
+    """Runs the encoder on empty pictures without memory, before anything is prepared for it.
 
-
-def _is_convolutional(encoder_config: TimmWrapperConfig) -> bool:
-    with torch.device("meta"):
-        model = timm.create_model(encoder_config.architecture, num_classes=0, **(encoder_config.model_args or {}))
-    return not hasattr(model, "patch_embed") and not isinstance(model, FaceNet)
-
-
-def _cut_after_feature_map(model: PreTrainedModel) -> None:
-    """Drop what lies behind the last feature map, so that no weight is carried that is never used."""
-    if isinstance(model, TimmWrapperModel):
-        with contextlib.suppress(AttributeError):  # a few timm models have no such method, and keep their head
-            model.timm_model.prune_intermediate_layers([-1], prune_head=True)
-    elif hasattr(model, "pooler"):
-        model.pooler = nn.Identity()  # not None, which ResNet and its kin would call
-
-
-def _feature_size(model: PreTrainedModel, encoder_features: str) -> int:
-    if isinstance(model, TimmWrapperModel):
-        return model.timm_model.num_features if encoder_features == "map" else model.timm_model.head_hidden_size
-    sizes = getattr(model.config, "hidden_sizes", None)
-    return sizes[-1] if sizes else model.config.hidden_size
-
-
-def _token_grid(
-    num_tokens: int, image_size_px: tuple[int, int], patch_size: int | tuple[int, int] | None
-) -> tuple[int, int]:
-    """Rows and columns of the patch tokens among `num_tokens`, leading class and register tokens left out."""
-    if patch_size is not None:
-        rows_px, columns_px = patch_size if isinstance(patch_size, (tuple, list)) else (patch_size, patch_size)
-        rows, columns = image_size_px[0] // rows_px, image_size_px[1] // columns_px
-        if 0 <= num_tokens - rows * columns <= 8:
-            return rows, columns
-    # timm's token models and merged patches (Swin) do not say: faces are square, and so is their grid.
-    side = math.isqrt(num_tokens)
-    return side, side
+    Raises:
+        ValueError: it cannot be built, or does not take pictures of `image_size`.
+    """
+    encoder, size = config.encoder_config, config.image_size
+    name, own = getattr(encoder, "architecture", encoder.model_type), own_size(encoder)
+    remedy = f"pass image_size {own}" if own not in (None, size) else "use another encoder, or another image_size"
+    try:
+        with trial(encoder):
+            frames = EngagementFrameEncoder(config).eval()
+            found = frames(torch.zeros(2, config.num_channels, size, size)).pooler_output.shape
+    except NotImplementedError:  # an operation that needs numbers: whoever trains will see
+        return
+    except Exception as error:  # timm and transformers raise nearly anything
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"Expected an encoder that reads pictures of {size}x{size} px, got {name} ({said[0][:200]}); {remedy}."
+        ) from error
+    if found != (2, frames.feature_size):
+        expected = f"{frames.feature_size} features of a picture of {size}x{size} px"
+        raise ValueError(f"Expected {expected} from {name}, got {tuple(found)} of two; {remedy}.")
 
 
 def _check_dimensions(pixel_values: torch.Tensor, expected: str) -> None:

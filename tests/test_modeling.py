@@ -176,7 +176,10 @@ def test_wrong_dimensions_are_refused_with_the_expected_ones(head: str, shape: t
         ({"dropout": -0.1}, "dropout in"),
         ({"dropout": float("nan")}, "dropout in"),
         ({"temporal": "gru"}, r"'temporal' expected one of \('lstm', 'transformer', 'mean', 'last'\), got gru"),
-        ({"encoder_features": "tokens"}, r"'encoder_features' expected one of \('map', 'pooled'\), got tokens"),
+        (
+            {"encoder_features": "tokens"},
+            r"'encoder_features' expected one of \('map', 'pooled', 'token'\), got tokens",
+        ),
         ({"num_frames": 8.5}, "'num_frames' expected int, got float"),
         ({"num_frames": "8"}, "'num_frames' expected int, got str"),
     ],
