@@ -86,26 +86,8 @@ class EngagementPreTrainedModel(PreTrainedModel):
             OSError: the encoder cannot be fetched or found, or its weights do not fit its config.
             ValueError: it is no encoder of single pictures, or of none of this size.
         """
-        found = load_encoder_config(encoder)
-        encoder_config = found.encoder_config if isinstance(found, EngagementConfig) else found
-        if isinstance(found, EngagementConfig):
-            shared = {name: getattr(found, name) for name in ("encoder_features", "num_channels")}
-            config_arguments = {**shared, **config_arguments}
-            if config_arguments["num_channels"] != shared["num_channels"]:
-                raise ValueError(
-                    f"Expected {shared['num_channels']} channels, as {encoder} was trained on; pass these."
-                )
-        elif is_timm_name(encoder):
-            found.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
-        weights = None if is_timm_name(encoder) else _load_encoder_weights(encoder, found)
-        if config_arguments.get("image_size") is None:
-            config_arguments["image_size"] = own_size(encoder_config) or EngagementConfig.image_size
-        fit_to_size(encoder_config, config_arguments["image_size"])
-        if "encoder_features" not in config_arguments:
-            config_arguments["encoder_features"] = features_for(encoder_config, weights)
-        config = EngagementConfig(encoder_config=encoder_config, **config_arguments)
-        check_encoder_fits(config)
-        model = cls(config)
+        weights = None if is_timm_name(encoder) else _load_encoder_weights(encoder)
+        model = cls(plan_config(encoder, weights, **config_arguments))
         if weights is not None:
             model._take_encoder_weights(weights, encoder)
         return model
@@ -328,6 +310,33 @@ def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
 
 
+def plan_config(
+    encoder: str | os.PathLike[str], weights: dict[str, torch.Tensor] | None = None, **config_arguments: Any
+) -> EngagementConfig:
+    """The config that `from_encoder` builds; arguments and errors as there. Nothing of the weights is read.
+
+    Args:
+        weights: those that there are, by name; None: all.
+    """
+    found = load_encoder_config(encoder)
+    encoder_config = found.encoder_config if isinstance(found, EngagementConfig) else found
+    if isinstance(found, EngagementConfig):
+        shared = {name: getattr(found, name) for name in ("encoder_features", "num_channels")}
+        config_arguments = {**shared, **config_arguments}
+        if config_arguments["num_channels"] != shared["num_channels"]:
+            raise ValueError(f"Expected {shared['num_channels']} channels, as {encoder} was trained on; pass these.")
+    elif is_timm_name(encoder):
+        found.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
+    if config_arguments.get("image_size") is None:
+        config_arguments["image_size"] = own_size(encoder_config) or EngagementConfig.image_size
+    fit_to_size(encoder_config, config_arguments["image_size"])
+    if "encoder_features" not in config_arguments:
+        config_arguments["encoder_features"] = features_for(encoder_config, weights)
+    config = EngagementConfig(encoder_config=encoder_config, **config_arguments)
+    _require_fitting(config)
+    return config
+
+
 def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     """The config behind a Hub id, a local folder or a timm architecture's name; an engagement model's is the whole.
 
@@ -348,8 +357,9 @@ def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     return config
 
 
-def _load_encoder_weights(encoder: str | os.PathLike[str], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """By name; those that the file lacks are left out."""
+    config = load_encoder_config(encoder)
     try:
         if not isinstance(config, EngagementConfig):
             return read_encoder_weights(repository_of(encoder), config)
@@ -368,12 +378,8 @@ def _not_fetched(encoder: str | os.PathLike[str]) -> str:
     )
 
 
-def check_encoder_fits(config: EngagementConfig) -> None:
-    """Runs the encoder on empty pictures without memory, before anything is prepared for it.
-
-    Raises:
-        ValueError: it cannot be built, or does not take pictures of `image_size`.
-    """
+def _require_fitting(config: EngagementConfig) -> None:
+    """Raises ValueError unless the encoder can be built and takes empty pictures of `image_size`."""
     encoder, size = config.encoder_config, config.image_size
     name, own = getattr(encoder, "architecture", encoder.model_type), own_size(encoder)
     remedy = f"pass image_size {own}" if own not in (None, size) else "use another encoder, or another image_size"

@@ -150,8 +150,11 @@ def check_options(run: StageRun) -> None:
         )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
-    start_from = resolve_start(start_to_check(run))
-    check_encoder(start_from or run.stage.encoder)
+    stage, start_from = run.stage, resolve_start(start_to_check(run))
+    num_channels = 1 if stage.grayscale else 3
+    stage.image_size = check_encoder(
+        start_from or stage.encoder, stage.image_size, num_channels, stage.encoder_features
+    )
     if start_from:
         _data_behind(start_from)
 

@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, TimmWrapperConfig
@@ -22,10 +24,13 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import cached_file, is_peft_available
 
 from ..configuration_engagement import EngagementConfig
+from ..face_encoders import is_timm_name, own_size, repository_of
 from ..modeling_engagement import (
     EngagementForImageClassification,
     EngagementForVideoClassification,
     EngagementFrameEncoder,
+    load_encoder_config,
+    plan_config,
 )
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import ModelLoadError, in_one_line
@@ -38,6 +43,7 @@ _PROCESSORS = (EngagementImageProcessor, EngagementVideoProcessor)
 _OUR_CLASSES = {kind.__name__ for kind in (EngagementConfig, *_MODELS, *_PROCESSORS)}
 _WEIGHTS, _ADAPTER = "model.safetensors", "adapter_config.json"
 _SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
+_USUAL_SIZE_PX = 112
 # What makes transformers fetch or run more than a config's own class, and what of timm's arguments does.
 _REACHES_OUT = ("quantization_config", "transformers_weights", "custom_pipelines", "base_model_name_or_path")
 _TIMM_REACHES_OUT = re.compile(r"pretrained.*|checkpoint_path|cache_dir|file|url|hf_hub_id|.*_fn|kwargs")
@@ -99,15 +105,40 @@ def check_processor(model: str, is_video: bool) -> type[EngagementVideoProcessor
     return kind
 
 
-def check_encoder(encoder: str | Path) -> None:
-    """Before anything is prepared for it: the config of what a training starts from, as `from_encoder` takes it.
+def check_encoder(
+    encoder: str | Path, image_size: int | None = None, num_channels: int = 3, features: str | None = None
+) -> int:
+    """Before anything is prepared for it: what a training starts from, as `from_encoder` takes it, without its weights.
+
+    Args:
+        image_size: height and width of its pictures in pixels; None: its own, or where it takes any, 112.
+
+    Returns:
+        Their size.
 
     Raises:
-        ModelLoadError: there is no such encoder, it needs code of its own, or its sizes are out of all proportion.
+        ModelLoadError: there is no such encoder, it needs code of its own, its sizes are out of all proportion, or it
+            reads no pictures of this size.
     """
-    if timm.is_model(str(encoder)) and not Path(encoder).is_dir():
-        return
-    source = str(encoder)
+    _require_known_encoder(encoder)
+    try:
+        found = load_encoder_config(encoder)
+        size = image_size or own_size(getattr(found, "encoder_config", found)) or _USUAL_SIZE_PX
+        given: dict[str, Any] = {"encoder_features": features} if features else {}  # of the config
+        plan_config(encoder, None, image_size=size, num_channels=num_channels, **given)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ModelLoadError(in_one_line(error, 500)) from error
+    return size
+
+
+def _require_known_encoder(encoder: str | Path) -> str:
+    """Raises ModelLoadError as `check_encoder`, for what is stored; returns where it is, a timm name as it is."""
+    if is_timm_name(encoder):
+        return str(encoder)
+    try:
+        source = str(repository_of(encoder))
+    except OSError as error:
+        raise ModelLoadError(in_one_line(error, 1000)) from error
     try:
         stored = _read_config(source)
     except OSError as error:
@@ -118,18 +149,18 @@ def check_encoder(encoder: str | Path) -> None:
         ) from error
     if stored.get("model_type") != EngagementConfig.model_type:
         _require_encoder(stored, source)
-        return
+        return source
     _require_plain(stored, source)
     if isinstance(inner := stored.get("encoder_config"), dict):
         _require_encoder(inner, source)
+    return source
 
 
 def check_encoder_weights(encoder: str | Path) -> None:
     """Before it is built: raises ModelLoadError as `check_encoder`, and where its weights cannot be read or are fewer
     than its config asks for."""
-    check_encoder(encoder)
-    source = str(encoder)
-    if timm.is_model(source) and not Path(source).is_dir():
+    source = _require_known_encoder(encoder)
+    if is_timm_name(encoder):
         return
     weights = _weight_files(source)
     if not weights and Path(source).is_dir():
@@ -206,7 +237,7 @@ def _require_encoder(stored: Json, source: str) -> None:
     """Raises ModelLoadError unless transformers or timm has the architecture, and reads it without anything else."""
     name = stored.get("model_type", TimmWrapperConfig.model_type)
     kind = CONFIG_MAPPING[name] if isinstance(name, str) and name in CONFIG_MAPPING else None
-    if kind is None or not _reads_pictures(kind):
+    if kind is None or not (_reads_pictures(kind) or _reads_pictures(kind.sub_configs.get("vision_config"))):
         code = " and code of its own, which is never run here" if stored.get("auto_map") else ""
         raise ModelLoadError(
             f"Expected an encoder of pictures that transformers or timm has in {source}, got model_type {_shown(name)}"
@@ -225,8 +256,8 @@ def _require_encoder(stored: Json, source: str) -> None:
             raise ModelLoadError(f"Expected plain sizes as model_args in {source}, got {_shown(arguments)}.")
 
 
-def _reads_pictures(kind: type[PreTrainedConfig]) -> bool:
-    if kind not in MODEL_MAPPING:
+def _reads_pictures(kind: type[PreTrainedConfig] | None) -> bool:
+    if kind is None or kind not in MODEL_MAPPING:
         return False
     model = MODEL_MAPPING[kind]
     return getattr(model[0] if isinstance(model, tuple) else model, "main_input_name", None) == "pixel_values"

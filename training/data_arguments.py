@@ -81,7 +81,13 @@ class FrameArguments:
         default=None,
         metadata={"help": "videos, sampling consecutive: a window begins every so many frames (default: 16)"},
     )
-    image_size: int = field(default=112, metadata={"help": "pixels on each side of the model's input"})
+    image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "pixels on each side of the model's input (default: what the encoder was made for, or 112 where it "
+            "takes any)"
+        },
+    )
     face_crop: bool | None = field(
         default=None,
         metadata={

@@ -227,6 +227,7 @@ def _processor_of(stage: StageArguments, prepared: PreparedData) -> _Processor:
 
 def _processor_settings(stage: StageArguments, made: PreparationSettings) -> _ProcessorSettings:
     """Crops as the data has them, made to pixel values as the stage wants them."""
+    assert stage.image_size is not None  # `check_options` has asked the encoder
     settings: _ProcessorSettings = {
         "face_crop": made.face_crop,
         "face_margin_ratio": made.face_margin_ratio,
