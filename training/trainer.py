@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import _IncompatibleKeys
 from transformers import TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
 
-from ..processor.input_errors import DataError, NonFiniteLossError
+from ..processor.input_errors import DataError, NonFiniteLossError, RecipeError
 from .averaged_weights import AveragedWeights
 from .checkpoints import seal_checkpoint, whole_checkpoint
 from .losses import Loss, SubjectAdversary, encoder_features
@@ -203,6 +205,25 @@ class EngagementTrainer(SelectingTrainer):
             self.accelerator.wait_for_everyone()  # each process has written its random numbers
             if self.args.should_save:
                 seal_checkpoint(folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Under the names that weights have here. transformers would write those of a ViT, BEiT or Swin as its earlier
+        versions called them, and Trainer, which loads a checkpoint by name, would leave such an encoder as it was."""
+        if not self.args.should_save:
+            return
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        folder = Path(output_dir or str(self.args.output_dir))
+        model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+        torch.save(self.args, folder / TRAINING_ARGS_NAME)
+
+    def _issue_warnings_after_load(self, load_result: _IncompatibleKeys) -> None:
+        """Raises RecipeError where Trainer would warn, and go on with an encoder that is half the checkpoint's."""
+        strange = [*load_result.missing_keys, *load_result.unexpected_keys]
+        if strange:
+            raise RecipeError(
+                f"Expected the weights of this model in the checkpoint, got {len(strange)} other names (first: "
+                f"{strange[0]}); an earlier version wrote it so: train anew in another output_dir."
+            )
 
     def _load_best_model(self) -> None:
         # Where the run's folder was moved, the path that the state holds is not there any more, and Trainer would warn
