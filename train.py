@@ -64,6 +64,7 @@ from engagement_recognition.training.command_line import parse_command_line
 from engagement_recognition.training.failures import failures_in_one_line, trained_already
 from engagement_recognition.training.free_cores import free_cores
 from engagement_recognition.training.frozen_features import frames_or_features
+from engagement_recognition.training.lora import add_adapters, check_lora, merge_adapters
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.option_checks import check_options_alone
 from engagement_recognition.training.processes import by_the_first, use_one_gpu
@@ -135,7 +136,7 @@ def check_options(run: StageRun) -> None:
 
     Raises:
         RecipeError: an option out of its range, an augmentation or a score to select by that does not exist, frames to
-            shuffle of single faces, or a push to nowhere.
+            shuffle of single faces, LoRA without attention layers, or a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
     check_options_alone(run)
@@ -151,10 +152,9 @@ def check_options(run: StageRun) -> None:
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
     stage, start_from = run.stage, resolve_start(start_to_check(run))
-    num_channels = 1 if stage.grayscale else 3
-    stage.image_size = check_encoder(
-        start_from or stage.encoder, stage.image_size, num_channels, stage.encoder_features
-    )
+    encoder, channels = start_from or stage.encoder, 1 if stage.grayscale else 3
+    stage.image_size = check_encoder(encoder, stage.image_size, channels, stage.encoder_features)
+    check_lora(run, encoder)
     if start_from:
         _data_behind(start_from)
 
@@ -215,6 +215,7 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     start = resolve_start(start_from)
     model = _build_model(run.stage, data, start)
+    add_adapters(model, run)
     results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
     recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
     checkpoint = by_the_first(run.training, partial(choose_checkpoint, run, recipe))
@@ -226,6 +227,7 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
         if cores is not None:
             trainer.add_callback(cores)
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        merge_adapters(model, run)  # what is measured is what is exported
         validation, test = _predict(trainer, learned.validation, "validation"), _predict(trainer, learned.test, "test")
         environment = describe_environment(run.training.device)
     training = Training(

@@ -341,6 +341,11 @@ def _require_as_large_as_weights(build: Callable[[], nn.Module], weights: list[P
     """Raises ModelLoadError for a model of many more numbers than its files hold, which would be made up in memory, and
     for weights of other shapes, or that are no numbers with a point."""
     stored = {name: head for path in weights for name, head in _read_heads(path).items()}
+    if any(".lora_A." in name for name in stored):  # transformers would initialise the adapted layers anew
+        raise ModelLoadError(
+            f"Expected a whole model at {source}, got adapters that are not merged, as in a checkpoint of a training "
+            "with lora_rank; use the folder that the training exports."
+        )
     try:
         with torch.device("meta"):  # without memory
             model = build()

@@ -77,6 +77,13 @@ class ModelArguments:
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "of LoRA: small adapters in the encoder's attention layers learn in place of its weights, and are "
+            "merged into these at the end; 8 is usual; needs the extra lora (default: no LoRA)"
+        },
+    )
     cache_features: bool | None = field(
         default=None,
         metadata={

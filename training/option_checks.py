@@ -73,7 +73,7 @@ _SEED = _Range(0, 2**32 - 1)  # which numpy takes
 _RANGES: Mapping[str, _Range] = {
     # Ours.
     "oversample_to": _NOT_NEGATIVE, "folds": _Range(3), "num_preparation_processes": _COUNT,
-    "temporal_hidden_size": _COUNT, "temporal_num_layers": _COUNT, "dropout": _Range(0, below=1),
+    "lora_rank": _COUNT, "temporal_hidden_size": _COUNT, "temporal_num_layers": _COUNT, "dropout": _Range(0, below=1),
     "num_frames": _COUNT, "window_stride_frames": _COUNT, "image_size": _COUNT, "face_crop_size_px": _COUNT,
     "picture_norm": _POSITIVE, "focal_gamma": _NOT_NEGATIVE, "class_weight_cap": _Range(1),
     "logit_adjustment": _NOT_NEGATIVE, "label_smoothing": _Range(0, below=1), "soft_labels": _SHARE, "cutmix": _SHARE,
@@ -105,6 +105,7 @@ def check_options_alone(run: StageRun) -> None:
     if run.training.max_steps == 0 or run.training.max_steps < -1:
         raise RecipeError(f"Expected max_steps of at least 1, or -1 for none, got {run.training.max_steps}.")
     Mixing(run.stage.cutmix, run.stage.mixup)
+    _check_lora(run)
     _check_features(run)
     _check_pixels(run.stage)
     if run.training.fp16 and run.training.device.type == "cpu":
@@ -127,6 +128,26 @@ def _check_value(name: str, value: object, given: Mapping[str, object]) -> None:
         raise RecipeError(f"Expected {name} as a JSON mapping, or a file with one, got {value!r}.")
     if given.get(name) == "":
         raise RecipeError(f"Expected a value for {name}, got an empty text; leave it out, or say null in a recipe.")
+
+
+def _check_lora(run: StageRun) -> None:
+    """Whether what else the stage asks for leaves its adapters something to learn."""
+    stage, training = run.stage, run.training
+    if not stage.lora_rank:
+        return
+    beside = f"beside lora_rank {stage.lora_rank}, got it true in stage {run.name}"
+    for name in ("freeze_encoder", "cache_features"):
+        if getattr(stage, name):
+            raise RecipeError(
+                f"Expected {name} false {beside}: adapters are a part of the encoder that learns; leave one of them "
+                "out (the encoder's own weights are frozen anyway)."
+            )
+    checkpointing = training.gradient_checkpointing_kwargs
+    if isinstance(checkpointing, dict) and checkpointing.get("use_reentrant"):
+        raise RecipeError(
+            f"Expected use_reentrant false in gradient_checkpointing_kwargs {beside}: no gradient would reach "
+            "adapters behind frozen layers; leave it out."
+        )
 
 
 def _check_features(run: StageRun) -> None:

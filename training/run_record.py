@@ -36,7 +36,7 @@ FREE = frozenset({
     "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision",
     "ddp_timeout", "ddp_backend", "local_rank", "use_cpu", "do_train", "do_eval", "do_predict", "debug",
 })  # fmt: skip
-_PACKAGES = ("engagement-recognition", "transformers", "accelerate", "torch", "timm")
+_PACKAGES = ("engagement-recognition", "transformers", "accelerate", "torch", "timm", "peft")
 
 
 OptionValue = str | int | float | bool | None  # lists and mappings as their JSON
