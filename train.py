@@ -146,14 +146,13 @@ def check_options(run: StageRun) -> None:
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     if run.stage.shuffle_frames and run.stage.model == "image":
         raise RecipeError(
-            f"Expected a stage of clips for shuffle_frames, got single faces in stage {run.name}; leave it out, "
-            "or set it under engagement: with model: video."
+            f"Expected a stage of clips for shuffle_frames, got single faces in stage {run.name}; leave it out there."
         )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
     stage, start_from = run.stage, resolve_start(start_to_check(run))
-    encoder, channels = start_from or stage.encoder, 1 if stage.grayscale else 3
-    stage.image_size = check_encoder(encoder, stage.image_size, channels, stage.encoder_features)
+    encoder = start_from or stage.encoder
+    stage.image_size = check_encoder(encoder, stage.image_size, 1 if stage.grayscale else 3, stage.encoder_features)
     check_lora(run, encoder)
     if start_from:
         _data_behind(start_from)
