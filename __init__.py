@@ -33,23 +33,30 @@ def register_auto_classes() -> None:
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
+        AutoModel,
         AutoModelForImageClassification,
         AutoModelForVideoClassification,
         AutoVideoProcessor,
     )
 
     from .configuration_engagement import EngagementConfig
-    from .modeling_engagement import EngagementForImageClassification, EngagementForVideoClassification
+    from .modeling_engagement import (
+        EngagementForImageClassification,
+        EngagementForVideoClassification,
+        EngagementFrameEncoder,
+    )
     from .processor.image_processing_engagement import EngagementImageProcessor
     from .processor.video_processing_engagement import EngagementVideoProcessor
 
     AutoConfig.register(EngagementConfig.model_type, EngagementConfig)
+    AutoModel.register(EngagementConfig, EngagementFrameEncoder)
     AutoModelForImageClassification.register(EngagementConfig, EngagementForImageClassification)
     AutoModelForVideoClassification.register(EngagementConfig, EngagementForVideoClassification)
     AutoImageProcessor.register(EngagementConfig, image_processor_classes={"torchvision": EngagementImageProcessor})
     AutoVideoProcessor.register(EngagementConfig, EngagementVideoProcessor)
     # These make save_pretrained write auto_map and the code files, for processes without this package.
     EngagementConfig.register_for_auto_class()
+    EngagementFrameEncoder.register_for_auto_class("AutoModel")
     EngagementForImageClassification.register_for_auto_class("AutoModelForImageClassification")
     EngagementForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
     EngagementImageProcessor.register_for_auto_class()

@@ -6,8 +6,9 @@ beside the weights, with its one sibling.
 """
 
 import importlib.metadata
+import os
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.version import Version
 
@@ -112,6 +113,12 @@ class EngagementConfig(PreTrainedConfig):
     def label_names(self) -> list[str]:
         """The labels by index."""
         return [name for _, name in sorted((self.id2label or {}).items())]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As transformers' own; where a model's code is saved with it, `AutoModel` finds the frame encoder in it."""
+        if auto_map := getattr(self, "auto_map", None):
+            auto_map.setdefault("AutoModel", "modeling_engagement.EngagementFrameEncoder")
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def __post_init__(self, **kwargs: object) -> None:
         super().__post_init__(**kwargs)

@@ -279,10 +279,10 @@ def _model_class(kind: type[PreTrainedConfig]) -> Any:  # a class of transformer
     return model[0] if isinstance(model, tuple) else model
 
 
-def read_encoder_weights(encoder: Encoder, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+def read_encoder_weights(encoder: Encoder, config: PreTrainedConfig, kind: Any = None) -> dict[str, torch.Tensor]:
     """The stored weights of the part that `config` describes, by name, and those alone: transformers draws at random
-    what a file lacks. Raises whatever transformers does."""
-    model, report = _model_class(type(config)).from_pretrained(
+    what a file lacks. `kind`: the model's class, if not transformers' own. Raises whatever transformers does."""
+    model, report = (kind or _model_class(type(config))).from_pretrained(
         encoder, config=config, trust_remote_code=False, output_loading_info=True
     )
     return {name: weight for name, weight in model.state_dict().items() if name not in report["missing_keys"]}

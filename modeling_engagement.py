@@ -35,6 +35,9 @@ from .face_encoders import (  # registers our nets with timm, too
     trial,
 )
 
+_ASKED = ("output_hidden_states", "output_attentions")  # of an encoder's layers, by whoever calls it
+_Layers = dict[str, Any]  # by such a name, what each gives: tensors, and None of one that was not asked for
+
 
 class EngagementPreTrainedModel(PreTrainedModel):
     """What the encoder and both heads share: how they are loaded, and how they start from a pretrained encoder."""
@@ -42,7 +45,10 @@ class EngagementPreTrainedModel(PreTrainedModel):
     config_class = EngagementConfig
     if TYPE_CHECKING:  # transformers evaluates annotations before that class is there
         config: EngagementConfig
-        encoder: "EngagementFrameEncoder"  # of both heads
+        encoder: "EngagementFrameEncoder"  # of both heads, and what they make of its features
+
+        def classify_features(self, features: torch.Tensor) -> torch.Tensor: ...
+
     base_model_prefix = "encoder"
     main_input_name = "pixel_values"
     input_modalities = "image"
@@ -57,6 +63,10 @@ class EngagementPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, PreTrainedModel) and not isinstance(module, EngagementPreTrainedModel):
                 module._set_gradient_checkpointing(enable, *args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """What reads pixels first: a CNN's first convolution, a patch embedding's one, or (SigLIP 2) linear layer."""
+        return next(module for module in self.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # as transformers' own: a model, or a pair with it
@@ -89,18 +99,14 @@ class EngagementPreTrainedModel(PreTrainedModel):
         weights = None if is_timm_name(encoder) else _load_encoder_weights(encoder)
         model = cls(plan_config(encoder, weights, **config_arguments))
         if weights is not None:
-            model._take_encoder_weights(weights, encoder)
+            inner = model.encoder.model
+            missing, _ = inner.load_state_dict(resample(weights, inner), strict=False)  # layers cut away are left over
+            if missing:
+                raise OSError(
+                    f"Expected weights for every layer of the encoder, got none for {len(missing)} (first: "
+                    f"{missing[0]}) in {encoder}; pass an encoder of the same architecture."
+                )
         return model
-
-    def _take_encoder_weights(self, weights: dict[str, torch.Tensor], encoder: str | os.PathLike[str]) -> None:
-        """Raises OSError where they do not cover the encoder."""
-        model = self.encoder.model
-        missing, _ = model.load_state_dict(resample(weights, model), strict=False)  # layers cut away are left over
-        if missing:
-            raise OSError(
-                f"Expected weights for every layer of the encoder, got none for {len(missing)} (first: {missing[0]}) "
-                f"in {encoder}; pass an encoder of the same architecture."
-            )
 
 
 class EngagementFrameEncoder(EngagementPreTrainedModel):
@@ -126,26 +132,35 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
-        """pixel_values: (num_images, num_channels, height, width), float, normalised."""
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """pixel_values: (num_images, num_channels, height, width), float, normalised. `output_hidden_states` and
+        `output_attentions` ask for what each layer of the encoder gives, (num_images, ...), as the encoder has it;
+        raises ValueError where it has none, of attentions where none without `attn_implementation="eager"`."""
         views = [] if self.training else other_views(pixel_values, self.config.test_time_views)
-        others = [self._read(view)[1] for view in views]
-        feature_map, features = self._read(pixel_values)  # last, as explanations take the map that was seen last
+        others = [self._read(view, {})[1] for view in views]
+        feature_map, features, layers = self._read(pixel_values, kwargs)  # last: explanations take the map seen last
         if others:
             features = torch.stack([features, *others]).mean(dim=0)
-        return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features)
+        return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features, **layers)
 
-    def _read(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, C, height, width) -> the last feature map (n, D', h, w) and the features (n, D)."""
+    def _read(self, pixel_values: torch.Tensor, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, _Layers]:
+        """(n, C, height, width) -> the last feature map (n, D', h, w), the features (n, D), and what else is asked."""
         features, size_px = self.config.encoder_features, (pixel_values.shape[-2], pixel_values.shape[-1])
         is_timm = isinstance(self.model, TimmWrapperModel)
         arguments = {"do_pooling": features == "pooled"} if is_timm else size_arguments(self.model, size_px)
-        outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments)
+        asked = {name: getattr(self.config, name) if asked.get(name) is None else asked[name] for name in _ASKED}
+        asked = {name: value for name, value in asked.items() if value}
+        outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments, **asked)
+        layers = {name: outputs.get(name) for name in (name.removeprefix("output_") for name in asked)}
+        if absent := [name for name, states in layers.items() if not states]:
+            remedy = "leave it out, or load the model with attn_implementation='eager' if it has attention"
+            raise ValueError(f"Expected an encoder with {absent[0]}, got {type(self.model).__name__}; {remedy}.")
         feature_map = self.to_feature_map(outputs.last_hidden_state, size_px)
         if features == "map":
-            return feature_map, feature_map.mean(dim=(2, 3))  # (n, D, h, w) -> (n, D)
+            return feature_map, feature_map.mean(dim=(2, 3)), layers  # (n, D, h, w) -> (n, D)
         # ResNetModel gives (n, D, 1, 1).
-        return feature_map, outputs.last_hidden_state[:, 0] if features == "token" else outputs.pooler_output.flatten(1)
+        pooled = outputs.last_hidden_state[:, 0] if features == "token" else outputs.pooler_output.flatten(1)
+        return feature_map, pooled, layers
 
     def to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
         """Hidden states as the encoder has them, tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w).
@@ -160,68 +175,67 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         return patches.transpose(1, 2).unflatten(2, (height, width))  # (n, T, D) -> (n, D, h, w)
 
 
-class EngagementForImageClassification(EngagementPreTrainedModel):
-    """One face -> logits: facial expressions (stage one) and every single-face engagement system."""
+class _EngagementClassifier(EngagementPreTrainedModel):
+    """What both heads share: faces, alone or frames of clips, through the encoder, and its features to logits."""
+
+    _axes = "batch_size, num_channels, height, width"
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.encoder = EngagementFrameEncoder(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.encoder.feature_size, len(config.label_names))
-        self.post_init()
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
         """
         Args:
-            pixel_values: (batch_size, num_channels, height, width), float, normalised.
+            pixel_values: (batch_size, num_channels, height, width), of clips (batch_size, num_frames, num_channels,
+                height, width), float, normalised; any number of frames.
             labels: (batch_size,), class indices.
+            kwargs: `output_hidden_states`, `output_attentions`, as the encoder's; (batch_size, [num_frames,] ...).
         """
-        _check_dimensions(pixel_values, "batch_size, num_channels, height, width")
-        logits = self.classify_features(self.encoder(pixel_values).pooler_output)
+        if pixel_values.ndim != len(self._axes.split(", ")):
+            raise ValueError(f"Expected pixel_values of shape ({self._axes}), got {tuple(pixel_values.shape)}.")
+        shape = pixel_values.shape[:-3]  # (batch,) or (batch, frames)
+        # (batch, frames, C, H, W) -> (batch*frames, C, H, W), and what comes of it back
+        found = self.encoder(pixel_values.flatten(0, -4), return_dict=True, **kwargs)
+        logits = self.classify_features(found.pooler_output.unflatten(0, shape))
         loss = self.loss_function(labels, logits, self.config) if labels is not None else None
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        layers: _Layers = {name: found[name] for name in ("hidden_states", "attentions") if name in found}
+        for name, states in layers.items() if len(shape) == 2 else ():  # of Swin's attentions -1 is frames * windows
+            layers[name] = tuple(state if state is None else state.unflatten(0, (shape[0], -1)) for state in states)
+        return ImageClassifierOutput(loss=loss, logits=logits, **layers)
+
+
+class EngagementForImageClassification(_EngagementClassifier):
+    """One face -> logits: facial expressions (stage one) and every single-face engagement system."""
+
+    def __init__(self, config: EngagementConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(self.encoder.feature_size, len(config.label_names))
+        self.post_init()
 
     def classify_features(self, features: torch.Tensor) -> torch.Tensor:
         """The encoder's features of faces, (batch, D) -> logits (batch, num_labels)."""
         return self.classifier(self.dropout(features))
 
 
-class EngagementForVideoClassification(EngagementPreTrainedModel):
+class EngagementForVideoClassification(_EngagementClassifier):
     """A clip of faces -> logits: any encoder, any temporal head."""
 
     input_modalities = "video"
+    _axes = "batch_size, num_frames, num_channels, height, width"
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
-        self.encoder = EngagementFrameEncoder(config)
         if config.normalize_features:  # without weights: what is learned are its running mean and variance
             self.normalization = nn.BatchNorm1d(self.encoder.feature_size, affine=False)
         self.temporal = TEMPORAL_HEADS[config.temporal](config, self.encoder.feature_size)
-        self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.temporal.output_size, len(config.label_names))
         self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
-    ) -> ImageClassifierOutput:
-        """
-        Args:
-            pixel_values: (batch_size, num_frames, num_channels, height, width), float, normalised.
-            labels: (batch_size,), class indices.
-        """
-        _check_dimensions(pixel_values, "batch_size, num_frames, num_channels, height, width")
-        frames = pixel_values.flatten(0, 1)  # (batch, frames, C, H, W) -> (batch*frames, C, H, W)
-        features = self.encoder(frames).pooler_output
-        # (batch*frames, D) -> (batch, frames, D)
-        logits = self.classify_features(features.unflatten(0, pixel_values.shape[:2]))
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
-        return ImageClassifierOutput(loss=loss, logits=logits)
 
     def classify_features(self, features: torch.Tensor) -> torch.Tensor:
         """The encoder's features of clips' frames, (batch, frames, D) -> logits (batch, num_labels).
@@ -339,11 +353,7 @@ def plan_config(
 
 def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     """The config behind a Hub id, a local folder or a timm architecture's name; an engagement model's is the whole.
-
-    Raises:
-        OSError: nothing is found there; one line says what to pass instead.
-        ValueError: it reads no single pictures.
-    """
+    Raises OSError where nothing is found there, ValueError where it reads no single pictures."""
     if is_timm_name(encoder):
         return TimmWrapperConfig(architecture=str(encoder))
     source = repository_of(encoder)
@@ -360,14 +370,12 @@ def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
 def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """By name; those that the file lacks are left out."""
     config = load_encoder_config(encoder)
+    kind, prefix = (EngagementFrameEncoder, "model.") if isinstance(config, EngagementConfig) else (None, "")
     try:
-        if not isinstance(config, EngagementConfig):
-            return read_encoder_weights(repository_of(encoder), config)
-        source, report = EngagementFrameEncoder.from_pretrained(encoder, output_loading_info=True)
+        weights = read_encoder_weights(repository_of(encoder), config, kind)
     except Exception as error:  # of an old pickle, too, which is read as data
         raise OSError(_not_fetched(encoder)) from error
-    drawn = {name.removeprefix("model.") for name in report["missing_keys"]}
-    return {name: weight for name, weight in source.model.state_dict().items() if name not in drawn}
+    return {name.removeprefix(prefix): weight for name, weight in weights.items()}
 
 
 def _not_fetched(encoder: str | os.PathLike[str]) -> str:
@@ -399,10 +407,5 @@ def _require_fitting(config: EngagementConfig) -> None:
         raise ValueError(f"Expected {expected} from {name}, got {tuple(found)} of two; {remedy}.")
 
 
-def _check_dimensions(pixel_values: torch.Tensor, expected: str) -> None:
-    if pixel_values.ndim != len(expected.split(", ")):
-        raise ValueError(f"Expected pixel_values of shape ({expected}), got {tuple(pixel_values.shape)}.")
-
-
-__all__ = ["EngagementForImageClassification", "EngagementForVideoClassification"]
-__all__ += ["EngagementFrameEncoder", "EngagementPreTrainedModel"]
+__all__ = ["EngagementForImageClassification", "EngagementForVideoClassification", "EngagementFrameEncoder"]
+__all__ += ["EngagementPreTrainedModel"]

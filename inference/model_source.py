@@ -40,7 +40,7 @@ Json = dict[str, object]  # a config as it is stored: whatever somebody wrote th
 EngagementModel = EngagementForImageClassification | EngagementForVideoClassification
 _MODELS = (EngagementForImageClassification, EngagementForVideoClassification)
 _PROCESSORS = (EngagementImageProcessor, EngagementVideoProcessor)
-_OUR_CLASSES = {kind.__name__ for kind in (EngagementConfig, *_MODELS, *_PROCESSORS)}
+_OUR_CLASSES = {kind.__name__ for kind in (EngagementConfig, EngagementFrameEncoder, *_MODELS, *_PROCESSORS)}
 _WEIGHTS, _ADAPTER = "model.safetensors", "adapter_config.json"
 _SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
 _USUAL_SIZE_PX = 112
@@ -257,7 +257,7 @@ def _require_encoder(stored: Json, source: str) -> None:
 
 
 def _reads_pictures(kind: type[PreTrainedConfig] | None) -> bool:
-    if kind is None or kind not in MODEL_MAPPING:
+    if kind is None or kind not in MODEL_MAPPING or issubclass(kind, EngagementConfig):  # ours is made of one
         return False
     model = MODEL_MAPPING[kind]
     return getattr(model[0] if isinstance(model, tuple) else model, "main_input_name", None) == "pixel_values"

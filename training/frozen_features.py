@@ -71,8 +71,8 @@ class KeptFeatures(nn.Module):
         """The encoder stays as it is."""
         return self
 
-    def forward(self, features: torch.Tensor) -> BaseModelOutputWithPooling:
-        """features: (num_images, D, 1, 1) → themselves, as the heads take them."""
+    def forward(self, features: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
+        """features: (num_images, D, 1, 1) → themselves, as the heads take them; layers have no outputs."""
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=features.flatten(1))
 
 
