@@ -1,6 +1,8 @@
 """A model as one ONNX file, its answer rule folded in; refused where its logits would differ."""
 
 import json
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import nn
 from ..answer_rule import AnswerRule
 from ..data.atomic_files import whole_file, writing
 from ..data.required_packages import require_extra
-from ..modeling_engagement import EngagementPreTrainedModel
+from ..modeling_engagement import EngagementForVideoClassification, EngagementPreTrainedModel
 from ..processor.image_processing_engagement import EngagementImageProcessor
 from ..processor.input_errors import DataError, ModelLoadError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
@@ -23,10 +25,11 @@ _MAX_ONNX_DIFFERENCE = 1e-3  # of logits
 def export_onnx(folder: Path, output: Path) -> float:
     """A model → one ONNX file: `pixel_values` (batch, [num_frames,] C, size, size) → `logits` (batch, num_labels).
 
-    The batch may be of any size, the rest is fixed. The file's metadata say how `pixel_values` are made and what the
-    logits stand for, in JSON: `preprocessor_config`, `label_names`, and `answer_rule`, which is folded into the last
-    layer (`export_stock.decided_logits`): the highest of softmax(logits) is how sure the label is, to be compared with
-    its `abstain_below`; softmax(logits - its `offsets`) are the scores. Needs the extra `onnx`.
+    The batch may be of any size, and clips of any number of frames (of as many as the config says where ONNX cannot
+    hold that: the input's shape tells); the rest is fixed. The file's metadata say how `pixel_values` are made and
+    what the logits stand for, in JSON: `preprocessor_config`, `label_names`, and `answer_rule`, which is folded into
+    the last layer (`export_stock.decided_logits`): the highest of softmax(logits) is how sure the label is, to be
+    compared with its `abstain_below`; softmax(logits - its `offsets`) are the scores. Needs the extra `onnx`.
 
     Args:
         folder: of a model of ours, or its Hub id.
@@ -84,17 +87,46 @@ def _write_onnx(
         "label_names": json.dumps(model.config.label_names),
         "answer_rule": json.dumps({**asdict(rule), "abstain_below": rule.threshold}),
     }
-    write_onnx(exported, draw_noise(model, batch_size=2), "pixel_values", "logits", path, str(folder), metadata)
+    example = draw_noise(model, batch_size=2)
+    if not (
+        isinstance(model, EngagementForVideoClassification) and _write_any_length(exported, example, path, metadata)
+    ):
+        write_onnx(exported, example, "pixel_values", "logits", path, str(folder), metadata)
+
+
+def _write_any_length(module: nn.Module, clips: torch.Tensor, path: Path, metadata: Mapping[str, str]) -> bool:
+    """As `write_onnx`, for clips of any number of frames; whether it could be done, and clips twice as long get the
+    same logits."""
+    example = torch.cat([clips[:, :1], clips[:, -1:]], dim=1)  # of one frame the number would be a constant
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("frames")}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export's, of its own internals
+            program: torch.onnx.ONNXProgram = torch.onnx.export(  # type: ignore[assignment]  # None without dynamo
+                module.eval().requires_grad_(False), (example,), dynamo=True, verbose=False,
+                dynamic_shapes=(axes,), input_names=["pixel_values"], output_names=["logits"],
+            )  # fmt: skip
+        program.model.metadata_props.update(metadata)
+        program.save(path, external_data=False)
+        longer = torch.cat([clips, clips.roll(1, -1)], dim=1)
+        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+            return float((_run(path, longer) - module(longer)).abs().max()) <= _MAX_ONNX_DIFFERENCE
+    except Exception:  # torch.export, the converter and onnxruntime each have their own; then of a fixed length
+        return False
 
 
 def _onnx_difference(model: EngagementPreTrainedModel, rule: AnswerRule, path: Path, batch_size: int) -> float:
+    noise = draw_noise(model, batch_size)
+    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+        expected = decided_logits(model(noise).logits, rule)
+    return float((_run(path, noise) - expected).abs().max())
+
+
+def _run(path: Path, pixel_values: torch.Tensor) -> torch.Tensor:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    noise = draw_noise(model, batch_size)
-    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-        expected = decided_logits(model(noise).logits, rule)
-    (logits,) = session.run(["logits"], {"pixel_values": noise.numpy()})
-    return float((torch.from_numpy(logits) - expected).abs().max())
+    (logits,) = session.run(["logits"], {"pixel_values": pixel_values.numpy()})
+    return torch.from_numpy(logits)

@@ -14,7 +14,7 @@ from transformers.image_processing_utils import get_size_dict
 
 from .input_errors import EngagementInputError, in_one_line
 from .media_inputs import is_array
-from .processor_settings import RULES, Settings, is_number, require_sound
+from .processor_settings import Settings, is_number, require_sound
 
 _Processor = TypeVar("_Processor", bound=Settings)
 # Settings of a call beside those above.
@@ -37,8 +37,14 @@ def with_settings(processor: _Processor, **settings: object) -> _Processor:
 
     Raises:
         EngagementInputError: a setting that is not sound, or one of transformers' that ours cannot honour.
-        TypeError: a name that neither knows.
+        TypeError: a name that neither knows; those that are known are listed.
     """
+    known = arguments_of(type(processor))
+    for name in settings:
+        if name not in known and name not in _AS_EVER:
+            raise TypeError(
+                f"{type(processor).__name__} got an unexpected keyword argument {name!r}; it takes {', '.join(known)}."
+            )
     given = {name: value for name, value in settings.items() if value is not None}
     if not given:
         return processor
@@ -50,12 +56,16 @@ def with_settings(processor: _Processor, **settings: object) -> _Processor:
                 raise EngagementInputError(
                     f"Expected no {name}={_shown(value)}, which this processor cannot honour; {remedy}leave it out."
                 )
-        elif (name in RULES and hasattr(processor, name)) or name in _SHAPES:
-            setattr(changed, name, _to_size(value) if name == "size" else _to_list(value, name, processor))
         else:
-            raise TypeError(f"{type(processor).__name__} got an unexpected keyword argument {name!r}")
+            setattr(changed, name, _to_size(value) if name == "size" else _to_list(value, name, processor))
     require_sound(changed)
     return changed
+
+
+def arguments_of(kind: type) -> list[str]:
+    """What a call of such a processor takes, by name: what transformers' own declare, and can be honoured, and ours."""
+    declared = [*kind.valid_kwargs.__annotations__, *getattr(kind, "clip_arguments", ())]  # type: ignore[attr-defined]
+    return sorted(name for name in set(declared) if _AS_EVER.get(name) != ())
 
 
 def _to_size(value: object) -> object:
@@ -70,7 +80,9 @@ def _to_size(value: object) -> object:
 
 
 def _to_list(value: object, name: str, processor: object) -> object:
-    """One number stands for all channels, as with transformers."""
+    """One number stands for all channels, as with transformers; numbers may come as an array."""
+    if name in _SHAPES and is_array(value):
+        value = value.tolist()
     if name in _SHAPES and is_number(value):
         return [value] * (1 if getattr(processor, "do_grayscale", False) else 3)
     return value

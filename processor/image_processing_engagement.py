@@ -19,6 +19,7 @@ from .media_inputs import is_array
 from .picture_preparation import PicturePreparation
 from .processor_settings import require_sound
 from .tensor_preparation import TensorPreparation
+from .video_processing_engagement import EngagementVideoProcessor  # noqa: F401 (here AutoVideoProcessor looks for it)
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):
@@ -71,6 +72,7 @@ class EngagementImageProcessor(TensorPreparation, PicturePreparation, Torchvisio
         Raises:
             EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face. Or an argument of
                 transformers' that cannot be honoured here, by name.
+            TypeError: an argument that nobody knows.
         """
         called = with_settings(self, face_crop=face_crop, **settings)
         if device is not None:

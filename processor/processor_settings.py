@@ -47,7 +47,7 @@ _Rule = tuple[Callable[[object], bool], str]  # whether a value is sound, and wh
 _FLAG: _Rule = (lambda value: value is None or _is_flag(value), "true or false")
 RULES: dict[str, _Rule] = {
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_grayscale"), _FLAG),
-    **dict.fromkeys(("face_crop", "pictures_are_frames", "do_sample_frames"), _FLAG),
+    **dict.fromkeys(("face_crop", "pictures_are_frames", "do_sample_frames", "as_played"), _FLAG),
     "rescale_factor": (lambda value: value is None or (is_number(value) and value > 0), "a number above 0"),
     "num_frames": (
         lambda value: isinstance(value, int) and not _is_flag(value) and 1 <= value <= MOST_FRAMES,

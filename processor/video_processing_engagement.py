@@ -5,22 +5,27 @@ model's forward takes, since pipelines pass it on whole; what it has of `clip_pr
 landmarks and which faces were found.
 """
 
+from collections.abc import Sized
 from typing import Any, Unpack
 
 import torch
 from transformers import BatchFeature
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
 
 from .call_settings import to_batch, to_channels_last, with_settings
 from .clip_preparation import ClipPreparation
+from .face_preparation import PreparedClip
 from .film_windows import answer_film, answer_window  # for an endpoint, by this module
 from .input_errors import EngagementInputError  # likewise
-from .media_inputs import as_batch
+from .media_files import is_file_like
+from .media_inputs import as_batch, as_file
 from .processor_settings import require_sound
 from .tensor_preparation import TensorPreparation
+from .video_index import VideoIndex
 
-_OF_A_CLIP = {"sampling", "start_frame", "clip_start_sec", "clip_end_sec", "face_crop", "index"}  # of `prepare_clip`
+_OF_PICTURES = {"auto_map", "image_processor_type", "pictures_are_frames"}  # what a single-face model's settings add
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
@@ -50,10 +55,26 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
     valid_kwargs = EngagementVideosKwargs  # type: ignore[assignment]  # transformers' base is that of its image processors
     model_input_names = ["pixel_values"]
     do_sample_frames = True
+    clip_arguments = (  # of a call, as `prepare_clip` takes them
+        "sampling", "start_frame", "clip_start_sec", "clip_end_sec", "face_crop", "index", "video_track",
+    )  # fmt: skip
 
     def __init__(self, **settings: Unpack[EngagementVideosKwargs]) -> None:
         super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
         require_sound(self)
+
+    @classmethod
+    def from_dict(  # type: ignore[override]  # transformers has two names for the first
+        cls, video_processor_dict: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        """As transformers' own. Settings of a single-face model make a processor of clips, whose frames that model
+        scores one by one: as in `predict`, the face is looked for in them, unless the model reads whole frames."""
+        settings = dict(video_processor_dict)
+        if "image_processor_type" in settings:
+            reads_frames = settings.get("pictures_are_frames") and not settings.get("face_crop", cls.face_crop)
+            settings = {name: value for name, value in settings.items() if name not in _OF_PICTURES}
+            settings["face_crop"] = not reads_frames
+        return super().from_dict(settings, **kwargs)
 
     def preprocess(
         self,
@@ -64,6 +85,7 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
         device: torch.device | str | None = None,
         data_format: str | None = None,
         input_data_format: str | None = None,
+        return_metadata: bool | None = False,
         **arguments: Any,  # prepare_clip's own and VideosKwargs of transformers
     ) -> BatchFeature:
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
@@ -76,21 +98,44 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
             num_frames, device: override the processor's own; faces are found, and pixel values put, on this device.
             do_sample_frames: False takes frames given as arrays as they are, all of them.
             data_format, input_data_format: "channels_first" or "channels_last", of what is returned and of arrays.
+            return_metadata: also "video_metadata", transformers' `VideoMetadata` of each video: which frames were
+                taken, of how many; of files also frames a second, duration in seconds, width and height as shown.
             arguments: as for `prepare_clip`, and settings for this call, as of transformers' own processors.
 
         Raises:
             EngagementInputError: a video cannot be read, or shows no face; the message names it and the reason. Or an
                 argument of transformers' that cannot be honoured here, by name.
+            TypeError: an argument that nobody knows.
         """
-        clip_arguments = {name: arguments.pop(name) for name in _OF_A_CLIP & arguments.keys()}
+        clip_arguments = {name: arguments.pop(name) for name in self.clip_arguments if name in arguments}
         called = with_settings(self, num_frames=num_frames, **arguments)
         if device is not None:
             called = called.on_device(device)
         if do_sample_frames is False:
             clip_arguments["sampling"] = "all"
         batch = as_batch(to_channels_last(videos, input_data_format))
-        clips = [called.prepare_clip(video, **clip_arguments) for video in batch]
-        return to_batch([called.to_pixel_values(clip.frames) for clip in clips], data_format, return_tensors)
+        if not return_metadata:
+            clips = [called.prepare_clip(video, **clip_arguments) for video in batch]
+            return to_batch([called.to_pixel_values(clip.frames) for clip in clips], data_format, return_tensors)
+        told = [called._clip_and_metadata(video, **clip_arguments) for video in batch]
+        pixel_values = [called.to_pixel_values(clip.frames) for clip, _ in told]
+        features = to_batch(pixel_values, data_format, return_tensors)
+        features["video_metadata"] = [metadata for _, metadata in told]
+        return features
+
+    def _clip_and_metadata(
+        self, video: object, index: VideoIndex | None = None, video_track: int | None = None, **arguments: Any
+    ) -> tuple[PreparedClip, VideoMetadata]:
+        source = as_file(video)
+        if not is_file_like(source):
+            clip = self.prepare_clip(source, **arguments)
+            num_frames = len(source) if isinstance(source, Sized) else len(clip.frame_indices)
+            return clip, VideoMetadata(num_frames, frames_indices=clip.frame_indices.tolist())
+        index = self._as_read(index, source, video_track)
+        clip = self.prepare_clip(source, index=index, video_track=video_track, **arguments)
+        metadata = VideoMetadata(index.num_frames, index.fps, index.width_px, index.height_px, index.duration_sec)
+        metadata.video_backend, metadata.frames_indices = "pyav", clip.frame_indices.tolist()
+        return clip, metadata
 
 
 __all__ = ["EngagementInputError", "EngagementVideoProcessor", "EngagementVideosKwargs", "answer_film", "answer_window"]

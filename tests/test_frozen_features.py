@@ -64,7 +64,7 @@ def test_features_that_are_kept_train_the_head_that_pixels_train(
 ):
     read, encoded = [], []
     forward, encode = KeptFeatures.forward, frozen_features._encode
-    monkeypatch.setattr(KeptFeatures, "forward", lambda self, features: read.append(1) or forward(self, features))
+    monkeypatch.setattr(KeptFeatures, "forward", lambda self, features, **_: read.append(1) or forward(self, features))
     monkeypatch.setattr(frozen_features, "_encode", lambda *given: encoded.append(1) or encode(*given))
 
     def run(name: str, **more: object) -> Path:
