@@ -18,6 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_engagement import AnswerRule, EngagementConfig
 from .face_encoders import (  # registers our nets with timm, too
+    Encoder,
     build_encoder,
     cut_after_feature_map,
     feature_size,
@@ -82,7 +83,7 @@ class EngagementPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
-    def from_encoder(cls, encoder: str | os.PathLike[str], **config_arguments: Any) -> Self:  # the config's
+    def from_encoder(cls, encoder: Encoder, **config_arguments: Any) -> Self:  # the config's
         """A model on a pretrained encoder: its weights are loaded, the heads are drawn anew.
 
         Args:
@@ -324,34 +325,26 @@ def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
 
 
-def plan_config(
-    encoder: str | os.PathLike[str], weights: dict[str, torch.Tensor] | None = None, **config_arguments: Any
-) -> EngagementConfig:
-    """The config that `from_encoder` builds; arguments and errors as there. Nothing of the weights is read.
-
-    Args:
-        weights: those that there are, by name; None: all.
-    """
-    found = load_encoder_config(encoder)
-    encoder_config = found.encoder_config if isinstance(found, EngagementConfig) else found
+def plan_config(encoder: Encoder, weights: dict[str, torch.Tensor] | None = None, **arguments: Any) -> EngagementConfig:
+    """The config that `from_encoder` builds, arguments and errors as there, where these weights are there (or all)."""
+    encoder_config = found = load_encoder_config(encoder)
     if isinstance(found, EngagementConfig):
-        shared = {name: getattr(found, name) for name in ("encoder_features", "num_channels")}
-        config_arguments = {**shared, **config_arguments}
-        if config_arguments["num_channels"] != shared["num_channels"]:
-            raise ValueError(f"Expected {shared['num_channels']} channels, as {encoder} was trained on; pass these.")
+        encoder_config, shared = found.encoder_config, ("encoder_features", "num_channels")
+        arguments = {**{name: getattr(found, name) for name in shared}, **arguments}
+        if arguments["num_channels"] != found.num_channels:
+            raise ValueError(f"Expected {found.num_channels} channels, as {encoder} was trained on; pass these.")
     elif is_timm_name(encoder):
-        found.model_args = {"in_chans": config_arguments.get("num_channels", 3)}
-    if config_arguments.get("image_size") is None:
-        config_arguments["image_size"] = own_size(encoder_config) or EngagementConfig.image_size
-    fit_to_size(encoder_config, config_arguments["image_size"])
-    if "encoder_features" not in config_arguments:
-        config_arguments["encoder_features"] = features_for(encoder_config, weights)
-    config = EngagementConfig(encoder_config=encoder_config, **config_arguments)
+        found.model_args = {"in_chans": arguments.get("num_channels", 3)}
+    arguments.setdefault("image_size", own_size(encoder_config) or EngagementConfig.image_size)
+    fit_to_size(encoder_config, arguments["image_size"])
+    if "encoder_features" not in arguments:
+        arguments["encoder_features"] = features_for(encoder_config, weights)
+    config = EngagementConfig(encoder_config=encoder_config, **arguments)
     _require_fitting(config)
     return config
 
 
-def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
+def load_encoder_config(encoder: Encoder) -> PreTrainedConfig:
     """The config behind a Hub id, a local folder or a timm architecture's name; an engagement model's is the whole.
     Raises OSError where nothing is found there, ValueError where it reads no single pictures."""
     if is_timm_name(encoder):
@@ -367,7 +360,7 @@ def load_encoder_config(encoder: str | os.PathLike[str]) -> PreTrainedConfig:
     return config
 
 
-def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def _load_encoder_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     """By name; those that the file lacks are left out."""
     config = load_encoder_config(encoder)
     kind, prefix = (EngagementFrameEncoder, "model.") if isinstance(config, EngagementConfig) else (None, "")
@@ -378,7 +371,7 @@ def _load_encoder_weights(encoder: str | os.PathLike[str]) -> dict[str, torch.Te
     return {name.removeprefix(prefix): weight for name, weight in weights.items()}
 
 
-def _not_fetched(encoder: str | os.PathLike[str]) -> str:
+def _not_fetched(encoder: Encoder) -> str:
     return (
         f"Expected a pretrained encoder at '{encoder}', and it could be neither found here nor fetched from the Hub "
         "(no network, no such repository, or no weights in it); pass a local folder with config.json and "
@@ -390,21 +383,19 @@ def _require_fitting(config: EngagementConfig) -> None:
     """Raises ValueError unless the encoder can be built and takes empty pictures of `image_size`."""
     encoder, size = config.encoder_config, config.image_size
     name, own = getattr(encoder, "architecture", encoder.model_type), own_size(encoder)
-    remedy = f"pass image_size {own}" if own not in (None, size) else "use another encoder, or another image_size"
+    remedy = f"pass image_size {own}" if own not in (None, size) else "use another encoder, or another size"
     try:
         with trial(encoder):
             frames = EngagementFrameEncoder(config).eval()
             found = frames(torch.zeros(2, config.num_channels, size, size)).pooler_output.shape
+            assert found == (2, frames.feature_size), f"it gives features of shape {tuple(found)}"
     except NotImplementedError:  # an operation that needs numbers: whoever trains will see
         return
     except Exception as error:  # timm and transformers raise nearly anything
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        said = f"{name} ({(str(error).strip().splitlines() or [type(error).__name__])[0][:200]})"
         raise ValueError(
-            f"Expected an encoder that reads pictures of {size}x{size} px, got {name} ({said[0][:200]}); {remedy}."
+            f"Expected an encoder that reads pictures of {size}x{size} px, got {said}; {remedy}."
         ) from error
-    if found != (2, frames.feature_size):
-        expected = f"{frames.feature_size} features of a picture of {size}x{size} px"
-        raise ValueError(f"Expected {expected} from {name}, got {tuple(found)} of two; {remedy}.")
 
 
 __all__ = ["EngagementForImageClassification", "EngagementForVideoClassification", "EngagementFrameEncoder"]
