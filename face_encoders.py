@@ -6,10 +6,7 @@ from random weights on FER2013 use; `face_vgg8_075` and `face_vgg8_050` have thr
 `nezami_cnn` and `nezami_vgg` (arXiv 1808.02324), for 48x48 grey faces, follow the paper and its TFLearn code:
 convolutions and pools pad to "same", the dropout numbers there are keep probabilities (0.8 and 0.7, so p = 0.2 and 0.3
 here), local response normalisation after the first block, first weights as TFLearn draws them. The paper's classifier
-is our model's own, so both nets end at 1,024 features. Their published TensorFlow weights are no longer served; nothing
-can be imported.
-
-`TimmEncoder` wraps these and all other timm models for transformers.
+is our model's own, so both nets end at 1,024 features. Their published weights are no longer served.
 """
 
 import contextlib
@@ -18,7 +15,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +29,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 Encoder = str | os.PathLike[str]  # a name, or a folder
-_HUB_PREFIX = re.compile(r"hf[_-]hub:")  # as timm.create_model takes it
+_HUB_PREFIX = re.compile(r"^hf[_-]hub:")  # as timm.create_model takes it
 _CONV_DROP, _DENSE_DROP = 0.2, 0.3
 
 
@@ -46,6 +43,10 @@ class TimmEncoder(TimmWrapperModel):
 
     def post_init(self) -> None:
         self._built_empty = any(parameter.is_meta for parameter in self.parameters())
+        shared: dict[nn.Parameter, str] = {}  # weights that stand in several places (CoaT), stored at the first
+        every = self.named_parameters(remove_duplicate=False)
+        names = {name: shared.setdefault(weight, name) for name, weight in every}
+        self._tied_weights_keys = {name: first for name, first in names.items() if first != name}
         super().post_init()
 
 
@@ -65,10 +66,7 @@ class FaceNet(nn.Module):
 
     Args:
         blocks: the convolution part; its last map has `num_features` channels.
-        num_features: channels of the last feature map.
-        pool: from that map to one vector a picture.
-        dense: from that vector to `head_hidden_size` features.
-        head_hidden_size: features of a picture.
+        pool, dense: from that map to one vector a picture, and on to `head_hidden_size` features.
         num_classes: outputs of the classifier; 0 gives features.
     """
 
@@ -111,12 +109,9 @@ class FaceNet(nn.Module):
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(n, in_chans, height, width) -> (n, num_features, map_height, map_width)."""
-        feature_map = pixel_values
+        feature_map, recomputes = pixel_values, self.grad_checkpointing and self.training
         for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                feature_map = checkpoint(block, feature_map, use_reentrant=False)
-            else:
-                feature_map = block(feature_map)
+            feature_map = checkpoint(block, feature_map, use_reentrant=False) if recomputes else block(feature_map)
         return feature_map
 
     def forward_head(self, feature_map: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
@@ -207,14 +202,10 @@ def nezami_vgg(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1
     return _nezami_net(blocks, 512, 3, (4096, 4096, 1024), num_classes)
 
 
-def _register_once(*builders: Callable[..., nn.Module]) -> None:
-    # As remote code this file is imported anew for every model, and timm warns at each second registration.
-    for builder in builders:
-        if not timm.is_model(builder.__name__):
-            register_model(builder)
-
-
-_register_once(face_vgg8, face_vgg8_075, face_vgg8_050, nezami_cnn, nezami_vgg)
+# As remote code this file is imported anew for every model, and timm warns at each second registration.
+for _builder in (face_vgg8, face_vgg8_075, face_vgg8_050, nezami_cnn, nezami_vgg):
+    if not timm.is_model(_builder.__name__):
+        register_model(_builder)
 
 
 def other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor]:
@@ -237,24 +228,20 @@ def is_timm_name(encoder: Encoder) -> bool:
     return timm.is_model(name) and "." not in name and not os.path.isdir(encoder)  # noqa: PTH112 (a Hub id is no path)
 
 
-def repository_of(encoder: Encoder) -> Encoder:
+def repository_of(encoder: Encoder) -> str:
     """timm's `resnet18.a1_in1k` and `hf_hub:timm/...` as the Hub names them, all else as it is; raises OSError where
     timm has no weights by that tag."""
-    name = str(encoder)
-    if os.path.isdir(encoder):  # noqa: PTH112 (a Hub id is no path)
-        return encoder
-    if _HUB_PREFIX.match(name):
-        return _HUB_PREFIX.sub("", name)
+    name = _HUB_PREFIX.sub("", str(encoder))
     architecture, _, tag = name.partition(".")
-    if not tag or not timm.is_model(architecture):
-        return encoder
+    if os.path.isdir(encoder) or not tag or not timm.is_model(architecture):  # noqa: PTH112 (a Hub id is no path)
+        return name
     known = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
     if tag not in known:
         raise OSError(
             f"Expected weights that timm {timm.__version__} has of {architecture} ({', '.join(known) or 'none'}), got "
             f"the tag {tag!r}; name one of these, or {architecture} alone to start from random weights."
         )
-    return f"timm/{name}"
+    return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or f"timm/{name}"  # a few are their authors'
 
 
 def image_part(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -310,8 +297,7 @@ def own_size(config: PreTrainedConfig) -> int | None:
 
 def fit_to_size(config: PreTrainedConfig, image_size_px: int) -> None:
     """Tell a timm architecture with positions which size it is built for, where it can be told. Others find out."""
-    size = own_size(config)
-    if not isinstance(config, TimmWrapperConfig) or size in (None, image_size_px):
+    if not isinstance(config, TimmWrapperConfig) or own_size(config) in (None, image_size_px):
         return
     before = config.model_args
     config.model_args = {**(before or {}), "img_size": image_size_px}
@@ -323,14 +309,18 @@ def fit_to_size(config: PreTrainedConfig, image_size_px: int) -> None:
 
 
 def resample(weights: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Positions that timm's architecture learned at another size, interpolated by its own rule, if it has one."""
+    """Positions that timm's architecture learned at another size, by its own rule; raises OSError for other shapes."""
     inner, prefix = getattr(model, "timm_model", None), "timm_model."
     convert = getattr(sys.modules[type(inner).__module__], "checkpoint_filter_fn", None)
     shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    if convert is None or all(weight.shape == shapes.get(name, weight.shape) for name, weight in weights.items()):
-        return weights
-    bare = {name.removeprefix(prefix): weight for name, weight in weights.items()}
-    return {prefix + name: weight for name, weight in convert(bare, inner).items()}
+    if convert and any(weight.shape != shapes.get(name, weight.shape) for name, weight in weights.items()):
+        bare = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+        weights = {prefix + name: weight for name, weight in convert(bare, inner).items()}
+    for name, weight in weights.items():
+        if weight.shape != (shape := shapes.get(name, weight.shape)):
+            found = f"Expected {name} of shape {tuple(shape)}, got {tuple(weight.shape)}"
+            raise OSError(f"{found}; use an encoder of this size and architecture, or its own image_size.")
+    return weights
 
 
 def size_arguments(model: PreTrainedModel, size_px: tuple[int, int]) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from; how far apart the two are is returned. `import_reference.import_stock_clas
 """
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,14 +19,16 @@ from huggingface_hub import ModelCardData, metadata_load
 from PIL.Image import Resampling
 from torch import nn
 from transformers import (
+    AutoModelForImageClassification,
     BeitConfig,
-    BeitForImageClassification,
     BeitImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
+    ViTImageProcessor,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
 from ..answer_rule import UNKNOWN, AnswerRule
 from ..data.atomic_files import require_new_folder, whole_folder, writing
@@ -94,7 +97,8 @@ _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger 
 
 
 def export_stock(folder: Path, output: Path) -> float:
-    """A single-face model → a plain `BeitForImageClassification` or `TimmWrapperForImageClassification` folder.
+    """A single-face model → a plain folder of its family's image classifier (`BeitForImageClassification`,
+    `TimmWrapperForImageClassification`, ...).
 
     Weights, the answer rule within them, labels and the settings of a stock processor, which resizes and normalises as
     ours does. A timm model's stand in its config.json, where the stock processor looks for them.
@@ -119,8 +123,8 @@ def export_stock(folder: Path, output: Path) -> float:
         difference = _stock_difference(model, rule, stock, folder)
         with writing(output):
             stock.save_pretrained(unfinished)
-            if isinstance(stock, BeitForImageClassification):
-                _beit_processor(processor).save_pretrained(unfinished)
+            if not isinstance(stock, TimmWrapperForImageClassification):
+                _stock_processor(processor, stock).save_pretrained(unfinished)
             _write_card(unfinished, model, processor, rule, folder)
     return difference
 
@@ -131,7 +135,11 @@ def _stock_difference(
     """The largest difference of their logits on noise; raises ModelLoadError where it is one."""
     noise = draw_noise(model, batch_size=2)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
-        logits, expected = stock(noise).logits, decided_logits(model(noise).logits, rule)
+        expected = decided_logits(model(noise).logits, rule)
+        try:
+            logits = stock(noise).logits
+        except ValueError as error:  # positions are interpolated only where that is asked for at each call
+            raise _not_stock(folder, f"pictures that it does not read ({in_one_line(error)})") from error
     difference = float((logits - expected).abs().max())
     if not difference <= _MAX_STOCK_DIFFERENCE * max(1.0, float(expected.abs().max())):  # NaN is not
         raise _not_stock(folder, f"{model.config.encoder_features!r} features; logits differ by {difference:.2g}")
@@ -190,7 +198,7 @@ def draw_noise(model: EngagementPreTrainedModel, batch_size: int) -> torch.Tenso
 
 
 def _not_stock(folder: Path, got: str) -> ModelLoadError:
-    expected = f"Expected a model that a stock BEiT or timm classifier can hold in {folder}"
+    expected = f"Expected a model that a stock image classifier can hold in {folder}"
     return ModelLoadError(f"{expected}, got {got}; publish it with its own code.")
 
 
@@ -201,7 +209,7 @@ def _require_stock_parts(
     encoder = model.config.encoder_config
     if not isinstance(model, EngagementForImageClassification):
         raise _not_stock(folder, f"one that reads clips (temporal head {model.config.temporal!r})")
-    if not isinstance(encoder, (BeitConfig, TimmWrapperConfig)):
+    if type(encoder) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise _not_stock(folder, f"an encoder of type {encoder.model_type!r}")
     if isinstance(encoder, TimmWrapperConfig) and not _is_timms_own(encoder.architecture):
         raise _not_stock(folder, f"the encoder {encoder.architecture!r}, which timm has from our code only")
@@ -216,19 +224,26 @@ def _is_timms_own(architecture: str) -> bool:
     return timm.model_entrypoint(architecture).__module__.startswith("timm.")
 
 
-def _build_stock(
-    model: EngagementForImageClassification, processor: FacePreparation, folder: Path
-) -> BeitForImageClassification | TimmWrapperForImageClassification:
+def _build_stock(model: EngagementForImageClassification, processor: FacePreparation, folder: Path) -> PreTrainedModel:
     """The stock model with our weights, all of them, in evaluation mode."""
     encoder = model.config.encoder_config
-    stock, parts = (
-        _beit_parts(model, encoder) if isinstance(encoder, BeitConfig) else _timm_parts(model, encoder, processor)
-    )
+    if isinstance(encoder, TimmWrapperConfig):
+        stock, parts = _timm_parts(model, encoder, processor)
+    else:
+        stock, parts = _transformers_parts(model, encoder)
+    shapes = {name: weight.shape for name, weight in stock.state_dict().items()}
     weights = {f"{part}.{name}": w for part, module in parts.items() for name, w in module.state_dict().items()}
-    missing = stock.state_dict().keys() - weights.keys()
+    missing = shapes.keys() - weights.keys()
     if missing:
         lacking = f"{model.config.encoder_features!r} features without {len(missing)} of the stock model's weights"
         raise _not_stock(folder, f"{lacking} (first: {min(missing)})")
+    if left_over := weights.keys() - shapes.keys():
+        features = f"{model.config.encoder_features!r} features"
+        raise _not_stock(folder, f"{features} of layers that the stock model lacks (first: {min(left_over)})")
+    # DLA's classifier is a 1x1 convolution.
+    weights = {
+        name: w[..., None, None] if w.ndim + 2 == len(shapes.get(name, ())) else w for name, w in weights.items()
+    }
     try:
         stock.load_state_dict(weights)
     except RuntimeError as error:
@@ -236,12 +251,13 @@ def _build_stock(
     return stock.eval()
 
 
-def _beit_parts(
-    model: EngagementForImageClassification, encoder: BeitConfig
+def _transformers_parts(
+    model: EngagementForImageClassification, encoder: PreTrainedConfig
 ) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
     """An empty stock model, and which of our modules stand where in it."""
-    config = _with_labels(copy.deepcopy(encoder), model.config)
-    return BeitForImageClassification(config), {"beit": model.encoder.model, "classifier": model.classifier}
+    stock = AutoModelForImageClassification.from_config(_with_labels(copy.deepcopy(encoder), model.config))
+    heads = _last_layers([head for name, head in stock.named_children() if "classifier" in name], stock, model)
+    return stock, {stock.base_model_prefix: model.encoder.model, **heads}
 
 
 def _timm_parts(
@@ -256,13 +272,29 @@ def _timm_parts(
     mean, std = _mean_and_std(processor)
     config.pretrained_cfg = {"input_size": [3, size_px, size_px], "mean": mean, "std": std, **resizing}
     stock = TimmWrapperForImageClassification(_with_labels(config, model.config))
-    classifier = stock.timm_model.get_classifier()
-    name = next((name for name, module in stock.named_modules() if module is classifier), "no single layer")
-    return stock, {"timm_model": model.encoder.model.get_submodule("timm_model"), name: model.classifier}
+    heads = stock.timm_model.get_classifier()
+    heads = _last_layers(heads if isinstance(heads, tuple) else (heads,), stock, model)
+    return stock, {"timm_model": model.encoder.model.get_submodule("timm_model"), **heads}
+
+
+def _last_layers(
+    heads: Iterable[nn.Module], stock: PreTrainedModel, model: EngagementForImageClassification
+) -> dict[str, nn.Module]:
+    """Ours by their names in the stock model: the classifier, in each head of those that average two (LeViT)."""
+    names = {module: name for name, module in stock.named_modules()}
+    parts: dict[str, nn.Module] = {}
+    for layer in (layer for head in heads for layer in head.modules()):
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            parts[names[layer]] = model.classifier
+        elif isinstance(layer, nn.BatchNorm1d):  # before LeViT's; ours has none, and this one changes nothing
+            parts[names[layer]] = same = nn.BatchNorm1d(layer.num_features, layer.eps)
+            same.running_var = torch.full((layer.num_features,), 1 - layer.eps)
+    return parts
 
 
 def _with_labels(config: _Config, ours: PreTrainedConfig) -> _Config:
     config.name_or_path = ""  # published, and where an encoder lay is nobody's business
+    config.num_labels = ours.num_labels  # a field of its own in PVT's
     config.id2label, config.label2id = copy.copy(ours.id2label), copy.copy(ours.label2id)
     return config
 
@@ -274,9 +306,12 @@ def _mean_and_std(processor: FacePreparation) -> tuple[list[float], list[float]]
     return [value / scale for value in mean], [value / scale for value in std]
 
 
-def _beit_processor(processor: FacePreparation) -> BeitImageProcessor:
+def _stock_processor(
+    processor: FacePreparation, stock: PreTrainedModel
+) -> BeitImageProcessor | ViTImageProcessor:  # which do the same, and others cut the middle out
+    kind = BeitImageProcessor if isinstance(stock.config, BeitConfig) else ViTImageProcessor
     names = ("size", "image_mean", "image_std", "rescale_factor", "do_resize", "do_rescale", "do_normalize")
-    return BeitImageProcessor(**{name: getattr(processor, name) for name in names}, resample=Resampling.BILINEAR)
+    return kind(**{name: getattr(processor, name) for name in names}, resample=Resampling.BILINEAR)
 
 
 # --- Their cards

@@ -64,11 +64,18 @@ STOCK = {
     "mobilenetv3": ("mobilenetv3_large_100", "pooled", "TimmWrapperForImageClassification"),
     "timm vit": ("timm_vit", "pooled", "TimmWrapperForImageClassification"),
 }
+# Those whose stock form is not read back.
+STOCK_ONLY = {
+    "vit": ("vit", "token", "ViTForImageClassification"),
+    "swin": ("swin", "pooled", "SwinForImageClassification"),
+    "convnext": ("convnext", "pooled", "ConvNextForImageClassification"),
+    "resnet": ("resnet", "pooled", "ResNetForImageClassification"),
+}
 
 
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize("name", [*STOCK, *STOCK_ONLY])
 def test_a_stock_folder_says_the_same_and_comes_back(name: str, tmp_path: Path):
-    encoder, features, architecture = STOCK[name]
+    encoder, features, architecture = {**STOCK, **STOCK_ONLY}[name]
     model = save_ours(tmp_path / "ours", encoder, encoder_features=features)
     difference = export_stock(tmp_path / "ours", tmp_path / "stock")
     stock = AutoModelForImageClassification.from_pretrained(tmp_path / "stock").eval()
@@ -82,6 +89,8 @@ def test_a_stock_folder_says_the_same_and_comes_back(name: str, tmp_path: Path):
     config = (tmp_path / "stock/config.json").read_text()
     assert "auto_map" not in config and str(tmp_path) not in config
 
+    if name in STOCK_ONLY:
+        return
     again = import_stock_classifier(tmp_path / "stock", tmp_path / "again").model
     for key, weight in again.state_dict().items():
         assert weight.equal(model.state_dict()[key]), key
@@ -98,7 +107,7 @@ def test_an_imported_stock_model_goes_back_as_it_came(build: Callable[[], nn.Mod
     assert before.keys() == after.keys() and all(after[name].equal(weight) for name, weight in before.items())
 
 
-@pytest.mark.parametrize("encoder", ["beit", "resnet18"])
+@pytest.mark.parametrize("encoder", ["beit", "resnet18", "convnext"])
 def test_crops_are_resized_and_normalised_as_ours_are(encoder: str, tmp_path: Path):
     model = save_ours(tmp_path / "ours", encoder, encoder_features="pooled")
     export_stock(tmp_path / "ours", tmp_path / "stock")
@@ -127,7 +136,7 @@ REFUSED = {
     "mobilenet map": ("mobilenetv3_large_100", "image", "map", "'map' features without 2 .*timm_model.conv_head.bias"),
     "beit map": ("beit", "image", "map", r"'map' features without 2 .* beit.pooler.layernorm.bias"),
     "timm vit map": ("timm_vit", "image", "map", "'map' features"),
-    "other type": ("vit", "image", "pooled", "an encoder of type 'vit'"),
+    "vit pooled": ("vit", "image", "pooled", r"'pooled' features of layers .* lacks \(first: vit.pooler.dense.bias"),
 }  # fmt: skip
 
 
