@@ -46,7 +46,7 @@ class TimmEncoder(TimmWrapperModel):
         shared: dict[nn.Parameter, str] = {}  # weights that stand in several places (CoaT), stored at the first
         every = self.named_parameters(remove_duplicate=False)
         names = {name: shared.setdefault(weight, name) for name, weight in every}
-        self._tied_weights_keys = {name: first for name, first in names.items() if first != name}
+        self._tied_weights_keys = {name: first for name, first in names.items() if first != name} or None
         super().post_init()
 
 

@@ -319,9 +319,8 @@ TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {
 
 def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
     """(num_frames, size); Vaswani et al. 2017, section 3.5."""
-    positions = torch.arange(num_frames)[:, None]
     frequencies = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000.0) / size))
-    angles = positions * frequencies  # (frames, 1) * (size/2,) -> (frames, size/2)
+    angles = torch.arange(num_frames)[:, None] * frequencies  # (frames, 1) * (size/2,) -> (frames, size/2)
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
 
 
@@ -337,8 +336,7 @@ def plan_config(encoder: Encoder, weights: dict[str, torch.Tensor] | None = None
         found.model_args = {"in_chans": arguments.get("num_channels", 3)}
     arguments.setdefault("image_size", own_size(encoder_config) or EngagementConfig.image_size)
     fit_to_size(encoder_config, arguments["image_size"])
-    if "encoder_features" not in arguments:
-        arguments["encoder_features"] = features_for(encoder_config, weights)
+    arguments["encoder_features"] = arguments.get("encoder_features") or features_for(encoder_config, weights)
     config = EngagementConfig(encoder_config=encoder_config, **arguments)
     _require_fitting(config)
     return config

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -124,8 +123,7 @@ def check_encoder(
     try:
         found = load_encoder_config(encoder)
         size = image_size or own_size(getattr(found, "encoder_config", found)) or _USUAL_SIZE_PX
-        given: dict[str, Any] = {"encoder_features": features} if features else {}  # of the config
-        plan_config(encoder, None, image_size=size, num_channels=num_channels, **given)
+        plan_config(encoder, image_size=size, num_channels=num_channels, encoder_features=features)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelLoadError(in_one_line(error, 500)) from error
     return size

@@ -208,7 +208,7 @@ def test_stage_two_adapts_what_stage_one_merged(
     [
         ({"encoder": "resnet18"}, "attention layers for lora_rank 2 in stage engagement, got resnet18"),
         ({"encoder": "face_vgg8"}, "attention layers"),
-        ({"start_from": "box"}, "attention layers"),
+        ({"start_from": "box", "grayscale": True}, "attention layers"),
         ({"encoder": "vit_tiny_patch16_224", "lora_rank": 192}, "lora_rank below 192"),
         ({"freeze_encoder": True}, "freeze_encoder false"),
         ({"cache_features": True}, "cache_features false"),
