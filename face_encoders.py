@@ -44,9 +44,9 @@ class TimmEncoder(TimmWrapperModel):
     def post_init(self) -> None:
         self._built_empty = any(parameter.is_meta for parameter in self.parameters())
         shared: dict[nn.Parameter, str] = {}  # weights that stand in several places (CoaT), stored at the first
-        every = self.named_parameters(remove_duplicate=False)
-        names = {name: shared.setdefault(weight, name) for name, weight in every}
-        self._tied_weights_keys = {name: first for name, first in names.items() if first != name} or None
+        names = {name: shared.setdefault(w, name) for name, w in self.named_parameters(remove_duplicate=False)}
+        if tied := {name: first for name, first in names.items() if first != name}:
+            self._tied_weights_keys = tied
         super().post_init()
 
 
