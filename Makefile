@@ -65,10 +65,12 @@ lint: setup
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/engagement_recognition
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
-# Measured results, docs/evidence.md and the use limits, from the files that hold them; the keys of results.json.
+# Measured results, docs/evidence.md and the use limits, from the files that hold them; the keys of results.json;
+# docs/encoders.md.
 readme: setup
 	$(BIN)/python .ci/readme.py
 	$(BIN)/python .ci/results_doc.py
+	$(BIN)/python .ci/encoders_doc.py
 
 clean:
 	rm -rf runs drawn build *.egg-info

@@ -294,7 +294,7 @@ def _last_layers(
 
 def _with_labels(config: _Config, ours: PreTrainedConfig) -> _Config:
     config.name_or_path = ""  # published, and where an encoder lay is nobody's business
-    config.num_labels = ours.num_labels  # a field of its own in PVT's
+    config.num_labels = len(ours.id2label or {})  # a field of its own in PVT's
     config.id2label, config.label2id = copy.copy(ours.id2label), copy.copy(ours.label2id)
     return config
 
