@@ -381,7 +381,7 @@ def _require_fitting(config: EngagementConfig) -> None:
     """Raises ValueError unless the encoder can be built and takes empty pictures of `image_size`."""
     encoder, size = config.encoder_config, config.image_size
     name, own = getattr(encoder, "architecture", encoder.model_type), own_size(encoder)
-    remedy = f"pass image_size {own}" if own not in (None, size) else "use another encoder, or another size"
+    remedy = f"pass image_size {own}" if own not in (None, size) else "use another encoder, or another image_size"
     try:
         with trial(encoder):
             frames = EngagementFrameEncoder(config).eval()

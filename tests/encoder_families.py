@@ -12,6 +12,8 @@ import timm
 import transformers as hf
 from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperModel
 
+from engagement_recognition.face_encoders import TimmEncoder
+
 Build = Callable[[], PreTrainedModel]
 
 
@@ -38,7 +40,7 @@ class Family:
     def stored(self) -> "Family":
         """The same as a repository holds it, whose weights are of one size."""
         config = TimmWrapperConfig(architecture=self.name)
-        return self if self.build else replace(self, build=lambda: TimmWrapperModel(config))
+        return self if self.build else replace(self, build=lambda: TimmEncoder(config))
 
     def source(self, folder: Path) -> str:
         """What `from_encoder` takes: a bare name, or `folder`, into which a model of random weights is saved."""
@@ -70,7 +72,7 @@ _ANY_SIZE = (
 _OWN_SIZE = (
     "deit_tiny_distilled_patch16_224", "mobilevit_xxs", "edgenext_xx_small", "fastvit_t8", "efficientformer_l1",
     "pvt_v2_b0", "poolformer_s12", "xcit_nano_12_p16_224", "swiftformer_xs", "shvit_s1", "repvit_m0_9", "pit_ti_224",
-    "coat_lite_tiny",
+    "coat_lite_tiny", "mixer_s32_224", "resmlp_12_224",
 )  # fmt: skip
 _TIMM = [
     *_TIMM_WHOLE,
@@ -79,8 +81,6 @@ _TIMM = [
     _small("deit3_small_patch16_224", img_size=64, depth=2),
     _small("hiera_tiny_224", embed_dim=32, stages=(1, 1, 1, 1)),
     _small("cait_xxs24_224", img_size=64, depth=2),
-    _small("mixer_s32_224", num_blocks=2),
-    _small("resmlp_12_224", num_blocks=2),
     _small("vit_base_patch16_siglip_224", img_size=64, embed_dim=96, depth=2, num_heads=2),
     _small("vit_small_patch14_dinov2", img_size=56, depth=2),
     _small("vit_small_patch16_dinov3", img_size=64, depth=2),

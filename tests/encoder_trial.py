@@ -33,12 +33,12 @@ from engagement_recognition.conversion.export_stock import export_stock
 from engagement_recognition.data.json_records import Record, read_record, write_record
 from engagement_recognition.explanation.heat_maps import explain_clip
 from engagement_recognition.face_encoders import own_size
-from engagement_recognition.processor.input_errors import DataError, ModelLoadError
+from engagement_recognition.processor.input_errors import DataError, EngagementInputError, ModelLoadError
 
 RECORD = Path(__file__).parents[1] / "docs/measured/encoders/tried.json"
 Kind = Literal["image", "video"]
 YES = "yes"
-_PLACE = re.compile(r" in /\S+")  # where the model of a test lay
+_PLACE = re.compile(r" in /[^\s,;]+")  # where the model of a test lay
 _VIDEO = {"num_frames": 2, "temporal_hidden_size": 16}
 # One process that has imported the package and built nothing; each question is answered by a fork of it.
 _SERVE = """
@@ -186,7 +186,10 @@ def explain(model: nn.Module) -> str:
     """ "yes" where the heat of some label lies somewhere on a map of more than one place."""
     pixels = draw_pixels(model, batch_size=2, seed=3)
     clip = pixels if isinstance(model, EngagementForImageClassification) else pixels[0]
-    found = [explain_clip(model, clip, label) for label in model.config.label_names]
+    try:
+        found = [explain_clip(model, clip, label) for label in model.config.label_names]
+    except EngagementInputError:
+        return "no map of the encoder leads to the logits"
     if found[0].map_size == (1, 1):
         return "its map is a single place"
     return YES if any(one.maps.any() for one in found) else "no heat anywhere"
