@@ -114,7 +114,7 @@ class EngagementConfig(PreTrainedConfig):
         """The labels by index."""
         return [name for _, name in sorted((self.id2label or {}).items())]
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:  # its own
         """As transformers' own; where a model's code is saved with it, `AutoModel` finds the frame encoder in it."""
         if auto_map := getattr(self, "auto_map", None):
             auto_map.setdefault("AutoModel", "modeling_engagement.EngagementFrameEncoder")

@@ -266,9 +266,10 @@ def _model_class(kind: type[PreTrainedConfig]) -> Any:  # a class of transformer
     return model[0] if isinstance(model, tuple) else model
 
 
-def read_encoder_weights(encoder: Encoder, config: PreTrainedConfig, kind: Any = None) -> dict[str, torch.Tensor]:
+def stored_weights(encoder: Encoder, config: PreTrainedConfig, kind: type | None = None) -> dict[str, torch.Tensor]:
     """The stored weights of the part that `config` describes, by name, and those alone: transformers draws at random
     what a file lacks. `kind`: the model's class, if not the library's own. Raises whatever transformers does."""
+    # Any, as the class is one of transformers', whose wrapper hides that a pair comes back.
     own: Any = TimmEncoder if isinstance(config, TimmWrapperConfig) else kind or _model_class(type(config))
     model, report = own.from_pretrained(encoder, config=config, trust_remote_code=False, output_loading_info=True)
     return {name: weight for name, weight in model.state_dict().items() if name not in report["missing_keys"]}

@@ -28,10 +28,10 @@ from .face_encoders import (  # registers our nets with timm, too
     is_timm_name,
     other_views,
     own_size,
-    read_encoder_weights,
     repository_of,
     resample,
     size_arguments,
+    stored_weights,
     token_grid,
     trial,
 )
@@ -133,7 +133,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
         """pixel_values: (num_images, num_channels, height, width), float, normalised. `output_hidden_states` and
         `output_attentions` ask for what each layer of the encoder gives, (num_images, ...), as the encoder has it;
         raises ValueError where it has none, of attentions where none without `attn_implementation="eager"`."""
@@ -144,7 +144,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
             features = torch.stack([features, *others]).mean(dim=0)
         return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features, **layers)
 
-    def _read(self, pixel_values: torch.Tensor, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, _Layers]:
+    def _read(self, pixel_values: torch.Tensor, asked: dict[str, object]) -> tuple[torch.Tensor, torch.Tensor, _Layers]:
         """(n, C, height, width) -> the last feature map (n, D', h, w), the features (n, D), and what else is asked."""
         features, size_px = self.config.encoder_features, (pixel_values.shape[-2], pixel_values.shape[-1])
         is_timm = isinstance(self.model, TimmWrapperModel)
@@ -189,12 +189,11 @@ class _EngagementClassifier(EngagementPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
     ) -> ImageClassifierOutput:
         """
         Args:
-            pixel_values: (batch_size, num_channels, height, width), of clips (batch_size, num_frames, num_channels,
-                height, width), float, normalised; any number of frames.
+            pixel_values: (batch_size, [num_frames,] num_channels, height, width), float, normalised; of any length.
             labels: (batch_size,), class indices.
             kwargs: `output_hidden_states`, `output_attentions`, as the encoder's; (batch_size, [num_frames,] ...).
         """
@@ -324,6 +323,7 @@ def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
 
 
+# Of the config, so they may be Any.
 def plan_config(encoder: Encoder, weights: dict[str, torch.Tensor] | None = None, **arguments: Any) -> EngagementConfig:
     """The config that `from_encoder` builds, arguments and errors as there, where these weights are there (or all)."""
     encoder_config = found = load_encoder_config(encoder)
@@ -363,7 +363,7 @@ def _load_encoder_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     config = load_encoder_config(encoder)
     kind, prefix = (EngagementFrameEncoder, "model.") if isinstance(config, EngagementConfig) else (None, "")
     try:
-        weights = read_encoder_weights(repository_of(encoder), config, kind)
+        weights = stored_weights(repository_of(encoder), config, kind)
     except Exception as error:  # of an old pickle, too, which is read as data
         raise OSError(_not_fetched(encoder)) from error
     return {name.removeprefix(prefix): weight for name, weight in weights.items()}

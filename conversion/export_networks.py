@@ -219,6 +219,7 @@ def write_onnx(
     path: Path,
     origin: str,
     metadata: Mapping[str, str] | None = None,
+    any_length: bool = False,
 ) -> None:
     """A module of one tensor in and one out as an ONNX file, for any batch size.
 
@@ -227,16 +228,18 @@ def write_onnx(
         taken, given: the tensors' names.
         origin: the model's, for what is said when it cannot be done.
         metadata: what the file says of itself.
+        any_length: along the second axis, too.
 
     Raises:
         ModelLoadError: ONNX cannot hold it.
     """
+    axes = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "frames")[: 1 + any_length])}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export's, of its own internals
             program: torch.onnx.ONNXProgram = torch.onnx.export(  # type: ignore[assignment]  # None without dynamo
                 module.eval().requires_grad_(False), (example,), dynamo=True, verbose=False,
-                dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=[taken], output_names=[given],
+                dynamic_shapes=(axes,), input_names=[taken], output_names=[given],
             )  # fmt: skip
         program.model.metadata_props.update(metadata or {})
         program.save(path, external_data=False)

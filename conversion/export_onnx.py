@@ -1,7 +1,6 @@
 """A model as one ONNX file, its answer rule folded in; refused where its logits would differ."""
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -88,31 +87,24 @@ def _write_onnx(
         "answer_rule": json.dumps({**asdict(rule), "abstain_below": rule.threshold}),
     }
     example = draw_noise(model, batch_size=2)
-    if not (
-        isinstance(model, EngagementForVideoClassification) and _write_any_length(exported, example, path, metadata)
-    ):
+    is_video = isinstance(model, EngagementForVideoClassification)
+    if not (is_video and _write_any_length(exported, example, path, str(folder), metadata)):
         write_onnx(exported, example, "pixel_values", "logits", path, str(folder), metadata)
 
 
-def _write_any_length(module: nn.Module, clips: torch.Tensor, path: Path, metadata: Mapping[str, str]) -> bool:
-    """As `write_onnx`, for clips of any number of frames; whether it could be done, and clips twice as long get the
-    same logits."""
+def _write_any_length(
+    module: nn.Module, clips: torch.Tensor, path: Path, origin: str, metadata: Mapping[str, str]
+) -> bool:
+    """For clips of any number of frames; whether it could be done, and clips twice as long get the same logits."""
     example = torch.cat([clips[:, :1], clips[:, -1:]], dim=1)  # of one frame the number would be a constant
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("frames")}
+    longer = torch.cat([clips, clips.roll(1, -1)], dim=1)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's, of its own internals
-            program: torch.onnx.ONNXProgram = torch.onnx.export(  # type: ignore[assignment]  # None without dynamo
-                module.eval().requires_grad_(False), (example,), dynamo=True, verbose=False,
-                dynamic_shapes=(axes,), input_names=["pixel_values"], output_names=["logits"],
-            )  # fmt: skip
-        program.model.metadata_props.update(metadata)
-        program.save(path, external_data=False)
-        longer = torch.cat([clips, clips.roll(1, -1)], dim=1)
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
-            return float((_run(path, longer) - module(longer)).abs().max()) <= _MAX_ONNX_DIFFERENCE
-    except Exception:  # torch.export, the converter and onnxruntime each have their own; then of a fixed length
+        write_onnx(module, example, "pixel_values", "logits", path, origin, metadata, any_length=True)
+        got = _run(path, longer)
+    except Exception:  # the export's, and onnxruntime's of several kinds; then of a fixed length
         return False
+    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+        return float((got - module(longer)).abs().max()) <= _MAX_ONNX_DIFFERENCE
 
 
 def _onnx_difference(model: EngagementPreTrainedModel, rule: AnswerRule, path: Path, batch_size: int) -> float:

@@ -6,7 +6,7 @@ landmarks and which faces were found.
 """
 
 from collections.abc import Sized
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from transformers import BatchFeature
@@ -65,11 +65,11 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
 
     @classmethod
     def from_dict(  # type: ignore[override]  # transformers has two names for the first
-        cls, video_processor_dict: dict[str, Any], **kwargs: Any
-    ) -> Any:
+        cls, video_processor_dict: EngagementVideosKwargs, **kwargs: object
+    ) -> Self:
         """As transformers' own. Settings of a single-face model make a processor of clips, whose frames that model
         scores one by one: as in `predict`, the face is looked for in them, unless the model reads whole frames."""
-        settings = dict(video_processor_dict)
+        settings: dict[str, object] = {**video_processor_dict}
         if "image_processor_type" in settings:
             reads_frames = settings.get("pictures_are_frames") and not settings.get("face_crop", cls.face_crop)
             settings = {name: value for name, value in settings.items() if name not in _OF_PICTURES}
@@ -124,7 +124,11 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
         return features
 
     def _clip_and_metadata(
-        self, video: object, index: VideoIndex | None = None, video_track: int | None = None, **arguments: Any
+        self,
+        video: object,
+        index: VideoIndex | None = None,
+        video_track: int | None = None,
+        **arguments: Any,  # its own
     ) -> tuple[PreparedClip, VideoMetadata]:
         source = as_file(video)
         if not is_file_like(source):

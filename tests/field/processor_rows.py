@@ -57,7 +57,6 @@ _HONOURED: dict[str, dict[str, object]] = {
     "device": {"device": "cpu"},
 }
 _REFUSED: dict[str, dict[str, object]] = {
-    "return_metadata": {"return_metadata": True},
     "fps": {"fps": 2},
     "video_metadata": {"video_metadata": [{"fps": 4}]},
     "do_center_crop": {"do_center_crop": True},
