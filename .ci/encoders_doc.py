@@ -60,8 +60,8 @@ Encoders of text or of whole videos are no frame encoders. An encoder with code 
 def page_of(found: TriedEncoders) -> str:
     """docs/encoders.md."""
     tables = {
-        f"{library}_table": _table([row for row in found.families if row.library == library])
-        for library in ("timm", "transformers")
+        f"{package}_table": _table([row for row in found.families if row.package == package])
+        for package in ("timm", "transformers")
     }
     notes = [f"- {row.name}, {name}: {said}" for row in found.families for name, said in _answers(row) if _is_no(said)]
     return _TEXT.format(
@@ -95,7 +95,7 @@ def _is_no(said: str | None) -> bool:
 def _size(row: TriedFamily) -> str:
     if row.other_size is None:
         return "any"
-    known = timm.get_pretrained_cfg(row.name) if row.library == "timm" else None  # others' are those of each repository
+    known = timm.get_pretrained_cfg(row.name) if row.package == "timm" else None  # others' are those of each repository
     own = f"its own ({known.input_size[-1]})" if known else "its own"
     return f"{own}, others" if row.other_size == YES else own
 

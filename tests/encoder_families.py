@@ -28,7 +28,7 @@ class Family:
     whole: bool = False  # all steps are tried, not only those that take a second
 
     @property
-    def library(self) -> str:
+    def package(self) -> str:
         return "timm" if timm.is_model(self.name) else "transformers"
 
     @property

@@ -63,7 +63,7 @@ class TriedFamily(Record):
     """What was found of a family, of both models: "yes", or why not; None: not tried."""
 
     name: str
-    library: str
+    package: str
     pretrained: str
     features: str
     size_px: int
@@ -229,7 +229,7 @@ def try_family(family: Family, folder: Path, clean: CleanProcess) -> TriedFamily
     answers = {step: next((one for one in said if one != YES), YES) for step, said in found.items()}
     return TriedFamily(
         name=family.name,
-        library=family.library,
+        package=family.package,
         pretrained=family.pretrained,
         features=model.config.encoder_features,
         size_px=model.config.image_size,

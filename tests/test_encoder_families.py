@@ -65,9 +65,9 @@ def test_the_record_holds_every_family_and_enough_of_them_do_everything():
     assert ROWS.keys() == FAMILIES.keys() and [row.title for row in FOUND.refusals] == [each.title for each in REFUSALS]
     assert all(row.trained == row.reloaded == YES for row in FOUND.families)
     steps = [row for row in FOUND.families if row.explained == row.stock == row.onnx == YES]
-    whole = {library: sum(row.library == library for row in steps) for library in ("timm", "transformers")}
+    whole = {package: sum(row.package == package for row in steps) for package in ("timm", "transformers")}
     assert whole["timm"] >= 12 and whole["transformers"] >= 10 and len(FOUND.families) >= 20 + sum(whole.values())
-    of_timm = [row for row in FOUND.families if row.library == "timm"]
+    of_timm = [row for row in FOUND.families if row.package == "timm"]
     assert sum(row.stock == YES for row in of_timm) / len(of_timm) >= 26 / 28
 
 

@@ -21,7 +21,6 @@ from engagement_recognition.processor.input_errors import ModelLoadError, Recipe
 from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages
 from engagement_recognition.training.lora import add_adapters, merge_adapters
 from engagement_recognition.training.option_checks import check_options_alone
-from engagement_recognition.training.trainer import EngagementTrainer
 
 pytest.importorskip("peft")
 Weights = dict[str, torch.Tensor]
@@ -163,17 +162,8 @@ def test_the_export_is_the_trained_model_merged(
 @pytest.mark.slow
 @pytest.mark.parametrize("average_decay", [None, 0.9])
 def test_an_interrupted_training_ends_with_the_same_bits(
-    average_decay: float | None, recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    average_decay: float | None, recipe: dict[str, object], tmp_path: Path, steps: list[int]
 ):
-    training_step, steps = EngagementTrainer.training_step, []
-
-    def interrupted_in_the_second_epoch(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
-        steps.append(self.state.global_step)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return training_step(self, *arguments)
-
-    monkeypatch.setattr(EngagementTrainer, "training_step", interrupted_in_the_second_epoch)
     options = {**recipe, "average_decay": average_decay}
     interrupted, straight = (Recipe({**options, "output_dir": str(tmp_path / name)}) for name in ("first", "second"))
     with pytest.raises(KeyboardInterrupt):

@@ -178,21 +178,6 @@ def test_a_non_finite_loss_stops_the_run(
     assert not list(tmp_path.glob("run/engagement*"))
 
 
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps that were begun; the first run is interrupted in its second epoch."""
-    training_step, steps = EngagementTrainer.training_step, []
-
-    def interrupted_in_the_second_epoch(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
-        steps.append(self.state.global_step)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return training_step(self, *arguments)
-
-    monkeypatch.setattr(EngagementTrainer, "training_step", interrupted_in_the_second_epoch)
-    return steps
-
-
 def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(
     trained: TrainedStages, tmp_path: Path, steps: list[int]
 ):
