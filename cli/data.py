@@ -61,7 +61,10 @@ class DataKind(StrEnum):
     """Sources that can be read; the same names as data.sources.KINDS, which would be slow to import here."""
 
     daisee = "daisee"
+    engagenet = "engagenet"
     fer2013 = "fer2013"
+    affectnet = "affectnet"
+    rafdb = "rafdb"
     images = "images"
     videos = "videos"
     reference_h5 = "reference-h5"

@@ -82,7 +82,8 @@ class DescribedData(Record):
     """A prepared data set. Of data that an earlier version measured, only what it recorded is known."""
 
     kind: str
-    """the reader: `daisee`, `fer2013`, `images`, `videos`, `reference-h5`"""
+    """the reader: `daisee`, `engagenet`, `fer2013`, `affectnet`, `rafdb`, `images`, `videos`,
+    `reference-h5`"""
     source: str
     """name of the file or folder that was read"""
     fingerprint: str

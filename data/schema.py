@@ -21,6 +21,7 @@ EXPRESSION_OF = {name: name for name in EXPRESSIONS} | {
     "sadness": "sad",
     "surprised": "surprise",
 }
+ENGAGENET_LEVELS = ("not-engaged", "barely-engaged", "engaged", "highly-engaged")
 STATES = ("bored", "confused", "engaged", "neutral")  # the BEiT reference
 
 # DAiSEE's four affects, each rated 0 (very low) to 3 (very high), by the columns of its label files.
@@ -105,7 +106,7 @@ class Reject:
 class SourceNotes:
     """What is worth telling of a source and its splits; None: nothing. `dataset.json` holds it."""
 
-    files: list[str] | None = None  # that were read, of fer2013
+    files: list[str] | None = None  # lists and tables that were read
     extra_columns: list[str] | None = None  # of tables, which were not read
     without_label: int | None = None  # daisee: videos
     without_video: int | None = None  # daisee: labels
@@ -128,7 +129,7 @@ class SourceNotes:
 class LabelledSource:
     """What a reader found: inputs = records + rejects."""
 
-    kind: str  # daisee, fer2013, images, videos or reference-h5
+    kind: str  # of `readers.sources.KINDS`
     media: Media  # what `read` gives: video or picture (path or bytes), windows (array), frames (of pictures, a list)
     records: list[ClipRecord]
     rejects: list[Reject]
@@ -207,4 +208,7 @@ def order_label_names(names: Iterable[str]) -> list[str]:
     for known in (BINARY, LEVELS, THREE_CLASSES, STATES, EXPRESSIONS):
         if present <= set(known):
             return [name for name in known if name in present]
+    # Two of these alone, such as engaged and not-engaged, are anybody's, and have been in the alphabet's order before.
+    if present <= set(ENGAGENET_LEVELS) and len(present) > 2:
+        return [name for name in ENGAGENET_LEVELS if name in present]
     return sorted(present)

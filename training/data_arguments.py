@@ -12,7 +12,10 @@ class DataArguments:
     )
     data_kind: str | None = field(
         default=None,
-        metadata={"help": "raw source: daisee, fer2013, images, videos or reference-h5 (default: what it looks like)"},
+        metadata={
+            "help": "raw source: daisee, engagenet, fer2013, affectnet, rafdb, images, videos or reference-h5 "
+            "(default: what it looks like)"
+        },
     )
     subset: str | None = field(
         default=None, metadata={"help": "raw DAiSEE: stratified, the published subset (default: all clips)"}

@@ -37,7 +37,8 @@ class Provenance(Record):
     version: Literal[2, 3, 4]
     """earlier ones are read; rows of versions 2 and 3 have no signals, those of 2 no `label_scores`"""
     kind: str
-    """the reader: `daisee`, `fer2013`, `images`, `videos`, `reference-h5`"""
+    """the reader: `daisee`, `engagenet`, `fer2013`, `affectnet`, `rafdb`, `images`, `videos`,
+    `reference-h5`"""
     media: Media
     """what a clip was"""
     source: str

@@ -6,7 +6,6 @@ folders, and with folders below the label's. What the known sets need:
 - the BEiT reference's pictures (bored, confused, engaged, neutral): people's names are in the file names, so pass a
   `subject_pattern` such as "^[A-Za-z]+";
 - an engagement set as of Nezami et al. (split folders, then two labels), and what `engagement draw` writes: as it is;
-- RAF-DB (train and test, then folders 1 to 7): as it is, the labels are the numbers;
 - CK+ (`<expression>/<subject>_<session>_<frame>.png`): `subject_pattern` "^S[0-9]+".
 """
 

@@ -13,8 +13,10 @@ from ..drawn.datasets import SETTINGS_NAME
 from ..preparation.settings import FrameOptions, settings_for
 from ..schema import LabelledSource
 from ..splits import complete_splits
+from .affectnet import is_affectnet, read_affectnet
 from .class_folders import read_class_folders
 from .daisee import is_daisee, read_daisee
+from .engagenet import is_engagenet, read_engagenet
 from .fer2013 import find_table, read_fer2013
 from .fer_votes import VOTE_LABELS, apply_votes
 from .file_trees import FileTree, is_zip, open_tree
@@ -22,15 +24,18 @@ from .frame_windows import WindowOptions
 from .parquet_rows import is_fer2013
 from .picture_tables import SUFFIXES as TABLE_SUFFIXES
 from .picture_tables import cut_class_folders, find_tables, has_pictures, is_metadata, read_picture_tables
+from .rafdb import is_rafdb, read_rafdb
 from .reference_h5 import SUFFIXES as H5_SUFFIXES
 from .reference_h5 import read_reference_h5
 from .table_text import WORKBOOK_SUFFIXES, workbook_error
 from .video_tables import read_video_folder, read_video_table
 
-KINDS = ("daisee", "fer2013", "images", "videos", "reference-h5")
+KINDS = ("daisee", "engagenet", "fer2013", "affectnet", "rafdb", "images", "videos", "reference-h5")
+_BY_LISTS = {"engagenet": is_engagenet, "affectnet": is_affectnet, "rafdb": is_rafdb}
 UNDERSTOOD = (
-    "DAiSEE (folders DataSet and Labels), FER2013 (a csv with pixels, or parquet files), a folder for each label with "
-    "pictures or videos, a csv or parquet table of pictures, a csv table of videos, or the reference's HDF5 files"
+    "DAiSEE (folders DataSet and Labels), EngageNet, AffectNet or RAF-DB (their lists and their files), FER2013 (a csv "
+    "with pixels, or parquet files), a folder for each label with pictures or videos, a csv or parquet table of "
+    "pictures, a csv table of videos, or the reference's HDF5 files"
 )
 
 
@@ -80,7 +85,7 @@ def read_source(
         subset=options.subset,
         subject_pattern=options.subject_pattern,
         seed=options.seed,
-        split=origin,
+        split=f"{origin}; {source.notes.split}" if source.notes.split else origin,
     )
     return replace(source, records=records, notes=notes, drawn=is_drawn(path))
 
@@ -147,6 +152,9 @@ def _kind_of_tree(source: Path) -> str | None:
     if is_daisee(source):
         return "daisee"
     tree = open_tree(source)
+    for kind, is_of_kind in _BY_LISTS.items():
+        if is_of_kind(tree):
+            return kind
     names = [name.lower() for name in tree.names]
     if source.is_dir() and any(name.endswith(H5_SUFFIXES) for name in names):
         return "reference-h5"
@@ -213,6 +221,10 @@ def _read(kind: str, path: Path, options: SourceOptions, frames: FrameOptions) -
     if kind == "fer2013":
         source = read_fer2013(path)
         return source if options.votes is None else apply_votes(source, options.votes, options.vote_labels or "soft")
+    if kind == "engagenet":
+        return read_engagenet(path)
+    if kind in ("affectnet", "rafdb"):
+        return (read_affectnet if kind == "affectnet" else read_rafdb)(path, frames.face_crop is True)
     if kind == "reference-h5":
         return read_reference_h5(path)
     if kind == "videos" and not _is_tree(path):

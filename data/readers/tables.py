@@ -111,6 +111,28 @@ def read_table(file: BinaryIO, name: str, required: Sequence[str], optional: Seq
     return Table(found, [column for column in header if column and column not in known], rows)
 
 
+def read_words(file: BinaryIO, name: str, columns: Sequence[str]) -> Iterator[Row]:
+    """The lines of a list without a header, whose words stand apart by blanks; empty ones are left out.
+
+    Raises:
+        DataError: it is empty, or no UTF-8 or UTF-16 text.
+    """
+    is_empty = True
+    try:
+        for number, line in enumerate(open_text(file, name), start=1):
+            words = line.split()
+            if not words:
+                continue
+            is_empty = False
+            problem = None if len(words) == len(columns) else f"Expected {len(columns)} words, got {len(words)}"
+            padded = words + [""] * (len(columns) - len(words))
+            yield Row(name, number, dict(zip(columns, padded, strict=False)), problem)
+    except UnicodeError as error:
+        raise _not_utf8(name, error) from error
+    if is_empty:
+        raise DataError(f"Expected lines in {name}, got none.")
+
+
 def require_subjects(columns: Sequence[str], name: str) -> None:
     """Raises DataError for a table that does not say who is in its pictures, while nobody said that none knows."""
     if "subject_id" not in columns:
