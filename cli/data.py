@@ -117,7 +117,11 @@ def prepare(
         typer.Option(min=1, max=10**6, help="Consecutive windows; default: 16, of pictures as clips --frames."),
     ] = None,
     face_crop: Annotated[
-        bool | None, typer.Option("--face-crop/--whole-frames", help="Default: faces of videos, pictures as they are.")
+        bool | None,
+        typer.Option(
+            "--face-crop/--whole-frames",
+            help="Default: faces of videos, pictures as they are (affectnet: the boxes of its lists).",
+        ),
     ] = None,
     crop_size: Annotated[
         int | None, typer.Option(min=16, max=4096, help="Side of a crop in pixels; default: 224.")

@@ -45,6 +45,11 @@ def read_rafdb(source: Path, face_crop: bool = False) -> LabelledSource:
     tree = open_tree(source)
     lists = _lists_of(tree)
     if not lists:
+        if not any(_folder_of_label(name) for name in tree.names):
+            raise DataError(
+                f"Expected RAF-DB's list ({_LIST_NAMES[0]}), or its pictures in folders 1 to 7, in {source}, found "
+                f"neither.{tree.refused()}"
+            )
         return read_class_folders(source, "picture", "rafdb", label_names=_BY_NUMBER | EXPRESSION_OF)
     if len(lists) > 1:
         raise DataError(f"Expected one list of RAF-DB in {source}, got {' and '.join(lists)}; pass the folder of one.")
@@ -59,6 +64,10 @@ def read_rafdb(source: Path, face_crop: bool = False) -> LabelledSource:
 
 def _lists_of(tree: FileTree) -> list[str]:
     return [name for name in tree.names if PurePosixPath(name).name.lower() in _LIST_NAMES]
+
+
+def _folder_of_label(name: str) -> bool:
+    return any(part.lower() in _BY_NUMBER | EXPRESSION_OF for part in PurePosixPath(name).parts[:-1])
 
 
 def _clip_id_of(name: str) -> str:

@@ -129,8 +129,11 @@ def detect_kind(source: Path) -> str:
     """
     suffix = source.suffix.lower()
     if source.is_file() and not is_zip(source):
+        tree = FileTree(source.parent, [source.name], [])
+        if kind := _kind_of_lists(tree):
+            return kind  # whose reader says that it wants the folder
         if suffix in TABLE_SUFFIXES:
-            return _kind_of_table(FileTree(source.parent, [source.name], []), source.name)
+            return _kind_of_table(tree, source.name)
         kind = "reference-h5" if suffix in H5_SUFFIXES else None
     else:
         kind = _kind_of_tree(source)
@@ -152,9 +155,8 @@ def _kind_of_tree(source: Path) -> str | None:
     if is_daisee(source):
         return "daisee"
     tree = open_tree(source)
-    for kind, is_of_kind in _BY_LISTS.items():
-        if is_of_kind(tree):
-            return kind
+    if kind := _kind_of_lists(tree):
+        return kind
     names = [name.lower() for name in tree.names]
     if source.is_dir() and any(name.endswith(H5_SUFFIXES) for name in names):
         return "reference-h5"
@@ -170,6 +172,10 @@ def _kind_of_tree(source: Path) -> str | None:
     if not num_pictures and not num_videos:
         return None
     return "images" if num_pictures >= num_videos else "videos"
+
+
+def _kind_of_lists(tree: FileTree) -> str | None:
+    return next((kind for kind, is_of_kind in _BY_LISTS.items() if is_of_kind(tree)), None)
 
 
 def _check_options(kind: str, path: Path, options: SourceOptions) -> None:

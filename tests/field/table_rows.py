@@ -13,6 +13,7 @@ from table_inputs import dot, has_paths, has_reject, has_spans, has_splits, read
 
 from engagement_recognition.data.preparation.prepare import PLAN_FILE
 from engagement_recognition.data.readers.fer2013 import SIZE_PX
+from engagement_recognition.data.schema import LabelledSource
 from engagement_recognition.inference.input_files import list_files
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 
@@ -93,6 +94,23 @@ def daisee(*names: str) -> Callable[[Path], Path]:
         return folder
 
     return make
+
+
+def published(name: str, content: bytes, *files: str) -> Callable[[Path], Path]:
+    """A row's `make`: a folder with somebody's list, and files that nothing looks into."""
+
+    def make(folder: Path) -> Path:
+        for number, file in enumerate(files):
+            at(folder, file, dot(number))
+        at(folder, name, content)
+        return folder
+
+    return make
+
+
+def has_labels(kind: str, *labels: str) -> Callable[[LabelledSource], bool]:
+    """A row's `that`: records of this kind with these labels, in order."""
+    return lambda source: (source.kind, [record.label for record in source.records]) == (kind, list(labels))
 
 
 def listed(bench: Bench, path: Path) -> list[str]:
@@ -205,6 +223,24 @@ ROWS = [
         fer_table("icml_face_data.csv", "emotion, Usage, pixels", "0,Training,PIXELS", "3,PublicTest,PIXELS",
         "4,PrivateTest,PIXELS"), read, Comes(that=has_splits(train=1, validation=1, test=1)), 22),
     Row("FER2013's test.csv", fer_table("test.csv", "pixels", "PIXELS"), read, Refused(("test.csv", "emotion")), 22),
+    Row("EngageNet's table as a workbook",
+        published("train_engagement_labels.xlsx", b"PK\x03\x04", "Train/subject_7_x_vid_0_0.mp4"), read,
+        Refused(("train_engagement_labels.xlsx", "save it")), 19),
+    Row("EngageNet's table with an index and other capitals",
+        published("Val_engagement_labels.csv",
+        b"\xef\xbb\xbf,Chunk,Label\r\n0,Subject_7_x_vid_0_0.MP4,Highly Engaged \r\n",
+        "Validation/subject_7_x_vid_0_0.mp4"), read, Comes(that=has_labels("engagenet", "highly-engaged")), 19),
+    Row("AffectNet's list without a header",
+        published("validation.csv", b"1/a.png,0,0,8,8,1;2,7,0.1,0.1\n1/b.png,NULL,NULL,NULL,NULL,NULL,10,-2,-2\n",
+        "Images/1/a.png", "Images/1/b.png"), read, Comes(that=has_labels("affectnet", "contempt")), 19),
+    Row("RAF-DB's list with blanks and CRLF",
+        published("EmoLabel/list_patition_label.txt", b"train_00001.jpg 4 \r\ntest_0001.jpg\t1\r\n\r\n",
+        "Image/aligned/train_00001_aligned.jpg", "Image/aligned/test_0001_aligned.jpg"), read,
+        Comes(that=has_labels("rafdb", "happy", "surprise")), 19),
+    Row("RAF-DB as a copy goes round",
+        published("train_labels.csv", b"image,label\ntrain_00001_aligned.jpg,4\n",
+        "DATASET/train/4/train_00001_aligned.jpg", "DATASET/train/7/train_00002_aligned.jpg"), read,
+        Comes(that=has_labels("rafdb", "happy", "neutral")), 8),
     Row("a subject pattern without end", lambda folder: at(folder, f"bored/{'a' * 40}!.png", dot(1)) and
         at(folder, "engaged/b.png", dot(2)) and folder, read_as(subject_pattern="^(a+)+$"),
         Refused(("(a+)+$", "10 s", "repeats within repeats"), RecipeError), 27, slow=True),
