@@ -16,6 +16,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from .data.described_data import PreparedWith, TrainingData
+from .data.hub_source import local_folder
 from .data.json_records import refusing
 from .data.open_data import (
     PREPARATION_OPTIONS,
@@ -68,7 +69,7 @@ def evaluate_model(
     training data, whose predictions lie beside the model; without these, or on validation itself, nothing is chosen.
 
     Args:
-        data: a prepared data set, or a raw source.
+        data: a prepared data set, here or on the Hub (hf://org/name), or a raw source.
         label_scheme: default: what the model was trained under, else what its label names fit.
         groups: a CSV with a column subject_id and others, such as gender; scores are given for each group of people.
         num_focus_clips: explain so many clips, drawn at random, and measure how much of the heat lies on the face.
@@ -87,7 +88,7 @@ def evaluate_model(
     predictor = Predictor.from_pretrained(
         str(folder), device=device, dtype=dtype, engine=engine, batch_size=batch_size, workers=workers
     )
-    results = read_results(folder)
+    results, data = read_results(folder), local_folder(data, cache_dir)
     if num_focus_clips:
         _ = predictor.model  # which an export has not: refused before the long part
     group_of = _read_groups(groups) if groups else None

@@ -148,6 +148,15 @@ def prepare(
     ] = None,
     drop_conflicts: Annotated[bool, typer.Option(help="Leave out equal pictures with different labels.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split, where the source has none.")] = 0,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="org/name: then push it to the Hub, in place of an earlier version.")
+    ] = None,
+    public: Annotated[
+        bool | None, typer.Option("--public/--private", help="With --push-to-hub; default: drawn people are public.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="With --push-to-hub: of the data, as the Hub spells it; default: unknown.")
+    ] = None,
 ) -> None:
     """Turn labelled videos or pictures into a data set that `engagement audit` and `train.py` read."""
     from ..data.atomic_files import require_writable
@@ -158,6 +167,8 @@ def prepare(
     from ..inference.devices import choose_device
     from ..processor.input_errors import RecipeError
 
+    if push_to_hub is None and (public is not None or license is not None):
+        raise RecipeError("Expected --push-to-hub org/name beside --public, --private or --license, got none.")
     require_writable(output)
     detector_device = choose_device(device)
     options = SourceOptions(
@@ -186,6 +197,10 @@ def prepare(
     if found.media == "frames" and sampling is Sampling.uniform:
         raise RecipeError("Expected --sampling consecutive for frames that come as pictures, got uniform.")
     settings = settings_for(found.media, asked)
+    if push_to_hub is not None:
+        from ..hub.push_data import check_push, push_data
+
+        check_push(found, push_to_hub, public, license)
     prepared = prepare_source(found, settings, source, output, processes, drop_conflicts, detector_device)
     typer.echo(f"{output}: {describe_counts(prepared.description)}")
     if found.media == "video" and not prepared.description.settings.as_played:
@@ -194,12 +209,16 @@ def prepare(
         typer.echo("take care: nobody knows the people, so that one person may be in several splits", err=True)
     for split, counts in prepared.description.splits.items():
         typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")
-    typer.echo(f"next: engagement audit {output}")
+    if push_to_hub is None:
+        typer.echo(f"next: engagement audit {output}")
+        return
+    typer.echo(f"pushed to {push_data(output, push_to_hub, public, license)}")
+    typer.echo(f"next: train.py --engagement_data hf://{push_to_hub}")
 
 
 @app.command()
 def audit(
-    folder: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    folder: Annotated[Path, typer.Argument(help="A prepared data set; hf://org/name: one on the Hub.")],
     label_scheme: Annotated[str | None, typer.Option(help="For data rated as DAiSEE is; default: binary.")] = None,
     suggest_split: Annotated[Path | None, typer.Option(help="Write the data, split anew, to this folder.")] = None,
     deduplicate: Annotated[Path | None, typer.Option(help="Write the part without duplicates to this folder.")] = None,
@@ -208,8 +227,10 @@ def audit(
     from ..data.audit import resplit
     from ..data.audit.leakage import audit as run_audit
     from ..data.audit.page import print_audit, write_audit
+    from ..data.hub_source import local_folder
     from ..data.preparation.prepared_data import load_prepared
 
+    folder = local_folder(folder)
     prepared = load_prepared(folder)
     found = run_audit(prepared, label_scheme)
     write_audit(found, prepared, folder)

@@ -46,7 +46,7 @@ class Split(StrEnum):
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder written by train.py or import-checkpoint.")],
-    data: Annotated[Path, typer.Option(help="A prepared data set, or a raw source.")],
+    data: Annotated[Path, typer.Option(help="A prepared data set, hf://org/name too, or a raw source.")],
     split: Annotated[Split, typer.Option(help="What is measured.")] = Split.test,
     label_scheme: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV: subject_id and columns such as gender.")] = None,

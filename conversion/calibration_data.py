@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from ..data.hub_source import local_folder
 from ..data.open_data import DataOptions, open_or_prepare, require_same_frames
 from ..data.preparation.prepared_data import PreparedData, is_prepared
 from ..data.preparation.settings import FrameOptions
@@ -59,6 +60,7 @@ def find_examples(predictor: Predictor, data: Path, cache_dir: Path) -> tuple[Ex
         DataError: nothing is there that can be used, or nothing that is not calibrated on.
         RecipeError: frames that were not made as the model reads them.
     """
+    data = local_folder(data, cache_dir)
     calibrated, checked = _of_files(predictor, data) if _is_loose(data) else _of_splits(predictor, data, cache_dir)
     for found, use in ((calibrated, "calibrate on"), (checked, "check on")):
         if not len(found):

@@ -15,6 +15,7 @@ from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
 from .audit.verdicts import FAIL, AuditRecord
 from .described_data import AuditSummary, DescribedData, FindingSummary, PreparedWith
+from .hub_source import local_folder
 from .locked_folder import alone_in
 from .preparation.description import DATA_VERSION, TRAINING_VERSION, read_description
 from .preparation.integrity import DamagedDataError, require_undamaged
@@ -34,7 +35,7 @@ _Value = TypeVar("_Value")
 class DataOptions:
     """Which data, and how a raw source is read and prepared; what is None is what suits the source."""
 
-    path: Path  # a prepared data set, or a raw source
+    path: Path  # a prepared data set, here or on the Hub, or a raw source
     label_scheme: str | None = None
     kind: str | None = None
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -50,17 +51,19 @@ def with_current_names(options: Mapping[str, _Value]) -> dict[str, _Value]:
 
 
 def open_or_prepare(options: DataOptions) -> PreparedData:
-    """The prepared data set that is named, or the raw source prepared and audited into the cache.
+    """The prepared data set that is named, fetched from the Hub if it lies there, or the raw source prepared and
+    audited into the cache.
 
     Raises:
         DataError: nothing is there, or nothing that can be used.
         RecipeError: options that do not fit the source.
     """
+    options = replace(options, path=local_folder(options.path, options.cache_dir))
     if is_prepared(options.path):
         require_undamaged(options.path)
         prepared = load_prepared(options.path)
         if audit_of(prepared) is not None:
-            _audit_under_the_scheme(prepared, options.label_scheme)
+            audit_under_the_scheme(prepared, options.label_scheme)
         return prepared
     source = read_source(options.kind, options.path, options.source, options.frames)
     settings = settings_for(source.media, options.frames)
@@ -81,7 +84,7 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
             )
     prepared = prepare(source, settings, options.path, folder, options.num_processes, options.drop_conflicts)
     print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
-    _audit_under_the_scheme(prepared, options.label_scheme)
+    audit_under_the_scheme(prepared, options.label_scheme)
     return prepared
 
 
@@ -126,7 +129,7 @@ def _tell_of_older(options: DataOptions, kind: str) -> None:
                 )
 
 
-def _audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None) -> None:
+def audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None = None) -> None:
     """Audit what nobody has audited as it is now, under the labels that will be trained on."""
     scheme = prepared.choose_label_scheme(label_scheme)
     audited = audit_of(prepared)

@@ -1,70 +1,33 @@
-"""An assembled folder goes to the Hub, in place of an earlier version of the same model and of nothing else."""
+"""An assembled folder goes to the Hub, in place of an earlier version of the same model or data, and of nothing else."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from huggingface_hub import HfApi, ModelCard, ModelInfo
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo, RepoCard
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-from ..processor.input_errors import EngagementInputError, in_one_line
+from ..data.hub_errors import cause_of, reason_of, wants_a_token
+from ..processor.input_errors import EngagementInputError
 from .model_files import CARD_FILE, is_published_name
 
-
-def push_folder(folder: Path, repository: str, private: bool | None = None, token: str | None = None) -> str:
-    """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
-
-    Raises:
-        EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
-            is public, or it holds what is no earlier version of this model.
-    """
-    api = HfApi(token=token)
-    try:
-        ModelCard.load(folder / CARD_FILE).validate()  # first, so that no empty repository is left behind
-        created = api.create_repo(repository, private=private, exist_ok=True)
-        there = api.model_info(created.repo_id)  # it may have been there before
-        if private and not there.private:
-            raise EngagementInputError(
-                f"Expected to push to a private repository, got {repository}, which is public; make it private in its "
-                "settings, or pass another."
-            )
-        _require_earlier_version(api, there, folder)
-        # What an earlier version left there and this one does not hold goes away.
-        api.upload_folder(repo_id=there.id, folder_path=folder, commit_message="Add model", delete_patterns="*")
-    except EngagementInputError:
-        raise
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        cause = _cause_of(error)
-        raise EngagementInputError(
-            f"Expected to push {folder} to {repository}, the Hub did not take it ({_reason(cause)}); "
-            f"{_REFUSED_CARD if type(error) is ValueError else _advice(cause)}."
-        ) from error
-    return created.url
-
-
-_REFUSED_CARD = "publish again with what it names mended, such as --license or --dataset"
-
-
 _ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
+_WHOLE = "the folder is whole"
 
 
-def _require_earlier_version(api: HfApi, there: ModelInfo, folder: Path) -> None:
-    """Raises EngagementInputError where the upload would take away what is not an earlier version of this model."""
-    names = [file.rfilename for file in there.siblings or ()]
-    has_config = "config.json" in names
-    # Nothing is published without a config: weights alone are somebody else's.
-    ours = {name for name in names if has_config and ((folder / name).is_file() or is_published_name(name))}
-    ours |= _ALWAYS_THERE
-    strangers = [name for name in names if name not in ours]
-    found = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
-    if has_config and not strangers:
-        new = _architecture(folder / "config.json")
-        old = _architecture(Path(api.hf_hub_download(there.id, "config.json", revision=there.sha)))
-        found = f"another model (config.json names {old}, this one {new})" if old != new else ""
-    if found:
-        raise EngagementInputError(
-            f"Expected {there.id} to be empty or to hold an earlier version of this model, which would be replaced, "
-            f"got {found}; name another repository, or delete what is there first."
-        )
+@dataclass(frozen=True)
+class Pushed:
+    """What a repository holds, and how an earlier version of it is told from all else."""
+
+    repo_type: Literal["model", "dataset"]
+    noun: str
+    described_in: str  # nothing of ours is pushed without it: files alone are somebody else's
+    may_hold: Callable[[str], bool]  # whether some version holds a file of this name; the card aside
+    identity: Callable[[Path], str]  # of such a description: another one is another model, or data set
+    card_remedy: str  # where the Hub refuses the card
 
 
 def _architecture(config: Path) -> str:
@@ -75,28 +38,117 @@ def _architecture(config: Path) -> str:
         return "no architecture"
 
 
-def _cause_of(error: BaseException) -> BaseException:
-    """What the Hub answered, where the client tells of it in an error of its own."""
-    inner = error.__cause__ or error.__context__
-    return _cause_of(inner) if inner and type(error) in (RuntimeError, ValueError) else error
+MODEL = Pushed(
+    repo_type="model",
+    noun="model",
+    described_in="config.json",
+    may_hold=is_published_name,
+    identity=_architecture,
+    card_remedy="publish again with what it names mended, such as --license or --dataset",
+)
 
 
-def _reason(cause: BaseException) -> str:
-    """What went wrong, in one line: the Hub's own words where there are any."""
-    if isinstance(cause, HfHubHTTPError) and cause.server_message:
-        return " ".join(f"{cause.response.status_code}: {cause.server_message}".split())
-    # Where one file's connection breaks off, the client closes those of the others, and names only that.
-    if "client has been closed" in str(cause):
-        return "the connection broke off"
-    if isinstance(cause, OfflineModeIsEnabled):
-        return "offline mode is enabled"
-    return in_one_line(cause)
+def push_folder(
+    folder: Path, repository: str, private: bool | None = None, token: str | None = None, kind: Pushed = MODEL
+) -> str:
+    """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
+
+    Raises:
+        EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
+            is public, or it holds what is no earlier version of this model or data set.
+    """
+    api = HfApi(token=token)
+    with hub_refusals(f"push {folder} to {repository}", _WHOLE, kind.card_remedy):
+        # First, so that no empty repository is left behind.
+        RepoCard.load(folder / CARD_FILE).validate(kind.repo_type)
+        created = api.create_repo(repository, repo_type=kind.repo_type, private=private, exist_ok=True)
+        there = _info(api, created.repo_id, kind)  # it may have been there before
+        _require_private(there, private)
+        _require_earlier_version(api, there, kind, folder)
+        # What an earlier version left there and this one does not hold goes away.
+        api.upload_folder(
+            repo_id=there.id, repo_type=kind.repo_type, folder_path=folder, commit_message=f"Add {kind.noun}",
+            delete_patterns="*",
+        )  # fmt: skip
+    return created.url
 
 
-def _advice(cause: BaseException) -> str:
+def check_repository(repository: str, private: bool | None, kind: Pushed, token: str | None = None) -> None:
+    """What would stop a push however its folder turns out: asked before hours of work; the Hub is left as it is.
+
+    Raises:
+        EngagementInputError: as `push_folder`.
+    """
+    api = HfApi(token=token)
+    with hub_refusals(f"push to {repository}", "nothing has been done yet", kind.card_remedy):
+        known = api.whoami()
+        if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise EngagementInputError(
+                f"Expected a token that may write to {repository}, got one that may only read; log in with one by "
+                "`hf auth login`."
+            )
+        with contextlib.suppress(RepositoryNotFoundError):
+            there = _info(api, repository, kind)
+            _require_private(there, private)
+            _require_earlier_version(api, there, kind)
+
+
+@contextlib.contextmanager
+def hub_refusals(job: str, kept: str, card_remedy: str) -> Iterator[None]:
+    """Raises EngagementInputError, in one line, where the Hub refuses what the block does, or does not answer."""
+    try:
+        yield
+    except EngagementInputError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        cause = cause_of(error)
+        remedy = card_remedy if type(error) is ValueError else _advice(cause, kept)
+        raise EngagementInputError(
+            f"Expected to {job}, the Hub did not take it ({reason_of(cause)}); {remedy}."
+        ) from error
+
+
+def _info(api: HfApi, repository: str, kind: Pushed) -> ModelInfo | DatasetInfo:
+    return api.model_info(repository) if kind.repo_type == "model" else api.dataset_info(repository)
+
+
+def _require_private(there: ModelInfo | DatasetInfo, private: bool | None) -> None:
+    if private and not there.private:
+        raise EngagementInputError(
+            f"Expected to push to a private repository, got {there.id}, which is public; make it private in its "
+            "settings, or pass another."
+        )
+
+
+def _require_earlier_version(
+    api: HfApi, there: ModelInfo | DatasetInfo, kind: Pushed, folder: Path | None = None
+) -> None:
+    """Raises EngagementInputError where the upload would take away what is not an earlier version of this.
+
+    Args:
+        folder: what will be uploaded; None: nobody knows yet, and any model or data set of ours will do.
+    """
+    names = [file.rfilename for file in there.siblings or ()]
+    is_described = kind.described_in in names
+    ours = {
+        name for name in names if is_described and ((folder and (folder / name).is_file()) or kind.may_hold(name))
+    } | _ALWAYS_THERE
+    strangers = [name for name in names if name not in ours]
+    found = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
+    if is_described and not strangers and folder:
+        new = kind.identity(folder / kind.described_in)
+        described = api.hf_hub_download(there.id, kind.described_in, repo_type=kind.repo_type, revision=there.sha)
+        old = kind.identity(Path(described))
+        found = f"another {kind.noun} ({kind.described_in} names {old}, this one {new})" if old != new else ""
+    if found:
+        raise EngagementInputError(
+            f"Expected {there.id} to be empty or to hold an earlier version of this {kind.noun}, which would be "
+            f"replaced, got {found}; name another repository, or delete what is there first."
+        )
+
+
+def _advice(cause: BaseException, kept: str) -> str:
     """What may help against it."""
     if isinstance(cause, OfflineModeIsEnabled):
         return "unset HF_HUB_OFFLINE and push again"
-    if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
-        return "the folder is whole, so log in with `hf auth login` and push again"
-    return "the folder is whole, so push again"
+    return f"{kept}, so {'log in with `hf auth login` and ' if wants_a_token(cause) else ''}push again"

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 from datasets import Dataset
 
+from ..data.hub_source import local_folder
 from ..data.preparation.picture_codec import decode_picture
 from ..data.preparation.prepared_data import load_prepared
 from .warm_speed import time_in_turn
@@ -40,7 +41,7 @@ def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> 
     Raises:
         DataError: there is no prepared data set.
     """
-    rows = load_prepared(folder).splits["train"].select_columns(["frames", "clip_id"])
+    rows = load_prepared(local_folder(folder)).splits["train"].select_columns(["frames", "clip_id"])
     rows = rows.select(range(min(num_clips, len(rows))))
     order = iter(np.random.default_rng(0).integers(len(rows), size=(2, num_rounds + 1)).flatten().tolist())
     with tempfile.TemporaryDirectory() as temporary, h5py.File(Path(temporary) / "frames.h5", "w") as file:

@@ -18,12 +18,13 @@ from pathlib import Path
 from statistics import fmean
 
 from ..data.atomic_files import claim_folder
+from ..data.hub_source import data_name, is_on_hub, local_folder
 from ..data.json_records import parse_record, write_record
 from ..data.preparation.prepared_data import is_prepared, load_prepared
 from ..evaluation.fold_runs import average_seeds
 from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 from ..train import train
-from ..training.arguments import STAGES, Recipe, Stage, plan_stages, read_recipe
+from ..training.arguments import STAGES, Recipe, Stage, StageArguments, plan_stages, read_recipe
 from ..training.augmentation import Augmentation
 from ..training.recipes import RECIPES
 from ..training.stage_data import parse_json
@@ -111,9 +112,12 @@ def reproduce(
             holds something else. All of it is found before anything is trained.
         DataError: there is no data at a path.
     """
-    options, sources = dict(options or {}), {"expression": expression_data, "engagement": data}
+    options, named = dict(options or {}), {"expression": expression_data, "engagement": data}
     planned = read_study(study, improved, expression_data is not None)
-    _check(planned, sources, seeds, options)
+    _check(planned, named, seeds, options)
+    # Fetched once, so that every run learns the same state of it.
+    cache_dir = Path(options.get("cache_dir", StageArguments.cache_dir))
+    sources = {stage: path if path is None else local_folder(path, cache_dir) for stage, path in named.items()}
     _claim(output, planned, sources, options)
     trained = [row for row in planned.rows if row.mean_of is None]
     # The whole table once, before it is refined.
@@ -123,7 +127,7 @@ def reproduce(
         for row, seed in keys
         if is_finished(output / row.name / f"seed{seed}" / row.stages[-1])
     }
-    head = _describe(planned, sources, seeds, improved, options)
+    head = _describe(planned, named, seeds, improved, options)
     table = _write(output, planned, head, runs)
     todo = [(row, seed) for row, seed in keys if (row.name, seed) not in runs]
     for place, (row, seed) in enumerate(todo):
@@ -320,8 +324,8 @@ def _describe(
 ) -> StudyHead:
     changed = {name: _without_folder(value) for name, value in sorted(_protocol(options).items())}
     expression_data = sources["expression"]
-    beside = ["--expression-data", expression_data.name] if expression_data else []
-    words = ["engagement", "reproduce", study.name, "--data", (sources["engagement"] or Path()).name, *beside]
+    beside = ["--expression-data", data_name(expression_data)] if expression_data else []
+    words = ["engagement", "reproduce", study.name, "--data", data_name(sources["engagement"] or Path()), *beside]
     words += ["--seeds", str(seeds), *(["--improved"] if improved else [])]
     words += [word for name, value in changed.items() for word in (f"--{name}", value)]
     return StudyHead(
@@ -333,7 +337,9 @@ def _describe(
         notes=study.notes,
         command=shlex.join(words),
         changed_options=changed,
-        prepared_beforehand=[path.name for path in sources.values() if path is not None and is_prepared(path)],
+        prepared_beforehand=[
+            data_name(path) for path in sources.values() if path is not None and (is_on_hub(path) or is_prepared(path))
+        ],
     )
 
 

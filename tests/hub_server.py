@@ -1,9 +1,9 @@
 """A small server that speaks the Hub's protocol as the installed huggingface_hub uses it; everything lies on disk.
 
-Create, preupload, LFS (batch, storage, verify), commit, model info, tree, paths-info, resolve with redirects and
-ranges, whoami. LFS storage has an address of its own (localhost beside 127.0.0.1), as the real one has: a token that is
-sent there is a mistake. Left out: Xet (clients set HF_HUB_DISABLE_XET=1), branches other than main, pull requests, data
-sets and Spaces. Followed from huggingface_hub 2.4: hf_api.py, _commit_api.py, lfs.py, file_download.py.
+Create, preupload, LFS (batch, storage, verify), commit, info, tree, paths-info, resolve with redirects and ranges,
+whoami; of models, and of data sets, which are `datasets/org/name` here. LFS storage has an address of its own, localhost
+beside 127.0.0.1, as the real one has: a token sent there is a mistake. Left out: Xet (clients set
+HF_HUB_DISABLE_XET=1), branches, pull requests, Spaces. Followed from huggingface_hub 2.4.
 """
 
 import base64
@@ -13,63 +13,17 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from hub_answers import Answer, Refused, Repository, Request, StoredFile, described
 
 LFS_SUFFIXES = (".safetensors", ".parquet", ".png", ".bin", ".pt", ".pth", ".onnx")  # in a new repository's rules
 LFS_LEAST_BYTES = 10 << 20
 LICENSES = ("apache-2.0", "mit", "openrail++", "cc-by-nc-4.0", "llama3.1", "other")  # some of those the Hub takes
 WRITE_TOKEN, READ_TOKEN = "hf_write", "hf_read"
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """One file of a commit; its bytes lie under `oid`: LFS's SHA-256, else git's SHA-1 of the blob."""
-
-    oid: str
-    size: int
-    is_lfs: bool
-
-
-@dataclass
-class Repository:
-    """A model repository: `commits` holds (id, files by path), oldest first."""
-
-    private: bool
-    commits: list[tuple[str, dict[str, StoredFile]]]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a client sent, as far as tests ask for it."""
-
-    method: str
-    path: str
-    host: str
-    token: str | None
-    range: str | None
-
-
-class Refused(Exception):
-    """An answer other than the one hoped for, as the Hub words it."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **headers}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A status, a body and headers; an `Answer` of JSON by default."""
-
-    body: object = field(default_factory=dict)  # bytes as they are, all else as JSON
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class HubServer(ThreadingHTTPServer):
@@ -168,24 +122,25 @@ def running(server: HubServer) -> Iterator[HubServer]:
         thread.join()
 
 
-_ID, _REV, _OID = r"(?P<repo_id>[\w.-]+/[\w.-]+)", r"(?P<revision>[\w.-]+)", r"(?P<oid>[0-9a-f]{64})"
+_ID = r"(?:models/)?(?P<repo_id>(?:datasets/)?[\w.-]+/[\w.-]+)"
+_REV, _OID = r"(?P<revision>[\w.-]+)", r"(?P<oid>[0-9a-f]{64})"
 _ROUTES = [
     (methods.split(), re.compile(pattern), name)
     for methods, pattern, name in (
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/repos/create", "create"),
         ("POST", r"/api/validate-yaml", "validate_yaml"),
-        ("POST", rf"/api/models/{_ID}/preupload/main", "preupload"),
+        ("POST", rf"/api/{_ID}/preupload/main", "preupload"),
         ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", "lfs_batch"),
         ("PUT", rf"/lfs/{_ID}/{_OID}", "lfs_put"),
         ("POST", rf"/lfs/{_ID}/verify", "lfs_verify"),
         ("GET HEAD", rf"/lfs/{_ID}/{_OID}", "lfs_get"),
-        ("POST", rf"/api/models/{_ID}/commit/main", "commit"),
-        ("GET", rf"/api/models/{_ID}(/revision/{_REV})?", "model_info"),
-        ("GET", rf"/api/models/{_ID}/tree/{_REV}", "tree"),
-        ("POST", rf"/api/models/{_ID}/paths-info/{_REV}", "paths_info"),
+        ("POST", rf"/api/{_ID}/commit/main", "commit"),
+        ("GET", rf"/api/{_ID}(/revision/{_REV})?", "info"),
+        ("GET", rf"/api/{_ID}/tree/{_REV}(/(?P<folder>.+))?", "tree"),
+        ("POST", rf"/api/{_ID}/paths-info/{_REV}", "paths_info"),
         ("GET HEAD", rf"/{_ID}/resolve/{_REV}/(?P<path>.+)", "resolve"),
-        ("GET HEAD", rf"/api/resolve-cache/models/{_ID}/{_REV}/(?P<path>.+)", "resolve_cache"),
+        ("GET HEAD", rf"/api/resolve-cache/{_ID}/{_REV}/(?P<path>.+)", "resolve_cache"),
     )
 ]
 
@@ -270,20 +225,26 @@ class _Handler(BaseHTTPRequestHandler):
         role = "write" if self.token == WRITE_TOKEN else "read"
         return Answer({"type": "user", "name": "someone", "auth": {"accessToken": {"role": role}}})
 
-    def model_info(self, repo_id: str, revision: str = "main") -> Answer:
+    def info(self, repo_id: str, revision: str = "main") -> Answer:
         commit, files = self.revision(repo_id, revision)
         siblings = [{"rfilename": path} for path in files]
         private = self.server.repositories[repo_id].private
-        return Answer({"id": repo_id, "sha": commit, "private": private, "tags": [], "siblings": siblings})
+        known = {"id": repo_id.removeprefix("datasets/"), "sha": commit, "private": private}
+        return Answer({**known, "tags": [], "siblings": siblings})
 
-    def tree(self, repo_id: str, revision: str) -> Answer:
+    def tree(self, repo_id: str, revision: str, folder: str = "") -> Answer:
+        """The files and folders in a folder, or with `recursive` all files below it."""
         _, files = self.revision(repo_id, revision)
-        return Answer([_described(path, file) for path, file in files.items()])
+        below, is_deep = f"{folder}/" if folder else "", "recursive=true" in self.path.lower()
+        inner = {path.removeprefix(below): path for path in files if path.startswith(below)}
+        folders = {below + name.partition("/")[0] for name in inner if "/" in name}
+        found = [described(path, files[path]) for name, path in inner.items() if is_deep or "/" not in name]
+        return Answer([*found, *({"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders))])
 
     def paths_info(self, repo_id: str, revision: str) -> Answer:
         _, files = self.revision(repo_id, revision)
         wanted = parse_qs(self.content.decode()).get("paths", [])
-        return Answer([_described(path, files[path]) for path in wanted if path in files])
+        return Answer([described(path, files[path]) for path in wanted if path in files])
 
     def resolve(self, repo_id: str, revision: str, path: str) -> Answer:
         """Small files lie at a relative address, which clients follow; LFS files in storage."""
@@ -292,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         if file.is_lfs:
             headers |= {"X-Linked-Etag": f'"{file.oid}"', "X-Linked-Size": str(file.size)}
             return Answer(b"", 302, headers | {"Location": f"{self.server.storage}/lfs/{repo_id}/{file.oid}"})
-        return Answer(b"", 307, headers | {"Location": f"/api/resolve-cache/models/{repo_id}/{commit}/{path}"})
+        return Answer(b"", 307, headers | {"Location": f"/api/resolve-cache/{repo_id}/{commit}/{path}"})
 
     def resolve_cache(self, repo_id: str, revision: str, path: str) -> Answer:
         commit, file = self.find(repo_id, revision, path)
@@ -321,9 +282,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.require_write_token()
         asked = json.loads(self.content)
         repo_id = f"{asked['organization'] or 'someone'}/{asked['name']}"
+        repo_id = f"datasets/{repo_id}" if asked.get("type") == "dataset" else repo_id
         address = {"url": f"{self.server.endpoint}/{repo_id}"}
         if repo_id in self.server.repositories:
-            return Answer({"error": "You already created this model repo", **address}, 409)
+            return Answer({"error": "You already created this repo", **address}, 409)
         self.server.create(repo_id, private=asked.get("visibility") == "private")
         return Answer(address)
 
@@ -393,8 +355,3 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.server.commit(repo_id, added, deleted, summary)
         address = f"{self.server.endpoint}/{repo_id}/commit/{commit}"
         return Answer({"success": True, "commitOid": commit, "commitUrl": address})
-
-
-def _described(path: str, file: StoredFile) -> dict[str, object]:
-    lfs = {"lfs": {"oid": file.oid, "size": file.size, "pointerSize": 130}} if file.is_lfs else {}
-    return {"type": "file", "path": path, "oid": file.oid, "size": file.size, **lfs}

@@ -338,7 +338,7 @@ def _is_offline() -> None:
 def test_a_failed_upload_names_its_cause_and_what_helps(
     fail: Callable[[], None], reason: str, advice: str, assembled: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("huggingface_hub.ModelCard.validate", lambda card: fail())
+    monkeypatch.setattr("huggingface_hub.RepoCard.validate", lambda *_: fail())
     with pytest.raises(EngagementInputError) as refusal:
         push_folder(assembled, "org/engagement", token=WRITE_TOKEN)
     assert reason in str(refusal.value) and advice in str(refusal.value)

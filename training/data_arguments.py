@@ -8,7 +8,11 @@ class DataArguments:
     """What a stage learns from."""
 
     data: str | None = field(
-        default=None, metadata={"help": "a prepared data set, or a raw source; without it, or with none, no such stage"}
+        default=None,
+        metadata={
+            "help": "a prepared data set, here or on the Hub (hf://org/name), or a raw source; without it, or with "
+            "none, no such stage"
+        },
     )
     data_kind: str | None = field(
         default=None,

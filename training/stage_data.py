@@ -17,6 +17,7 @@ import torch
 
 from ..data.audit.page import read_duplicates
 from ..data.described_data import AuditSummary, ChannelPixels, TrainingData
+from ..data.hub_source import is_on_hub
 from ..data.open_data import (
     PREPARATION_OPTIONS,
     DataOptions,
@@ -88,7 +89,7 @@ def open_stage_data(run: StageRun) -> PreparedData:
     if stage.model not in ("video", "image"):
         raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
     prepared = first_on_each_node(run.training, partial(open_or_prepare, _data_options(stage)))
-    if is_prepared(_path_of(stage)):
+    if is_on_hub(_path_of(stage)) or is_prepared(_path_of(stage)):
         _check_settings(stage, prepared, run.on_command_line)
     return prepared
 
