@@ -213,7 +213,7 @@ def prepare(
         typer.echo(f"next: engagement audit {output}")
         return
     typer.echo(f"pushed to {push_data(output, push_to_hub, public, license)}")
-    typer.echo(f"next: train.py --engagement_data hf://{push_to_hub}")
+    typer.echo(f"from now on hf://{push_to_hub} names it wherever data is named")
 
 
 @app.command()

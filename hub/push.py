@@ -1,4 +1,4 @@
-"""An assembled folder goes to the Hub, in place of an earlier version of the same model or data, and of nothing else."""
+"""An assembled folder goes to the Hub, in place of an earlier version of the same model or data and of nothing else."""
 
 import contextlib
 import json
@@ -15,7 +15,6 @@ from ..processor.input_errors import EngagementInputError
 from .model_files import CARD_FILE, is_published_name
 
 _ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
-_WHOLE = "the folder is whole"
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,24 @@ MODEL = Pushed(
 
 
 def push_folder(
-    folder: Path, repository: str, private: bool | None = None, token: str | None = None, kind: Pushed = MODEL
+    folder: Path,
+    repository: str,
+    private: bool | None = None,
+    token: str | None = None,
+    kind: Pushed = MODEL,
+    made_of: Path | None = None,
 ) -> str:
     """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
+
+    Args:
+        made_of: what a folder that goes away again was made of, for messages; None: it stays.
 
     Raises:
         EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
             is public, or it holds what is no earlier version of this model or data set.
     """
     api = HfApi(token=token)
-    with hub_refusals(f"push {folder} to {repository}", _WHOLE, kind.card_remedy):
+    with _hub_refusals(f"push {made_of or folder} to {repository}", "the folder is whole", kind):
         # First, so that no empty repository is left behind.
         RepoCard.load(folder / CARD_FILE).validate(kind.repo_type)
         created = api.create_repo(repository, repo_type=kind.repo_type, private=private, exist_ok=True)
@@ -73,14 +80,21 @@ def push_folder(
     return created.url
 
 
-def check_repository(repository: str, private: bool | None, kind: Pushed, token: str | None = None) -> None:
+def check_repository(
+    repository: str, private: bool | None, license_name: str | None, kind: Pushed, token: str | None = None
+) -> None:
     """What would stop a push however its folder turns out: asked before hours of work; the Hub is left as it is.
+
+    Args:
+        license_name: what the card will say; None: something that the Hub takes.
 
     Raises:
         EngagementInputError: as `push_folder`.
     """
     api = HfApi(token=token)
-    with hub_refusals(f"push to {repository}", "nothing has been done yet", kind.card_remedy):
+    with _hub_refusals(f"push to {repository}", "nothing has been done yet", kind):
+        if license_name is not None:
+            RepoCard(f"---\nlicense: {license_name}\n---\n").validate(kind.repo_type)
         known = api.whoami()
         if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise EngagementInputError(
@@ -94,7 +108,7 @@ def check_repository(repository: str, private: bool | None, kind: Pushed, token:
 
 
 @contextlib.contextmanager
-def hub_refusals(job: str, kept: str, card_remedy: str) -> Iterator[None]:
+def _hub_refusals(job: str, kept: str, kind: Pushed) -> Iterator[None]:
     """Raises EngagementInputError, in one line, where the Hub refuses what the block does, or does not answer."""
     try:
         yield
@@ -102,7 +116,7 @@ def hub_refusals(job: str, kept: str, card_remedy: str) -> Iterator[None]:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         cause = cause_of(error)
-        remedy = card_remedy if type(error) is ValueError else _advice(cause, kept)
+        remedy = kind.card_remedy if type(error) is ValueError else _advice(cause, kept)
         raise EngagementInputError(
             f"Expected to {job}, the Hub did not take it ({reason_of(cause)}); {remedy}."
         ) from error

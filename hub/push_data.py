@@ -77,7 +77,7 @@ def check_push(
     """
     require_hub_names(repository, license_name)
     _require_free(source.kind, source.drawn, any(record.affects for record in source.records))
-    check_repository(repository, _is_private(public, source.drawn), DATA_SET, token)
+    check_repository(repository, _is_private(public, source.drawn), license_name, DATA_SET, token)
 
 
 def push_data(
@@ -117,7 +117,7 @@ def push_data(
         print("take care: its split failed the audit for leakage, and the card says so", file=sys.stderr)
     with _unfinished(folder) as staged:
         _assemble(prepared, audited, staged, repository, license_name)
-        return push_folder(staged, repository, _is_private(public, described.drawn), token, DATA_SET)
+        return push_folder(staged, repository, _is_private(public, described.drawn), token, DATA_SET, folder)
 
 
 def _is_private(public: bool | None, is_drawn: bool) -> bool:

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from datasets import Dataset
 
-from ..data.hub_source import local_folder
+from ..data.hub_source import data_name, local_folder
 from ..data.preparation.picture_codec import decode_picture
 from ..data.preparation.prepared_data import load_prepared
 from .warm_speed import time_in_turn
@@ -56,7 +56,7 @@ def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> 
         hdf5_ms, our_ms = times["theirs"], times["ours"]
     our_mib = sum(len(frame) for frames in rows["frames"] for frame in frames) / len(rows) / 2**20
     return {
-        "data": folder.name,
+        "data": data_name(folder),
         "clips": len(rows),
         "rounds": num_rounds,
         "frames_a_clip": list(_frames_of(rows, 0).shape),

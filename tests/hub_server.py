@@ -1,8 +1,8 @@
 """A small server that speaks the Hub's protocol as the installed huggingface_hub uses it; everything lies on disk.
 
 Create, preupload, LFS (batch, storage, verify), commit, info, tree, paths-info, resolve with redirects and ranges,
-whoami; of models, and of data sets, which are `datasets/org/name` here. LFS storage has an address of its own, localhost
-beside 127.0.0.1, as the real one has: a token sent there is a mistake. Left out: Xet (clients set
+whoami; of models, and of data sets, which are `datasets/org/name` here. LFS storage has an address of its own
+(localhost), as the real one has: a token that is sent there is a mistake. Left out: Xet (clients set
 HF_HUB_DISABLE_XET=1), branches, pull requests, Spaces. Followed from huggingface_hub 2.4.
 """
 
@@ -22,7 +22,15 @@ from hub_answers import Answer, Refused, Repository, Request, StoredFile, descri
 
 LFS_SUFFIXES = (".safetensors", ".parquet", ".png", ".bin", ".pt", ".pth", ".onnx")  # in a new repository's rules
 LFS_LEAST_BYTES = 10 << 20
-LICENSES = ("apache-2.0", "mit", "openrail++", "cc-by-nc-4.0", "llama3.1", "other")  # some of those the Hub takes
+LICENSES = (
+    "apache-2.0",
+    "mit",
+    "openrail++",
+    "cc-by-nc-4.0",
+    "llama3.1",
+    "other",
+    "unknown",
+)  # some of those the Hub takes
 WRITE_TOKEN, READ_TOKEN = "hf_write", "hf_read"
 
 
