@@ -25,15 +25,17 @@ from .atomic_files import whole_folder, writing
 from .audit.page import AUDIT_FILE, DUPLICATES_FILE
 from .checksums import CHECKSUMS_FILE, what_changed
 from .hub_errors import cause_of, reason_of, wants_a_token
+from .json_records import read_record
 from .locked_folder import waiting_for
 from .parquet_tables import TABLES_FOLDER, read_tables
-from .preparation.description import DESCRIPTION_FILE, DatasetDescription, Provenance, read_description
+from .preparation.description import DESCRIPTION_FILE, DatasetDescription, Provenance
 from .preparation.prepare import describe_counts
 from .preparation.prepared_data import REJECTS_FILE, is_prepared, load_prepared, write_prepared
 
 BESIDE_TABLES = (DESCRIPTION_FILE, REJECTS_FILE, AUDIT_FILE, DUPLICATES_FILE)  # the last two where there is an audit
 _PREFIX = re.compile(r"hf:/{1,2}")  # pathlib makes one stroke of two
 _NAME = re.compile(r"(?:datasets/)?([^/@]+/[^/@]+)(?:@(.+))?")
+_REMEDY = "whoever pushed {} should push it again"
 _HOW = "it is written hf://org/name or hf://org/name@REVISION"
 
 
@@ -87,8 +89,10 @@ def fetch(data: HubData, cache_dir: Path) -> Path:
     """The folder in the cache that holds this data set, named by repository and commit; raises as `local_folder`."""
     name = data.repository
     with _hub_refusals(data):
-        described = Path(hf_hub_download(name, DESCRIPTION_FILE, repo_type="dataset", revision=data.revision)).parent
-    description, commit = read_description(described), described.name
+        described = Path(hf_hub_download(name, DESCRIPTION_FILE, repo_type="dataset", revision=data.revision))
+    remedy = f"a newer version of this package may know it, or {_REMEDY.format(data)}"
+    description = read_record(described, DatasetDescription, DataError, f"a prepared data set at {data},", remedy)
+    commit = described.parent.name
     folder = cache_dir / f"hub-{name.replace('/', '--')}-{commit[:12]}"
     with waiting_for(folder):
         if not is_prepared(folder):
@@ -134,7 +138,7 @@ def _is_model(repository: str) -> bool:
 
 def _convert(source: Path, description: DatasetDescription, folder: Path, data: HubData) -> None:
     """The snapshot as a prepared data set at `folder`, whole or not at all."""
-    remedy = f"whoever pushed {data} should push it again"
+    remedy = _REMEDY.format(data)
     if not (source / CHECKSUMS_FILE).is_file():
         raise DataError(f"Expected {CHECKSUMS_FILE} beside the tables of {data}, found none; {remedy}.")
     if changed := what_changed(source):
