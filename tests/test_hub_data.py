@@ -35,6 +35,7 @@ from engagement_recognition.processor.input_errors import DataError, EngagementI
 from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.stage_data import open_stage_data
 
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     """Also the only Hub that this process knows."""
