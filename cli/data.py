@@ -3,9 +3,14 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .shard_options import JoinOption, ShardOption, nothing_to_do, parse_shard
+
+if TYPE_CHECKING:
+    from ..data.preparation.prepared_data import PreparedData
 
 app = typer.Typer()
 _DETECTOR_HELP = "Where faces are looked for: cpu, auto, cuda, cuda:1 or mps. Off the CPU boxes may differ by a hair."
@@ -107,9 +112,11 @@ class Subset(StrEnum):
 
 @app.command()
 def prepare(
-    kind: Annotated[DataKind, typer.Argument(help="What the source is.")],
-    source: Annotated[Path, typer.Argument(help="A folder, an archive (.zip), a table (.csv, .parquet), an .h5 file.")],
     output: Annotated[Path, typer.Option(help="Folder for the prepared data; a killed run goes on where it was.")],
+    kind: Annotated[DataKind | None, typer.Argument(help="What the source is.")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="A folder, an archive (.zip), a table (.csv, .parquet), an .h5 file.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames a window; default: 8.")] = None,
     sampling: Annotated[Sampling | None, typer.Option(help="One uniform window a clip, or many in a row.")] = None,
     stride_frames: Annotated[
@@ -157,9 +164,12 @@ def prepare(
     license: Annotated[
         str | None, typer.Option(help="With --push-to-hub: of the data, as the Hub spells it; default: unknown.")
     ] = None,
+    shard: ShardOption = None,
+    join: JoinOption = None,
 ) -> None:
     """Turn labelled videos or pictures into a data set that `engagement audit` and `train.py` read."""
     from ..data.atomic_files import require_writable
+    from ..data.preparation.join import join_shards, prepare_shard
     from ..data.preparation.prepare import describe_counts
     from ..data.preparation.prepare import prepare as prepare_source
     from ..data.preparation.settings import FrameOptions, settings_for
@@ -169,7 +179,15 @@ def prepare(
 
     if push_to_hub is None and (public is not None or license is not None):
         raise RecipeError("Expected --push-to-hub org/name beside --public, --private or --license, got none.")
+    if push_to_hub is not None and shard is not None:
+        raise RecipeError("Expected --push-to-hub beside --join, where all shards are there, got it beside --shard.")
+    part = parse_shard(shard, join, output, kind, source)
     require_writable(output)
+    if join is not None:
+        _finish(join_shards(join, output), push_to_hub, public, license)
+        return
+    if kind is None or source is None:
+        raise nothing_to_do()
     detector_device = choose_device(device)
     options = SourceOptions(
         subset=subset and subset.value,
@@ -198,16 +216,30 @@ def prepare(
         raise RecipeError("Expected --sampling consecutive for frames that come as pictures, got uniform.")
     settings = settings_for(found.media, asked)
     if push_to_hub is not None:
-        from ..hub.push_data import check_push, push_data
+        from ..hub.push_data import check_push
 
         check_push(found, push_to_hub, public, license)
+    if part is not None:
+        prepared = prepare_shard(found, settings, source, output, part, processes, drop_conflicts, detector_device)
+        typer.echo(f"{part.folder(output)}: {describe_counts(prepared.description)}")
+        typer.echo(f"next, when all {part.count} are there: engagement prepare --join {output} --output FOLDER")
+        return
     prepared = prepare_source(found, settings, source, output, processes, drop_conflicts, detector_device)
-    typer.echo(f"{output}: {describe_counts(prepared.description)}")
-    if found.media == "video" and not prepared.description.settings.as_played:
+    _finish(prepared, push_to_hub, public, license)
+
+
+def _finish(prepared: "PreparedData", push_to_hub: str | None, public: bool | None, license: str | None) -> None:
+    """Say what came out, and push it where that was asked for."""
+    from ..data.preparation.prepare import describe_counts
+    from ..hub.push_data import push_data
+
+    description, output = prepared.description, prepared.folder
+    typer.echo(f"{output}: {describe_counts(description)}")
+    if description.media == "video" and not description.settings.as_played:
         typer.echo("  begun by an earlier version, and ended likewise: frames by number, pixels as they are stored")
-    if no_subjects:
+    if description.notes.no_subjects:
         typer.echo("take care: nobody knows the people, so that one person may be in several splits", err=True)
-    for split, counts in prepared.description.splits.items():
+    for split, counts in description.splits.items():
         typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")
     if push_to_hub is None:
         typer.echo(f"next: engagement audit {output}")

@@ -1,14 +1,16 @@
 """Predictions of files: the command `engagement predict`, its progress, its lines, its tables and timelines."""
 
+import json
 import sys
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from .placement_options import BatchSize, Device, DType, Engine, Faces, Workers
+from .shard_options import JoinOption, ShardOption, nothing_to_do, parse_shard
 
 if TYPE_CHECKING:
     from ..inference.answer_table import AnswerTable
@@ -23,12 +25,12 @@ _ABSTAIN_HELP = "No label under this certainty; default: what the model's valida
 @app.command()
 def predict(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line on standard input; "
             "with a single-face model photos too."
         ),
-    ],
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Folder written by train.py, or a Hub id; default: this package's, of facial expressions."),
@@ -49,9 +51,16 @@ def predict(
     engine: Engine = "torch",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    shard: ShardOption = None,
+    join: JoinOption = None,
 ) -> None:
     """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
     inputs were refused, 2: all were."""
+    part = parse_shard(shard, join, output, inputs)
+    if join is not None and output is not None:
+        _join(join, output)
+    if not inputs:
+        raise nothing_to_do()
     from ..processor.bounded_reader import BoundedReader
 
     bounded = BoundedReader().start()  # which takes as long as loading a model does, and meanwhile
@@ -62,7 +71,9 @@ def predict(
     from ..inference.shipped_model import WHAT_IT_NAMES, shipped_expression_model
     from .file_progress import FileProgress
 
-    files = list_files(inputs, recursive)
+    files = every_file = list_files(inputs, recursive)
+    if part is not None:
+        files = list(part.share(every_file := list(dict.fromkeys(files))))
     plots = {}
     if timeline:
         from ..data.required_packages import require_packages
@@ -81,9 +92,16 @@ def predict(
     with ExitStack() as closing:
         table = None
         if output is not None:
+            from ..data.locked_folder import alone_in
+            from ..data.shards import digest_of, finish_shard
+            from ..inference.answer_rows import ANSWERS_FILE, LABELS
             from ..inference.answer_table import AnswerTable, fingerprint
 
-            made_with = fingerprint(predictor, timeline, video_track)
+            folder, made_with = output, fingerprint(predictor, timeline, video_track)
+            if part is not None:
+                folder = part.folder(output)
+                closing.enter_context(alone_in(folder, "prediction"))
+                output = folder / ANSWERS_FILE
             table = closing.enter_context(AnswerTable(output, predictor.rule.label_names, predictor.about, made_with))
             files = _left_to_do(files, table)
         num_refused, num_done, has_said_names = 0, 0, False
@@ -113,9 +131,20 @@ def predict(
             raise KeyboardInterrupt(_what_is_kept(num_done, len(files), output)) from None
         if table is not None:
             table.finish()
+            if part is not None:
+                labels = {LABELS: json.dumps(predictor.rule.label_names), "model and settings": made_with}
+                finish_shard(folder, "predict", part, digest_of(map(str, every_file)), labels)
             typer.echo(f"{output}: {len(table.done)} files, {table.num_refused} of them refused", err=True)
             num_refused, num_done = table.num_refused, len(table.done)
     raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_done else 1)
+
+
+def _join(shards: Path, output: Path) -> NoReturn:
+    from ..inference.answer_rows import join_answers
+
+    num_files, num_refused = join_answers(shards, output)
+    typer.echo(f"{output}: {num_files} files, {num_refused} of them refused", err=True)
+    raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_files else 1)
 
 
 def _left_to_do(files: list[Path], table: "AnswerTable") -> list[Path]:

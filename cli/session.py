@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .placement_options import BatchSize, Device, DType, Engine
+from .shard_options import JoinOption, ShardOption, nothing_to_do, parse_shard
 
 if TYPE_CHECKING:
     from ..inference.predictions import Refusal
@@ -19,12 +20,12 @@ app = typer.Typer()
 
 @app.command()
 def session(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line."),
-    ],
-    model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
     output: Annotated[Path, typer.Option(help="A new folder, or this session's, to go on.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder written by train.py, or a Hub id.")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
     blur: Annotated[bool, typer.Option("--blur", help="Also copies of the films with faces blurred.")] = False,
     video_track: Annotated[
@@ -37,22 +38,33 @@ def session(
     dtype: DType = "auto",
     engine: Engine = "torch",
     batch_size: BatchSize = None,
+    shard: ShardOption = None,
+    join: JoinOption = None,
 ) -> None:
     """Follow everybody in recorded sessions of people who agreed: a row a person and window, as tables and a page. Exit
     code 0: all came out, 1: some recordings were refused, 2: all were."""
+    part = parse_shard(shard, join, output, inputs, model)
+    if join is not None:
+        _join(join, output)
+        return
+    if not inputs or model is None:
+        raise nothing_to_do()
     from ..data.locked_folder import alone_in
     from ..data.schema import EXPRESSIONS
+    from ..data.shards import digest_of, finish_shard
     from ..hub.use_limits import limits_for_terminal
     from ..inference.input_files import list_files
     from ..inference.many_files import refuse
     from ..inference.predictor import Predictor
     from ..inference.shipped_model import WHAT_IT_NAMES
     from ..live.session.blur import NOT_ANONYMOUS
-    from ..live.session.folder import PAGE_FILE, PEOPLE_TABLE, WINDOWS_PARQUET, WINDOWS_TABLE, SessionFolder
+    from ..live.session.folder import PAGE_FILE, PEOPLE_TABLE, WINDOWS_PARQUET, WINDOWS_TABLE, SessionFolder, name_of
     from ..processor.input_errors import EngagementInputError
     from .file_progress import FileProgress
 
-    files = list(dict.fromkeys(list_files(inputs, recursive)))
+    files = every_file = list(dict.fromkeys(list_files(inputs, recursive)))
+    if part is not None:
+        files, output = list(part.share(files)), part.folder(output)
     typer.echo(limits_for_terminal(), err=True)
     predictor = Predictor.from_pretrained(
         model, device=device, abstain_below=abstain_below, dtype=dtype, engine=engine, batch_size=batch_size
@@ -95,10 +107,20 @@ def session(
                 f"what was read is in {output}, tables and page too; type the same command to go on"
             ) from None
         folder.write_tables(refused, names)
+        if part is not None:
+            made_with = {"model and settings": folder.made_with, "blurred": str(blur)}
+            finish_shard(output, "session", part, digest_of(map(name_of, every_file)), made_with)
     if blur:
         typer.echo(f"take care: {NOT_ANONYMOUS}", err=True)
     typer.echo(f"{output / PAGE_FILE}, {WINDOWS_TABLE}, {WINDOWS_PARQUET}, {PEOPLE_TABLE}")
-    raise typer.Exit(2 if len(refused) == len(files) else 1 if refused or num_uncopied else 0)
+    raise typer.Exit(0 if not refused and not num_uncopied else 2 if len(refused) == len(files) else 1)
+
+
+def _join(shards: Path, output: Path) -> None:
+    from ..live.session.join import join_sessions
+
+    num_recordings = join_sessions(shards, output)
+    typer.echo(f"{output}: tables of {num_recordings} recordings; pages and copies are in the shards' folders")
 
 
 def _raise_where_no_room(error: Exception) -> None:

@@ -7,24 +7,20 @@ model and settings it was made with, so that no table mixes two.
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from ..data.atomic_files import whole_file
 from ..data.growing_file import GrowingFile
 from ..data.required_packages import require_packages
 from ..processor.input_errors import DataError, in_one_line, printable
+from .answer_rows import MADE_WITH, NOTES, columns_of, csv_line, rows_of, write_parquet
 from .predictions import AboutModel, Prediction, Refusal, to_json, to_json_line
 from .predictor import Predictor
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
-_MADE_WITH, _NOTES = "made_with", "notes"
-_BOX = ("left_px", "top_px", "right_px", "bottom_px")
-Cell = str | float | int | bool | None
 
 
 class _Done(TypedDict):
@@ -53,15 +49,6 @@ def fingerprint(predictor: Predictor, timeline_step_sec: float | None, video_tra
     return digest.hexdigest()[:12]
 
 
-def columns_of(label_names: Sequence[str]) -> list[str]:
-    """A table's columns; a photo has a row for each of its faces, every other file one."""
-    scores, spread = [f"score/{name}" for name in label_names], [f"spread/{name}" for name in label_names]
-    video = ["face_coverage", "num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", *spread]
-    face = ["face", *_BOX, "face_probability"]
-    about = ["trained_on", "calibrated", _NOTES, "error", _MADE_WITH]
-    return ["source", "label", "reason", "certainty", *scores, *video, *face, *about]
-
-
 class AnswerTable:
     """Rows of answers in a file; use in a `with`.
 
@@ -83,7 +70,7 @@ class AnswerTable:
             require_packages(("pyarrow",))
         self.journal = path.with_name(f"{path.name}.jsonl") if self._is_parquet else path
         self._is_csv = self.journal.suffix.lower() == ".csv"
-        self._header = _csv_line(self._columns) if self._is_csv else ""
+        self._header = csv_line(self._columns) if self._is_csv else ""
         self.done: set[str] = set()
         self.num_refused = 0
         self._file = GrowingFile(self.journal, self._read_journal())
@@ -101,9 +88,9 @@ class AnswerTable:
             raise DataError(
                 f"Expected a table of answers in {self.journal}, could not read it ({error.strerror})."
             ) from error
-        earlier = [name for name in self._columns if name != _NOTES]
-        if self._is_csv and content.startswith(_csv_line(earlier).encode()):  # begun before there were notes
-            self._columns, self._header = earlier, _csv_line(earlier)
+        earlier = [name for name in self._columns if name != NOTES]
+        if self._is_csv and content.startswith(csv_line(earlier).encode()):  # begun before there were notes
+            self._columns, self._header = earlier, csv_line(earlier)
         at = end = len(self._header.encode())
         if content[:at] != self._header.encode():
             if b"\n" in content or not self._header.encode().startswith(content):
@@ -131,11 +118,11 @@ class AnswerTable:
                 row = dict(zip(self._columns, next(csv.reader([text])), strict=True))
                 num_lines = int(row["num_people"]) if row["face"] else 1
                 return _Done(
-                    source=row["source"], made_with=row[_MADE_WITH], is_refused=bool(row["error"]), num_lines=num_lines
+                    source=row["source"], made_with=row[MADE_WITH], is_refused=bool(row["error"]), num_lines=num_lines
                 )
             answer = json.loads(text)
             return _Done(
-                source=answer["source"], made_with=answer[_MADE_WITH], is_refused="error" in answer, num_lines=1
+                source=answer["source"], made_with=answer[MADE_WITH], is_refused="error" in answer, num_lines=1
             )
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise self._other("got something else") from error
@@ -161,12 +148,12 @@ class AnswerTable:
         Raises:
             DataError: a full disk; what was written before is kept.
         """
-        answer = {**to_json(result, self._about), _MADE_WITH: self._made_with}
+        answer = {**to_json(result, self._about), MADE_WITH: self._made_with}
         if not self._is_csv:
             self._append(to_json_line(answer) + "\n")
         else:
-            rows = _rows_of(answer)
-            self._append("".join(_csv_line([row.get(name) for name in self._columns]) for row in rows))
+            rows = rows_of(answer)
+            self._append("".join(csv_line([row.get(name) for name in self._columns]) for row in rows))
         self.done.add(self.name_of(result.source))
         self.num_refused += isinstance(result, Refusal)
 
@@ -187,39 +174,5 @@ class AnswerTable:
         """After the last answer: of a Parquet table, make it from the journal."""
         if not self._is_parquet:
             return
-        import pyarrow  # a fifth of a second, which no other table has to wait for
-        import pyarrow.parquet
-
-        lines = self.journal.read_text(encoding="utf-8").split("\n")
-        rows = [row for line in lines if line for row in _rows_of(json.loads(line))]
-        table = pyarrow.table({name: [row.get(name) for row in rows] for name in self._columns})
-        with whole_file(self.path) as partial:
-            pyarrow.parquet.write_table(table, partial)
-
-
-def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
-    """One JSON answer → a row, or of a photo a row a face."""
-    shared: dict[str, Cell] = {name: answer.get(name) for name in ("error", _MADE_WITH)}
-    shared["source"] = printable(answer["source"])  # neither CSV's lines nor Parquet's text hold any name
-    shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
-    shared[_NOTES] = "; ".join(answer.get(_NOTES) or ()) or None
-    if "faces" not in answer:
-        return [shared | _flat(answer)]
-    rows = []
-    for number, face in enumerate(answer["faces"], start=1):
-        box = dict(zip(_BOX, face["box_xyxy_px"], strict=True))
-        rows.append(shared | _flat(face) | box | {"face": number, "num_people": len(answer["faces"])})
-    return rows
-
-
-def _flat(answer: dict[str, Any]) -> dict[str, Cell]:  # as JSON has it
-    """What is a single value, and scores and spread by label."""
-    flat = {name: value for name, value in answer.items() if isinstance(value, Cell)}
-    scores = {f"score/{name}": score for name, score in (answer.get("scores") or {}).items()}
-    return flat | scores | {f"spread/{name}": value for name, value in (answer.get("spread") or {}).items()}
-
-
-def _csv_line(cells: Sequence[Cell]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+        with self.journal.open("rb") as journal:
+            write_parquet(journal, self._columns, self.path)

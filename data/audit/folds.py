@@ -13,7 +13,8 @@ from datasets import Dataset, DatasetDict
 
 from ...processor.input_errors import DataError, LeakageError, RecipeError
 from ..described_data import AuditSummary, FindingSummary
-from ..preparation.prepared_data import PreparedData, count_rows
+from ..preparation.prepared_data import PreparedData
+from ..preparation.row_facts import count_rows
 from ..schema import SPLITS
 from ..splits import draw_splits
 from .leakage import Audit, audit

@@ -12,7 +12,7 @@ from datasets import Dataset, Value, concatenate_datasets
 
 from ...processor.input_errors import DataError
 from ..preparation.description import DATA_VERSION, InputCounts, Provenance
-from ..preparation.prepared_data import FEATURES, PreparedData, write_prepared
+from ..preparation.prepared_data import FEATURES, PreparedData, read_rejects, write_prepared
 from ..schema import SPLITS, Reject
 from ..splits import SHARES, draw_splits
 from .duplicates import Duplicate, clean_rows
@@ -43,7 +43,7 @@ def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0)
     rows = rows.remove_columns("split").add_column("split", split.tolist(), feature=Value("string"))
     notes = replace(data.description.notes, split=how, split_limits=limits)
     provenance = _provenance(data).model_copy(update={"notes": notes})
-    return write_prepared(rows.select_columns(list(FEATURES)), _rejects(data), provenance, output)
+    return write_prepared(rows.select_columns(list(FEATURES)), read_rejects(data), provenance, output)
 
 
 def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
@@ -74,7 +74,7 @@ def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
         "notes": replace(before.notes, deduplicated_from=data.fingerprint),
     }
     kept = all_rows(data).select(np.flatnonzero(clean))
-    return write_prepared(kept, [*_rejects(data), *rejected], before.model_copy(update=changes), output)
+    return write_prepared(kept, [*read_rejects(data), *rejected], before.model_copy(update=changes), output)
 
 
 def _check(data: PreparedData, audit: Audit, output: Path) -> None:
@@ -93,14 +93,6 @@ def _provenance(data: PreparedData) -> Provenance:
     """What stays true of the rows; what is counted from them is counted again, and written as the latest version."""
     known = {name: getattr(data.description, name) for name in Provenance.model_fields}
     return Provenance(**known | {"version": DATA_VERSION})
-
-
-def _rejects(data: PreparedData) -> list[Reject]:
-    return [
-        Reject(row["path"], row["clip_id"], row["stage"], row["reason"], int(window) if window else None)
-        for row in data.rejects()
-        for window in (row.get("window_index"),)
-    ]
 
 
 def _duplicates_as_rejects(audit: Audit) -> list[Reject]:

@@ -15,7 +15,8 @@ from ..checksums import CHECKSUMS_FILE, what_changed
 from ..worker_processes import usable_cpus
 from .description import REMEDY
 from .picture_codec import pixels_sha256
-from .prepared_data import PreparedData, current_fingerprint, load_prepared, record_pictures
+from .prepared_data import PreparedData, load_prepared, record_pictures
+from .row_facts import current_fingerprint
 
 _BATCH = 256
 _DAMAGED_AT_MOST = 0.5  # of the rows; where more differ, it is the decoder that does

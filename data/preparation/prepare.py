@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from rich.console import Console
@@ -25,11 +25,12 @@ from ...processor.input_errors import DataError
 from ..atomic_files import claim_folder, writing
 from ..described_data import LabelConflicts
 from ..locked_folder import alone_in
-from ..schema import AFFECTS, ClipRecord, LabelledSource, Media, Reject
+from ..schema import ClipRecord, LabelledSource, Media, Reject
 from ..worker_processes import spawned, usable_cpus
 from .description import DATA_VERSION, TRAINING_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
 from .parts import Content, is_done, leave_with_parent, prepare_part, read_part
-from .prepared_data import PreparedData, is_prepared, load_prepared, write_prepared
+from .prepared_data import FEATURES, PreparedData, is_prepared, load_prepared, write_prepared
+from .row_facts import conflicting_rows
 from .settings import PreparationSettings
 
 # Clips a part: what a killed run may lose, against the cost of a file.
@@ -49,7 +50,7 @@ def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, d
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     items: list[ClipRecord | Reject] = [*source.records, *source.rejects]
     for item in items:
-        digest.update(json.dumps(asdict(item), sort_keys=True).encode())
+        digest.update(json.dumps(vars(item), sort_keys=True).encode())
     for path in [root] if root.is_file() else sorted(path for path in root.glob("*") if path.is_file()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives hold many pictures
     folder = root.parent if root.is_file() else root
@@ -68,6 +69,7 @@ def prepare(
     num_processes: int | None = None,
     drop_conflicts: bool = False,
     device: torch.device = _CPU,
+    may_be_empty: bool = False,
 ) -> PreparedData:
     """Decode, crop and store every clip of the source, or find it done; progress and time left are shown.
 
@@ -78,11 +80,12 @@ def prepare(
         drop_conflicts: leave out identical pictures that carry different labels.
         device: where faces are looked for. It is no setting of the data, though boxes may differ by a hair between
             devices, and with them the crops and the data's fingerprint.
+        may_be_empty: where nothing comes out, that is the result.
 
     Raises:
         DataError: nothing to prepare, nothing came out, or the folder holds something else.
     """
-    if not source.records:
+    if not source.records and not may_be_empty:
         first = f"; the first of {len(source.rejects)} rejects: {source.rejects[0].reason}" if source.rejects else ""
         raise DataError(f"Expected at least one labelled clip or picture in {root}, got none{first}")
     plan = plan_of(source, settings, root, drop_conflicts)
@@ -101,7 +104,7 @@ def prepare(
             most = usable_cpus()
             most = most if device.type == "cpu" else min(most, _MOST_PROCESSES_ON_A_GPU)
             _prepare_parts(source, settings, parts, num_processes or most, device)
-            _join_parts(source, settings, root, output, drop_conflicts)
+            _join_parts(source, settings, root, output, drop_conflicts, may_be_empty)
         shutil.rmtree(parts, ignore_errors=True)
     return load_prepared(output)
 
@@ -161,25 +164,27 @@ def _prepare_chunk(
 
 
 def _join_parts(
-    source: LabelledSource, settings: PreparationSettings, root: Path, output: Path, drop_conflicts: bool
+    source: LabelledSource,
+    settings: PreparationSettings,
+    root: Path,
+    output: Path,
+    drop_conflicts: bool,
+    may_be_empty: bool,
 ) -> None:
     tables, rejects = [], list(source.rejects)
     for start in range(0, len(source.records), CLIPS_PER_PART[source.media]):
         table, rejected = read_part(output / "parts", start)
         tables += [table] if table is not None else []
         rejects += rejected
-    if not tables:
+    if not tables and not may_be_empty:
         raise DataError(
             f"Expected usable clips in {root}, all {len(source.records)} were rejected; the first: {rejects[0].reason}"
         )
-    rows = concatenate_datasets(tables)
+    rows = concatenate_datasets(tables) if tables else Dataset.from_dict({name: [] for name in FEATURES}, FEATURES)
     conflicts = conflicting_rows(rows)
     if drop_conflicts and conflicts:
-        reason = "the same picture is there with another label"
-        dropped = {row for group in conflicts for row in group}
-        twins = rows.select_columns(["source_path", "clip_id"]).select(sorted(dropped))
-        rejects += [Reject(twin["source_path"], twin["clip_id"], "conflict", reason) for twin in twins]
-        rows = rows.select([row for row in range(len(rows)) if row not in dropped])
+        rows, dropped = without_conflicts(rows, conflicts)
+        rejects += dropped
     counts = count_clips(source, rows, rejects)
     provenance = Provenance(
         version=DATA_VERSION,
@@ -201,13 +206,13 @@ def _join_parts(
         write_prepared(rows, rejects, provenance, output)
 
 
-def conflicting_rows(rows: Dataset) -> list[list[int]]:
-    """Groups of rows with identical pixels and more than one label."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, pixels in enumerate(rows["frames_sha256"][:]):
-        groups[pixels].append(row)
-    labels = list(zip(*(rows[name][:] for name in ("label", *AFFECTS)), strict=True))
-    return [group for group in groups.values() if len({labels[row] for row in group}) > 1]
+def without_conflicts(rows: Dataset, conflicts: Sequence[Sequence[int]]) -> tuple[Dataset, list[Reject]]:
+    """The rows that are in no group of `row_facts.conflicting_rows`, and a reject for each that is."""
+    dropped = np.array(sorted(row for group in conflicts for row in group))
+    reason = "the same picture is there with another label"
+    twins = rows.select_columns(["source_path", "clip_id"]).select(dropped)
+    rejects = [Reject(twin["source_path"], twin["clip_id"], "conflict", reason) for twin in twins]
+    return rows.select(np.setdiff1d(np.arange(len(rows)), dropped)), rejects
 
 
 def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]) -> ClipCounts:

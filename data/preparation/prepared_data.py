@@ -7,8 +7,6 @@ trusted is for `leakage` to say.
 """
 
 import csv
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +41,7 @@ from .description import (
     read_description,
     write_description,
 )
+from .row_facts import BATCH, count_rows, current_fingerprint, repeated_window
 
 REJECTS_FILE = "rejects.csv"
 MANIFEST_FILE = "manifest.csv"
@@ -67,7 +66,6 @@ FEATURES = Features(
         "frame_hash": Value("string"),  # perceptual, of the whole frame in the window's middle
     }
 )
-_IDENTITY = ("split", "clip_id", "window_index", "subject_id", "label", *AFFECTS, "frames_sha256")
 _MANIFEST = ("clip_id", "window_index", "subject_id", "split", "source_path", "label", *AFFECTS)
 _LATER_COLUMNS = ("label_scores", *SIGNALS)  # that rows of earlier versions do not have
 _VERSIONED_PACKAGES = ("engagement-recognition", "datasets", "av", "facenet-pytorch", "torch", "pillow")
@@ -129,6 +127,15 @@ class PreparedData:
             return list(csv.DictReader(file))
 
 
+def read_rejects(data: PreparedData) -> list[Reject]:
+    """`rejects.csv` as it was before it was written."""
+    return [
+        Reject(row["path"], row["clip_id"], row["stage"], row["reason"], int(window) if window else None)
+        for row in data.rejects()
+        for window in (row.get("window_index"),)
+    ]
+
+
 def is_prepared(folder: Path) -> bool:
     """Whether the folder holds a finished data set."""
     return (folder / DESCRIPTION_FILE).is_file()
@@ -181,33 +188,45 @@ def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provena
     Raises:
         DataError: two rows are the same window of the same clip.
     """
-    # The pictures stay on disk: they can be many times the memory.
-    known = rows.remove_columns(["frames", "boxes_xyxy_px", "landmarks_xy_px", "transforms", "frame_times_sec"])
-    columns = known.to_dict()
-    repeated = [
-        key
-        for key, count in Counter(zip(columns["clip_id"], columns["window_index"], strict=True)).items()
-        if count > 1
-    ]
+    repeated = repeated_window(rows)
     if repeated:
-        raise DataError(f"Expected each clip once, got window {repeated[0][1]} of {repeated[0][0]} twice in {folder}.")
-    split_column = np.asarray(columns["split"])
+        raise DataError(f"Expected each clip once, got window {repeated[1]} of {repeated[0]} twice in {folder}.")
+    split_column = np.asarray(rows["split"][:])
     chosen = {split: np.flatnonzero(split_column == split) for split in SPLITS}
+    splits = DatasetDict({split: rows.select(order) for split, order in chosen.items() if len(order)})
     disable_progress_bars()
     try:
-        DatasetDict({split: rows.select(order) for split, order in chosen.items() if len(order)}).save_to_disk(
-            str(folder)
-        )
+        splits.save_to_disk(str(folder))
     finally:
         enable_progress_bars()
     _write_rejects(rejects, folder / REJECTS_FILE)
-    _write_manifest(columns, columns["found"], folder / MANIFEST_FILE)
+    _write_manifest(rows, folder / MANIFEST_FILE)
     record_pictures(folder)
+    counted = {split: count_rows(rows.select(order)) for split, order in chosen.items()}
+    by_stage = Counter(reject.stage for reject in rejects)
+    return finish_prepared(folder, provenance, current_fingerprint(splits), counted, by_stage)
+
+
+def finish_prepared(
+    folder: Path,
+    provenance: Provenance,
+    fingerprint: str,
+    counted: Mapping[str, SplitCounts],
+    rejects_by_stage: Mapping[str, int],
+) -> PreparedData:
+    """Write the description, with which the folder is whole.
+
+    Args:
+        counted: what each split holds.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     description = DatasetDescription(
         **dict(provenance),
-        fingerprint=_fingerprint(columns, np.concatenate(list(chosen.values()))),
-        splits={split: _count(columns, order) for split, order in chosen.items()},
-        rejects_by_stage=dict(sorted(Counter(reject.stage for reject in rejects).items())),
+        fingerprint=fingerprint,
+        splits=dict(counted),
+        rejects_by_stage=dict(sorted(rejects_by_stage.items())),
         versions={name: installed_version(name) or "not installed" for name in _VERSIONED_PACKAGES},
     )
     write_description(folder, description)
@@ -224,40 +243,6 @@ def record_pictures(folder: Path) -> None:
     write_checksums(folder, [path.relative_to(folder).as_posix() for path in tables])
 
 
-def current_fingerprint(splits: DatasetDict) -> str:
-    """Of the rows as they are now; their pictures count by their hashes, and are not read."""
-    rows = concatenate_datasets([splits[split] for split in SPLITS if split in splits])
-    columns = {name: rows[name][:] for name in (*_IDENTITY, "label_scores")}
-    return _fingerprint(columns, np.arange(len(rows)))
-
-
-def _fingerprint(columns: dict[str, Sequence[object]], order: np.ndarray) -> str:
-    """Changes with any pixel, label, person, split or order; not with the kind of files the pictures came in."""
-    digest = hashlib.sha256()
-    for row in order.tolist():
-        digest.update(json.dumps([columns[name][row] for name in _IDENTITY]).encode())
-        if columns["label_scores"][row] is not None:  # data without any keeps the fingerprint that version 2 gave it
-            digest.update(json.dumps(columns["label_scores"][row]).encode())
-    return digest.hexdigest()
-
-
-def count_rows(rows: Dataset) -> SplitCounts:
-    """What these rows hold; their pictures are not read."""
-    columns = {name: rows[name][:] for name in ("clip_id", "subject_id", "label", *AFFECTS)}
-    return _count(columns, np.arange(len(rows)))
-
-
-def _count(columns: Mapping[str, Sequence[object]], order: np.ndarray) -> SplitCounts:
-    taken = {name: [values[row] for row in order] for name, values in columns.items()}
-    found = {name: Counter(str(value) for value in taken[name] if value is not None) for name in ("label", *AFFECTS)}
-    return SplitCounts(
-        clips=len(set(taken["clip_id"])),
-        windows=len(order),
-        subjects=len(set(taken["subject_id"]) - {None}),
-        **{name: dict(sorted(counts.items())) for name, counts in found.items() if counts},
-    )
-
-
 def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(Reject.__dataclass_fields__))
@@ -265,11 +250,12 @@ def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
         writer.writerows(asdict(reject) for reject in rejects)
 
 
-def _write_manifest(columns: dict[str, Sequence[object]], found: Sequence[Sequence[bool] | None], path: Path) -> None:
+def _write_manifest(rows: Dataset, path: Path) -> None:
     """What is unknown is empty, as in the other columns."""
-    coverage = ["" if of_row is None else f"{np.mean(of_row):.3f}" for of_row in found]
-    signals = [["" if value is None else f"{value:.6g}" for value in columns[name]] for name in SIGNALS]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*_MANIFEST, "face_coverage", *SIGNALS])
-        writer.writerows(zip(*(columns[name] for name in _MANIFEST), coverage, *signals, strict=True))
+        for batch in rows.select_columns([*_MANIFEST, "found", *SIGNALS]).iter(BATCH):
+            coverage = ["" if of_row is None else f"{np.mean(of_row):.3f}" for of_row in batch["found"]]
+            signals = [["" if value is None else f"{value:.6g}" for value in batch[name]] for name in SIGNALS]
+            writer.writerows(zip(*(batch[name] for name in _MANIFEST), coverage, *signals, strict=True))

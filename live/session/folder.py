@@ -30,6 +30,7 @@ from .records import SessionRow, SessionVideo
 
 SESSION_FILE = "session.json"
 WINDOWS_TABLE, WINDOWS_PARQUET, PEOPLE_TABLE = "windows.csv", "windows.parquet", "people.csv"
+REFUSED_TABLE = "refused.csv"
 PAGE_FILE, BLURRED_FOLDER = "session.html", "blurred"
 _PARTS = "parts"
 _HASHED_BYTES = 1 << 20  # of a recording's start and its end; all of an hour would take a while to read
@@ -110,7 +111,7 @@ class SessionFolder:
         """Tables and page, of all that was read so far, which is returned in the order asked for.
 
         Args:
-            refused: what could not be read, for the page.
+            refused: what could not be read.
             names: what the model names, where that is not engagement.
 
         Raises:
@@ -136,6 +137,8 @@ class SessionFolder:
         write_whole(
             self.path / PEOPLE_TABLE, _to_csv(["source", "person", "start_sec", "end_sec", "may_be_person"], visits)
         )
+        reasons: list[list[Cell]] = [[name_of(Path(refusal.source)), refusal.error] for refusal in refused]
+        write_whole(self.path / REFUSED_TABLE, _to_csv(["source", "error"], reasons))
         page = render_page(videos, refused, self._predictor.rule, self._predictor.warnings, names)
         write_whole(self.path / PAGE_FILE, page)
         return videos
@@ -146,6 +149,11 @@ class SessionFolder:
         earlier = {Path(known.source).stem.casefold() for known in self._record.recordings[: number - 1]}
         stem = Path(name_of(source)).stem
         return self.path / BLURRED_FOLDER / f"{stem}{f'_{number}' if stem.casefold() in earlier else ''}.mp4"
+
+    @property
+    def made_with(self) -> str:
+        """Changes with model and settings."""
+        return self._record.made_with
 
     def _number_of(self, source: Path) -> int:
         """A recording's, which it has for good from now on."""

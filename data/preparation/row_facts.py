@@ -1,0 +1,85 @@
+"""What is counted over all rows of a data set, in batches: their pictures are not read, and a data set may be larger
+than memory."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from datasets import Dataset
+
+from ..schema import AFFECTS, SPLITS
+from .description import SplitCounts
+
+BATCH = 10_000  # rows
+_IDENTITY = ("split", "clip_id", "window_index", "subject_id", "label", *AFFECTS, "frames_sha256")
+_LABELS = ("label", *AFFECTS)
+Batch = Mapping[str, Sequence[object]]  # columns by name
+
+
+def batches(rows: Dataset, names: Iterable[str]) -> Iterator[Batch]:
+    """These columns alone, of some thousand rows at a time."""
+    yield from rows.select_columns(list(names)).iter(BATCH)
+
+
+def current_fingerprint(splits: Mapping[str, Dataset]) -> str:
+    """Changes with any pixel, label, person, split or order; not with the kind of files the pictures came in."""
+    digest = hashlib.sha256()
+    for split in (name for name in SPLITS if name in splits):
+        for batch in batches(splits[split], (*_IDENTITY, "label_scores")):
+            rows = zip(*(batch[name] for name in _IDENTITY), strict=True)
+            for row, scores in zip(rows, batch["label_scores"], strict=True):
+                digest.update(json.dumps(row).encode())
+                if scores is not None:  # data without any keeps the fingerprint that version 2 gave it
+                    digest.update(json.dumps(scores).encode())
+    return digest.hexdigest()
+
+
+def count_rows(rows: Dataset) -> SplitCounts:
+    """What one split's rows hold."""
+    clips: set[object] = set()
+    counted = {name: Counter[str]() for name in _LABELS}
+    for batch in batches(rows, ("clip_id", *_LABELS)):
+        clips.update(batch["clip_id"])
+        for name, counts in counted.items():
+            counts.update(str(value) for value in batch[name] if value is not None)
+    labels = {name: dict(sorted(counts.items())) for name, counts in counted.items() if counts}
+    return SplitCounts(clips=len(clips), windows=len(rows), subjects=len(people_of(rows)), **labels)
+
+
+def people_of(rows: Dataset) -> set[str]:
+    """Who is known of them."""
+    return {str(name) for batch in batches(rows, ["subject_id"]) for name in batch["subject_id"] if name is not None}
+
+
+def repeated_window(rows: Dataset) -> tuple[str, int] | None:
+    """The id of a clip and the number of a window that are there twice; None: each is there once."""
+    alike = _alike(rows, ("clip_id", "window_index"), lambda clip_id, window: f"{window} {clip_id}")
+    known = rows.select_columns(["clip_id", "window_index"]).select(alike)
+    counts = Counter(zip(known["clip_id"][:], known["window_index"][:], strict=True))
+    return next((key for key, count in counts.items() if count > 1), None)
+
+
+def conflicting_rows(rows: Dataset) -> list[list[int]]:
+    """Groups of rows with identical pixels and more than one label."""
+    alike = _alike(rows, ["frames_sha256"], str)
+    known = rows.select_columns(["frames_sha256", *_LABELS]).select(alike)
+    groups: dict[str, list[tuple[int, tuple[object, ...]]]] = defaultdict(list)
+    labels = zip(*(known[name][:] for name in _LABELS), strict=True)
+    for row, pixels, label in zip(alike.tolist(), known["frames_sha256"][:], labels, strict=True):
+        groups[pixels].append((row, label))
+    return [[row for row, _ in group] for group in groups.values() if len({label for _, label in group}) > 1]
+
+
+def _alike(rows: Dataset, names: Sequence[str], to_key: Callable[..., str]) -> np.ndarray:
+    """Rows that may share their key with another, ascending: eight bytes of a hash stand for each, not its text."""
+    keys = (
+        to_key(*values)
+        for batch in batches(rows, names)
+        for values in zip(*(batch[name] for name in names), strict=True)
+    )
+    hashes = (hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+    short = np.fromiter((int.from_bytes(digest, "little") for digest in hashes), np.uint64, len(rows))
+    _, which, counts = np.unique(short, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[which] > 1)

@@ -1,0 +1,129 @@
+"""Answers as rows of a table: one a file, or of a photo one a face; CSV, Parquet, and the shards of a large job joined.
+
+Answers come as lines of JSON, one at a time: there may be more of them than memory holds.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..data.atomic_files import whole_file, writing
+from ..data.json_records import read_record
+from ..data.shards import SHARD_FILE, ShardRecord, read_shards
+from ..processor.input_errors import DataError, printable
+
+ANSWERS_FILE = "answers.jsonl"  # of a shard
+LABELS = "label names"  # in a shard's record
+MADE_WITH, NOTES = "made_with", "notes"
+_BOX = ("left_px", "top_px", "right_px", "bottom_px")
+_TEXTS = ("source", "label", "reason", "trained_on", NOTES, "error", MADE_WITH)
+_COUNTS = ("num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", "face")
+_ROWS_AT_ONCE = 10_000
+Cell = str | float | int | bool | None
+
+
+def columns_of(label_names: Sequence[str]) -> list[str]:
+    """A table's columns; a photo has a row for each of its faces, every other file one."""
+    scores, spread = [f"score/{name}" for name in label_names], [f"spread/{name}" for name in label_names]
+    video = ["face_coverage", "num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", *spread]
+    face = ["face", *_BOX, "face_probability"]
+    about = ["trained_on", "calibrated", NOTES, "error", MADE_WITH]
+    return ["source", "label", "reason", "certainty", *scores, *video, *face, *about]
+
+
+def rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
+    """One JSON answer → a row, or of a photo a row a face."""
+    shared: dict[str, Cell] = {name: answer.get(name) for name in ("error", MADE_WITH)}
+    shared["source"] = printable(answer["source"])  # neither CSV's lines nor Parquet's text hold any name
+    shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
+    shared[NOTES] = "; ".join(answer.get(NOTES) or ()) or None
+    if "faces" not in answer:
+        return [shared | _flat(answer)]
+    rows = []
+    for number, face in enumerate(answer["faces"], start=1):
+        box = dict(zip(_BOX, face["box_xyxy_px"], strict=True))
+        rows.append(shared | _flat(face) | box | {"face": number, "num_people": len(answer["faces"])})
+    return rows
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Cell]:  # as JSON has it
+    """What is a single value, and scores and spread by label."""
+    flat = {name: value for name, value in answer.items() if isinstance(value, Cell)}
+    scores = {f"score/{name}": score for name, score in (answer.get("scores") or {}).items()}
+    return flat | scores | {f"spread/{name}": value for name, value in (answer.get("spread") or {}).items()}
+
+
+def csv_line(cells: Sequence[Cell]) -> str:
+    """A line of a CSV table, with its end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def write_parquet(answers: Iterable[bytes], columns: Sequence[str], path: Path) -> None:
+    """Lines of JSON → a Parquet table, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    import pyarrow  # a fifth of a second, which no other table has to wait for
+    import pyarrow.parquet
+
+    kinds = {**dict.fromkeys(_TEXTS, pyarrow.string()), **dict.fromkeys(_COUNTS, pyarrow.int64())}
+    kinds["calibrated"] = pyarrow.bool_()
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in columns])
+    with (
+        whole_file(path) as partial,
+        writing(path),
+        pyarrow.parquet.ParquetWriter(partial, schema) as writer,
+    ):
+        lines = iter(answers)
+        while batch := list(islice(lines, _ROWS_AT_ONCE)):
+            rows = [row for line in batch for row in rows_of(json.loads(line))]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+
+
+def join_answers(folder: Path, output: Path) -> tuple[int, int]:
+    """The table that one run would have made, from all shards in a folder; the numbers of files and of refused ones.
+
+    Args:
+        output: a new table, .csv, .jsonl or .parquet.
+
+    Raises:
+        DataError: a shard is missing, unfinished or made otherwise, or the table is there or cannot be written.
+    """
+    if output.exists():
+        raise DataError(f"Expected a new table, got {output}, which is there; name another.")
+    shards = read_shards(folder, "predict")
+    record = read_record(shards[0] / SHARD_FILE, ShardRecord, DataError, "a shard", "run it again")
+    columns, counted = columns_of(json.loads(record.made_with[LABELS] or "[]")), _Counted()
+    lines = counted.lines_of(shards)
+    if output.suffix.lower() == ".parquet":
+        write_parquet(lines, columns, output)
+        return counted.num_files, counted.num_refused
+    with whole_file(output) as partial, writing(output), partial.open("wb") as table:
+        if is_csv := output.suffix.lower() == ".csv":
+            table.write(csv_line(columns).encode())
+        for line in lines:
+            rows = rows_of(json.loads(line)) if is_csv else []
+            cells = "".join(csv_line([row.get(name) for name in columns]) for row in rows)
+            table.write(cells.encode() if is_csv else line)
+    return counted.num_files, counted.num_refused
+
+
+class _Counted:
+    """Counts the answers as they pass."""
+
+    num_files, num_refused = 0, 0
+
+    def lines_of(self, shards: Iterable[Path]) -> Iterator[bytes]:
+        for shard in shards:
+            with (shard / ANSWERS_FILE).open("rb") as answers:
+                for line in answers:
+                    self.num_files += 1
+                    self.num_refused += "error" in json.loads(line)
+                    yield line
