@@ -67,11 +67,23 @@ def prepare_shard(
     )
     folder = shard.folder(output)
     prepared = prepare(own, settings, root, folder, num_processes, device=device, may_be_empty=True)
-    inputs = digest_of(vars(item) for item in (*source.records, *source.rejects))
-    made_with = {"kind": source.kind, "settings": json.dumps(asdict(prepared.description.settings))}
-    made_with |= {_DROP: str(drop_conflicts), **prepared.description.versions}
-    finish_shard(folder, "prepare", shard, inputs, made_with)
+    mark_shard(prepared, shard, digest_of(vars(item) for item in (*source.records, *source.rejects)), drop_conflicts)
     return prepared
+
+
+def mark_shard(prepared: PreparedData, shard: Shard, inputs: str, drop_conflicts: bool) -> None:
+    """Make a finished data set the whole shard that it is.
+
+    Args:
+        inputs: `digest_of` all inputs of all shards.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    described = prepared.description
+    made_with = {"kind": described.kind, "settings": json.dumps(asdict(described.settings))}
+    made_with |= {_DROP: str(drop_conflicts), **described.versions}
+    finish_shard(prepared.folder, "prepare", shard, inputs, made_with)
 
 
 def join_shards(folder: Path, output: Path) -> PreparedData:
