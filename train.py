@@ -9,11 +9,10 @@ one export folder, `OUTPUT_DIR/expression` and `OUTPUT_DIR/engagement`: weights,
 results and a card.
 """
 
-import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +70,7 @@ from engagement_recognition.training.processes import by_the_first, use_one_gpu
 from engagement_recognition.training.progress import tell_epochs
 from engagement_recognition.training.run_folders import alone_in_folders
 from engagement_recognition.training.run_record import TrainingRecipe, describe_training
-from engagement_recognition.training.selection import choose_score, describe_selection, full_name
+from engagement_recognition.training.selection import choose_score, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.stage_loss import build_adversary, build_stage_loss
 from engagement_recognition.training.trainer import EngagementTrainer
@@ -209,15 +208,16 @@ def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
     return run.export_dir
 
 
-def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) -> Path:
+@contextmanager
+def stage_trainer(
+    run: StageRun, data: StageData, start: str | Path | None, checkpoint: Path | None, recipe: TrainingRecipe
+) -> Iterator[tuple[EngagementTrainer, StageData]]:
+    """A stage's trainer, whose model, loss and random numbers begin anew, and the splits as it reads them: frames, or
+    features of a frozen encoder. It will go on from `checkpoint`, and keeps `recipe` in its own."""
     set_seed(run.training.seed)
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
-    start = resolve_start(start_from)
     model = _build_model(run.stage, data, start)
     add_adapters(model, run)
-    results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
-    recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
-    checkpoint = by_the_first(run.training, partial(choose_checkpoint, run, recipe))
     with (
         free_cores(run, checkpoint) as cores,
         frames_or_features(model, run, data, augmentation) as (learned, collator),
@@ -225,14 +225,24 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
         trainer = _build_trainer(run, model, learned, augmentation, collator, recipe)
         if cores is not None:
             trainer.add_callback(cores)
+        yield trainer, learned
+
+
+def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) -> Path:
+    start = resolve_start(start_from)
+    results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
+    recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
+    checkpoint = by_the_first(run.training, partial(choose_checkpoint, run, recipe))
+    with stage_trainer(run, data, start, checkpoint, recipe) as (trainer, learned):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        merge_adapters(model, run)  # what is measured is what is exported
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        merge_adapters(trained, run)  # what is measured is what is exported
         validation, test = _predict(trainer, learned.validation, "validation"), _predict(trainer, learned.test, "test")
         environment = describe_environment(run.training.device)
     training = Training(
         seconds=outcome.metrics["train_runtime"],
-        log=_finite(trainer.state.log_history),
-        selection=_describe_selection(trainer),
+        log=trainer.finite_log(),
+        selection=Selection(**selected._asdict()) if (selected := trainer.selected()) else None,
         features_kept=learned is not data,
         loading_share=trainer.times.loading_share(),
     )
@@ -240,7 +250,7 @@ def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) 
     if advice and run.training.process_index == 0:
         print(f"{run.name}: {advice}", flush=True)
     results = results.model_copy(update={"training": training, "environment": environment})
-    trained, started_in = trainer.accelerator.unwrap_model(trainer.model), Path(start or run.stage.encoder)
+    started_in = Path(start or run.stage.encoder)
     by_the_first(run.training, partial(_export, run, data, trained, results, (validation, test), started_in))
     return run.export_dir
 
@@ -269,19 +279,6 @@ def _export(
     selection = results.training.selection if results.training else None
     if selection and selection.warning:
         print(f"{run.name}: take care: {selection.warning}", file=sys.stderr)
-
-
-def _describe_selection(trainer: EngagementTrainer) -> Selection | None:
-    """None where no checkpoint was chosen, but the last weights kept."""
-    score, greater_is_better = trainer.args.metric_for_best_model, bool(trainer.args.greater_is_better)
-    if not score or not trainer.args.load_best_model_at_end:
-        return None
-    return Selection(**describe_selection(trainer.state.log_history, score, greater_is_better)._asdict())
-
-
-def _finite(log: Iterable[Mapping[str, float]]) -> list[dict[str, int | float | None]]:
-    """Trainer's log as JSON holds it: a loss that overflowed must not cost the trained model."""
-    return [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in log]
 
 
 def _push(run: StageRun) -> str:

@@ -28,6 +28,7 @@ _NOTHING_KEPT = "nothing of this is kept; type the same command to begin anew"
 _KEPT = {
     "prepare": "what is prepared lies in the output folder; type the same command to go on",
     "reproduce": "finished trainings and the last checkpoint are kept; type the same command to go on",
+    "tune": "finished trials and the last checkpoint are kept; type the same command to go on",
 }
 
 

@@ -170,6 +170,33 @@ def reproduce(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def tune(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe, a file or a name.")],
+    trials: Annotated[
+        int, typer.Option(min=1, max=100_000, help="All in all; the first is the recipe as it is. More may be added.")
+    ] = 20,
+    space: Annotated[
+        Path | None, typer.Option(help="YAML: options with ranges or choices. Default: a few around the recipe's own.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Default: runs/tune/RECIPE; a killed search goes on there.")
+    ] = None,
+) -> None:
+    """Search a recipe's options with Optuna, on validation alone; best.yaml. Further options go to train.py."""
+    from ..studies.tune import describe_search
+    from ..studies.tune import tune as run_search
+    from ..training.command_line import read_options
+    from ..training.recipes import find_recipe
+
+    path = find_recipe(recipe)
+    output = output or Path("runs/tune") / path.stem
+    search = run_search(path, output, trials, space, read_options(context.args))
+    typer.echo("\n".join(describe_search(search, output)))
+    typer.echo(f"{output}: best.yaml, trials.csv, trials.png, search.json")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def shortcut(
     context: typer.Context,
     output: Annotated[Path, typer.Option(help="A new folder; a killed experiment goes on there.")],

@@ -22,8 +22,12 @@ class MachineError(EngagementInputError):
 
 
 @contextmanager
-def failures_in_one_line() -> Iterator[None]:
-    """Raises MachineError, from the original, where the block fails for a reason of the machine's."""
+def failures_in_one_line(go_on: str | None = None) -> Iterator[None]:
+    """Raises MachineError, from the original, where the block fails for a reason of the machine's.
+
+    Args:
+        go_on: what to do then; None: the training again.
+    """
     try:
         yield
     except EngagementInputError:
@@ -32,8 +36,8 @@ def failures_in_one_line() -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        go_on = f"then go on with {train_command()} and --resume_from_checkpoint true"
-        raise MachineError(f"Expected the training to go on, {reason}; {go_on}.") from error
+        go_on = go_on or f"go on with {train_command()} and --resume_from_checkpoint true"
+        raise MachineError(f"Expected the training to go on, {reason}; then {go_on}.") from error
 
 
 @contextmanager

@@ -136,6 +136,13 @@ def describe_selection(log: Sequence[LogRow], score: str, greater_is_better: boo
 class SelectingTrainer(Trainer):
     """Trainer whose best checkpoint is `kept_evaluation`'s: a higher score within noise is no better one."""
 
+    def selected(self) -> SelectionOutcome | None:
+        """What the finished training went by; None: no checkpoint was chosen, but the last weights kept."""
+        score, greater_is_better = self.args.metric_for_best_model, bool(self.args.greater_is_better)
+        if not score or not self.args.load_best_model_at_end:
+            return None
+        return describe_selection(self.state.log_history, score, greater_is_better)
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
         # Trainer has no public place for this rule. It has logged `metrics` before it asks, and protects the checkpoint
         # of `best_global_step` from `save_total_limit`. Early stopping compares with `best_metric`: the best so far.

@@ -3,6 +3,7 @@
 Everything else (schedules, mixed precision, several processes, checkpoints) is Trainer's own.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -194,6 +195,11 @@ class EngagementTrainer(SelectingTrainer):
             self.averaged = None
         return outcome
 
+    def finite_log(self) -> list[dict[str, int | float | None]]:
+        """The log as JSON holds it: a loss that overflowed must not cost the trained model."""
+        log = self.state.log_history
+        return [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in log]
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # Trainer's own
         with self.averaged.in_use() if self.averaged is not None else nullcontext():
             return super().evaluate(*args, **kwargs)
@@ -201,7 +207,7 @@ class EngagementTrainer(SelectingTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: object = None) -> None:
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with whole_checkpoint(folder, self.args.should_save):
-            super()._save_checkpoint(model, trial)
+            super()._save_checkpoint(model, trial)  # type: ignore[arg-type] # optuna's, whoever has it
             self.accelerator.wait_for_everyone()  # each process has written its random numbers
             if self.args.should_save:
                 seal_checkpoint(folder)
