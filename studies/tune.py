@@ -60,7 +60,6 @@ from .tune_space import (
     own_values,
     plan_with,
     read_space,
-    section_of,
     suggest,
 )
 
@@ -112,6 +111,9 @@ def tune(
     runs = _plan(recipe_path, output, options or {})
     run = runs[-1]
     chosen = default_space(run) if space is None else read_space(space, run)
+    if "encoder" in chosen and (len(runs) > 1 or run.stage.start_from):
+        start = run.stage.start_from or "stage one"
+        raise RecipeError(f"Expected no encoder in {space}, got choices of it: {recipe_path.name} starts from {start}.")
     require_writable(output)
     with alone_in(output, "search"), _failing_in_one_line(output), without_file_bars():
         return _search(recipe_path, runs, chosen, output, trials)
@@ -128,7 +130,7 @@ def _plan(recipe_path: Path, output: Path, options: Mapping[str, str]) -> list[S
         check_options(run)
     last = runs[-1]
     refused = {
-        "no folds, which have no one validation split": last.stage.folds,
+        "no folds, each of which has a validation split of its own": last.stage.folds,
         "no push_to_hub, since a search ends in a recipe": any(run.push_to_hub for run in runs),
         "one process, and no launcher": last.training.world_size > 1,
         "metric_for_best_model and load_best_model_at_end, by which trials are compared": not (
@@ -137,7 +139,7 @@ def _plan(recipe_path: Path, output: Path, options: Mapping[str, str]) -> list[S
     }
     wrong = next((expected for expected, is_wrong in refused.items() if is_wrong), None)
     if wrong:
-        raise RecipeError(f"Expected {wrong}, to search the {last.name} stage of {recipe_path}, got otherwise.")
+        raise RecipeError(f"Expected {wrong}, in a search of {recipe_path.name}, stage {last.name}.")
     return runs
 
 
@@ -331,7 +333,8 @@ def _write_best(search: Search, stage: Stage) -> None:
     best = search.best()
     values = {} if best is None or best == 1 else search.trials[best - 1].values
     planned = plan_with(stage.run, values)
-    recipe = {"output_dir": str(stage.output / "best"), planned.name: section_of(planned)}
+    section = {name: value for name, value in planned.given.items() if name not in {*_SET_HERE, "hub_token"}}
+    recipe = {"output_dir": str(stage.output / "best"), planned.name: section}
     header = "".join(f"# {line}\n" for line in describe_search(search, stage.output))
     write_whole(stage.output / BEST_RECIPE, header + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
 

@@ -55,12 +55,14 @@ def _draw_course(axes: "Axes", search: Search) -> None:
     axes.errorbar(xs, scores, errors, fmt="o", color=_BLUE, ecolor="0.75", label="trial (bar: standard error)")
     axes.step([*xs, len(search.trials)], [*best, best[-1]], where="post", color=_ORANGE, label="best so far")
     axes.plot(xs[:1], scores[:1], "s", color=_GREEN, markersize=9, label="the recipe as it is")
+    first = int(np.argmax(scores == best[-1]))
+    axes.plot(xs[first], scores[first], "D", color=_ORANGE, markersize=8, label="the best")
     failed = [number for number, trial in numbered if trial.score is None]
     if failed:
         axes.plot(failed, [scores.min()] * len(failed), "x", color=_GREY, label="failed")
     axes.set(xlabel="trial", ylabel=f"{search.score}, validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=_TEXT_PT - 1, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    axes.legend(frameon=False, fontsize=_TEXT_PT - 1, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     _clean(axes)
 
 
@@ -81,12 +83,13 @@ def _draw_option(axes: "Axes", search: Search, name: str, entry: Range | list[Op
             ticks = [entry.low, math.sqrt(entry.low * entry.high), entry.high]
             axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
             axes.xaxis.set_minor_formatter(NullFormatter())
+            reached = [*ticks, *(x for x in xs if x is not None)]
+            axes.set_xlim(min(reached) / 1.3, max(reached) * 1.3)
     styles = {1: (_GREEN, "s", 9), search.best(): (_ORANGE, "D", 8)}
     for number, (trial, x) in enumerate(zip(search.trials, xs, strict=True), start=1):
         color, marker, size = styles.get(number, (_BLUE, "o", 6))
         if x is not None and trial.score is not None:
             axes.plot([x], [trial.score], marker, color=color, markersize=size)
-    axes.margins(x=0.1)
     axes.set(xlabel=name, ylabel=search.score)
     _clean(axes)
 

@@ -25,7 +25,7 @@ from transformers import TrainingArguments
 from ..data.json_records import Record, parse_record
 from ..processor.input_errors import EngagementInputError, RecipeError, in_one_line
 from ..train import check_options
-from ..training.arguments import Options, Recipe, StageArguments, StageRun, plan_stages, read_recipe
+from ..training.arguments import Recipe, StageArguments, StageRun, plan_stages, read_recipe
 from ..training.augmentation import Augmentation
 from ..training.run_record import FREE, OptionValue, options_of
 from ..training.selection import full_name
@@ -259,9 +259,3 @@ def _plan(run: StageRun, values: Mapping[str, OptionValue]) -> StageRun:
 
 def _goes_by_loss(run: StageRun) -> bool:
     return full_name(run.training.metric_for_best_model or "loss") == "loss"
-
-
-def section_of(run: StageRun) -> Options:
-    """What a recipe says of this stage to train it as planned; no secret, and no place."""
-    left_out = {"hub_token", "output_dir", "resume_from_checkpoint"}
-    return {name: value for name, value in run.given.items() if name not in left_out}

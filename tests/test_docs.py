@@ -30,7 +30,7 @@ MORE_PAGES = [ROOT / "CHANGELOG.md", ROOT / "model_card.md", ROOT / ".github/SEC
 UsageError = typer.BadParameter.__base__  # click's, which newer versions of typer have their own copy of
 COMMANDS = typer.main.get_command(app).commands
 AFTER_DEMO = "<!-- after make demo -->"  # stands before a block that runs once `make demo` has
-PASSED_ON = ("reproduce", "shortcut")  # they hand options that they do not know to train.py
+PASSED_ON = ("reproduce", "shortcut", "tune")  # they hand options that they do not know to train.py
 # So that the slow test takes minutes: they override what the docs and recipes say.
 SMALL_DRAW = ["--clips-per-subject", "4"]
 SMALL_TRAIN = ["--encoder", "test_resnet", "--image_size", "32", "--num_train_epochs", "1"]

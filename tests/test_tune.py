@@ -268,6 +268,8 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(recipe: P
         ({"push_to_hub": "true", "hub_model_id": "o/n"}, "no push_to_hub"),
     ):  # fmt: skip
         refuse(said, recipe, output, options=options)
+    encoders = write_space(tmp_path, {"encoder": ["resnet18", "test_resnet"]})
+    refuse("starts from box", recipe, output, space=encoders, options={"start_from": "box", "grayscale": "true"})
     assert not output.exists()
     output.mkdir()
     (output / "thesis.txt").touch()
