@@ -19,12 +19,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from datasets import Dataset
 
+from ..data.audit.leakage import audit
 from ..data.described_data import LabelConflicts
 from ..data.json_records import Count, NotNegative, Positive, Record, write_record
 from ..data.preparation.description import DATA_VERSION, InputCounts, Provenance
 from ..data.preparation.join import join_shards, mark_shard
+from ..data.preparation.picture_codec import encode_jpeg
 from ..data.preparation.prepare import plan_of, prepare
-from ..data.preparation.prepared_data import FEATURES, write_prepared
+from ..data.preparation.prepared_data import FEATURES, load_prepared, write_prepared
 from ..data.preparation.settings import FrameOptions, settings_for
 from ..data.readers.sources import read_source
 from ..data.schema import SourceNotes
@@ -120,11 +122,22 @@ def measure_joining(video: Path, num_rows: int, folder: Path) -> Cost:
     return found[0]
 
 
+def measure_auditing(video: Path, num_rows: int, folder: Path) -> Cost:
+    """The audit for leakage of rows of which none is like another."""
+    found = list[Cost]()
+    _write_shard(Shard(1, 1), num_rows, folder / "prepared")
+    prepared = load_prepared(folder / "prepared")
+    with _costs(num_rows, found):
+        audit(prepared)
+    return found[0]
+
+
 _MEASURES: dict[str, tuple[Callable[[Path, int, Path], Cost], int]] = {
     "list": (measure_list, 1_000_000),
     "preparing": (measure_preparing, 100),
     "predicting": (measure_predicting, 100),
     "joining": (measure_joining, 200_000),
+    "auditing": (measure_auditing, 20_000),
 }
 
 
@@ -144,11 +157,11 @@ def _write_table(video: Path, num_clips: int, folder: Path) -> Path:
 
 
 def _write_shard(shard: Shard, num_rows: int, folder: Path) -> None:
-    rows = np.arange(num_rows)
+    rows, picture = np.arange(num_rows), encode_jpeg(np.zeros((16, 16, 3), np.uint8))
     names = [f"{shard.number}/{row:08}.mp4" for row in rows]
     known: dict[str, list[object]] = {name: [None] * num_rows for name in FEATURES}
     known |= {"clip_id": [*names], "source_path": [*names], "window_index": [0] * num_rows}
-    known |= {"frames": [[os.urandom(64)] * 8 for _ in names], "frame_hash": ["0" * 64] * num_rows}
+    known |= {"frames": [[picture] * 8] * num_rows, "frame_hash": [os.urandom(224).hex() for _ in names]}
     known |= {"frames_sha256": [f"{shard.number}{row:063x}" for row in rows]}
     known |= {"label": np.array(["disengaged", "engaged"])[rows % 2].tolist()}
     known |= {"split": np.array(["train", "validation", "test"])[rows // 10 % 3].tolist()}
