@@ -9,6 +9,7 @@ one export folder, `OUTPUT_DIR/expression` and `OUTPUT_DIR/engagement`: weights,
 results and a card.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from pydantic import JsonValue
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, set_seed
 
@@ -60,16 +60,23 @@ from engagement_recognition.training.arguments import Recipe, StageArguments, St
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.checkpoints import choose_checkpoint, find_checkpoint, give_to_one_stage
 from engagement_recognition.training.command_line import parse_command_line
+from engagement_recognition.training.event_files import keep_events_in_run
 from engagement_recognition.training.failures import failures_in_one_line, trained_already
 from engagement_recognition.training.free_cores import free_cores
 from engagement_recognition.training.frozen_features import frames_or_features
+from engagement_recognition.training.interruptions import (
+    exit_code,
+    how_to_go_on,
+    noting_what_is_kept,
+    sigterm_interrupts,
+)
 from engagement_recognition.training.lora import add_adapters, check_lora, merge_adapters
 from engagement_recognition.training.mixing import Mixing
 from engagement_recognition.training.option_checks import check_options_alone
 from engagement_recognition.training.processes import by_the_first, use_one_gpu
 from engagement_recognition.training.progress import tell_epochs
 from engagement_recognition.training.run_folders import alone_in_folders
-from engagement_recognition.training.run_record import TrainingRecipe, describe_training
+from engagement_recognition.training.run_record import TrainingRecipe, describe_training, options_given
 from engagement_recognition.training.selection import choose_score, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.stage_loss import build_adversary, build_stage_loss
@@ -78,19 +85,20 @@ from engagement_recognition.training.training_sets import FrameCollator, Labelle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2; of Ctrl-C
-    it says what is kept, and the exit code is 130."""
-    try:
-        require_packages()
-        recipe_path, options = parse_command_line(argv)
-        train(read_recipe(recipe_path) if recipe_path else Recipe({}), options)
-    except EngagementInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        kept = "prepared data, finished stages and the last checkpoint are kept"
-        print(f"stopped: {kept}; go on with the same command and --resume_from_checkpoint", file=sys.stderr)
-        return 130
+    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2; Ctrl-C and
+    SIGTERM are one line with the command that goes on, and exit codes 130 and 143."""
+    with sigterm_interrupts():
+        try:
+            require_packages()
+            recipe_path, options = parse_command_line(argv)
+            train(read_recipe(recipe_path) if recipe_path else Recipe({}), options)
+        except EngagementInputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+                print(how_to_go_on(stop, argv), file=sys.stderr)
+            return exit_code(stop)
     return 0
 
 
@@ -109,6 +117,7 @@ def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
         give_to_one_stage(runs)
         for run in runs:
             by_the_first(run.training, partial(find_checkpoint, run))
+        folders.enter_context(noting_what_is_kept(runs))
         return _train_all(runs)
 
 
@@ -138,8 +147,8 @@ def check_options(run: StageRun) -> None:
             shuffle of single faces, LoRA without attention layers, or a push to nowhere.
         ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
     """
-    check_options_alone(run)
     use_one_gpu(run.training)
+    check_options_alone(run)
     if run.push_to_hub:
         require_hub_names(_repository_of(run))
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
@@ -191,7 +200,7 @@ def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
     run, finished, began = folded.run, [], time.monotonic()
     resumes, num_trained = bool(run.training.resume_from_checkpoint), 0
     for fold in range(len(folded)):
-        found = folded.finished(fold, Recipe(_recipe_of(run))) if resumes else None
+        found = folded.finished(fold, Recipe(options_given(run))) if resumes else None
         if found is None:
             left = time_left(time.monotonic() - began, num_trained, len(folded) - fold)
             print(f"fold {fold + 1} of {len(folded)}; {left}", flush=True)
@@ -202,7 +211,8 @@ def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
         finished.append(found)
     if run.training.process_index == 0:
         pooled = pool_folds([folded.predictions(fold) for fold in range(len(folded))], finished[0].label_names)
-        results = pooled_results(finished, folded.dealt.fingerprint(), folded.dealt.how, pooled.evaluation)
+        dealt = folded.dealt
+        results = pooled_results(finished, dealt.fingerprint(), dealt.how, pooled.evaluation, dealt.by_subject)
         write_pooled(run.export_dir, results, pooled.predictions)
         print(f"{run.name}: {describe_scores(pooled.evaluation, 'test')}, in folds; see {run.export_dir}")
     return run.export_dir
@@ -359,6 +369,7 @@ def _build_trainer(
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
     tell_epochs(trainer, run.name)
+    keep_events_in_run(trainer, run)
     return trainer
 
 
@@ -370,15 +381,11 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
         started_from=Path(start_from).name if start_from else run.stage.encoder,
         started_from_data=_data_behind(start) if (start := resolve_start(start_from)) else None,
         seed=run.training.seed,
-        recipe=_recipe_of(run),
+        recipe=options_given(run),
         data=data.description,
         train_label_counts=count_labels(data.train.label_ids, data.label_names),
         environment=describe_environment(run.training.device),
     )
-
-
-def _recipe_of(run: StageRun) -> dict[str, JsonValue]:
-    return {key: _without_folder(value) for key, value in run.given.items() if key != "hub_token"}
 
 
 def _data_behind(start_from: str | Path) -> str | None:
@@ -386,11 +393,6 @@ def _data_behind(start_from: str | Path) -> str | None:
     folder = Path(start_from)
     data = read_results(folder).data if (folder / RESULTS_FILE).is_file() else None
     return data.in_words() if data else None
-
-
-def _without_folder(value: JsonValue) -> JsonValue:
-    """Results are published, and where a file lay on somebody's disk is nobody's business; Hub ids stay whole."""
-    return Path(value).name if isinstance(value, str) and Path(value).exists() else value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from ..data.audit.folds import DealtFolds, deal_folds, parts_of
+from ..data.audit.folds import SUBJECT, DealtFolds, EarlierFolds, deal_folds
 from ..processor.input_errors import DataError, LeakageError, ModelLoadError, RecipeError
 from ..training.arguments import Options, Recipe, StageRun
 from ..training.stage_data import StageData, open_stage_data, split_stage_data
@@ -128,26 +128,33 @@ def load_folds(run: StageRun) -> FoldedStage:
     """
     if run.push_to_hub:
         raise RecipeError("Expected no --push_to_hub with --folds, which end in scores and no one model to push.")
-    num_folds, start = run.stage.folds or 0, run.stage.start_from
+    folds, start = run.stage.folds or 0, run.stage.start_from
+    earlier = _earlier_folds(Path(start), folds) if start and is_folder_of_folds(start) else None
     prepared = open_stage_data(run)
-    parts = _parts_to_start_from(Path(start), num_folds) if start and is_folder_of_folds(start) else None
     scheme = prepared.choose_label_scheme(run.stage.label_scheme)
-    return FoldedStage(run, deal_folds(prepared, num_folds, scheme, parts))
+    return FoldedStage(run, deal_folds(prepared, folds, scheme, earlier))
 
 
-def _parts_to_start_from(folder: Path, num_folds: int) -> dict[str, int]:
-    exports = [folder / FOLDS_FOLDER / str(fold + 1) / "engagement" for fold in range(num_folds)]
-    further = folder / FOLDS_FOLDER / str(num_folds + 1)
+def _earlier_folds(folder: Path, folds: int | str) -> EarlierFolds:
+    """Whom the folds to start from were tested and selected on."""
+    asked = "folds by subject" if folds == SUBJECT else f"{folds} folds"
     try:
-        tested = [read_predictions(export, "test")[0].subject_ids for export in exports]
+        measured = read_results(folder / "engagement").measured_on("test")
+        found = measured.pooled if measured else None
+        num_folds = found.num_folds if found else 0
+        exports = [folder / FOLDS_FOLDER / str(fold + 1) / "engagement" for fold in range(num_folds)]
+        tested, selected = (
+            [[str(person) for person in read_predictions(export, split)[0].subject_ids] for export in exports]
+            for split in ("test", "validation")
+        )
     except ModelLoadError as error:
-        raise RecipeError(f"Expected {num_folds} finished folds to start from in {folder}: {error}") from error
-    if further.exists():
-        raise RecipeError(f"Expected as many folds as in {folder}, got {num_folds}, and there are more.")
-    parts = parts_of(tested)
-    if sum(len(set(people)) for people in tested) > len(parts):
+        raise RecipeError(f"Expected {asked}, all of them finished, to start from in {folder}: {error}") from error
+    if found is None or (SUBJECT if found.by_subject else found.num_folds) != folds:
+        got = f"{num_folds}{' by subject' if found and found.by_subject else ''}"
+        raise RecipeError(f"Expected {asked} to start from in {folder}, got {got}; ask for those that are there.")
+    if sum(len(set(people)) for people in tested) > len(set().union(*tested)):
         raise LeakageError(f"Expected each person in one fold of {folder}, got some in several; train them again.")
-    return parts
+    return EarlierFolds(tested, selected)
 
 
 def average_seeds(runs: Sequence[Path], output: Path) -> Results:
@@ -174,13 +181,16 @@ def average_seeds(runs: Sequence[Path], output: Path) -> Results:
     averaged = pool_folds([_average(of_fold) for of_fold in exports], pooled[0].label_names)
     finished = [read_results(of_fold[0]) for of_fold in exports]
     data = measured[0].data
-    results = pooled_results(finished, data.fingerprint, data.split or "", averaged.evaluation)
+    by_subject = bool(measured[0].pooled and measured[0].pooled.by_subject)
+    results = pooled_results(finished, data.fingerprint, data.split or "", averaged.evaluation, by_subject)
     seeds = [seed for found in measured if found.pooled for seed in found.pooled.seeds]
     seconds = sum(found.training.seconds for found in pooled if found.training)
     results = results.model_copy(
         update={
             "measurements": [
-                results.measurements[0].model_copy(update={"pooled": PooledTrainings(seeds=seeds, num_folds=folds[0])})
+                results.measurements[0].model_copy(
+                    update={"pooled": PooledTrainings(seeds=seeds, num_folds=folds[0], by_subject=by_subject)}
+                )
             ],
             "training": Training(seconds=seconds, log=[]),
         }

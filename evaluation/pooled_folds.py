@@ -125,13 +125,16 @@ def _decision(
     )
 
 
-def pooled_results(folds: Sequence[Results], fingerprint: str, how: str, evaluation: SplitEvaluation) -> Results:
+def pooled_results(
+    folds: Sequence[Results], fingerprint: str, how: str, evaluation: SplitEvaluation, by_subject: bool = False
+) -> Results:
     """The results of all folds together, with one measurement and no training log.
 
     Args:
         folds: of one recipe and seed.
         fingerprint: of the data in folds.
         how: where the folds come from, in words.
+        by_subject: each fold was tested on one person, and whoever shares a recording with that one.
     """
     first = folds[0]
     data = _data_of_all(folds, fingerprint, how)
@@ -140,7 +143,7 @@ def pooled_results(folds: Sequence[Results], fingerprint: str, how: str, evaluat
         split=_SPLIT,
         data=DescribedData(**{name: getattr(data, name) for name in DescribedData.model_fields}),
         environment=first.environment,
-        pooled=PooledTrainings(seeds=[first.seed or 0], num_folds=len(folds)),
+        pooled=PooledTrainings(seeds=[first.seed or 0], num_folds=len(folds), by_subject=by_subject),
         evaluation=evaluation,
     )
     counts = sum((Counter(_test_counts(fold)) for fold in folds), Counter[str]())

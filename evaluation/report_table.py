@@ -133,7 +133,8 @@ def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
 
 def _describe_pooling(pooled: PooledTrainings) -> str:
     seeds = f"seed{'s' * (len(pooled.seeds) > 1)} {', '.join(map(str, pooled.seeds))}"
-    return f"Predictions pooled over {pooled.num_folds} folds, {seeds}: each person's are of models trained on others."
+    folds = f"{pooled.num_folds} folds{', one a person' if pooled.by_subject else ''}"
+    return f"Predictions pooled over {folds}, {seeds}: each person's are of models trained on others."
 
 
 def _drawn_note(results: Results, measured: Measurement) -> dict[str, str]:

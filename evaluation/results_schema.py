@@ -133,6 +133,8 @@ class PooledTrainings(Record):
     num_folds: Count
     """parts that the people were dealt into; each is predicted by a model trained on the others, with logits calibrated
     and decided in its fold"""
+    by_subject: bool = False
+    """each part is one person, with whoever shares a recording or picture"""
 
 
 class Measurement(Record):

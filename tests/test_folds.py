@@ -1,7 +1,12 @@
 """Stage two in folds: people dealt once, killed and resumed, pooled scores, what is refused."""
 
 import json
+import os
+import shlex
+import signal
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +14,14 @@ import torch
 from conftest import Command, TrainedStages, prepare_drawn
 
 from engagement_recognition import train
-from engagement_recognition.data.audit.folds import deal_folds
+from engagement_recognition.data.audit import folds
+from engagement_recognition.data.audit.folds import SUBJECT, deal_folds
 from engagement_recognition.data.preparation.prepared_data import PreparedData
 from engagement_recognition.evaluation.bootstrap import bootstrap_intervals
 from engagement_recognition.evaluation.calibration import apply_calibration, apply_offsets, fit_calibration, fit_offsets
 from engagement_recognition.evaluation.comparison import compare_runs
 from engagement_recognition.evaluation.pooled_folds import pool_folds
+from engagement_recognition.evaluation.report import results_table
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, read_predictions
 from engagement_recognition.inference.predictor import Predictor
@@ -58,8 +65,8 @@ def logits_by_clip(folder: Path) -> dict[str, list[float]]:
 
 def test_each_person_is_tested_once_and_known_to_nothing_that_tests_them(prepared: PreparedData):
     dealt = deal_folds(prepared, FOLDS, "binary")
-    folds = [dealt.fold(fold) for fold in range(FOLDS)]
-    people = [{split: set(fold.splits[split]["subject_id"]) for split in fold.splits} for fold in folds]
+    dealt_folds = [dealt.fold(fold) for fold in range(FOLDS)]
+    people = [{split: set(fold.splits[split]["subject_id"]) for split in fold.splits} for fold in dealt_folds]
     for of_fold in people:
         assert not of_fold["train"] & of_fold["validation"]
         assert not (of_fold["train"] | of_fold["validation"]) & of_fold["test"]
@@ -68,16 +75,54 @@ def test_each_person_is_tested_once_and_known_to_nothing_that_tests_them(prepare
     assert [people[fold]["validation"] for fold in range(FOLDS)] == [
         people[(fold + 1) % FOLDS]["test"] for fold in range(FOLDS)
     ]
-    assert len({fold.fingerprint for fold in folds} | {prepared.fingerprint, dealt.fingerprint()}) == FOLDS + 2
-    assert np.array_equal(deal_folds(prepared, FOLDS, "binary").part, dealt.part)
-    assert "fold 2 of 3" in folds[1].description.notes.split
-    assert folds[0].description.splits["test"].subjects == len(people[0]["test"])
+    assert len({fold.fingerprint for fold in dealt_folds} | {prepared.fingerprint, dealt.fingerprint()}) == FOLDS + 2
+    assert np.array_equal(deal_folds(prepared, FOLDS, "binary").deal.part, dealt.deal.part)
+    assert "fold 2 of 3" in dealt_folds[1].description.notes.split
+    assert dealt_folds[0].description.splits["test"].subjects == len(people[0]["test"])
 
 
 @pytest.mark.parametrize("num_folds, words", [(2, "at least 3 folds"), (6, "at least 6 people for 6 folds, got 5")])
 def test_a_number_of_folds_that_cannot_be_dealt_is_one_line(prepared: PreparedData, num_folds: int, words: str):
     with pytest.raises((RecipeError, DataError), match=words):
         deal_folds(prepared, num_folds, "binary")
+
+
+def test_by_subject_one_person_is_tested_and_a_share_of_the_others_selects(prepared: PreparedData):
+    dealt = deal_folds(prepared, SUBJECT, "binary")
+    parts = [dealt.fold(fold).splits for fold in range(dealt.num_folds)]
+    people = [{split: set(rows["subject_id"]) for split, rows in splits.items()} for splits in parts]
+    assert [len(of_fold["test"]) for of_fold in people] == [1] * 5
+    assert len(set().union(*(of_fold["test"] for of_fold in people))) == 5
+    for of_fold in people:
+        assert sum(map(len, of_fold.values())) == len(set().union(*of_fold.values())) == 5
+        assert len(of_fold["validation"]) == 1 and len(of_fold["train"]) == 3
+    # Neither are these five folds of as many parts, nor do results say so.
+    assert dealt.fingerprint() != deal_folds(prepared, 5, "binary").fingerprint() and "one person each" in dealt.how
+
+
+def test_of_many_people_by_subject_a_fifth_selects_with_its_share_of_every_class():
+    rows = np.repeat(np.arange(40), 10)
+    labels = ["disengaged" if row % 10 < (person % 4) else "engaged" for row, person in enumerate(rows.tolist())]
+    found = SimpleNamespace(rows=SimpleNamespace(label=labels))
+    deal = folds._deal_subjects(found, rows)
+    is_rare = np.array(labels) == "disengaged"
+    for fold in range(40):
+        chosen = folds._chosen(deal, fold)
+        assert set(rows[chosen["test"]]) == {fold} and sum(rows.sum() for rows in chosen.values()) == 400
+        assert 6 <= len(set(rows[chosen["validation"]])) <= 10
+        assert abs(is_rare[chosen["validation"]].mean() - is_rare.mean()) < 0.05
+
+
+def test_a_label_that_one_person_alone_shows_is_told_before_the_first_fold():
+    rows = np.repeat(np.arange(10), 4)
+    for shows, words in (
+        ({3}, r"labels in train of every fold, got engaged alone in fold \d+ of 10: too few people show the others"),
+        (set(range(0, 10, 2)), None),
+    ):
+        labels = ["disengaged" if person in shows else "engaged" for person in rows.tolist()]
+        found = SimpleNamespace(rows=SimpleNamespace(label=labels))
+        with pytest.raises(DataError, match=words) if words else nullcontext():
+            folds._require_labels(found, folds._deal_subjects(found, rows))
 
 
 def test_pooled_results_are_one_entry_over_all_people(folds_run: Path, prepared: PreparedData):
@@ -132,6 +177,52 @@ def test_killed_within_the_second_fold_and_resumed_the_scores_are_equal(
         run(recipe, tmp_path / "run", resume_from_checkpoint="true", learning_rate="0.5")
 
 
+@pytest.fixture(scope="module")
+def by_subject(recipe: dict[str, object]) -> dict[str, object]:
+    section = {**recipe["engagement"], "folds": SUBJECT, "freeze_encoder": True}
+    return {**recipe, "engagement": section, "num_train_epochs": 1}
+
+
+@pytest.mark.slow
+def test_by_subject_terminated_and_gone_on_with_as_told_the_scores_are_equal(
+    by_subject: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    whole = run(by_subject, tmp_path / "whole")
+    (tmp_path / "recipe.json").write_text(json.dumps({**by_subject, "output_dir": str(tmp_path / "killed")}))
+    calls, evaluate = [], EngagementTrainer.evaluate
+
+    def killed(self: EngagementTrainer, *arguments: object, **options: object) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EngagementTrainer, "evaluate", killed)
+        assert train.main([str(tmp_path / "recipe.json")]) == 143
+    told = capfd.readouterr().err.partition("go on with engagement train ")[2]
+    assert train.main(shlex.split(told)) == 0
+    said = capfd.readouterr().out
+    assert "fold 2 of 5" not in said and "fold 3 of 5" in said
+    tables = [read_predictions(folder / "engagement", "test")[0] for folder in (whole, tmp_path / "killed")]
+    assert np.array_equal(tables[0].logits, tables[1].logits) and list(tables[0].keys) == list(tables[1].keys)
+    resumed, calm = (read_results(folder / "engagement").measurements for folder in (tmp_path / "killed", whole))
+    assert resumed == calm and calm[0].pooled and calm[0].pooled.by_subject and calm[0].pooled.num_folds == 5
+    assert calm[0].evaluation.intervals.num_clusters == 5 and calm[0].evaluation.num_clips == 15
+    assert "5 folds, one a person, seed 0" in results_table([whole / "engagement"])
+
+    section = {**by_subject["engagement"], "start_from": str(whole)}
+    again = run({**by_subject, "engagement": section}, tmp_path / "again")
+    for fold in range(1, 6):
+        for split in ("test", "validation"):
+            first, second = (
+                read_predictions(folder / f"folds/{fold}/engagement", split)[0] for folder in (whole, again)
+            )
+            assert list(first.keys) == list(second.keys)
+    with pytest.raises(RecipeError, match=r"Expected 5 folds to start from in .*, got 5 by subject"):
+        run({**by_subject, "engagement": {**section, "folds": 5}}, tmp_path / "other")
+
+
 def test_folds_go_on_from_folds_with_the_same_people(recipe: dict[str, object], folds_run: Path, tmp_path: Path):
     section = {**recipe["engagement"], "start_from": str(folds_run), "freeze_encoder": True}
     again = run({**recipe, "engagement": section, "num_train_epochs": 1}, tmp_path / "run")
@@ -144,7 +235,7 @@ def test_folds_go_on_from_folds_with_the_same_people(recipe: dict[str, object], 
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(RecipeError, match="Expected --folds beside start_from"):
         run({**recipe, "engagement": {**section, "folds": None}}, tmp_path / "other")
-    with pytest.raises(RecipeError, match="4 finished folds to start from"):
+    with pytest.raises(RecipeError, match=r"Expected 4 folds to start from in .*, got 3; ask"):
         run({**recipe, "engagement": {**section, "folds": 4}}, tmp_path / "other")
 
 
@@ -198,6 +289,19 @@ def test_folds_on_different_scales_are_calibrated_before_they_are_pooled():
     calibration = pooled.evaluation.calibration
     assert calibration.scaled and calibration.scaled.ece < 0.08 < calibration.as_trained.ece
     assert pooled.evaluation.decision.scores.fitted.macro_f1 > 0.65
+
+
+def test_people_of_one_class_are_pooled_like_others():
+    parts = []
+    for person in range(6):
+        test = predictions("test", person, 0.0, 1.0)
+        rows = np.flatnonzero(test.label_ids == person % 2)[:20]  # each shows one class alone
+        keys, subjects = [test.keys[row] for row in rows], [f"p{person}"] * len(rows)
+        one = SplitPredictions("test", keys, subjects, test.label_ids[rows], test.logits[rows])
+        parts.append((predictions("validation", 10 + person, 0.0, 1.0), one))
+    found = pool_folds(parts, NAMES).evaluation
+    assert found.scores.auroc > 0.65 and found.intervals.num_clusters == 6
+    assert found.people and (found.people.num_people, found.people.num_people_with_both) == (6, 0)
 
 
 def test_the_mean_of_seeds_is_one_measurement(folds_run: Path, tmp_path: Path, engagement: Command):

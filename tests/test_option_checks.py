@@ -42,6 +42,62 @@ def test_no_number_is_below_zero_or_none_at_all(name: str):
         assert (said is None) == ((name, value) in MEANT) and (said is None or name in said), said
 
 
+NO_EVALUATION = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fsdp": "full_shard"}, "fsdp only works in distributed training"),
+        ({"deepspeed": "ds.json"}, "deepspeed"),
+        ({"tf32": True}, "--tf32 requires"),
+        ({"fp16": True, "bf16": True}, "At most one of fp16 and bf16"),
+        ({"torch_compile_backend": "none_such"}, "not a valid DynamoBackend"),
+        ({"save_strategy": "no"}, "requires the save and eval strategy to match"),
+        ({**dict.fromkeys(("eval_strategy", "save_strategy"), "steps"), "eval_steps": 2, "save_steps": 3}, "multiple"),
+        ({**NO_EVALUATION, "early_stopping_patience": 2}, "EarlyStoppingCallback requires IntervalStrategy"),
+        ({**NO_EVALUATION, "lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy"),
+        ({"train_sampling_strategy": "group_by_length"}, "infer lengths"),
+        ({"dataloader_num_workers": 0, "dataloader_persistent_workers": True}, "num_workers > 0"),
+        ({"dataloader_num_workers": 0, "dataloader_prefetch_factor": 2}, "num_workers > 0"),
+        ({"dataloader_num_workers": 0, "dataloader_multiprocessing_context": "spawn"}, "num_workers > 0"),
+        ({"use_liger_kernel": True}, "liger-kernel"),
+        ({"debug": "tpu_metrics_debug"}, "first step with these options"),
+        ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint as it is, False"),
+        ({"folds": "people"}, "a number of folds, or subject, got 'people'"),
+        ({"folds": 2}, "folds of at least 3"),
+        ({"folds": NAN}, "a number of folds, or subject"),
+    ],
+    ids=lambda item: "_".join(item) if isinstance(item, dict) else "",
+)
+def test_what_does_not_go_together_is_one_line(options: dict[str, object], words: str):
+    with pytest.raises(EngagementInputError) as caught:
+        for run in plan_stages(Recipe({"engagement": {"data": "clips", "use_cpu": True, **options}}), {}):
+            check_options_alone(run)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_goes_together_is_taken_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for options in (
+        {},
+        {"bf16": True, "folds": "subject"},
+        {"auto_find_batch_size": True},
+        {"full_determinism": False},
+    ):
+        for run in plan_stages(Recipe({"engagement": {"data": "clips", "use_cpu": True, **options}}), {}):
+            check_options_alone(run)
+            assert run.training.max_steps == -1 and run.training.load_best_model_at_end
+    assert not list(tmp_path.iterdir())
+
+
+def test_bf16_auto_gives_way_to_fp16(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engagement_recognition.training.arguments.has_fast_bf16", lambda: True)
+    for typed, wanted in (({"fp16": "true"}, False), ({"fp16": "false"}, True), ({}, True)):
+        (run,) = plan_stages(Recipe({"bf16": "auto", "engagement": {"data": "clips", "use_cpu": True}}), typed)
+        assert run.training.bf16 is wanted and run.training.fp16 is (typed == {"fp16": "true"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [0, -1, NAN, ""], ids=repr)
 @pytest.mark.parametrize("name", OPTIONS)

@@ -3,7 +3,7 @@
 A recipe is a small YAML file: options for both stages at the top, options of one stage under `expression:` and
 `engagement:`. Any option may be one of `StageArguments` or of transformers' TrainingArguments. On the command line
 `--name value` overrides the recipe for both stages, `--expression_name value` and `--engagement_name value` for one.
-`bf16: auto` means bfloat16 where the machine has it, `metric_for_best_model: auto` what
+`bf16: auto` means bfloat16 where the machine has it and nobody asks for fp16, `metric_for_best_model: auto` what
 `selection.choose_score` says. `base: other.yaml` puts a recipe's values over those of another.
 """
 
@@ -20,6 +20,7 @@ import yaml
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..data.audit.folds import SUBJECT
 from ..data.open_data import with_current_names
 from ..processor.input_errors import RecipeError, in_one_line
 from .data_arguments import DataArguments, FrameArguments
@@ -270,10 +271,10 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
         merged |= with_current_names(part)
     # Trainer takes bf16 on a CPU only when told that the CPU is meant.
     values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
-    is_on_cpu = str(values["use_cpu"]).lower() in ("true", "1")
+    is_on_cpu = _is_true(values["use_cpu"])
     values.setdefault("dataloader_num_workers", 0 if is_on_cpu else loader_workers())
     if values.get("bf16") == "auto":
-        values["bf16"] = has_fast_bf16()
+        values["bf16"] = has_fast_bf16() and not _is_true(values.get("fp16"))
     run_dir = Path(str(values["output_dir"]))
     values["output_dir"] = str(run_dir / "checkpoints" / name)
     if values.get("data") == "none":
@@ -281,6 +282,7 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     if str(values.get("resume_from_checkpoint")).lower() in NO_CHECKPOINT:  # texts to Trainer, and so names of folders
         values["resume_from_checkpoint"] = None
     stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
+    stage.folds = _read_folds(stage.folds)
     if stage.start_from:
         stage.start_from = stage.start_from.replace("{seed}", str(training.seed))
     if name == "expression":
@@ -297,6 +299,20 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
         training.hub_private_repo = True
         print("take care: what trackio and a push make is private; --hub_private_repo false: public", file=sys.stderr)
     return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
+
+
+def _is_true(value: JsonValue) -> bool:
+    return str(value).lower() in ("true", "yes", "1", "t", "y")  # as transformers' parser reads it
+
+
+def _read_folds(asked: int | str | None) -> int | str | None:
+    """The parser knows words alone, and a checkpoint's record has a number."""
+    if asked is None or asked == SUBJECT:
+        return asked
+    try:
+        return int(asked)
+    except ValueError as error:
+        raise RecipeError(f"Expected a number of folds, or {SUBJECT}, got {asked!r}.") from error
 
 
 def _without_augmentation(name: str, stage: StageArguments) -> Options:

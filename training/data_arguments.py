@@ -59,11 +59,11 @@ class DataArguments:
     oversample_to: int | None = field(
         default=None, metadata={"help": "training rows a class is drawn up to (default: every row once)"}
     )
-    folds: int | None = field(
+    folds: int | str | None = field(
         default=None,
         metadata={
             "help": "stage two: deal all people of the data into so many folds, train as often, test each person once "
-            "and pool the scores (default: train once, on the data's own split)"
+            "and pool the scores; subject: a fold a person (default: train once, on the data's own split)"
         },
     )
     allow_leakage: bool = field(

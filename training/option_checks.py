@@ -15,6 +15,7 @@ from ..data.readers.daisee import SUBSETS
 from ..data.readers.fer_votes import VOTE_LABELS
 from ..data.readers.frame_windows import WINDOW_LABELS
 from ..data.readers.sources import KINDS
+from ..data.required_packages import require_extra
 from ..data.schema import LABEL_SCHEMES, OWN_LABELS
 from ..processor.input_errors import RecipeError, in_one_line
 from .arguments import StageArguments, StageRun
@@ -22,6 +23,7 @@ from .augmentation import Augmentation
 from .losses import LOSSES
 from .mixing import Mixing
 from .stage_data import parse_json
+from .trial_step import try_one_step
 
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "model": ("video", "image"),
@@ -46,6 +48,7 @@ _FIXED: Mapping[str, object] = {
     "batch_eval_metrics": False,
     "eval_do_concat_batches": True,
     "label_names": None,
+    "enable_jit_checkpoint": False,  # it takes SIGTERM for the end, and half a training would be exported
 }
 
 
@@ -112,6 +115,7 @@ def check_options_alone(run: StageRun) -> None:
         raise RecipeError("Expected fp16 on a GPU, got it on the CPU; leave it out, or pass --bf16.")
     _check_schedule(run.training)
     _check_trackers(run.training)
+    try_one_step(run.training, run.stage.early_stopping_patience)
 
 
 def _check_value(name: str, value: object, given: Mapping[str, object]) -> None:
@@ -123,7 +127,7 @@ def _check_value(name: str, value: object, given: Mapping[str, object]) -> None:
     if name in _CHOICES and value is not None and value not in _CHOICES[name]:
         raise RecipeError(f"Expected {name} among {', '.join(map(str, _CHOICES[name]))}, got {value!r}.")
     if name in _FIXED and value != _FIXED[name]:
-        raise RecipeError(f"Expected {name} as it is, {_FIXED[name]}, got {value}; our runs cannot do without.")
+        raise RecipeError(f"Expected {name} as it is, {_FIXED[name]}, got {value}; our runs go by it.")
     if name.endswith(("_kwargs", "_config")) and isinstance(value, str) and not Path(value).is_file():
         raise RecipeError(f"Expected {name} as a JSON mapping, or a file with one, got {value!r}.")
     if given.get(name) == "":
@@ -203,6 +207,8 @@ def _check_schedule(training: TrainingArguments) -> None:
 
 def _check_trackers(training: TrainingArguments) -> None:
     names = [training.report_to] if isinstance(training.report_to, str) else list(training.report_to or [])
+    if "tensorboard" in names:
+        require_extra("tensorboard", ["tensorboard"], "leave --report_to out")
     try:
         get_reporting_integration_callbacks(names)
     except (ValueError, ImportError) as error:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TypeVar
 
 import torch.distributed
+from accelerate.state import AcceleratorState
 from transformers import TrainingArguments
 
 from ..processor.input_errors import EngagementInputError, RecipeError, in_one_line
@@ -40,6 +41,11 @@ def use_one_gpu(training: TrainingArguments) -> None:
             f"Expected one GPU for one process, got {seen}; use `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
         )
     print(f"one GPU of {seen} is used; `accelerate launch` trains on all of them", flush=True)
+
+
+def forget_precision() -> None:
+    """accelerate holds one mixed precision for the process and refuses another, which the next stage may ask for."""
+    AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def first_on_each_node(training: TrainingArguments, work: Callable[[], _Result]) -> _Result:

@@ -179,3 +179,13 @@ def _defaults(kind: type) -> dict[str, OptionValue]:
         for item in fields(kind)
         if item.init
     }
+
+
+def options_given(run: StageRun) -> dict[str, JsonValue]:
+    """As they were given, for results, which are published: no token, and no place on somebody's disk."""
+    return {name: _without_folder(value) for name, value in run.given.items() if name != "hub_token"}
+
+
+def _without_folder(value: JsonValue) -> JsonValue:
+    """Hub ids stay whole."""
+    return Path(value).name if isinstance(value, str) and Path(value).exists() else value

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TypedDict, TypeVar
 
 import torch
+from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..data.audit.page import read_duplicates
 from ..data.described_data import AuditSummary, ChannelPixels, TrainingData
@@ -131,6 +133,7 @@ def split_stage_data(run: StageRun, prepared: PreparedData, audited: AuditSummar
     clean_rows = find_clean_rows(sets["test"], "test", prepared.folder) if audited is None else None
     if stage.oversample_to:
         sets["train"] = sets["train"].oversampled(stage.oversample_to, run.training.seed)
+    _check_batches(run.training, len(sets["train"]))
     return StageData(**sets, label_names=names, processor=processor, description=description,
                      clean_test_rows=clean_rows)  # fmt: skip
 
@@ -205,6 +208,17 @@ def _check_labels(names: list[str], sets: dict[str, LabelledFrames]) -> None:
                 f"Expected {'at least two labels' if split == 'train' else 'labelled examples'} in {split}, got "
                 f"{len(rows)} examples of {len(set(rows.label_ids))}; the labels are {', '.join(names)}."
             )
+
+
+def _check_batches(training: TrainingArguments, num_rows: int) -> None:
+    """Trainer itself fails at the first step, in other words, where nothing is left."""
+    splits = isinstance(training.accelerator_config, AcceleratorConfig) and training.accelerator_config.split_batches
+    num_needed = training.per_device_train_batch_size * (1 if splits else training.world_size)
+    if training.dataloader_drop_last and num_rows < num_needed:
+        raise DataError(
+            f"Expected at least {num_needed} training examples, one whole batch, beside dataloader_drop_last, got "
+            f"{num_rows}; leave it out, or lower --per_device_train_batch_size."
+        )
 
 
 def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int] | None:

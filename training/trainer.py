@@ -21,6 +21,7 @@ from .averaged_weights import AveragedWeights
 from .checkpoints import seal_checkpoint, whole_checkpoint
 from .losses import Loss, SubjectAdversary, encoder_features
 from .mixing import Mixing
+from .processes import forget_precision
 from .run_record import TrainingRecipe, write_training_recipe
 from .selection import SelectingTrainer
 from .step_times import StepTimes
@@ -78,6 +79,7 @@ class EngagementTrainer(SelectingTrainer):
         recipe: TrainingRecipe | None = None,
         **kwargs: Any,  # Trainer's own
     ) -> None:
+        forget_precision()
         super().__init__(train_dataset=train_dataset, data_collator=eval_collator, **kwargs)
         self.times = StepTimes()
         self.add_callback(self.times)

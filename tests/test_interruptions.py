@@ -1,0 +1,98 @@
+"""Ctrl-C and SIGTERM, wherever they come: one line with the command that goes on, and a shell's exit code."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TrainedStages
+
+from engagement_recognition import train
+from engagement_recognition.training.interruptions import Terminated, TrainingInterrupted, how_to_go_on
+from engagement_recognition.training.trainer import EngagementTrainer
+
+
+@pytest.fixture
+def typed(trained: TrainedStages, tmp_path: Path) -> list[str]:
+    """Stage two alone, in a folder whose name has to be quoted."""
+    recipe = {key: value for key, value in trained.recipe.items() if key != "expression"}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    return [str(tmp_path / "recipe.json"), "--output_dir", str(tmp_path / "a run")]
+
+
+def send_in(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal to this process in that step of the training; there are two an epoch."""
+    training_step, steps = EngagementTrainer.training_step, []
+
+    def struck(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == step:
+            os.kill(os.getpid(), number)
+        return training_step(self, *arguments)
+
+    monkeypatch.setattr(EngagementTrainer, "training_step", struck)
+
+
+def said_of(options: list[str], capfd: pytest.CaptureFixture) -> tuple[int, str]:
+    """Exit code, and the one line on stderr that says why."""
+    capfd.readouterr()
+    code = train.main(options)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("stopped")]
+    return code, line
+
+
+def test_sigterm_before_the_first_checkpoint_begins_again_and_after_it_goes_on(
+    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        send_in(1, signal.SIGTERM, patch)
+        code, line = said_of(typed, capfd)
+    assert code == 143 and line.startswith("stopped by SIGTERM: there was no checkpoint yet; prepared data is kept; ")
+    assert line.endswith(f"begin again with {shlex.join(['engagement', 'train', *typed])}")
+    with monkeypatch.context() as patch:
+        send_in(4, signal.SIGTERM, patch)
+        code, line = said_of(typed, capfd)
+    assert code == 143 and "checkpoints and what is finished are kept; go on with engagement train " in line
+    words = shlex.split(line.partition("go on with engagement train ")[2])
+    assert words == [*typed, "--resume_from_checkpoint", "true"]
+    # Of another training: what lies there now was not written by the one that is stopped.
+    with monkeypatch.context() as patch:
+        send_in(1, signal.SIGINT, patch)
+        code, line = said_of(typed, capfd)
+    assert code == 130 and line.startswith("stopped by Ctrl-C: there was no checkpoint yet")
+    assert train.main(words) == 0 and (tmp_path / "a run/engagement/results.json").is_file()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize("place", ["read_recipe", "load_stage_data", "_predict", "_export"])
+def test_ctrl_c_is_one_line_wherever_it_comes(
+    place: str, typed: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    def stopped(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train, place, stopped)
+    code, line = said_of(typed, capfd)
+    assert code == 130 and ("go on with" in line) == (place in ("_predict", "_export"))
+
+
+def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch):
+    stop = TrainingInterrupted(Terminated(), goes_on=True)
+    resumed = [
+        "my recipe.yaml",
+        "--engagement_resume_from_checkpoint",
+        "runs/x/checkpoint-5",
+        "--resume-from-checkpoint",
+    ]
+    line = how_to_go_on(stop, [*resumed, "--seed=3", "--bf16"])
+    assert line.endswith("engagement train 'my recipe.yaml' --seed=3 --bf16 --resume_from_checkpoint true")
+    monkeypatch.setattr(sys, "argv", ["sub/train.py", "demo"])
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "sub/train.py", "demo"])
+    assert how_to_go_on(KeyboardInterrupt(), None).endswith("begin again with python3 -u sub/train.py demo")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "what launched it and python3 -u sub/train.py" in how_to_go_on(stop, None)
