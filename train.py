@@ -76,7 +76,7 @@ from engagement_recognition.training.option_checks import check_options_alone
 from engagement_recognition.training.processes import by_the_first, use_one_gpu
 from engagement_recognition.training.progress import tell_epochs
 from engagement_recognition.training.run_folders import alone_in_folders
-from engagement_recognition.training.run_record import TrainingRecipe, describe_training, options_given
+from engagement_recognition.training.run_record import TrainingRecipe, describe_training, recipe_as_given
 from engagement_recognition.training.selection import choose_score, full_name
 from engagement_recognition.training.stage_data import StageData, load_stage_data, parse_json
 from engagement_recognition.training.stage_loss import build_adversary, build_stage_loss
@@ -200,7 +200,7 @@ def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
     run, finished, began = folded.run, [], time.monotonic()
     resumes, num_trained = bool(run.training.resume_from_checkpoint), 0
     for fold in range(len(folded)):
-        found = folded.finished(fold, Recipe(options_given(run))) if resumes else None
+        found = folded.finished(fold, recipe_as_given(run)) if resumes else None
         if found is None:
             left = time_left(time.monotonic() - began, num_trained, len(folded) - fold)
             print(f"fold {fold + 1} of {len(folded)}; {left}", flush=True)
@@ -381,7 +381,7 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
         started_from=Path(start_from).name if start_from else run.stage.encoder,
         started_from_data=_data_behind(start) if (start := resolve_start(start_from)) else None,
         seed=run.training.seed,
-        recipe=options_given(run),
+        recipe=dict(recipe_as_given(run).options),
         data=data.description,
         train_label_counts=count_labels(data.train.label_ids, data.label_names),
         environment=describe_environment(run.training.device),

@@ -20,7 +20,7 @@ from engagement_recognition import train
 from engagement_recognition.cli.main import app
 from engagement_recognition.studies import demo_verdict
 from engagement_recognition.studies.evidence import render_evidence
-from engagement_recognition.training.arguments import Recipe, plan_stages
+from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
 from engagement_recognition.training.command_line import read_options
 
 ROOT = Path(engagement_recognition.__file__).parent
@@ -127,6 +127,8 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
             assert len(rest) == 4
         case ["rm", "-rf", *folders]:
             assert all(re.fullmatch(r"runs/demo\w*/checkpoints", folder) for folder in folders)
+        case ["tensorboard", "--logdir", folder]:
+            assert folder == Path(read_recipe(ROOT / "recipes/demo.yaml").options["output_dir"]).as_posix()
         case ["make", target]:
             assert_target(target)
         case ["pip", "install", "-e", place]:

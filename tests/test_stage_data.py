@@ -158,6 +158,15 @@ def test_oversampling_is_for_training_alone(leaking: Path, tiny_recipe: dict[str
     assert len(data.train) == 70 and len(data.test) == 14 and data.description.oversampled_to == 10
 
 
+def test_a_batch_larger_than_the_data_is_refused_where_it_would_be_dropped(
+    leaking: Path, tiny_recipe: dict[str, object]
+):
+    options = {"per_device_train_batch_size": 999, "allow_leakage": True}
+    with pytest.raises(DataError, match="at least 999 training examples, one whole batch, beside dataloader_drop_last"):
+        load(tiny_recipe, leaking, "expression", **options, dataloader_drop_last=True)
+    assert len(load(tiny_recipe, leaking, "expression", **options).train)
+
+
 def test_a_single_face_model_can_be_trained_on_clips(audited: Path, tiny_recipe: dict[str, object]):
     data = load(tiny_recipe, audited, model="image")
     assert len(data.train[0]["frames"]) == 1 and data.processor.face_crop

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from ..data.json_records import Record, read_record, write_record
 from ..data.required_packages import installed_version
 from ..processor.input_errors import RecipeError
-from .arguments import TRAINING_DEFAULTS, StageArguments, StageRun
+from .arguments import TRAINING_DEFAULTS, Recipe, StageArguments, StageRun
 from .data_arguments import DataArguments
 
 RECORD_FILE = "training_recipe.json"
@@ -181,9 +181,9 @@ def _defaults(kind: type) -> dict[str, OptionValue]:
     }
 
 
-def options_given(run: StageRun) -> dict[str, JsonValue]:
-    """As they were given, for results, which are published: no token, and no place on somebody's disk."""
-    return {name: _without_folder(value) for name, value in run.given.items() if name != "hub_token"}
+def recipe_as_given(run: StageRun) -> Recipe:
+    """For results, which are published: no token, and no place on somebody's disk."""
+    return Recipe({name: _without_folder(value) for name, value in run.given.items() if name != "hub_token"})
 
 
 def _without_folder(value: JsonValue) -> JsonValue:
