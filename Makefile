@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 PYTEST = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest tests --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -n
 
-.PHONY: setup demo test test-core test-lowest test-all fuzz soak lint readme clean
+.PHONY: setup demo test test-core test-lowest test-all fuzz soak lint readme notebook clean
 
 setup: $(VENV)/installed
 
@@ -71,6 +71,10 @@ readme: setup
 	$(BIN)/python .ci/readme.py
 	$(BIN)/python .ci/results_doc.py
 	$(BIN)/python .ci/encoders_doc.py
+
+# docs/course.ipynb with outputs of this machine's making; minutes.
+notebook: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python .ci/notebook.py
 
 clean:
 	rm -rf runs drawn build *.egg-info

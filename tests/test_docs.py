@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from notebook_pages import as_markdown
 from typer.testing import CliRunner
 
 import engagement_recognition
@@ -25,7 +26,7 @@ from engagement_recognition.training.command_line import read_options
 
 ROOT = Path(engagement_recognition.__file__).parent
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.ipynb"))]
 MORE_PAGES = [ROOT / "CHANGELOG.md", ROOT / "model_card.md", ROOT / ".github/SECURITY.md"]
 UsageError = typer.BadParameter.__base__  # click's, which newer versions of typer have their own copy of
 COMMANDS = typer.main.get_command(app).commands
@@ -40,9 +41,14 @@ class ReachedDataError(Exception):
     """Raised in place of reading data: all that was typed has been accepted."""
 
 
+def text_of(page: Path) -> str:
+    """As Markdown."""
+    return as_markdown(page) if page.suffix == ".ipynb" else page.read_text(encoding="utf-8")
+
+
 def blocks(page: Path, language: str, marker: str = "") -> Iterator[str]:
     """Code in one language; with a marker, of blocks below it alone."""
-    lines = page.read_text(encoding="utf-8").splitlines()
+    lines = text_of(page).splitlines()
     for start, line in enumerate(lines):
         if line == f"```{language}" and (not marker or lines[start - 1] == marker):
             yield "\n".join(lines[start + 1 : lines.index("```", start)])
@@ -62,7 +68,7 @@ def demo_commands() -> list[str]:
 
 def mentioned_commands(page: Path) -> list[str]:
     """Code within a sentence that begins as a command does; it may be the name alone."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.M | re.S)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
     return [span for span in spans if span.startswith(("engagement ", "python train.py ", "make "))]
 
@@ -92,7 +98,7 @@ def test_results_that_are_shown_name_no_folder_of_a_machine(path: Path):
 
 @pytest.mark.parametrize("page", [*PAGES, *MORE_PAGES], ids=lambda page: page.name)
 def test_links_and_pictures_lead_somewhere(page: Path):
-    text = page.read_text(encoding="utf-8")
+    text = text_of(page)
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     relative = [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
     assert [target for target in relative if not (page.parent / target).exists()] == []
