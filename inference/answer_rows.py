@@ -35,7 +35,7 @@ def columns_of(label_names: Sequence[str]) -> list[str]:
     return ["source", "label", "reason", "certainty", *scores, *video, *face, *about]
 
 
-def rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
+def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
     """One JSON answer → a row, or of a photo a row a face."""
     shared: dict[str, Cell] = {name: answer.get(name) for name in ("error", MADE_WITH)}
     shared["source"] = printable(answer["source"])  # neither CSV's lines nor Parquet's text hold any name
@@ -64,6 +64,11 @@ def csv_line(cells: Sequence[Cell]) -> str:
     return text.getvalue()
 
 
+def csv_lines(answer: str | bytes, columns: Sequence[str]) -> str:
+    """One JSON answer → its lines of a CSV table."""
+    return "".join(csv_line([row.get(name) for name in columns]) for row in _rows_of(json.loads(answer)))
+
+
 def write_parquet(answers: Iterable[bytes], columns: Sequence[str], path: Path) -> None:
     """Lines of JSON → a Parquet table, whole or not at all.
 
@@ -83,7 +88,7 @@ def write_parquet(answers: Iterable[bytes], columns: Sequence[str], path: Path) 
     ):
         lines = iter(answers)
         while batch := list(islice(lines, _ROWS_AT_ONCE)):
-            rows = [row for line in batch for row in rows_of(json.loads(line))]
+            rows = [row for line in batch for row in _rows_of(json.loads(line))]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
 
 
@@ -109,9 +114,7 @@ def join_answers(folder: Path, output: Path) -> tuple[int, int]:
         if is_csv := output.suffix.lower() == ".csv":
             table.write(csv_line(columns).encode())
         for line in lines:
-            rows = rows_of(json.loads(line)) if is_csv else []
-            cells = "".join(csv_line([row.get(name) for name in columns]) for row in rows)
-            table.write(cells.encode() if is_csv else line)
+            table.write(csv_lines(line, columns).encode() if is_csv else line)
     return counted.num_files, counted.num_refused
 
 

@@ -16,7 +16,7 @@ from typing import TypedDict
 from ..data.growing_file import GrowingFile
 from ..data.required_packages import require_packages
 from ..processor.input_errors import DataError, in_one_line, printable
-from .answer_rows import MADE_WITH, NOTES, columns_of, csv_line, rows_of, write_parquet
+from .answer_rows import MADE_WITH, NOTES, columns_of, csv_line, csv_lines, write_parquet
 from .predictions import AboutModel, Prediction, Refusal, to_json, to_json_line
 from .predictor import Predictor
 
@@ -148,12 +148,8 @@ class AnswerTable:
         Raises:
             DataError: a full disk; what was written before is kept.
         """
-        answer = {**to_json(result, self._about), MADE_WITH: self._made_with}
-        if not self._is_csv:
-            self._append(to_json_line(answer) + "\n")
-        else:
-            rows = rows_of(answer)
-            self._append("".join(csv_line([row.get(name) for name in self._columns]) for row in rows))
+        answer = to_json_line({**to_json(result, self._about), MADE_WITH: self._made_with})
+        self._append(csv_lines(answer, self._columns) if self._is_csv else f"{answer}\n")
         self.done.add(self.name_of(result.source))
         self.num_refused += isinstance(result, Refusal)
 

@@ -20,6 +20,7 @@ FOLDERS = packages(ROOT)
 MODULES = {path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted(folder.glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 TESTS = {path.name: path for path in sorted((ROOT / "tests").rglob("*.py"))}
+OPTIONS = ("placement_options", "shard_options")  # of commands, which their modules import at the top
 COMMANDS = ("data", "export", "predict", "session", "training", "use")
 PROCESSOR = [name for name in MODULES if name.startswith("processor/") and not name.endswith("__init__.py")]
 SHIPPED = ["answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py", *PROCESSOR]
@@ -72,9 +73,10 @@ def test_the_root_and_the_command_line_import_nothing_heavy():
     assert [node for node in TREES["__init__.py"].body if isinstance(node, ast.ImportFrom) and node.level] == []
     for name in ("main", *COMMANDS):
         at_the_top = [node for node in TREES[f"cli/{name}.py"].body if isinstance(node, ast.ImportFrom) and node.level]
-        imported = {alias.name for node in at_the_top if node.module != "placement_options" for alias in node.names}
+        imported = {alias.name for node in at_the_top if node.module not in OPTIONS for alias in node.names}
         assert imported == (set(COMMANDS) if name == "main" else set())
-    assert outsiders_imported_by("cli/placement_options.py") == {"typer"}
+    for name in OPTIONS:
+        assert outsiders_imported_by(f"cli/{name}.py") == {"typer"}
 
 
 def test_every_folder_of_code_is_in_the_wheel():

@@ -35,7 +35,7 @@ from .prepared_data import (
     read_rejects,
     write_prepared,
 )
-from .row_facts import batches, conflicting_rows, current_fingerprint, people_of, repeated_window
+from .row_facts import clips_of, conflicting_rows, current_fingerprint, people_of, repeated_window
 from .settings import PreparationSettings
 
 _STATE, _INFO = "state.json", "dataset_info.json"  # of a split that the datasets library has saved
@@ -177,9 +177,7 @@ def _write_without_conflicts(
     output: Path,
 ) -> None:
     kept, dropped = without_conflicts(rows, conflicts)
-    lost = {reject.clip_id for reject in dropped}
-    for batch in batches(kept, ["clip_id"]):  # of a clip with several windows some may be left
-        lost.difference_update(map(str, batch["clip_id"]))
+    lost = {reject.clip_id for reject in dropped} - clips_of(kept)  # of a clip with several windows some may be left
     windows = provenance.windows
     update = {
         "outputs": provenance.outputs - len(lost),

@@ -15,11 +15,10 @@ from .description import SplitCounts
 BATCH = 10_000  # rows
 _IDENTITY = ("split", "clip_id", "window_index", "subject_id", "label", *AFFECTS, "frames_sha256")
 _LABELS = ("label", *AFFECTS)
-Batch = Mapping[str, Sequence[object]]  # columns by name
 
 
-def batches(rows: Dataset, names: Iterable[str]) -> Iterator[Batch]:
-    """These columns alone, of some thousand rows at a time."""
+def _batches(rows: Dataset, names: Iterable[str]) -> Iterator[Mapping[str, Sequence[object]]]:
+    """These columns alone, by name, of some thousand rows at a time."""
     yield from rows.select_columns(list(names)).iter(BATCH)
 
 
@@ -27,7 +26,7 @@ def current_fingerprint(splits: Mapping[str, Dataset]) -> str:
     """Changes with any pixel, label, person, split or order; not with the kind of files the pictures came in."""
     digest = hashlib.sha256()
     for split in (name for name in SPLITS if name in splits):
-        for batch in batches(splits[split], (*_IDENTITY, "label_scores")):
+        for batch in _batches(splits[split], (*_IDENTITY, "label_scores")):
             rows = zip(*(batch[name] for name in _IDENTITY), strict=True)
             for row, scores in zip(rows, batch["label_scores"], strict=True):
                 digest.update(json.dumps(row).encode())
@@ -38,19 +37,22 @@ def current_fingerprint(splits: Mapping[str, Dataset]) -> str:
 
 def count_rows(rows: Dataset) -> SplitCounts:
     """What one split's rows hold."""
-    clips: set[object] = set()
     counted = {name: Counter[str]() for name in _LABELS}
-    for batch in batches(rows, ("clip_id", *_LABELS)):
-        clips.update(batch["clip_id"])
+    for batch in _batches(rows, _LABELS):
         for name, counts in counted.items():
             counts.update(str(value) for value in batch[name] if value is not None)
     labels = {name: dict(sorted(counts.items())) for name, counts in counted.items() if counts}
-    return SplitCounts(clips=len(clips), windows=len(rows), subjects=len(people_of(rows)), **labels)
+    return SplitCounts(clips=len(clips_of(rows)), windows=len(rows), subjects=len(people_of(rows)), **labels)
+
+
+def clips_of(rows: Dataset) -> set[str]:
+    """Their ids."""
+    return {str(name) for batch in _batches(rows, ["clip_id"]) for name in batch["clip_id"]}
 
 
 def people_of(rows: Dataset) -> set[str]:
     """Who is known of them."""
-    return {str(name) for batch in batches(rows, ["subject_id"]) for name in batch["subject_id"] if name is not None}
+    return {str(name) for batch in _batches(rows, ["subject_id"]) for name in batch["subject_id"] if name is not None}
 
 
 def repeated_window(rows: Dataset) -> tuple[str, int] | None:
@@ -76,7 +78,7 @@ def _alike(rows: Dataset, names: Sequence[str], to_key: Callable[..., str]) -> n
     """Rows that may share their key with another, ascending: eight bytes of a hash stand for each, not its text."""
     keys = (
         to_key(*values)
-        for batch in batches(rows, names)
+        for batch in _batches(rows, names)
         for values in zip(*(batch[name] for name in names), strict=True)
     )
     hashes = (hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
