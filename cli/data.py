@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .placement_options import Address
 from .shard_options import JoinOption, ShardOption, nothing_to_do, parse_shard
 
 if TYPE_CHECKING:
@@ -110,6 +111,13 @@ class Subset(StrEnum):
     stratified = "stratified"
 
 
+class PreparedBy(StrEnum):
+    """What prepares the parts of a source."""
+
+    processes = "processes"
+    ray = "ray"
+
+
 @app.command()
 def prepare(
     output: Annotated[Path, typer.Option(help="Folder for the prepared data; a killed run goes on where it was.")],
@@ -164,6 +172,10 @@ def prepare(
     license: Annotated[
         str | None, typer.Option(help="With --push-to-hub: of the data, as the Hub spells it; default: unknown.")
     ] = None,
+    engine: Annotated[PreparedBy, typer.Option(help="What does the work: processes here, or a Ray cluster.")] = (
+        PreparedBy.processes
+    ),
+    address: Address = None,
     shard: ShardOption = None,
     join: JoinOption = None,
 ) -> None:
@@ -188,7 +200,11 @@ def prepare(
         return
     if kind is None or source is None:
         raise nothing_to_do()
-    detector_device = choose_device(device)
+    if engine is not PreparedBy.ray and address is not None:
+        raise RecipeError("Expected --engine ray beside --address, got none; name it or leave the address out.")
+    if engine is PreparedBy.ray and part is not None:
+        raise RecipeError("Expected --engine ray or --shard, got both; Ray shares the clips out itself.")
+    detector_device = choose_device(device if engine is PreparedBy.processes else "cpu")  # Ray's are elsewhere
     options = SourceOptions(
         subset=subset and subset.value,
         subject_pattern=subject_pattern,
@@ -224,7 +240,13 @@ def prepare(
         typer.echo(f"{part.folder(output)}: {describe_counts(prepared.description)}")
         typer.echo(f"next, when all {part.count} are there: engagement prepare --join {output} --output FOLDER")
         return
-    prepared = prepare_source(found, settings, source, output, processes, drop_conflicts, detector_device)
+    if engine is PreparedBy.ray:
+        from ..data.ray_cluster import ray_cluster
+
+        with ray_cluster(address, processes, device) as cluster:
+            prepared = prepare_source(found, settings, source, output, None, drop_conflicts, cluster=cluster)
+    else:
+        prepared = prepare_source(found, settings, source, output, processes, drop_conflicts, detector_device)
     _finish(prepared, push_to_hub, public, license)
 
 

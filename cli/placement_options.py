@@ -31,3 +31,7 @@ BatchSize = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Files read at once, each in a process of its own that may be ended; default: 1.")
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(help="With --engine ray: its cluster, host:port, or auto for the one here; default: this machine."),
+]

@@ -3,13 +3,14 @@
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from .placement_options import BatchSize, Device, DType, Engine, Faces, Workers
+from .placement_options import Address, BatchSize, Device, DType, Faces, Workers
 from .shard_options import JoinOption, ShardOption, nothing_to_do, parse_shard
 
 if TYPE_CHECKING:
@@ -48,7 +49,14 @@ def predict(
     abstain_below: Annotated[float | None, typer.Option(min=0, max=1, help=_ABSTAIN_HELP)] = None,
     device: Device = "auto",
     dtype: DType = "auto",
-    engine: Engine = "torch",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="torch, onnxruntime or openvino: the export beside the model, or one made once and kept. ray, or "
+            "ray+onnxruntime: so, on a cluster."
+        ),
+    ] = "torch",
+    address: Address = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     shard: ShardOption = None,
@@ -63,7 +71,8 @@ def predict(
         raise nothing_to_do()
     from ..processor.bounded_reader import BoundedReader
 
-    bounded = BoundedReader().start()  # which takes as long as loading a model does, and meanwhile
+    on_ray, engine = _on_ray(engine, address, output, timeline, as_json, shard)
+    bounded = None if on_ray else BoundedReader().start()  # which takes as long as loading a model does, and meanwhile
     from ..inference.input_files import list_files
     from ..inference.many_files import predict_many
     from ..inference.predictions import Refusal, VideoPrediction
@@ -85,10 +94,24 @@ def predict(
 
         model = str(shipped_expression_model())
         typer.echo(limits_for_terminal(), err=True)
-    predictor = Predictor.from_pretrained(model, faces, device, abstain_below, dtype, engine, batch_size, workers)
+    load = partial(
+        Predictor.from_pretrained, model, faces, abstain_below=abstain_below, dtype=dtype, engine=engine,
+        batch_size=batch_size,
+    )  # fmt: skip
+    predictor = load(device="cpu") if on_ray else load(device=device, workers=workers)
     for warning in predictor.warnings:
         typer.echo(f"take care: {warning}", err=True)
     names = WHAT_IT_NAMES if is_shipped else None
+    if on_ray:
+        from ..inference.ray_predict import predict_in_ray
+
+        assert output is not None
+        try:
+            counts = predict_in_ray(load, predictor, files, output, address, workers, device, video_track)
+        except KeyboardInterrupt:
+            kept = f"what is answered is kept in {output}.ray; type the same command to go on"
+            raise KeyboardInterrupt(kept) from None
+        raise _finished(output, *counts)
     with ExitStack() as closing:
         table = None
         if output is not None:
@@ -134,17 +157,36 @@ def predict(
             if part is not None:
                 labels = {LABELS: json.dumps(predictor.rule.label_names), "model and settings": made_with}
                 finish_shard(folder, "predict", part, digest_of(map(str, every_file)), labels)
-            typer.echo(f"{output}: {len(table.done)} files, {table.num_refused} of them refused", err=True)
-            num_refused, num_done = table.num_refused, len(table.done)
+            raise _finished(table.path, len(table.done), table.num_refused)
     raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_done else 1)
 
 
 def _join(shards: Path, output: Path) -> NoReturn:
     from ..inference.answer_rows import join_answers
 
-    num_files, num_refused = join_answers(shards, output)
+    raise _finished(output, *join_answers(shards, output))
+
+
+def _finished(output: Path, num_files: int, num_refused: int) -> typer.Exit:
     typer.echo(f"{output}: {num_files} files, {num_refused} of them refused", err=True)
-    raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_files else 1)
+    return typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_files else 1)
+
+
+def _on_ray(engine: str, address: str | None, output: Path | None, *others: object) -> tuple[bool, str]:
+    """Whether the model runs on a cluster, and by what; `ray` alone is the model's own engine, as without it."""
+    from ..processor.input_errors import RecipeError
+
+    kind, _, runtime = engine.partition("+")
+    if kind != "ray":
+        if address is not None:
+            raise RecipeError(f"Expected --engine ray beside --address, got {engine}; name one or leave the other out.")
+        return False, engine
+    if output is None or any(others):
+        raise RecipeError(
+            "Expected --output answers.parquet beside --engine ray, and no --timeline, --json or --shard; answers go "
+            "into the table alone, and Ray shares the files out itself."
+        )
+    return True, runtime or "torch"
 
 
 def _left_to_do(files: list[Path], table: "AnswerTable") -> list[Path]:

@@ -105,8 +105,8 @@ def join_answers(folder: Path, output: Path) -> tuple[int, int]:
         raise DataError(f"Expected a new table, got {output}, which is there; name another.")
     shards = read_shards(folder, "predict")
     record = read_record(shards[0] / SHARD_FILE, ShardRecord, DataError, "a shard", "run it again")
-    columns, counted = columns_of(json.loads(record.made_with[LABELS] or "[]")), _Counted()
-    lines = counted.lines_of(shards)
+    columns, counted = columns_of(json.loads(record.made_with[LABELS] or "[]")), CountedAnswers()
+    lines = counted.counting(line for shard in shards for line in _lines_of(shard))
     if output.suffix.lower() == ".parquet":
         write_parquet(lines, columns, output)
         return counted.num_files, counted.num_refused
@@ -118,15 +118,19 @@ def join_answers(folder: Path, output: Path) -> tuple[int, int]:
     return counted.num_files, counted.num_refused
 
 
-class _Counted:
-    """Counts the answers as they pass."""
+def _lines_of(shard: Path) -> Iterator[bytes]:
+    with (shard / ANSWERS_FILE).open("rb") as answers:
+        yield from answers
+
+
+class CountedAnswers:
+    """Counts answers, as lines of JSON, while they pass."""
 
     num_files, num_refused = 0, 0
 
-    def lines_of(self, shards: Iterable[Path]) -> Iterator[bytes]:
-        for shard in shards:
-            with (shard / ANSWERS_FILE).open("rb") as answers:
-                for line in answers:
-                    self.num_files += 1
-                    self.num_refused += "error" in json.loads(line)
-                    yield line
+    def counting(self, answers: Iterable[bytes]) -> Iterator[bytes]:
+        """The same answers."""
+        for line in answers:
+            self.num_files += 1
+            self.num_refused += "error" in json.loads(line)
+            yield line

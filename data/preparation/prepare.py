@@ -25,6 +25,7 @@ from ...processor.input_errors import DataError
 from ..atomic_files import claim_folder, writing
 from ..described_data import LabelConflicts
 from ..locked_folder import alone_in
+from ..ray_cluster import RayCluster
 from ..schema import ClipRecord, LabelledSource, Media, Reject
 from ..worker_processes import spawned, usable_cpus
 from .description import DATA_VERSION, TRAINING_VERSION, ClipCounts, DatasetDescription, InputCounts, Provenance
@@ -70,6 +71,7 @@ def prepare(
     drop_conflicts: bool = False,
     device: torch.device = _CPU,
     may_be_empty: bool = False,
+    cluster: RayCluster | None = None,
 ) -> PreparedData:
     """Decode, crop and store every clip of the source, or find it done; progress and time left are shown.
 
@@ -81,6 +83,7 @@ def prepare(
         device: where faces are looked for. It is no setting of the data, though boxes may differ by a hair between
             devices, and with them the crops and the data's fingerprint.
         may_be_empty: where nothing comes out, that is the result.
+        cluster: does the work, on a device of its own, in place of processes here.
 
     Raises:
         DataError: nothing to prepare, nothing came out, or the folder holds something else.
@@ -103,14 +106,19 @@ def prepare(
         if not is_prepared(output):
             most = usable_cpus()
             most = most if device.type == "cpu" else min(most, _MOST_PROCESSES_ON_A_GPU)
-            _prepare_parts(source, settings, parts, num_processes or most, device)
+            _prepare_parts(source, settings, parts, num_processes or most, device, cluster)
             _join_parts(source, settings, root, output, drop_conflicts, may_be_empty)
         shutil.rmtree(parts, ignore_errors=True)
     return load_prepared(output)
 
 
 def _prepare_parts(
-    source: LabelledSource, settings: PreparationSettings, parts: Path, num_processes: int, device: torch.device
+    source: LabelledSource,
+    settings: PreparationSettings,
+    parts: Path,
+    num_processes: int,
+    device: torch.device,
+    cluster: RayCluster | None,
 ) -> None:
     with writing(parts):
         parts.mkdir(parents=True, exist_ok=True)
@@ -122,7 +130,7 @@ def _prepare_parts(
     with Progress(*columns, *time_columns, console=Console(stderr=True)) as progress:
         finished = sum(len(chunks[start]) for start in chunks.keys() - todo.keys())
         bar = progress.add_task("preparing", total=len(source.records), completed=finished)
-        for start in _run(todo, source, settings, parts, num_processes, device):
+        for start in _run(todo, source, settings, parts, num_processes, device, cluster):
             progress.advance(bar, len(chunks[start]))
 
 
@@ -133,9 +141,14 @@ def _run(
     parts: Path,
     num_processes: int,
     device: torch.device,
+    cluster: RayCluster | None,
 ) -> Iterator[int]:
-    """Prepare these parts, in this process or several; yields each one's number when it is on disk."""
+    """Prepare these parts, in this process, several, or a cluster; yields each one's number when it is on disk."""
     work = (source.read, source.media, settings, parts)
+    if cluster is not None:
+        prepare_one = partial(_prepare_chunk, *work, torch.device(cluster.device))
+        yield from cluster.each(prepare_one, list(todo.items()), parts.parent / PLAN_FILE)
+        return
     # Pictures that are faces already are only read; sending them to other processes would cost more.
     if num_processes == 1 or len(todo) < 2 or (source.media in ("picture", "frames") and not settings.face_crop):
         for start, chunk in todo.items():
