@@ -54,7 +54,8 @@ class RayCluster:
 
         # Without a limit of calls the process that holds a GPU would end, and load what it needs again, each time.
         remote = ray.remote(num_cpus=1, num_gpus=self.gpus_per_worker, max_calls=0, max_retries=_TRIES)(run)
-        left, running = iter(tasks), []
+        left: Iterator[_Task] = iter(tasks)
+        running: list[ray.ObjectRef[_Done]] = []
         while True:
             while len(running) < min(self.num_workers, _MOST_WAITING) and (task := next(left, None)) is not None:
                 running.append(remote.remote(task))
@@ -81,14 +82,14 @@ def ray_cluster(address: str | None, num_workers: int | None, device: str) -> It
     if device not in ("auto", "cpu", "cuda"):
         raise RecipeError(f"Expected device auto, cpu or cuda with Ray, which hands out GPUs itself, got {device}.")
     require_extra("ray", ("ray",), "leave --engine ray out")
+    if address not in (None, "auto"):
+        _require_answer(str(address))
     # Read on import. A worker that dies is told of by Ray, its C++ parts need not.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     alone = min(num_workers or usable_cpus(), usable_cpus())
-    if address not in (None, "auto"):
-        _require_answer(str(address))
     try:
         ray.init(
             address or "local",

@@ -68,13 +68,13 @@ def predict_in_ray(
         raise DataError(f"Expected a new table called .parquet with --engine ray, got {output}; name another.")
     made_with = fingerprint(predictor, None, video_track)
     files = list(dict.fromkeys(files))
+    ids = np.array([_id_of(file) for file in files], np.int64)
     with alone_in(work, "prediction"):
-        if claim_folder(work, _CLAIM, made_with, "answers") != made_with:
-            raise DataError(
-                f"Expected answers of this very model and these settings in {work}, got others; name another file."
-            )
-        ids = np.array([_id_of(file) for file in files], np.int64)
         with ray_cluster(address, num_workers, device) as cluster:
+            if claim_folder(work, _CLAIM, made_with, "answers") != made_with:
+                raise DataError(
+                    f"Expected answers of this very model and these settings in {work}, got others; name another file."
+                )
             _answer_all(load, files, ids, work, cluster, video_track, made_with)
         counted = CountedAnswers()
         with writing(work):
