@@ -66,6 +66,8 @@ def predict_in_ray(
     work = output.with_name(f"{output.name}.ray")
     if output.suffix.lower() != ".parquet" or (output.exists() and not work.exists()):
         raise DataError(f"Expected a new table called .parquet with --engine ray, got {output}; name another.")
+    if not files:
+        raise DataError("Expected files to answer, got none; name some.")
     made_with = fingerprint(predictor, None, video_track)
     files = list(dict.fromkeys(files))
     ids = np.array([_id_of(file) for file in files], np.int64)
@@ -80,11 +82,6 @@ def predict_in_ray(
         with writing(work):
             lines = counted.counting(_in_order(work / _PARTS, ids))
             write_parquet(lines, columns_of(predictor.rule.label_names), output)
-        if missing := len(files) - counted.num_files:
-            output.unlink()
-            raise DataError(
-                f"Expected {len(files)} answers in {work}, {missing} are missing; delete it and begin anew."
-            )
         shutil.rmtree(work, ignore_errors=True)
     return counted.num_files, counted.num_refused
 
@@ -187,8 +184,20 @@ class _Answerer:
 def _in_order(parts: Path, ids: np.ndarray) -> Iterator[bytes]:
     """The answers as `ids` has them, each once; at the end those of files that are asked for no more.
 
-    A part holds answers of files that follow each other, so that few parts are in memory at a time.
+    Raises:
+        DataError: at the end, where an answer is missing, as when somebody has deleted a part.
     """
+    num_told, last = 0, None
+    for place, one, answer in _sorted_rows(parts, ids):
+        if one != last:  # a writer that was thought dead may have written, too
+            yield answer.encode()
+            num_told, last = num_told + (place < len(ids)), one
+    if num_told < len(ids):
+        raise DataError(f"Expected every file's answer in {parts}, one is missing; delete {parts.parent}, begin anew.")
+
+
+def _sorted_rows(parts: Path, ids: np.ndarray) -> Iterator[tuple[int, int, str]]:
+    """Place in `ids`, id and answer. A part holds files that follow each other: few are in memory at a time."""
     import pyarrow.parquet
 
     by_id = np.argsort(ids)
@@ -199,15 +208,11 @@ def _in_order(parts: Path, ids: np.ndarray) -> Iterator[bytes]:
         return np.where(ids[at] == found, at, len(ids))
 
     first = {path: places(pyarrow.parquet.read_table(path, columns=["id"])).min() for path in parts.glob("*.parquet")}
-    waiting: list[tuple[int, int, str]] = []  # place, id, answer
-    last = None
-    for path in [*sorted(first, key=first.__getitem__), None]:
-        while waiting and (path is None or waiting[0][0] < first[path]):
-            *key, answer = heapq.heappop(waiting)
-            if key != last:
-                yield answer.encode()
-            last = key
-        if path is not None:
-            table = pyarrow.parquet.read_table(path)
-            for row in zip(places(table).tolist(), table["id"].to_pylist(), table["answer"].to_pylist(), strict=True):
-                heapq.heappush(waiting, row)
+    waiting: list[tuple[int, int, str]] = []
+    for path in sorted(first, key=first.__getitem__):
+        while waiting and waiting[0][0] < first[path]:
+            yield heapq.heappop(waiting)
+        table = pyarrow.parquet.read_table(path)
+        for row in zip(places(table).tolist(), table["id"].to_pylist(), table["answer"].to_pylist(), strict=True):
+            heapq.heappush(waiting, row)
+    yield from sorted(waiting)

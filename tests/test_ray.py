@@ -17,6 +17,7 @@ from conftest import Command
 
 from engagement_recognition.data import required_packages
 from engagement_recognition.inference.ray_predict import _in_order
+from engagement_recognition.processor.input_errors import DataError
 
 NUM_FILES = 40
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -189,6 +190,9 @@ def test_answers_come_in_order_and_once(tmp_path: Path):
         table = pyarrow.table({"id": found, "answer": [told[one] for one in found]})
         pyarrow.parquet.write_table(table, tmp_path / f"{number}.parquet")
     assert list(_in_order(tmp_path, ids)) == [b"a", b"b", b"c", b"d", b"e", b"asked for no more"]
+    (tmp_path / "1.parquet").unlink()
+    with pytest.raises(DataError, match=r"one is missing; delete .*, begin anew"):
+        list(_in_order(tmp_path, ids))
 
 
 @needs_ray
