@@ -100,7 +100,10 @@ def ray_cluster(address: str | None, num_workers: int | None, device: str) -> It
             logging_level=logging.CRITICAL,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"Expected Ray to start, it did not ({in_one_line(error, max_chars=300)}).") from error
+        raise DataError(
+            f"Expected Ray, got none ({in_one_line(error, max_chars=300)}); a cluster's versions of Ray and Python, and "
+            "its RAY_AUTH_MODE where it asks for a token, must be those of this machine too."
+        ) from error
     try:
         found = ray.cluster_resources()
         gpus = 0 if device == "cpu" else int(found.get("GPU", 0))

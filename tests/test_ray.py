@@ -35,7 +35,8 @@ def clips(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command_of(*arguments: object) -> list[str]:
-    program = "from engagement_recognition.cli.main import main; main()"
+    program = "from engagement_recognition.data.preparation import prepare; prepare.CLIPS_PER_PART['video'] = 4; "
+    program += "from engagement_recognition.cli.main import main; main()"
     return [sys.executable, "-c", program, *map(str, arguments)]
 
 
