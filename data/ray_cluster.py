@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,13 +18,11 @@ from ..processor.input_errors import DataError, EngagementInputError, RecipeErro
 from .required_packages import require_extra
 from .worker_processes import usable_cpus
 
-RAY = "ray"  # as an engine
 _Task = TypeVar("_Task")
 _Done = TypeVar("_Done")
 _OBJECT_STORE_BYTES = 256 * 2**20  # of this machine alone: what passes through it are names and answers
 _CONNECT_SEC = 5
 _TRIES = 4  # of a task whose worker dies each time: it may be the task that kills them
-_MOST_WAITING = 1000  # tasks that Ray is told of at once
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,11 @@ class RayCluster:
 
         # Without a limit of calls the process that holds a GPU would end, and load what it needs again, each time.
         remote = ray.remote(num_cpus=1, num_gpus=self.gpus_per_worker, max_calls=0, max_retries=_TRIES)(run)
-        left: Iterator[_Task] = iter(tasks)
-        running: list[ray.ObjectRef[_Done]] = []
-        while True:
-            while len(running) < min(self.num_workers, _MOST_WAITING) and (task := next(left, None)) is not None:
-                running.append(remote.remote(task))
-            if not running:
-                return
+        left = iter(tasks)
+        running = [remote.remote(task) for task in islice(left, self.num_workers)]
+        while running:
             (done,), running = ray.wait(running)
+            running += [remote.remote(task) for task in islice(left, 1)]
             yield ray.get(done)
 
 
@@ -101,8 +97,8 @@ def ray_cluster(address: str | None, num_workers: int | None, device: str) -> It
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"Expected Ray, got none ({in_one_line(error, max_chars=300)}); a cluster's versions of Ray and Python, and "
-            "its RAY_AUTH_MODE where it asks for a token, must be those of this machine too."
+            f"Expected Ray, got none ({in_one_line(error, max_chars=300)}); versions of Ray and Python here must be "
+            "those of the cluster, and so must RAY_AUTH_MODE, where it asks for a token."
         ) from error
     try:
         found = ray.cluster_resources()

@@ -64,13 +64,19 @@ def predict_in_ray(
         EngagementInputError: as `ray_cluster`.
     """
     work = output.with_name(f"{output.name}.ray")
-    if output.suffix.lower() != ".parquet" or (output.exists() and not work.exists()):
-        raise DataError(f"Expected a new table called .parquet with --engine ray, got {output}; name another.")
+    if output.suffix.lower() != ".parquet":
+        raise DataError(f"Expected a table called .parquet with --engine ray, got {output}; give it such a name.")
+    if output.exists() and not work.exists():
+        raise DataError(f"Expected a new table, got {output}, which is there; name another.")
     if not files:
         raise DataError("Expected files to answer, got none; name some.")
     made_with = fingerprint(predictor, None, video_track)
     files = list(dict.fromkeys(files))
     ids = np.array([_id_of(file) for file in files], np.int64)
+    if len(np.unique(ids)) < len(ids):
+        raise DataError(f"Expected names of {len(files)} files with different hashes, two have one; rename a folder.")
+    if device == "auto" and not predictor.engine.name.startswith("torch"):
+        device = "cpu"  # where exports run
     with alone_in(work, "prediction"):
         with ray_cluster(address, num_workers, device) as cluster:
             if claim_folder(work, _CLAIM, made_with, "answers") != made_with:
