@@ -1,7 +1,7 @@
-"""Recognising apparent student engagement from face video, as Hugging Face Transformers models.
+"""Recognises apparent student engagement in face video, as Hugging Face Transformers models.
 
 The package's root is lazy (PEP 562): importing torch and transformers takes seconds, and `engagement --help` must not.
-Touching any of the classes below imports them and registers them with transformers' Auto classes.
+Accessing any of the classes below imports them and registers them with transformers' Auto classes.
 """
 
 import importlib
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> object:
 
 @cache
 def register_auto_classes() -> None:
-    """Let transformers' Auto classes find ours by model type, without `trust_remote_code`, and saving copy our code."""
+    """Register our classes with transformers' Auto classes, without `trust_remote_code`; saving copies our code."""
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
@@ -54,7 +54,7 @@ def register_auto_classes() -> None:
     AutoModelForVideoClassification.register(EngagementConfig, EngagementForVideoClassification)
     AutoImageProcessor.register(EngagementConfig, image_processor_classes={"torchvision": EngagementImageProcessor})
     AutoVideoProcessor.register(EngagementConfig, EngagementVideoProcessor)
-    # These make save_pretrained write auto_map and the code files, for processes without this package.
+    # These make save_pretrained write auto_map and the code files, for use without this package.
     EngagementConfig.register_for_auto_class()
     EngagementFrameEncoder.register_for_auto_class("AutoModel")
     EngagementForImageClassification.register_for_auto_class("AutoModelForImageClassification")

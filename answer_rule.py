@@ -1,7 +1,7 @@
-"""How a model's logits become an answer: calibrated scores, a label or why there is none; the same for every surface.
+"""How a model's logits become an answer: calibrated scores, and a label or the reason why there is none.
 
-The rule lies in JSON beside a model's weights. This file is copied to the Hub with them and imports nothing of ours,
-and neither torch nor transformers, so that an export answers without either.
+The rule is stored as JSON with a model's weights, and every interface uses it. This file is copied to the Hub with them
+and imports neither other code of ours nor torch or transformers, so that an export needs none of them.
 """
 
 import json
@@ -18,46 +18,45 @@ ANSWER_RULE_FILE = "answer_rule.json"
 # `Answer.reason`
 UNCERTAIN, NO_FACE_LONG_ENOUGH, FACE_TOO_SMALL = "uncertain", "no face long enough", "face too small"
 UNREADABLE = "frames that cannot be read"
-MIN_FACE_COVERAGE = 0.5  # share of the frames looked at that must show the face
-MIN_FACE_PX = 40  # of the longer side of a face's box
-DRAWN_PEOPLE, UNKNOWN = "drawn people", "unknown"  # `AnswerRule.trained_on`, where it is no data set
-_CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty, where no validation said better
-_LEAST_SCORE = 1e-12  # the logarithm needs one
-_LARGEST_SHIFT = 1e6  # of a logit; what is fitted stays below 1,000
+MIN_FACE_COVERAGE = 0.5  # share of the searched frames that must show the face
+MIN_FACE_PX = 40  # longer side of a face's box
+DRAWN_PEOPLE, UNKNOWN = "drawn people", "unknown"  # values of `AnswerRule.trained_on` besides a data set's name
+_CERTAINTY_TO_ANSWER = 0.2  # of the way from chance to certainty; used if nothing was fitted on validation
+_LEAST_SCORE = 1e-12  # avoids the logarithm of 0
+_LARGEST_SHIFT = 1e6  # of a logit; fitted values are below 1,000
 _SHORTEST_CLIP_SEC, _LONGEST_CLIP_SEC = 0.01, 1e6
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
 class Answer(NamedTuple):
-    """What is said of a face, a clip or a whole film. Without a label, `reason` says why."""
+    """The answer for a face, a clip or a whole film. Without a label, `reason` says why."""
 
     label: str | None
-    reason: str | None  # one of the four above; None: there is a label
-    scores: dict[str, float] | None  # calibrated, by label name; None without a face long or large enough
-    certainty: float | None  # of the label that is decided, or would be; what `abstain_below` is compared with
+    reason: str | None  # one of the four above; None if there is a label
+    scores: dict[str, float] | None  # calibrated, by label name; None without a usable face
+    certainty: float | None  # of the most likely label, compared with `abstain_below`
 
 
 @dataclass(frozen=True)
 class AnswerRule:
-    """How a model's logits become an answer, fitted on validation; it lies beside the weights in `answer_rule.json`.
+    """How a model's logits become an answer, fitted on validation; stored with the weights in `answer_rule.json`.
 
-    `forward` gives raw logits. Scores are softmax((logits + bias) / temperature). The label is that of the highest
-    log score + offset, which of two labels on imbalanced data need not be that of the highest score. The certainty is
-    the highest of softmax(log scores + offsets): below `abstain_below` there is no label, and the reason is
-    "uncertain".
+    `forward` gives raw logits. Scores are softmax((logits + bias) / temperature). The label has the highest log score +
+    offset, which on imbalanced data need not be the highest score. The certainty is the highest of softmax(log scores +
+    offsets); if it is below `abstain_below`, there is no label, and the reason is "uncertain".
 
     Args:
         label_names: by class index.
-        temperature: None: nothing was fitted, and scores are the plain softmax ("uncalibrated").
+        temperature: None if nothing was fitted; scores are then the plain softmax ("uncalibrated").
         bias: (num_labels,), added to the logits.
         offsets: (num_labels,), added to the logarithms of the scores.
-        abstain_below: a certainty; None: a fifth of the way from chance to certainty, 0.6 of two classes.
+        abstain_below: a certainty; None: a fifth of the way from chance to certainty, 0.6 for two classes.
         trained_on: "drawn people", a data set's name, or "unknown".
-        clip_sec: length of the clips that it learned from; longer files are read in windows of it. None: single faces,
-            or nobody knows.
+        clip_sec: length of the training clips; longer files are read in windows of this length. None: single faces, or
+            unknown.
 
     Raises:
-        ValueError: numbers that do not belong to these labels.
+        ValueError: values that are invalid or do not match these labels.
     """
 
     label_names: tuple[str, ...]
@@ -76,7 +75,7 @@ class AnswerRule:
             if len(numbers) != len(self.label_names) or not all(abs(number) <= _LARGEST_SHIFT for number in numbers):
                 raise ValueError(f"Expected a number as {name} for each of {self.label_names}, got {numbers}.")
             object.__setattr__(self, name, numbers)
-        if self.temperature is not None and not 1 / _LARGEST_SHIFT <= self.temperature <= _LARGEST_SHIFT:  # nan is not
+        if self.temperature is not None and not 1 / _LARGEST_SHIFT <= self.temperature <= _LARGEST_SHIFT:  # not nan
             raise ValueError(
                 f"Expected temperature above 0, and at most {_LARGEST_SHIFT:,.0f}, got {self.temperature}."
             )
@@ -93,10 +92,10 @@ class AnswerRule:
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str], **kwargs: object) -> Self | None:
-        """The rule beside a model's weights, in a folder or on the Hub; None where there is none.
+        """The rule stored with a model's weights, in a folder or on the Hub; None if there is none.
 
         Raises:
-            ValueError: the file holds no rule.
+            ValueError: the file does not contain a rule.
         """
         found = _find(model, kwargs) if Path(model).is_dir() else _fetch(model, kwargs)
         if found is None:
@@ -104,7 +103,7 @@ class AnswerRule:
         try:
             return cls(**json.loads(found.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"Expected how to answer in {found}, got something else ({error}).") from error
+            raise ValueError(f"{found} is not a valid answer rule ({error}).") from error
 
     def save(self, folder: Path) -> None:
         """Write `answer_rule.json` into a model's folder."""
@@ -112,7 +111,7 @@ class AnswerRule:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether scores fit how often they are right, as far as validation tells."""
+        """Whether scores were fitted to how often they are right on validation."""
         return self.temperature is not None
 
     @property
@@ -122,19 +121,19 @@ class AnswerRule:
         return chance + _CERTAINTY_TO_ANSWER * (1 - chance) if self.abstain_below is None else self.abstain_below
 
     def to_scores(self, logits: np.ndarray) -> np.ndarray:
-        """(n, num_labels) raw logits -> (n, num_labels) scores; ValueError: a logit that is nan or infinity."""
+        """(n, num_labels) raw logits -> (n, num_labels) scores; ValueError for a logit that is nan or infinity."""
         logits = np.asarray(logits, np.float64)
         if not np.isfinite(logits).all():
-            raise ValueError("Expected finite logits, got nan or infinity; no label may be made of them.")
+            raise ValueError("Expected finite logits, got nan or infinity, which give no label.")
         return _softmax(logits if self.temperature is None else (logits + self.bias) / self.temperature)
 
     def decide(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, num_labels) scores -> (n,) class index that is decided, and (n,) its certainty."""
+        """(n, num_labels) scores -> (n,) class index of the decision, and (n,) its certainty."""
         decided = _softmax(np.log(np.maximum(scores, _LEAST_SCORE)) + self.offsets)
         return decided.argmax(axis=1), decided.max(axis=1)
 
     def uncertain_band(self) -> tuple[float, float] | None:
-        """Of two classes, the scores of the second between which there is no label; None of more classes."""
+        """For two classes, the range of the second one's scores that gives no label; None for more classes."""
         if len(self.label_names) != 2:
             return None
         if self.threshold >= 1:
@@ -150,9 +149,9 @@ class AnswerRule:
     ) -> Answer:
         """
         Args:
-            scores: (num_labels,); None: there is no face, or (where no coverage is known either) nothing could be read.
-            face_coverage: share of the frames looked at that show the face; None where nobody looked.
-            face_px: longer side of the face's box; None where nobody looked.
+            scores: (num_labels,); None: there is no face, or (if the coverage is None too) nothing could be read.
+            face_coverage: share of the searched frames that show the face; None if no face was looked for.
+            face_px: longer side of the face's box; None if no face was looked for.
         """
         if face_coverage is not None and face_coverage < MIN_FACE_COVERAGE:
             return Answer(None, NO_FACE_LONG_ENOUGH, None, None)
@@ -174,7 +173,7 @@ def _fetch(hub_id: str | os.PathLike[str], arguments: Mapping[str, object]) -> P
     from transformers.utils import cached_file
 
     hub_arguments = {name: value for name, value in arguments.items() if name in _HUB_ARGUMENTS}
-    # Not raised: offline, a model may be cached from before there was a rule. It shows as uncalibrated.
+    # No error: offline, an older model may be in the cache without a rule. It counts as uncalibrated.
     found = cached_file(
         hub_id, ANSWER_RULE_FILE, **hub_arguments, _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_connection_errors=False,

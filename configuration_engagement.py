@@ -1,8 +1,8 @@
-"""What lies in JSON beside an engagement model's weights: its architecture.
+"""The configuration of an engagement model, stored as JSON with its weights: its architecture.
 
-`EngagementConfig`: which frame encoder, how many frames, which temporal head. How logits become an answer stands in
-`answer_rule`, how a run is trained in recipes, how pixels are made in the processor. This file is copied to the Hub
-beside the weights, with its one sibling.
+`EngagementConfig` defines the frame encoder, the number of frames and the temporal head. `answer_rule` defines how
+logits become an answer, recipes how a model is trained, the processor how pixels are made. This file is copied to the
+Hub with the weights, together with `answer_rule`.
 """
 
 import importlib.metadata
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from packaging.version import Version
 
 # The oldest versions that a model's code runs with. Checked here, before any of them is used: the config is read first,
-# and of what a processor raises the video pipeline keeps nothing but "requires either a video processor or ...".
+# and the video pipeline replaces an error of the processor by "requires either a video processor or ...".
 _OLDEST = {
     "transformers": "5.20",
     "torch": "2.10",
@@ -28,8 +28,8 @@ _OLDEST = {
 
 
 def _require_versions() -> None:
-    if sys.version_info < (3, 11):  # noqa: UP036 (where a copy of this file runs, pip asked for nothing)
-        raise ImportError(f"Expected Python 3.11 or newer, got {sys.version.split()[0]}; use a newer one.")
+    if sys.version_info < (3, 11):  # noqa: UP036 (for a copy of this file, pip checked nothing)
+        raise ImportError(f"Python 3.11 or newer is needed, got {sys.version.split()[0]}.")
     for name, oldest in _OLDEST.items():
         try:
             found = importlib.metadata.version(name)
@@ -45,9 +45,9 @@ from huggingface_hub.dataclasses import strict  # noqa: E402
 from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
 from transformers.configuration_utils import SubConfigSpec  # noqa: E402
 
-from .answer_rule import AnswerRule  # noqa: E402  # an endpoint takes it from this module
+from .answer_rule import AnswerRule  # noqa: E402  # an endpoint imports it from this module
 
-# No model needs more, and a mistyped or hostile size would ask for all memory before anything is refused.
+# No model needs more, and a mistyped or malicious size would use up all memory before any check.
 _LARGEST = {"num_frames": 10_000, "image_size": 4096, "num_channels": 64}
 _LARGEST |= {"temporal_hidden_size": 16_384, "temporal_num_layers": 100, "temporal_num_heads": 16_384}
 
@@ -58,30 +58,30 @@ class EngagementConfig(PreTrainedConfig):
 
     Args:
         encoder_config: any transformers vision config (`TimmWrapperConfig(architecture="resnet18")`, `BeitConfig()`,
-            ...), as an object or as the dictionary it was saved as. Default: timm's `resnet18`.
-        encoder_features: what a frame's features are. `"map"`: the mean over space of the last feature map, and the
-            layers behind the map are cut away. `"pooled"`: the encoder's own pooled output. `"token"`: its class
-            token, as a ViT's classifier reads it.
-        num_frames: frames a clip is sampled to.
+            ...), as an object or as its saved dictionary. Default: timm's `resnet18`.
+        encoder_features: the features of a frame. `"map"`: the spatial mean of the last feature map; the layers after
+            the map are removed. `"pooled"`: the encoder's own pooled output. `"token"`: its class token, the input of a
+            ViT's classifier.
+        num_frames: number of frames sampled from a clip.
         image_size: height and width of a face crop, in pixels.
         num_channels: 3 for colour, 1 for grey.
-        temporal: the head that reads the frames together: `"lstm"` (last hidden state), `"transformer"`
-            (self-attention, then the mean over frames), `"mean"` (the mean over frames, blind to their order) or
-            `"last"` (the last frame alone).
+        temporal: the head that combines the frames: `"lstm"` (last hidden state), `"transformer"` (self-attention, then
+            the mean over frames), `"mean"` (the mean over frames, independent of their order) or `"last"` (the last
+            frame only).
         normalize_features: in clips, each feature is scaled to mean 0 and variance 1 before the temporal head, by
-            a BatchNorm without weights over the frames of the batch (outside training: of the training).
-        temporal_hidden_size: units of the LSTM or width of the transformer; the others have none.
+            a BatchNorm without weights, with statistics of the batch's frames (outside training: of training's).
+        temporal_hidden_size: units of the LSTM or width of the transformer; unused by the other heads.
         temporal_num_layers: layers of the LSTM or of the transformer.
         temporal_num_heads: attention heads of the transformer.
-        temporal_positions: how the transformer knows the order of frames: `"sinusoidal"`, or `"convolutional"`, by what
-            a convolution over each frame and its neighbours adds to it.
+        temporal_positions: how the transformer gets the order of frames: `"sinusoidal"`, or `"convolutional"`, which
+            adds to each frame the output of a convolution over it and its neighbours.
         dropout: share of features dropped before the classifier.
-        test_time_views: of each face outside training, whose features are averaged: 1 (the face), 2 (and its mirror
-            image) or 10 (also four corners of 11/12 of its side, each mirrored too).
-        initializer_range: standard deviation of the classifier's first weights.
+        test_time_views: number of views of each face whose features are averaged outside training: 1 (the face), 2
+            (with its mirror image) or 10 (also four corners of 11/12 of its side, each with its mirror image).
+        initializer_range: standard deviation of the classifier's initial weights.
 
     Raises:
-        ValueError: for a size below 1, a dropout outside [0, 1), or a width the attention heads do not divide.
+        ValueError: a size below 1, a dropout outside [0, 1), or a width that is not a multiple of the attention heads.
     """
 
     model_type = "engagement"
@@ -93,7 +93,7 @@ class EngagementConfig(PreTrainedConfig):
 
     if TYPE_CHECKING:
         encoder_config: PreTrainedConfig = PreTrainedConfig()
-    else:  # as JSON holds it until the config is complete; a config object from then on
+    else:  # as in JSON until the config is complete, then a config object
         encoder_config: dict | PreTrainedConfig | None = None
     encoder_features: Literal["map", "pooled", "token"] = "map"
     num_frames: int = 8
@@ -115,7 +115,7 @@ class EngagementConfig(PreTrainedConfig):
         return [name for _, name in sorted((self.id2label or {}).items())]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:  # its own
-        """As transformers' own; where a model's code is saved with it, `AutoModel` finds the frame encoder in it."""
+        """Like transformers' own; if a model's code is saved with it, `AutoModel` finds the frame encoder there."""
         if auto_map := getattr(self, "auto_map", None):
             auto_map.setdefault("AutoModel", "modeling_engagement.EngagementFrameEncoder")
         super().save_pretrained(save_directory, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""Where results go: a folder or file that is whole or not there, and a place that cannot be written told in one line.
+"""Writes results so that a file or folder is either complete or absent; a failure to write is a one-line error.
 
-Work is done under another name beside the output, which takes the output's name at the end. A job that may be killed
-and go on claims its folder first.
+Work is done under a temporary name next to the output and renamed at the end. A job that may be killed and resumed
+claims its folder first.
 """
 
 import contextlib
@@ -14,37 +14,37 @@ from tempfile import TemporaryFile
 from ..processor.input_errors import DataError, in_one_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-PARTIAL = ".partial"  # the ending of a file that is being written; whoever finds one may delete it
+PARTIAL = ".partial"  # suffix of a file that is still being written; a leftover one may be deleted
 
 
 def require_new_folder(output: Path, holds: str) -> None:
-    """Raises DataError unless `output` is an empty folder, or not there; `holds` names what will be in it."""
+    """Raises DataError unless `output` is an empty folder or does not exist; `holds` names its future content."""
     with writing(output):
         is_taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
     if is_taken:
-        raise DataError(f"Expected a new or empty folder for {holds}, got {output}, which holds something.")
+        raise DataError(f"{output} is not empty; choose a new or empty folder for {holds}.")
 
 
 def claim_folder(output: Path, claim_file: str, claim: str, holds: str) -> str:
-    """Mark a folder as that of one job, so that the same job goes on there and no other begins.
+    """Mark a folder as belonging to one job, so that the same job can resume there and no other can start.
 
     Args:
-        claim_file: its name in the folder.
-        claim: what tells this job from others; `holds` names what will be in the folder.
+        claim_file: name of the file in the folder that stores the claim.
+        claim: text that identifies this job; `holds` names the folder's future content.
 
     Returns:
-        What the folder was claimed with earlier, for the caller to compare; `claim` itself for a new folder.
+        The claim that the folder already has, for the caller to compare; `claim` itself for a new folder.
 
     Raises:
-        DataError: a file is there, or a folder that holds something and is not claimed; or nothing can be written.
+        DataError: `output` is a file, or a folder with other content and no claim; or it cannot be written.
     """
     with writing(output):
         if (output / claim_file).is_file():
             return (output / claim_file).read_text(encoding="utf-8", errors="replace").strip()
         if output.exists() and (not output.is_dir() or any(path.suffix != PARTIAL for path in output.iterdir())):
             raise DataError(
-                f"Expected a new folder for {holds}, or one in which the same was begun, got {output}, which holds "
-                "something else; choose another place."
+                f"{output} has other content; choose a new folder for {holds}, or the one in which the same job was "
+                "started."
             )
         output.mkdir(parents=True, exist_ok=True)
     write_whole(output / claim_file, f"{claim}\n")
@@ -57,23 +57,23 @@ def writing(output: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # A full disk, where weights are written; by its name, for whoever writes none has no such library.
+        # SafetensorError: a full disk while weights are written. By name: that library may not be installed.
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
         remedy = "choose another place"
         if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
-            remedy = "make room there, and type the same command again"
-        raise DataError(f"Expected to write {output}, could not ({in_one_line(error)}); {remedy}.") from error
+            remedy = "make room there and run the same command again"
+        raise DataError(f"{output} could not be written ({in_one_line(error)}); {remedy}.") from error
 
 
 def require_writable(output: Path) -> None:
-    """Raises DataError where nothing can be written to `output`, a folder that is there or not; before the work."""
+    """Raises DataError, before any work, if the folder `output` (which need not exist yet) cannot be written to."""
     with writing(output):
         TemporaryFile(dir=next(place for place in (output, *output.absolute().parents) if place.exists())).close()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, or replace it, so that nobody ever sees a part of it.
+    """Write or replace a file so that it is never visible half written.
 
     Raises:
         DataError: it cannot be written.
@@ -84,10 +84,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` when the block ends, or is gone when it fails.
+    """A temporary path for a file that replaces `path` when the block ends, and is deleted when the block fails.
 
     Raises:
-        DataError: it cannot be made there; at the start, so that nobody waits for that.
+        DataError: it cannot be created; raised at the start, before any work is done.
     """
     partial = path.with_name(f"{path.name}{PARTIAL}")
     try:
@@ -104,7 +104,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(output: Path) -> Iterator[Path]:
-    """As `whole_file`, for a new folder; what is in `output` goes."""
+    """Like `whole_file`, for a folder; the current content of `output` is deleted."""
     unfinished = unfinished_beside(output)
     try:
         with writing(output):
@@ -113,13 +113,13 @@ def whole_folder(output: Path) -> Iterator[Path]:
         yield unfinished
         with writing(output):
             if output.exists():
-                shutil.rmtree(output)  # not every system renames onto a folder
+                shutil.rmtree(output)  # some systems cannot rename onto an existing folder
             unfinished.rename(output)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def unfinished_beside(output: Path) -> Path:
-    """Where a folder is made until it is whole."""
-    place = Path.cwd() / output  # "." has no name
+    """Temporary path of a folder until it is complete."""
+    place = Path.cwd() / output  # Path(".") has an empty name
     return place.with_name(f"{place.name}.unfinished")

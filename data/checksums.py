@@ -1,4 +1,4 @@
-"""SHA-256 of files in a folder, so that what was written is what is read: `SHA256SUMS`, as `sha256sum -c` reads it."""
+"""SHA-256 of the files in a folder, to detect later changes: `SHA256SUMS`, in the format of `sha256sum -c`."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ CHECKSUMS_FILE = "SHA256SUMS"
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Record these files, named from the folder, as they are now.
+    """Record the current checksums of these files, named relative to the folder.
 
     Raises:
         DataError: it cannot be written.
@@ -22,7 +22,7 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
 
 
 def what_changed(folder: Path) -> str | None:
-    """In words, what is not as it was recorded; None: nothing is, or nothing was recorded."""
+    """Describes what differs from the recorded checksums; None: nothing does, or none were recorded."""
     path = folder / CHECKSUMS_FILE
     if not path.is_file():
         return None
@@ -41,14 +41,14 @@ def what_changed(folder: Path) -> str | None:
         return f"{empty[0]} is empty"
     found = _digests(folder, recorded)
     changed = [name for name in recorded if found[name] != recorded[name]]
-    return f"{changed[0]} is not as it was written" if changed else None
+    return f"{changed[0]} has changed since it was written" if changed else None
 
 
 _OF_NOTHING = hashlib.sha256().hexdigest()
 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Name → digest; hashlib lets other threads work."""
+    """Name → digest; in threads, since hashlib releases the lock."""
     names = list(names)
     with ThreadPoolExecutor(usable_cpus()) as threads:
         return dict(zip(names, threads.map(lambda name: _digest(folder / name), names), strict=True))

@@ -1,4 +1,4 @@
-"""A file to which lines are added as they come, each whole or not at all, however the work ends."""
+"""A file to which lines are appended one by one, each completely or not at all, however the work ends."""
 
 import os
 from contextlib import suppress
@@ -11,11 +11,11 @@ class GrowingFile:
     """Use in a `with`.
 
     Args:
-        path: of a file that is there, or will be; its folder too.
-        end: where what is to be kept ends, in bytes; the rest is cut off.
+        path: of a file that may exist; a missing folder is created.
+        end: number of bytes to keep; the rest is cut off.
 
     Raises:
-        DataError: no place to write.
+        DataError: the file cannot be written.
     """
 
     def __init__(self, path: Path, end: int) -> None:
@@ -33,10 +33,10 @@ class GrowingFile:
         self._file.close()
 
     def append(self, text: str) -> None:
-        """Add a text; raises OSError of a full disk, and leaves the file as it was."""
+        """Append a text; on a full disk raises OSError and leaves the file unchanged."""
         rest = text.encode()
         try:
-            while rest:  # a disk that is nearly full takes a part
+            while rest:  # a disk that is nearly full may accept only a part
                 rest = rest[self._file.write(rest) :]
             self.end = self._file.tell()
         except OSError:

@@ -1,7 +1,7 @@
-"""A data set that was pushed to the Hub → an ordinary prepared data set in the cache, fetched and converted once.
+"""A data set that was pushed to the Hub → an ordinary prepared data set in the cache, downloaded and converted once.
 
-It is named `hf://org/name` or `hf://org/name@REVISION`. What arrives is compared with its checksums, and the
-fingerprint that follows from its rows with the recorded one; an audit that was pushed with the data lies beside it.
+It is named `hf://org/name` or `hf://org/name@REVISION`. The download is compared with its checksums, and the
+fingerprint computed from its rows with the recorded one; an audit that was pushed with the data is stored with it.
 """
 
 import re
@@ -32,11 +32,11 @@ from .preparation.description import DESCRIPTION_FILE, DatasetDescription, Prove
 from .preparation.prepare import describe_counts
 from .preparation.prepared_data import REJECTS_FILE, is_prepared, load_prepared, write_prepared
 
-BESIDE_TABLES = (DESCRIPTION_FILE, REJECTS_FILE, AUDIT_FILE, DUPLICATES_FILE)  # the last two where there is an audit
-_PREFIX = re.compile(r"hf:/{1,2}")  # pathlib makes one stroke of two
+BESIDE_TABLES = (DESCRIPTION_FILE, REJECTS_FILE, AUDIT_FILE, DUPLICATES_FILE)  # the last two if there is an audit
+_PREFIX = re.compile(r"hf:/{1,2}")  # pathlib merges two slashes into one
 _NAME = re.compile(r"(?:datasets/)?([^/@]+/[^/@]+)(?:@(.+))?")
-_REMEDY = "whoever pushed {} should push it again"
-_HOW = "it is written hf://org/name or hf://org/name@REVISION"
+_REMEDY = "ask the owner of {} to push it again"
+_HOW = "write it as hf://org/name or hf://org/name@REVISION"
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,28 @@ class HubData:
 
 
 def is_on_hub(data: Path | str) -> bool:
-    """Whether this names a data set on the Hub, and nothing on this disk."""
+    """Whether this names a data set on the Hub and not a path on this disk."""
     return bool(_PREFIX.match(Path(data).as_posix()))
 
 
 def local_folder(data: Path, cache_dir: Path = Path("runs/cache")) -> Path:
-    """A path as it is; of a data set on the Hub the folder in the cache, fetched before if need be.
+    """A local path unchanged; for a data set on the Hub its folder in the cache, downloaded first if needed.
 
     Raises:
-        DataError: no such data set, none of ours, damaged on the way, or a Hub that does not answer.
+        DataError: no such data set, not in this project's format, damaged in transfer, or the Hub does not answer.
     """
     return fetch(parse_name(data), cache_dir) if is_on_hub(data) else data
 
 
 def data_name(data: Path) -> str:
-    """What records call it: the last part of a path, or all of a name on the Hub."""
+    """The data's name in records: the last part of a path, or the full name on the Hub."""
     return str(parse_name(data)) if is_on_hub(data) else data.name
 
 
 def parse_name(data: Path | str) -> HubData:
     """
     Raises:
-        DataError: it is no name of a data set on the Hub.
+        DataError: it is not a name of a data set on the Hub.
     """
     text = Path(data).as_posix()
     match = _NAME.fullmatch(_PREFIX.sub("", text, count=1))
@@ -82,7 +82,7 @@ def parse_name(data: Path | str) -> HubData:
             return HubData(match[1], match[2])
     except HFValidationError:
         pass
-    raise DataError(f"Expected a data set on the Hub, got {text.replace('hf:/', 'hf://', 1)!r}; {_HOW}.")
+    raise DataError(f"{text.replace('hf:/', 'hf://', 1)!r} is not the name of a data set on the Hub; {_HOW}.")
 
 
 def fetch(data: HubData, cache_dir: Path) -> Path:
@@ -90,14 +90,14 @@ def fetch(data: HubData, cache_dir: Path) -> Path:
     name = data.repository
     with _hub_refusals(data):
         described = Path(hf_hub_download(name, DESCRIPTION_FILE, repo_type="dataset", revision=data.revision))
-    remedy = f"a newer version of this package may know it, or {_REMEDY.format(data)}"
+    remedy = f"update this package, or {_REMEDY.format(data)}"
     description = read_record(described, DatasetDescription, DataError, f"a prepared data set at {data},", remedy)
     commit = described.parent.name
     folder = cache_dir / f"hub-{name.replace('/', '--')}-{commit[:12]}"
     with waiting_for(folder):
         if not is_prepared(folder):
             wanted = [*BESIDE_TABLES, CHECKSUMS_FILE, f"{TABLES_FOLDER}/*.parquet"]
-            with _hub_refusals(data):  # what is in the Hub's own cache already is not fetched again
+            with _hub_refusals(data):  # files that are already in the Hub's own cache are not downloaded again
                 snapshot = snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=wanted)
             _convert(Path(snapshot), description, folder, data)
     print(f"{data} at {commit[:12]} -> {folder}: {describe_counts(description)}", flush=True)
@@ -106,27 +106,25 @@ def fetch(data: HubData, cache_dir: Path) -> Path:
 
 @contextmanager
 def _hub_refusals(data: HubData) -> Iterator[None]:
-    """Raises DataError, in one line, where the Hub does not give what the block asks for."""
+    """Raises a one-line DataError if the Hub does not deliver what the block requests."""
     try:
         yield
     except RepositoryNotFoundError as error:
-        found = "a model of that name" if _is_model(data.repository) else "none, or none that this token may read"
+        found = "a model has this name" if _is_model(data.repository) else "none, or not readable with this token"
         raise DataError(
-            f"Expected a data set on the Hub at {data}, found {found}; check the name, or log in with `hf auth login`."
+            f"{data} is not a data set on the Hub ({found}); check the name, or log in with `hf auth login`."
         ) from error
     except RevisionNotFoundError as error:
-        raise DataError(
-            f"Expected {data} on the Hub, it has no such revision; check what stands after the @."
-        ) from error
+        raise DataError(f"The Hub has no such revision of {data}; check the part after the @.") from error
     except RemoteEntryNotFoundError as error:
         raise DataError(
-            f"Expected a data set that `engagement prepare --push-to-hub` made at {data}, found no {DESCRIPTION_FILE} "
-            "there; download what is there, and name its folder as a raw source."
+            f"{data} has no {DESCRIPTION_FILE}: `engagement prepare --push-to-hub` did not make it; download it and "
+            "pass its folder as a raw source."
         ) from error
-    except Exception as error:  # of the connection, the disk, the cache; the client has many
+    except Exception as error:  # the client has many, for the connection, the disk and the cache
         cause = cause_of(error.__cause__ or error)
-        remedy = "log in with `hf auth login`" if wants_a_token(cause) else "what has arrived is kept, so try again"
-        raise DataError(f"Expected {data} from the Hub, could not fetch it ({reason_of(cause)}); {remedy}.") from error
+        remedy = "log in with `hf auth login`" if wants_a_token(cause) else "try again, downloaded files are kept"
+        raise DataError(f"{data} could not be downloaded from the Hub ({reason_of(cause)}); {remedy}.") from error
 
 
 def _is_model(repository: str) -> bool:
@@ -137,12 +135,12 @@ def _is_model(repository: str) -> bool:
 
 
 def _convert(source: Path, description: DatasetDescription, folder: Path, data: HubData) -> None:
-    """The snapshot as a prepared data set at `folder`, whole or not at all."""
+    """Convert the snapshot to a prepared data set at `folder`, completely or not at all."""
     remedy = _REMEDY.format(data)
     if not (source / CHECKSUMS_FILE).is_file():
-        raise DataError(f"Expected {CHECKSUMS_FILE} beside the tables of {data}, found none; {remedy}.")
+        raise DataError(f"{data} has no {CHECKSUMS_FILE} for its tables; {remedy}.")
     if changed := what_changed(source):
-        raise DataError(f"Expected {data} as it was pushed, but {changed}; delete {source} and try again, or {remedy}.")
+        raise DataError(f"{data} is damaged: {changed}; delete {source} and try again, or {remedy}.")
     known = {name: getattr(description, name) for name in Provenance.model_fields}
     with whole_folder(folder) as unfinished, writing(folder):
         table = unfinished / "rows.arrow"
@@ -153,11 +151,11 @@ def _convert(source: Path, description: DatasetDescription, folder: Path, data: 
         written = write_prepared(rows, [], Provenance(**known), unfinished)
         if written.fingerprint != description.fingerprint:
             raise DataError(
-                f"Expected rows with the fingerprint {description.fingerprint[:12]} at {data}, got "
-                f"{written.fingerprint[:12]}: somebody has changed them; {remedy}."
+                f"The rows of {data} were changed: their fingerprint is {written.fingerprint[:12]} instead of "
+                f"{description.fingerprint[:12]}; {remedy}."
             )
         table.unlink()
         for name in BESIDE_TABLES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, unfinished / name)
-        load_prepared(unfinished)  # counts that were recorded are those of the rows
+        load_prepared(unfinished)  # checks the recorded counts against the rows

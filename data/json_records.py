@@ -1,7 +1,7 @@
-"""JSON files of ours that people open, and edit: records that write, read and check themselves; pydantic does the work.
+"""The project's JSON files, which people may open and edit, as pydantic records that write, read and check themselves.
 
-A field's name is its key in the file, its type says what may stand there, and the line below it says what it means: the
-docs of a file are made from that. A file with anything else in it is refused in one line that names the key.
+A field's name is its key in the file, its type defines the allowed values, and the string below it explains it: the
+docs of a file are generated from that. A file with anything else in it is refused in one line that names the key.
 """
 
 import json
@@ -18,7 +18,7 @@ from .atomic_files import write_whole
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_ROUNDING = 1e-9  # a mean of shares can lie that far outside 0 to 1
+_ROUNDING = 1e-9  # by rounding, a mean of shares can lie this far outside 0 to 1
 _SHOWN_CHARACTERS = 60
 
 Share = Annotated[float, Field(ge=-_ROUNDING, le=1 + _ROUNDING)]  # from 0 to 1
@@ -28,9 +28,9 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """What a JSON object of ours holds; nothing else may stand in it, and nothing is converted."""
+    """A JSON object of the project; other keys are refused and no types are converted."""
 
-    # Built when first used, since the command line imports them all; for the same reason pydantic reads no docs.
+    # Built on first use, since the command line imports all of them; for the same reason pydantic reads no docs.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
@@ -38,10 +38,10 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def write_record(path: Path, record: Record, exclude_none: bool = False) -> None:
-    """The record as a JSON file, whole or not at all.
+    """Write the record as a JSON file, completely or not at all.
 
     Args:
-        exclude_none: leave keys out that would say null.
+        exclude_none: leave out keys whose value is null.
 
     Raises:
         DataError: it cannot be written.
@@ -54,18 +54,18 @@ def read_record(
 ) -> AnyRecord:
     """
     Args:
-        error: what is raised.
-        expected: what the file should hold, such as "measured results".
-        remedy: what the user is to do about one that does not.
+        error: class of the error to raise.
+        expected: what the file should contain, such as "measured results".
+        remedy: what the user should do if it does not.
 
     Raises:
-        EngagementInputError: as `error`, the file is missing, is no JSON, or holds something else; the key is named.
+        EngagementInputError: as `error`: the file is missing, not JSON, or has other content; the key is named.
     """
     return parse_record(read_text(path, error, expected, remedy), path, kind, error, expected, remedy)
 
 
 def read_text(path: Path, error: type[EngagementInputError], expected: str, remedy: str) -> str:
-    """The file's text; arguments and errors as those of `read_record`."""
+    """The file's text; arguments and errors as for `read_record`."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as problem:
@@ -76,7 +76,7 @@ def read_text(path: Path, error: type[EngagementInputError], expected: str, reme
 def parse_record(
     text: str, path: Path, kind: type[AnyRecord], error: type[EngagementInputError], expected: str, remedy: str
 ) -> AnyRecord:
-    """`text` as the record; `path` is where it stands, the rest as in `read_record`."""
+    """Parse `text` as the record; `path` is its file, other arguments as in `read_record`."""
     with refusing(text, path, error, expected, remedy):
         record = kind.model_validate_json(text)
     return record
@@ -84,7 +84,7 @@ def parse_record(
 
 @contextmanager
 def refusing(text: str, path: Path, error: type[EngagementInputError], expected: str, remedy: str) -> Iterator[None]:
-    """Raises `error` where a record refuses what stands in `text`; arguments as in `parse_record`."""
+    """Raises `error` if a record refuses the content of `text`; arguments as in `parse_record`."""
     try:
         yield
     except ValidationError as problem:
@@ -95,7 +95,7 @@ def refusing(text: str, path: Path, error: type[EngagementInputError], expected:
 
 
 def version_of(text: str) -> object:
-    """What stands under `version` in the text of a JSON file; None where nothing does."""
+    """Value of `version` in the text of a JSON file; None if there is none."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -104,7 +104,7 @@ def version_of(text: str) -> object:
 
 
 def _by_key(details: list["ErrorDetails"], text: str) -> dict[str, list["ErrorDetails"]]:
-    """What is wrong under each key; every branch of a union complains, and the innermost key is the wrong one."""
+    """Errors by key; every branch of a union reports one, and the innermost key is the wrong one."""
     if details[0]["type"] == "json_invalid":
         return {"": details}
     content = json.loads(text)
@@ -119,7 +119,7 @@ def _is_within(key: str, outer: str) -> bool:
 
 
 def _key_of(detail: "ErrorDetails", content: object) -> str:
-    """Such as `measurements[0].evaluation`; pydantic also names the branch of a union, which is no key of the file."""
+    """Such as `measurements[0].evaluation`; without union branches, which pydantic names but the file does not."""
     key = ""
     for number, part in enumerate(detail["loc"], start=1):
         is_absent = detail["type"] == "missing" and number == len(detail["loc"])
@@ -134,7 +134,7 @@ def _in_words(key: str, details: list["ErrorDetails"]) -> str:
     detail = details[0]
     if detail["type"] == "json_invalid":
         return f"no JSON ({detail['ctx']['error']})"
-    if detail["type"] == "value_error" and not key:  # of a record's own check, which names the key
+    if detail["type"] == "value_error" and not key:  # from a record's own check, which names the key
         return str(detail["ctx"]["error"])
     if detail["type"] == "missing":
         return f"no {key}"
@@ -148,5 +148,5 @@ def _in_words(key: str, details: list["ErrorDetails"]) -> str:
 
 def _reason(detail: "ErrorDetails") -> str:
     told = str(detail["ctx"]["error"]).removesuffix(".") if detail["type"] == "value_error" else detail["msg"]
-    told = told.replace(str(1 + _ROUNDING), "1").replace(str(-_ROUNDING), "0")  # as the bounds are meant
+    told = told.replace(str(1 + _ROUNDING), "1").replace(str(-_ROUNDING), "0")  # without the rounding margin
     return told[:1].lower() + told[1:]

@@ -1,6 +1,6 @@
-"""Data that somebody names → a prepared data set: opened as it is, or prepared and audited into the cache first.
+"""The data that a user names → a prepared data set: opened directly, or prepared and audited into the cache first.
 
-A split that cannot be trusted is refused here; what results say of the data is written here.
+A split that cannot be trusted is refused here; the description of the data for results is made here.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from .preparation.settings import FrameOptions, settings_for
 from .readers.sources import SourceOptions, read_source
 
 PREPARATION_OPTIONS = tuple(option.name for option in fields(FrameOptions))
-SOURCE_OPTIONS = ("subset", "subject_pattern")  # what they mean depends on the source
+SOURCE_OPTIONS = ("subset", "subject_pattern")  # their meaning depends on the source
 _OLD_NAMES = {"face_crop_size": "face_crop_size_px"}  # in recipes and results of earlier versions
 
 _Value = TypeVar("_Value")
@@ -33,7 +33,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, and how a raw source is read and prepared; what is None is what suits the source."""
+    """Which data to use, and how to read and prepare a raw source; None: the default for the source."""
 
     path: Path  # a prepared data set, here or on the Hub, or a raw source
     label_scheme: str | None = None
@@ -46,16 +46,16 @@ class DataOptions:
 
 
 def with_current_names(options: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Options under the names they have today; what earlier versions wrote goes on being read."""
+    """Options under their current names; names from earlier versions are translated."""
     return {_OLD_NAMES.get(name, name): value for name, value in options.items()}
 
 
 def open_or_prepare(options: DataOptions) -> PreparedData:
-    """The prepared data set that is named, fetched from the Hub if it lies there, or the raw source prepared and
-    audited into the cache.
+    """The named prepared data set, downloaded from the Hub if necessary, or the raw source prepared and audited into
+    the cache.
 
     Raises:
-        DataError: nothing is there, or nothing that can be used.
+        DataError: nothing is there, or nothing usable.
         RecipeError: options that do not fit the source.
     """
     options = replace(options, path=local_folder(options.path, options.cache_dir))
@@ -79,8 +79,8 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
         )
         if settings.as_played and is_prepared(as_stored):
             print(
-                f"{options.path} is prepared again, as a player shows it: {as_stored} has frames as they are stored; "
-                "as_played false goes on with those"
+                f"{options.path} is prepared again with frames as a player shows them: {as_stored} has frames as "
+                "stored in the file; as_played false uses those"
             )
     prepared = prepare(source, settings, options.path, folder, options.num_processes, options.drop_conflicts)
     print(f"{options.path} -> {folder}: {describe_counts(prepared.description)}")
@@ -89,11 +89,11 @@ def open_or_prepare(options: DataOptions) -> PreparedData:
 
 
 def require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
-    """Pictures come as they are; clips must have been cut and cropped as the model's processor does it. Of frames that
-    come as pictures nobody knows the times, and they are faces already: so many there must be, and no more is asked.
+    """Clips must have been sampled and cropped as the model's processor does it; pictures need no check. Frames that
+    come as pictures have no times and are faces already, so only their number must match.
 
     Raises:
-        RecipeError: they were not.
+        RecipeError: they differ.
     """
     if prepared.description.media == "picture":
         return
@@ -102,13 +102,13 @@ def require_same_frames(options: DataOptions, prepared: PreparedData) -> None:
         stored, expected = (getattr(told, name) for told in (prepared.description.settings, options.frames))
         if expected is not None and stored != expected:
             raise RecipeError(
-                f"Expected {name} {expected}, as the model reads its frames, got {prepared.folder} prepared with "
-                f"{stored}; pass the raw source, or prepare it so."
+                f"The model reads frames with {name} {expected}, but {prepared.folder} was prepared with {stored}; "
+                "pass the raw source, or prepare it with the model's value."
             )
 
 
 def _forget_damaged(folder: Path) -> None:
-    """The cache is ours, and its source is there: what a disk has damaged is said, and made again."""
+    """Damaged data in the cache is reported and prepared again, since its source is still there."""
     try:
         require_undamaged(folder)
     except DamagedDataError as error:
@@ -118,19 +118,19 @@ def _forget_damaged(folder: Path) -> None:
 
 
 def _tell_of_older(options: DataOptions, kind: str) -> None:
-    """One line where the cache holds this source as an earlier version prepared it, which is not used any more."""
+    """Print one line if the cache contains this source as prepared by an earlier version, which is no longer used."""
     for folder in sorted(options.cache_dir.glob(f"{kind}-*")):
         if is_prepared(folder):
             known = read_description(folder)
             if known.version < TRAINING_VERSION and known.source == options.path.name:
                 print(
-                    f"{options.path} is prepared again: {folder} is of version {known.version} of prepared data, and "
-                    f"today's is {DATA_VERSION}; delete it to save its space"
+                    f"{options.path} is prepared again: {folder} has version {known.version} of prepared data, the "
+                    f"current one is {DATA_VERSION}; delete it to free disk space"
                 )
 
 
 def audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None = None) -> None:
-    """Audit what nobody has audited as it is now, under the labels that will be trained on."""
+    """Audit the data, under the labels to be trained on, unless it was audited in its current state."""
     scheme = prepared.choose_label_scheme(label_scheme)
     audited = audit_of(prepared)
     if audited is not None and audited.label_scheme == scheme:
@@ -141,7 +141,7 @@ def audit_under_the_scheme(prepared: PreparedData, label_scheme: str | None = No
 
 
 def audit_of(prepared: PreparedData) -> AuditRecord | None:
-    """What `audit.json` holds; None where nobody has audited the data as it is now.
+    """The content of `audit.json`; None if the data was not audited in its current state.
 
     Raises:
         DataError: it is damaged.
@@ -153,34 +153,34 @@ def audit_of(prepared: PreparedData) -> AuditRecord | None:
 def require_audit(prepared: PreparedData) -> None:
     """
     Raises:
-        LeakageError: nobody has audited the data as it is now, or its split cannot be trusted.
+        LeakageError: the data was not audited in its current state, or its split cannot be trusted.
         DataError: the audit is damaged.
     """
     audited = audit_of(prepared)
     if audited is None:
         raise LeakageError(
-            f"Expected an audit of {prepared.folder} as it is now, found none; run `engagement audit "
-            f"{prepared.folder}`, or pass --allow_leakage, which the results will say."
+            f"{prepared.folder} was not audited in its current state; run `engagement audit {prepared.folder}`, or "
+            "pass --allow_leakage, which the results will record."
         )
     if not audited.passed:
         failed = {finding.name: finding.summary for finding in audited.findings if finding.grade == FAIL}
         remedy = f"Run `engagement audit {prepared.folder} --suggest-split FOLDER`"
         if set(failed) == {"one-recording classes"}:
-            remedy = "No split can mend that: add recordings of these classes"
+            remedy = "No split can fix that: add recordings of these classes"
         raise LeakageError(
-            f"Expected a split that can be trusted in {prepared.folder}, the audit failed: {' '.join(failed.values())} "
-            f"{remedy}, or pass --allow_leakage, which the results will say."
+            f"The split of {prepared.folder} cannot be trusted, its audit failed: {' '.join(failed.values())} "
+            f"{remedy}, or pass --allow_leakage, which the results will record."
         )
 
 
 def describe_data(prepared: PreparedData, label_scheme: str, examples: Mapping[str, int]) -> DescribedData:
-    """What results say of the data they were measured on.
+    """Description of the evaluated data for results.
 
     Args:
-        examples: split → labelled windows or pictures that were used.
+        examples: split → number of labelled windows or pictures used.
 
     Raises:
-        DataError: its audit is damaged.
+        DataError: the data's audit is damaged.
     """
     description, audited = prepared.description, audit_of(prepared)
     return DescribedData(
@@ -208,7 +208,7 @@ def _in_short(audited: AuditRecord) -> AuditSummary:
 
 
 def describe_preparation(prepared: PreparedData) -> PreparedWith:
-    """The options under which the same source becomes the same data again, beside its kind and dropped conflicts."""
+    """Options that prepare the same data from the same source again, besides its kind and dropped conflicts."""
     settings, notes = prepared.description.settings, prepared.description.notes
     return PreparedWith(
         num_frames=settings.num_frames,

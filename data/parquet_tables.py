@@ -1,8 +1,8 @@
-"""The rows of a prepared data set as the Hub knows data: Parquet files with pictures, classes and lists, and back.
+"""The rows of a prepared data set in the Hub's format, Parquet files with pictures, classes and lists; and back.
 
-`data/SPLIT-00000-of-00001.parquet` opens with `datasets` alone, and the Hub's viewer shows its pictures. The bytes of
-the pictures are the same; columns in which nothing is known of any row are left out. Both ways go row group by row
-group, so that a data set may be larger than the memory.
+`data/SPLIT-00000-of-00001.parquet` opens with `datasets` alone, and the Hub's viewer shows its pictures. The pictures'
+bytes are unchanged; columns without any known value are left out. Both directions work row group by row group, so
+that a data set may be larger than memory.
 """
 
 import math
@@ -22,12 +22,12 @@ from .preparation.prepared_data import FEATURES
 from .schema import AFFECTS, LEVELS, SPLITS, order_label_names
 
 TABLES_FOLDER = "data"
-_FILE_BYTES = 500 << 20  # as the datasets library cuts files
-_GROUP_BYTES = 32 << 20  # what a reader holds in memory, and a stream waits for
+_FILE_BYTES = 500 << 20  # the datasets library's own file size
+_GROUP_BYTES = 32 << 20  # a reader holds this much in memory, and a stream waits for it
 
 
 def _hub_features(known: Collection[str], labels: Iterable[str]) -> Features:
-    """These columns as the Hub's viewer shows them: ratings are classes too, by their levels."""
+    """The columns' types for the Hub's viewer; ratings are classes too, named by their levels."""
     shown = {
         "frames": Repeated(Image()),
         "label": ClassLabel(names=list(labels)),
@@ -41,11 +41,11 @@ def _has_any(rows: Dataset, name: str) -> bool:
 
 
 def write_tables(splits: DatasetDict, folder: Path, file_bytes: int = _FILE_BYTES) -> list[str]:
-    """Write the files of every split below `folder`; returns their names from there. The same rows give the same
-    bytes, so that what the Hub has already is not sent again.
+    """Write the files of every split below `folder`; returns their names relative to it. The same rows give the same
+    bytes, so that files which the Hub already has are not uploaded again.
 
     Args:
-        file_bytes: of pictures and all else that a file is to hold at most.
+        file_bytes: largest size of a file's content.
     """
     known = {name for name in FEATURES if any(_has_any(rows, name) for rows in splits.values())}
     labels = {label for rows in splits.values() for label in rows.unique("label") if label is not None}
@@ -65,10 +65,10 @@ def write_tables(splits: DatasetDict, folder: Path, file_bytes: int = _FILE_BYTE
 
 
 def read_tables(folder: Path, output: Path) -> Dataset:
-    """All rows below `folder`, as they were prepared, in one Arrow file at `output`.
+    """Write all rows below `folder`, as they were prepared, to one Arrow file at `output`.
 
     Raises:
-        DataError: they are no such files.
+        DataError: the files are not such tables.
     """
     with ArrowWriter(path=str(output), features=FEATURES) as writer:
         for split in SPLITS:
@@ -86,11 +86,11 @@ def _groups_of(path: Path) -> Iterator[tuple[pyarrow.Table, list[str]]]:
             features = Features.from_arrow_schema(file.schema_arrow)
             labels = getattr(features.get("label"), "names", [])
             if features != _hub_features(features, labels):
-                raise DataError(f"Expected the columns of a prepared data set in {path.name}, got others.")
+                raise DataError(f"{path.name} does not have the columns of a prepared data set.")
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group), labels
     except pyarrow.ArrowException as error:
-        raise DataError(f"Expected a Parquet file in {path.name}, could not read it ({in_one_line(error)}).") from error
+        raise DataError(f"{path.name} could not be read as Parquet ({in_one_line(error)}).") from error
 
 
 def _as_prepared(table: pyarrow.Table, labels: list[str]) -> pyarrow.Table:

@@ -1,6 +1,6 @@
-"""Which packages this one needs, and of which versions: what `setup.cfg` says, as pip wrote it down on installing.
+"""The packages and versions that this one needs: the content of `setup.cfg`, from the metadata that pip installed.
 
-Nothing is known, and so nothing is asked, where the code runs without having been installed, as in a Space.
+Where the code runs without being installed, as in a Space, the requirements are unknown and nothing is checked.
 """
 
 import importlib.metadata
@@ -12,14 +12,14 @@ from packaging.version import Version
 from ..processor.input_errors import EngagementInputError
 
 DISTRIBUTION = "engagement-recognition"
-# What the code that is copied beside a model's weights imports.
+# Imported by the code that is stored with a model's weights.
 OF_A_MODEL = (
     "av", "facenet-pytorch", "huggingface-hub", "numpy", "pillow", "timm", "torch", "torchvision", "transformers",
 )  # fmt: skip
 
 
 def required_packages(extra: str = "") -> list[Requirement]:
-    """What is always needed, or what an extra adds to it."""
+    """The requirements of the package, or those that an extra adds."""
     try:
         requirements = [Requirement(line) for line in importlib.metadata.requires(DISTRIBUTION) or ()]
     except importlib.metadata.PackageNotFoundError:
@@ -30,12 +30,12 @@ def required_packages(extra: str = "") -> list[Requirement]:
 
 
 def pip_lines(names: Collection[str]) -> list[str]:
-    """What a `requirements.txt` of these packages holds, sorted by name."""
+    """Lines of a `requirements.txt` for these packages, sorted by name."""
     return sorted(str(needed) for needed in required_packages() if needed.name in names)
 
 
 def installed_version(name: str) -> str | None:
-    """None where it is not installed."""
+    """The installed version; None if the package is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -43,14 +43,14 @@ def installed_version(name: str) -> str | None:
 
 
 def lacks(needed: Requirement) -> bool:
-    """Whether it is missing, or older than needed; a version newer than any that was tried passes."""
+    """Whether the package is missing or too old; a version newer than any tested one is accepted."""
     version = installed_version(needed.name)
     lowest = [Version(part.version) for part in needed.specifier]
     return version is None or any(Version(version) < bound for bound in lowest)
 
 
 def what_to_install(requirements: Iterable[Requirement]) -> str | None:
-    """Which of them are missing or too old, and the command that mends it; None: all are there."""
+    """Which requirements are missing or too old, and the command that installs them; None: all are met."""
     lacking = [needed for needed in requirements if lacks(needed)]
     if not lacking:
         return None
@@ -60,19 +60,19 @@ def what_to_install(requirements: Iterable[Requirement]) -> str | None:
 
 
 def require_packages(names: Collection[str] | None = None) -> None:
-    """Raises EngagementInputError where a package that is always needed, or one of those named, is missing or too old:
-    of an installation for exports alone most are."""
+    """Raises EngagementInputError if a required package (one of `names`, or any) is missing or too old; in an
+    installation for exports alone most are missing."""
     needed = [package for package in required_packages() if names is None or package.name in names]
     if problem := what_to_install(needed):
         raise EngagementInputError(f"{problem}.")
 
 
 def require_extra(extra: str, names: Collection[str], instead: str = "") -> None:
-    """Look for some of an extra's packages before they are imported.
+    """Check for some of an extra's packages before they are imported.
 
     Args:
-        names: those of the extra's packages that are about to be used.
-        instead: what a user can do who does not want to install them.
+        names: the extra's packages that are about to be used.
+        instead: alternative for a user who does not want to install them.
 
     Raises:
         EngagementInputError: one of them is missing or too old.

@@ -1,4 +1,4 @@
-"""Columns, label names and label schemes of every prepared data set: the single source. Imports nothing of ours."""
+"""The only definition of columns, label names and label schemes of prepared data. Imports no other module of ours."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ SPLITS = ("train", "validation", "test")
 
 # FER2013's own order (https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition).
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-# FER2013's expressions under each name that its editions give them.
+# FER2013's expressions under all names that its editions use.
 EXPRESSION_OF = {name: name for name in EXPRESSIONS} | {
     "anger": "angry",
     "disgusted": "disgust",
@@ -32,9 +32,9 @@ THREE_CLASSES = ("engaged", "bored", "other")  # the CNN + LSTM reference's orde
 OWN_LABELS = "own"  # the scheme of data whose labels are names already
 
 Media = Literal["video", "picture", "windows", "frames"]
-Content = Path | bytes | np.ndarray | list[Path | bytes]  # what a reader hands out of one clip
+Content = Path | bytes | np.ndarray | list[Path | bytes]  # what a reader returns for one clip
 
-# Of classes that JSON files hold; older versions of pydantic hand them nothing down from the record they stand in.
+# For classes stored in JSON files; in older pydantic versions they do not inherit the settings of their record.
 _AS_RECORDS = ConfigDict(extra="forbid", strict=True)
 
 
@@ -43,16 +43,16 @@ class ClipRecord:
     """One labelled clip or picture of a data set, before preparation."""
 
     clip_id: str  # unique within its data set
-    subject_id: str | None  # None: the source does not tell
+    subject_id: str | None  # None: unknown
     split: str | None  # None: the source has no splits
     source_path: str  # within the source, with forward slashes
-    affects: dict[str, int] = field(default_factory=dict)  # by name, 0..3
-    label: str | None = None  # a name, where the source has one label a clip
+    affects: dict[str, int] = field(default_factory=dict)  # by name, 0 to 3
+    label: str | None = None  # a name, if the source has one label per clip
     clip_start_sec: float | None = None
     clip_end_sec: float | None = None
-    label_scores: list[float] | None = None  # by `EXPRESSIONS`, sum 1: how people's votes fell
-    group_id: str | None = None  # clips of one recording, which no split may cut; None: the clip alone
-    frame_paths: list[str] | None = None  # of a window of pictures: where each is, as `source_path`
+    label_scores: list[float] | None = None  # shares of people's votes, by `EXPRESSIONS`, sum 1
+    group_id: str | None = None  # clips of one recording, which must stay in one split; None: the clip alone
+    frame_paths: list[str] | None = None  # for a window of pictures: the location of each, like `source_path`
 
 
 class PreparedRow(TypedDict):
@@ -61,21 +61,21 @@ class PreparedRow(TypedDict):
     frames: list[bytes]  # encoded pictures, one for a single face
     clip_id: str
     window_index: int
-    subject_id: str | None  # None: the source does not tell
+    subject_id: str | None  # None: unknown
     split: str
     source_path: str
     label: str | None
-    label_scores: list[float] | None  # by `EXPRESSIONS`, sum 1: how people's votes fell; None: nobody voted
+    label_scores: list[float] | None  # shares of people's votes, by `EXPRESSIONS`, sum 1; None: nobody voted
     boredom: int | None  # DAiSEE's ratings; None for other data
     engagement: int | None
     confusion: int | None
     frustration: int | None
-    frame_times_sec: list[float]  # NaN without times
-    found: list[bool] | None  # this and the next three are None where no face was looked for
+    frame_times_sec: list[float]  # NaN if unknown
+    found: list[bool] | None  # this and the next three are None if no face was looked for
     boxes_xyxy_px: list[list[float]] | None  # (num_frames, 4)
     landmarks_xy_px: list[list[list[float]]] | None  # (num_frames, 5, 2)
     transforms: list[list[list[float]]] | None  # (num_frames, 2, 3), from crop to frame
-    face_px: float | None  # this and the next are `face_signals.SIGNALS`; None where nothing is known
+    face_px: float | None  # this and the next are `face_signals.SIGNALS`; None if unknown
     yaw_deg: float | None
     pitch_deg: float | None
     roll_deg: float | None
@@ -92,7 +92,7 @@ class PreparedRow(TypedDict):
 @with_config(_AS_RECORDS)
 @dataclass(frozen=True)
 class Reject:
-    """One input that did not come out, and why."""
+    """One input that was rejected, and why."""
 
     path: str
     clip_id: str
@@ -104,40 +104,40 @@ class Reject:
 @with_config(_AS_RECORDS)
 @dataclass(frozen=True)
 class SourceNotes:
-    """What is worth telling of a source and its splits; None: nothing. `dataset.json` holds it."""
+    """Remarks on a source and its splits, stored in `dataset.json`; None: nothing to remark."""
 
     files: list[str] | None = None  # lists and tables that were read
-    extra_columns: list[str] | None = None  # of tables, which were not read
-    without_label: int | None = None  # daisee: videos
-    without_video: int | None = None  # daisee: labels
-    outside_subset: int | None = None  # daisee: labelled clips
-    other_files: int | None = None  # daisee: that are no videos
+    extra_columns: list[str] | None = None  # of tables; not read
+    without_label: int | None = None  # daisee: number of videos
+    without_video: int | None = None  # daisee: number of labels
+    outside_subset: int | None = None  # daisee: number of labelled clips
+    other_files: int | None = None  # daisee: number of files that are not videos
     subset: str | None = None
     subject_pattern: str | None = None
-    no_subjects: bool | None = None  # whether somebody said that nobody knows the people
-    window_label: str | None = None  # of frames in order: how a window gets one label of its frames'
-    frames_left_over: int | None = None  # frames in order that are in no window
-    vote_labels: str | None = None  # soft or majority, where people's votes were read
-    without_votes: int | None = None  # pictures of whose votes nothing can be made
-    seed: int | None = None  # of splits that the source lacks
+    no_subjects: bool | None = None  # whether the people were declared unknown
+    window_label: str | None = None  # frames in order: how a window gets one label from its frames' labels
+    frames_left_over: int | None = None  # number of frames in order that are in no window
+    vote_labels: str | None = None  # soft or majority, if people's votes were read
+    without_votes: int | None = None  # number of pictures without usable votes
+    seed: int | None = None  # for splits that the source lacks
     split: str | None = None  # where the splits come from
-    split_limits: list[str] | None = None  # what a split that was drawn anew could not have
+    split_limits: list[str] | None = None  # limits of a newly drawn split
     deduplicated_from: str | None = None  # fingerprint
 
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """What a reader found: inputs = records + rejects."""
+    """Result of a reader: inputs = records + rejects."""
 
     kind: str  # of `readers.sources.KINDS`
-    media: Media  # what `read` gives: video or picture (path or bytes), windows (array), frames (of pictures, a list)
+    media: Media  # what `read` returns: video or picture (path or bytes), windows (array), frames (list of pictures)
     records: list[ClipRecord]
     rejects: list[Reject]
-    # Picklable, for it goes to other processes. A path or bytes of an encoded file, or for windows an array
-    # (num_windows, num_frames, height, width, 3) uint8 RGB; of frames a list of files. Raises EngagementInputError.
+    # Picklable, since it is sent to other processes. Returns a path or bytes of an encoded file, for windows an array
+    # (num_windows, num_frames, height, width, 3) uint8 RGB, for frames a list of files. Raises EngagementInputError.
     read: Callable[[ClipRecord], Content]
     notes: SourceNotes = SourceNotes()
-    drawn: bool = False  # people who do not exist, as `drawn_datasets` makes them
+    drawn: bool = False  # people who do not exist, made by `drawn.datasets`
 
 
 def binary_label(affects: dict[str, int]) -> str:
@@ -148,8 +148,8 @@ def binary_label(affects: dict[str, int]) -> str:
 def three_class_label(affects: dict[str, int]) -> str | None:
     """The strongest affect as engaged, bored or other (confused, frustrated), as in the CNN + LSTM reference.
 
-    A tie of three or four affects says nothing (None); boredom with engagement goes by the binary label; any other
-    tie of two is other.
+    A tie of three or four affects has no label (None); a tie of boredom and engagement follows the binary label; any
+    other tie of two is other.
     """
     strongest = _strongest(affects)
     if len(strongest) > 2:
@@ -162,7 +162,7 @@ def three_class_label(affects: dict[str, int]) -> str | None:
 
 
 def affect_label(affects: dict[str, int]) -> str | None:
-    """The one strongest affect; None where several are equally strong."""
+    """The strongest affect; None if several are equally strong."""
     strongest = _strongest(affects)
     return strongest.pop() if len(strongest) == 1 else None
 
@@ -176,8 +176,8 @@ def _strongest(affects: dict[str, int]) -> set[str]:
     return {name for name in AFFECTS if affects[name] == max(affects[other] for other in AFFECTS)}
 
 
-# Label schemes, chosen when training from the stored affects: name -> (label names, affects -> label).
-# A clip whose label is None is left out, and counted.
+# Label schemes, chosen at training time from the stored affects: name -> (label names, affects -> label).
+# A clip whose label is None is left out and counted.
 LABEL_SCHEMES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, int]], str | None]]] = {
     "binary": (BINARY, binary_label),
     "three-class": (THREE_CLASSES, three_class_label),
@@ -187,10 +187,10 @@ LABEL_SCHEMES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, int]], str |
 
 
 def labels_of(rows: Mapping[str, Sequence[str | int | None]], label_scheme: str) -> list[str | None]:
-    """One label a row under a scheme of `LABEL_SCHEMES`, or the data's own; None where there is none.
+    """One label per row under a scheme of `LABEL_SCHEMES`, or the data's own; None if there is none.
 
     Args:
-        rows: columns by name, `label` or those of `AFFECTS`; a `datasets.Dataset` serves.
+        rows: columns by name, `label` or those of `AFFECTS`, such as a `datasets.Dataset`.
     """
     if label_scheme == OWN_LABELS:
         return [None if label is None else str(label) for label in rows["label"][:]]
@@ -203,12 +203,12 @@ def labels_of(rows: Mapping[str, Sequence[str | int | None]], label_scheme: str)
 
 
 def order_label_names(names: Iterable[str]) -> list[str]:
-    """The order of a known set of labels, or the alphabet's."""
+    """The order of a known set of labels, else alphabetical."""
     present = set(names)
     for known in (BINARY, LEVELS, THREE_CLASSES, STATES, EXPRESSIONS):
         if present <= set(known):
             return [name for name in known if name in present]
-    # Two of these alone, such as engaged and not-engaged, are anybody's, and have been in the alphabet's order before.
+    # Two labels alone, such as engaged and not-engaged, are not specific to a known set; they stay alphabetical.
     if present <= set(ENGAGENET_LEVELS) and len(present) > 2:
         return [name for name in ENGAGENET_LEVELS if name in present]
     return sorted(present)

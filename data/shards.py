@@ -1,7 +1,7 @@
-"""One job in shards, on as many machines as there are: each does its share of the inputs and knows of no other.
+"""One job in shards, on any number of machines: each processes its share of the inputs, independent of the others.
 
-A shard lies in a folder of its own, which holds `shard.json` once the shard is whole. Joining them gives what one run
-would have given, after a check that all are there and were made alike.
+A shard has its own folder, which contains `shard.json` once the shard is complete. Joining shards gives the result of a
+single run, after a check that all exist and were made with the same settings.
 """
 
 import hashlib
@@ -20,38 +20,38 @@ from .required_packages import DISTRIBUTION, installed_version
 SHARD_FILE = "shard.json"
 Job = Literal["prepare", "predict", "session"]
 _FOLDER = re.compile(r"shard-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
-_NAMED_AT_MOST = 8  # of the shards that are missing
+_NAMED_AT_MOST = 8  # of the missing shards
 _Input = TypeVar("_Input")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which share of a job's inputs: the `number`th, from 1, of `count`."""
+    """A share of a job's inputs: the `number`th, from 1, of `count`."""
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """From `3/500`; raises RecipeError for anything else, and for a number out of range."""
+        """Parse a text such as `3/500`; raises RecipeError for anything else, and for a number out of range."""
         found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise RecipeError(f"Expected --shard NUMBER/COUNT, from 1/500 to 500/500 for instance, got {text!r}.")
+            raise RecipeError(f"Expected --shard NUMBER/COUNT, such as 1/500 to 500/500, got {text!r}.")
         return cls(int(found[1]), int(found[2]))
 
     def share(self, inputs: Sequence[_Input]) -> Sequence[_Input]:
-        """Inputs that follow each other; all shares together are all inputs, in their order. Empty where there are
-        fewer inputs than shards."""
+        """Consecutive inputs; all shares together are all inputs in their order. May be empty if there are fewer inputs
+        than shards."""
         start, end = (len(inputs) * number // self.count for number in (self.number - 1, self.number))
         return inputs[start:end]
 
     def folder(self, output: Path) -> Path:
-        """Where the shard lies within a folder of shards."""
+        """The shard's folder within a folder of shards."""
         return output / f"shard-{self.number:05}-of-{self.count:05}"
 
 
 class ShardRecord(Record):
-    """`shard.json`: which shard of which job."""
+    """`shard.json`: identifies a shard and its job."""
 
     version: Literal[1]
     job: Job
@@ -59,13 +59,13 @@ class ShardRecord(Record):
     """from 1"""
     count: Count
     inputs: str
-    """SHA-256 of the list of all inputs of the job, not of the shard's alone"""
+    """SHA-256 of the list of all inputs of the job, not only the shard's"""
     made_with: dict[str, str | None]
-    """settings and versions, which are the same in all shards that can be joined"""
+    """settings and versions, which must be equal in shards to be joined"""
 
 
 def digest_of(inputs: Iterable[object]) -> str:
-    """SHA-256 of inputs, or settings, that JSON can hold, one after the other."""
+    """SHA-256 of inputs, or settings, that can be stored in JSON, in order."""
     digest = hashlib.sha256()
     for item in inputs:
         digest.update(json.dumps(item, sort_keys=True).encode() + b"\n")
@@ -73,7 +73,7 @@ def digest_of(inputs: Iterable[object]) -> str:
 
 
 def finish_shard(folder: Path, job: Job, shard: Shard, inputs: str, made_with: Mapping[str, str | None]) -> None:
-    """Mark the shard as whole.
+    """Mark the shard as complete.
 
     Raises:
         DataError: it cannot be written.
@@ -87,7 +87,7 @@ def read_shards(folder: Path, job: Job) -> list[Path]:
     """The folders of all shards, in order.
 
     Raises:
-        DataError: one is missing or not finished, or they are of several divisions, jobs, inputs or settings.
+        DataError: one is missing or not finished, or they differ in count, job, inputs or settings.
     """
     found = {
         Shard(int(match["number"]), int(match["count"])): path
@@ -95,12 +95,12 @@ def read_shards(folder: Path, job: Job) -> list[Path]:
         if (match := _FOLDER.fullmatch(path.name))
     }
     if not found:
-        raise DataError(f"Expected shards in {folder}, found none; engagement {job} --shard makes them.")
+        raise DataError(f"{folder} contains no shards; make them with engagement {job} --shard.")
     counts = sorted({shard.count for shard in found})
     if len(counts) > 1:
         raise DataError(
-            f"Expected shards of one division in {folder}, got some of {counts[0]} and some of {counts[1]}; move those "
-            "of one of them elsewhere."
+            f"{folder} mixes shards of {counts[0]} with shards of {counts[1]}; move one of these sets to a different "
+            "folder."
         )
     missing = [number for number in range(1, counts[0] + 1) if not _is_whole(found, Shard(number, counts[0]))]
     if missing:
@@ -108,7 +108,7 @@ def read_shards(folder: Path, job: Job) -> list[Path]:
         named = ", ".join(map(str, missing[:_NAMED_AT_MOST]))
         raise DataError(
             f"Expected {counts[0]} finished shards in {folder}, missing or not finished: {named}{more}; run these "
-            "again, each goes on where it was."
+            "again, they resume where they stopped."
         )
     folders = [found[Shard(number, counts[0])] for number in range(1, counts[0] + 1)]
     _require_alike(folders, job)
@@ -116,7 +116,7 @@ def read_shards(folder: Path, job: Job) -> list[Path]:
 
 
 def join_csv(tables: Sequence[Path], output: Path) -> None:
-    """Tables of the same columns below each other, as they are."""
+    """Concatenate tables with the same columns."""
     with output.open("wb") as joined:
         for number, path in enumerate(tables):
             with path.open("rb") as file:
@@ -135,16 +135,16 @@ def _require_alike(folders: Sequence[Path], job: Job) -> None:
         record = read_record(path / SHARD_FILE, ShardRecord, DataError, "a shard", "delete its folder and run it again")
         first = first or record
         if record.job != job:
-            raise DataError(f"Expected shards of engagement {job}, got one of engagement {record.job} in {path}.")
+            raise DataError(f"{path} is a shard of engagement {record.job}, not of engagement {job}.")
         if record.inputs != first.inputs:
             raise DataError(
-                f"Expected shards of one list of inputs, got another in {path.name} than in {folders[0].name}: files "
-                "or labels have changed between them; run all shards again, into a new folder."
+                f"{path.name} has a different list of inputs from {folders[0].name}: files or labels have changed "
+                "between them; run all shards again, into a new folder."
             )
         names = sorted(record.made_with.keys() | first.made_with.keys())
         differs = next((name for name in names if record.made_with.get(name) != first.made_with.get(name)), None)
         if differs:
             raise DataError(
-                f"Expected shards made alike, got {differs} {first.made_with.get(differs)} in {folders[0].name} and "
+                f"Shards differ in {differs}: {first.made_with.get(differs)} in {folders[0].name}, "
                 f"{record.made_with.get(differs)} in {path.name}; run the ones that differ again, into a new folder."
             )

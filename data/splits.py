@@ -1,4 +1,4 @@
-"""Who goes where: the published subset of DAiSEE, and splits by person for data that comes without."""
+"""Draws splits: the published subset of DAiSEE, and splits by person for data without its own."""
 
 import random
 from collections import defaultdict
@@ -12,21 +12,21 @@ from .schema import BINARY, SPLITS, ClipRecord, binary_label
 
 SUBSET_SEED = 42
 SUBSET_CLIPS_PER_SUBJECT = 15  # of each class
-SUBSET_LARGEST_RATIO = 3  # engaged clips for one disengaged
-SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # where we draw the split
+SUBSET_LARGEST_RATIO = 3  # engaged clips per disengaged clip
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of splits that are drawn here
 _DRAWS = 50
-_DRAWN_GROUPS = 20_000  # in all draws together: data of very many groups is alike in every draw
+_DRAWN_GROUPS = 20_000  # in all draws together: with very many groups, all draws are similar
 
 
 def stratified_subset(labels: dict[str, dict[str, int]]) -> list[str]:
     """The clip ids of one split's stratified subset, drawn exactly as the CNN + LSTM reference draws it.
 
-    A fresh `random.Random(42)`; the disengaged first, then the engaged; for each person in sorted order that class's
-    rows are shuffled and the first 15 kept; then, if the engaged exceed three times the disengaged, they are shuffled
-    as a whole and cut to that.
+    With a fresh `random.Random(42)`, first for disengaged, then for engaged: for each person in sorted order the rows
+    of that class are shuffled and the first 15 kept. Then, if there are more than three times as many engaged as
+    disengaged clips, the engaged ones are shuffled as a whole and cut to that number.
 
     Args:
-        labels: clip id → affects, in the order of the label file, on which the draw depends.
+        labels: clip id → affects; the draw depends on their order, that of the label file.
 
     Returns:
         Clip ids in the order of the label file.
@@ -56,11 +56,11 @@ def _keep_some_of_each_person(
 
 
 def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[ClipRecord], str]:
-    """Give every record a split, and say in words where the splits come from.
+    """Give every record a split, and describe where the splits come from.
 
-    Splits that the source has stay; each one it lacks is a fifth of the training people, and where it has no training
-    people, such as data to measure on alone, none is drawn. A source without any is split 60 / 20 / 20. People stay
-    whole, or clips of one recording where nobody knows them; else clips are drawn one by one, which an audit will say.
+    The source's own splits are kept. Each missing one is drawn as a fifth of the training people; without training
+    people (data for evaluation only) none is drawn. A source without any split is split 60 / 20 / 20. Each person, or
+    each recording if people are unknown, stays in one split; else clips are drawn one by one, which an audit reports.
 
     Raises:
         DataError: some records have a split and others none.
@@ -73,7 +73,7 @@ def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[Clip
         return _draw(records, SHARES, seed), f"drawn {_by_what(records)} (seed {seed})"
     if None in given:
         found = ", ".join(sorted(str(split) for split in given))
-        raise DataError(f"Expected a split for every clip or for none, got {found}.")
+        raise DataError(f"Either every clip must have a split or none, got {found}.")
     if "train" not in given:
         return list(records), f"the source's own, which has no {' and no '.join(missing)}"
     train = [record for record in records if record.split == "train"]
@@ -93,15 +93,15 @@ def _draw(records: Sequence[ClipRecord], shares: dict[str, float], seed: int) ->
 def draw_splits(
     groups: Sequence[Hashable], labels: Sequence[str | None], shares: dict[str, float], seed: int
 ) -> list[str]:
-    """One split a row: rows of one group stay together, and each split gets its share of every class.
+    """One split per row: rows of one group stay together, and each split gets its share of every class.
 
-    Of several seeded draws the one with most classes in every split, then with the closest shares.
+    Several seeded draws are made; the one with the most classes in every split is used, then the closest shares.
     """
     group_of = np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
     class_of = np.unique([label or "" for label in labels], return_inverse=True)[1].ravel()
     counts = np.zeros((group_of.max() + 1, class_of.max() + 1))  # (groups, classes) rows
     np.add.at(counts, (group_of, class_of), 1)
-    # The whole counts as one more class: a class in one group alone says nothing about where to put the next one.
+    # The total counts as one more class, since a class in a single group does not tell where to put the next one.
     counts = np.column_stack([counts / counts.sum(0), counts.sum(1) / counts.sum()])
     wanted = np.outer(list(shares.values()), np.ones(counts.shape[1]))  # (splits, classes) shares of each class
     rng = random.Random(seed)
@@ -112,8 +112,8 @@ def draw_splits(
 
 
 def _place(counts: np.ndarray, wanted: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Groups one by one, large ones first, each to the split that lacks its classes most: (groups,) int."""
-    # What a split lacks, in rows (fills train first) or as a share of what it wants (fills all three alike).
+    """Assign groups one by one, large ones first, to the split that lacks their classes most: (groups,) int."""
+    # A split's shortfall in rows (fills train first) or as a share of its target (fills all three evenly).
     scale = wanted ** rng.choice((0.0, 0.5, 1.0))
     size = counts[:, -1]
     order = sorted(range(len(counts)), key=lambda group: -size[group] * rng.uniform(0.7, 1.3))
@@ -126,7 +126,7 @@ def _place(counts: np.ndarray, wanted: np.ndarray, rng: random.Random) -> np.nda
 
 
 def _cost(placed: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> tuple[int, int, float]:
-    """Empty splits, classes missing from a split, distance from the shares: the lower the better."""
+    """Empty splits, classes missing from a split, distance from the shares: lower is better."""
     held = np.zeros_like(wanted)
     np.add.at(held, placed, counts)
     return int((held[:, -1] == 0).sum()), int((held == 0).sum()), float(np.abs(held - wanted).sum())

@@ -1,5 +1,5 @@
-"""Processes that share work: as many as this one may use, spawned, and gone without a word when Ctrl-C ends the one
-that started them."""
+"""Worker processes that share work: as many as processors may be used, spawned, and ended silently when Ctrl-C ends
+the parent process."""
 
 import math
 import os
@@ -20,15 +20,15 @@ _Done = TypeVar("_Done")
 
 
 def usable_cpus() -> int:
-    """How many of the machine's processors this process may use: by its affinity, and by its container's quota."""
+    """Number of processors that this process may use, by its affinity and its container's quota."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(here, _quota() or here))
 
 
 def _quota() -> int | None:
-    """Of a container (cgroup v2), in processors, rounded up; None: there is none.
+    """A container's quota (cgroup v2) in processors, rounded up; None: there is none.
 
-    joblib knows it too, and takes a third of a second to be imported.
+    joblib can read it too, but takes a third of a second to import.
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -41,25 +41,25 @@ def _quota() -> int | None:
 def spawned(
     work: Callable[[_Task], _Done], tasks: Sequence[_Task], num_processes: int, start: Callable[[], object]
 ) -> Iterator[list[Future[_Done]]]:
-    """Every task's future, of workers that each began with `start`; what has not begun when the block ends is dropped.
+    """A future for every task, in workers that first call `start`; tasks not started when the block ends are dropped.
 
-    Spawned, not forked: a fork of a process that runs threads, as torch's do, can hang.
+    Spawned, not forked: a fork of a process with threads, such as torch's, can hang.
 
     Raises:
-        DataError: in the block, where a result is asked for: a worker was killed.
+        DataError: in the block, when a result is requested: a worker was killed.
     """
     pool = ProcessPoolExecutor(num_processes, get_context("spawn"), start)
     try:
-        with _deaf_to_ctrl_c():  # which the workers inherit: it would fall into their imports, and each would complain
+        with _deaf_to_ctrl_c():  # inherited by the workers, which would otherwise print tracebacks from their imports
             futures = [pool.submit(work, task) for task in tasks]
         yield futures
     except BrokenProcessPool as error:
         raise DataError(
-            f"Expected {num_processes} worker processes to finish, one was killed, as a machine short of memory does; "
-            "what is finished is kept: go on with the same command, and fewer processes."
+            f"One of {num_processes} worker processes was killed, probably for lack of memory; finished work is kept: "
+            "resume with the same command and fewer processes."
         ) from error
     except (KeyboardInterrupt, GeneratorExit):
-        for worker in active_children():  # nobody waits for what they are at
+        for worker in active_children():  # their current work is not needed
             worker.terminate()
         raise
     finally:

@@ -1,7 +1,7 @@
-"""Opens files nobody vouches for in a process of its own, which can be killed: a hang, a crash of a codec or a hunger
-for memory is then that file's refusal, and not the end of whoever asked.
+"""Opens untrusted files in a separate process, which can be killed: a file that hangs, crashes a codec or needs too
+much memory is then refused, and the calling process survives.
 
-The process lives on between files. It is `reader_process.py`, started by its path.
+The process is reused for further files. It runs `reader_process.py`, started by its path.
 """
 
 import math
@@ -37,34 +37,34 @@ from .video_index import IndexArguments, VideoIndex
 _PIPE_BYTES = 1 << 20
 _WATCH_SEC = 0.25
 _MOST_PROCESSES = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
-_MAX_BODY_BYTES = 1 << 31  # of an index or a picture; frames have a size that is known
+_MAX_BODY_BYTES = 1 << 31  # of an index or a picture; the size of frames is known
 
 
 @dataclass(frozen=True)
 class ReaderLimits:
-    """What one file may cost."""
+    """Limits for one file."""
 
-    stall_sec: float = 30.0  # without a packet read, a frame or a picture
-    total_sec: float = 3600.0  # of one pass over a file, not counting what is done with its frames meanwhile
-    memory_bytes: int = 1200 << 20  # that the process asks for itself; where the system can tell, so not on Windows
+    stall_sec: float = 30.0  # without reading a packet or returning a frame or a picture
+    total_sec: float = 3600.0  # for one pass over a file, without the time that the caller takes for its frames
+    memory_bytes: int = 1200 << 20  # allocated by the process; only on systems that can limit it, not on Windows
 
 
 class BoundedReader(MediaReader):
-    """Reads files in a process that is held to limits; from any thread, and after being copied or pickled.
+    """Reads files in a process with limits; usable from any thread, and after being copied or pickled.
 
-    Use in a `with`, or leave it to Python's end.
+    Use in a `with`, or let it end with Python.
 
-    Raises, besides what a reader in this process raises:
+    Raises, in addition to the errors of a reader in this process:
         VideoReadError: the file took too long, or the decoder crashed on it.
-        VideoTooLargeError: it wanted more memory than it may have.
-        ImageReadError: one of these, of a picture.
+        VideoTooLargeError: it needed more memory than allowed.
+        ImageReadError: one of these, for a picture.
     """
 
     def __init__(self, limits: ReaderLimits | None = None) -> None:
         self.limits = limits or ReaderLimits()
         self._idle: list[_Process] = []
         self._running: weakref.WeakSet[_Process] = weakref.WeakSet()
-        # Of as many threads as there are, no more are served at once than processors can serve.
+        # Of any number of threads, only as many are served at once as there are processors.
         self._turns = threading.BoundedSemaphore(_MOST_PROCESSES)
         self._held = threading.local()
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class BoundedReader(MediaReader):
         self.close()
 
     def start(self) -> Self:
-        """Begins with a process at once, which is ready when the first file is to be read."""
+        """Start a process now, so that it is ready for the first file."""
         process = _Process(self.limits)
         with self._lock:
             self._running.add(process)
@@ -87,7 +87,7 @@ class BoundedReader(MediaReader):
         return self
 
     def close(self) -> None:
-        """Ends the processes, in whatever they are; others are started when they are needed."""
+        """End the processes, even while they work; new ones are started when needed."""
         with self._lock:
             self._idle, running = [], list(self._running)
         for process in running:
@@ -115,10 +115,10 @@ class BoundedReader(MediaReader):
             )
 
     def _decode(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
-        """Begun with at once, so that the first clip may be there when somebody looks."""
+        """Start decoding at once, so that the first clip may be ready when it is requested."""
         decoded = self._ask_and_decode(index, clips)
         next(decoded)
-        return decoded  # type: ignore[return-value]  # nothing, but that it was asked, came first alone
+        return decoded  # type: ignore[return-value]  # only the first item, already taken, is None
 
     def _ask_and_decode(
         self, index: VideoIndex, clips: Sequence[np.ndarray]
@@ -144,8 +144,8 @@ class BoundedReader(MediaReader):
     def _process(
         self, name: str, kind: type[EngagementInputError], index: VideoIndex | None = None
     ) -> Iterator["_Process"]:
-        """One for this block alone, if possible that with the index; killed where its work is left undone."""
-        # Who reads two files by turns must not wait for itself.
+        """A process for this block only, if possible the one with the index; killed if its work is left unfinished."""
+        # A thread that reads two files alternately must not wait for itself.
         waits = not getattr(self._held, "one", False)
         with self._turns if waits else nullcontext():
             self._held.one = True
@@ -174,10 +174,10 @@ class BoundedReader(MediaReader):
         except MemoryError as error:
             megabytes = self.limits.memory_bytes >> 20
             raise (VideoTooLargeError if kind is VideoReadError else kind)(
-                f"Expected a file that {megabytes} MB of memory are enough for, got one that wants more: {name}; scale "
-                "it down."
+                f"Expected a file that can be read with {megabytes} MB of memory, got one that needs more: {name}; "
+                "scale it down."
             ) from error
-        except (EOFError, OSError, ValueError, LookupError, TypeError) as error:  # gone, or talks nonsense
+        except (EOFError, OSError, ValueError, LookupError, TypeError) as error:  # it has ended, or answers nonsense
             found = in_one_line(error) if process.is_done else f"one {process.why_it_ended()}"
             process.is_done = False
             raise kind(f"Expected a readable file, got {found}: {name}; convert or record it again.") from error
@@ -190,17 +190,17 @@ class BoundedReader(MediaReader):
 
 
 class _Process:
-    """A running `reader_process.py` and what was last said to it."""
+    """A running `reader_process.py` and the state of the exchange with it."""
 
     def __init__(self, limits: ReaderLimits) -> None:
         self.limits = limits
-        self.index: VideoIndex | None = None  # the one that it holds
-        self.is_done = True  # with all that it was asked
+        self.index: VideoIndex | None = None  # the index loaded in the process
+        self.is_done = True  # with all requests
         self.waited_sec = 0.0  # for this file
         self._deadline: float | None = None
         self._late = False
         self._num_body_bytes = 0
-        # Where this process finds its packages, the other does; it computes on one thread, and shows no one a fault.
+        # The process finds the same packages as this one, computes on one thread and shows no error messages.
         places = os.pathsep.join(place for place in sys.path if place)
         environment = os.environ | {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._popen = subprocess.Popen(
@@ -210,11 +210,11 @@ class _Process:
         assert self._popen.stdin is not None and self._popen.stdout is not None
         self._requests: BinaryIO = self._popen.stdin  # type: ignore[assignment]
         self._answers: BinaryIO = self._popen.stdout  # type: ignore[assignment]
-        with suppress(ImportError, AttributeError, OSError):  # Linux's own: a frame passes in fewer turns
+        with suppress(ImportError, AttributeError, OSError):  # only on Linux: a frame passes in fewer steps
             import fcntl
 
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.kill = weakref.finalize(self, _end, self._popen)  # now, or when nobody holds it, or when Python ends
+        self.kill = weakref.finalize(self, _end, self._popen)  # also when it is garbage or Python ends
         threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
     @property
@@ -222,36 +222,36 @@ class _Process:
         return self._popen.poll() is None
 
     def end_if_late(self) -> None:
-        """For the one who watches."""
+        """Called by the watching thread."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._late = True
             self._popen.kill()
 
     def why_it_ended(self) -> str:
-        """Words that follow "one"."""
+        """Description that follows the word "one"."""
         if self.waited_sec >= self.limits.total_sec:
             return f"that takes more than {self.limits.total_sec:g} s to read"
         if self._late:
-            return f"that shows nothing for {self.limits.stall_sec:g} s"
+            return f"that gives no data for {self.limits.stall_sec:g} s"
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout=1)
         return f"that ended its decoder (exit code {self._popen.poll()})"
 
     def ask(self, head: Head, source: str | bytes | None, parts: Sequence[bytes] = ()) -> None:
-        """Bytes are sent along; a path is opened there, from the folder that it is told from here."""
+        """Send a request; bytes are included, a path is opened by the process, relative to the current folder here."""
         self.is_done = False
-        with suppress(OSError):  # the folder is gone; a whole path is still good
+        with suppress(OSError):  # the folder was removed; an absolute path is still valid
             head = head | {"folder": str(Path.cwd())}
         body = [*parts, source] if isinstance(source, bytes) else parts
         write_message(self._requests, head | {"path": source if isinstance(source, str) else None}, body)
 
     def answer(self) -> Head:
-        """The next that is more than a sign of life.
+        """The next answer that is more than a sign of life.
 
         Raises:
-            EngagementInputError: that is what it says of the file.
-            MemoryError: it has too little.
-            EOFError: it has ended.
+            EngagementInputError: the process refused the file.
+            MemoryError: the process needs more memory than allowed.
+            EOFError: the process has ended.
         """
         while True:
             with self._waiting():
@@ -265,7 +265,7 @@ class _Process:
         if "error" in head:
             if head["error"] == "MemoryError":
                 raise MemoryError
-            if not head["error"]:  # a library's own words
+            if not head["error"]:  # a library's own error
                 raise ValueError(head["says"])
             raise error_named(head["error"], head["says"], EngagementInputError)
         return head
@@ -273,21 +273,21 @@ class _Process:
     def expect_end(self) -> None:
         """
         Raises:
-            EOFError: it has more to say.
+            EOFError: there are more answers.
         """
         if "done" not in self.answer():
             raise EOFError
 
     def read(self) -> bytes:
-        """The body of the last answer."""
+        """Body of the last answer."""
         with self._waiting():
             return read_exactly(self._answers, min(self._num_body_bytes, _MAX_BODY_BYTES))
 
     def read_array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The body, `shape` of uint8.
+        """Body of the last answer as an array of `shape`, uint8.
 
         Raises:
-            EOFError: it is of another size.
+            EOFError: its size is different.
         """
         if self._num_body_bytes != math.prod(shape) or self._num_body_bytes > _MAX_BODY_BYTES:
             raise EOFError
@@ -312,13 +312,13 @@ def _end(popen: "subprocess.Popen[bytes]") -> None:
     popen.kill()
     popen.wait()
     for pipe in (popen.stdin, popen.stdout):
-        with suppress(OSError):  # what was not sent yet
+        with suppress(OSError):  # data that was not sent yet
             if pipe is not None:
                 pipe.close()
 
 
 def _watch(process: "weakref.ref[_Process]") -> None:
-    """A blocking read cannot be given a time on every system; what is read from can be ended."""
+    """End late processes: a blocking read has no timeout on every system, but its process can be ended."""
     while (watched := process()) is not None and watched.is_alive:
         watched.end_if_late()
         del watched
@@ -326,7 +326,7 @@ def _watch(process: "weakref.ref[_Process]") -> None:
 
 
 def _settled(source: MediaSource) -> str | bytes:
-    """A path, or a file's content."""
+    """The source as a path, or as a file's content."""
     if isinstance(source, (str, bytes)):
         return source
     return os.fspath(source) if isinstance(source, os.PathLike) else source.read()

@@ -1,7 +1,7 @@
-"""What a call of the processors may carry, and what it returns, as with transformers' own.
+"""Arguments and results of the processors' calls, as with transformers' own processors.
 
-A setting of ours is honoured as theirs is, what ours does anyway may be said, and anything else is refused, never
-passed over.
+Our settings are honoured like theirs, a setting that only states our fixed behaviour is accepted, and anything else is
+refused, never ignored.
 """
 
 import copy
@@ -17,27 +17,27 @@ from .media_inputs import is_array
 from .processor_settings import Settings, is_number, require_sound
 
 _Processor = TypeVar("_Processor", bound=Settings)
-# Settings of a call beside those above.
+# Settings of a call besides those above.
 _SHAPES = ("size", "image_mean", "image_std")
-# What transformers' processors know and ours cannot do: with these values it is what ours do anyway.
+# Settings of transformers' processors that ours do not support: these values are accepted, as our fixed behaviour.
 _AS_EVER: dict[str, tuple[object, ...]] = {
     "do_convert_rgb": (True,),
-    "resample": (2,),  # bilinear, as PIL counts them
+    "resample": (2,),  # bilinear, in PIL's numbering
     "default_to_square": (True,),
     "do_center_crop": (False,),
     "do_pad": (False,),
     "return_metadata": (False,),
-    "disable_grouping": (True, False),  # of no effect on the values
+    "disable_grouping": (True, False),  # has no effect on the values
     **dict.fromkeys(("crop_size", "pad_size", "fps", "video_metadata", "image_seq_length"), ()),
 }
 
 
 def with_settings(processor: _Processor, **settings: object) -> _Processor:
-    """A copy for one call; None leaves a setting as it is.
+    """A copy for one call; None leaves a setting unchanged.
 
     Raises:
-        EngagementInputError: a setting that is not sound, or one of transformers' that ours cannot honour.
-        TypeError: a name that neither knows; those that are known are listed.
+        EngagementInputError: an invalid setting, or one of transformers' that ours do not support.
+        TypeError: an unknown name; the message lists the known ones.
     """
     known = arguments_of(type(processor))
     for name in settings:
@@ -54,7 +54,7 @@ def with_settings(processor: _Processor, **settings: object) -> _Processor:
             if not any(value is known or value == known for known in _AS_EVER[name]):
                 remedy = "num_frames samples a video's frames; " if name == "fps" else ""
                 raise EngagementInputError(
-                    f"Expected no {name}={_shown(value)}, which this processor cannot honour; {remedy}leave it out."
+                    f"{name}={_shown(value)} is not supported by this processor; {remedy}leave it out."
                 )
         else:
             setattr(changed, name, _to_size(value) if name == "size" else _to_list(value, name, processor))
@@ -63,24 +63,24 @@ def with_settings(processor: _Processor, **settings: object) -> _Processor:
 
 
 def arguments_of(kind: type) -> list[str]:
-    """What a call of such a processor takes, by name: what transformers' own declare, and can be honoured, and ours."""
+    """Names of the arguments of such a processor's call: transformers' own that are supported, and ours."""
     declared = [*kind.valid_kwargs.__annotations__, *getattr(kind, "clip_arguments", ())]  # type: ignore[attr-defined]
     return sorted(name for name in set(declared) if _AS_EVER.get(name) != ())
 
 
 def _to_size(value: object) -> object:
-    """As transformers' `size`: a side, height and width, or both by name."""
+    """Convert like transformers' `size`: one side, height and width, or both by name."""
     try:
-        size = get_size_dict(value, default_to_square=True)  # type: ignore[arg-type]  # whatever the user gave
+        size = get_size_dict(value, default_to_square=True)  # type: ignore[arg-type]  # any user input
         return {"height": size["height"], "width": size["width"]}
     except (KeyError, TypeError, ValueError) as error:
         raise EngagementInputError(
-            f"Expected height and width as size, got {_shown(value)}; faces are resized to that, and not cropped."
+            f"Expected height and width as size, got {_shown(value)}; faces are resized to it, not cropped."
         ) from error
 
 
 def _to_list(value: object, name: str, processor: object) -> object:
-    """One number stands for all channels, as with transformers; numbers may come as an array."""
+    """One number applies to all channels, as with transformers; numbers may be given as an array."""
     if name in _SHAPES and is_array(value):
         value = value.tolist()
     if name in _SHAPES and is_number(value):
@@ -89,16 +89,16 @@ def _to_list(value: object, name: str, processor: object) -> object:
 
 
 def to_batch(pixel_values: list[torch.Tensor], data_format: object, return_tensors: object) -> BatchFeature:
-    """What a call returns; (C, H, W) last, or with `data_format="channels_last"` (H, W, C).
+    """The result of a call; the last axes are (C, H, W), or (H, W, C) with `data_format="channels_last"`.
 
     Raises:
-        EngagementInputError: another format, or pictures of several sizes, which make no batch.
+        EngagementInputError: an unknown format, or pictures of different sizes, which do not form a batch.
     """
     if return_tensors not in (None, "pt", "np"):
         raise EngagementInputError(f'Expected return_tensors "pt" or "np", got {_shown(return_tensors)}.')
     shapes = {tuple(values.shape) for values in pixel_values}
     if len(shapes) > 1:
-        raise EngagementInputError(f"Expected inputs that make one batch, got pixel values of shapes {sorted(shapes)}.")
+        raise EngagementInputError(f"The inputs do not form a batch: their pixel values have shapes {sorted(shapes)}.")
     batch = torch.stack(pixel_values)
     if _is_last(data_format, "data_format"):
         batch = batch.movedim(-3, -1)
@@ -106,7 +106,7 @@ def to_batch(pixel_values: list[torch.Tensor], data_format: object, return_tenso
 
 
 def to_channels_last(items: object, input_data_format: object) -> object:
-    """Arrays and tensors, alone or in lists, whose channels lie where `input_data_format` says; None: it is guessed."""
+    """Arrays and tensors, alone or in lists, with channels moved last from `input_data_format`; None: guess it."""
     if input_data_format is None:
         return items
     if isinstance(items, (list, tuple)):
@@ -134,11 +134,11 @@ def _is_last(data_format: object, name: str) -> bool:
 
 
 def to_device(device: torch.device | str) -> torch.device:
-    """Raises EngagementInputError for a device that is not here."""
+    """Raises EngagementInputError for a device that does not exist here."""
     try:
         return torch.empty(0, device=device).device
-    except Exception as error:  # torch has another for each kind
-        raise EngagementInputError(f"Expected a device of torch, got {device!r} ({in_one_line(error)}).") from error
+    except Exception as error:  # torch has a different one for each kind
+        raise EngagementInputError(f"{device!r} is not a device of torch ({in_one_line(error)}).") from error
 
 
 def _shown(value: object) -> str:

@@ -1,8 +1,8 @@
 """A face video → a clip's frames and face crops, without torch.
 
 Decode only what is needed → MTCNN faces → one person over the frames → level, square crops. `prepare_clip` returns
-frames, boxes, landmarks and which faces were found, and `prepare_spans` does so for many spans of one file. The video
-processor of transformers inherits it, and so does that of an export.
+frames, boxes, landmarks and in which frames the face was found; `prepare_spans` does so for many spans of one file.
+The transformers video processor and that of an export inherit it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,10 +30,10 @@ from .video_index import VideoIndex
 
 
 class ClipPreparation(FacePreparation):
-    """Settings and steps of whatever reads clips; the two fields below are saved in the processor's config."""
+    """Settings and steps of all readers of clips; the two fields below are saved in the processor's config."""
 
-    num_frames = 8  # a clip is sampled to
-    # The centres of as many equal segments of the clip, or "consecutive": neighbouring frames.
+    num_frames = 8  # per clip
+    # "uniform": the centres of as many equal segments of the clip; "consecutive": neighbouring frames.
     sampling = "uniform"
 
     def prepare_clip(
@@ -48,43 +48,41 @@ class ClipPreparation(FacePreparation):
         index: VideoIndex | None = None,
         video_track: int | None = None,
     ) -> PreparedClip:
-        """One video → its sampled frames, the person's boxes, landmarks, found flags and crops.
+        """One video → its sampled frames, and the person's boxes, landmarks, found flags and crops.
 
         Args:
             video: a path, URL, bytes, binary file, decoder, array or tensor of frames, or list of pictures.
             num_frames, sampling, face_crop: override the processor's own.
             start_frame: where a consecutive window starts, in frames.
-            clip_start_sec, clip_end_sec: the labelled span within a file, in seconds of its clock, as players show it.
-            index: of the same file, when it is already known (`index_file`).
-            video_track: of a file with several, from 1; None: the default one.
+            clip_start_sec, clip_end_sec: the labelled span within a file, in seconds as players show them.
+            index: of the same file, if already known (`index_file`).
+            video_track: counted from 1, for a file with several; None: the default one.
 
         Raises:
-            EngagementInputError: unreadable, or without a face in any sampled frame (`NoFaceError`).
+            EngagementInputError: the video is unreadable, or no sampled frame shows a face (`NoFaceError`).
         """
         num_frames = self.num_frames if num_frames is None else num_frames
         sampling = sampling or self.sampling
         video = as_file(video)
         if is_file_like(video):
             if sampling == "all":
-                raise EngagementInputError("Expected frames as an array with do_sample_frames=False, got a video file.")
+                raise EngagementInputError("do_sample_frames=False needs frames as an array, got a video file.")
             index = self._as_read(index, video, video_track)
             span = (start_frame, clip_start_sec, clip_end_sec)
             decoded = decode_video(index.source, num_frames, sampling, *span, index=index, reader=self.reader)
             clip = _not_cropped(decoded, sampling)
         elif not (clip_start_sec is clip_end_sec is video_track is None):
-            raise EngagementInputError(
-                "Expected a video file with clip_start_sec, clip_end_sec or video_track, got frames alone."
-            )
+            raise EngagementInputError("clip_start_sec, clip_end_sec and video_track need a video file, got frames.")
         else:
             clip = _sample_frames(stack_frames(video, self.load_picture), num_frames, sampling, start_frame)
         return self.finish_clip(clip, face_crop)
 
     def index_file(self, video: MediaSource, video_track: int | None = None, whole: bool = True) -> VideoIndex:
-        """Where a file's frames lie, as this processor reads it; arguments and errors as those of `index_video`."""
+        """Index of a file's frames, with this processor's settings; arguments and errors as for `index_video`."""
         return self.reader.index_video(fetch(video), whole=whole, video_track=video_track, as_played=self.as_played)
 
     def _as_read(self, index: VideoIndex | None, video: MediaSource, video_track: int | None = None) -> VideoIndex:
-        """An index made with another `as_played`, or of another track, is of other pictures: it is made again."""
+        """The index, made again if it has a different `as_played` or track, and so different pictures."""
         if index is not None and index.as_played == self.as_played and video_track in (None, index.track + 1):
             return index
         return self.index_file(video if index is None else index.source, video_track)
@@ -92,8 +90,8 @@ class ClipPreparation(FacePreparation):
     def windows_of(
         self, index: VideoIndex, clip_sec: float | None, step_sec: float | None = None, reads_clips: bool = True
     ) -> list[FilmWindow]:
-        """Which stretches of a video to read, by their starts; arguments as those of `film_windows.plan_windows`."""
-        clip_sec = clip_sec if self.sampling == "uniform" else None  # else the span of a few neighbouring frames
+        """The windows of a video to read, sorted by start; arguments as for `film_windows.plan_windows`."""
+        clip_sec = clip_sec if self.sampling == "uniform" else None  # else windows are a few neighbouring frames
         return plan_windows(
             index.duration_sec, self.num_frames, clip_sec, step_sec, reads_clips, index.start_sec, index.path
         )
@@ -106,10 +104,10 @@ class ClipPreparation(FacePreparation):
         clip_start_sec: float | None = None,
         clip_end_sec: float | None = None,
     ) -> Iterator[PreparedClip]:
-        """Windows of `num_frames` consecutive frames, one every `window_stride_frames`, without faces yet.
+        """Windows of `num_frames` consecutive frames, one every `window_stride_frames`, before face detection.
 
-        The CNN + LSTM reference's windows. A clip shorter than one window gives one, with its last frame repeated.
-        Hand each to `finish_clip`. Memory holds the windows that overlap, however long the video.
+        The CNN + LSTM reference's windows. A clip shorter than one window gives one, with its last frame repeated. Pass
+        each to `finish_clip`. Only overlapping windows are held in memory, however long the video.
 
         Raises:
             EngagementInputError: the video cannot be read.
@@ -129,31 +127,31 @@ class ClipPreparation(FacePreparation):
     ) -> Iterator[PreparedClip | EngagementInputError]:
         """`prepare_clip` for many spans of one file, which is decoded once for all of them.
 
-        One entry per span, in order: just what `prepare_clip(video, clip_start_sec=..., clip_end_sec=...)` returns, or
-        the `NoFaceError` of a span without a face, or the `VideoReadError` of a span with a frame that is missing or
-        damaged. Memory holds the frames of the spans that are open, however long the file. Repeated frames are counted
-        in each clip, and not logged. Of a damaged file: MPEG-2's decoder loses the picture before one that it refuses,
-        so a span that ends there is refused too; and where no packet tells which frame it holds, damage that the
-        decoder tells of over 32 frames late goes unnoticed.
+        One entry per span, in order: the result of `prepare_clip(video, clip_start_sec=..., clip_end_sec=...)`, or the
+        `NoFaceError` of a span without a face, or the `VideoReadError` of a span with a frame that is missing or
+        damaged. Only the frames of overlapping spans are held in memory, however long the file. Repeated frames are
+        counted in each clip, but not logged. In damaged files, MPEG-2's decoder loses the picture before one that it
+        refuses, so a span that ends there is refused too; and if packets do not tell which frame they contain, damage
+        that the decoder reports more than 32 frames late goes unnoticed.
 
         Args:
             video: a path, URL, bytes or binary file.
-            spans_sec: start and end of each, in seconds of the file's clock; in order of their starts, may overlap.
-            index: of the same file, when it is already known.
+            spans_sec: start and end of each, in seconds of the file's clock; sorted by start, may overlap.
+            index: of the same file, if already known.
 
         Raises:
-            EngagementInputError: no video file, or a span outside it; nothing is decoded then.
-            VideoReadError: not a whole, decodable video, or changed since it was indexed.
+            EngagementInputError: not a video file, or a span outside it; raised before decoding.
+            VideoReadError: not a complete, decodable video, or changed since it was indexed.
         """
         video = as_file(video)
         if not is_file_like(video):
-            raise EngagementInputError(f"Expected a video file to take spans from, got {type(video).__name__}.")
+            raise EngagementInputError(f"Spans can only be taken from a video file, got {type(video).__name__}.")
         index = self._as_read(index, video)
         clips = [
             clip_frame_indices(index, self.num_frames, self.sampling, 0, start_sec, end_sec)
             for start_sec, end_sec in spans_sec
         ]
-        # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
+        # With map, which does not keep a clip's frames in memory while the next clip's are decoded.
         return map(self._finish_span, self.reader.decode_clips(index, clips))
 
     def _finish_span(self, decoded: DecodedFrames | VideoReadError) -> PreparedClip | EngagementInputError:
@@ -161,11 +159,11 @@ class ClipPreparation(FacePreparation):
             return decoded
         try:
             return self.finish_clip(_not_cropped(decoded, self.sampling))
-        except (NoFaceError, VideoReadError) as error:  # the latter of frames that are decoded when they are looked at
-            return error.with_traceback(None)  # which would keep the clip's frames alive
+        except (NoFaceError, VideoReadError) as error:  # VideoReadError: of frames that are decoded on access
+            return error.with_traceback(None)  # the traceback would keep the clip's frames alive
 
     def finish_clip(self, clip: PreparedClip, face_crop: bool | None = None) -> PreparedClip:
-        """Sampled frames → the clip's face crops, or whole frames at the crop's size.
+        """Sampled frames → the clip with face crops, or with whole frames at the crop's size.
 
         Raises:
             NoFaceError: no face in any of the frames.
@@ -190,7 +188,7 @@ class ClipPreparation(FacePreparation):
 
 
 def _not_cropped(decoded: DecodedFrames, sampling: str) -> PreparedClip:
-    frames = cast("np.ndarray", decoded.frames)  # until `finish_clip`; those of giants are decoded when looked at
+    frames = cast("np.ndarray", decoded.frames)  # until `finish_clip`; very large frames are decoded on access
     notes = decoded.index.notes + sampling_notes(decoded.index, len(decoded.frame_indices), sampling)
     return PreparedClip(
         decoded.index.path, frames, decoded.frames, decoded.frame_indices, decoded.frame_times_sec,
@@ -201,7 +199,7 @@ def _not_cropped(decoded: DecodedFrames, sampling: str) -> PreparedClip:
 def _sample_frames(
     frames: np.ndarray | DecoderFrames, num_frames: int, sampling: str, start_frame: int
 ) -> PreparedClip:
-    """The same sampling for frames that come as arrays; `"all"` takes every one."""
+    """The same sampling for frames given as arrays; `"all"` takes every frame."""
     if sampling == "all":
         indices = np.arange(len(frames))
     elif sampling == "uniform" and start_frame == 0:
@@ -209,7 +207,7 @@ def _sample_frames(
     elif sampling == "consecutive":
         indices = consecutive_frame_indices(len(frames), num_frames, start_frame)
     else:
-        expected = 'sampling "consecutive", or "uniform" with start_frame 0'  # as decode_video says of a file
+        expected = 'sampling "consecutive", or "uniform" with start_frame 0'  # the same message as decode_video's
         raise EngagementInputError(f"Expected {expected}, got {sampling!r} with start_frame {start_frame}.")
     sampled = frames[indices]
     times_sec = np.full(len(indices), np.nan)

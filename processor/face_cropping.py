@@ -1,11 +1,11 @@
-"""Cuts a face out of a frame as a level, square crop, and keeps the transform, so that points can follow.
+"""Crops a face from a frame as a level square, and returns the transform, by which points can be mapped.
 
 A transform is a (2, 3) float64 affine from crop to frame: `frame_xy = transform @ (crop_x, crop_y, 1)`. Points are
-continuous on both sides: (0, 0) is the outer corner of the first pixel, whose centre lies at (0.5, 0.5); so a box's
-edges map to edges, and the identity gives back the frame's own pixels. Beyond the frame its edge pixels are repeated.
+continuous on both sides: (0, 0) is the outer corner of the first pixel, whose centre is at (0.5, 0.5). So a box's edges
+map to edges, and the identity returns the frame's own pixels. Beyond the frame its edge pixels are repeated.
 
-Nothing here needs torch. Where there is torch its sampler is passed, which all crops of training, caches and earlier
-versions were made with: `tensor_preparation`. The one here differs from it by a grey level, where it rounds otherwise.
+Nothing here needs torch. If torch is available, its sampler is passed (`tensor_preparation`), with which all crops of
+training, caches and earlier versions were made. The one here may differ from it by a grey level because of rounding.
 """
 
 import math
@@ -16,8 +16,8 @@ from PIL import Image
 
 from .input_errors import NoFaceError
 
-# A head rarely leans further; what looks like more is landmarks gone astray (a profile, a covered eye, a false face),
-# and a crop on its side harms more than one not levelled.
+# A head rarely leans further; larger angles come from wrong landmarks (a profile, a covered eye, a false face), and a
+# wrongly rotated crop is worse than one that is not levelled.
 MAX_ROLL_DEG = 45.0
 # A window of a frame (height, width, 3), a transform from crop to window and the crop's size -> (size, size, 3), uint8.
 Sampler = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -26,23 +26,23 @@ Sampler = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 def face_transform(
     box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray, crop_size_px: int, margin_ratio: float = 0.2
 ) -> np.ndarray:
-    """The (2, 3) affine, crop to frame, of a square about the box's centre with the eyes level.
+    """The (2, 3) affine, crop to frame, of a square around the box's centre with the eyes level.
 
-    The square's side is the box's longer side and `margin_ratio` of it on either side. Landmarks, (5, 2), may be NaN:
-    then, as with a roll beyond `MAX_ROLL_DEG`, the crop stays upright.
+    The square's side is the box's longer side plus `margin_ratio` of it on each side. Landmarks, (5, 2), may be NaN;
+    then, as for a roll beyond `MAX_ROLL_DEG`, the crop stays upright.
     """
     box = np.asarray(box_xyxy_px, dtype=np.float64)
     width_px, height_px = box[2:] - box[:2]
     if not (np.isfinite(box).all() and width_px > 0 and height_px > 0):
         raise NoFaceError(
             f"Expected a face box with x1 < x2 and y1 < y2, got {box.tolist()}; "
-            "frames without a face take a neighbour's box from fill_missing first."
+            "give frames without a face a neighbour's box with fill_missing first."
         )
     if crop_size_px < 1 or not margin_ratio > -0.5:
         raise ValueError(
             f"Expected crop_size_px >= 1 and margin_ratio > -0.5, got {crop_size_px} and {margin_ratio}; correct them."
         )
-    scale = max(width_px, height_px) * (1 + 2 * margin_ratio) / crop_size_px  # frame pixels a crop pixel
+    scale = max(width_px, height_px) * (1 + 2 * margin_ratio) / crop_size_px  # frame pixels per crop pixel
     roll = _eye_roll_rad(landmarks_xy_px)
     turn = scale * np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
     center_px = (box[:2] + box[2:]) / 2
@@ -50,15 +50,15 @@ def face_transform(
 
 
 def framed_transform(box_xyxy_px: np.ndarray, framing: Sequence[float], crop_size_px: int) -> np.ndarray:
-    """The (2, 3) affine, crop to frame, of an upright rectangle that lies about the box as `framing` says.
+    """The (2, 3) affine, crop to frame, of an upright rectangle placed relative to the box by `framing`.
 
-    framing: how far the rectangle's centre lies right of the box's and below it, its width and its height, all in face
-    sizes (a face's size is the side of the square of its box's area). The rectangle is squeezed to a square.
+    framing: offset of the rectangle's centre to the right of and below the box's centre, its width and its height, all
+    in face sizes (the side of a square with the box's area). The rectangle is resized to a square.
     """
     box = np.asarray(box_xyxy_px, dtype=np.float64)
     right, down, width, height = framing
     size_px = math.sqrt(np.prod(box[2:] - box[:2]))
-    scales = size_px * np.array([width, height]) / crop_size_px  # frame pixels a crop pixel
+    scales = size_px * np.array([width, height]) / crop_size_px  # frame pixels per crop pixel
     center_px = (box[:2] + box[2:]) / 2 + size_px * np.array([right, down])
     return np.column_stack([np.diag(scales), center_px - scales * (crop_size_px / 2)])
 
@@ -70,16 +70,16 @@ def invert_transform(transform: np.ndarray) -> np.ndarray:
 
 
 def map_points(points_xy_px: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """(..., 2) points through a (2, 3) transform; of the frame into the crop with `invert_transform(transform)`."""
+    """Map (..., 2) points by a (2, 3) transform; from frame to crop with `invert_transform(transform)`."""
     return np.asarray(points_xy_px, dtype=np.float64) @ transform[:, :2].T + transform[:, 2]
 
 
 def sample_bilinear(window: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
-    """Bilinear samples of window, (height, width, 3), at transform's places -> (crop, crop, 3), uint8."""
+    """Bilinear samples of window, (height, width, 3), at the transform's points -> (crop, crop, 3), uint8."""
     height, width = window.shape[:2]
     centers = np.arange(crop_size_px) + 0.5
     places = transform @ np.stack(np.broadcast_arrays(centers, centers[:, None], 1.0)).reshape(3, -1)  # (2, crop²)
-    # From a pixel's outer corner to its centre; float32 holds a 4096th of a pixel of the largest frame.
+    # From a pixel's outer corner to its centre; float32 resolves 1/4096 of a pixel in the largest frame.
     places = np.clip(places - 0.5, 0, [[width - 1], [height - 1]]).astype(np.float32)
     left, top = corners = np.minimum(places.astype(np.int32), np.maximum([[width - 2], [height - 2]], 0))
     x, y = (places - corners).astype(np.float32)
@@ -107,14 +107,14 @@ def crop_face(
 ) -> np.ndarray:
     """(height, width, 3), uint8 -> (crop_size_px, crop_size_px, 3), uint8.
 
-    A reduction does not alias: what the crop reads is brought to the crop's scale first, by a filter as wide as the
-    reduction asks for, and only then turned.
+    A reduction does not alias: the region is first brought to the crop's scale, by a filter as wide as the reduction
+    needs, and only then rotated.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
         raise ValueError(f"Expected a (height, width, 3) uint8 frame, got {frame.dtype} {frame.shape}; convert it.")
     left, top, right, bottom = _footprint_px(transform, crop_size_px, frame.shape)
-    window = np.array(frame[top:bottom, left:right])  # a copy, since torch takes no flipped and no read-only array
-    scale = math.sqrt(abs(np.linalg.det(transform[:, :2])))  # frame pixels a crop pixel
+    window = np.array(frame[top:bottom, left:right])  # a copy, since torch accepts neither flipped nor read-only arrays
+    scale = math.sqrt(abs(np.linalg.det(transform[:, :2])))  # frame pixels per crop pixel
     if scale > 1:
         reduced_wh_px = [max(1, round(side_px / scale)) for side_px in (right - left, bottom - top)]
         reduced = Image.fromarray(window).resize(reduced_wh_px, Image.Resampling.BILINEAR, reducing_gap=3.0)
@@ -133,17 +133,17 @@ def crop_faces(
     framing: Sequence[float] | None = None,
     sample: Sampler = sample_bilinear,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One face a frame -> crops (num_frames, crop, crop, 3), uint8, and transforms (num_frames, 2, 3), crop to frame.
+    """One face per frame -> crops (num_frames, crop, crop, 3), uint8, and transforms (num_frames, 2, 3), crop to frame.
 
     frames: (num_frames, height, width, 3), uint8; boxes: (num_frames, 4); landmarks: (num_frames, 5, 2). With `framing`
-    crops are as `framed_transform` makes them, and landmarks and margin are not used.
+    crops are made with `framed_transform`, and landmarks and margin are not used.
     """
     if len(frames) == 0:
-        raise NoFaceError("Expected at least 1 frame with a face to crop, got 0 frames; check the window's frames.")
+        raise NoFaceError("Expected at least 1 frame with a face to crop, got 0 frames.")
     if not len(frames) == len(boxes_xyxy_px) == len(landmarks_xy_px):
         raise ValueError(
-            f"Expected one box and one set of landmarks a frame, got {len(frames)} frames, {len(boxes_xyxy_px)} boxes "
-            f"and {len(landmarks_xy_px)} sets of landmarks; pass those of one track over these frames."
+            f"Expected one box and one set of landmarks per frame, got {len(frames)} frames, {len(boxes_xyxy_px)} "
+            f"boxes and {len(landmarks_xy_px)} sets of landmarks; pass those of one track over these frames."
         )
     transforms = np.stack(
         [
@@ -159,20 +159,20 @@ def crop_faces(
 
 
 def _eye_roll_rad(landmarks_xy_px: np.ndarray) -> float:
-    """How far the line from the left eye in the picture to the right one falls; 0 where that is not to be trusted."""
+    """Angle by which the line from the picture's left eye to its right eye falls; 0 if it is not reliable."""
     right_minus_left = np.subtract(landmarks_xy_px[1], landmarks_xy_px[0], dtype=np.float64)
     roll = math.atan2(right_minus_left[1], right_minus_left[0])  # NaN stays NaN, and fails the comparison below
     return roll if abs(roll) <= math.radians(MAX_ROLL_DEG) else 0.0
 
 
 def _footprint_px(transform: np.ndarray, crop_size_px: int, frame_shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """The part of the frame that the crop reads, as left, top, right, bottom.
+    """The region of the frame that the crop reads, as left, top, right, bottom.
 
-    Never empty: a crop that lies beyond the frame reads the edge pixels next to it.
+    Never empty: a crop outside the frame reads the nearest edge pixels.
     """
     height, width = frame_shape[:2]
     corners = map_points(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * crop_size_px, transform)
-    # A bilinear sample on the footprint's rim reads one crop pixel, or one frame pixel, beyond it.
+    # A bilinear sample at the region's edge reads one crop pixel, or one frame pixel, beyond it.
     spare_px = 2 * math.ceil(max(1.0, float(np.linalg.norm(transform[:, 0]))))
     left, top = np.clip(np.floor(corners.min(axis=0)) - spare_px, 0, [width - 1, height - 1]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0)) + spare_px, [left + 1, top + 1], [width, height]).astype(int)

@@ -1,8 +1,8 @@
-"""Joins the faces of single frames into one track a person, and says which of them is the person.
+"""Joins the faces of single frames into one track per person, and chooses the person.
 
-Frames may follow each other at once or lie more than a second apart (eight of a ten-second clip), so a face is known
-again by where it is and how large, with room for a move of about its own size; looks are not compared. The association
-step, `match_detections`, stands on its own so that a live tracker can use it. Everything here is a pure function.
+Frames may be adjacent or more than a second apart (eight in a ten-second clip), so a face is recognised by its position
+and size, allowing a move of about its own size; appearance is not compared. The association step, `match_detections`,
+is separate so that a live tracker can use it. Everything here is a pure function.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import numpy as np
 from .face_detection import FaceDetections
 from .input_errors import NoFaceError
 
-MAX_MOVE_FACE_SIZES = 1.5  # beyond, the next person on a bench is nearer than the one who moved
-MAX_SIZE_RATIO = 2.0  # leaning in or back; a printed face is often twice as large, or half
-# A detector's certainty saturates: below a thousandth a frame, the difference between two faces is noise.
+MAX_MOVE_FACE_SIZES = 1.5  # beyond that, a neighbour on a bench is nearer than the person who moved
+MAX_SIZE_RATIO = 2.0  # leaning forward or back; a printed face is often twice or half as large
+# A detector's probability saturates: differences below a thousandth per frame are noise.
 TIED_PROBABILITY = 1e-3
 
 
@@ -27,14 +27,14 @@ class FaceTrack:
     boxes_xyxy_px: np.ndarray  # (num_frames, 4), float32; NaN where not found
     landmarks_xy_px: np.ndarray  # (num_frames, 5, 2), float32; NaN where not found
     probabilities: np.ndarray  # (num_frames,), float32; 0 where not found
-    num_people: int = 1  # the most faces in one frame, whoever's
+    num_people: int = 1  # largest number of faces in one frame, of all people
 
 
 def match_detections(previous_boxes_xyxy_px: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[tuple[int, int]]:
     """Pair (num_previous, 4) with (num_boxes, 4) boxes: the cheapest pair first, each box at most once.
 
-    The cost of a pair is the move of the centre in face sizes plus the log of the size ratio. Pairs beyond the gates
-    are not made, so a box may stay alone.
+    The cost of a pair is the move of the centre in face sizes plus the log of the size ratio. Pairs beyond the limits
+    are not made, so a box may stay unpaired.
     """
     previous, boxes = (np.asarray(b, dtype=np.float64).reshape(-1, 4) for b in (previous_boxes_xyxy_px, boxes_xyxy_px))
     sizes_before, sizes_now = _face_sizes_px(previous)[:, None], _face_sizes_px(boxes)[None, :]
@@ -47,7 +47,7 @@ def match_detections(previous_boxes_xyxy_px: np.ndarray, boxes_xyxy_px: np.ndarr
 
 
 def pair_cheapest_first(costs: np.ndarray) -> list[tuple[int, int]]:
-    """(num_rows, num_columns), inf where the two cannot be one -> pairs of them, each row and column at most once."""
+    """(num_rows, num_columns), inf for impossible pairs -> pairs, each row and column at most once."""
     pairs: list[tuple[int, int]] = []
     for flat_index in np.argsort(costs, axis=None, kind="stable")[: int(np.isfinite(costs).sum())]:
         i, j = divmod(int(flat_index), costs.shape[1])
@@ -57,11 +57,11 @@ def pair_cheapest_first(costs: np.ndarray) -> list[tuple[int, int]]:
 
 
 def track_faces(detections: Sequence[FaceDetections]) -> list[FaceTrack]:
-    """One entry of detections a frame, in order of time -> one track a person, in order of first appearance.
+    """One entry of detections per frame, in order of time -> one track per person, in order of first appearance.
 
-    A track that finds no face in a frame waits where it was last seen, however long, so it survives gaps.
+    A track without a face in a frame keeps its last position, however long, so it survives gaps.
     """
-    members: list[dict[int, int]] = []  # of each track: frame -> which of that frame's faces
+    members: list[dict[int, int]] = []  # for each track: frame -> index among that frame's faces
     last_boxes = np.empty((0, 4), dtype=np.float32)  # (num_tracks, 4), where each track was last seen
     for frame, faces in enumerate(detections):
         track_of_face = {j: i for i, j in match_detections(last_boxes, faces.boxes_xyxy_px)}
@@ -76,14 +76,14 @@ def track_faces(detections: Sequence[FaceDetections]) -> list[FaceTrack]:
 
 
 def choose_person(tracks: Sequence[FaceTrack]) -> FaceTrack:
-    """The track with the highest probability summed over the frames: seen often and surely, not large.
+    """The track with the highest probability summed over the frames: seen often and with certainty.
 
-    The largest box is no measure: in real clips it is the skull on the T-shirt. Size decides only between tracks that
-    are equally sure, as of two people who are always there (the nearer one), and then the place (the left-most).
+    The largest box is not reliable: in real clips it was the skull on a T-shirt. Size decides only between tracks of
+    equal probability, such as two people who are always visible (the nearer one), and then position (the left-most).
     """
     if not tracks:
         raise NoFaceError(
-            "Expected a face in at least one of the frames, got none in any; use a video in which the face is visible."
+            "Expected a face in at least one of the frames, found none; use a video in which the face is visible."
         )
     sums = np.array([track.probabilities.sum(dtype=np.float64) for track in tracks])
     tied = sums >= sums.max() - TIED_PROBABILITY * len(tracks[0].found)
@@ -94,20 +94,20 @@ def choose_person(tracks: Sequence[FaceTrack]) -> FaceTrack:
 
 
 def fill_missing(track: FaceTrack) -> FaceTrack:
-    """Frames without the face take box and landmarks of the frame nearest in time that has it (of two, the earlier).
+    """Give frames without the face the box and landmarks of the nearest frame with it (the earlier of two).
 
-    `found` and the probabilities stay, so that what was seen and what was filled in remain apart.
+    `found` and the probabilities are unchanged, so that detected and filled frames can be distinguished.
     """
     found_frames = np.flatnonzero(track.found)
     if len(found_frames) == 0:
-        raise NoFaceError("Expected a track with its face in at least one frame, got none; there is no box to fill in.")
+        raise NoFaceError("The track has a face in none of its frames, so there is no box to fill in.")
     distances = np.abs(np.arange(len(track.found))[:, None] - found_frames[None, :])  # (num_frames, num_found)
     source = found_frames[distances.argmin(axis=1)]
     return replace(track, boxes_xyxy_px=track.boxes_xyxy_px[source], landmarks_xy_px=track.landmarks_xy_px[source])
 
 
 def _build_track(detections: Sequence[FaceDetections], faces: dict[int, int]) -> FaceTrack:
-    """faces: frame -> which of that frame's faces."""
+    """faces: frame -> index among that frame's faces."""
     num_frames = len(detections)
     found = np.zeros(num_frames, dtype=bool)
     boxes = np.full((num_frames, 4), np.nan, dtype=np.float32)

@@ -1,5 +1,5 @@
-"""Which stretches of a film are read, and what they say together: a film much longer than the clips that a model
-learned from goes in windows of their length, and the mean of what is answered in them is the answer for the film."""
+"""Divides a film into windows and combines their results: a film much longer than the clips that a model learned from
+is read in windows of their length, and the mean of the windows' scores is the answer for the film."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ import numpy as np
 from .face_preparation import PreparedClip
 from .input_errors import EngagementInputError, NoFaceError
 
-CLIP_SEC = 10.0  # of DAiSEE; where nobody knows how long the clips were that a model learned from
-MOST_SPANS = 12_000  # of a timeline: more than three hours, second by second
+CLIP_SEC = 10.0  # of DAiSEE; used if the length of a model's training clips is unknown
+MOST_SPANS = 12_000  # of a timeline: more than three hours in steps of a second
 _MUCH_LONGER = 1.5  # times a clip
-AnswerRule = Any  # `answer_rule` has it and its `Answer`: a folder above here, and beside this on the Hub
+AnswerRule = Any  # defined in `answer_rule`, which is one folder up here and in the same folder on the Hub
 Answer = Any
 
 
 class FilmWindow(NamedTuple):
-    """A stretch of a film that is read as one clip."""
+    """A part of a film that is read as one clip."""
 
     start_sec: float
     end_sec: float
-    is_of_file: bool  # counts in what is said of the whole file; these lie end to end
+    is_of_file: bool  # counts for the answer of the whole file; such windows follow each other without gaps
     is_of_timeline: bool
 
 
@@ -35,22 +35,22 @@ def plan_windows(
     begin_sec: float = 0.0,
     source: str = "the film",
 ) -> list[FilmWindow]:
-    """The windows of a film, by their starts.
+    """The windows of a film, sorted by start.
 
-    Up to one and a half clips are read at once. The last part-window is kept; a rest shorter than the time between two
-    frames of a window belongs to the one before.
+    A film of up to one and a half clips is one window. An incomplete last window is kept; a rest shorter than the time
+    between two frames of a window is added to the previous one.
 
     Args:
-        num_frames: read of each window.
+        num_frames: number of frames per window.
         clip_sec: length of the clips that the model learned from; None: ten seconds.
-        step_sec: a timeline is wanted, of a window every so many seconds.
-        reads_clips: such a model's windows keep their length in a long film, and overlap where the step is shorter;
-            in a short one, and of a single-face model, windows are as long as the step.
-        begin_sec: of the film's picture, by the film's clock.
+        step_sec: for a timeline with one window per step; None: no timeline.
+        reads_clips: whether the model reads clips. Its windows keep their length in a long film, and overlap if the
+            step is shorter; in a short film, and for a single-face model, windows are as long as the step.
+        begin_sec: start of the film's picture, by the film's clock.
         source: the film's name, for messages.
 
     Raises:
-        EngagementInputError: a step that is none, or so short that a timeline would have no end.
+        EngagementInputError: the step is not positive, or too short for the length of the film.
     """
     if step_sec is not None:
         _check_step(duration_sec, step_sec, source)
@@ -69,15 +69,15 @@ def plan_windows(
 
 
 def _check_step(duration_sec: float, step_sec: float, source: str) -> None:
-    if not 0 < step_sec < math.inf:  # NaN is neither
+    if not 0 < step_sec < math.inf:  # false for NaN
         raise EngagementInputError(
-            f"Expected a timeline's step above 0 s, got {step_sec:g}, for {source}; leave it out, or pass 5."
+            f"The timeline's step must be above 0 s, got {step_sec:g}, for {source}; leave it out, or pass 5."
         )
     if duration_sec / step_sec > MOST_SPANS:
         least_sec = math.ceil(10 * duration_sec / MOST_SPANS) / 10
         raise EngagementInputError(
-            f"Expected a timeline of at most {MOST_SPANS:,} spans, got {duration_sec / step_sec:,.0f} (one every "
-            f"{step_sec:g} s of {duration_sec:,.0f} s) in {source}; a step of {least_sec:g} s would do."
+            f"A timeline has at most {MOST_SPANS:,} spans, got {duration_sec / step_sec:,.0f} (one every "
+            f"{step_sec:g} s of {duration_sec:,.0f} s) in {source}; use a step of at least {least_sec:g} s."
         )
 
 
@@ -93,31 +93,31 @@ def _spans(duration_sec: float, num_frames: int, window_sec: float, step_sec: fl
 
 
 class WindowAnswer(NamedTuple):
-    """What was found in one window."""
+    """Result for one window."""
 
     answer: Answer
     scores: np.ndarray | None  # (num_labels,)
     face_coverage: float | None = None
     face_px: float | None = None
     num_repeated_frames: int = 0
-    num_people: int | None = None  # None: nobody looked
+    num_people: int | None = None  # None: no face was looked for
     problem: EngagementInputError | None = None
 
 
 class FilmAnswer(NamedTuple):
-    """What is said of a whole film."""
+    """Result for a whole film."""
 
     answer: Answer
     face_coverage: float | None
     num_repeated_frames: int
-    num_people: int | None  # the most faces in one frame; None: nobody looked
+    num_people: int | None  # largest number of faces in one frame; None: no face was looked for
     num_windows: int
     num_unreadable_windows: int
-    spread: dict[str, float] | None  # standard deviation of the scores over the windows that count; None of one alone
+    spread: dict[str, float] | None  # standard deviation of scores over the windows that count; None for one window
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of whom the answer is about."""
+        """Remarks for the user on the person that the answer is about."""
         if self.num_people is None or self.num_people < 2:
             return ()
         return (f"{self.num_people} people, of whom one is read",)
@@ -128,8 +128,8 @@ def answer_window(
 ) -> WindowAnswer:
     """
     Args:
-        clip: or what is wrong with it.
-        scores: (num_labels,) of the clip; None where there is none.
+        clip: the prepared clip, or the error from preparing it.
+        scores: (num_labels,) of the clip; None if there are none.
     """
     if isinstance(clip, EngagementInputError):
         is_without_face = isinstance(clip, NoFaceError)
@@ -142,7 +142,7 @@ def answer_window(
 def answer_film(rule: AnswerRule, windows: Sequence[WindowAnswer], source: str) -> FilmAnswer:
     """
     Args:
-        windows: at least one; they lie end to end over the film.
+        windows: at least one; they cover the film without gaps.
 
     Raises:
         EngagementInputError: none can be read, or none shows a face.
@@ -153,14 +153,14 @@ def answer_film(rule: AnswerRule, windows: Sequence[WindowAnswer], source: str) 
         if unreadable or len(windows) == 1:
             raise [*unreadable, *problems][0]
         raise NoFaceError(
-            f"Expected a face in {source}, found none in {len(windows)} windows of it; pass a video in which a face "
+            f"Expected a face in {source}, found none in its {len(windows)} windows; pass a video in which a face "
             "is visible."
         )
     readable = [window for window in windows if window.problem is None or isinstance(window.problem, NoFaceError)]
     coverages = [window.face_coverage for window in readable if window.face_coverage is not None]
     coverage = float(np.mean(coverages)) if coverages else None
     people = [window.num_people for window in readable if window.num_people is not None]
-    # A single window has its own say; of several those count that show the face long enough, and large enough.
+    # A single window always counts; of several, those that show the face long enough and large enough.
     counted = [window for window in readable if window.answer.scores is not None] if len(windows) > 1 else readable
     sizes_px = [window.face_px for window in counted if window.face_px is not None]
     rows = [window.scores for window in counted if window.scores is not None]

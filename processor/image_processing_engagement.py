@@ -1,7 +1,7 @@
 """`EngagementImageProcessor`: pictures of faces → `pixel_values` (batch, channels, height, width).
 
-With `face_crop` the largest face of a picture is found, levelled and cropped (as Nezami et al. and the BEiT reference
-do); without it a picture is a face already, as in FER2013. The same steps, from the same place, as for video.
+With `face_crop` the largest face of a picture is found, levelled and cropped (as by Nezami et al. and the BEiT
+reference); without it a picture is already a face, as in FER2013. The steps are the same code as for video.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from .media_inputs import is_array
 from .picture_preparation import PicturePreparation
 from .processor_settings import require_sound
 from .tensor_preparation import TensorPreparation
-from .video_processing_engagement import EngagementVideoProcessor  # noqa: F401 (here AutoVideoProcessor looks for it)
+from .video_processing_engagement import EngagementVideoProcessor  # noqa: F401 (AutoVideoProcessor looks for it here)
 
 
 class EngagementImagesKwargs(ImagesKwargs, total=False):
-    """Settings beyond transformers' own; what each means stands at `FacePreparation`."""
+    """Settings in addition to transformers' own; `FacePreparation` explains them."""
 
     face_crop: bool
     face_margin_ratio: float
@@ -47,7 +47,7 @@ class EngagementImageProcessor(TensorPreparation, PicturePreparation, Torchvisio
     model_input_names = ["pixel_values"]
 
     def __init__(self, **settings: Unpack[EngagementImagesKwargs]) -> None:
-        super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
+        super().__init__(**settings)  # type: ignore[misc]  # accepts valid_kwargs, but declares only its own
         require_sound(self)
 
     def preprocess(
@@ -65,14 +65,14 @@ class EngagementImageProcessor(TensorPreparation, PicturePreparation, Torchvisio
         Args:
             images: paths, URLs, bytes, the datasets library's `{"path", "bytes"}`, PIL pictures, arrays or tensors, one
                 or a list (or a 4-D array).
-            face_crop, device: override the processor's own; faces are found, and pixel values put, on this device.
-            data_format, input_data_format: "channels_first" or "channels_last", of what is returned and of arrays.
-            settings: for this call, as of transformers' own processors.
+            face_crop, device: override the processor's own; faces are detected, pixel values placed, on the device.
+            data_format, input_data_format: "channels_first" or "channels_last", for the result and for input arrays.
+            settings: for this call, as with transformers' own processors.
 
         Raises:
-            EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face. Or an argument of
-                transformers' that cannot be honoured here, by name.
-            TypeError: an argument that nobody knows.
+            EngagementInputError: a picture cannot be read, or (`NoFaceError`) shows no face; or an argument of
+                transformers' is not supported here, and named.
+            TypeError: an unknown argument.
         """
         called = with_settings(self, face_crop=face_crop, **settings)
         if device is not None:
@@ -88,7 +88,7 @@ def _as_batch(images: object) -> list[object]:
         return list(images) if images.ndim == 4 else [images]
     if is_file_like(images) or isinstance(images, Mapping) or hasattr(images, "convert"):
         return [images]
-    if isinstance(images, Sequence):  # also a column of the datasets library
+    if isinstance(images, Sequence):  # including columns of the datasets library
         if not len(images):
             raise EngagementInputError("Expected at least one picture, got an empty list.")
         return list(images)

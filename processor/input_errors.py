@@ -1,15 +1,14 @@
-"""The one family of errors a user's input can cause; every entry point turns them into one line.
+"""The family of errors that a user's input can cause; every entry point prints them as one line.
 
-Each message names what was expected, what was found, in which file, and what to do. The classes
-carry nothing but their message, so that they survive pickling between processes. Errors in our own
-code are not in this family and keep their traceback.
+Each message names the problem, its value, the file, and what to do. The classes contain only their message, so that
+they can be pickled between processes. Errors in our own code are not in this family and keep their traceback.
 """
 
 from typing import TypeVar
 
 
 class EngagementInputError(ValueError):
-    """Something the user gave (a file, a folder, a recipe, an option) cannot be used."""
+    """A user's input (a file, a folder, a recipe, an option) cannot be used."""
 
 
 class VideoReadError(EngagementInputError):
@@ -17,19 +16,19 @@ class VideoReadError(EngagementInputError):
 
 
 class NoVideoStreamError(VideoReadError):
-    """The container holds no video stream, for instance only sound."""
+    """The container has no video stream, for instance only sound."""
 
 
 class NoDecodableFrameError(VideoReadError):
-    """A video stream is there, and not one frame of it (or not the frame asked for) decodes."""
+    """The video stream exists, but none of its frames (or not the requested one) can be decoded."""
 
 
 class TruncatedVideoError(VideoReadError):
-    """The file ends before the frames its own structure promises."""
+    """The file ends before all frames that its structure declares."""
 
 
 class VideoTooLargeError(VideoReadError):
-    """The frames exceed the pixel limit; refused before one is decoded."""
+    """The frames exceed the pixel limit; refused before decoding."""
 
 
 class ImageReadError(EngagementInputError):
@@ -37,7 +36,7 @@ class ImageReadError(EngagementInputError):
 
 
 class NoFaceError(EngagementInputError):
-    """No face in any of the frames looked at."""
+    """No face in any of the searched frames."""
 
 
 class DataError(EngagementInputError):
@@ -49,40 +48,40 @@ class ArchiveError(EngagementInputError):
 
 
 class LeakageError(EngagementInputError):
-    """A data set's split cannot be trusted, or nobody has looked."""
+    """A data set's split cannot be trusted, or was not audited."""
 
 
 class RecipeError(EngagementInputError):
-    """A recipe or an option of a run is wrong."""
+    """A recipe or an option of a run is invalid."""
 
 
 class ModelLoadError(EngagementInputError):
-    """A model or encoder cannot be loaded from where the user said."""
+    """A model or encoder cannot be loaded from the given place."""
 
 
 class NonFiniteLossError(EngagementInputError):
-    """Training met a loss that is not a finite number, and stopped."""
+    """Training stopped at a loss that is not a finite number."""
 
 
 def printable(name: str) -> str:
-    """A file's name as any output can hold it on one line: control characters, and bytes that are no text, escaped."""
+    """A file name that fits any output on one line: control characters, and bytes that are not text, are escaped."""
     return "".join(character if _is_plain(character) else repr(character)[1:-1] for character in name)
 
 
 def _is_plain(character: str) -> bool:
-    return character.isprintable() or character in "\u3000\xa0"  # blanks that names have, too
+    return character.isprintable() or character in "\u3000\xa0"  # spaces that also occur in names
 
 
 Kind = TypeVar("Kind", bound=EngagementInputError)
 
 
 def error_named(name: str, says: str, kind: type[Kind]) -> Kind:
-    """One of the errors above, as another process names it, if it is a `kind`; else a `kind` itself."""
+    """The error class of this name, sent by another process, if it is a `kind`; else `kind`; with this message."""
     named = globals().get(name)
     return named(says) if isinstance(named, type) and issubclass(named, kind) else kind(says)
 
 
 def in_one_line(error: BaseException, max_chars: int = 200) -> str:
-    """What an error of a library says, for use within a message of ours: no line breaks, no torrent, never nothing."""
+    """A library's error message for use in ours: on one line, limited in length, never empty."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(" ".join(text.split()))[:max_chars] or type(error).__name__

@@ -1,6 +1,6 @@
-"""Files as users have them, before anything is decoded: paths, URLs, bytes; which endings and first bytes are whose.
+"""Media files before decoding: paths, URLs and bytes, and the suffixes and first bytes of known formats.
 
-Nothing here needs torch, so that the process that reads untrusted files starts in a blink.
+Nothing here needs torch, so that the process that reads untrusted files starts quickly.
 """
 
 import os
@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".flv", ".f4v", ".wmv", ".asf", ".mpg", ".mpeg", ".vob", ".3gp",
     ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".mxf",
 )  # fmt: skip
-HEAD_BYTES = 64  # of a file, that tell its kind
+HEAD_BYTES = 64  # first bytes of a file, which identify its kind
 _PICTURE_STARTS = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -30,7 +30,7 @@ _PICTURE_STARTS = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
 }
-# Brands of ISO/IEC 23008-12 and AV1 image files: boxes as an MP4 has, and in them one picture, often in tiles.
+# Brands of ISO/IEC 23008-12 and AV1 image files: MP4-like boxes that contain one picture, often in tiles.
 _HEIF_BRANDS = {
     b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"mif3", b"msf1",
     b"miaf", b"avci", b"avcs", b"jpeg", b"jpgs", b"j2ki", b"j2is", b"vvic", b"vvis", b"mHEI",
@@ -38,8 +38,8 @@ _HEIF_BRANDS = {
 _AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
 _MAX_DOWNLOAD_BYTES = 1 << 30
 _DOWNLOAD_TIMEOUT_SEC = 30
-_USER_AGENT = "Mozilla/5.0 (compatible; engagement-recognition)"  # "Python-urllib" is refused by many hosts
-_IN_A_URL = "%/:=&?~#+!$,;'@()*[]"  # what stands for itself, or is quoted already
+_USER_AGENT = "Mozilla/5.0 (compatible; engagement-recognition)"  # many hosts refuse "Python-urllib"
+_IN_A_URL = "%/:=&?~#+!$,;'@()*[]"  # characters that are not quoted, or are part of quoting
 
 
 def is_file_like(source: object) -> TypeGuard[MediaSource]:
@@ -48,11 +48,11 @@ def is_file_like(source: object) -> TypeGuard[MediaSource]:
 
 
 def unpacked(source: object) -> object:
-    """What the datasets library hands out of a file that it has not decoded, `{"path": ..., "bytes": ...}` → the bytes,
-    else the path; everything else stays as it is.
+    """The datasets library's undecoded files, `{"path": ..., "bytes": ...}` → the bytes, else the path; anything else
+    is returned unchanged.
 
     Raises:
-        EngagementInputError: there is neither.
+        EngagementInputError: it has neither.
     """
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
@@ -61,12 +61,12 @@ def unpacked(source: object) -> object:
     found = source.get("bytes") or source.get("path")
     if not found:
         keys = ", ".join(map(str, source)) or "none"
-        raise EngagementInputError(f"Expected a file as {{'path': ..., 'bytes': ...}}, got neither; its keys: {keys}.")
+        raise EngagementInputError(f"Expected a file as {{'path': ..., 'bytes': ...}}, got the keys {keys}.")
     return found
 
 
 def picture_kind(head: bytes) -> str | None:
-    """What kind of picture a file is, by its first bytes, whatever its name; None: none that is known."""
+    """The kind of picture by a file's first bytes, whatever its name; None: no known kind."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
@@ -75,7 +75,7 @@ def picture_kind(head: bytes) -> str | None:
 
 
 def _kind_of_brands(head: bytes) -> str | None:
-    begin = 16 if head[:4] == b"\0\0\0\1" else 8  # the size may stand behind the name, in eight bytes
+    begin = 16 if head[:4] == b"\0\0\0\1" else 8  # the size may follow the name, in eight bytes
     main = head[begin : begin + 4]
     size = int.from_bytes(head[8:16] if begin == 16 else head[:4], "big")
     others = {head[at : at + 4] for at in range(begin + 8, min(size, len(head)) - 3, 4)}
@@ -85,13 +85,13 @@ def _kind_of_brands(head: bytes) -> str | None:
 
 
 def open_regular(path: str | os.PathLike[str], what: str, error: type[EngagementInputError]) -> BinaryIO:
-    """Open a file for reading, and nothing else: a pipe or device would be waited for, or never end.
+    """Open a regular file for reading; a pipe or device could block, or never end.
 
     Args:
-        what: was expected, such as "a picture".
+        what: the expected content, such as "a picture".
 
     Raises:
-        EngagementInputError: as `error`, there is no such file, or it cannot be read; the message names it.
+        EngagementInputError: as `error`: the file does not exist or cannot be read; the message names it.
     """
     name = os.fspath(path)
     try:
@@ -108,15 +108,15 @@ def open_regular(path: str | os.PathLike[str], what: str, error: type[Engagement
 
 
 def fetch(source: MediaSource) -> MediaSource:
-    """A URL becomes its bytes; everything else stays as it is.
+    """Download a URL's bytes; everything else is returned unchanged.
 
     Raises:
-        VideoReadError: the address does not answer in time, answers with an error, with a part, or with more than
+        VideoReadError: the address does not answer in time, or answers with an error, incompletely, or with more than
             1 GiB.
     """
     if not (isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))):
         return source
-    import http.client  # these take longer to import than a file to be opened
+    import http.client  # these imports take longer than opening a file
     import urllib.error
 
     try:
@@ -136,7 +136,7 @@ def fetch(source: MediaSource) -> MediaSource:
         found = f"got no answer ({in_one_line(error)})"
         raise VideoReadError(f"Expected a file at {source}, {found}; pass a local file.") from error
     if len(content) > _MAX_DOWNLOAD_BYTES:
-        raise VideoReadError(f"Expected at most 1 GiB, got more from {source}; download and cut the file first.")
+        raise VideoReadError(f"{source} is larger than 1 GiB; download the file and cut it first.")
     if length.isdigit() and len(content) < int(length):
         raise VideoReadError(_broke_off(source, len(content), int(length)))
     return content
@@ -144,13 +144,11 @@ def fetch(source: MediaSource) -> MediaSource:
 
 def _broke_off(source: str, got: int, length: int | None) -> str:
     after = f"{got:,} of {length:,} bytes" if length else f"{got:,} bytes"
-    return (
-        f"Expected a whole file from {source}, the download broke off after {after}; try again, or pass a local file."
-    )
+    return f"The download from {source} broke off after {after}; try again, or pass a local file."
 
 
 def _request(url: str) -> "urllib.request.Request":
-    """With blanks and letters beyond ASCII as addresses have them."""
+    """A request with spaces and non-ASCII letters quoted."""
     import urllib.parse
     import urllib.request
 
@@ -163,7 +161,7 @@ def _request(url: str) -> "urllib.request.Request":
 
 
 def _opener() -> "urllib.request.OpenerDirector":
-    """http and https only, whereto an address may redirect too; not files, nor FTP."""
+    """Opens only http and https, also for redirects; neither files nor FTP."""
     import urllib.request
 
     opener = urllib.request.OpenerDirector()

@@ -1,4 +1,4 @@
-"""What a user may hand to a processor, brought to one form: files, arrays, tensors, pictures, batches of them."""
+"""Converts a user's inputs for a processor to one form: files, arrays, tensors, pictures and batches of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def is_tensor(value: object) -> TypeGuard["torch.Tensor"]:
-    """Known by what it can do: without torch there is no class to ask for."""
+    """Recognised by its methods, since without torch there is no class to check."""
     return hasattr(value, "detach") and hasattr(value, "movedim")
 
 
 def is_array(value: object) -> TypeGuard[Union[np.ndarray, "torch.Tensor"]]:
-    """Of numpy or torch."""
+    """Whether it is an array of numpy or a tensor of torch."""
     return isinstance(value, np.ndarray) or is_tensor(value)
 
 
 def as_batch(videos: object) -> list[object]:
-    """One video or several → a list of videos. A list of single pictures is one video, of anything else a batch."""
+    """One video or several → a list of videos. A list of single pictures is one video, any other list a batch."""
     if is_file_like(videos) or isinstance(videos, Mapping) or is_decoder(videos):
         return [videos]
     if is_array(videos):
@@ -41,28 +41,28 @@ def as_batch(videos: object) -> list[object]:
 
 
 class DecoderFrames:
-    """The frames of somebody's opened decoder, decoded when they are asked for.
+    """The frames of a user's opened decoder, decoded on access.
 
     Args:
-        decoder: with torchcodec's `get_frames_at(indices=[...])`, which the datasets library hands out as a `Video`.
+        decoder: with torchcodec's `get_frames_at(indices=[...])`, as returned by the datasets library for a `Video`.
     """
 
-    def __init__(self, decoder: Any) -> None:  # torchcodec need not be there to be asked for its class
+    def __init__(self, decoder: Any) -> None:  # its class is unknown if torchcodec is not installed
         self._decoder = decoder
 
     def __len__(self) -> int:
         return len(self._decoder)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """(n,) frame numbers → (n, height, width, 3) uint8 RGB; raises VideoReadError where they do not decode."""
+        """(n,) frame numbers → (n, height, width, 3) uint8 RGB; raises VideoReadError if they do not decode."""
         wanted, places = np.unique(indices, return_inverse=True)
         try:
             batch = self._decoder.get_frames_at(indices=wanted.tolist())
             frames = to_uint8_frames(getattr(batch, "data", batch), "<decoder>")
-        except Exception as error:  # the decoder's own
+        except Exception as error:  # any error of the decoder
             raise VideoReadError(
-                f"Expected frames from a {type(self._decoder).__name__}, got: {in_one_line(error)}; pass the file "
-                "itself, which the datasets library hands out with Video(decode=False)."
+                f"The {type(self._decoder).__name__} could not decode frames ({in_one_line(error)}); pass the file "
+                "itself, which the datasets library returns with Video(decode=False)."
             ) from error
         return frames[places]
 
@@ -73,10 +73,10 @@ def is_decoder(video: object) -> bool:
 
 
 def as_file(video: object) -> object:
-    """The file behind what the datasets library or PyAV hands out; everything else stays as it is.
+    """The file of an object of the datasets library or PyAV; everything else is returned unchanged.
 
     Raises:
-        EngagementInputError: a container of PyAV's that was not opened from a file.
+        EngagementInputError: a PyAV container that was not opened from a file.
     """
     video = unpacked(video)
     if not isinstance(video, av.container.InputContainer):
@@ -90,8 +90,8 @@ def as_file(video: object) -> object:
 
 
 def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = None) -> np.ndarray | DecoderFrames:
-    """An array or tensor of frames, or a list of pictures → (num_frames, height, width, 3) uint8 RGB; of a decoder the
-    same by the numbers asked for."""
+    """An array or tensor of frames, or a list of pictures → (num_frames, height, width, 3) uint8 RGB; for a decoder an
+    object that decodes requested frames."""
     if hasattr(video, "get_frames_at"):
         return DecoderFrames(video)
     if is_array(video):
@@ -106,7 +106,7 @@ def stack_frames(video: object, load: Callable[[object], np.ndarray] | None = No
 
 
 def load_picture(picture: object) -> np.ndarray:
-    """(height, width, 3) uint8 RGB, upright; of what and with which errors: as `open_picture`."""
+    """(height, width, 3) uint8 RGB, upright; inputs and errors as for `open_picture`."""
     return open_picture(picture).pixels
 
 
@@ -115,7 +115,7 @@ def open_picture(picture: object) -> Picture:
 
     Raises:
         ImageReadError: the file is missing, empty or not a still picture; the message names it.
-        EngagementInputError: an array of another shape or range.
+        EngagementInputError: an array of a wrong shape or range.
     """
     if is_array(picture):
         if picture.ndim not in (2, 3):
@@ -138,10 +138,10 @@ def _is_picture(item: object) -> bool:
 def to_uint8_frames(frames: object, source: str = "<frames>") -> np.ndarray:
     """Frames as (t, H, W, 3) uint8 RGB, from (t, H, W, C) or (t, C, H, W) with 1, 3 or 4 channels.
 
-    Floats must lie in 0..1; a fourth channel (alpha) is dropped.
+    Floats must be from 0 to 1; a fourth channel (alpha) is dropped.
 
     Raises:
-        EngagementInputError: another shape, another range, or no frame.
+        EngagementInputError: a wrong shape or range, or no frames.
     """
     array = frames.detach().cpu().numpy() if is_tensor(frames) else np.asarray(frames)
     if array.ndim != 4 or 0 in array.shape:
@@ -161,7 +161,7 @@ def to_uint8_frames(frames: object, source: str = "<frames>") -> np.ndarray:
 
 def _floats_to_uint8(array: np.ndarray, source: str) -> np.ndarray:
     low, high = float(np.min(array)), float(np.max(array))
-    if not (low >= 0.0 and high <= 1.0):  # NaN fails this too
+    if not (low >= 0.0 and high <= 1.0):  # also true for NaN
         raise EngagementInputError(
             f"Expected float frames in 0..1, got {low:.3g}..{high:.3g} in {source}; pass uint8 for 0..255."
         )

@@ -1,4 +1,4 @@
-"""Who opens files for a processor: `MediaReader` in this process; `bounded_reader` has one in a process of its own."""
+"""Opens files for a processor: `MediaReader` in this process; `bounded_reader` has one in a separate process."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,27 @@ from .picture_files import Picture, read_picture
 from .video_decoding import DecodedFrames, decode_clips, put_together
 from .video_index import IndexArguments, VideoIndex, index_video
 
-# Eight frames of 4K pass; the frames of a larger clip are decoded when they are looked at, and again when they are cut.
+# Enough for eight 4K frames; frames of a larger clip are decoded for detection, and again for cropping.
 _HELD_BYTES = 256 << 20
 
 
 class MediaReader:
-    """Reads files here, with this process's memory and at its risk."""
+    """Reads files in this process, without protection against harmful files."""
 
     def index_video(self, source: MediaSource, **arguments: Unpack[IndexArguments]) -> VideoIndex:
-        """As `video_index.index_video`."""
+        """Like `video_index.index_video`."""
         return index_video(source, **arguments)
 
     def open_picture(self, source: MediaSource) -> Picture:
-        """As `picture_files.read_picture`."""
+        """Like `picture_files.read_picture`."""
         return read_picture(source)
 
     def read_picture(self, source: MediaSource) -> np.ndarray:
-        """Its pixels alone: (height, width, 3) uint8 RGB."""
+        """Only the picture's pixels: (height, width, 3) uint8 RGB."""
         return self.open_picture(source).pixels
 
     def decode_clips(self, index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
-        """As `video_decoding.decode_clips`; of very large frames, `FramesOnDemand`."""
+        """Like `video_decoding.decode_clips`; with `FramesOnDemand` for very large frames."""
         longest = max(map(len, clips), default=0)
         if longest > 1 and longest * index.height_px * index.width_px * 3 > _HELD_BYTES:
             return (put_together(index, clip, FramesOnDemand(self, index, clip)) for clip in clips)
@@ -42,17 +42,17 @@ class MediaReader:
         return decode_clips(index, clips)
 
     def __deepcopy__(self, memo: object) -> Self:
-        return self  # whoever copies a processor's settings goes on with the same
+        return self  # copies of a processor share its reader
 
 
 class FramesOnDemand(Sequence[np.ndarray]):
-    """A clip's frames, (num_frames, height, width, 3) uint8, of which memory holds as many as fit in 256 MiB.
+    """A clip's frames, (num_frames, height, width, 3) uint8, of which at most 256 MiB are held in memory at once.
 
-    Asked for in order, each of these groups costs a pass over what it leans on: a decoder's frames wait until all is
-    known that may be wrong with them, and of so many memory does not hold all.
+    Accessed in order, each such group of frames costs a pass over the packets that it depends on: decoded frames wait
+    until all possible damage is known, and there is not enough memory for all of them.
 
     Raises:
-        VideoReadError: when a frame is asked for that is missing or damaged.
+        VideoReadError: on access to a frame that is missing or damaged.
     """
 
     dtype = np.dtype(np.uint8)

@@ -1,9 +1,9 @@
-"""MTCNN's cascade (arXiv 1604.02878) around its three networks, whatever computes them.
+"""MTCNN's cascade (arXiv 1604.02878) around its three networks, independent of their implementation.
 
-The first network looks for faces everywhere in the picture at several reductions, the second and the third at each
-candidate that is left, cut out at 24 and 48 px. The rules, and the order of their arithmetic, are facenet-pytorch
-2.5.3's, so that the same faces come out. The library cuts out and reduces candidates one by one; here those of all
-frames are read from one table of sums, to the same bit. The networks themselves are in `mtcnn_networks`.
+The first network searches the whole picture for faces at several reductions, the second and the third check the
+remaining candidates, cropped at 24 and 48 px. The rules, and the order of the arithmetic, are facenet-pytorch 2.5.3's,
+so that the same faces are found. The library crops and reduces candidates one by one; here those of all frames are
+read from one table of sums, with identical results. The networks themselves are in `mtcnn_networks`.
 """
 
 import math
@@ -13,22 +13,22 @@ import numpy as np
 
 from .area_sums import AreaSums
 
-_CELL_PX, _STRIDE_PX = 12, 2  # what one answer of the first network looks at, and how far on the next one does
-_MOST_CANDIDATES = 256  # cut out at once: bounds memory
-_MOST_AT_ONCE = 512  # boxes whose every pair is looked at
-_MOST_PAIRS = _MOST_AT_ONCE**2  # at once: bounds memory
+_CELL_PX, _STRIDE_PX = 12, 2  # field of one output of the first network, and step to the next
+_MOST_CANDIDATES = 256  # cropped at once: limits memory
+_MOST_AT_ONCE = 512  # boxes of which all pairs are compared
+_MOST_PAIRS = _MOST_AT_ONCE**2  # at once: limits memory
 
 
 class Look(NamedTuple):
-    """How MTCNN looks at a frame."""
+    """Settings of MTCNN's search in a frame."""
 
     min_face_size_px: int
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)  # of its three networks; these are the library's own
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)  # of the three networks; the library's own by default
     scale_step: float = 0.709  # from one reduction of the frame to the next
 
 
 class RawFaces(NamedTuple):
-    """MTCNN's answer for one picture, in no order; its pixels count from 1, since it comes from MATLAB."""
+    """MTCNN's result for one picture, unsorted; pixels are counted from 1, as in the original MATLAB code."""
 
     boxes_xyxy_px: np.ndarray  # (num_faces, 4), float32
     probabilities: np.ndarray  # (num_faces,), float32
@@ -36,8 +36,8 @@ class RawFaces(NamedTuple):
 
 
 class MtcnnNetworks(Protocol):
-    """Pixels go in as (value - 127.5) / 128, float32, channels last. Of every answer, the first number is the logit of
-    there being a face, the next four move the box's x1, y1, x2, y2, in widths and heights of the box."""
+    """Inputs are (value - 127.5) / 128, float32, channels last. The first number of every output is the logit of a
+    face, the next four are offsets of the box's x1, y1, x2, y2, in widths and heights of the box."""
 
     def propose(self, pictures: np.ndarray) -> np.ndarray:
         """(num_frames, height, width, 3) -> (num_frames, rows, columns, 5)."""
@@ -48,23 +48,23 @@ class MtcnnNetworks(Protocol):
         ...
 
     def finish(self, candidates: np.ndarray) -> np.ndarray:
-        """(num_candidates, 48, 48, 3) -> (num_candidates, 15): at last five x and five y of the landmarks."""
+        """(num_candidates, 48, 48, 3) -> (num_candidates, 15): the last ten are five x and five y of the landmarks."""
         ...
 
 
 class _Candidates(NamedTuple):
     boxes: np.ndarray  # (num_candidates, 4), float32, x1, y1, x2, y2
     scores: np.ndarray  # (num_candidates,), float32
-    frames: np.ndarray  # (num_candidates,), which frame each is in
+    frames: np.ndarray  # (num_candidates,), the frame of each
 
     def chosen(self, which: np.ndarray) -> "_Candidates":
         return _Candidates(*(values[which] for values in self))
 
 
 def find_faces(frames: np.ndarray, look: Look, networks: MtcnnNetworks) -> list[RawFaces]:
-    """(num_frames, height, width, 3), uint8 RGB -> an entry a frame."""
+    """(num_frames, height, width, 3), uint8 RGB -> one entry per frame."""
     scales = _scales(min(frames.shape[1:3]), look)
-    if not scales or not len(frames):  # no face can be that large
+    if not scales or not len(frames):  # the frame is smaller than the smallest face
         return [RawFaces(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))] * len(
             frames
         )
@@ -77,7 +77,7 @@ def find_faces(frames: np.ndarray, look: Look, networks: MtcnnNetworks) -> list[
 
 
 def _scales(shorter_side_px: int, look: Look) -> list[float]:
-    """Reductions of the picture, from that in which the smallest face is 12 px wide to that 12 px wide itself."""
+    """Scales of the picture, from the one where the smallest face is 12 px wide to the one where the picture is."""
     scale = _CELL_PX / look.min_face_size_px
     shorter_side = shorter_side_px * scale
     scales = []
@@ -121,7 +121,7 @@ def _refine(
 def _finish(
     found: _Candidates, sums: AreaSums, size: tuple[int, int], look: Look, networks: MtcnnNetworks
 ) -> tuple[_Candidates, np.ndarray]:
-    """Also (num_candidates, 5, 2), the landmarks."""
+    """Returns the candidates and their landmarks, (num_candidates, 5, 2)."""
     found, answers = _looked_at(found, sums, size, 48, networks)
     passed = np.flatnonzero(found.scores > look.thresholds[2])
     found, answers = found.chosen(passed), answers[passed]
@@ -135,11 +135,11 @@ def _finish(
 def _looked_at(
     found: _Candidates, sums: AreaSums, size: tuple[int, int], side: int, networks: MtcnnNetworks
 ) -> tuple[_Candidates, np.ndarray]:
-    """The candidates that lie in the picture, with the scores of the second or third network, and all its answers."""
+    """The candidates inside the picture, with the scores of the second or third network, and its full output."""
     look_at, num_answers = (networks.refine, 5) if side == 24 else (networks.finish, 15)
     height, width = size
     corners = np.trunc(found.boxes).astype(int)
-    corners[:, :2] = np.maximum(corners[:, :2], 1) - 1  # its pixels count from 1, the last of them included
+    corners[:, :2] = np.maximum(corners[:, :2], 1) - 1  # pixels are counted from 1, the last one included
     corners[:, 2:] = np.minimum(corners[:, 2:], (width, height))
     inside = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(axis=1))
     found, corners = found.chosen(inside), corners[inside]
@@ -158,7 +158,7 @@ def _normalised(pixels: np.ndarray) -> np.ndarray:
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # below about -88 its exponential is infinite, and the answer 0
+    with np.errstate(over="ignore"):  # below about -88 the exponential is infinite, and the result 0
         return 1 / (1 + np.exp(-logits.astype(np.float32)))
 
 
@@ -167,7 +167,7 @@ def _moved(boxes: np.ndarray, moves: np.ndarray) -> np.ndarray:
 
 
 def _square(boxes: np.ndarray) -> np.ndarray:
-    """As wide as high, about the same centre."""
+    """Boxes made square around the same centre."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True)
     corners = boxes[:, :2] + sides * np.float32(0.5) - longer * np.float32(0.5)
@@ -177,11 +177,12 @@ def _square(boxes: np.ndarray) -> np.ndarray:
 def _without_doubles(
     found: _Candidates, threshold: float, groups: np.ndarray | None = None, of_smaller: bool = False
 ) -> np.ndarray:
-    """Non-maximum suppression: which to keep, where none covers a better one of its group by more than the threshold.
+    """Non-maximum suppression: the boxes to keep, none of which overlaps a better one of its group by more than the
+    threshold.
 
     Args:
         groups: (num_candidates,), by default the frames they are in.
-        of_smaller: the overlap is the share of the smaller box, and not intersection over union.
+        of_smaller: the overlap is a share of the smaller box instead of intersection over union.
     """
     groups = found.frames if groups is None else groups
     order = np.lexsort((-found.scores, groups))
@@ -189,7 +190,7 @@ def _without_doubles(
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(starts, append=len(groups))
     keeps = np.ones(len(groups), bool)
-    # Groups of about one size are looked at together: there are a hundred small ones, and seldom a large one.
+    # Groups of similar size are processed together: there are a hundred small ones, and rarely a large one.
     wide = np.exp2(np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int)
     for width in {*wide[wide > 1].tolist()}:
         at_once = max(1, _MOST_PAIRS // width**2)
@@ -203,9 +204,9 @@ def _without_doubles(
 
 
 def _best(boxes: np.ndarray, free: np.ndarray, threshold: float, of_smaller: bool) -> np.ndarray:
-    """boxes: (num_groups, width, 4), the best first; free: (num_groups, width), which there are -> which to keep."""
+    """boxes: (num_groups, width, 4), the best first; free: (num_groups, width), whether they exist -> which to keep."""
     width = boxes.shape[1]
-    if width > _MOST_AT_ONCE:  # only the pairs that are asked for
+    if width > _MOST_AT_ONCE:  # only the pairs that are needed
         for row in range(width):
             if free[0, row]:
                 covers = _overlap(boxes[:, row : row + 1], boxes[:, row + 1 :], of_smaller) > threshold
@@ -219,14 +220,14 @@ def _best(boxes: np.ndarray, free: np.ndarray, threshold: float, of_smaller: boo
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool) -> np.ndarray:
     """(num_groups, n, 4), (num_groups, m, 4) -> (num_groups, n, m)."""
-    last = np.float32(of_smaller)  # that share is counted with the last pixel, the other without, as the library does
+    last = np.float32(of_smaller)  # this share counts the last pixel, the other does not, as in the library
     x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None]
     others_x1, others_y1, others_x2, others_y2 = np.moveaxis(others, -1, 0)[:, :, None]
     areas = (x2 - x1 + last) * (y2 - y1 + last)
     other_areas = (others_x2 - others_x1 + last) * (others_y2 - others_y1 + last)
     shared = np.maximum(np.minimum(x2, others_x2) - np.maximum(x1, others_x1) + last, 0)
     shared *= np.maximum(np.minimum(y2, others_y2) - np.maximum(y1, others_y1) + last, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a box without area covers nothing
+    with np.errstate(invalid="ignore", divide="ignore"):  # a box without area overlaps nothing
         if of_smaller:
             return shared / np.minimum(areas, other_areas)
         return shared / (areas + other_areas - shared)

@@ -1,8 +1,8 @@
-"""MTCNN's three networks with facenet-pytorch's trained weights, in torch or, as ONNX files, in ONNX Runtime.
+"""MTCNN's three networks with facenet-pytorch's trained weights, in torch, or as ONNX files in ONNX Runtime.
 
-They give what the library's own give, to float32's rounding, with less work: in channels_last, with the channels filled
-up to what processors take at once, the heads joined, and the logit of a face instead of both probabilities. torch is
-imported only where it is used.
+Their results equal those of the library, up to float32 rounding, with less work: in channels_last, with channels padded
+to the processors' vector size, joined heads, and the logit of a face instead of both probabilities. torch is imported
+only where it is used.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PROPOSE, REFINE, FINISH = NETWORK_NAMES = ("pnet", "rnet", "onet")
 _CHANNELS_AT_ONCE = 16
-_CUDNN = Lock()  # its flags are the process's: threads that read files at once would restore each other's
+_CUDNN = Lock()  # its flags are global: threads that read files at once would restore each other's values
 
 
 def trained_layers() -> "dict[str, nn.Sequential]":
@@ -33,7 +33,7 @@ def trained_layers() -> "dict[str, nn.Sequential]":
     import torch
     from facenet_pytorch.models import mtcnn
 
-    with torch.random.fork_rng(devices=[]):  # their layers draw first weights: the caller's seed must not notice
+    with torch.random.fork_rng(devices=[]):  # initialising layers must not change the caller's random state
         pnet, rnet, onet = mtcnn.PNet().eval(), mtcnn.RNet().eval(), mtcnn.ONet().eval()
         layers = {
             PROPOSE: [*_convolutions(pnet), _joined(pnet.conv4_1, pnet.conv4_2)],
@@ -48,7 +48,7 @@ def trained_layers() -> "dict[str, nn.Sequential]":
 
 
 def _convolutions(network: "nn.Module") -> "list[nn.Module]":
-    """All but the last with channels filled up: 10 and 28 of them take longer than 16 and 32."""
+    """The layers, all but the last with padded channels: 10 and 28 take longer than 16 and 32."""
     import torch
     from torch.nn.functional import pad
 
@@ -78,7 +78,7 @@ def _dense(linear: "nn.Linear", prelu: "nn.PReLU") -> "list[nn.Module]":
 
 
 def _joined(face: "nn.Linear | nn.Conv2d", *others: "nn.Linear | nn.Conv2d") -> "nn.Linear | nn.Conv2d":
-    """Heads as one layer; of the first, whose softmax gives no face and face, the difference is the logit of a face."""
+    """Heads as one layer; the first one's outputs, no face and face, become their difference, the logit of a face."""
     import torch
 
     weight = torch.cat([face.weight[1:] - face.weight[:1], *(other.weight for other in others)])
@@ -114,7 +114,7 @@ class TorchNetworks:
             name: layers.to(self._device).to(memory_format=torch.channels_last)
             for name, layers in trained_layers().items()
         }
-        # Large batches are read from memory over and over on a CPU, whose caches hold small ones.
+        # On a CPU small batches fit in the caches, while large ones are read from memory repeatedly.
         self._most = {REFINE: 64, FINISH: 16} if self._device.type == "cpu" else {REFINE: 512, FINISH: 512}
 
     def propose(self, pictures: np.ndarray) -> np.ndarray:
@@ -128,8 +128,8 @@ class TorchNetworks:
         return in_batches(lambda some: self._filled_up(FINISH, some), candidates, self._most[FINISH])
 
     def _filled_up(self, name: str, candidates: np.ndarray) -> np.ndarray:
-        """There are as many candidates as a frame has places that look like faces, and for every number it has not seen
-        oneDNN keeps kernels of its own: hundreds of megabytes in a process that reads many videos."""
+        """Pad the candidates, whose number varies, to few different numbers, since oneDNN keeps kernels for each
+        number: hundreds of megabytes in a process that reads many videos."""
         count = len(candidates)
         missing = -count % (4 if count <= 64 else 64)
         if missing:
@@ -142,13 +142,13 @@ class TorchNetworks:
         kind = self._device.type
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            # Boxes must be the same inside of somebody's training step, so its half precision is kept out; and on a GPU
-            # as on the CPU, so that cuDNN does not round to TensorFloat-32, as it does unasked.
+            # Boxes must be the same inside a training step, so autocast is off, and on a GPU as on the CPU, so cuDNN
+            # must not round to TensorFloat-32, which is its default.
             stack.enter_context(torch.autocast(kind, enabled=False))
             if kind == "cuda":
                 stack.enter_context(_CUDNN)
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # channels_last as it is
+            images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # already channels_last
             return np.asarray(self._layers[name](images).cpu().numpy())
 
 
@@ -164,13 +164,13 @@ class OnnxNetworks:
             import onnxruntime
         except ImportError as error:
             raise ModelLoadError(
-                f"Expected onnxruntime for the face detector in {folder}, got none; pip install onnxruntime."
+                f"The face detector in {folder} needs onnxruntime; pip install onnxruntime."
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _num_threads()
-        options.enable_cpu_mem_arena = False  # which would keep the memory of the largest picture
-        options.log_severity_level = 3  # its warnings are of its own optimiser
-        # Between two runs its threads would go on spinning, and what is done with numpy then takes twice as long.
+        options.enable_cpu_mem_arena = False  # it would keep the memory for the largest picture
+        options.log_severity_level = 3  # its warnings are about its own optimiser
+        # Between two runs its threads would keep spinning, and numpy code would take twice as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._runs: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
         for name in NETWORK_NAMES:
@@ -178,19 +178,19 @@ class OnnxNetworks:
             if not path.is_file():
                 raise ModelLoadError(
                     f"Expected a face detector's pnet.onnx, rnet.onnx and onet.onnx in {folder}, got no {path.name}; "
-                    "export it anew."
+                    "export it again."
                 )
             try:
                 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            except Exception as error:  # onnxruntime's own, of several kinds
+            except Exception as error:  # onnxruntime raises several kinds
                 raise ModelLoadError(
-                    f"Expected one of MTCNN's networks in {path}, got no ONNX file that runs ({in_one_line(error)}); "
-                    "export it anew."
+                    f"{path} does not run as one of MTCNN's networks in ONNX format ({in_one_line(error)}); export it "
+                    "again."
                 ) from error
             names = [each.name for each in (*session.get_inputs(), *session.get_outputs())]
             if names != ["pixels", "answers"]:
                 raise ModelLoadError(
-                    f"Expected pixels and answers as in- and output of {path}, got {', '.join(names)}; export it anew."
+                    f"The input and output of {path} are {', '.join(names)}, not pixels and answers; export it again."
                 )
             self._runs[name] = partial(_run_session, session)
 
@@ -211,7 +211,7 @@ def _run_session(session: "InferenceSession", pixels: np.ndarray) -> np.ndarray:
 
 
 def in_batches(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, most: int) -> np.ndarray:
-    """inputs: one at least."""
+    """Run on batches of at most this size; inputs: at least one."""
     answers = [run(inputs[start : start + most]) for start in range(0, len(inputs), most)]
     return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
@@ -221,7 +221,7 @@ def _frames_at_once(pictures: np.ndarray, most_pixels: int) -> int:
 
 
 def _num_threads() -> int:
-    """As many as torch would use, where it is imported or not."""
+    """The number that torch would use, whether it is imported or not."""
     if "torch" in sys.modules:
         return int(sys.modules["torch"].get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -1,7 +1,7 @@
-"""A picture file → its pixels, upright, whatever else the file says about itself.
+"""A picture file → its pixels, upright.
 
-Pillow decodes. Broken metadata does not cost a picture; what is no still picture, or not whole, is refused in one line.
-A very large picture is read smaller, so that a process of 2 GB can read it.
+Pillow decodes. A picture with broken metadata is still read; an animation or an incomplete file is refused with a
+one-line error. A very large picture is reduced while reading, so that 2 GB of memory suffice.
 """
 
 import importlib
@@ -22,8 +22,8 @@ from .input_errors import ImageReadError, in_one_line
 from .media_files import HEAD_BYTES, MediaSource, open_regular, picture_kind
 from .picture_metadata import without_metadata
 
-LARGE_PIXELS = 64_000_000  # above, a picture is read at half its size, a third, ...
-_ORIENTATION = 0x0112  # of EXIF
+LARGE_PIXELS = 64_000_000  # a larger picture is read at half its size, a third, ...
+_ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,11 +33,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")  # an MPO's second picture, or a TIFF's second page, is no next frame
+_ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")  # an MPO's second picture, or a TIFF's second page, is not an animation
 _ROWS_AT_ONCE = 256
-_TO_COLOURS_FIRST = ("1", "P", "PA")  # whose values are no brightness, so that their mean is none
-_NO_METADATA = "its metadata is broken and was left out, and with it which way up the picture is"
-_NO_ORIENTATION = "its EXIF is broken; the picture is taken the way up in which it is stored"
+_TO_COLOURS_FIRST = ("1", "P", "PA")  # modes whose values are not brightness, so that they cannot be averaged
+_NO_METADATA = "its metadata is broken and was left out, including the picture's orientation"
+_NO_ORIENTATION = "its EXIF is broken; the picture is read in the orientation in which it is stored"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,15 @@ class Picture:
     """A decoded picture."""
 
     pixels: np.ndarray  # (height, width, 3) uint8 RGB, upright
-    notes: tuple[str, ...] = ()  # what was done that a user should know, each a phrase
-    stored_as: tuple[str, str] | None = None  # Pillow's format and mode, where the pixels are just what the file holds
+    notes: tuple[str, ...] = ()  # remarks for the user, each a phrase
+    stored_as: tuple[str, str] | None = None  # Pillow's format and mode, if the pixels are exactly the file's
 
 
 def read_picture(source: MediaSource, is_limited: bool = False) -> Picture:
     """A path, bytes or binary file → its picture.
 
     Args:
-        is_limited: this process is held to a limit of memory, and whoever set it says so of a MemoryError.
+        is_limited: this process has a memory limit, and the caller that set it reports a MemoryError.
 
     Raises:
         ImageReadError: the file is missing, empty or not a still picture; the message names it.
@@ -64,9 +64,7 @@ def read_picture(source: MediaSource, is_limited: bool = False) -> Picture:
     except MemoryError as error:
         if is_limited:
             raise
-        raise ImageReadError(
-            f"Expected a picture that there is memory for, got one that wants more in {name}; make it smaller."
-        ) from error
+        raise ImageReadError(f"There is not enough memory for the picture {name}; make it smaller.") from error
 
 
 def _read_file(source: MediaSource, name: str) -> Picture:
@@ -98,7 +96,7 @@ def _read_file(source: MediaSource, name: str) -> Picture:
 
 
 def from_pillow(picture: Image.Image) -> Picture:
-    """Pillow's picture, which may be a file that it has not decoded yet.
+    """Convert Pillow's picture, which may be a file that is not decoded yet.
 
     Raises:
         ImageReadError: it cannot be decoded, or is an animation.
@@ -110,7 +108,7 @@ def from_pillow(picture: Image.Image) -> Picture:
 
 
 class _Unreadable(Exception):
-    """Of a file that Pillow opens or decodes not."""
+    """Pillow cannot open or decode the file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -132,12 +130,12 @@ def _open(source: MediaSource) -> BinaryIO:
 
 
 def _heif_formats(name: str) -> list[str]:
-    """What Pillow calls the format, once it can read it.
+    """Pillow's names of the format, after enabling Pillow to read it.
 
     Raises:
         ImageReadError: it cannot.
     """
-    # Not an import statement: this file is copied to the Hub, whose loader would ask everybody for the package.
+    # Not an import statement: for this file on the Hub, the loader would require the package from everybody.
     if importlib.util.find_spec("pillow_heif") is None:
         raise ImageReadError(
             f"Expected a picture that can be read here, got HEIC in {name}; convert it to JPEG, or pip install "
@@ -150,19 +148,19 @@ def _heif_formats(name: str) -> list[str]:
 def _read(open_picture: Callable[[], Image.Image], name: str, is_ours: bool = True) -> Picture:
     """
     Args:
-        is_ours: nobody else has the picture, so that it may be decoded at a reduced size.
+        is_ours: no other code uses the picture object, so that it may be decoded at a reduced size.
 
     Raises:
-        _Unreadable: Pillow cannot; each of its readers has exceptions of its own.
+        _Unreadable: Pillow cannot read it; its readers raise many kinds of exceptions.
         ImageReadError: too large, or an animation.
     """
     try:
-        with warnings.catch_warnings():  # Pillow warns of what it reads all the same
+        with warnings.catch_warnings():  # Pillow warns about pictures that it can still read
             warnings.simplefilter("ignore")
             picture = open_picture()
             size_px = picture.size
             if is_ours and (factor := _reduction(picture)) > 1:
-                picture.draft(None, (picture.width // factor, picture.height // factor))  # of a JPEG only
+                picture.draft(None, (picture.width // factor, picture.height // factor))  # only has an effect on JPEG
             if picture.format in _ANIMATIONS and getattr(picture, "is_animated", False):
                 raise ImageReadError(
                     f"Expected a still picture, got an animation ({picture.format}) in {name}; convert it to MP4, or "
@@ -177,7 +175,7 @@ def _read(open_picture: Callable[[], Image.Image], name: str, is_ours: bool = Tr
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # None would lift the limit, and this error with it
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # with None there is no limit, and not this error
         raise ImageReadError(
             f"Expected a picture of at most {limit:,} pixels, got more in {name}; make it smaller."
         ) from error
@@ -194,7 +192,7 @@ def _to_picture(picture: Image.Image, size_px: tuple[int, int], notes: tuple[str
     if (factor := _reduction(upright)) > 1:
         upright = (upright.convert("RGB") if upright.mode in _TO_COLOURS_FIRST else upright).reduce(factor)
     if is_ours and upright is not picture:
-        picture.close()  # a large one is half of what the process may hold
+        picture.close()  # a large one takes half of the allowed memory
     if is_smaller := upright.size != size_px:
         parts = {2: "half", 3: "a third", 4: "a quarter"}
         scale = round(size_px[0] / upright.width)
@@ -206,12 +204,12 @@ def _to_picture(picture: Image.Image, size_px: tuple[int, int], notes: tuple[str
 
 
 def _reduction(picture: Image.Image) -> int:
-    """By which whole number the sides of a large picture are divided; 1: not at all."""
+    """Integer by which the sides of a large picture are divided; 1: no reduction."""
     return math.ceil(math.sqrt(picture.width * picture.height / LARGE_PIXELS)) or 1
 
 
 def _turn_of(picture: Image.Image) -> tuple[Image.Transpose | None, str | None]:
-    """How it comes upright, or why nobody knows; Pillow's `exif_transpose` would write all of the EXIF anew."""
+    """The rotation that makes it upright, or why that is unknown; Pillow's `exif_transpose` would rewrite all EXIF."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
         return _TURNS.get(orientation), None
@@ -220,7 +218,7 @@ def _turn_of(picture: Image.Image) -> tuple[Image.Transpose | None, str | None]:
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """16-bit grey and floats to 8; PIL's own conversion would cut every value above 255 to white."""
+    """16-bit grey and floats to 8 bits; PIL's own conversion would turn every value above 255 white."""
     if picture.mode == "F":
         return _floats_to_8_bit(picture)
     if not picture.mode.startswith("I"):
@@ -228,12 +226,12 @@ def _to_8_bit(picture: Image.Image) -> Image.Image:
     levels = np.asarray(picture)
     if picture.mode == "I" and levels.max() <= 255:
         return Image.fromarray(levels.astype(np.uint8))
-    strips = np.array_split(levels, max(1, len(levels) // _ROWS_AT_ONCE))  # of a large picture each step is a gigabyte
+    strips = np.array_split(levels, max(1, len(levels) // _ROWS_AT_ONCE))  # a large picture takes a gigabyte per step
     return Image.fromarray(np.concatenate([np.clip(strip // 257, 0, 255).astype(np.uint8) for strip in strips]))
 
 
 def _floats_to_8_bit(picture: Image.Image) -> Image.Image:
-    """Values in 0..1, 0..255 or 0..65535, by their largest."""
+    """Scale values from 0 to 1, 255 or 65535 (chosen by their maximum) to 8 bits."""
     levels = np.nan_to_num(np.asarray(picture), posinf=0, neginf=0)
     scale = next((255 / top for top in (1, 255, 65535) if levels.max() <= top), 255 / float(levels.max()))
     return Image.fromarray(np.clip(np.rint(levels * scale), 0, 255).astype(np.uint8))

@@ -1,6 +1,6 @@
-"""A picture's bytes without what is only said about it: for files whose metadata is broken and whose pixels are not.
+"""Removes the metadata from a picture's bytes: for files with broken metadata but intact pixels.
 
-PNG, JPEG and WebP are made of parts with lengths; those that the pixels do not need are left out. Nothing is decoded.
+PNG, JPEG and WebP consist of parts with lengths; those that the pixels do not need are removed. Nothing is decoded.
 """
 
 import struct
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_JPEG_DROPPED = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # APP1 to APP13, APP15, comment; APP0 and 14 say how colours are meant
+_JPEG_DROPPED = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # APP1 to APP13, APP15, comment; APP0 and 14 define the colours
 _JPEG_SCAN = 0xDA
 _WEBP_DROPPED = (b"EXIF", b"XMP ", b"ICCP")
-_WEBP_FLAGS = ~0b00101100 & 0xFF  # in VP8X: profile, EXIF and XMP are there
+_WEBP_FLAGS = ~0b00101100 & 0xFF  # in VP8X: flags for profile, EXIF and XMP
 
 
 def without_metadata(content: bytes) -> bytes | None:
-    """The same picture without profiles, texts and EXIF; None where there are none, or in another format."""
+    """The same picture without profiles, texts and EXIF; None if there are none, or for other formats."""
     if content.startswith(_PNG_START):
         kept = _PNG_START + b"".join(_png_chunks(content))
     elif content.startswith(b"\xff\xd8"):
@@ -47,7 +47,7 @@ def _jpeg_parts(content: bytes) -> Iterator[bytes]:
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != _JPEG_SCAN:
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        if content[at + 1] == 0xFF:  # filling
+        if content[at + 1] == 0xFF:  # fill byte
             end = at + 1
         elif content[at + 1] not in _JPEG_DROPPED:
             yield content[at:end]

@@ -1,4 +1,4 @@
-"""A picture → crops of all its faces, without torch; what the image processor of transformers and an export's share."""
+"""A picture → crops of all its faces, without torch; shared by the transformers image processor and that of exports."""
 
 import numpy as np
 
@@ -7,17 +7,17 @@ from .input_errors import NoFaceError
 
 
 class PicturePreparation(FacePreparation):
-    """Steps of whatever reads pictures."""
+    """Steps of all readers of pictures."""
 
     def prepare_faces(self, picture: object, thorough: bool = True) -> PreparedFaces:
         """All faces of one picture, from left to right: crops, boxes, landmarks, transforms.
 
         Args:
-            thorough: look for small faces too. The fast setting, which videos are read with, finds the people in
-                front, and looks closer only where it found nobody.
+            thorough: also look for small faces. The fast setting, used for videos, finds the people in front, and looks
+                closer only if it finds nobody.
 
         Raises:
-            NoFaceError: there is none.
+            NoFaceError: no face was found.
         """
         opened = self.open_picture(picture)
         source, pixels = _name_of(picture), opened.pixels
@@ -28,12 +28,12 @@ class PicturePreparation(FacePreparation):
             raise NoFaceError(f"Expected a face in {source}, found none; pass a picture in which a face is visible.")
         order = np.argsort(found.boxes_xyxy_px[:, 0], kind="stable")
         boxes, landmarks = found.boxes_xyxy_px[order], found.landmarks_xy_px[order]
-        repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop a box, all from the one picture
+        repeated = np.broadcast_to(pixels, (len(order), *pixels.shape))  # one crop per box, all from this picture
         crops, crop_transforms = self.crop(repeated, boxes, landmarks)
         return PreparedFaces(source, crops, boxes, landmarks, found.probabilities[order], crop_transforms, opened.notes)
 
     def take_as_face(self, picture: object) -> PreparedFaces:
-        """A picture that is a face already, as it is: its one box is its edge; nothing is known of the landmarks."""
+        """Take a picture that is already a face unchanged: its box is its edge, its landmarks are unknown."""
         opened = self.open_picture(picture)
         height, width = opened.pixels.shape[:2]
         box, landmarks = np.array([[0, 0, width, height]], np.float32), np.full((1, 5, 2), np.nan, np.float32)

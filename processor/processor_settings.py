@@ -1,6 +1,6 @@
-"""Settings of the processors: those in a config or a call are sound, or refused by name before a pixel is read.
+"""Checks the processors' settings: an invalid one, in a config or a call, is refused by name before any reading.
 
-A processor's config may be edited by hand, and a standard deviation of 0 would make every score nan.
+A processor's config may be edited by hand, and a standard deviation of 0 would make every score NaN.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import Protocol, TypeGuard
 from .input_errors import EngagementInputError
 
 LARGEST_SIDE_PX = 4096
-MOST_FRAMES = 10_000  # of a clip
+MOST_FRAMES = 10_000  # per clip
 
 
 class Settings(Protocol):
-    """What both processors hold, among others."""
+    """Some of the settings of both processors."""
 
     size: dict[str, int]
     do_normalize: bool
@@ -26,7 +26,7 @@ def _is_flag(value: object) -> TypeGuard[bool]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """A finite one; true and false are none."""
+    """Whether it is a finite number; true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -42,8 +42,8 @@ def _is_framing(value: object) -> bool:
     return min(value[2:]) > 0
 
 
-_Rule = tuple[Callable[[object], bool], str]  # whether a value is sound, and what is expected
-# Null, of folders that were imported earlier, counts as false.
+_Rule = tuple[Callable[[object], bool], str]  # whether a value is valid, and the expected value in words
+# Null, in folders imported by earlier versions, counts as false.
 _FLAG: _Rule = (lambda value: value is None or _is_flag(value), "true or false")
 RULES: dict[str, _Rule] = {
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_grayscale"), _FLAG),
@@ -62,17 +62,14 @@ RULES: dict[str, _Rule] = {
 
 
 def require_sound(processor: Settings) -> None:
-    """Raises EngagementInputError, with the name of the setting, for one that gives no pixel values or none that mean
-    anything."""
+    """Raises EngagementInputError, naming the setting, for one that gives no pixel values or meaningless ones."""
     for name, (is_sound, expected) in RULES.items():
         value = getattr(processor, name, None)
         if hasattr(processor, name) and not is_sound(value):
             raise EngagementInputError(f"Expected {expected} as the processor's {name}, got {value!r}; correct it.")
     for name in ("do_center_crop", "do_pad"):
         if getattr(processor, name, None) not in (None, False):
-            raise EngagementInputError(
-                f"Expected no {name} in the processor's settings, which it cannot do; take it out."
-            )
+            raise EngagementInputError(f"The processor does not support the setting {name}; remove it.")
     size = processor.size
     if not _is_side(size["height"]) or not _is_side(size["width"]):
         raise EngagementInputError(

@@ -1,8 +1,8 @@
-"""The process that opens files nobody vouches for: it can be killed, and is held to a limit of memory.
+"""The process that opens untrusted files: it can be killed, and has a memory limit.
 
-`bounded_reader` starts this file by its path, wherever it lies (an installed package, a folder of
-`trust_remote_code`), asks over standard input and is answered over standard output, in messages of JSON and raw bytes,
-none of which can run anything. Neither torch nor transformers is imported here, so that it starts in a blink.
+`bounded_reader` starts this file by its path, wherever it is (an installed package, a folder of `trust_remote_code`),
+sends requests over standard input and reads answers from standard output, as messages of JSON and raw bytes, which
+cannot run any code. Neither torch nor transformers is imported here, so that it starts quickly.
 """
 
 import dataclasses
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 _PULSE_SEC = 0.5
 _HEAD = struct.Struct("<I")
 _MAX_HEAD_BYTES = 1 << 20
-_BAND_BYTES = 1 << 24  # of a picture, sent at once
+_BAND_BYTES = 1 << 24  # of a picture, sent at once to limit memory
 
 
-PATH = Path(__file__).absolute()  # not resolved: in a cache of links only the links lie side by side
+PATH = Path(__file__).absolute()  # not resolved: in a cache of links only the links are in one folder
 Plain = str | int | float | bool | None
 
 
 class Head(TypedDict, total=False):
-    """What a message says, of which each has a few."""
+    """Header of a message; each message has some of these keys."""
 
     body_bytes: int
-    # Asked:
+    # In requests:
     ask: str
-    folder: str  # from which a path is seen
-    path: str | None  # None: the body is the file
+    folder: str  # a relative path starts here
+    path: str | None  # None: the body contains the file
     arguments: "IndexArguments"
-    index_bytes: int  # of the body, which come before a file
+    index_bytes: int  # length of the index in the body, before the file
     clips: list[list[int]]
-    # Answered:
+    # In answers:
     done: bool
     pulse: bool
     error: str
@@ -60,7 +60,7 @@ class Head(TypedDict, total=False):
 
 
 def write_message(pipe: BinaryIO, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
-    """The head says how long the body is."""
+    """Write a message; its head contains the length of the body."""
     text = json.dumps(head | {"body_bytes": sum(len(part) for part in parts)}).encode()
     pipe.write(_HEAD.pack(len(text)) + text)
     for part in parts:
@@ -69,10 +69,10 @@ def write_message(pipe: BinaryIO, head: Head, parts: Sequence[bytes | memoryview
 
 
 def read_head(pipe: BinaryIO) -> Head:
-    """The next message's head; its `body_bytes` follow.
+    """The next message's head; its body of `body_bytes` follows.
 
     Raises:
-        EOFError: the other side is gone, or sends what is no message.
+        EOFError: the other side has ended, or sent something that is not a message.
     """
     (length,) = _HEAD.unpack(read_exactly(pipe, _HEAD.size))
     if length > _MAX_HEAD_BYTES:
@@ -86,7 +86,7 @@ def read_head(pipe: BinaryIO) -> Head:
 def read_exactly(pipe: BinaryIO, num_bytes: int) -> bytes:
     """
     Raises:
-        EOFError: there are fewer.
+        EOFError: there are fewer bytes.
     """
     content = pipe.read(num_bytes)
     if len(content) < num_bytes:
@@ -95,7 +95,7 @@ def read_exactly(pipe: BinaryIO, num_bytes: int) -> bytes:
 
 
 def pack_index(index: "VideoIndex") -> tuple[Head, list[bytes]]:
-    """An index but for its source: plain values, and the arrays' bytes."""
+    """An index without its source: plain values, and the arrays' bytes."""
     values: dict[str, Plain | Sequence[str]] = {}
     arrays: list[tuple[str, str, int]] = []
     parts: list[bytes] = []
@@ -112,7 +112,7 @@ def pack_index(index: "VideoIndex") -> tuple[Head, list[bytes]]:
 def unpack_index(head: Head, body: bytes, source: str | bytes) -> "VideoIndex":
     """
     Raises:
-        ValueError, TypeError: not what `pack_index` makes.
+        ValueError, TypeError: the message is not a result of `pack_index`.
     """
     from .video_index import VideoIndex
 
@@ -125,11 +125,11 @@ def unpack_index(head: Head, body: bytes, source: str | bytes) -> "VideoIndex":
             raise ValueError(f"an array of {kind!r}")
         values[name] = np.frombuffer(body, kind, length, at)
         at += length * 8
-    return VideoIndex(source=source, **values)  # type: ignore[arg-type]  # by name, as they were taken from one
+    return VideoIndex(source=source, **values)  # type: ignore[arg-type]  # by name, as packed
 
 
 class _Server:
-    """Answers one request after the other."""
+    """Answers requests one after another."""
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
         self._requests, self._answers = requests, answers
@@ -139,11 +139,11 @@ class _Server:
         threading.Thread(target=self._show_pulse, args=(os.getppid(),), daemon=True).start()
 
     def serve(self) -> None:
-        """Until nobody asks any more."""
+        """Answer requests until the other side closes the pipe."""
         from .input_errors import EngagementInputError
-        from .video_decoding import clip_pictures  # noqa: F401  # with all that it needs
+        from .video_decoding import clip_pictures  # noqa: F401  # with all its dependencies
 
-        gc.freeze()  # what is loaded need not be looked at again
+        gc.freeze()  # loaded modules need not be checked for garbage again
         while True:
             try:
                 head = read_head(self._requests)
@@ -160,18 +160,18 @@ class _Server:
                 answer = {"error": type(error).__name__, "says": str(error)}
             except MemoryError:
                 answer = {"error": "MemoryError", "says": ""}
-            except Exception as error:  # a library's, of a file that it cannot make sense of
+            except Exception as error:  # raised by a library for an invalid file
                 answer = {"error": "", "says": f"{type(error).__name__}: {error}"[:500]}
             self._is_busy = False
             self._send(answer)
-            gc.collect()  # PyAV's files lie in cycles, and each holds its decoder's threads and pictures
+            gc.collect()  # PyAV's files are in reference cycles, and each keeps its decoder's threads and pictures
 
     def _send(self, head: Head, parts: Sequence[bytes | memoryview] = ()) -> None:
         with self._writing:
             write_message(self._answers, head, parts)
 
     def _show_pulse(self, parent_pid: int) -> None:
-        """A sign of life whenever packets were read since the last; the end when nobody is left to read it."""
+        """Send a sign of life whenever packets were read since the last one; exit if the parent process has ended."""
         from .video_packets import PROGRESS
 
         seen = -1
@@ -207,7 +207,7 @@ class _Server:
                 self._send({"clip_error": type(pictures).__name__, "says": str(pictures)})
                 continue
             with self._writing:
-                # In order of the clip, a repeated frame again: the reader puts bytes where they belong as they come.
+                # In order of the clip, with repeats: the other side copies the bytes to their place on arrival.
                 parts = [np.ascontiguousarray(picture).reshape(-1).data for picture in pictures]
                 write_message(self._answers, {}, parts)
 
@@ -221,7 +221,7 @@ class _Server:
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Of what this process asks for itself, beyond what it has; only where the system can."""
+    """Limit the memory that this process may allocate in addition; only on systems that support it."""
     with suppress(ImportError, ValueError, OSError):
         import resource  # not on Windows
 
@@ -231,16 +231,16 @@ def _limit_memory(num_bytes: int) -> None:
 
 def main() -> None:
     """`reader_process.py MEMORY_BYTES`"""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get among the answers
+    os.dup2(2, 1)  # output printed by a library must not mix with the answers
     _limit_memory(int(sys.argv[1]))
     with suppress(BrokenPipeError):
         _Server(sys.stdin.buffer, answers).serve()
 
 
 if __name__ == "__main__":
-    # Relative imports need a package; there is none where transformers put these files side by side.
+    # Relative imports need a package, which does not exist where transformers put these files in one folder.
     _folder = types.ModuleType("_engagement_reader")
     _folder.__path__ = [str(PATH.parent)]
     sys.modules[_folder.__name__] = _folder

@@ -1,7 +1,7 @@
-"""A decoded frame → the picture that a player shows: upright, its pixels made square, HDR mapped to SDR.
+"""A decoded frame → the picture that a player shows: upright, with square pixels, HDR mapped to SDR.
 
-`ShownPictures` holds what is decided for a whole film by its header and first frame. Without `as_played` a frame is
-only turned upright, as models that were trained before there was that setting know it.
+`ShownPictures` contains the decisions for a whole film, based on its header and first frame. Without `as_played` a
+frame is only rotated upright, as for models that are older than this setting.
 """
 
 import threading
@@ -14,11 +14,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 _HELD = threading.local()
-_SQUARE_TOLERANCE = 0.005  # cameras write 959:960 for square
-_MOST_STRETCHED = 4  # beyond that no camera and no disc goes, and a header is in error
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # by their numbers in ITU-T H.273
+_SQUARE_TOLERANCE = 0.005  # cameras write 959:960 for square pixels
+_MOST_STRETCHED = 4  # no camera or disc has more; beyond that the header is wrong
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # by their codes in ITU-T H.273
 
-# Light is relative to HDR's reference white (ITU-R BT.2408: 203 cd/m2), which SDR shows as white.
+# Light is relative to HDR's reference white (ITU-R BT.2408: 203 cd/m2), which is white in SDR.
 _WHITE_NITS = 203.0
 _PEAK_NITS = 1000.0  # of the nominal HLG display of BT.2100, and of most masters in PQ
 _HLG_SYSTEM_GAMMA = 1.2  # at that peak
@@ -28,8 +28,8 @@ _BT2020_TO_BT709 = np.array(  # BT.2087
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
 _BT2020_PRIMARIES = 9
-_KNEE = 0.3  # up to here the tone curve leaves light as it is: most of a face lies there
-_ROWS_AT_ONCE = 128  # so that intermediate arrays stay small, however large the picture
+_KNEE = 0.3  # the tone curve leaves light below this unchanged, which includes most of a face
+_ROWS_AT_ONCE = 128  # keeps intermediate arrays small, however large the picture
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class ShownPictures:
     width_px: int
     height_px: int
     transfer: str | None = None  # "PQ" or "HLG": frames are tone-mapped
-    notes: tuple[str, ...] = ()  # what was done, or left undone, that a user should know
+    notes: tuple[str, ...] = ()  # remarks for the user on what was done or omitted
 
 
 def shown_pictures(first: av.VideoFrame, stream: av.VideoStream, as_played: bool, max_pixels: int) -> ShownPictures:
     """
     Args:
-        first: frame of the film; others are scaled to its size.
+        first: first frame of the film; others are scaled to its size.
     """
     aspect, transfer = _pixel_aspect(stream), _transfer_of(first, stream)
     width, height = first.width, first.height
     notes = []
     if aspect is not None and not 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED:
-        notes.append(f"its header's pixels of {aspect.numerator}:{aspect.denominator} cannot be, and count as square")
+        notes.append(f"its header's pixels of {aspect.numerator}:{aspect.denominator} are wrong, and count as square")
     elif aspect is not None:
         shape = f"pixels of {aspect.numerator}:{aspect.denominator}"
         notes.append(f"{shape} made square" if as_played else f"{shape} are taken as square")
@@ -67,16 +67,16 @@ def shown_pictures(first: av.VideoFrame, stream: av.VideoStream, as_played: bool
 
 
 def _pixel_aspect(stream: av.VideoStream) -> Fraction | None:
-    """Width by height of a pixel; None where it is square, or nobody knows."""
-    aspect = stream.sample_aspect_ratio  # the container's before the codec's, as FFmpeg's own player has it
+    """Width by height of a pixel; None if it is square or unknown."""
+    aspect = stream.sample_aspect_ratio  # the container's takes precedence over the codec's, as in FFmpeg's own player
     if not aspect:
         return None
-    known = Fraction(aspect.numerator, aspect.denominator)  # PyAV 19 has a class of its own
+    known = Fraction(aspect.numerator, aspect.denominator)  # PyAV 19 has its own class
     return known if abs(known - 1) > _SQUARE_TOLERANCE else None
 
 
 def _made_square(width: int, height: int, aspect: Fraction, max_pixels: int) -> tuple[int, int]:
-    """The width is scaled, as players do; or the height, where the picture would grow beyond the limit."""
+    """Scale the width, as players do, or the height if the picture would exceed the limit."""
     wider = max(1, round(width * aspect))
     return (wider, height) if wider * height <= max(max_pixels, width * height) else (width, round(height / aspect))
 
@@ -91,14 +91,14 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray:
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return np.eye(2)
-    # PyAV's stub names no side data but motion vectors.
+    # PyAV's stub declares no side data except motion vectors.
     matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)  # type: ignore[call-overload]
     is_main = np.abs(matrix) >= np.abs(matrix).max() * 0.71  # just above cos 45 degrees
     return np.sign(matrix) * is_main
 
 
 def _converter() -> VideoReformatter:
-    """One a thread: a frame's own would start threads for each frame, and keep them."""
+    """One converter per thread: a frame's own would start threads for each frame, and keep them."""
     if not hasattr(_HELD, "converter"):
         _HELD.converter = VideoReformatter()
     return _HELD.converter
@@ -118,10 +118,10 @@ def to_shown(frame: av.VideoFrame, shown: ShownPictures) -> np.ndarray:
 
 
 def tone_mapped(rgb: np.ndarray, transfer: str, has_wide_gamut: bool = True) -> np.ndarray:
-    """HDR → SDR: (height, width, 3), uint16, as HDR codes it → uint8 for BT.709.
+    """HDR → SDR: (height, width, 3), uint16 HDR codes → uint8 for BT.709.
 
-    Light up to about the middle keeps its level; what is brighter is compressed up to a peak of 1000 cd/m2, by FFmpeg's
-    curve "mobius" on the strongest channel, so that hues stay.
+    Light up to about the middle keeps its level; brighter light, up to a peak of 1000 cd/m2, is compressed by FFmpeg's
+    curve "mobius" on the strongest channel, so that hues are preserved.
     """
     to_light, to_code, tone_curve = _light_of_codes(transfer), _codes_of_light(), _tone_curve()
     mapped = np.empty(rgb.shape, np.uint8)
@@ -158,7 +158,7 @@ def _light_of_codes(transfer: str) -> np.ndarray:
 
 @cache
 def _tone_curve() -> np.ndarray:
-    """(4096,) float32: by what light is multiplied, from 0 up to the peak."""
+    """(4096,) float32: factors for light from 0 to the peak."""
     light, peak, knee = np.linspace(1e-6, _PEAK_NITS / _WHITE_NITS, 4096), _PEAK_NITS / _WHITE_NITS, _KNEE
     a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
     b = (knee**2 - 2 * knee * peak + peak) / (peak - 1)
@@ -168,5 +168,5 @@ def _tone_curve() -> np.ndarray:
 
 @cache
 def _codes_of_light() -> np.ndarray:
-    """(65536,) uint8: what an SDR display needs for light from 0 to reference white."""
+    """(65536,) uint8: SDR codes for light from 0 to reference white."""
     return np.rint(255 * np.linspace(0, 1, 1 << 16) ** (1 / _SDR_GAMMA)).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""The chain of parts of containers made for streams: tags of FLV, pages of Ogg, packets of MPEG-TS.
+"""The chain of parts in containers made for streaming: tags of FLV, pages of Ogg, packets of MPEG-TS.
 
-What such a chain is good for says `video_structure`, which asks here.
+`video_structure` uses this module and explains the purpose of such chains.
 """
 
 import mmap
@@ -11,22 +11,22 @@ from typing import TypeAlias
 import numpy as np
 
 Buffer: TypeAlias = "bytes | mmap.mmap"  # a file's contents
-MAX_PARTS = 500_000  # of a file: more than two hours of fragments of one frame each, or a second's work
+MAX_PARTS = 500_000  # per file: more than two hours with one frame per fragment, or a second of work
 MAX_BREAKS = 1_000
-_TS_PACKETS = {0: 188, 4: 192}  # where the first sync byte lies: how far it is to the next
+_TS_PACKETS = {0: 188, 4: 192}  # offset of the first sync byte: distance to the next
 
 
 def _flv_tags(data: Buffer, at: int) -> Iterator[int]:
-    """End of each tag with the size that follows it; ends at what is none."""
-    coding = -1  # of the video, which does not change
+    """End of each tag, including the size that follows it; stops at data that is not a tag."""
+    coding = -1  # of the video; constant in a file
     for _ in range(MAX_PARTS):
         kind = data[at] & 0x1F if at + 12 <= len(data) else 0
         if kind not in (8, 9, 18) or data[at + 8 : at + 11] != b"\0\0\0":
             return
         if kind == 9:
-            # The lower half is the codec, but where the highest bit says that four letters name it.
+            # The lower half is the codec, unless the highest bit says that four letters name it.
             codec = 0x80 if data[at + 11] & 0x80 else data[at + 11] & 0x0F
-            is_h264 = codec == 7  # of which there are tables, pictures and an end
+            is_h264 = codec == 7  # has packets for tables, pictures and the end
             if coding not in (-1, codec) or (is_h264 and data[at + 12 : at + 13] > b"\2"):
                 return
             coding = codec
@@ -39,13 +39,13 @@ def _flv_start(data: Buffer) -> int:
 
 
 def flv_end(data: Buffer) -> int:
-    """Where the last tag ends, if that is beyond the file; else 0."""
+    """End of the last tag, if it is beyond the end of the file; else 0."""
     *_, end = 0, *_flv_tags(data, _flv_start(data))
-    return end if end > len(data) + 4 else 0  # the last size may be left out
+    return end if end > len(data) + 4 else 0  # the last size may be missing
 
 
 def flv_last_sec(data: Buffer) -> float:
-    """When the last whole tag is due, of whatever track."""
+    """Time of the last complete tag, of any track."""
     before, at = 0, _flv_start(data)
     for end in _flv_tags(data, at):
         if end <= len(data) + 4:
@@ -56,7 +56,7 @@ def flv_last_sec(data: Buffer) -> float:
 
 
 def flv_breaks(data: Buffer) -> Generator[int, None, None]:
-    """Tags that do not lead to the next, or are of another codec than those before."""
+    """Tags that do not lead to the next one, or have a different codec from earlier ones."""
     at = _flv_start(data)
     while at < len(data):
         before = at
@@ -64,7 +64,7 @@ def flv_breaks(data: Buffer) -> Generator[int, None, None]:
             before, at = at, end
         if at + 11 > len(data) and at <= len(data) + 4:
             return
-        # A size that is wrong leads astray: what is broken may be the tag before.
+        # A wrong size leads to a wrong position, so the previous tag may be the broken one.
         yield before
         for found in re.finditer(rb"(?=[\x08\x09\x12](...)....\0\0\0)", data, re.DOTALL):
             end = found.start() + 11 + int.from_bytes(found[1], "big")
@@ -76,9 +76,9 @@ def flv_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def ogg_breaks(data: Buffer) -> Generator[int, None, None]:
-    """Pages that do not lead to the next, or whose number jumps."""
+    """Pages that do not lead to the next one, or whose number jumps."""
     at = 0
-    numbers: dict[bytes, int] = {}  # the newest page of each stream
+    numbers: dict[bytes, int] = {}  # number of the latest page of each stream
     for _ in range(MAX_PARTS):
         if at >= len(data):
             return
@@ -97,7 +97,7 @@ def ogg_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def ts_breaks(data: Buffer, track_id: int) -> list[int]:
-    """Where packets are out of step, or the video's own count of them jumps."""
+    """Positions where packets are misaligned, or the video's packet counter jumps."""
     starts = (at for at, size in _TS_PACKETS.items() if data[at : at + 1] == data[at + size : at + size + 1] == b"G")
     at = next(starts, -1)
     if at < 0:
@@ -132,8 +132,8 @@ def _ts_heads(packets: np.ndarray) -> np.ndarray:
 def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[int]:
     """
     Args:
-        positions: (num_packets,) of packets in the file.
-        heads: (num_packets, 10), uint8, as `_ts_heads` has them.
+        positions: (num_packets,), of packets in the file.
+        heads: (num_packets, 10), uint8, from `_ts_heads`.
     """
     is_video = ((heads[:, 1] & 0x1F).astype(int) << 8 | heads[:, 2]) == track_id
     has_payload = heads[:, 3] & 0x10 != 0
@@ -141,10 +141,10 @@ def _ts_jumps(positions: np.ndarray, heads: np.ndarray, track_id: int) -> list[i
     num_tables = np.cumsum((heads[:, 1] & 0x1F == 0) & (heads[:, 2] == 0) & (heads[:, 3] & 15 == 0))[chosen]
     counts, positions, heads = heads[chosen, 3].astype(int) & 15, positions[chosen], heads[chosen]
     is_announced = (heads[:, 3] & 0x20 != 0) & (heads[:, 4] > 0) & (heads[:, 5] & 0x80 != 0)
-    jumps = np.diff(counts) % 16 > 1  # a packet may come twice
+    jumps = np.diff(counts) % 16 > 1  # a packet may be repeated
     is_broken = np.concatenate([[False], jumps]) & ~is_announced | (heads[:, 1] & 0x80 != 0)
-    begins = heads[:, 1] & 0x40 != 0  # a picture, and so with a start code and what kind of stream it is of
-    # Where another recording was put behind this one, all counts begin anew, its table of programmes first.
+    begins = heads[:, 1] & 0x40 != 0  # start of a picture, with a start code and the kind of stream
+    # If another recording was appended, all counters restart, beginning with its table of programmes.
     is_joined = begins & (counts == 0) & np.concatenate([[False], np.diff(num_tables) > 0])
     is_broken &= ~is_joined
     if begins.any():

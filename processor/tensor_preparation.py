@@ -1,7 +1,7 @@
-"""What the processors of transformers do with torch: the same steps as `face_preparation`, by torch's arithmetic.
+"""The transformers processors' steps with torch: the same as in `face_preparation`, with torch's arithmetic.
 
-Data that were prepared once, and every model's logits, rest on its last bit. Without torch crops differ by a grey level
-where they round otherwise.
+Prepared data and every model's logits depend on its last bit. Without torch, crops may differ by a grey level because
+of rounding.
 """
 
 import copy
@@ -19,34 +19,34 @@ from .face_preparation import FacePreparation, require_contrast
 
 
 class TensorPreparation(FacePreparation):
-    """Goes before the base that prepares clips or pictures, and that of transformers."""
+    """Mixin, to be listed before the base that prepares clips or pictures, and transformers' base."""
 
     def on_device(self, device: torch.device | str) -> Self:
-        """As `FacePreparation.on_device`; EngagementInputError: there is none."""
+        """Like `FacePreparation.on_device`; raises EngagementInputError if the device does not exist."""
         moved = copy.copy(self)
         moved.device = to_device(device)
         return moved
 
-    def to_dict(self) -> Any:  # a dictionary, as transformers' own, which holds any setting
-        """What is saved: all settings, and nothing of this machine."""
-        settings = super().to_dict()  # type: ignore[misc]  # which the processors' other base has
+    def to_dict(self) -> Any:  # as in transformers: a dictionary with any setting
+        """The content of the saved config: all settings, but nothing about this machine."""
+        settings = super().to_dict()  # type: ignore[misc]  # defined in the processors' other base
         for name in ("device", "reader"):
             settings.pop(name, None)
-        if not self.as_played:  # a model from before there was this setting stays what it was, to the last byte
+        if not self.as_played:  # the config of a model that is older than this setting stays unchanged to the last byte
             settings.pop("as_played", None)
         return settings
 
     @property
     def sampler(self) -> Sampler:
-        """As `FacePreparation.sampler`."""
+        """Like `FacePreparation.sampler`."""
         return sample_by_torch
 
     def to_pixel_values(self, frames: np.ndarray) -> torch.Tensor:
-        """As `FacePreparation.to_pixel_values`, a tensor on `device`."""
+        """Like `FacePreparation.to_pixel_values`; a tensor on `device`."""
         pixels = self.to_model_size(frames)
         if self.do_grayscale:
             pixels = transforms.rgb_to_grayscale(pixels)
-        pixels = pixels.to(torch.float32, copy=True)  # what follows writes into it
+        pixels = pixels.to(torch.float32, copy=True)  # modified in place below
         if self.do_rescale:
             pixels *= self.rescale_factor
         if self.picture_norm is not None:
@@ -63,21 +63,21 @@ class TensorPreparation(FacePreparation):
     def to_model_size(self, frames: np.ndarray) -> torch.Tensor:
         """(num_frames, height, width, 3) -> (num_frames, 3, size, size), uint8."""
         size = (self.size["height"], self.size["width"])
-        frames = np.require(frames, requirements=["C", "W"])  # torch takes no read-only array, and PIL's are
+        frames = np.require(frames, requirements=["C", "W"])  # torch does not accept read-only arrays, such as PIL's
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
         if pixels.shape[-2:] == size or not self.do_resize:
             return pixels
         return transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
 
     def resize_frames(self, frames: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-        """As `FacePreparation.resize_frames`."""
+        """Like `FacePreparation.resize_frames`."""
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (t, H, W, C) -> (t, C, H, W)
         pixels = transforms.resize(pixels, [height_px, width_px], InterpolationMode.BILINEAR, antialias=True)
         return pixels.permute(0, 2, 3, 1).numpy()  # (t, C, H, W) -> (t, H, W, C)
 
 
 def sample_by_torch(window: np.ndarray, transform: np.ndarray, crop_size_px: int) -> np.ndarray:
-    """As `face_cropping.sample_bilinear`."""
+    """Like `face_cropping.sample_bilinear`."""
     pixels = torch.from_numpy(window).permute(2, 0, 1)[None].float()  # (h, w, 3) -> (1, 3, h, w)
     theta = _normalised(transform, crop_size_px, window.shape[1], window.shape[0])
     grid = F.affine_grid(theta, [1, 3, crop_size_px, crop_size_px], align_corners=False)  # (1, crop, crop, 2)
@@ -86,7 +86,7 @@ def sample_by_torch(window: np.ndarray, transform: np.ndarray, crop_size_px: int
 
 
 def _normalised(transform: np.ndarray, crop_size_px: int, width_px: int, height_px: int) -> torch.Tensor:
-    """A transform in pixels -> the (1, 2, 3) theta of affine_grid, whose square runs from -1 to 1 on both sides."""
+    """A transform in pixels -> the (1, 2, 3) theta of affine_grid, whose coordinates run from -1 to 1 on both axes."""
     to_pixels = np.array([[crop_size_px / 2, 0, crop_size_px / 2], [0, crop_size_px / 2, crop_size_px / 2], [0, 0, 1]])
     from_pixels = np.array([[2 / width_px, 0, -1], [0, 2 / height_px, -1], [0, 0, 1]])
     theta = from_pixels @ np.vstack([transform, [0, 0, 1]]) @ to_pixels
@@ -94,7 +94,7 @@ def _normalised(transform: np.ndarray, crop_size_px: int, width_px: int, height_
 
 
 def _scale_to_norm(pixels: torch.Tensor, norm: float) -> torch.Tensor:
-    """Remove each picture's mean, scale the rest to `norm`; (t, C, H, W) float."""
+    """Subtract each picture's mean and scale it to `norm`; (t, C, H, W) float."""
     centred = pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)
     lengths = centred.flatten(1).norm(dim=1)
     require_contrast(lengths.numpy())

@@ -1,5 +1,5 @@
-"""What a packet's own bits say of its picture: whether decoding may start there, whether a frame comes out of it, which
-half of an interlaced frame it is. Damaged bits give an answer too, or none; nothing here raises.
+"""Reads from a packet's bits whether decoding may start there, whether it gives a frame, and which half of an
+interlaced frame it is. Damaged bits give some answer or none; nothing here raises.
 """
 
 import re
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _INTRA_CODECS = {"prores", "dnxhd", "rawvideo", "png", "dvvideo"}
-# Types of AV1's units (OBUs), and those of them that have to be read.
+# Types of AV1's units (OBUs), and the types that have to be read.
 _AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME, _AV1_TILE_LIST = 1, 3, 6, 8
 _AV1_HEADERS = (_AV1_SEQUENCE_HEADER, _AV1_FRAME_HEADER, _AV1_FRAME)
 _HEVC_STARTS, _HEVC_TABLES = frozenset(range(16, 22)), frozenset((32, 33, 34))
-_H264_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles that say more
+_H264_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles with additional fields
 
 
 def describe_packet(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bool, bool] | None:
-    """(nothing later leans on what came before, one frame comes out, carries tables), or None where that is not clear.
+    """(nothing later depends on earlier packets, gives one frame, contains tables), or None if that is unclear.
 
-    Read from the bitstream: containers mark pictures as key frames that are none, and recovery points that need others.
+    Read from the bitstream, since containers mark as key frames pictures that are not, or that need earlier ones.
     """
     if codec in _INTRA_CODECS:
         return True, True, False
@@ -34,7 +34,7 @@ def describe_packet(codec: str, data: bytes, extradata: bytes) -> tuple[bool, bo
         return not data[0] & 0x0C, is_superframe or bool(data[0] & 0x0A), False
     if codec == "mpeg4":
         pictures = [match.end() for match in re.finditer(rb"\x00\x00\x01\xb6", data)]
-        # Two pictures in a packet, or a stub that stands for one, are how AVI packs B-frames.
+        # AVI packs B-frames as two pictures in a packet, followed by a placeholder.
         is_plain = len(pictures) == 1 and len(data) - pictures[0] > 8
         return (
             (data[pictures[0]] >> 6 == 0, True, bool(re.search(rb"\x00\x00\x01[\x20-\x2f]", data)))
@@ -58,7 +58,7 @@ def _describe_nal_units(codec: str, data: bytes, extradata: bytes) -> tuple[bool
 
 
 def _nal_length_size(codec: str, extradata: bytes | None) -> int:
-    """avcC and hvcC say how long the length in front of each unit is; 0: start codes stand between units."""
+    """Number of bytes of each unit's length, from avcC or hvcC; 0: units are separated by start codes."""
     at = 4 if codec == "h264" else 21
     if not extradata or extradata[0] != 1 or len(extradata) <= at:
         return 0
@@ -66,7 +66,7 @@ def _nal_length_size(codec: str, extradata: bytes | None) -> int:
 
 
 def _nal_starts(data: bytes, length_size: int) -> list[int]:
-    """Where each NAL unit's first byte lies, which holds its type."""
+    """Position of each NAL unit's first byte, which contains its type."""
     starts, end = [], len(data)
     if length_size:
         at = length_size
@@ -82,7 +82,7 @@ def _nal_starts(data: bytes, length_size: int) -> list[int]:
 
 
 def is_disposable(codec: str, data: bytes, extradata: bytes | None) -> bool:
-    """Whether `skip_frame` "NONREF" would leave a packet of H.264 or MPEG-4 out, since no picture leans on it."""
+    """Whether `skip_frame` "NONREF" would skip a packet of H.264 or MPEG-4, since no picture depends on it."""
     if codec == "mpeg4":
         picture = re.search(rb"\x00\x00\x01\xb6(.)", data, re.DOTALL)
         return picture is not None and picture[1][0] >> 6 == 2
@@ -92,14 +92,14 @@ def is_disposable(codec: str, data: bytes, extradata: bytes | None) -> bool:
 
 
 def _describe_av1_units(data: bytes) -> tuple[bool, bool, bool] | None:
-    """Of a temporal unit: one frame is shown, and after a key frame that is shown at once no other is leant on."""
+    """Describe a temporal unit of one shown frame; nothing depends on frames before a key frame shown at once."""
     frames: list[tuple[bool, int, bool]] = []  # (shows a frame decoded before, type, is shown)
     has_sequence_header = False
     for kind, content in _av1_units(data):
         if kind is None or kind == _AV1_TILE_LIST or (kind in _AV1_HEADERS and not content):
             return None
         if kind == _AV1_SEQUENCE_HEADER:
-            if content[0] & 0x08 or frames:  # a still picture, whose frame headers are laid out differently
+            if content[0] & 0x08 or frames:  # a still picture has a different layout of frame headers
                 return None
             has_sequence_header = True
         elif kind in (_AV1_FRAME_HEADER, _AV1_FRAME):
@@ -110,12 +110,12 @@ def _describe_av1_units(data: bytes) -> tuple[bool, bool, bool] | None:
 
 
 def _av1_units(data: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Type and content of each unit (OBU); type None where layers, or a unit that is cut, make the rest unclear."""
+    """Type and content of each unit (OBU); type None if layers, or a truncated unit, make the rest unclear."""
     at = 0
     while at < len(data):
         head, size, num_bytes = data[at], 0, 0
         has_layers, has_size = head & 0x04, head & 0x02
-        while has_size and num_bytes < 8:  # seven bits a byte, the lowest first
+        while has_size and num_bytes < 8:  # seven bits per byte, the lowest first
             byte = data[at + 1 + num_bytes] if at + 1 + num_bytes < len(data) else 0xFF
             size |= (byte & 0x7F) << 7 * num_bytes
             num_bytes += 1
@@ -130,18 +130,18 @@ def _av1_units(data: bytes) -> Iterator[tuple[int | None, bytes]]:
 
 
 class FieldCoding(NamedTuple):
-    """How a slice of H.264 says that it is of a field, one half of an interlaced frame."""
+    """How an H.264 slice signals that it belongs to a field, one half of an interlaced frame."""
 
     frame_num_bits: int
     has_separate_planes: bool
 
 
 def field_coding(data: bytes, extradata: bytes | None = None) -> FieldCoding | None:
-    """Of a stream of H.264 in which a picture may be a field; None where all are frames, as nearly everywhere.
+    """The coding of an H.264 stream in which a picture may be a field; None if all are frames, as in most files.
 
     Args:
-        data: the stream's tables, or a packet with some.
-        extradata: where `data` is a packet: the stream's tables.
+        data: the stream's tables, or a packet that contains some.
+        extradata: if `data` is a packet: the stream's tables.
     """
     if data[:1] == b"\x01" and not extradata:  # avcC: a count, then a length before each unit
         starts = [8]
@@ -152,7 +152,7 @@ def field_coding(data: bytes, extradata: bytes | None = None) -> FieldCoding | N
 
 
 def _field_coding_of(sequence: bytes) -> FieldCoding | None:
-    """By a sequence parameter set (H.264, 7.3.2.1.1)."""
+    """Read from a sequence parameter set (H.264, 7.3.2.1.1)."""
     bits = _Bits(sequence)
     profile = bits.take(8)
     bits.take(16)
@@ -183,13 +183,13 @@ def _field_coding_of(sequence: bytes) -> FieldCoding | None:
 
 
 def field_of(data: bytes, extradata: bytes | None, coding: FieldCoding) -> tuple[int, bool] | None:
-    """(number of its frame as the stream counts them, whether it is the bottom field); None for a whole frame."""
+    """(the stream's number of its frame, whether it is the bottom field); None for a whole frame."""
     size = _nal_length_size("h264", extradata)
     slices = [at for at in _nal_starts(data, size) if data[at] & 31 in (1, 5)]
     if not slices:
         return None
     first, last = (_field_of_slice(data[at + 1 : at + 32], coding) for at in (slices[0], slices[-1]))
-    return first if first == last else None  # both fields may lie in one packet
+    return first if first == last else None  # both fields may be in one packet
 
 
 def _field_of_slice(header: bytes, coding: FieldCoding) -> tuple[int, bool] | None:
@@ -202,10 +202,10 @@ def _field_of_slice(header: bytes, coding: FieldCoding) -> tuple[int, bool] | No
 
 
 class _Bits:
-    """Reads bits; beyond the end there are zeros."""
+    """Reads bits; zeros beyond the end."""
 
     def __init__(self, data: bytes) -> None:
-        data = data.replace(b"\0\0\3", b"\0\0")  # a byte that keeps start codes out of the contents
+        data = data.replace(b"\0\0\3", b"\0\0")  # without the bytes that keep start codes out of the contents
         self._value, self._left = int.from_bytes(data), 8 * len(data)
         self.is_over = False
 

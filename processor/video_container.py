@@ -1,7 +1,7 @@
-"""A video file as a container: opened safely, refused by name and reason.
+"""Opens a video file's container safely, or refuses it with name and reason.
 
-FFmpeg's own messages stay silent: PyAV drops them unless told otherwise. Whether the file is whole is left to
-`video_structure`, packets and frames to `video_packets` and `video_decoding`.
+FFmpeg's own messages are not shown, which is PyAV's default. `video_structure` checks whether the file is complete,
+`video_packets` and `video_decoding` read packets and frames.
 """
 
 import io
@@ -19,23 +19,23 @@ from .input_errors import NoDecodableFrameError, NoVideoStreamError, VideoReadEr
 from .media_files import HEAD_BYTES, MediaSource, picture_kind
 from .video_tracks import video_tracks
 
-_MOST_THREADS = 8  # each has a stack of its own, of megabytes
-# 8K cinema (8192x4320, coded in blocks of 64) passes, 16K does not: a decoder may hold 17 pictures at once.
+_MOST_THREADS = 8  # each has its own stack of several megabytes
+# 8K cinema (8192x4320, coded in blocks of 64) is accepted, 16K is not: a decoder may hold 17 pictures at once.
 DEFAULT_MAX_PIXELS = 8192 * 4352
-# Named, so that a play list (HLS, concat) called clip.mp4 cannot make FFmpeg open other files or addresses.
+# Listed, so that a playlist (HLS, concat) named clip.mp4 cannot make FFmpeg open other files or addresses.
 _CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,dv,h264,hevc,wav,mp3,flac,aac"
-# The config asks too (see there); a processor loaded by itself has none, and older PyAV gives other pixels unnoticed.
+# The config checks this too, but a processor may be loaded without it, and older PyAV silently gives other pixels.
 _OLDEST_PYAV = "17.1"
 if Version(av.__version__) < Version(_OLDEST_PYAV):
     raise ImportError(f"Expected av>={_OLDEST_PYAV}, got {av.__version__}; pip install 'av>={_OLDEST_PYAV}'.")
-# PyAV 19 replaces what is not UTF-8 in a file's tags by itself; PyAV before it raises unless told to.
+# PyAV 19 replaces text in a file's tags that is not UTF-8 by default; earlier versions raise unless told to.
 _open: Callable[..., av.container.InputContainer] = (
     av.open if Version(av.__version__) >= Version("19") else partial(av.open, metadata_errors="replace")
 )
 
 
 def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
-    """What FFmpeg opens, and the name for messages. Refuses what the first bytes can tell."""
+    """The object that FFmpeg opens, and its name for messages. Refuses files that are no video by their first bytes."""
     if isinstance(path, (str, os.PathLike)):
         name = os.fspath(path)
         source: str | bytes = name
@@ -55,7 +55,7 @@ def resolve_source(path: MediaSource) -> tuple[str | bytes, str]:
 
 
 def _read_head(name: str) -> bytes:
-    # Of an address that came as a Path, one slash is left.
+    # An address given as a Path has only one slash.
     if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])", name):
         shown = f"{address[1]}://{name[address.end() :].rpartition('@')[2]}"  # without a password
         remedy = "download it first"
@@ -66,7 +66,7 @@ def _read_head(name: str) -> bytes:
         if Path(name).is_file():
             with Path(name).open("rb") as file:
                 return file.read(HEAD_BYTES)
-        found = "a directory" if Path(name).is_dir() else "a device or pipe" if Path(name).exists() else "nothing there"
+        found = "a directory" if Path(name).is_dir() else "a device or pipe" if Path(name).exists() else "no such file"
     except (OSError, ValueError) as error:  # no permission; a name too long or with a zero byte
         found = str(getattr(error, "strerror", None) or error)
     raise VideoReadError(f"Expected a readable video file, got {found}: {name}; check the path.")
@@ -79,12 +79,12 @@ def open_container(
     probe: bool = True,
     options: Mapping[str, str] = MappingProxyType({}),
 ) -> av.container.InputContainer:
-    """Open for reading. FFmpeg decodes a little to complete the header, within the pixel limit, unless told not to.
+    """Open for reading. With `probe`, FFmpeg decodes a little to complete the header, within the pixel limit.
 
     Args:
-        options: FFmpeg's own, of the container.
+        options: FFmpeg's options for the container.
     """
-    # "file:", or FFmpeg would read a colon in the name as a protocol.
+    # Without "file:", FFmpeg would take a colon in the name as a protocol.
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     for_decoder = (
         {
@@ -104,8 +104,8 @@ def open_container(
 
 
 def video_stream(container: av.container.InputContainer, name: str, max_pixels: int, track: int = 0) -> av.VideoStream:
-    """A video stream, by its place among those that are no cover, set up so that `skip_frame` and the limit on pixels
-    hold."""
+    """A video stream, by its place among those that are not covers, set up so that `skip_frame` and the pixel limit
+    apply."""
     streams = video_tracks(container)
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -113,12 +113,12 @@ def video_stream(container: av.container.InputContainer, name: str, max_pixels: 
     stream = streams[track]
     context = stream.codec_context
     if context is None:
-        raise NoDecodableFrameError(f"Expected a known video codec, got one without decoder, in {name}; convert it.")
+        raise NoDecodableFrameError(f"There is no decoder for the video codec of {name}; convert it.")
     if context.width * context.height > max_pixels:
         found = f"got {context.width}x{context.height} in {name}"
-        raise VideoTooLargeError(f"Expected at most {max_pixels:,} pixels a frame, {found}; scale it down.")
-    context.thread_type = "SLICE"  # frame threads would hand skip_frame to the wrong frame
-    # H.264's threads make of a damaged picture now this, now that.
+        raise VideoTooLargeError(f"Expected at most {max_pixels:,} pixels per frame, {found}; scale it down.")
+    context.thread_type = "SLICE"  # frame threads would apply skip_frame to the wrong frame
+    # With threads, H.264's decoder gives varying results for damaged pictures.
     context.thread_count = 1 if context.name == "h264" else min(_MOST_THREADS, os.cpu_count() or 1)
     context.options = {"max_pixels": str(max_pixels)}
     return stream

@@ -1,9 +1,9 @@
-"""What a damaged video file has lost, and what of the rest is still good.
+"""Finds what a damaged video file has lost, and which of the remaining frames are intact.
 
-A gap in the times alone proves nothing: rates vary, sound outlasts pictures, recordings pause. Something is lost where
-the container's own index names packets that are not there, or where the times (or the stated length) show a gap and its
-chain of parts is broken too. Frames that lean on what is lost are lost with it: decoders make up the missing pictures,
-and most say nothing.
+A gap in the times alone proves nothing: rates vary, sound may be longer than the pictures, recordings pause. Data is
+lost if the container's own index names packets that are missing, or if the times (or the stated length) show a gap and
+the chain of parts is broken too. Frames that depend on lost data are lost as well: decoders invent the missing
+pictures, and most do not report it.
 """
 
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ from .input_errors import NoDecodableFrameError, VideoReadError
 from .video_packets import PacketScan, count_samples, frame_times_sec_of, order_frames
 from .video_structure import ShortPart, count_edits, find_breaks, last_tag_sec
 
-_FEW_BYTES = 64  # by which writers miscount their own headers
-_MOST_LOST = 0.5  # of the frames; what is left of such a film is no fair sample of it
-_FLV_SLACK_SEC = 1.0  # servers round what they write of the length
-_REORDERED = 8  # packets between where a frame lies in the file and where it is shown
-# Codecs of which a packet that is one picture by its bits gives one frame.
+_FEW_BYTES = 64  # by which writers miscount the size of their own headers
+_MOST_LOST = 0.5  # of the frames; if more are lost, the rest is not a fair sample of the film
+_FLV_SLACK_SEC = 1.0  # servers round the stated length
+_REORDERED = 8  # packets between a frame's place in the file and in display order
+# Codecs in which a packet with one picture gives one frame.
 _ONE_EACH = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg"}
 
 
 @dataclass
 class Damage:
-    """What is lost of a file."""
+    """Lost parts of a file."""
 
     gaps: set[int] = field(default_factory=set)  # packets before which something is lost
     bad_packets: set[int] = field(default_factory=set)
-    is_unplaced: bool = False  # nothing tells where, and so nothing when the others are shown
-    num_lost: int | None = 0  # frames of which no packet is there; None: some, nobody knows how many
+    is_unplaced: bool = False  # it is unknown where, and so also when the other frames are shown
+    num_lost: int | None = 0  # frames without a packet; None: an unknown number
     notes: list[str] = field(default_factory=list)
 
 
@@ -44,7 +44,7 @@ class _Rhythm:
 
     @property
     def jumps(self) -> np.ndarray:
-        """Numbers of the frames after which there is a gap."""
+        """Numbers of the frames that are followed by a gap."""
         return np.flatnonzero(np.diff(self.ticks) > 1.75 * self.step)
 
     @property
@@ -57,16 +57,16 @@ class _Rhythm:
 
 
 def find_damage(scan: PacketScan) -> Damage:
-    """What the container knows to be lost; a file that ends early gets its `cut`, one whose sizes are a little off a
-    note."""
+    """Damage that the container reveals; sets `cut` for a file that ends early, and adds a note if sizes are slightly
+    wrong."""
     damage = Damage()
     short = scan.short
     if short and scan.container == "flv" and not scan.stated_sec:
-        short = None  # a live recording may just end
+        short = None  # a live recording may simply end
     if short and not _has_all(scan, short):
         scan.cut = str(short)
     elif short:
-        promised = f"{short.missing_bytes:,} byte{'s' * (short.missing_bytes != 1)} more than there are"
+        promised = f"{short.missing_bytes:,} byte{'s' * (short.missing_bytes != 1)} more than exist"
         damage.notes.append(f"the header promises {promised}; no frame is missing")
     if scan.cut or not scan.sizes:
         return damage
@@ -75,7 +75,7 @@ def find_damage(scan: PacketScan) -> Damage:
         num_left_out += _find_unread(scan, damage)
     else:
         _find_broken(scan, damage)
-    # A trimmed film is healthy; but a bit flipped in such a list, or in the times beside it, hides frames likewise.
+    # A trimmed film is intact, but a flipped bit in an edit list, or in the times, hides frames in the same way.
     if num_left_out:
         num_all = max(scan.num_samples, len(scan.sizes))
         damage.notes.append(f"an edit list leaves out {num_left_out} of {num_all} frames")
@@ -83,7 +83,7 @@ def find_damage(scan: PacketScan) -> Damage:
 
 
 def _has_all(scan: PacketScan, short: ShortPart) -> bool:
-    """Whether every packet that the file speaks of is there, although its header counts more bytes."""
+    """Whether all packets named in the file exist, although its header counts more bytes."""
     if scan.cut:
         return False
     if scan.is_counted and scan.num_samples:
@@ -95,12 +95,12 @@ def _has_all(scan: PacketScan, short: ShortPart) -> bool:
 
 
 def _find_unread(scan: PacketScan, damage: Damage) -> int:
-    """Packets that the index of MP4 or AVI names, and that were not met; how many of them an edit list leaves out."""
+    """Note packets in the index of MP4 or AVI that were not read; returns how many of them an edit list leaves out."""
     is_avi = scan.container == "avi"
     num_short = scan.num_samples - len(scan.sizes)
     lost: list[int] = []
     if scan.indexed:
-        # AVI's index tells where a chunk's head lies, eight bytes before its contents.
+        # AVI's index gives the position of a chunk's head, eight bytes before its contents.
         numbers = {position + 8 * is_avi: number for number, (position, _) in enumerate(scan.indexed)}
         places = [-1 if position is None else numbers.get(position, -1) for position in scan.positions]
         met, known = set(places), np.array([place for place in places if place >= 0], np.int64)
@@ -108,15 +108,15 @@ def _find_unread(scan: PacketScan, damage: Damage) -> int:
         damage.num_lost, damage.gaps = len(lost), set(np.searchsorted(known, lost).tolist())
         damage.is_unplaced = bool(lost) and (len(known) < 0.9 * len(places) or bool((np.diff(known) < 0).any()))
         if lost and is_avi and -1 not in met and scan.pts[0] is not None:
-            scan.pts = [place - places[0] + scan.pts[0] for place in places]  # AVI numbers the packets that it meets
-    # One edit leaves out a beginning and an end.
+            scan.pts = [place - places[0] + scan.pts[0] for place in places]  # FFmpeg numbers AVI's packets as read
+    # A single edit leaves out a beginning and an end.
     shown = np.flatnonzero(scan.shown)
     within = [n for n in scan.hidden if len(shown) and shown[0] + _REORDERED < n < shown[-1] - _REORDERED]
     if within and not is_avi and count_edits(scan.source, scan.name) <= 2:
         damage.num_lost = (damage.num_lost or 0) + len(within)
     if num_short <= len(lost):
         return 0
-    # A count in the header alone may lie, and an edit list leaves packets out.
+    # A count in the header alone may be wrong, and an edit list leaves packets out.
     if _is_broken(scan) if is_avi else count_samples(scan) < scan.num_samples:
         damage.is_unplaced, damage.num_lost = True, num_short
         return 0
@@ -133,9 +133,9 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
         return
     breaks = find_breaks(scan.source, scan.name, scan.track_id)
     if scan.container == "flv" and rhythm is not None and scan.stated_sec - rhythm.end_sec > _FLV_SLACK_SEC:
-        last_sec = last_tag_sec(scan.source, scan.name)  # the sound may outlast the pictures
+        last_sec = last_tag_sec(scan.source, scan.name)  # the sound may be longer than the pictures
         if scan.stated_sec - last_sec > _FLV_SLACK_SEC:
-            scan.cut = f"its header speaks of {scan.stated_sec:.1f} s, and it ends after {last_sec:.1f} s"
+            scan.cut = f"its header states {scan.stated_sec:.1f} s, but it ends after {last_sec:.1f} s"
             return
     positions = np.maximum.accumulate([-1 if position is None else position for position in scan.positions])
     gaps = set(np.searchsorted(positions, breaks, side="right").tolist()) | scan.overdue
@@ -148,7 +148,7 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
     if gaps and not scan.cut:
         damage.bad_packets |= scan.corrupt
         damage.num_lost = None
-        # Of the last frames of a stream that does not say how long it is, no gap can tell.
+        # If a stream does not state its length, no gap shows that its last frames are missing.
         is_near_end = max(gaps) >= len(scan.sizes) - 1 and scan.container == "mpegts"
         if rhythm is None:
             damage.bad_packets |= {number for number, pts in enumerate(scan.pts) if pts is None}
@@ -160,8 +160,8 @@ def _find_broken(scan: PacketScan, damage: Damage) -> None:
 
 
 def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
-    """Whether it is worth looking at the file's structure: healthy files of a constant rate need not wait for that."""
-    if scan.container == "mpegts":  # which does not say how long it is, and whose clock begins anywhere
+    """Whether to check the file's structure, which intact files with a constant rate do not need."""
+    if scan.container == "mpegts":  # it does not state its length, and its clock starts anywhere
         last = [position for position in scan.positions[-_REORDERED:] if position is not None]
         is_at_odds = bool(find_breaks(scan.source, scan.name, scan.track_id, min(last, default=0)))
     else:
@@ -171,7 +171,7 @@ def _looks_odd(scan: PacketScan, rhythm: _Rhythm) -> bool:
 
 
 def _rhythm_of(scan: PacketScan) -> _Rhythm | None:
-    """None where too few frames have times of their own."""
+    """The stream's rhythm; None if too few frames have their own times."""
     if not scan.pts or None in scan.pts or scan.time_base is None:
         return None
     ticks = np.sort(np.array(scan.pts)[np.array(scan.shown)])
@@ -192,7 +192,7 @@ def _rhythm_of(scan: PacketScan) -> _Rhythm | None:
 
 
 def _jumps_at(scan: PacketScan, rhythm: _Rhythm, gap: int) -> bool:
-    """Whether the frames around a place in the file are a gap apart on screen."""
+    """Whether the frames around a position in the file are separated by a gap in time."""
     near = [pts for pts in scan.pts[max(gap - _REORDERED, 0) : gap + _REORDERED] if pts is not None]
     ticks, jumps = rhythm.ticks, rhythm.jumps
     return bool(((ticks[jumps] <= max(near)) & (ticks[jumps + 1] >= min(near))).any())
@@ -200,21 +200,21 @@ def _jumps_at(scan: PacketScan, rhythm: _Rhythm, gap: int) -> bool:
 
 @dataclass(frozen=True)
 class SoundFrames:
-    """Frames that came through, of all that were met, each (num_frames,), in presentation order."""
+    """All frames that were read, and which of them are intact; arrays are (num_frames,), in presentation order."""
 
-    packets: np.ndarray  # int64, of each frame; -1 where only counting tells
+    packets: np.ndarray  # int64: packet of each frame; -1 if known only by counting
     starts: np.ndarray  # int64: packet to decode from
     times_sec: np.ndarray  # float64
-    is_sound: np.ndarray  # bool: neither lost nor leaning on what is
+    is_sound: np.ndarray  # bool: neither lost nor dependent on lost data
 
 
 def order_sound_frames(scan: PacketScan, damage: Damage) -> SoundFrames:
-    """As `video_packets.order_frames`; damage that shows only when decoding is added to what is known of it."""
+    """Like `video_packets.order_frames`; adds damage that is visible only in decoding to `damage`."""
     for number in damage.bad_packets:
         scan.shown[number] = False
     packets, starts = order_frames(scan)
     if scan.refused and scan.unclear <= scan.refused | damage.bad_packets and not scan.has_new_tables:
-        # Nothing but damage was unclear: the other packets need not be counted, and lean on no more than they say.
+        # Only damaged packets were unclear: the others need not be counted, and their bits state all dependencies.
         for number in scan.unclear:
             scan.shown[number] = False
         scan.understood = True
@@ -230,16 +230,16 @@ def order_sound_frames(scan: PacketScan, damage: Damage) -> SoundFrames:
 
 
 def _find_silent(scan: PacketScan, damage: Damage, packets: np.ndarray) -> None:
-    """Packets that gave no frame, although they are pictures or the index says so; the decoder said nothing."""
+    """Note packets that gave no frame, without a decoder error, although they are pictures or the index says so."""
     if scan.codec not in _ONE_EACH or scan.first_fields:
         return
-    if packets.min(initial=0) < 0:  # the decoder lost count of them
+    if packets.min(initial=0) < 0:  # the decoder does not report their packets
         num_shown = sum(scan.shown)
         if scan.is_counted and scan.starts[0] and len(packets) < num_shown and damage.num_lost is not None:
             damage.num_lost += num_shown - len(packets)
         return
     silent = np.setdiff1d(np.flatnonzero(scan.shown), packets)
-    # A recording that begins in the middle of a group shows nothing up to the next.
+    # A recording that begins in the middle of a group shows nothing until the next one.
     silent = silent[silent > (0 if scan.starts[0] else next(iter(np.flatnonzero(scan.starts)), len(scan.starts)))]
     is_clear = np.array([number not in scan.unclear for number in silent.tolist()], bool)
     damage.bad_packets |= set(silent[is_clear].tolist())
@@ -250,13 +250,13 @@ def _find_silent(scan: PacketScan, damage: Damage, packets: np.ndarray) -> None:
 def _is_sound(scan: PacketScan, damage: Damage, packets: np.ndarray, starts: np.ndarray) -> np.ndarray:
     if not damage.gaps and not damage.bad_packets:
         return np.ones(len(packets), bool)
-    if not scan.understood and scan.keys:  # the container's word is the best there is
+    if not scan.understood and scan.keys:  # the container's key frames are the best information
         keys = np.array(scan.keys)
         nearest = keys[np.maximum(np.searchsorted(keys, packets, side="right") - 1, 0)]
         starts = np.where(nearest <= packets, np.maximum(starts, nearest), starts)
     is_start = np.array(scan.starts)
     is_start[np.array(scan.keys, np.int64)] = True
-    starts = np.where(is_start[starts], starts, 0)  # else it leans on all before
+    starts = np.where(is_start[starts], starts, 0)  # else it depends on everything before
     gaps, bad = np.array(sorted(damage.gaps), np.int64), np.array(sorted(damage.bad_packets), np.int64)
     after_gap = np.searchsorted(gaps, starts, side="right") < np.searchsorted(gaps, packets, side="right")
     on_bad = np.searchsorted(bad, starts, side="left") < np.searchsorted(bad, packets, side="right")
@@ -264,10 +264,10 @@ def _is_sound(scan: PacketScan, damage: Damage, packets: np.ndarray, starts: np.
 
 
 def tell_damage(scan: PacketScan, damage: Damage, frames: SoundFrames, whole: bool) -> tuple[str, ...]:
-    """The notes on a file.
+    """Notes on a file's damage.
 
     Args:
-        whole: refuse a file of which most is lost, or whose beginning is, without which no time can be told.
+        whole: refuse a file of which most is lost, or whose beginning is lost, since all times are then unknown.
 
     Raises:
         VideoReadError: nothing is left, or too little.
@@ -280,8 +280,8 @@ def tell_damage(scan: PacketScan, damage: Damage, frames: SoundFrames, whole: bo
         return tuple(damage.notes)
     if damage.is_unplaced and whole:
         raise VideoReadError(
-            f"Expected a whole video, got one whose index is damaged: {damage.num_lost} frames are missing, nothing "
-            f"tells which, in {scan.name}; copy or record it again."
+            f"Expected a whole video, got one whose index is damaged: {damage.num_lost} frames are missing, it is "
+            f"unknown which, in {scan.name}; copy or record it again."
         )
     first = min(damage.gaps | damage.bad_packets, default=len(scan.sizes))
     before = frames.times_sec[frames.is_sound & (frames.packets < first)]
@@ -298,7 +298,7 @@ def tell_damage(scan: PacketScan, damage: Damage, frames: SoundFrames, whole: bo
 
 
 def _lost_share(damage: Damage, frames: SoundFrames) -> float:
-    """Of the time, where the number of frames is unknown."""
+    """Lost share of the time, used if the number of frames is unknown."""
     times_sec, packets = frames.times_sec[frames.is_sound], frames.packets[frames.is_sound]
     holes = set()
     for place in damage.gaps | damage.bad_packets:

@@ -1,7 +1,7 @@
-"""Turn a video file into exactly the frames asked for, decoding as little of it as can be proven exact.
+"""Decode exactly the requested frames of a video file, and no more of it than exact results need.
 
-`index_video` reads the packets once and learns where every frame lies (`video_index`); `decode_frames_at` decodes one
-clip, `decode_clips` many in one pass (`video_pass`). Finding faces is left to `face_detection`.
+`index_video` reads the packets once to locate every frame (`video_index`); `decode_frames_at` decodes one clip,
+`decode_clips` many in one pass (`video_pass`). `face_detection` finds faces.
 """
 
 import logging
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from .media_reader import FramesOnDemand, MediaReader
 
 logger = logging.getLogger(__name__)
-_NOTABLE_UNEVENNESS_SEC = 0.05  # cameras are a little uneven, and nobody need know
+_NOTABLE_UNEVENNESS_SEC = 0.05  # cameras are slightly uneven, which is not worth a note
 END_TOLERANCE_SEC = 1.0  # annotations are often rounded up to whole seconds
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedFrames:
-    """Frames of one video, in the order they were asked for."""
+    """Frames of one video, in the requested order."""
 
     frames: "np.ndarray | FramesOnDemand"  # (num_frames, height, width, 3), uint8, RGB, upright
     frame_indices: np.ndarray  # (num_frames,), int64
     frame_times_sec: np.ndarray  # (num_frames,), float64
-    num_repeated_frames: int  # frames that stand in for ones a short clip does not have
+    num_repeated_frames: int  # repeats in a clip that is too short
     index: VideoIndex
 
 
@@ -43,7 +43,7 @@ def uniform_frame_indices(num_available: int, num_frames: int) -> np.ndarray:
 
 
 def consecutive_frame_indices(num_available: int, num_frames: int, start_frame: int = 0) -> np.ndarray:
-    """`num_frames` in a row from `start_frame`, (num_frames,) int64; the last is repeated when the clip ends early."""
+    """`num_frames` in a row from `start_frame`, (num_frames,) int64; repeats the last if the clip ends early."""
     _require_positive(num_available=num_available, num_frames=num_frames)
     if not 0 <= start_frame < num_available:
         raise EngagementInputError(f"Expected a start_frame from 0 to {num_available - 1}, got {start_frame}.")
@@ -51,7 +51,7 @@ def consecutive_frame_indices(num_available: int, num_frames: int, start_frame: 
 
 
 def window_start_frames(num_available: int, num_frames: int, stride_frames: int) -> np.ndarray:
-    """First frames of the whole windows of `num_frames` at this stride, (num_windows,) int64; at least one."""
+    """First frames of the complete windows of `num_frames` at this stride, (num_windows,) int64; at least one."""
     _require_positive(num_available=num_available, num_frames=num_frames, stride_frames=stride_frames)
     return np.arange(0, max(num_available - num_frames, 0) + 1, stride_frames, dtype=np.int64)
 
@@ -75,9 +75,9 @@ def decode_video(
 ) -> DecodedFrames:
     """Decode `num_frames` of a video, or of its part from `clip_start_sec` up to, not including, `clip_end_sec`.
 
-    Times are those of the file's clock, as players show it: a picture that begins after the sound begins above 0.
-    `start_frame` counts from the clip's first frame and is for "consecutive" sampling. An `index` of the same file
-    spares the pass that makes one. A `reader` does both; None: this process.
+    Times are those of the file's clock, as players show it: if the picture begins after the sound, it begins above 0.
+    `start_frame` counts from the clip's first frame and is for "consecutive" sampling. With an `index` of the same file
+    the indexing pass is not needed. A `reader` does both; None: this process.
     """
     index = (reader.index_video if reader else index_video)(path, max_pixels=max_pixels) if index is None else index
     indices = clip_frame_indices(index, num_frames, sampling, start_frame, clip_start_sec, clip_end_sec)
@@ -87,7 +87,7 @@ def decode_video(
     if decoded.num_repeated_frames:
         first, end = frames_between(index, clip_start_sec, clip_end_sec)
         num_left, repeats = end - first - start_frame, decoded.num_repeated_frames
-        counts = f"{num_left} frame{'s' * (num_left != 1)}, {num_frames} were asked for"
+        counts = f"{num_left} frame{'s' * (num_left != 1)}, {num_frames} were requested"
         if num_left >= num_frames:
             counts = f"{num_left} frames, some of which stay on screen for long"
         logger.warning("%s has %s: %d %s", index.path, counts, repeats, "are repeats" if repeats > 1 else "is a repeat")
@@ -102,10 +102,10 @@ def clip_frame_indices(
     clip_start_sec: float | None = None,
     clip_end_sec: float | None = None,
 ) -> np.ndarray:
-    """Which frames `decode_video` takes, (num_frames,) int64.
+    """Numbers of the frames that `decode_video` takes, (num_frames,) int64.
 
-    "uniform": the centres of equal segments; of the clip's time where an `index` as played has frames at a variable
-    rate, else of its frames, which at a constant rate is the same.
+    "uniform": the centres of equal segments, of the clip's time if an `index` as played has a variable rate, else of
+    its frames, which is the same at a constant rate.
     """
     first, end = frames_between(index, clip_start_sec, clip_end_sec)
     if sampling == "consecutive":
@@ -119,7 +119,7 @@ def clip_frame_indices(
 
 
 def _frames_on_screen(index: VideoIndex, num_frames: int, start_sec: float | None, end_sec: float | None) -> np.ndarray:
-    """What a player shows at the centres of `num_frames` equal segments of a clip's time, (num_frames,) int64."""
+    """Frames shown by a player at the centres of `num_frames` equal segments of a clip's time, (num_frames,) int64."""
     _require_positive(num_frames=num_frames)
     start = index.start_sec if start_sec is None else max(start_sec, index.start_sec)
     end = index.end_sec if end_sec is None else min(end_sec, index.end_sec)
@@ -129,7 +129,7 @@ def _frames_on_screen(index: VideoIndex, num_frames: int, start_sec: float | Non
 
 
 def sampling_notes(index: VideoIndex, num_frames: int, sampling: str) -> tuple[str, ...]:
-    """What to say of frames that `clip_frame_indices` took of a film with a variable rate."""
+    """Notes on frames that `clip_frame_indices` took from a film with a variable rate."""
     if sampling != "uniform" or index.unevenness_sec < _NOTABLE_UNEVENNESS_SEC:
         return ()
     if index.as_played:
@@ -140,9 +140,9 @@ def sampling_notes(index: VideoIndex, num_frames: int, sampling: str) -> tuple[s
 
 
 def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | None) -> tuple[int, int]:
-    """Number of the first frame shown from `start_sec` on, and of the one after the last before `end_sec`.
+    """Number of the first frame shown at or after `start_sec`, and of the first at or after `end_sec`.
 
-    A clip between two frames has the one then on screen; one that begins before the picture has what is there of it.
+    A clip between two frames has the one on screen at that time; one that begins before the picture is shortened.
     Raises EngagementInputError for a span outside the video.
     """
     start = index.start_sec if start_sec is None else start_sec
@@ -151,9 +151,7 @@ def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | 
     if not is_within or end <= index.start_sec + TIME_TOLERANCE_SEC:
         found = f"got {start:g} to {end:g} s in {index.path}"
         begins = f", in which the picture begins at {index.start_sec:g} s" if index.start_sec else ""
-        raise EngagementInputError(
-            f"Expected a clip that begins and ends within 0 to {index.end_sec:g} s{begins}, {found}; correct it."
-        )
+        raise EngagementInputError(f"Expected a clip within 0 to {index.end_sec:g} s{begins}, {found}; correct it.")
     first, after = np.searchsorted(index.frame_times_sec, np.array([start, end]) - TIME_TOLERANCE_SEC)
     if end_sec is None:
         after = index.num_frames
@@ -163,7 +161,7 @@ def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | 
 def decode_frames_at(
     index_or_path: VideoIndex | MediaSource, frame_indices: Sequence[int] | np.ndarray
 ) -> DecodedFrames:
-    """Decode the frames of these numbers, in any order, repeats allowed; they come back in the order asked for."""
+    """Decode the frames with these numbers, in any order, with repeats; returns them in the same order."""
     index = index_or_path if isinstance(index_or_path, VideoIndex) else index_video(index_or_path)
     (clip,) = decode_clips(index, [np.asarray(frame_indices, dtype=np.int64).reshape(-1)])
     if isinstance(clip, VideoReadError):
@@ -178,23 +176,23 @@ def decode_clips(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[Dec
     twice. Memory holds the frames of one clip and of those that overlap it, if clips are in order of their starts.
 
     Raises:
-        EngagementInputError: a number that is no frame's.
+        EngagementInputError: a number without a frame.
         VideoReadError: the file is not the one that was indexed.
     """
     pictures = clip_pictures(index, clips)
-    # By map, which keeps no hold of a clip's frames while the next clip's are decoded.
+    # With map, which does not keep a clip's frames in memory while the next clip's are decoded.
     yield from map(lambda clip: _put_together(index, clip, next(pictures)), clips)
 
 
 def clip_pictures(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[list[np.ndarray] | VideoReadError]:
-    """`decode_clips`, each clip's frames, (height, width, 3) uint8, not put together into one array."""
+    """Like `decode_clips`, with each clip's frames, (height, width, 3) uint8, in a list instead of one array."""
     for clip in clips:
         if not len(clip) or clip.min() < 0 or clip.max() >= index.num_frames:
             found = f"got {clip.tolist()} for {index.path}"
             raise EngagementInputError(f"Expected frame numbers from 0 to {index.num_frames - 1}, {found}.")
     if not clips:
         return
-    # Not by np.unique: numpy imports its masked arrays for it, and a process that answers one file waits for that.
+    # Not np.unique: it makes numpy import masked arrays, which delays a process that reads one file.
     last_clips = {frame: number for number, clip in enumerate(clips) for frame in clip.tolist()}
     frames = wanted_frames(index, np.array(sorted(last_clips)))
     held: dict[int, Picture] = {}
@@ -208,11 +206,11 @@ def clip_pictures(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[li
             if last_clips[frame] == number:
                 del held[frame]
         yield entry
-        del entry  # not to be kept while the next is decoded
+        del entry  # free it while the next is decoded
 
 
 def _pictures_of(clip: np.ndarray, held: Mapping[int, Picture]) -> list[np.ndarray] | VideoReadError:
-    """In the clip's order; the error of the first shown that has one."""
+    """The pictures in the clip's order, or the error of the earliest frame that has one."""
     pictures = {}
     for frame in sorted({*clip.tolist()}):
         picture = held[frame]

@@ -1,7 +1,7 @@
-"""Where every frame of a video file lies: learned once, from the packets, converting no pixel.
+"""Locates every frame of a video file: once, from the packets, without converting pixels.
 
-`index_video` numbers the frames in the order they are shown and notes from which packet each may be decoded; getting
-the frames themselves is left to `video_decoding`.
+`index_video` numbers the frames in the order they are shown and notes from which packet each may be decoded;
+`video_decoding` decodes the frames.
 """
 
 from dataclasses import dataclass, field
@@ -17,65 +17,65 @@ from .video_container import DEFAULT_MAX_PIXELS, resolve_source
 from .video_damage import find_damage, order_sound_frames, tell_damage
 from .video_packets import PacketScan, scan_packets, truncated
 
-# Matroska rounds times to a millisecond; a frame that close to a clip's edge counts as on it.
+# Matroska rounds times to a millisecond; a frame this close to a clip's edge counts as on it.
 TIME_TOLERANCE_SEC = 1e-3
 _LEAST_LATENESS_SEC = 0.1
-_CONSTANT_RATE_TOLERANCE_SEC = 2 * TIME_TOLERANCE_SEC  # the first and the last frame's times are rounded as well
-# Decoders that leave out a picture nobody refers to without a trace in those that follow. HEVC's is not among them: a
-# "non-reference" picture there may serve a higher temporal layer. VP9 learns its probabilities from every picture.
+_CONSTANT_RATE_TOLERANCE_SEC = 2 * TIME_TOLERANCE_SEC  # the times of the first and the last frame are also rounded
+# Decoders that can skip non-reference pictures without changing later ones. HEVC's cannot: there a "non-reference"
+# picture may serve a higher temporal layer. VP9 adapts its probabilities to every picture.
 _SKIPPING_CODECS = {"h264", "mpeg4"}
 
 
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
-    """Where every frame of a video lies. Frames are numbered in presentation order, packets in file order."""
+    """Location of every frame of a video. Frames are numbered in presentation order, packets in file order."""
 
     path: str
     num_frames: int
     fps: float  # mean, from the frames' times; for a single frame the header's
     duration_sec: float
     frame_times_sec: np.ndarray  # (num_frames,), float64, ascending, by the file's clock, from `start_sec`
-    frame_packets: np.ndarray  # (num_frames,), int64: the packet a frame lies in, -1 where only counting tells
-    start_packets: np.ndarray  # (num_frames,), int64: the packet to decode from, for this frame to come out exact
-    packet_bytes: np.ndarray  # (num_packets,), int64: sizes, by which a file that changed is noticed
-    can_skip: bool  # the decoder may leave out non-reference pictures that were not asked for
+    frame_packets: np.ndarray  # (num_frames,), int64: the frame's packet, -1 if known only by counting
+    start_packets: np.ndarray  # (num_frames,), int64: the packet to decode from, so that this frame is exact
+    packet_bytes: np.ndarray  # (num_packets,), int64: sizes, used to detect that the file changed
+    can_skip: bool  # the decoder may skip non-reference pictures that are not wanted
     max_pixels: int
     source: str | bytes = field(repr=False)
     width_px: int  # as shown
     height_px: int
     # (num_halves,), int64: packets with half a frame, whose other half is in the next packet
     first_fields: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    transfer: str | None = None  # "PQ" or "HLG", of HDR that is to become SDR
+    transfer: str | None = None  # "PQ" or "HLG", for HDR to be converted to SDR
     as_played: bool = False  # see `FacePreparation.as_played`
     start_sec: float = 0.0  # above 0 where the file's sound begins before its picture
     track: int = 0  # place among the file's video tracks, from 0
-    cut: str | None = None  # how the file ends early; the frames are those before
-    notes: tuple[str, ...] = ()  # what was done or found that a user should know, each a phrase
+    cut: str | None = None  # why the file ends early; the frames before that are indexed
+    notes: tuple[str, ...] = ()  # remarks for the user, each a phrase
 
     @cached_property
     def shown(self) -> ShownPictures:
-        """What becomes of a decoded frame."""
+        """How decoded frames are shown."""
         return ShownPictures(self.width_px, self.height_px, self.transfer)
 
     @property
     def end_sec(self) -> float:
-        """Of the last frame, by the file's clock."""
+        """End of the last frame, by the file's clock."""
         return self.start_sec + self.duration_sec
 
     @cached_property
     def unevenness_sec(self) -> float:
-        """How far frames lie from where they would at a constant rate, at the most."""
+        """Largest distance of a frame from its time at a constant rate."""
         times_sec = self.frame_times_sec
         return float(np.abs(times_sec - np.linspace(times_sec[0], times_sec[-1], len(times_sec))).max())
 
     @property
     def has_constant_rate(self) -> bool:
-        """But for times that are rounded to milliseconds."""
+        """Whether the rate is constant, apart from times rounded to milliseconds."""
         return self.unevenness_sec <= _CONSTANT_RATE_TOLERANCE_SEC
 
     @cached_property
     def packet_frames(self) -> np.ndarray:
-        """(num_packets,), int64: the frame that a packet holds, -1 for none and where only counting tells."""
+        """(num_packets,), int64: the frame in a packet, -1 for none or if known only by counting."""
         frames = np.full(len(self.packet_bytes), -1, np.int64)
         is_known = self.frame_packets >= 0
         frames[self.frame_packets[is_known]] = np.flatnonzero(is_known)
@@ -83,12 +83,12 @@ class VideoIndex:
 
     @cached_property
     def shown_until(self) -> np.ndarray:
-        """(num_packets,), int64: the last shown of the frames in the packets up to each."""
+        """(num_packets,), int64: the last shown frame among the packets up to each."""
         return np.maximum.accumulate(self.packet_frames)
 
 
 class IndexArguments(TypedDict, total=False):
-    """Of `index_video`, by name."""
+    """Keyword arguments of `index_video`."""
 
     max_pixels: int
     whole: bool
@@ -103,16 +103,16 @@ def index_video(
     video_track: int | None = None,
     as_played: bool = False,
 ) -> VideoIndex:
-    """Find out where the frames lie.
+    """Locate the frames of a video.
 
     Args:
-        whole: refuse a file that ends early; else take what is there, and `cut` says so.
+        whole: refuse a file that ends early; if false, index what exists and set `cut`.
         video_track: from 1; None: the default one, or, without `as_played`, the first.
         as_played: see `FacePreparation.as_played`.
 
     Raises:
-        VideoReadError: not a whole, decodable video, or without that track; of one damaged within, `notes` says what is
-            lost, up to a half.
+        VideoReadError: not a complete, decodable video, or without that track. If up to half of the frames are damaged,
+            `notes` describes what is lost instead.
     """
     scan = scan_packets(*resolve_source(path), max_pixels, video_track, as_played)
     damage = find_damage(scan)
@@ -125,7 +125,7 @@ def index_video(
     notes = tell_damage(scan, damage, met, whole)
     times_sec = met.times_sec[met.is_sound]
     num_frames = len(times_sec)
-    # The header's rate where the times agree with it: Matroska's milliseconds make 29.995 of 30.
+    # The header's rate if the times agree with it: Matroska's milliseconds turn 30 into 29.995.
     is_steady = abs((num_frames - 1) / scan.fps - times_sec[-1]) <= TIME_TOLERANCE_SEC
     fps = scan.fps if is_steady else float((num_frames - 1) / times_sec[-1])
     start_sec = _picture_start_sec(scan, met.packets)
@@ -155,9 +155,9 @@ def index_video(
 
 
 def _picture_start_sec(scan: PacketScan, packets: np.ndarray) -> float:
-    """When the first frame is shown, by the file's clock; 0.0 where sound and picture begin together.
+    """Time of the first frame, by the file's clock; 0.0 if sound and picture begin together.
 
-    Codecs delay either by hundredths of a second, and AVI's times its pictures by some frames, which is no lateness.
+    Codecs delay both by hundredths of a second, and AVI's delay its pictures by some frames, which does not count.
     """
     pts = [scan.pts[packet] for packet in packets] if packets.min() >= 0 else scan.pts
     known = [ticks for ticks in pts if ticks is not None]

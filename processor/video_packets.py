@@ -1,8 +1,8 @@
-"""The packets of a video stream: read once, described from the bitstream, put in the order their frames are shown.
+"""The packets of a video stream: read once, described from the bitstream, sorted in the order their frames are shown.
 
 A packet counts as a place to start decoding only where the bitstream itself proves it; the frames of any other stream
-are counted by decoding it. Frames are told apart by the number of their packet, written over its timestamp, so missing
-or doubled timestamps cannot mix them up.
+are counted by decoding it. Frames are identified by the number of their packet, which replaces its timestamp, so that
+missing or repeated timestamps cannot confuse them.
 """
 
 import re
@@ -21,19 +21,19 @@ from .video_container import open_container, video_stream
 from .video_structure import ShortPart, find_short_part
 from .video_tracks import ChosenTrack, choose_track
 
-VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a class of Cython takes no [] when it runs
+VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # in quotes: a Cython class does not support [] at run time
 _MAX_PAUSES = 16_384  # a gigabyte
-_ASSUMED_FPS = 25.0  # what FFmpeg itself assumes for a stream that names neither times nor a rate
+_ASSUMED_FPS = 25.0  # FFmpeg's own assumption for a stream without times or a rate
 
 
 @dataclass
 class Progress:
-    """Packets read in this process, a sign of life for who waits for it."""
+    """Number of packets read in this process, a sign of life for a waiting process."""
 
     num_packets: int = 0
 
     def count(self) -> None:
-        """One more."""
+        """Count one more packet."""
         self.num_packets += 1
 
 
@@ -42,48 +42,48 @@ PROGRESS = Progress()
 
 @dataclass
 class PacketScan:
-    """What one pass over the packets tells; each list is (num_packets,), in decode order."""
+    """Result of one pass over the packets; each list is (num_packets,), in decode order."""
 
     source: str | bytes
     name: str
     max_pixels: int
-    short: ShortPart | None  # by what the container's own sizes reach beyond the end of the file
-    cut: str | None = None  # how the file is known to end early
+    short: ShortPart | None  # part that extends beyond the end of the file, by the container's own sizes
+    cut: str | None = None  # why the file ends early, if known
     track: ChosenTrack = field(default_factory=ChosenTrack)
     codec: str = ""
     fps: float = _ASSUMED_FPS
     time_base: Fraction | None = None
-    clock_start_sec: float = 0.0  # by its time stamps, where the file's clock begins: with its first sound or picture
-    stream_start_sec: float = 0.0  # by the same, where the container says that the pictures begin
-    num_expected: int = 0  # frames the header speaks of, for messages only: 0 when it is silent
-    num_reordered: int = 0  # frames that the decoder holds back, to put them in order
+    clock_start_sec: float = 0.0  # start of the file's clock, by its timestamps: the first sound or picture
+    stream_start_sec: float = 0.0  # start of the pictures according to the container
+    num_expected: int = 0  # frames stated in the header, only for messages; 0: not stated
+    num_reordered: int = 0  # frames that the decoder delays for reordering
     pts: list[int | None] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
-    starts: list[bool] = field(default_factory=list)  # nothing shown later leans on anything before
-    headers: list[bool] = field(default_factory=list)  # carries tables that later pictures need
-    understood: bool = True  # every packet was, and is one picture
-    unclear: set[int] = field(default_factory=set)  # packets whose bits are not those of one picture
+    starts: list[bool] = field(default_factory=list)  # nothing shown later depends on anything before
+    headers: list[bool] = field(default_factory=list)  # contains tables that later pictures need
+    understood: bool = True  # every packet was understood, and is one picture
+    unclear: set[int] = field(default_factory=set)  # packets whose bits do not describe one picture
     hidden: list[int] = field(default_factory=list)  # packets that an edit list leaves out
-    has_new_tables: bool = False  # a packet brings other ones in its side data
-    keys: list[int] = field(default_factory=list)  # packets that the container calls key frames, of unclear ones alone
-    first_fields: set[int] = field(default_factory=set)  # packets with half a frame, whose other half is in the next
-    refused: set[int] = field(default_factory=set)  # packets that did not decode, where all were
+    has_new_tables: bool = False  # a packet has different tables in its side data
+    keys: list[int] = field(default_factory=list)  # unclear packets that the container marks as key frames
+    first_fields: set[int] = field(default_factory=set)  # packets with half a frame, the other half is in the next
+    refused: set[int] = field(default_factory=set)  # packets that did not decode, if all were decoded
     positions: list[int | None] = field(default_factory=list)  # in the file
-    corrupt: set[int] = field(default_factory=set)  # packets that the container knows to be damaged
-    overdue: set[int] = field(default_factory=set)  # packets of fragments that begin after the one before has ended
-    container: str = ""  # as FFmpeg names it
+    corrupt: set[int] = field(default_factory=set)  # packets that the container marks as damaged
+    overdue: set[int] = field(default_factory=set)  # packets of fragments that start later than the previous one ends
+    container: str = ""  # FFmpeg's name of the format
     track_id: int = 0
-    num_indexed: int = 0  # packets in the container's own index, which is complete in MP4 and AVI alone
-    indexed: list[tuple[int, int]] = field(default_factory=list)  # (position, size) of each, where some were not met
-    num_samples: int = 0  # packets that the track's header speaks of
-    stated_sec: float = 0.0  # how long the header says that the video lasts; 0: nothing
+    num_indexed: int = 0  # packets in the container's own index, which is complete only in MP4 and AVI
+    indexed: list[tuple[int, int]] = field(default_factory=list)  # (position, size) of each, if some were not read
+    num_samples: int = 0  # packets stated in the track's header
+    stated_sec: float = 0.0  # length of the video stated in the header; 0: not stated
     first_frame: av.VideoFrame | None = None
-    pictures: ShownPictures | None = None  # once there is a first frame
+    pictures: ShownPictures | None = None  # known after the first frame
 
     @property
     def is_counted(self) -> bool:
-        """Whether the container tells of each packet where it lies, before one is read."""
+        """Whether the container gives the position of every packet in advance."""
         is_in_fragments = self.container.startswith("mov") and not self.num_samples
         return self.num_indexed > 0 and self.container.startswith(("mov", "avi")) and not is_in_fragments
 
@@ -91,7 +91,7 @@ class PacketScan:
 def scan_packets(
     source: str | bytes, name: str, max_pixels: int, video_track: int | None = None, as_played: bool = False
 ) -> PacketScan:
-    """Read every packet once; decode only until the first frame is out, for its size and rotation."""
+    """Read every packet once; decode only the first frame, for its size and rotation."""
     scan = PacketScan(source, name, max_pixels, find_short_part(source, name))
     try:
         container = open_container(source, name, max_pixels)
@@ -99,7 +99,7 @@ def scan_packets(
             container, lambda: open_container(source, name, max_pixels), name, video_track, as_played, PROGRESS.count
         )
         stream = video_stream(container, name, max_pixels, scan.track.place)
-        if not stream.codec_context.width:  # the probing decoder met the pixel limit, and took the header's size along
+        if not stream.codec_context.width:  # the probing decoder hit the pixel limit and cleared the size
             unprobed = open_container(source, name, max_pixels, probe=False)
             video_stream(unprobed, name, max_pixels, scan.track.place)
     except VideoReadError as error:
@@ -118,7 +118,7 @@ def scan_packets(
 
 
 def count_samples(scan: PacketScan) -> int:
-    """Packets in the index of an MP4 file when its edit list leaves none of them out."""
+    """Packets in the index of an MP4 file, read without its edit list."""
     options = {"ignore_editlist": "1"}
     with open_container(scan.source, scan.name, scan.max_pixels, options=options) as container:
         return len(video_stream(container, scan.name, scan.max_pixels, scan.track.place).index_entries)
@@ -126,7 +126,7 @@ def count_samples(scan: PacketScan) -> int:
 
 def _read_packets(scan: PacketScan, container: av.container.InputContainer, stream: av.VideoStream) -> None:
     context = stream.codec_context
-    # Packets refused here are met again by whoever wants their frame, and reported then.
+    # Packets refused here are decoded again, and reported, when their frame is wanted.
     refused: list[int] = []
     packet, extradata = None, context.extradata or b""
     fields = field_coding(extradata) if scan.codec == "h264" else None
@@ -140,7 +140,7 @@ def _read_packets(scan: PacketScan, container: av.container.InputContainer, stre
                 if due is not None and packet.dts > due + packet.duration // 2:
                     scan.overdue.add(number)
                 due = packet.dts + packet.duration
-            if number == 0 and not fields and scan.codec == "h264":  # the container's tables may be others
+            if number == 0 and not fields and scan.codec == "h264":  # it may have different tables from the container's
                 fields = field_coding(data, extradata)
             if fields:
                 first_field = _note_field(scan, field_of(data, extradata, fields), first_field)
@@ -157,7 +157,7 @@ def _read_packets(scan: PacketScan, container: av.container.InputContainer, stre
 
 
 def _drained(context: av.VideoCodecContext, ready: bool, refused: list[int]) -> av.VideoFrame | None:
-    """First frame the decoder still holds, when it is `ready` to give one up."""
+    """First frame left in the decoder, if it is `ready` to be drained."""
     if not ready:
         return None
     frames = decode_packet(context, None, -1, refused)
@@ -181,7 +181,7 @@ def _note_stream(scan: PacketScan, container: av.container.InputContainer, strea
 
 
 def _stated_sec(tags: Mapping[str, str]) -> float:
-    """Of the track alone, as Matroska's tags have it; 0.0: they are silent."""
+    """Length of the track from Matroska's tags; 0.0: not stated."""
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tags.get("DURATION", ""))
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
@@ -193,7 +193,7 @@ def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: 
         scan.unclear.add(len(scan.sizes))
         if packet.is_keyframe:
             scan.keys.append(len(scan.sizes))
-    # To ask for one kind takes longer than to ask for any, which only MPEG-TS has everywhere.
+    # Asking for one kind is slower than asking for any; only MPEG-TS has side data in every packet.
     has_any = scan.container == "mpegts" or next(packet.iter_sidedata(), None) is not None
     if has_any and packet.has_sidedata("new_extradata"):
         scan.understood, scan.has_new_tables = False, True
@@ -213,7 +213,7 @@ def _note_packet(scan: PacketScan, packet: VideoPacket, data: bytes, extradata: 
 def _note_field(
     scan: PacketScan, field: tuple[int, bool] | None, first_field: tuple[int, bool] | None
 ) -> tuple[int, bool] | None:
-    """Join a field to the one before, where both are of one frame; else it may be the first of the next frame."""
+    """Join a field to the previous one if both belong to one frame; else it may be the first of the next frame."""
     if field is None or first_field != (field[0], not field[1]):
         return field
     first, second = len(scan.sizes) - 2, len(scan.sizes) - 1
@@ -240,7 +240,7 @@ def order_frames(scan: PacketScan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _usable_starts(scan: PacketScan) -> np.ndarray | None:
-    """Numbers of the packets that decoding may start from, or None when no shortcut can be proven exact."""
+    """Numbers of the packets that decoding may start from, or None if no start can be proven exact."""
     starts, headers = np.array(scan.starts), np.array(scan.headers)
     if not scan.understood or not starts[0] or (headers & ~(starts & headers[0])).any():
         return None
@@ -252,24 +252,24 @@ def _pts_tell_order(scan: PacketScan, starts: np.ndarray) -> bool:
         return False
     pts = np.array(scan.pts)
     shown = pts[np.array(scan.shown)]
-    # AVI numbers packets as they lie; where the decoder reorders them, such timestamps are not the frames' own.
+    # AVI numbers packets in file order; if the decoder reorders frames, such timestamps are not the frames' own.
     counts_packets = scan.num_reordered > 0 and len(pts) > 1 and (np.diff(pts) > 0).all() and len(starts) < len(pts)
     return len(np.unique(shown)) == len(shown) > 0 and _ranks_respect(pts, starts) and not counts_packets
 
 
 def _ranks_respect(ranks: np.ndarray, starts: np.ndarray) -> bool:
-    """Whether all that lies before a start is also shown before it, and nothing before the first start."""
+    """Whether everything before a start is also shown before it, and nothing is shown before the first start."""
     return bool((np.maximum.accumulate(ranks)[starts[1:] - 1] < ranks[starts[1:]]).all() and ranks.min() >= ranks[0])
 
 
 def _place_frames(ranks: np.ndarray, shown: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     packets = shown[np.argsort(ranks[shown])]
-    # Pictures that follow a start in the file and precede it on screen lean on the group before.
+    # Pictures that follow a start in the file but precede it on screen depend on the previous group.
     return packets, starts[np.searchsorted(ranks[starts], ranks[packets], side="right") - 1]
 
 
 def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
-    """First packet of use, and the packet of every frame the decoder gives, in presentation order."""
+    """First usable packet, and the packet of every frame from the decoder, in presentation order."""
     first = 0
     packets: list[int | None] = []
     refused: list[int] = []
@@ -283,7 +283,7 @@ def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
                 first = number + 1
                 context.flush_buffers()
         packets += [frame.pts for frame in decode_packet(context, None, len(scan.sizes), refused)]
-    # Refused at the beginning for want of what came before it, or for what it is.
+    # Refused at the beginning because earlier packets are missing, or because it is damaged.
     scan.refused = {n for n in refused if first <= n < len(scan.sizes) or (n in scan.unclear and n < first)}
     if refused and refused[-1] >= len(scan.sizes) - 1 and packets:
         scan.cut = "its last packets do not decode"
@@ -292,10 +292,10 @@ def _count_by_decoding(scan: PacketScan) -> tuple[int, list[int | None]]:
 
 
 def frame_times_sec_of(scan: PacketScan, packets: np.ndarray) -> np.ndarray:
-    """(num_frames,) float64, from the timestamps where each frame has its own, else from the frame rate."""
+    """(num_frames,) float64, from the timestamps if each frame has its own, else from the frame rate."""
     pts = [scan.pts[packet] for packet in packets] if packets.min() >= 0 else [None]
     if None not in pts and scan.time_base is not None:
-        # Sorted, because AVI counts packets in file order, not in the order they are shown.
+        # Sorted, since AVI counts packets in file order, not in display order.
         ticks = np.sort(np.array(pts))
         if (np.diff(ticks) > 0).all():
             return (ticks - ticks[0]) * float(scan.time_base)
@@ -305,7 +305,7 @@ def frame_times_sec_of(scan: PacketScan, packets: np.ndarray) -> np.ndarray:
 def numbered_packets(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[int, VideoPacket]]:
-    """Yield (number, packet); empty packets are left out, since to a decoder they mean the end."""
+    """Yield (number, packet), without empty packets, which signal the end to a decoder."""
     number = 0
     for _ in range(_MAX_PAUSES):
         try:
@@ -316,27 +316,27 @@ def numbered_packets(
                     number += 1
             return
         except IndexError:
-            # PyAV 18, at the very end of MPEG-TS: it looks for its list's entry of a stream that turned up on the way.
+            # PyAV 18, at the end of MPEG-TS: it looks up a stream that appeared late and is not in its list.
             return
-        except av.BlockingIOError:  # 64 KiB of MPEG-TS that hold no packet; behind them the film may go on
+        except av.BlockingIOError:  # 64 KiB of MPEG-TS without a packet; the film may continue after them
             continue
 
 
 def decode_packet(
     context: av.VideoCodecContext, packet: "VideoPacket | None", number: int, damaged: list[int]
 ) -> list[av.VideoFrame]:
-    """The frames that a packet gives; one that cannot be decoded gives none, and its number goes to `damaged`."""
+    """The frames of a packet; none if it cannot be decoded, and its number is added to `damaged`."""
     try:
         return context.decode(packet)
-    except MemoryError:  # of FFmpeg's too
+    except MemoryError:  # including FFmpeg's
         raise
-    except (av.FFmpegError, ValueError):  # ValueError: PyAV 19, of a decoder that could not be opened before
+    except (av.FFmpegError, ValueError):  # ValueError: PyAV 19, for a decoder that could not be opened before
         damaged.append(number)
         return []
 
 
 def truncated(scan: PacketScan, num_readable: int) -> TruncatedVideoError:
-    """The error of a file that was cut, told by how many frames are left."""
+    """The error for a truncated file, with the number of remaining frames."""
     of = f" of about {scan.num_expected}" if scan.num_expected > num_readable else ""
     problem = f"truncated after frame {num_readable}{of}: {scan.cut}"
     return TruncatedVideoError(f"Expected a whole video, got one {problem}, in {scan.name}; copy or record it again.")

@@ -1,8 +1,8 @@
-"""One pass over a video's packets, which hands out the frames asked for as soon as each is known to be good or bad.
+"""One pass over a video's packets, which yields the wanted frames as soon as each is known to be intact or damaged.
 
-Only groups of pictures that hold a wanted frame are fed to the decoder, no packet twice, and only wanted frames become
-RGB. A decoder tells of damage late: the picture that a frame leans on may be shown after it, and HEVC's decoder drops
-pictures without a word. So a frame waits until all that it may lean on has been shown, and `_SETTLING_FRAMES` more.
+Only groups of pictures with a wanted frame are decoded, no packet twice, and only wanted frames are converted to RGB. A
+decoder reports damage late: the picture that a frame depends on may be shown after it, and HEVC's decoder drops
+pictures silently. So a frame waits until all pictures that it may depend on were shown, and `_SETTLING_FRAMES` more.
 """
 
 from bisect import bisect_left, insort
@@ -22,16 +22,16 @@ from .video_container import open_container, video_stream
 from .video_index import VideoIndex
 from .video_packets import VideoPacket, decode_packet, numbered_packets
 
-# (height, width, 3), uint8, RGB, upright; or why there is none.
+# (height, width, 3), uint8, RGB, upright; or the error.
 Picture: TypeAlias = np.ndarray | VideoReadError
-# More than a decoder holds back (16), since timestamps of some files contradict the order frames come out in. Where
-# frames are merely counted nothing tells what is still to come: there, damage told later than this goes unnoticed.
+# More than a decoder delays (16), since timestamps of some files contradict the order of output. If frames are known
+# only by counting, the rest is unpredictable, and damage that is reported later than this goes unnoticed.
 _SETTLING_FRAMES = 32
 
 
 @dataclass
 class _Run:
-    """Consecutive packets that are decoded for the sake of some frames."""
+    """Consecutive packets that are decoded for some frames."""
 
     first_packet: int
     last_packet: int
@@ -39,7 +39,7 @@ class _Run:
 
 
 def wanted_frames(index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple[int, Picture]]:
-    """Yield (frame number, picture or error) for every wanted frame, (num_wanted,) ascending, in this order.
+    """Yield (frame number, picture or error) for every wanted frame, (num_wanted,) ascending, in order.
 
     Raises:
         VideoReadError: the file is not the one that was indexed.
@@ -54,7 +54,7 @@ def wanted_frames(index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple[int, 
 
 
 def _until_error(packets: Iterator[tuple[int, VideoPacket]]) -> Iterator[tuple[int, VideoPacket]]:
-    with suppress(av.FFmpegError):  # where the file ends, as its index knows
+    with suppress(av.FFmpegError):  # where the file ends early, as recorded in the index
         yield from packets
 
 
@@ -63,7 +63,7 @@ def _plan_runs(index: VideoIndex, wanted: Sequence[int]) -> Iterator[_Run]:
     for frame in wanted:
         start, packet = int(index.start_packets[frame]), int(index.frame_packets[frame])
         last = packet if packet >= 0 else len(index.packet_bytes) - 1
-        # What was fed already need not be fed again: the decoder still holds what this frame leans on.
+        # Packets that were already decoded are not repeated: the decoder still has what this frame depends on.
         if run and start <= run.last_packet:
             run.last_packet = max(last, run.last_packet)
             run.frames.append(frame)
@@ -81,7 +81,7 @@ def _decode_run(
     packets: Iterator[tuple[int, VideoPacket]],
     context: av.VideoCodecContext,
 ) -> Iterator[tuple[int, Picture]]:
-    """Feed a run to the decoder, then drain it, and yield every frame it was for."""
+    """Feed a run to the decoder, drain it, and yield every wanted frame of the run."""
     frames = _RunFrames(index, run)
     wanted_packets = {int(index.frame_packets[frame]) for frame in run.frames}
     may_skip = index.can_skip and not frames.are_counted
@@ -92,17 +92,15 @@ def _decode_run(
         if number < run.first_packet:
             continue
         if number >= len(index.packet_bytes) or packet.size != index.packet_bytes[number]:
-            raise VideoReadError(
-                f"Expected {index.path} as it was when it was indexed, got a changed file; index it again."
-            )
+            raise VideoReadError(f"{index.path} has changed since it was indexed; index it again.")
         fed = number
-        frame_packet = number + (number in first_fields)  # a frame bears the number of its last packet
+        frame_packet = number + (number in first_fields)  # a frame has the number of its last packet
         packet.pts = packet.dts = frame_packet
         context.skip_frame = "DEFAULT"
         if may_skip and is_disposable(codec, bytes(packet), extradata):
             if frame_packet in wanted_packets:
                 frames.disposable.add(number)
-            else:  # set for this packet alone: of any other, H.264's decoder would no longer say that it is no picture
+            else:  # only for this packet: otherwise H.264's decoder would not report other packets without a picture
                 context.skip_frame = "NONREF"
         frames.take(decode_packet(context, packet, number, frames.refused), fed)
         yield from frames.settled(fed)
@@ -114,29 +112,29 @@ def _decode_run(
 
 
 class _RunFrames:
-    """The wanted frames of a run, from when they come out of the decoder until they are known to be good or bad."""
+    """The wanted frames of a run, from their output by the decoder until they are known to be intact or damaged."""
 
     def __init__(self, index: VideoIndex, run: _Run) -> None:
         self.index, self.run = index, run
-        self.are_counted = bool(index.frame_packets[run.frames[0]] < 0)  # no packet tells which frame it holds
-        self.waiting = deque(run.frames)  # not handed out yet, ascending
-        self.missing = set(run.frames)  # not come out yet
+        self.are_counted = bool(index.frame_packets[run.frames[0]] < 0)  # packets do not identify their frames
+        self.waiting = deque(run.frames)  # not yielded yet, ascending
+        self.missing = set(run.frames)  # not output yet
         self.refused: list[int] = []  # packets that the decoder has just refused
-        # Packets of pictures that nothing leans on; another clip's pass leaves them out, and knows of no damage there.
+        # Packets of pictures that nothing depends on; other passes may skip them, and so not notice damage there.
         self.disposable: set[int] = set()
         self._pictures: dict[int, tuple[int, np.ndarray]] = {}  # frame: (its packet, its picture)
         self._damaged: list[int] = []  # packets, ascending
         self._num_out = 0
-        self._newest = -1  # the last shown of the frames that came out
+        self._newest = -1  # the last shown frame that was output
         self._notes_drops = not (self.are_counted or index.can_skip)
-        self._came_out: set[int] = set()  # of the frames from `_checked` on
-        # Pictures shown before the run's first lean on something before it, and do not come out.
+        self._came_out: set[int] = set()  # among the frames from `_checked` on
+        # Pictures shown before the run's first depend on earlier packets, and are not output.
         self._checked = int(np.searchsorted(index.start_packets, run.first_packet))
 
     def take(self, frames: Sequence[av.VideoFrame], fed: int) -> None:
-        """Note what came out after packet `fed`."""
+        """Note the frames output after packet `fed`."""
         for frame in frames:
-            # A frame that lost its packet's number may lean on any packet fed so far.
+            # A frame without its packet's number may depend on any packet fed so far.
             packet = fed if frame.pts is None else frame.pts
             known = -1 if frame.pts is None else int(self.index.packet_frames[frame.pts])
             number = self._num_out if self.are_counted else known
@@ -151,7 +149,7 @@ class _RunFrames:
                 self._pictures[number] = packet, to_shown(frame, self.index.shown)
 
     def settled(self, fed: int, is_over: bool = False) -> Iterator[tuple[int, Picture]]:
-        """Yield the next frames that nothing new can be learned of; all that are left when the run is over."""
+        """Yield the next frames whose state is final; all remaining ones when the run is over."""
         for packet in self.refused:
             insort(self._damaged, packet)
         self.refused.clear()
@@ -162,11 +160,11 @@ class _RunFrames:
             yield frame, self._judge(frame, fed)
 
     def _known_at(self, frame: int) -> int:
-        """Number of the frame with which all that this one leans on has come out."""
+        """Number of the frame whose output implies that everything this one depends on was output."""
         return frame if self.are_counted else int(self.index.shown_until[self.index.frame_packets[frame]])
 
     def _note_drops(self, last_frame: int, fed: int) -> None:
-        """Count packets of frames up to `last_frame` that should have given a frame and did not as damaged."""
+        """Count packets as damaged that should have given a frame up to `last_frame` but did not."""
         for frame in range(self._checked, last_frame + 1):
             packet = int(self.index.frame_packets[frame])
             if frame not in self._came_out and self.run.first_packet <= packet <= fed:
@@ -183,13 +181,13 @@ class _RunFrames:
         return picture
 
     def _first_damage(self, start: int, packet: int) -> int | None:
-        """The first damaged packet that the picture in `packet`, decoded from `start` on, may lean on."""
+        """The first damaged packet that the picture in `packet`, decoded from `start` on, may depend on."""
         for place in range(bisect_left(self._damaged, start), len(self._damaged)):
             bad_packet = self._damaged[place]
             if bad_packet > packet:
                 return None
             other = int(self.index.packet_frames[bad_packet])
-            # A picture shown before the group's first leans on the group before, and no later one leans on it.
+            # A picture shown before the group's first depends on the previous group, and no later one depends on it.
             is_earlier = other >= 0 and self.index.start_packets[other] < start
             if bad_packet == packet or not (is_earlier or bad_packet in self.disposable):
                 return bad_packet

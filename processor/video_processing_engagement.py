@@ -1,8 +1,8 @@
 """`EngagementVideoProcessor`: a face video → `pixel_values` (batch, num_frames, channels, height, width).
 
-Training, evaluation, the pipeline, the app and the endpoint all use this one class. Calling it returns only what the
-model's forward takes, since pipelines pass it on whole; what it has of `clip_preparation` returns frames, boxes,
-landmarks and which faces were found.
+Training, evaluation, the pipeline, the app and the endpoint all use this class. A call returns only the arguments of
+the model's forward, since pipelines pass on everything; its methods from `clip_preparation` return frames, boxes,
+landmarks and found flags.
 """
 
 from collections.abc import Sized
@@ -17,7 +17,7 @@ from transformers.video_utils import VideoMetadata
 from .call_settings import to_batch, to_channels_last, with_settings
 from .clip_preparation import ClipPreparation
 from .face_preparation import PreparedClip
-from .film_windows import answer_film, answer_window  # for an endpoint, by this module
+from .film_windows import answer_film, answer_window  # an endpoint imports them from this module
 from .input_errors import EngagementInputError  # likewise
 from .media_files import is_file_like
 from .media_inputs import as_batch, as_file
@@ -25,11 +25,11 @@ from .processor_settings import require_sound
 from .tensor_preparation import TensorPreparation
 from .video_index import VideoIndex
 
-_OF_PICTURES = {"auto_map", "image_processor_type", "pictures_are_frames"}  # what a single-face model's settings add
+_OF_PICTURES = {"auto_map", "image_processor_type", "pictures_are_frames"}  # additional settings of a single-face model
 
 
 class EngagementVideosKwargs(VideosKwargs, total=False):
-    """Settings beyond transformers' own; what each means stands at `FacePreparation`."""
+    """Settings in addition to transformers' own; `FacePreparation` explains them."""
 
     face_crop: bool
     face_margin_ratio: float
@@ -44,7 +44,7 @@ class EngagementVideosKwargs(VideosKwargs, total=False):
 class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProcessor):
     """
     Args:
-        num_frames: frames a clip is sampled to.
+        num_frames: number of frames sampled from a clip.
         sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip (`as_played`: of its time), or
             `"consecutive"`, neighbouring frames from `start_frame` on (the CNN + LSTM reference's windows).
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
@@ -52,23 +52,23 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
             `FacePreparation`.
     """
 
-    valid_kwargs = EngagementVideosKwargs  # type: ignore[assignment]  # transformers' base is that of its image processors
+    valid_kwargs = EngagementVideosKwargs  # type: ignore[assignment]  # transformers declares it for image processors
     model_input_names = ["pixel_values"]
     do_sample_frames = True
-    clip_arguments = (  # of a call, as `prepare_clip` takes them
+    clip_arguments = (  # arguments of a call for `prepare_clip`
         "sampling", "start_frame", "clip_start_sec", "clip_end_sec", "face_crop", "index", "video_track",
     )  # fmt: skip
 
     def __init__(self, **settings: Unpack[EngagementVideosKwargs]) -> None:
-        super().__init__(**settings)  # type: ignore[misc]  # takes valid_kwargs, and declares its own alone
+        super().__init__(**settings)  # type: ignore[misc]  # accepts valid_kwargs, but declares only its own
         require_sound(self)
 
     @classmethod
-    def from_dict(  # type: ignore[override]  # transformers has two names for the first
+    def from_dict(  # type: ignore[override]  # transformers uses two names for the first argument
         cls, video_processor_dict: EngagementVideosKwargs, **kwargs: object
     ) -> Self:
-        """As transformers' own. Settings of a single-face model make a processor of clips, whose frames that model
-        scores one by one: as in `predict`, the face is looked for in them, unless the model reads whole frames."""
+        """Like transformers' own. Settings of a single-face model give a processor of clips, whose frames that model
+        scores one by one: as in `predict`, the face is detected in them, unless the model reads whole frames."""
         settings: dict[str, object] = {**video_processor_dict}
         if "image_processor_type" in settings:
             reads_frames = settings.get("pictures_are_frames") and not settings.get("face_crop", cls.face_crop)
@@ -86,7 +86,7 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
         data_format: str | None = None,
         input_data_format: str | None = None,
         return_metadata: bool | None = False,
-        **arguments: Any,  # prepare_clip's own and VideosKwargs of transformers
+        **arguments: Any,  # those of prepare_clip, and transformers' VideosKwargs
     ) -> BatchFeature:
         """One video or a list of them → `pixel_values` (batch, num_frames, channels, height, width), float32.
 
@@ -95,17 +95,17 @@ class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProc
                 (torchcodec) and PyAV's containers; arrays or tensors of frames (num_frames, height, width, channels) or
                 (num_frames, channels, height, width); lists of pictures; or a list (or a 5-D array) of any of these, a
                 batch.
-            num_frames, device: override the processor's own; faces are found, and pixel values put, on this device.
-            do_sample_frames: False takes frames given as arrays as they are, all of them.
-            data_format, input_data_format: "channels_first" or "channels_last", of what is returned and of arrays.
-            return_metadata: also "video_metadata", transformers' `VideoMetadata` of each video: which frames were
-                taken, of how many; of files also frames a second, duration in seconds, width and height as shown.
-            arguments: as for `prepare_clip`, and settings for this call, as of transformers' own processors.
+            num_frames, device: override the processor's own; faces are detected, pixel values placed, on the device.
+            do_sample_frames: False takes all frames given as arrays, unchanged.
+            data_format, input_data_format: "channels_first" or "channels_last", for the result and for input arrays.
+            return_metadata: also "video_metadata", transformers' `VideoMetadata` of each video: the sampled frames and
+                the total number; for files also frames per second, duration in seconds, width and height as shown.
+            arguments: as for `prepare_clip`, and settings for this call, as with transformers' own processors.
 
         Raises:
             EngagementInputError: a video cannot be read, or shows no face; the message names it and the reason. Or an
-                argument of transformers' that cannot be honoured here, by name.
-            TypeError: an argument that nobody knows.
+                argument of transformers' is not supported here, and named.
+            TypeError: an unknown argument.
         """
         clip_arguments = {name: arguments.pop(name) for name in self.clip_arguments if name in arguments}
         called = with_settings(self, num_frames=num_frames, **arguments)

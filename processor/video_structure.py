@@ -1,9 +1,9 @@
-"""The chain of parts that a container is made of (boxes, chunks, elements, tags, pages): where it reaches beyond the
-end of the file, and where it is broken.
+"""The chain of parts of a container (boxes, chunks, elements, tags, pages): where it extends beyond the end of the
+file, and where it is broken.
 
-Whoever writes a container says how long each part is, so that the next begins where the one before ends. Bytes that
-were overwritten, lost or doubled break this chain; a rate that varies, a pause or a late sound does not. Only heads of
-parts are read, and never more than a set number of them.
+A container states the length of each part, so that the next begins where the previous one ends. Bytes that were
+overwritten, lost or repeated break this chain; a variable rate, a pause or late sound does not. Only the heads of parts
+are read, up to a fixed number.
 """
 
 import mmap
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .input_errors import VideoReadError, in_one_line
 from .stream_structure import MAX_BREAKS, MAX_PARTS, Buffer, flv_breaks, flv_end, flv_last_sec, ogg_breaks, ts_breaks
 
-_MAX_FILLERS = 10_000  # parts without content; a file of nothing else is no video
+_MAX_FILLERS = 10_000  # parts without content; a file with more is not a video
 
 _MP4_MAIN, _MP4_FILLERS = (b"moov", b"moof", b"mdat"), (b"free", b"skip", b"wide")
 _MP4_BOXES = {
@@ -47,7 +47,7 @@ _OF_CLUSTER = {_SIMPLE_BLOCK, _BLOCK_GROUP, b"\xe7", b"\xab", b"\xa7", b"\xec", 
 
 
 class ShortPart(NamedTuple):
-    """A part of which a piece is missing at the end of the file."""
+    """A part that is truncated by the end of the file."""
 
     name: str
     missing_bytes: int
@@ -57,10 +57,10 @@ class ShortPart(NamedTuple):
 
 
 class _Element(NamedTuple):
-    """A part of Matroska; `end` None: it does not say."""
+    """A part of Matroska; `end` None: not stated."""
 
     kind: bytes
-    start: int  # of its contents
+    start: int  # of the contents
     end: int | None
 
 
@@ -74,16 +74,16 @@ def _opened(source: str | bytes, name: str) -> Iterator[Buffer]:
             yield data
     except VideoReadError:
         raise
-    except (OSError, ValueError, IndexError, OverflowError) as error:  # ValueError: it has become empty
+    except (OSError, ValueError, IndexError, OverflowError) as error:  # ValueError: the file has become empty
         found = in_one_line(error)
         raise VideoReadError(f"Expected a readable video file, got {found}: {name}; check the path.") from error
 
 
 def find_short_part(source: str | bytes, name: str) -> ShortPart | None:
-    """How the container's own structure reaches beyond the end of the file, or None where it does not.
+    """The part that extends beyond the end of the file, by the container's own structure; None if there is none.
 
     Raises:
-        VideoReadError: the file went away, or is nothing but empty boxes.
+        VideoReadError: the file was removed, or contains nothing but empty boxes.
     """
     with _opened(source, name) as data:
         if data[4:8] in _MP4_BOXES:
@@ -101,11 +101,11 @@ def find_short_part(source: str | bytes, name: str) -> ShortPart | None:
 
 
 def find_breaks(source: str | bytes, name: str, track_id: int, ts_start: int = 0) -> list[int]:
-    """Where in the file the chain of parts breaks, ascending; empty where it holds, and of containers without one.
+    """Positions where the chain of parts is broken, ascending; empty if it is intact, and for containers without one.
 
     Args:
-        track_id: of the video as the container numbers it, which is how MPEG-TS counts packets.
-        ts_start: in MPEG-TS alone, a packet to begin with.
+        track_id: the container's number of the video track, by which MPEG-TS counts packets.
+        ts_start: only for MPEG-TS, position of a packet to start from.
 
     Raises:
         VideoReadError: the file went away.
@@ -130,7 +130,7 @@ def find_breaks(source: str | bytes, name: str, track_id: int, ts_start: int = 0
 
 
 def last_tag_sec(source: str | bytes, name: str) -> float:
-    """When the last tag of an FLV file is due, of whatever track.
+    """Time of the last tag of an FLV file, of any track.
 
     Raises:
         VideoReadError: the file went away.
@@ -140,7 +140,7 @@ def last_tag_sec(source: str | bytes, name: str) -> float:
 
 
 def count_edits(source: str | bytes, name: str) -> int:
-    """The most entries in an edit list of an MP4 file: one that shows a stretch, and perhaps one that waits before it.
+    """Largest number of entries in an edit list of an MP4 file: one for the shown part, and perhaps one for a delay.
 
     Raises:
         VideoReadError: the file went away.
@@ -155,7 +155,7 @@ def count_edits(source: str | bytes, name: str) -> int:
 
 
 def _mp4_boxes(data: Buffer, at: int = 0, any_kind: bool = False) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of each top-level box, the end perhaps beyond the file; ends at what is none."""
+    """(kind, start, end) of each top-level box, whose end may be beyond the file; stops at data that is not a box."""
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
             return
@@ -163,18 +163,18 @@ def _mp4_boxes(data: Buffer, at: int = 0, any_kind: bool = False) -> Iterator[tu
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16], "big")
         is_box = kind in _MP4_BOXES or (any_kind and _KIND.fullmatch(kind) and at + size <= len(data))
-        if not is_box or size < 8:  # size 0: up to the end of the file
+        if not is_box or size < 8:  # size 0: until the end of the file
             return
         yield kind, at, at + size
         at += size
 
 
 def _last_mp4_box(data: Buffer, name: str) -> tuple[str, int]:
-    """Name and end of the last top-level box, whole or not, that pictures depend on."""
+    """Name and end of the last top-level box, complete or not, that pictures depend on."""
     last, num_fillers = (b"", 0), 0
     for kind, _, end in _mp4_boxes(data):
         num_fillers += kind in _MP4_FILLERS
-        if num_fillers > _MAX_FILLERS:  # FFmpeg would read on for minutes
+        if num_fillers > _MAX_FILLERS:  # FFmpeg would keep reading for minutes
             found = f"got more than {_MAX_FILLERS:,} empty boxes"
             raise VideoReadError(f"Expected a video, {found}, in {name}; copy or record it again.")
         if kind in _MP4_MAIN:
@@ -183,7 +183,7 @@ def _last_mp4_box(data: Buffer, name: str) -> tuple[str, int]:
 
 
 def _mp4_breaks(data: Buffer) -> Generator[int, None, None]:
-    """Of a film in fragments: what lies between two of them is no box, or one does not hold what it should."""
+    """Breaks in a film in fragments: data between two of them is not a box, or one lacks its expected content."""
     at = 0
     while at < len(data):
         for kind, start, end in _mp4_boxes(data, at, any_kind=True):
@@ -200,7 +200,7 @@ def _mp4_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def _is_fragment(data: Buffer, start: int, end: int) -> bool:
-    """Whether the boxes within fill it exactly."""
+    """Whether the inner boxes fill it exactly."""
     inner, at = [(start + 8, end)], start + 8
     while inner:
         at, stop = inner.pop()
@@ -226,7 +226,7 @@ def _last_riff_chunk(data: Buffer) -> tuple[str, int]:
 
 
 def _riff_breaks(data: Buffer) -> Generator[int, None, None]:
-    """At most one: a chunk's size is all that leads to the next."""
+    """At most one break: only a chunk's size leads to the next one."""
     at = 12
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
@@ -246,14 +246,14 @@ def _riff_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def _element(data: Buffer, at: int) -> _Element | None:
-    """What begins here; None for what can be no element, or whose head is cut."""
+    """The element that starts here; None if it is not an element, or its head is truncated."""
     first = data[at] if at < len(data) else 0
-    start = at + 9 - first.bit_length()  # of the size; the number of leading zero bits says how long the kind is
+    start = at + 9 - first.bit_length()  # of the size; the number of leading zero bits gives the length of the kind
     head = data[start] if start - at <= 4 and start < len(data) else 0
     num_bytes = 9 - head.bit_length()
     if not first or not head or start + num_bytes > len(data):
         return None
-    unknown = (1 << 7 * num_bytes) - 1  # what a live recording writes
+    unknown = (1 << 7 * num_bytes) - 1  # written by live recordings
     size = int.from_bytes(data[start : start + num_bytes], "big") & unknown
     return _Element(bytes(data[at:start]), start + num_bytes, None if size == unknown else start + num_bytes + size)
 
@@ -282,7 +282,7 @@ def _matroska_breaks(data: Buffer) -> Generator[int, None, None]:
                 tracks = _tracks(data, part.start, end)
             at = end
         if not is_sound:
-            # A recording that just ends within its last part says nowhere how long it is.
+            # A recording that simply ends within its last part does not state its length.
             if segment.end is not None or data.find(_CLUSTER, at + 1) >= 0:
                 yield at
             at = data.find(_CLUSTER, at + 1)
@@ -292,7 +292,7 @@ def _matroska_breaks(data: Buffer) -> Generator[int, None, None]:
 
 
 def _walk_cluster(data: Buffer, at: int, end: int | None, tracks: dict[int, bool]) -> tuple[int, int, bool]:
-    """Where it ends or breaks, the number of its parts, whether it is sound."""
+    """Where the cluster ends or breaks, the number of its parts, and whether it is intact."""
     limit, num_parts = len(data) if end is None else end, 0
     while at < limit:
         part = _element(data, at)
@@ -303,7 +303,7 @@ def _walk_cluster(data: Buffer, at: int, end: int | None, tracks: dict[int, bool
         if part.kind == _SIMPLE_BLOCK and tracks and part.start + 4 <= part.end:
             number = data[part.start]
             is_video = tracks.get(number & 0x7F if number & 0x80 else (number & 0x3F) << 8 | data[part.start + 1])
-            # Several frames in a block ("lacing") are for sound alone.
+            # Only sound has several frames in a block ("lacing").
             if is_video is None or (is_video and data[part.start + 3] & 0x06):
                 return at, num_parts, False
         at = part.end

@@ -1,4 +1,4 @@
-"""Which of a file's video tracks is read: the one that a player shows, or the one that was asked for."""
+"""Chooses which of a file's video tracks is read: the one that a player shows, or the requested one."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,14 +12,14 @@ from .input_errors import NoVideoStreamError
 
 @dataclass(frozen=True)
 class ChosenTrack:
-    """A track by its place among a file's video tracks, from 0, and what to say of the choice."""
+    """A track by its place among a file's video tracks, from 0, and notes on the choice."""
 
     place: int = 0
     notes: tuple[str, ...] = ()
 
 
 def video_tracks(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Those that are no cover picture."""
+    """The video tracks that are not cover pictures."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
@@ -33,14 +33,14 @@ def choose_track(
 ) -> ChosenTrack:
     """
     Args:
-        open_again: the same file, to look for tracks without a picture; not called where there is one track.
-        video_track: from 1, as people count; None: the default track, else the first. One without pictures, or of an
-            unknown codec, is passed over.
-        as_played: False: the first, whatever the file says is its default.
-        on_packet: called for each packet that is read; of a track without a picture all of the file is.
+        open_again: opens the same file, to find tracks without pictures; not called if there is one track.
+        video_track: counted from 1; None: the default track, else the first. Tracks without pictures, or with an
+            unknown codec, are skipped.
+        as_played: False: the first track, whichever is the file's default.
+        on_packet: called for each packet that is read; for a track without pictures the whole file is read.
 
     Raises:
-        NoVideoStreamError: there is no such track, or no picture in it.
+        NoVideoStreamError: the track does not exist, or has no pictures.
     """
     tracks = video_tracks(container)
     if video_track is not None:
@@ -58,7 +58,7 @@ def choose_track(
     known = [place for place, track in enumerate(tracks) if track.codec_context is not None]
     filled = _places_with_packets(open_again, known, on_packet)
     defaults = [place for place in filled if tracks[place].disposition & Disposition.default]
-    # Where nothing is left, the first says what is wrong with it.
+    # If no track remains, reading the first one reports the problem.
     chosen = next(iter((defaults if as_played else []) or filled or known), 0)
     notes = [
         f"video track {place + 1} is {'empty' if place in known else 'of an unknown codec'} and passed over"
@@ -75,12 +75,12 @@ def choose_track(
 def _places_with_packets(
     open_again: Callable[[], av.container.InputContainer], places: list[int], on_packet: Callable[[], None]
 ) -> list[int]:
-    """Of these tracks, those with at least one picture; of a file that is whole this is known after a few packets."""
+    """The tracks with at least one picture; in an intact file this is known after a few packets."""
     seen: set[int] = set()
     with open_again() as container:
         tracks = [video_tracks(container)[place] for place in places]
         numbers = {track.index: place for track, place in zip(tracks, places, strict=True)}
-        with suppress(av.FFmpegError, IndexError):  # damage is told by whoever reads the pictures; see numbered_packets
+        with suppress(av.FFmpegError, IndexError):  # damage is reported when pictures are read; see numbered_packets
             for packet in container.demux(tracks):
                 on_packet()
                 if packet.size:

@@ -54,7 +54,7 @@ def assert_it_tells_the_story(notebook: NotebookNode) -> None:
     assert {output.output_type for output in outputs(notebook)} == {"stream", "execute_result"}
     assert "stderr" not in shown(notebook), "a warning"
     text = "".join(shown(notebook)["stdout"])
-    assert text.count("error:") == 1 and "error: Expected a split that can be trusted in course/leaky" in text
+    assert text.count("error:") == 1 and "error: The split of course/leaky cannot be trusted" in text
     assert text.count("Passed: ") == 2 and text.count("Failed: this split cannot be trusted (shared subjects)") == 1
     assert "is what would go to your-name/course" in text and len(shown(notebook)["image/png"]) == 2
 

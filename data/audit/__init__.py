@@ -1,1 +1,1 @@
-"""Can a data set's split be trusted?"""
+"""Audit: can a data set's split be trusted?"""

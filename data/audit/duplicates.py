@@ -1,4 +1,4 @@
-"""Pictures of one split that are in another split too, exactly or nearly, and the rows to leave out for that.
+"""Pictures of one split that also occur, exactly or nearly, in another split, and the rows to leave out therefore.
 
 Near-identical: at most 24 of 256 hash bits differ, and the pictures' thumbnails (24x24, grey, each about its own mean)
 by at most 3 of 255 grey levels on average. Of FER2013's test pictures with a training picture within 2.5 levels this
@@ -21,19 +21,19 @@ _PAIRS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A row, and the nearest one like it in an earlier split; train comes before validation before test."""
+    """A row and its nearest duplicate in an earlier split; the order is train, validation, test."""
 
     row: int
     other: int
     distance_bits: int
-    identical: bool  # the pixels of every frame
+    identical: bool  # in the pixels of every frame
 
 
 def find_duplicates(rows: AuditRows, candidates: np.ndarray) -> tuple[Duplicate, ...]:
-    """One for each row and earlier split that holds its like, by row.
+    """One for each row and each earlier split that contains a duplicate of it, ordered by row.
 
     Args:
-        candidates: (pairs, 3) row, other, bits that differ; other stands in an earlier split.
+        candidates: (pairs, 3) row, other row (in an earlier split), number of hash bits that differ.
     """
     nearest = {(item.row, rows.split[item.other]): item for item in _confirmed(rows, candidates)}
     nearest |= {(item.row, rows.split[item.other]): item for item in _identical(rows)}
@@ -50,7 +50,7 @@ def _identical(rows: AuditRows) -> Iterable[Duplicate]:
 
 
 def _confirmed(rows: AuditRows, candidates: np.ndarray) -> list[Duplicate]:
-    """Those whose pixels agree; the nearest of a row comes last, so that it is the one a dict keeps."""
+    """Candidates whose pixels agree; a row's nearest comes last, so that a dict keeps that one."""
     wanted = np.unique(candidates[:, :2])
     place = {int(row): number for number, row in enumerate(wanted)}
     thumbnails = np.array([grey_thumbnail(rows.picture(row)) for row in wanted])
@@ -73,7 +73,7 @@ def count_by_splits(rows: AuditRows, duplicates: Iterable[Duplicate]) -> dict[st
 
 
 def clean_rows(rows: AuditRows, duplicates: Iterable[Duplicate]) -> np.ndarray:
-    """Whether a row has no like in an earlier split; every training row is clean: (rows,) bool."""
+    """Whether a row has no duplicate in an earlier split (always true in train): (rows,) bool."""
     clean = np.ones(len(rows), bool)
     clean[[item.row for item in duplicates]] = False
     return clean

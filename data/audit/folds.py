@@ -1,9 +1,9 @@
-"""People dealt into folds: each is tested once, by a model that was trained on others and selected on yet others.
+"""Cross-validation folds by person: each person is tested once, by a model trained and selected on other people.
 
-People, recordings and pictures that are alike stay in one fold, as `resplit` keeps them, so that no fold knows anything
-of another. Fold k is tested on part k and selected on part k + 1; the rest it is trained on. In folds by subject each
-person, with whoever shares a recording or picture, is a part; one person is too little to select on, so that the deal
-into fifths says who selects: the fifth after the tested person's.
+People who share a recording or similar pictures stay in one fold, as in `resplit`, so that nothing leaks between folds.
+Fold k is tested on part k, selected on part k + 1 and trained on the rest. In folds by subject each person, together
+with anybody who shares a recording or picture, is a part. One person is too little data for model selection, so the
+people are also dealt into fifths, and the fifth after the tested person's is used for selection.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ from .leakage import Audit, audit
 from .resplit import all_rows, whole_groups
 from .verdicts import FAIL, OK
 
-_SEED = 0  # of the deal, whatever the training's seed: runs with other options or seeds then test the same folds
-_SHARED = ("shared subjects", "shared files", "shared recordings", "duplicates")  # which no deal of ours lets happen
+_SEED = 0  # independent of the training's seed, so that runs with different options or seeds use the same folds
+_SHARED = ("shared subjects", "shared files", "shared recordings", "duplicates")  # ruled out by construction
 _LEAST = 3  # a part to test, one to select on, one to train on
-SUBJECT = "subject"  # in place of a number of folds: one for each person
-_SELECTING_PARTS = 5  # of folds by subject: a fifth of the people selects
+SUBJECT = "subject"  # instead of a number of folds: one fold for each person
+_SELECTING_PARTS = 5  # for folds by subject: a fifth of the people is used for selection
 
 
 class EarlierFolds(NamedTuple):
-    """How other data of the same people was dealt: by fold, the people that it was tested and selected on."""
+    """The folds of other data of the same people: for each fold, the people used for testing and for selection."""
 
     tested: Sequence[Collection[str]]
     selected: Sequence[Collection[str]]
@@ -40,13 +40,13 @@ class EarlierFolds(NamedTuple):
 
 class _Deal(NamedTuple):
     part: np.ndarray  # (rows,) int: the fold that is tested on the row
-    share: np.ndarray  # (rows,) int: folds by number have their parts again, folds by subject the fifths
-    selects: np.ndarray  # (folds,) int: the share that each fold is selected on
+    share: np.ndarray  # (rows,) int: equal to `part`; for folds by subject, the fifth
+    selects: np.ndarray  # (folds,) int: the share used for selection in each fold
 
 
 @dataclass(frozen=True)
 class DealtFolds:
-    """A data set whose every row has its part."""
+    """A data set in which every row is assigned to a part."""
 
     data: PreparedData
     rows: Dataset
@@ -60,7 +60,7 @@ class DealtFolds:
 
     @property
     def how(self) -> str:
-        """Where the split comes from, in words."""
+        """Description of where the split comes from."""
         if not self.by_subject:
             return f"{self.num_folds} folds by person and recording, class shares kept (seed {_SEED})"
         shares = len(np.unique(self.deal.share))
@@ -70,7 +70,7 @@ class DealtFolds:
         )
 
     def fingerprint(self, fold: int | None = None) -> str:
-        """Of the data as one fold splits it; None: of all folds together."""
+        """Fingerprint of the data as one fold splits it; None: of all folds together."""
         which = "" if fold is None else f"{fold} of "
         return hashlib.sha256(f"{self.data.fingerprint} {which}{self._deal()}".encode()).hexdigest()
 
@@ -79,7 +79,7 @@ class DealtFolds:
         return f"{SUBJECT} {told} {_digest(self.deal.share)} {_digest(self.deal.selects)}" if self.by_subject else told
 
     def fold(self, fold: int) -> PreparedData:
-        """The data as this fold splits it, 0 being the first; nothing is written."""
+        """The data as split by this fold, counted from 0; nothing is written."""
         chosen = _chosen(self.deal, fold)
         orders = {split: np.flatnonzero(chosen[split]) for split in SPLITS}
         described = self.data.description
@@ -111,29 +111,29 @@ def deal_folds(
     """Audit the data and deal its people.
 
     Args:
-        folds: how many, or SUBJECT.
-        earlier: folds to deal the people as; default: drawn, so that each part gets its share of every class.
+        folds: number of folds, or SUBJECT.
+        earlier: existing folds to reuse; default: drawn so that each part gets its share of every class.
 
     Raises:
-        RecipeError: fewer than three folds, or other people than were dealt.
-        DataError: a person is unknown, there are fewer groups of people than folds, or a fold is left with one label to
-            learn, or with nobody.
+        RecipeError: fewer than three folds, or people who are not in the earlier folds.
+        DataError: a person is unknown, there are fewer groups of people than folds, or a fold has too few labels in a
+            split.
         LeakageError: a class comes from one recording alone.
     """
     if folds != SUBJECT and int(folds) < _LEAST:
         raise RecipeError(
-            f"Expected at least {_LEAST} folds (to train on, to select on, to test), got {folds}; 5 are usual."
+            f"{folds} folds are too few: training, selection and test need at least {_LEAST}; 5 are usual."
         )
     found = audit(data, label_scheme)
     unknown = sum(subject is None for subject in found.rows.subject_id)
     if unknown:
         raise DataError(
-            f"Expected the person of every clip in {data.folder} for folds, got {unknown} clips of nobody known; name "
-            "the people when preparing it, or train without --folds."
+            f"Folds need the person of every clip, but {data.folder} has {unknown} clips of unknown people; name the "
+            "people when preparing it, or train without --folds."
         )
     failed = [finding.summary for finding in found.findings if finding.grade == FAIL and finding.name not in _SHARED]
     if failed:
-        raise LeakageError(f"Expected data in {data.folder} that folds can measure, the audit says: {failed[0]}")
+        raise LeakageError(f"{data.folder} cannot be evaluated with folds; the audit says: {failed[0]}")
     groups, _ = whole_groups(found)
     if earlier is not None:
         deal = _as_dealt(found, groups, earlier)
@@ -147,8 +147,8 @@ def _deal_parts(found: Audit, groups: np.ndarray, num_folds: int) -> _Deal:
     num_groups = int(groups.max()) + 1
     if num_groups < num_folds:
         raise DataError(
-            f"Expected at least {num_folds} people for {num_folds} folds, got {num_groups} who share no recording or "
-            "picture; ask for fewer folds."
+            f"{num_folds} folds need at least {num_folds} people who share no recording or picture, got {num_groups}; "
+            "use fewer folds."
         )
     part = _draw(found, groups, num_folds)
     return _Deal(part, part, np.roll(np.arange(num_folds), -1))
@@ -158,7 +158,7 @@ def _deal_subjects(found: Audit, groups: np.ndarray) -> _Deal:
     num_groups = int(groups.max()) + 1
     if num_groups < _LEAST:
         raise DataError(
-            f"Expected at least {_LEAST} people who share no recording or picture for a fold each, got {num_groups}; "
+            f"Folds by person need at least {_LEAST} people who share no recording or picture, got {num_groups}; "
             "record more people."
         )
     part = np.unique(groups, return_inverse=True)[1].ravel()
@@ -169,7 +169,7 @@ def _deal_subjects(found: Audit, groups: np.ndarray) -> _Deal:
 
 
 def _draw(found: Audit, groups: np.ndarray, num_parts: int) -> np.ndarray:
-    """(rows,) int: groups dealt into so many parts."""
+    """Deal groups into parts: (rows,) int."""
     drawn = draw_splits(
         groups.tolist(), found.rows.label, {str(part): 1 / num_parts for part in range(num_parts)}, _SEED
     )
@@ -177,7 +177,7 @@ def _draw(found: Audit, groups: np.ndarray, num_parts: int) -> np.ndarray:
 
 
 def _require_labels(found: Audit, deal: _Deal) -> None:
-    """Seen before the first fold, not after hours: of a class that few people show, nothing may be left to train on."""
+    """Checked before the first fold: a class that few people show may be missing from a fold's training data."""
     labels = np.array([label or "" for label in found.rows.label])
     for fold in range(len(deal.selects)):
         for split, rows in _chosen(deal, fold).items():
@@ -185,9 +185,9 @@ def _require_labels(found: Audit, deal: _Deal) -> None:
             least = 2 if split == "train" else 1
             if len(there) < least:
                 raise DataError(
-                    f"Expected at least {least} of the labels in {split} of every fold, got "
-                    f"{', '.join(sorted(there)) or 'none'} alone in fold {fold + 1} of {len(deal.selects)}: too few "
-                    "people show the others; add some who do, or deal the people otherwise."
+                    f"Every fold needs at least {least} of the labels in {split}, but fold {fold + 1} of "
+                    f"{len(deal.selects)} has only {', '.join(sorted(there)) or 'none'}: too few people show the "
+                    "others; add people who do, or use a different number of folds."
                 )
 
 
@@ -197,15 +197,15 @@ def _as_dealt(found: Audit, groups: np.ndarray, earlier: EarlierFolds) -> _Deal:
     others = sorted(set(people) - (parts.keys() & shares.keys()))
     if others:
         raise RecipeError(
-            f"Expected the people of the folds that training starts from, got {len(others)} others, such as "
-            f"{others[0]}; start from something else, or from folds of all of these people."
+            f"The folds to start from lack {len(others)} of these people, such as {others[0]}; start from a different "
+            "model, or from folds of all of these people."
         )
     part = np.array([parts[person] for person in people])
     torn = _torn_groups(groups, part)
     if torn:
         raise LeakageError(
-            f"Expected people and recordings that the folds to start from keep whole, got {torn} groups of similar "
-            "pictures in more than one of them; start from something else."
+            f"The folds to start from would split {torn} groups of similar pictures between folds; start from a "
+            "different model."
         )
     selects = np.array([shares[next(iter(selected))] for selected in earlier.selected])
     return _Deal(part, np.array([shares[person] for person in people]), selects)
@@ -216,7 +216,7 @@ def _distinct(groups: Sequence[Collection[str]]) -> list[Collection[str]]:
 
 
 def _numbers_of(groups: Sequence[Collection[str]]) -> dict[str, int]:
-    """Subject id → the group it is in."""
+    """Subject id → its group's number."""
     return {subject: number for number, group in enumerate(groups) for subject in group}
 
 
@@ -228,8 +228,8 @@ def _torn_groups(groups: np.ndarray, part: np.ndarray) -> int:
 def _summarise(found: Audit, groups: np.ndarray, num_folds: int) -> AuditSummary:
     kept = [finding for finding in found.findings if finding.name not in (*_SHARED, "split contents")]
     whole = (
-        f"People, recordings and pictures that are alike lie in one of {num_folds} folds: {int(groups.max()) + 1} "
-        f"groups of {len(set(found.rows.subject_id))} people."
+        f"People who share recordings or similar pictures are in the same one of {num_folds} folds: "
+        f"{int(groups.max()) + 1} groups of {len(set(found.rows.subject_id))} people."
     )
     findings = [FindingSummary(name=item.name, grade=item.grade, summary=item.summary) for item in kept]
     return AuditSummary(passed=True, findings=[FindingSummary(name="folds", grade=OK, summary=whole), *findings])

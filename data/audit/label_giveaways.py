@@ -1,5 +1,5 @@
-"""What gives a label away besides the face: the recording, the person, colour and light, or a copy that was labelled
-otherwise."""
+"""What gives a label away besides the face: the recording, the person, colour and light, or a copy with another
+label."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -13,19 +13,19 @@ from .duplicates import Duplicate
 from .rows import AuditRows, to_codes
 from .verdicts import FAIL, OK, PREDICTS_LABEL, REPORT, Detail, Finding, number_of
 
-CLASS_SHARE = 0.9  # of a class's clips, held by as few recordings as possible
-FEWEST_CLIPS = 5  # of a class that can be judged
+CLASS_SHARE = 0.9  # of a class's clips; the fewest recordings that contain this share are counted
+FEWEST_CLIPS = 5  # needed to judge a class
 HIGH_GAIN = 0.2  # in macro-F1, over always saying the most frequent label
-HIGH_SHARE = 0.5  # of the clips, below which a giveaway cannot carry a score
-HIGH_AUROC = 0.6  # of colour or brightness alone, for one class against the rest
-LARGEST_P = 0.001  # of that being chance (Mann-Whitney)
-COLOUR_LEVELS = 4.0  # of 255, by which the channels of a picture in colour differ on average; grey ones hardly do
+HIGH_SHARE = 0.5  # of the clips; a giveaway on fewer hardly affects a score
+HIGH_AUROC = 0.6  # colour or brightness alone, one class against the rest
+LARGEST_P = 0.001  # probability that this is chance (Mann-Whitney)
+COLOUR_LEVELS = 4.0  # of 255: mean difference between the channels above which a picture counts as colour
 _GROUPS_LISTED = 50
 _ROWS_AT_ONCE = 256
 
 
 def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
-    """A class that lives in one recording is learned as that recording's room, light and clothes."""
+    """A class that comes from one recording is learned as that recording's room, light and clothes."""
     group_of_label: dict[str, Counter[int]] = defaultdict(Counter)
     for row, label in _one_row_a_clip(rows).items():
         group_of_label[label][int(groups[row])] += 1
@@ -36,9 +36,9 @@ def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
     details = {"recordings_holding_90_percent": lives_in, "clips": {label: clips[label] for label in lives_in}}
     told = []
     if alone:
-        told.append(f"{number_of(alone, 'class lives', 'classes live')} in one recording: {', '.join(alone)}")
+        told.append(f"{number_of(alone, 'class comes', 'classes come')} from one recording: {', '.join(alone)}")
     if pairs:
-        told.append(f"{number_of(pairs, 'class lives', 'classes live')} in two recordings: {', '.join(pairs)}")
+        told.append(f"{number_of(pairs, 'class comes', 'classes come')} from two recordings: {', '.join(pairs)}")
     if few:
         told.append(f"{number_of(few, 'class has', 'classes have')} too few clips to judge: {', '.join(few)}")
     if not told:
@@ -48,7 +48,7 @@ def judge_classes(rows: AuditRows, groups: np.ndarray) -> Finding:
 
 
 def _fewest(counts: Counter[int]) -> int:
-    """How many of the largest groups it takes to hold most of the class."""
+    """How many groups, the largest first, contain most of the class."""
     held = np.cumsum(sorted(counts.values(), reverse=True))
     return int(np.searchsorted(held, CLASS_SHARE * held[-1] - 1e-9)) + 1
 
@@ -82,13 +82,13 @@ def judge_giveaway(rows: AuditRows, keys: Sequence[Hashable | None], what: str) 
     labels = _one_row_a_clip(rows)
     chosen = [row for row in labels if keys[row] is not None]
     groups = to_codes([str(keys[row]) for row in chosen])
-    # One who stands alone is not predicted by others.
+    # A clip without others of its group cannot be predicted from them.
     has_others = np.bincount(groups)[groups] > 1 if chosen else np.zeros(0, bool)
     truth = to_codes([labels[row] for row in chosen])[has_others]
     share = has_others.sum() / max(1, len(labels))
     details: dict[str, Detail] = {"clips": len(truth), "share_of_clips": round(float(share), 4)}
     if len(np.unique(truth)) < 2:
-        return Finding(name, OK, f"Not to be told: too few clips share a known {what}.", details)
+        return Finding(name, OK, f"Cannot be determined: too few clips share a known {what}.", details)
     by_others = _score(truth, _guess_by_others(truth, groups[has_others]))
     by_majority = _score(truth, np.full(len(truth), np.bincount(truth).argmax()))
     details |= {"alone": by_others, "majority": by_majority}
@@ -127,16 +127,16 @@ def _look(frames: Sequence[bytes]) -> tuple[float, float]:
 
 
 def _judge_look(what: str, values: np.ndarray, labels: np.ndarray, form: str) -> Finding:
-    """Each class that has enough clips against the rest; the one that is told best is named.
+    """Compares each class that has enough clips with the rest; the class that is predicted best is named.
 
     Args:
-        form: how the values are written.
+        form: format of the values in the summary.
     """
     name = f"{what} {PREDICTS_LABEL}"
     names, counts = np.unique(labels, return_counts=True)
     judged = [label for label, count in zip(names, counts, strict=True) if FEWEST_CLIPS <= count < len(labels)]
     if not judged:
-        return Finding(name, OK, f"Not to be told: no class has {FEWEST_CLIPS} clips and others beside it.", {})
+        return Finding(name, OK, f"Cannot be determined: no class has {FEWEST_CLIPS} clips to compare.", {})
     aurocs = {str(label): round(float(roc_auc_score(labels == label, values)), 4) for label in judged}
     best = max(aurocs, key=lambda label: abs(aurocs[label] - 0.5))
     is_best = labels == best
@@ -158,7 +158,7 @@ def _judge_look(what: str, values: np.ndarray, labels: np.ndarray, form: str) ->
 
 
 def _one_row_a_clip(rows: AuditRows) -> dict[int, str]:
-    """The first labelled window of each clip → its label; its other windows share that and are no further evidence."""
+    """Row of each clip's first labelled window → its label; the other windows share it and are no further evidence."""
     first: dict[str, tuple[int, str]] = {}
     for row, (clip_id, label) in enumerate(zip(rows.clip_id, rows.label, strict=True)):
         if label is not None:
@@ -167,13 +167,13 @@ def _one_row_a_clip(rows: AuditRows) -> dict[int, str]:
 
 
 def _guess_by_others(truth: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The most frequent label among the others of the same group: (clips,)."""
+    """The most frequent label among the other clips of the same group: (clips,)."""
     counts = np.zeros((groups.max() + 1, truth.max() + 1))
     np.add.at(counts, (groups, truth), 1)
     others = counts[groups]
     others[np.arange(len(truth)), truth] -= 1
     overall = np.bincount(truth, minlength=counts.shape[1]) / len(truth)
-    return (others + 0.5 * overall).argmax(1)  # less than one vote: decides ties only
+    return (others + 0.5 * overall).argmax(1)  # less than one vote: only breaks ties
 
 
 def _score(truth: np.ndarray, guessed: np.ndarray) -> dict[str, float]:

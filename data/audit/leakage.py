@@ -1,8 +1,8 @@
-"""Can the split of a prepared data set be trusted? Finds what the splits share, and grades each finding.
+"""Can the split of a prepared data set be trusted? Finds what the splits share and grades each finding.
 
-`fail`: scores on this split would say little about new people. `report`: known, counted, and to be said beside the
-scores. `ok`: looked for and not found. Who resembles whom is worked out in `recordings` and `duplicates`; what the
-labels give away in `label_giveaways`; pages and tables are made in `audit_page`.
+`fail`: scores on this split would say little about new people. `report`: known, counted, and to be reported with the
+scores. `ok`: looked for and not found. Similarity of pictures is computed in `recordings` and `duplicates`, what gives
+the labels away in `label_giveaways`; pages and tables are made in `page`.
 """
 
 import re
@@ -23,22 +23,22 @@ from .recordings import Likeness, compare_rows
 from .rows import AuditRows, read_rows
 from .verdicts import AUDIT_VERSION, FAIL, OK, REPORT, AuditCounts, AuditRecord, Detail, Finding, listed, number_of
 
-# Small groups of neighbours (one photograph in several cuts, a few frames of one person) are everywhere; they spoil a
-# split when this share of a held-out split is of them. FER2013 has 5 %.
+# Small groups of neighbours (one photograph cropped in several ways, a few frames of one person) occur in most data;
+# they spoil a split when they make up this share of a held-out split. FER2013 has 5 %.
 SHARED_GROUP_PICTURES = 3
 SHARED_ROWS_SHARE = 0.1
 SHARED_ROWS_LEAST = 3
-# Some duplicates are to be told; when this share of a held-out split is known from an earlier one, it measures memory.
+# Some duplicates are reported; when this share of a held-out split occurs in an earlier one, it measures memory.
 # FER2013's test has 9 %.
 DUPLICATES_SHARE = 0.2
-_NAMES_KEPT = 100  # in the details of a finding
-# `fer2013.csv#12` names a row of a table; every other path is a file, and so one recording.
+_NAMES_KEPT = 100  # listed in the details of a finding
+# `fer2013.csv#12` names a row of a table; any other path is a file and counts as one recording.
 _TABLE_ROW = re.compile(r"\.(csv|tsv|parquet|h5|hdf5)#", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found. Everything but the arrays goes into `audit.json`."""
+    """All findings. Everything but the arrays is written to `audit.json`."""
 
     findings: tuple[Finding, ...]
     fingerprint: str  # of the data that was audited
@@ -46,15 +46,15 @@ class Audit:
     rows: AuditRows = field(repr=False)
     duplicates: tuple[Duplicate, ...] = field(repr=False)
     groups: np.ndarray = field(repr=False)  # (rows,) int: rows of one clip, file, or group of neighbours
-    shared_groups: tuple[int, ...] = field(repr=False)  # those that failed
+    shared_groups: tuple[int, ...] = field(repr=False)  # those behind the finding "shared recordings"
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed; what is to be reported does not stand in the way."""
+        """Whether nothing failed; findings to report do not count as failures."""
         return all(finding.grade != FAIL for finding in self.findings)
 
     def record(self) -> AuditRecord:
-        """What `audit.json` holds."""
+        """The content of `audit.json`."""
         return AuditRecord(
             version=AUDIT_VERSION,
             fingerprint=self.fingerprint,
@@ -68,7 +68,7 @@ class Audit:
 
 
 def thresholds() -> dict[str, int | float]:
-    """Every number that a verdict depends on."""
+    """Every threshold that a verdict depends on."""
     return {
         "neighbour_bits": recordings.NEIGHBOUR_BITS,
         "neighbour_levels": recordings.NEIGHBOUR_LEVELS,
@@ -90,13 +90,13 @@ def thresholds() -> dict[str, int | float]:
 
 
 def audit(data: PreparedData, label_scheme: str | None = None) -> Audit:
-    """Look for everything that can make a split untrustworthy.
+    """Run all checks for what can make a split untrustworthy.
 
     Args:
-        label_scheme: which labels to judge by; default: the data's own, or "binary" for data rated as DAiSEE is.
+        label_scheme: which labels to use; default: the data's own, or "binary" for data rated as in DAiSEE.
 
     Raises:
-        RecipeError: there is no such scheme.
+        RecipeError: the scheme does not exist.
         DataError: the data's frame hashes cannot be read.
     """
     rows = read_rows(data, label_scheme)
@@ -149,10 +149,7 @@ def _judge_subjects(rows: AuditRows) -> Finding:
         summary = f"{len(shared)} of {number_of(splits, 'person', 'people')} are in more than one split: {told}."
         return Finding("shared subjects", FAIL, summary, details)
     if unknown:
-        who = "nobody knows the people" if unknown == len(rows) else f"the person is unknown in {unknown} windows"
-        summary = (
-            f"Not to be told: {who} of {len(rows)} windows." if unknown == len(rows) else f"Not to be told: {who}."
-        )
+        summary = f"Cannot be fully checked: the person is unknown in {unknown} of {len(rows)} windows."
         return Finding("unknown people", REPORT, summary, details)
     return Finding("shared subjects", OK, f"Each of {number_of(splits, 'person', 'people')} is in one split.", details)
 
@@ -173,7 +170,7 @@ def _some(shared: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _splits_of(rows: AuditRows, keys: Iterable[str | None]) -> dict[str, list[str]]:
-    """Key → the splits it is in; what has no key is left out."""
+    """Key → the splits it occurs in; rows without a key are left out."""
     found: dict[str, set[str]] = defaultdict(set)
     for key, split in zip(keys, rows.split.tolist(), strict=True):
         if key is not None:
@@ -182,9 +179,9 @@ def _splits_of(rows: AuditRows, keys: Iterable[str | None]) -> dict[str, list[st
 
 
 def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, ...], Finding]:
-    """Groups of pictures that resemble each other and lie in several splits."""
+    """Groups of similar pictures that occur in several splits."""
     sizes = _sizes_by_split(rows, likeness.groups)
-    # A copy or two in another split is a duplicate; a recording that was cut up leaves more behind.
+    # One or two copies in another split are duplicates; a recording that was cut up leaves more.
     shared = np.flatnonzero((sizes > 0).sum(1) > 1)
     away = sizes.sum(1) - sizes.max(1)
     large = np.intersect1d(shared[away[shared] >= SHARED_ROWS_LEAST], likeness.recordings())
@@ -205,7 +202,7 @@ def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, .
     if len(large):
         windows = int(sizes[large].sum())
         summary = (
-            f"{number_of(large, 'recording')} ({windows} windows) lie in several splits; {told} look like other splits."
+            f"{number_of(large, 'recording')} ({windows} windows) lie in several splits; {told} resemble other splits."
         )
     elif widespread:
         summary = f"{told} belong to groups of similar pictures that lie in several splits."
@@ -219,7 +216,7 @@ def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, .
 
 
 def _sizes_by_split(rows: AuditRows, groups: np.ndarray) -> np.ndarray:
-    """(groups, 3) windows of each group in train, validation and test."""
+    """(groups, 3): number of windows of each group in train, validation and test."""
     sizes = np.zeros((int(groups.max()) + 1, len(SPLITS)), np.int64)
     np.add.at(sizes, (groups, np.array([SPLITS.index(split) for split in rows.split])), 1)
     return sizes
@@ -240,7 +237,7 @@ def _known(names: Iterable[str | None]) -> set[str]:
 
 
 def _judge_split_contents(rows: AuditRows) -> Finding:
-    """A split that is empty, or lacks a class, measures nothing of it."""
+    """An empty split, or one that lacks a class, cannot be used to measure it."""
     classes = {split: _known(rows.label[row] for row in np.flatnonzero(rows.split == split)) for split in SPLITS}
     every = sorted(set[str]().union(*classes.values()))
     empty = [split for split in SPLITS if not (rows.split == split).any()]
@@ -269,6 +266,6 @@ def _judge_duplicates(rows: AuditRows, duplicates: tuple[Duplicate, ...]) -> Fin
     widespread = [f"{share:.0%} of {split}" for split, share in shares.items() if share >= DUPLICATES_SHARE]
     if widespread:
         return Finding(
-            "duplicates", FAIL, f"{' and '.join(widespread)} are known from earlier splits; {summary}", details
+            "duplicates", FAIL, f"{' and '.join(widespread)} also occur in earlier splits; {summary}", details
         )
     return Finding("duplicates", REPORT, summary, details)

@@ -1,5 +1,5 @@
-"""An audit told: `audit.json` for programs, `audit.html` with pictures for people, `duplicates.csv`, and a table for
-the terminal. The page shows faces, so it holds everything itself, loads nothing and says that it stays on this machine.
+"""Writes an audit: `audit.json` for programs, `audit.html` with pictures for people, `duplicates.csv`, and a table for
+the terminal. The page shows faces, so it is self-contained, loads nothing and asks to be kept on this machine.
 """
 
 import base64
@@ -49,8 +49,8 @@ class Strip:
 
 
 def write_audit(audit: Audit, data: PreparedData, folder: Path) -> None:
-    """Write `duplicates.csv`, `audit.html` and, last, `audit.json`, which says that the audit is whole."""
-    # The title is the folder's own name, not where it lies.
+    """Write `duplicates.csv`, `audit.html` and, last, `audit.json`, whose presence marks the audit as complete."""
+    # The title is the folder's own name, without its location.
     page = render_page(audit, data.folder.resolve().name)
     (folder / AUDIT_FILE).unlink(missing_ok=True)
     _write_duplicates(audit, folder / DUPLICATES_FILE)
@@ -59,10 +59,10 @@ def write_audit(audit: Audit, data: PreparedData, folder: Path) -> None:
 
 
 def read_audit(folder: Path) -> AuditRecord | None:
-    """What `audit.json` holds; None where nobody has audited.
+    """The content of `audit.json`; None if the data was not audited.
 
     Raises:
-        DataError: it is damaged or of another version; the key is named.
+        DataError: it is damaged or of a different version; the message names the key.
     """
     path = folder / AUDIT_FILE
     if not path.exists():
@@ -71,7 +71,7 @@ def read_audit(folder: Path) -> AuditRecord | None:
 
 
 def read_duplicates(folder: Path, split: str) -> set[tuple[str, int]]:
-    """Clip and window of a split's rows that have their like in an earlier split; none where nobody has audited.
+    """Clip and window of a split's rows with a duplicate in an earlier split; empty if the data was not audited.
 
     Raises:
         DataError: the table is damaged.
@@ -84,27 +84,25 @@ def read_duplicates(folder: Path, split: str) -> set[tuple[str, int]]:
             rows = list(csv.DictReader(file))
             return {(row["clip_id"], int(row["window_index"])) for row in rows if row["split"] == split}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"Expected duplicates in {path}, could not read them; run `engagement audit {folder}`."
-        ) from error
+        raise DataError(f"{path} is damaged; write it again with `engagement audit {folder}`.") from error
 
 
 def describe_verdict(audit: Audit) -> str:
-    """One line: whether the split can be trusted, and what speaks against it; what gives the label away, in numbers."""
+    """One line: whether the split can be trusted, what speaks against it, and what gives the label away, in numbers."""
     failed = [finding.name for finding in audit.findings if finding.grade == FAIL]
     reported = [finding for finding in audit.findings if finding.grade == REPORT]
     others = [finding.name for finding in reported if failed or not finding.name.endswith(PREDICTS_LABEL)]
-    told = f" To be said beside the scores: {', '.join(others)}." if others else ""
+    told = f" To be reported with the scores: {', '.join(others)}." if others else ""
     if failed:
         return f"Failed: this split cannot be trusted ({', '.join(failed)}).{told}"
     if len(others) < len(reported):
         warned = [finding.summary.partition(";")[0] for finding in reported if finding.name not in others]
-        return f"Passed, with a warning, for scores can come from elsewhere than the face. {'. '.join(warned)}.{told}"
+        return f"Passed, with a warning: scores may come from something other than the face. {'. '.join(warned)}.{told}"
     return f"Passed: nothing found that would make this split worthless.{told}"
 
 
 def render_table(audit: Audit) -> Table:
-    """The findings, a line each, for the terminal."""
+    """The findings, one per line, for the terminal."""
     table = Table("", "finding", "what was found", box=None, padding=(0, 1), show_header=False)
     for finding in audit.findings:
         style = _STYLES[finding.grade]
@@ -113,7 +111,7 @@ def render_table(audit: Audit) -> Table:
 
 
 def print_audit(audit: Audit, folder: Path, console: Console | None = None) -> None:
-    """The table, the verdict in one line, and where the page lies."""
+    """Print the table, the verdict in one line, and the page's path."""
     console = console or Console()
     console.print(render_table(audit))
     console.print(_escaped(describe_verdict(audit)), style=_STYLES[OK if audit.passed else FAIL], soft_wrap=True)
@@ -142,7 +140,7 @@ def _strips(audit: Audit) -> list[Strip]:
 
 
 def _group_strips(audit: Audit) -> list[Strip]:
-    """The largest groups that failed; pictures are taken from every split in turn."""
+    """The largest shared groups; pictures are taken from each split in turn."""
     sizes = np.bincount(audit.groups)
     strips = []
     for group in sorted(audit.shared_groups, key=lambda group: -sizes[group])[:_GROUPS_SHOWN]:
@@ -156,7 +154,7 @@ def _group_strips(audit: Audit) -> list[Strip]:
 
 
 def _duplicate_strips(audit: Audit) -> list[Strip]:
-    """Pairs of nearly identical pictures, those least alike first; identical ones need no showing."""
+    """Pairs of nearly identical pictures, the least similar first; identical pairs come last."""
     pairs = sorted(audit.duplicates, key=lambda item: (item.identical, -item.distance_bits))[:_DUPLICATE_PAIRS]
     strips = []
     for item in pairs:

@@ -1,13 +1,13 @@
-"""Which rows are of one recording, told from how alike their pictures are, where no table tells it.
+"""Finds the rows of one recording by the similarity of their pictures, where no table names the recording.
 
 Two pictures are neighbours when at most 48 of 256 hash bits and 6 of 255 grey levels of an 8x8 colour grid differ.
-Frames of one webcam recording nearly all have such neighbours (every one of 185 frames of ten real clips, which so
-fell into their four sittings; 99 % of drawn ones, face crops included), and no two strangers did: real sittings stayed
-11 levels apart, drawn people in rooms of their own 8; bits alone would have joined 6,301 pairs of drawn frames.
-Of FER2013's 644 million pairs 0.0006 % are neighbours, nearly all of them one photograph in several cuts.
+Nearly all frames of one webcam recording have such neighbours: all 185 frames of ten real clips, which fell into their
+four sittings, and 99 % of drawn frames, face crops included. No two strangers were neighbours: real sittings stayed
+11 levels apart, drawn people in different rooms 8; bits alone would have joined 6,301 pairs of drawn frames.
+Of FER2013's 644 million pairs 0.0006 % are neighbours, nearly all of them one photograph cropped in several ways.
 
-Neighbours of neighbours form a group. A group is called a recording only where at least twelve of its pictures have
-four neighbours each: chains and families of one photograph stay below (nine at most in FER2013).
+Neighbours of neighbours form a group. A group counts as a recording only if at least twelve of its pictures have four
+neighbours each; chains and variants of one photograph stay below that (at most nine in FER2013).
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,30 +24,30 @@ from .rows import AuditRows, to_codes
 
 NEIGHBOUR_BITS = 48
 NEIGHBOUR_LEVELS = 6.0
-# Two people filmed in one room come to 34 bits and 5.9 levels; closer, they are one person under two names.
+# Two people filmed in one room differ by 34 bits and 5.9 levels; any closer, they are one person under two names.
 OTHER_SUBJECT_BITS = 24
 OTHER_SUBJECT_LEVELS = 3.0
-DUPLICATE_BITS = 24  # candidates, to be confirmed by their pixels
-CANDIDATES_KEPT = 8  # nearest, of each row in each other split
+DUPLICATE_BITS = 24  # candidates, which are then compared by their pixels
+CANDIDATES_KEPT = 8  # the nearest, for each row in each other split
 _CANDIDATES_AT_ONCE = 4_000_000  # 96 MB
 RECORDING_PICTURES = 12
 RECORDING_NEIGHBOURS = 4
 _SHOW_PROGRESS_FROM_ROWS = 10_000
 
-_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, others, bits that differ
+_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, other rows, number of bits that differ
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What comparing all pictures with each other gave."""
+    """Result of comparing all pictures with each other."""
 
     groups: np.ndarray  # (rows,) int: the same number for rows of one clip, file or group of neighbours
-    neighbours: np.ndarray  # (rows,) int: distinct neighbours of a row, copies left out; exact up to four
-    candidates: np.ndarray  # (pairs, 3) int: row, a row of an earlier split that may be its double, bits that differ
+    neighbours: np.ndarray  # (rows,) int: number of distinct neighbours without copies; exact up to four
+    candidates: np.ndarray  # (pairs, 3) int: row, possible duplicate in an earlier split, bits that differ
     num_without_hash: int
 
     def recordings(self) -> np.ndarray:
-        """The groups that are recordings by their pictures alone."""
+        """The groups that count as recordings by their pictures alone."""
         dense = self.groups[self.neighbours >= RECORDING_NEIGHBOURS]
         numbers, counts = np.unique(dense, return_counts=True)
         return numbers[counts >= RECORDING_PICTURES]
@@ -56,7 +56,7 @@ class Likeness:
 def compare_rows(rows: AuditRows, files: list[str | None]) -> Likeness:
     """
     Args:
-        files: the video or picture file that each row is from, None where it is from a table.
+        files: the video or picture file of each row; None for a row of a table.
     """
     hashes = unpack_hashes(rows.frame_hash)
     known = [name or f" {row}" for row, name in enumerate(files)]
@@ -74,7 +74,7 @@ def compare_rows(rows: AuditRows, files: list[str | None]) -> Likeness:
         candidates.append(np.stack([side[double] for side in pairs], 1))
         if sum(map(len, candidates)) > _CANDIDATES_AT_ONCE + CANDIDATES_KEPT * len(splits):
             candidates = [_keep_nearest(np.concatenate(candidates), splits)]
-        # What can change neither group nor verdict is not looked at: one long recording alone has millions of pairs.
+        # Pairs that can change neither group nor verdict are skipped: one long recording has millions of pairs.
         new = (groups[row] != groups[other]) | (np.minimum(neighbours[row], neighbours[other]) < RECORDING_NEIGHBOURS)
         row, other, bits = row[new], other[new], bits[new]
         near = _are_neighbours(hashes, subjects, row, other, bits)
@@ -96,12 +96,12 @@ def _are_neighbours(
 
 
 def join_groups(groups: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Groups made one where rows share a group of the other kind; numbered from 0: (rows,)."""
-    return _connect(groups, (groups, others + groups.max() + 1))  # a node a group of either kind, an edge a row
+    """Merge groups whose rows share a group of the other kind; numbered from 0: (rows,)."""
+    return _connect(groups, (groups, others + groups.max() + 1))  # one node per group of either kind, one edge per row
 
 
 def join_pairs(groups: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Groups made one where a row of the one and a row of the other are a pair; numbered from 0: (rows,)."""
+    """Merge groups that are linked by a pair of rows; numbered from 0: (rows,)."""
     return _connect(groups, (groups[rows], groups[others])) if len(rows) else groups
 
 
@@ -112,7 +112,7 @@ def _connect(groups: np.ndarray, edges: tuple[np.ndarray, np.ndarray]) -> np.nda
 
 
 def _keep_nearest(candidates: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """Of each row the nearest few in each other split."""
+    """The nearest few candidates of each row in each other split."""
     row, other, bits = candidates.T
     order = np.lexsort((other, bits, splits[other], row))
     key = row[order] * 3 + splits[other[order]]

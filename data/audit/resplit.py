@@ -1,6 +1,6 @@
-"""A better split for data whose own cannot be trusted, and the same split without the pictures it holds twice.
+"""A new split for data whose own cannot be trusted, and the same split without its duplicates.
 
-Both write a new prepared data set and leave the old one alone; whether the new one can be trusted is for another audit.
+Both write a new prepared data set and leave the old one unchanged; the new one needs an audit of its own.
 """
 
 from collections import Counter, defaultdict
@@ -22,19 +22,19 @@ from .rows import to_codes
 
 
 def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0) -> PreparedData:
-    """Draw 60 / 20 / 20 anew: people and recordings stay whole, each split gets its share of every class.
+    """Draw a new split of 60 / 20 / 20: people and recordings stay whole, each split gets its share of every class.
 
-    `notes` of the description says in `split` how it was drawn, and in `split_limits` what could not be had.
+    The description's `notes` record in `split` how it was drawn, and in `split_limits` what was impossible.
 
     Raises:
-        DataError: the audit is of other data, the folder is taken, or there are fewer than three groups to draw.
+        DataError: the audit is of different data, the folder is not empty, or there are fewer than three groups.
     """
     _check(data, audit, output)
     groups, by_what = whole_groups(audit)
     if groups.max() + 1 < len(SPLITS):
         raise DataError(
-            f"Expected at least {len(SPLITS)} people or recordings to split in {data.folder}, got {groups.max() + 1}; "
-            "no split of this data can be trusted, so record more people."
+            f"{data.folder} has {groups.max() + 1} people or recordings, and a split needs at least {len(SPLITS)}; no "
+            "split of this data can be trusted, so record more people."
         )
     split = np.asarray(draw_splits(groups.tolist(), audit.rows.label, SHARES, seed))
     how = f"drawn by {by_what}, class shares kept (seed {seed}, from {data.fingerprint[:12]})"
@@ -47,18 +47,18 @@ def suggest_split(data: PreparedData, audit: Audit, output: Path, seed: int = 0)
 
 
 def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
-    """The same splits without rows that have their like in an earlier split; those become rejects.
+    """The same splits without rows that have a duplicate in an earlier split; those rows become rejects.
 
     Raises:
-        DataError: the audit is of other data, the folder is taken, or a split would be empty.
+        DataError: the audit is of different data, the folder is not empty, or a split would be empty.
     """
     _check(data, audit, output)
     clean = clean_rows(audit.rows, audit.duplicates)
     emptied = [split for split in data.splits if not clean[audit.rows.split == split].any()]
     if emptied:
         raise DataError(
-            f"Expected rows left in {' and '.join(emptied)} of {data.folder} without duplicates, got none; draw the "
-            "split anew with --suggest-split."
+            f"{' and '.join(emptied)} of {data.folder} would be empty without duplicates; draw a new split with "
+            "--suggest-split."
         )
     rejected = _duplicates_as_rejects(audit)
     lost = {reject.clip_id for reject in rejected} - {audit.rows.clip_id[row] for row in np.flatnonzero(clean)}
@@ -79,24 +79,24 @@ def deduplicate(data: PreparedData, audit: Audit, output: Path) -> PreparedData:
 
 def _check(data: PreparedData, audit: Audit, output: Path) -> None:
     if audit.fingerprint != data.fingerprint:
-        raise DataError(f"Expected an audit of {data.folder} as it is now, got one of other data; audit it again.")
+        raise DataError(f"The audit is not of {data.folder} in its current state; audit it again.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"Expected a new or empty folder, got {output}; choose another place.")
+        raise DataError(f"{output} is not empty; choose another place.")
 
 
 def all_rows(data: PreparedData) -> Dataset:
-    """Every split in one table, in the order of an audit's rows."""
+    """All splits in one table, in the row order of an audit."""
     return concatenate_datasets([data.splits[split] for split in SPLITS if split in data.splits])
 
 
 def _provenance(data: PreparedData) -> Provenance:
-    """What stays true of the rows; what is counted from them is counted again, and written as the latest version."""
+    """What stays valid for the new rows; counts are made again, and the latest version is written."""
     known = {name: getattr(data.description, name) for name in Provenance.model_fields}
     return Provenance(**known | {"version": DATA_VERSION})
 
 
 def _duplicates_as_rejects(audit: Audit) -> list[Reject]:
-    """One a window, with the nearest of its likes."""
+    """One reject per window, naming its nearest duplicate."""
     rows = audit.rows
     nearest: dict[int, Duplicate] = {}
     for item in sorted(audit.duplicates, key=lambda item: (item.row, item.distance_bits)):
@@ -111,9 +111,9 @@ def _duplicates_as_rejects(audit: Audit) -> list[Reject]:
 
 
 def whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
-    """Recordings, made one where they share a person or a picture: (rows,) int; and what they are, in words."""
+    """Recordings, merged where they share a person or a picture: (rows,) int; and a description of the groups."""
     rows = audit.rows
-    # A row whose subject nobody knows is a subject of its own here; its recording still holds it together.
+    # A row of an unknown person counts as a person of its own; its recording still keeps it with others.
     subjects = to_codes([subject or f" {row}" for row, subject in enumerate(rows.subject_id)])
     whole = join_groups(join_groups(audit.groups, subjects), to_codes(rows.frames_sha256))
     doubles = np.array([(item.row, item.other) for item in audit.duplicates], np.int64).reshape(-1, 2)
@@ -125,7 +125,7 @@ def whole_groups(audit: Audit) -> tuple[np.ndarray, str]:
 
 
 def _limits(groups: np.ndarray, labels: list[str | None], split: np.ndarray) -> list[str]:
-    """What this split cannot give, in words: classes that are missing somewhere."""
+    """The split's limits in words: classes that are missing from a split."""
     groups_of: dict[str, set[int]] = defaultdict(set)
     splits_of: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group, name in zip(labels, groups.tolist(), split.tolist(), strict=True):

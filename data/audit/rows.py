@@ -1,6 +1,6 @@
-"""The rows of a prepared data set as an audit reads them: every split in one table, with one label each.
+"""The rows of a prepared data set as an audit reads them: all splits in one table, with one label per row.
 
-Pictures stay on disk and are read one by one when someone asks.
+Pictures stay on disk and are read one by one when needed.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _COLUMNS = ("clip_id", "window_index", "subject_id", "source_path", "label", *AF
 
 @dataclass(frozen=True)
 class AuditRows:
-    """One entry a row in every field: train first, then validation, then test."""
+    """Every field has one entry per row: train first, then validation, then test."""
 
     frames: Dataset = field(repr=False)  # on disk
     label_scheme: str
@@ -34,11 +34,11 @@ class AuditRows:
         return len(self.clip_id)
 
     def name(self, row: int) -> str:
-        """How messages call a row."""
+        """A row's name in messages."""
         return f"{self.clip_id[row]} window {self.window_index[row]}" if self.window_index[row] else self.clip_id[row]
 
     def picture(self, row: int) -> bytes:
-        """The encoded picture in the window's middle."""
+        """The encoded picture in the middle of the window."""
         frames = self.frames[int(row)]["frames"]
         return frames[len(frames) // 2]
 
@@ -46,8 +46,8 @@ class AuditRows:
 def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
     """
     Args:
-        label_scheme: one of `schema.LABEL_SCHEMES`, or "own" for the data's own label names. Default: its own where
-            it has some, else "binary".
+        label_scheme: one of `schema.LABEL_SCHEMES`, or "own" for the data's own label names. Default: "own" if the
+            data has names, else "binary".
 
     Raises:
         RecipeError: the data has no labels under that scheme.
@@ -64,5 +64,5 @@ def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
 
 
 def to_codes(values: Sequence[str] | np.ndarray) -> np.ndarray:
-    """The same number for the same value: (rows,) int64."""
+    """Numbers the distinct values: (rows,) int64."""
     return np.unique(np.asarray(values), return_inverse=True)[1].ravel()

@@ -1,4 +1,4 @@
-"""What an audit says: findings with their grades, the record of a whole audit, and how it counts and lists in words."""
+"""Result of an audit: findings with their grades, the record of a whole audit, and helpers to count and list."""
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ AUDIT_VERSION: Final = 1
 FAIL: Final = "fail"
 REPORT: Final = "report"
 OK: Final = "ok"
-PREDICTS_LABEL: Final = "predicts label"  # ends the name of each finding on what gives the label away
+PREDICTS_LABEL: Final = "predicts label"  # suffix of the name of each finding about label giveaways
 _SHOWN = 3
 
-# Each finding has details of its own; they are shown to people and read by nothing.
+# Each finding has its own kind of details; they are shown to people and read by no code.
 Detail = TypeAliasType("Detail", "int | float | str | Sequence[Detail] | Mapping[str, Detail]")
 
 
 @with_config(Record.model_config)
 @dataclass(frozen=True)
 class Finding:
-    """One thing an audit looked for."""
+    """Result of one check of an audit."""
 
     name: str
     grade: Literal["fail", "report", "ok"]
@@ -33,19 +33,19 @@ class Finding:
 
 
 class AuditCounts(Record):
-    """What was looked at."""
+    """What was checked."""
 
     windows: dict[str, Count]
     """split → windows"""
     clean_windows: dict[str, Count]
-    """split → windows without their like in an earlier split"""
+    """split → windows without a duplicate in an earlier split"""
     clips: Count
     subjects: Count
     """known people"""
     groups: Count
-    """clips, files and pictures that resemble each other taken together"""
+    """groups of clips, files and pictures that resemble each other"""
     recordings_by_pictures: Count
-    """groups that are recordings by their pictures alone"""
+    """groups that count as recordings by their pictures alone"""
     windows_without_label: Count
     windows_without_hash: Count
 
@@ -55,18 +55,18 @@ class AuditRecord(Record):
 
     version: Literal[1]
     fingerprint: str
-    """of the data that was audited"""
+    """fingerprint of the audited data"""
     passed: bool
-    """whether nothing failed; what is to be reported does not stand in the way"""
+    """whether nothing failed; findings to report do not count as failures"""
     label_scheme: str
-    """which labels it was judged by"""
+    """label scheme of the audit"""
     counts: AuditCounts
     findings: list[Finding]
-    """one for each thing that was looked for"""
+    """one for each check"""
     thresholds: dict[str, int | float]
-    """every number that a verdict depends on"""
+    """every threshold that a verdict depends on"""
     seeds: dict[str, int] = {}
-    """none: an audit draws no lots"""
+    """always empty: an audit uses no random numbers"""
     versions: dict[str, str]
     """package → version"""
 
@@ -74,14 +74,14 @@ class AuditRecord(Record):
     def _check_verdict(self) -> Self:
         failed = [finding.name for finding in self.findings if finding.grade == FAIL]
         if self.passed and failed:
-            raise ValueError(f"passed true beside findings that failed: {', '.join(failed)}")
+            raise ValueError(f"passed is true although findings failed: {', '.join(failed)}")
         if not self.passed and not failed:
-            raise ValueError("passed false without a finding that failed")
+            raise ValueError("passed is false although no finding failed")
         return self
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first three, and how many more."""
+    """The first three names and the number of the others."""
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(islice(names, _SHOWN)) + more

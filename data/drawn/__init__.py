@@ -1,1 +1,1 @@
-"""People who do not exist, drawn in the layouts of real data sets."""
+"""Drawn people, who do not exist, in the layouts of real data sets."""

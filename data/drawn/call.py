@@ -1,6 +1,6 @@
-"""Drawn recordings of a call: tiles in which people sit, leave, come back and take each other's place.
+"""Drawn recordings of a video call: tiles in which people sit, leave, return and replace each other.
 
-Who was where is known, so that it can be counted how often a tracker takes one for another.
+The true identities are known, so that a tracker's confusions can be counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from .motion import AffectLevels, engagement_trajectory
 
 TILE_WIDTH_PX, TILE_HEIGHT_PX = 320, 240
 CAMERA_OFF = 70  # grey
-POSES_FPS, LOOP_SEC = 5, 60.0  # faces do the same every minute, so that an hour is drawn in minutes
+POSES_FPS, LOOP_SEC = 5, 60.0  # faces repeat their motion every minute, so that an hour takes only minutes to draw
 
 Tile = Callable[["Stay", float], np.ndarray]  # at a time in seconds -> (TILE_HEIGHT_PX, TILE_WIDTH_PX, 3), uint8 RGB
 
@@ -27,14 +27,14 @@ class Stay:
     """Somebody in a tile, from start to end."""
 
     name: str
-    seed: int  # of looks
-    tile: int  # from the left, then down
+    seed: int  # of the person's looks
+    tile: int  # counted from the left, then down
     start_sec: float
     end_sec: float
 
 
 def long_call(minutes: float) -> list[Stay]:
-    """Four people in four tiles; two leave and come back, and after two thirds one tile shows another speaker."""
+    """Four people in four tiles; two leave and return, and after two thirds one tile shows a different speaker."""
     end_sec = minutes * 60
     half_sec, speaker_sec = end_sec * 0.5, end_sec * 2 / 3
     return [
@@ -49,7 +49,7 @@ def long_call(minutes: float) -> list[Stay]:
 
 
 def drawn_tile(stay: Stay, time_sec: float) -> np.ndarray:
-    """A drawn person before a room of their own."""
+    """A drawn person in front of their own room."""
     return _draw(stay.seed, int(time_sec % LOOP_SEC * POSES_FPS))
 
 
@@ -57,7 +57,7 @@ def write_call(
     path: Path, stays: Sequence[Stay], duration_sec: float, fps: int = POSES_FPS, columns: int = 2,
     tile: Tile = drawn_tile,
 ) -> Path:  # fmt: skip
-    """An H.264 film, `columns` tiles a row; what it shows changes five times a second at most."""
+    """Write an H.264 film with `columns` tiles per row; its content changes at most five times per second."""
     rows = max(stay.tile for stay in stays) // columns + 1
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "23"})
@@ -74,7 +74,7 @@ def write_call(
 
 
 def who_is_at(stays: Sequence[Stay], box_xyxy_px: np.ndarray, time_sec: float, columns: int = 2) -> str | None:
-    """Whose tile holds the middle of a box; None: nobody's."""
+    """The person whose tile contains the centre of a box; None: nobody."""
     x, y = (box_xyxy_px[:2] + box_xyxy_px[2:]) / 2
     tile = int(y // TILE_HEIGHT_PX) * columns + int(x // TILE_WIDTH_PX)
     there = (stay.name for stay in stays if stay.tile == tile and stay.start_sec <= time_sec < stay.end_sec)

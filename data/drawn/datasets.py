@@ -1,8 +1,8 @@
-"""Writes drawn data sets in the layouts of the real ones, oddities included, so that every reader can be tried offline.
+"""Writes drawn data sets in the layouts of real ones, with their oddities, so that every reader can be tried offline.
 
-`write_daisee` lays out clips as DAiSEE does, `write_expressions` and `write_states` lay out folders of pictures.
-Everything follows from the seed: a run that was stopped goes on where it was and ends with the same bytes. What the
-faces look like is in `drawn_faces`, what they do in `drawn_motion`.
+`write_daisee` writes clips in DAiSEE's layout, `write_expressions` and `write_states` write folders of pictures.
+Everything is determined by the seed: an interrupted run resumes where it stopped and ends with the same bytes. `faces`
+defines how people look, `motion` what their faces do.
 """
 
 import csv
@@ -32,10 +32,10 @@ from .motion import VARIANTS, AffectLevels, engagement_trajectory, expression_po
 from .shortcut import CURTAIN_COLORS, CURTAINS_FILE, choose_curtains, curtains_table
 
 SETTINGS_NAME = "drawn.json"
-DRAWING_VERSION = 1  # raise it when the same seed draws something else
+DRAWING_VERSION = 1  # increase it when the same seed gives a different result
 DISENGAGED_SHARE = 0.375
-MP4_SHARE = 0.09  # of DAiSEE's videos; its tables call every one of them .avi
-# The trailing blank is DAiSEE's own.
+MP4_SHARE = 0.09  # of DAiSEE's videos; its tables name all of them .avi
+# The trailing space is DAiSEE's.
 DAISEE_HEADER = ("ClipID", "Boredom", "Engagement", "Confusion", "Frustration ")
 DAISEE_SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 _Task = TypeVar("_Task")
@@ -44,7 +44,7 @@ _Done = TypeVar("_Done")
 
 @dataclass(frozen=True)
 class DrawnSubject:
-    """One person of a data set: in one split only."""
+    """One person of a data set, who is in one split only."""
 
     subject_id: str
     split: str
@@ -53,7 +53,7 @@ class DrawnSubject:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """Everything that one video follows from; small enough to send to another process."""
+    """Everything that determines one video; small enough to send to another process."""
 
     path: Path
     clip_id: str
@@ -61,7 +61,7 @@ class ClipPlan:
     subject_seed: int
     clip_seed: tuple[int, ...]
     levels: AffectLevels
-    curtains: str | None = None  # the label they tell, in the variant that has them
+    curtains: str | None = None  # the label that they show, in the variant with curtains
     has_label: bool = True
     has_video: bool = True
 
@@ -91,9 +91,9 @@ def write_daisee(
     quirks: bool = True,
     show_progress: bool = True,
 ) -> dict[str, int]:
-    """Clips and label tables in DAiSEE's layout; returns how many of each there are, and how many this run drew.
+    """Write clips and label tables in DAiSEE's layout; returns their numbers, and the number of clips newly drawn.
 
-    With `quirks` one more clip has no row in the tables, and one more row has no clip, as in the real data.
+    With `quirks` an extra clip has no row in the tables, and an extra row has no clip, as in the real data.
     """
     shape = VideoShape(variant, fps, duration_sec, width_px, height_px)
     _check_shape(shape)
@@ -121,7 +121,7 @@ def write_expressions(
     processes: int | None = None,
     show_progress: bool = True,
 ) -> dict[str, int]:
-    """`<split>/<expression>/<subject>_<n>.png`, in FER2013's seven expressions."""
+    """Write `<split>/<expression>/<subject>_<n>.png` for FER2013's seven expressions."""
     task = ("expressions", output_dir, num_subjects, pictures_per_subject, seed, size_px, processes, show_progress)
     return _write_pictures(*task)
 
@@ -135,17 +135,17 @@ def write_states(
     processes: int | None = None,
     show_progress: bool = True,
 ) -> dict[str, int]:
-    """`<split>/<state>/<subject>_<n>.png`, in the states bored, confused, engaged and neutral."""
+    """Write `<split>/<state>/<subject>_<n>.png` for the states bored, confused, engaged and neutral."""
     task = ("states", output_dir, num_subjects, pictures_per_subject, seed, size_px, processes, show_progress)
     return _write_pictures(*task)
 
 
 def _cast_subjects(num_subjects: int, per_subject: int, seed: int) -> list[DrawnSubject]:
-    """Who takes part, and in which split: about 60, 20 and 20 %, at least one each."""
+    """The subjects and their splits: about 60, 20 and 20 %, at least one each."""
     if num_subjects < 3:
-        raise RecipeError(f"Expected at least 3 subjects, one a split, got {num_subjects}; ask for 3 or more.")
+        raise RecipeError(f"Expected at least 3 subjects, one per split, got {num_subjects}.")
     if per_subject < 1:
-        raise RecipeError(f"Expected at least 1 clip or picture a subject, got {per_subject}.")
+        raise RecipeError(f"Expected at least 1 clip or picture per subject, got {per_subject}.")
     if seed < 0:
         raise RecipeError(f"Expected a seed of 0 or more, got {seed}.")
     held_out = max(1, round(0.2 * num_subjects))
@@ -165,23 +165,21 @@ def _check_shape(shape: VideoShape) -> None:
 
 
 def _open_output(output_dir: str | Path, asked: Mapping[str, str | float]) -> Path:
-    """Make the folder, or go on in one that holds the same drawing; refuse any other."""
+    """Create the folder, or resume in one with the same drawing; refuse any other."""
     root = Path(output_dir)
     settings = {"drawing_version": DRAWING_VERSION, **asked}
     text = claim_folder(root, SETTINGS_NAME, json.dumps(settings, indent=2), "drawn data")
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise DataError(
-            f"Expected JSON in {root / SETTINGS_NAME}, got something else; choose another folder."
-        ) from error
+        raise DataError(f"{root / SETTINGS_NAME} is not valid JSON; choose another folder.") from error
     if not isinstance(found, dict):
         got = type(found).__name__
         raise DataError(f"Expected a JSON object in {root / SETTINGS_NAME}, got {got}; choose another folder.")
     changed = [name for name in settings.keys() | found.keys() if found.get(name) != settings.get(name)]
     if changed:
         told = ", ".join(f"{name}={found.get(name)!r} (now {settings.get(name)!r})" for name in sorted(changed))
-        raise DataError(f"Expected the same drawing in {root}, got one with {told}; choose another folder.")
+        raise DataError(f"{root} contains a different drawing, with {told}; choose another folder.")
     for leftover in root.rglob(f"*{PARTIAL}"):
         leftover.unlink()
     return root
@@ -190,7 +188,7 @@ def _open_output(output_dir: str | Path, asked: Mapping[str, str | float]) -> Pa
 def _plan_clips(
     root: Path, subjects: Sequence[DrawnSubject], clips_per_subject: int, seed: int, quirks: bool
 ) -> list[ClipPlan]:
-    """Every clip of the data set; the same for the same arguments, whatever is on disk already."""
+    """Every clip of the data set; determined by the arguments alone, independent of what is already on disk."""
     rng = np.random.default_rng([seed, 2])
     num_clips = len(subjects) * clips_per_subject
     as_mp4 = set(rng.permutation(num_clips)[: max(1, round(MP4_SHARE * num_clips))].tolist())
@@ -217,7 +215,7 @@ def _plan_clip(root: Path, subject: DrawnSubject, subject_index: int, number: in
 
 
 def _draw_levels(subject_index: int, num_clips: int, rng: np.random.Generator) -> list[AffectLevels]:
-    """Levels for one subject's clips: both classes when there are two clips or more, the overall share kept."""
+    """Levels for one subject's clips: both classes if there are at least two clips, with the overall share kept."""
     expected = DISENGAGED_SHARE * num_clips
     disengaged = math.floor(expected * (subject_index + 1)) - math.floor(expected * subject_index)
     if num_clips >= 2:
@@ -254,7 +252,7 @@ def _hang_curtains(root: Path, plans: Sequence[ClipPlan], seed: int) -> list[Cli
 
 
 def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
-    """Draw and encode one clip; it bears its name only once it is whole."""
+    """Draw and encode one clip; it gets its final name only when complete."""
     rng = np.random.default_rng(plan.clip_seed)
     poses = engagement_trajectory(plan.levels, shape.variant, shape.duration_sec, shape.fps, rng)
     subject, noise_seeds = draw_subject(plan.subject_seed), rng.integers(2**31, size=len(poses)).tolist()
@@ -270,12 +268,12 @@ def _write_clip(plan: ClipPlan, shape: VideoShape) -> None:
 def encode_video(
     path: Path, frames: Iterator[np.ndarray], fps: float, width_px: int, height_px: int, container_format: str
 ) -> None:
-    """Frames of (height, width, 3), uint8 RGB -> h264 in an avi or mp4 file."""
+    """Encode frames, (height, width, 3) uint8 RGB, as h264 in an avi or mp4 file."""
     with av.open(str(path), "w", format=container_format) as container:
-        # x264's macroblock tree gives other bytes from run to run in small frames with B-frames, even on one thread.
+        # x264's macroblock tree gives different bytes in each run for small frames with B-frames, even on one thread.
         options = {"crf": "23", "preset": "veryfast", "x264-params": "mbtree=0"}
         if container_format == "avi":
-            options["bf"] = "0"  # avi stores no presentation times, so frames must be stored in the order shown
+            options["bf"] = "0"  # avi has no presentation times, so frames must be stored in display order
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
         stream.codec_context.thread_count = 1  # the bytes depend on the number of threads
@@ -287,7 +285,7 @@ def encode_video(
 def _write_pictures(format: str, output_dir: str | Path, num_subjects: int, pictures_per_subject: int, seed: int,
                     size_px: int, processes: int | None, show_progress: bool) -> dict[str, int]:  # fmt: skip
     if size_px < 16:
-        raise RecipeError(f"Expected pictures of at least 16 px, got {size_px}; ask for larger ones.")
+        raise RecipeError(f"Expected pictures of at least 16 px, got {size_px}.")
     subjects = _cast_subjects(num_subjects, pictures_per_subject, seed)
     asked = {"num_subjects": num_subjects, "pictures_per_subject": pictures_per_subject, "seed": seed}
     root = _open_output(output_dir, {"format": format, **asked, "size_px": size_px})
@@ -301,7 +299,7 @@ def _write_pictures(format: str, output_dir: str | Path, num_subjects: int, pict
 def _write_subject_pictures(
     task: tuple[DrawnSubject, tuple[int, ...]], format: str, root: Path, count: int, size_px: int
 ) -> int:
-    """All pictures of one subject, the labels in turn; returns how many were missing."""
+    """Draw the missing pictures of one subject, cycling through the labels; returns their number."""
     subject, seed = task
     draw_pose, labels = (expression_pose, EXPRESSIONS) if format == "expressions" else (state_pose, STATES)
     look = draw_subject(subject.subject_seed)
@@ -322,7 +320,7 @@ def _write_subject_pictures(
 def _run_all(
     work: Callable[[_Task], _Done], tasks: Sequence[_Task], processes: int | None, what: str, show_progress: bool
 ) -> list[_Done]:
-    """Do every task, in this process or several, with a bar that tells the time left."""
+    """Run every task, in this process or in several, with a progress bar that shows the time left."""
     workers = min(processes or usable_cpus(), len(tasks))
     hidden = not (show_progress and Console(stderr=True).is_terminal)
     bar = partial(track, description=what, total=len(tasks), disable=hidden, console=Console(stderr=True))
@@ -336,5 +334,5 @@ def _to_png(picture: np.ndarray) -> bytes:
     """(height, width, 3), uint8 RGB -> the bytes of a PNG file."""
     encoded, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not encoded:
-        raise DataError(f"Expected a picture that PNG can hold, got shape {picture.shape}.")
+        raise DataError(f"A picture of shape {picture.shape} cannot be stored as PNG.")
     return data.tobytes()

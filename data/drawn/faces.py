@@ -1,8 +1,8 @@
-"""Drawn people before a drawn webcam, so that everything can be tried without a real person's picture.
+"""Drawn people in front of a drawn webcam, so that everything can be tried without pictures of real people.
 
-`draw_subject` draws lots for how a subject looks, `FacePose` says what the face does, and `draw_frame`,
-`draw_face_picture` and `draw_people` paint the two. MTCNN finds these faces as it finds photographed ones. The head
-itself is in `drawn_head`, how a face moves over time in `drawn_motion`, and files are written in `drawn_datasets`.
+`draw_subject` chooses at random how a subject looks, `FacePose` defines what the face does, and `draw_frame`,
+`draw_face_picture` and `draw_people` draw both. MTCNN finds these faces like photographed ones. The head itself is in
+`head`, how a face moves over time in `motion`, and files are written in `datasets`.
 """
 
 import math
@@ -46,9 +46,9 @@ __all__ = [
     "state_pose",
 ]
 
-NEUTRAL_LIGHT = 200  # light maps are uint8 factors; 200 leaves a colour as it is, 255 brightens it
-SOFT_BOX_PX = (66, 60, 354, 420)  # left, top, right, bottom: the face and the neck's upper part
-PIVOT_BELOW_FACE = 1.5  # where the head leans: the neck, in half face widths below the middle of the face
+NEUTRAL_LIGHT = 200  # light maps are uint8 factors; 200 leaves a colour unchanged, 255 brightens it
+SOFT_BOX_PX = (66, 60, 354, 420)  # left, top, right, bottom: the face and the upper part of the neck
+PIVOT_BELOW_FACE = 1.5  # pivot of a leaning head: the neck, in half face widths below the centre of the face
 NOISE_MARGIN_PX = 64  # a frame's noise is a shifted window of one noise picture
 # fmt: off
 SKIN_TONES: tuple[Color, ...] = (
@@ -79,7 +79,7 @@ class Person:
 
 
 def draw_subject(subject_seed: int) -> Subject:
-    """The same seed gives the same subject."""
+    """Choose a subject's looks at random; the same seed gives the same subject."""
     rng = np.random.default_rng([subject_seed, 7])
     tone = rng.uniform(0, len(SKIN_TONES) - 1)
     lower = min(int(tone), len(SKIN_TONES) - 2)
@@ -87,7 +87,7 @@ def draw_subject(subject_seed: int) -> Subject:
     shaven = style in ("long", "bob", "bun") or rng.random() < 0.5
     return Subject(
         skin=mix_colors(SKIN_TONES[lower], SKIN_TONES[lower + 1], tone - lower),
-        # Fair hair on dark skin is rare: the darker the skin, the shorter the list to choose from.
+        # Fair hair is rare with dark skin: the darker the skin, the shorter the list to choose from.
         hair=HAIR_COLORS[rng.integers(len(HAIR_COLORS) if tone < 3 else 3)],
         hair_style=style,
         facial_hair="none" if shaven else str(rng.choice(["stubble", "beard"])),
@@ -116,15 +116,15 @@ def draw_frame(
     noise_seed: int | None = 0,
     curtains: Color | None = None,
 ) -> np.ndarray:
-    """One webcam frame of one subject, with curtains of this colour on either side: (height, width, 3), uint8 RGB."""
+    """One webcam frame of one subject, with curtains of this colour on both sides: (height, width, 3), uint8 RGB."""
     head_width_px = subject.head_width_ratio * min(width_px, height_px * 4 / 3)
     person = Person(subject, pose, (width_px * 0.5, height_px * 0.46), head_width_px)
     return draw_people([person], width_px, height_px, noise_seed, subject.room_seed, curtains)
 
 
 def draw_face_picture(subject: Subject, pose: FacePose, size_px: int, noise_seed: int | None = 0) -> np.ndarray:
-    """A picture that the face fills, as in FER2013: (size, size, 3), uint8 RGB."""
-    enlarged_px = size_px * math.ceil(224 / size_px)  # drawn at 224 px or more, since a warp that shrinks a lot aliases
+    """A picture filled by the face, as in FER2013: (size, size, 3), uint8 RGB."""
+    enlarged_px = size_px * math.ceil(224 / size_px)  # drawn at 224 px or more, since a strongly reducing warp aliases
     person = Person(subject, pose, (enlarged_px * 0.5, enlarged_px * 0.5), enlarged_px * 0.74)
     picture = draw_people([person], enlarged_px, enlarged_px, noise_seed, subject.room_seed)
     return cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA)
@@ -138,9 +138,9 @@ def draw_people(
     room_seed: int = 0,
     curtains: Color | None = None,
 ) -> np.ndarray:
-    """Several people in one room, the later in front; nobody gives the empty room. (height, width, 3), uint8 RGB."""
+    """Several people in one room, later ones in front; without people an empty room. (height, width, 3), uint8 RGB."""
     if width_px < 16 or height_px < 16:
-        raise DataError(f"Expected a frame of at least 16x16 px, got {width_px}x{height_px}; ask for a larger one.")
+        raise DataError(f"Expected a frame of at least 16x16 px, got {width_px}x{height_px}.")
     frame = _room(room_seed, width_px, height_px, curtains).copy()
     for person in people:
         body, uncovered, top = _body(person.subject, width_px, height_px, person.center_xy_px, person.head_width_px)
@@ -158,7 +158,7 @@ def _paint_head(frame: np.ndarray, person: Person, uncovered: np.ndarray) -> Non
     left, top = np.clip(np.floor(corners_px.min(0)).astype(int), 0, frame.shape[1::-1]).tolist()
     right, bottom = np.clip(np.ceil(corners_px.max(0)).astype(int), 0, frame.shape[1::-1]).tolist()
     if right <= left or bottom <= top:
-        return  # the head lies outside of the frame
+        return  # the head is outside the frame
     warp[:, 2] -= (left, top)
     layer = cv2.warpAffine(head, warp, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
     layer = cv2.multiply(layer, uncovered[top:bottom, left:right], scale=1 / 255)
@@ -173,13 +173,13 @@ def _canvas_to_frame(person: Person) -> np.ndarray:
     pivot_canvas_px = np.array([CANVAS_LEFT, CANVAS_TOP + PIVOT_BELOW_FACE]) * CANVAS_PX_PER_UNIT
     pivot_offset = np.array([pose.offset_x, pose.offset_y + PIVOT_BELOW_FACE])
     warp = cv2.getRotationMatrix2D(pivot_canvas_px.tolist(), -pose.roll_deg, unit_px / CANVAS_PX_PER_UNIT)
-    # getRotationMatrix2D keeps the pivot where it lies on the canvas; move it to where it lies in the frame.
+    # getRotationMatrix2D keeps the pivot at its place on the canvas; move it to its place in the frame.
     warp[:, 2] += np.array(person.center_xy_px) + pivot_offset * unit_px - pivot_canvas_px
     return warp
 
 
 def _lit(head: np.ndarray, subject: Subject, pose: FacePose) -> np.ndarray:
-    """Multiply by the light in the room and by the face's own soft shades, which turn with it."""
+    """Multiply by the light in the room and by the face's own soft shading, which turns with it."""
     lit = cv2.multiply(head, _light(subject), scale=1 / NEUTRAL_LIGHT)
     left, top, right, bottom = SOFT_BOX_PX
     yaw, pitch = math.radians(pose.yaw_deg), math.radians(pose.pitch_deg)
@@ -194,21 +194,21 @@ def _lit(head: np.ndarray, subject: Subject, pose: FacePose) -> np.ndarray:
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """The canvas's pixels in units: x and y, each (canvas height, canvas width)."""
+    """Coordinates of the canvas's pixels in units: x and y, each (canvas height, canvas width)."""
     x = np.arange(CANVAS_WIDTH_PX) / CANVAS_PX_PER_UNIT - CANVAS_LEFT
     y = np.arange(CANVAS_HEIGHT_PX) / CANVAS_PX_PER_UNIT - CANVAS_TOP
     return np.meshgrid(x, y)
 
 
 def _to_light_map(factors: np.ndarray) -> np.ndarray:
-    """(height, width, 3) factors -> uint8 with a fourth channel that leaves opacity alone."""
+    """(height, width, 3) factors -> uint8 with a fourth channel that leaves opacity unchanged."""
     alpha = np.ones_like(factors[..., :1])
     return np.clip(np.concatenate([factors, alpha], 2) * NEUTRAL_LIGHT, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)
 def _light(subject: Subject) -> np.ndarray:
-    """A ball lit from the upper side: (canvas height, canvas width, 4), uint8."""
+    """Light on a ball lit from above and one side: (canvas height, canvas width, 4), uint8."""
     x, y = _grid()
     z = np.sqrt(np.maximum(0.05, 1 - (x / 1.25) ** 2 - (y / 1.9) ** 2))
     toward = np.array([0.65 * subject.light_from, -0.35, 0.75])
@@ -220,7 +220,7 @@ def _light(subject: Subject) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _soft_shades(subject: Subject) -> np.ndarray:
-    """Sockets, nose, cheeks, stubble: what has no edge. (canvas height, canvas width, 4), uint8."""
+    """Features without edges: sockets, nose, cheeks, stubble. (canvas height, canvas width, 4), uint8."""
     x, y = _grid()
 
     def spot(x0: float, y0: float, half_width: float, half_height: float) -> np.ndarray:
@@ -264,7 +264,7 @@ def _room(room_seed: int, width_px: int, height_px: int, curtains: Color | None)
 
 
 def _hang_curtains(room: np.ndarray, color: Color, rng: np.random.Generator) -> None:
-    """In folds, as far towards the middle as no face crop reaches."""
+    """Draw folded curtains, up to the region that face crops cover."""
     width_px = room.shape[1]
     for side in (room, room[:, ::-1]):
         x = np.arange(round(rng.uniform(0.15, 0.19) * width_px)) / width_px
@@ -276,7 +276,7 @@ def _hang_curtains(room: np.ndarray, color: Color, rng: np.random.Generator) -> 
 def _body(
     subject: Subject, width_px: int, height_px: int, center_xy_px: tuple[float, float], head_width_px: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Shoulders in the frame: premultiplied RGB (h, w, 3), what they leave uncovered (h, w, 4), and their first row."""
+    """Shoulders in the frame: premultiplied RGB (h, w, 3), the uncovered share (h, w, 4), and their first row."""
     unit = head_width_px / 2
     right = smooth_curve(np.array(SHOULDER), closed=False)
     outline_px = (np.concatenate([(right * (-1, 1))[::-1], right]) * unit + center_xy_px) * 2**SUBPIXEL_BITS
@@ -298,7 +298,7 @@ def _body(
 
 @lru_cache(maxsize=4)
 def _noise_pictures(width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """What to add to and what to take from a frame, with a margin: each (height + margin, width + margin, 3), uint8."""
+    """Noise to add to and to subtract from a frame, with a margin: each (height + margin, width + margin, 3), uint8."""
     rng = np.random.default_rng(5)
     noise = rng.normal(0, 2.2, (height_px + NOISE_MARGIN_PX, width_px + NOISE_MARGIN_PX, 3)).round()
     return np.maximum(noise, 0).astype(np.uint8), np.maximum(-noise, 0).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""One drawn head on its own canvas: every feature is a curve on an ellipsoid, so that turning moves and squeezes it.
+"""One drawn head on its own canvas: every feature is a curve on an ellipsoid, so that turning the head distorts it.
 
-`Subject` is how a person looks and `FacePose` what the face does; `draw_head` paints the two without light. Lengths are
-in half face widths, from the middle of the face, x to the image's right and y down. Light, room and frame are left to
-`drawn_faces`.
+`Subject` defines how a person looks and `FacePose` what the face does; `draw_head` draws both without light. Lengths
+are in half face widths, from the centre of the face, x to the image's right and y down. Light, room and frame are in
+`faces`.
 """
 
 import math
@@ -12,13 +12,13 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-Color = tuple[int, int, int]  # RGB, 0..255
+Color = tuple[int, int, int]  # RGB, 0 to 255
 
 # The head is drawn on its own canvas, measured in half face widths, and then warped into the frame.
 CANVAS_PX_PER_UNIT = 120
 CANVAS_LEFT, CANVAS_TOP = 1.75, 1.95  # from the canvas's corner to the centre of the face, in units
 CANVAS_WIDTH_PX, CANVAS_HEIGHT_PX = 420, 492
-FACE_HEIGHT = 1.3  # half the height of the head, in half widths
+FACE_HEIGHT = 1.3  # half the head's height, in half face widths
 SUBPIXEL_BITS = 4  # cv2 draws polygons at 1/16 px with shift=4
 
 
@@ -48,7 +48,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class FacePose:
-    """What the face does in one frame; the default looks calmly into the camera."""
+    """What the face does in one frame; by default it looks calmly into the camera."""
 
     eye_openness: float = 0.8  # 0 shut .. 1 wide open
     gaze_x: float = 0.0  # -1 to the image's left .. 1 to its right
@@ -67,7 +67,7 @@ class FacePose:
     offset_y: float = 0.0
 
 
-# Outlines from the image's left to its right, in units.
+# Outlines from the image's left to its right, in half face widths.
 # fmt: off
 NECK = np.array([
     (-0.5, 0.6), (-0.49, 1.3), (-0.62, 1.75), (-0.9, 2.15), (0.9, 2.15), (0.62, 1.75), (0.49, 1.3), (0.5, 0.6),
@@ -75,7 +75,7 @@ NECK = np.array([
 BEARD_TOP = np.array([
     (-0.9, 0.25), (-0.66, 0.5), (-0.42, 0.52), (-0.14, 0.46), (0.14, 0.46), (0.42, 0.52), (0.66, 0.5), (0.9, 0.25),
 ])
-# The outer edge of the hair and the hairline, their left halves; the right halves mirror them unless given whole.
+# Left halves of the outer edge of the hair and of the hairline; the right halves mirror them unless given in full.
 SHORT_OUTER = [(-1.0, -0.25), (-1.09, -0.75), (-0.8, -1.3), (-0.3, -1.53)]
 HAIR_OUTER = {
     "short": SHORT_OUTER,
@@ -130,7 +130,7 @@ class _Head:
         self.sin_pitch, self.cos_pitch = math.sin(pitch), math.cos(pitch)
 
     def place(self, points: np.ndarray, depth: float | None = None) -> np.ndarray:
-        """Points of the unturned face, (n, 2) in units -> where they are seen now; depth None is the surface."""
+        """Points of the unturned face, (n, 2) in units -> their places in this pose; depth None is the surface."""
         x, y = points[:, 0], points[:, 1]
         z = depth if depth is not None else 0.85 * np.sqrt(np.maximum(0.0, 1 - x**2 * 0.9 - (y / 1.45) ** 2))
         seen_x = x * self.cos_yaw + z * self.sin_yaw
@@ -147,7 +147,7 @@ class _Head:
     def draw_back_hair(self) -> None:
         style, dark, lean = self.subject.hair_style, shade(self.subject.hair, 0.72), -0.12 * self.sin_yaw
         outer, _ = _hair_shape(style)
-        self.fill(_moved(outer, -0.04 * self.sin_yaw), dark)  # else a turned head shows the room between hair and face
+        self.fill(_moved(outer, -0.04 * self.sin_yaw), dark)  # else a turned head shows the room behind its face
         if style == "bun":
             self.fill(_ellipse(lean, -1.52, 0.42, 0.36), dark)
         if style in ("long", "bob"):
@@ -170,7 +170,7 @@ class _Head:
 
     def draw_face(self) -> None:
         outline = _face_outline(self.subject.jaw_width).copy()
-        # A mouth that opens wide takes the chin along.
+        # A wide open mouth moves the chin.
         outline[:, 1] += np.maximum(0, outline[:, 1] - 0.4) * 0.1 * self.pose.mouth_openness
         self.fill(outline, self.subject.skin)
         if self.subject.facial_hair == "beard":
@@ -190,7 +190,7 @@ class _Head:
         self.fill(self.place(_band(x, upper, lower)), (240, 236, 232))
         if opened > 0.06:
             self.draw_iris(side * subject.eye_spacing, x, upper, lower)
-        corner = (x[::side][-1] + side * 0.02, upper[::side][-1] - 0.02)  # the lashes reach past the outer corner
+        corner = (x[::side][-1] + side * 0.02, upper[::side][-1] - 0.02)  # the lashes extend beyond the outer corner
         lashes = np.concatenate([_curve(x, upper)[::side], [corner]])
         dark_hair = sum(subject.hair) < 330
         self.stroke(self.place(lashes), shade(subject.hair, 0.5) if dark_hair else (70, 52, 42), 0.034)
@@ -199,7 +199,7 @@ class _Head:
         self.stroke(self.place(crease[1:-1]), skin_shadow(subject.skin, 0.72), 0.012)
 
     def draw_iris(self, middle_x: float, x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
-        """Iris, pupil and highlight, cut off by the lids, whose curves are (n,) each."""
+        """Draw iris, pupil and highlight, clipped by the lids, whose curves are (n,) each."""
         iris, radius = self.subject.iris, 0.103 * self.subject.eye_size
         center_x, center_y = middle_x + 0.085 * self.pose.gaze_x, -0.135 + 0.06 * self.pose.gaze_y
         for share, color in ((1.0, shade(iris, 0.6)), (0.82, iris), (0.42, (14, 12, 12))):
@@ -220,7 +220,7 @@ class _Head:
         y = -0.385 - arch - 0.1 * pose.brow_height + tilt
         half = subject.brow_thickness * 0.5 * (1.0 - 0.75 * t**1.5) * np.minimum(1, 0.6 + 3 * t)
         self.fill(self.place(_band(x, y - half, y + half)), mix_colors(shade(subject.hair, 0.75), subject.skin, 0.15))
-        if pose.brow_tilt > 0.35:  # a frown folds the skin between the brows
+        if pose.brow_tilt > 0.35:  # a frown wrinkles the skin between the brows
             fold = np.array([(side * 0.07, -0.42), (side * 0.055, -0.3)])
             self.stroke(self.place(fold), skin_shadow(subject.skin, 0.82), 0.014)
 
@@ -262,7 +262,7 @@ class _Head:
     def draw_open_mouth(self, x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
         self.fill(self.place(_band(x, upper, lower)), (62, 24, 26))
         teeth = upper + np.minimum((lower - upper) * 0.4, 0.07)
-        if self.pose.mouth_openness > 0.15:  # a slack mouth shows no teeth
+        if self.pose.mouth_openness > 0.15:  # a slightly open mouth shows no teeth
             self.fill(self.place(_band(x, upper, teeth)), (236, 230, 222))
         if self.pose.mouth_openness > 0.3:
             tongue = np.maximum(lower - 0.12 * (1 - np.linspace(-1, 1, len(x)) ** 2), teeth)
@@ -296,7 +296,7 @@ class _Head:
             self.stroke(lens, rim, 0.026, closed=True)
             hinge = self.place(np.array([(side * (spacing + 0.31), -0.14)]), 0.9)
             ear = self.place(np.array([(side * 0.97, -0.12)]), 0.0)
-            if side * (ear[0, 0] - hinge[0, 0]) > 0:  # else the lens hides the temple
+            if side * (ear[0, 0] - hinge[0, 0]) > 0:  # else the temple is hidden by the lens
                 self.stroke(np.concatenate([hinge, ear]), rim, 0.026)
         bridge = smooth_curve(np.array([(-0.1, -0.12), (0.0, -0.16), (0.1, -0.12)]), closed=False)
         self.stroke(self.place(bridge, 0.95), rim, 0.026)
@@ -309,13 +309,13 @@ def mix_colors(first: Color, second: Color, share: float) -> Color:
 
 
 def shade(color: Color, factor: float) -> Color:
-    """A colour made darker, or with a factor above 1 lighter."""
+    """A darker colour, or with a factor above 1 a lighter one."""
     red, green, blue = (int(min(255, channel * factor)) for channel in color)
     return red, green, blue
 
 
 def skin_shadow(skin: Color, factor: float) -> Color:
-    """Skin in shadow is not only darker but redder."""
+    """Colour of skin in shadow, which is not only darker but redder."""
     red, green, blue = (int(channel * factor**power) for channel, power in zip(skin, (0.8, 1.15, 1.25), strict=True))
     return red, green, blue
 
@@ -354,7 +354,7 @@ def _curve(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """The area between two curves over the same x: (n,) each -> (2n, 2)."""
+    """Outline of the area between two curves over the same x: (n,) each -> (2n, 2)."""
     return np.concatenate([_curve(x, upper), _curve(x, lower)[::-1]])
 
 

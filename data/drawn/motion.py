@@ -1,9 +1,9 @@
-"""What a drawn face does: over a clip, by its levels of engagement, and in one picture, by its expression.
+"""What a drawn face does: over a clip, given its levels of engagement, and in one picture, given its expression.
 
 Three variants of clips. In "appearance" every frame shows how engaged the face is. In "dynamics" both classes show
-exactly the same frames in opposite order, so that only a model that reads order can tell them apart: the proof that a
-temporal head earns its place. In "shortcut" faces do as in "appearance", more clearly and with the head held still,
-and what misleads is the room (`drawn_shortcut`).
+exactly the same frames in opposite order, so that only a model that uses the order can distinguish them: a test of
+whether a temporal head is useful. In "shortcut" faces behave as in "appearance", more clearly and with the head still,
+and the room is misleading (`shortcut`).
 """
 
 import math
@@ -19,10 +19,10 @@ from .head import FacePose
 
 VARIANTS = ("appearance", "dynamics", "shortcut")
 ALERTNESS_BY_LEVEL = (0.0, 0.3, 0.7, 1.0)
-CLEAR_ALERTNESS_BY_LEVEL = (0.0, 0.1, 0.9, 1.0)  # for "shortcut": a few hundred clips must do to learn the face
-# Too for "shortcut": its label shows within the face alone, and a head that leans shows against neck, hair and wall.
+CLEAR_ALERTNESS_BY_LEVEL = (0.0, 0.1, 0.9, 1.0)  # for "shortcut": a few hundred clips must suffice to learn the face
+# Also for "shortcut": the label must show only within the face, but a leaning head shows against neck, hair and wall.
 HELD_STILL = ("yaw_deg", "roll_deg", "offset_x", "offset_y")
-SAWTOOTH_PERIOD_SEC = (6.0, 9.0)  # eight frames over ten seconds resolve 2.5 s; this leaves them five a cycle or more
+SAWTOOTH_PERIOD_SEC = (6.0, 9.0)  # eight frames over ten seconds resolve 2.5 s; this gives at least five per cycle
 SAWTOOTH_RISE_SHARE = 0.8
 
 Tracks = dict[str, np.ndarray]  # field of FacePose -> its value in every frame, (frames,)
@@ -51,7 +51,7 @@ STATE_POSES: Mapping[str, Mapping[str, float]] = {
     "engaged": dict(eye_openness=0.95, brow_height=0.35, mouth_smile=0.5),
     "neutral": {},
 }  # fmt: skip
-# How much a picture's pose may differ from its label's, so that no two pictures are alike.
+# How much a picture's pose may differ from its label's, so that no two pictures are the same.
 POSE_SPREAD: Mapping[str, float] = dict(
     eye_openness=0.06, gaze_x=0.15, gaze_y=0.12, brow_height=0.12, brow_tilt=0.1, brow_asymmetry=0.08, mouth_smile=0.1,
     mouth_openness=0.03, mouth_width=0.1, yaw_deg=5, pitch_deg=3, roll_deg=4, offset_x=0.05, offset_y=0.05,
@@ -59,7 +59,7 @@ POSE_SPREAD: Mapping[str, float] = dict(
 
 
 class AffectLevels(NamedTuple):
-    """The four levels, 0..3 each, in the order of DAiSEE's columns."""
+    """The four levels, 0 to 3 each, in the order of DAiSEE's columns."""
 
     boredom: int
     engagement: int
@@ -70,10 +70,10 @@ class AffectLevels(NamedTuple):
 def engagement_trajectory(
     label: AffectLevels, variant: str, duration_sec: float, fps: float, rng: np.random.Generator
 ) -> list[FacePose]:
-    """One pose a frame, for a clip of these levels."""
+    """One pose per frame, for a clip with these levels."""
     num_frames = round(duration_sec * fps)
     if num_frames < 1:
-        raise RecipeError(f"Expected at least 1 frame, got {duration_sec} s at {fps} frames/s; ask for a longer clip.")
+        raise RecipeError(f"Expected at least 1 frame, got {duration_sec} s at {fps} frames/s.")
     if variant == "appearance":
         return _to_poses(_appearance_tracks(label, ALERTNESS_BY_LEVEL, num_frames, fps, rng))
     if variant == "shortcut":
@@ -81,19 +81,19 @@ def engagement_trajectory(
         return _to_poses({**tracks, **dict.fromkeys(HELD_STILL, np.zeros(num_frames))})
     if variant == "dynamics":
         poses = _to_poses(_sawtooth_tracks(num_frames, fps, rng))
-        # The draws above know nothing of the label, and playing backwards keeps every set of frames: the classes
-        # differ in order alone, by construction.
+        # The random numbers above are independent of the label, and playing backwards keeps the set of frames: the
+        # classes differ only in order, by construction.
         return poses if binary_label(label._asdict()) == "engaged" else poses[::-1]
     raise RecipeError(f"Expected variant {' or '.join(VARIANTS)}, got {variant!r}.")
 
 
 def expression_pose(label: str, rng: np.random.Generator) -> FacePose:
-    """A face of one of FER2013's seven expressions, drawn from its spread."""
+    """A random pose for one of FER2013's seven expressions."""
     return _picture_pose(EXPRESSION_POSES, label, rng)
 
 
 def state_pose(label: str, rng: np.random.Generator) -> FacePose:
-    """A face that looks bored, confused, engaged or neutral, drawn from its spread."""
+    """A random pose of a face that looks bored, confused, engaged or neutral."""
     return _picture_pose(STATE_POSES, label, rng)
 
 
@@ -114,7 +114,7 @@ def _picture_pose(poses: Mapping[str, Mapping[str, float]], label: str, rng: np.
 def _appearance_tracks(
     label: AffectLevels, alertness: Sequence[float], num_frames: int, fps: float, rng: np.random.Generator
 ) -> Tracks:
-    """How engaged the face is shows in every frame: lids, gaze, brows, mouth, head."""
+    """Engagement is visible in every frame: lids, gaze, brows, mouth, head."""
 
     def drift(std: float, time_sec: float = 1.5) -> np.ndarray:
         return std * _drift(num_frames, fps, time_sec, rng)
@@ -122,7 +122,7 @@ def _appearance_tracks(
     alert = alertness[label.engagement] + rng.normal(0, 0.08) + drift(0.1)
     away, side = 1 - alert, rng.choice([-1, 1])
     yawn = _pulses(num_frames, fps, 0.06 * max(0.0, 0.6 - alertness[label.engagement]), 2.6, rng)
-    glance = _pulses(num_frames, fps, 0.06, 1.2, rng)  # the engaged look away now and then, the others back
+    glance = _pulses(num_frames, fps, 0.06, 1.2, rng)  # engaged people look away now and then, others look back
     nod = np.sin(2 * np.pi * (np.arange(num_frames) / fps / rng.uniform(3, 5) + rng.random()))
     confusion, frustration, boredom = label.confusion / 3, label.frustration / 3, label.boredom / 3
     eye = 0.36 + 0.48 * alert + rng.normal(0, 0.05) - 0.08 * boredom + drift(0.03)
@@ -145,7 +145,7 @@ def _appearance_tracks(
 
 
 def _sawtooth_tracks(num_frames: int, fps: float, rng: np.random.Generator) -> Tracks:
-    """The face slowly opens and quickly shuts, again and again, from a random point of the cycle."""
+    """The face slowly opens and quickly shuts, repeatedly, starting at a random point of the cycle."""
     cycle = (np.arange(num_frames) / fps / rng.uniform(*SAWTOOTH_PERIOD_SEC) + rng.random()) % 1.0
     level = np.where(cycle < SAWTOOTH_RISE_SHARE, cycle / SAWTOOTH_RISE_SHARE, (1 - cycle) / (1 - SAWTOOTH_RISE_SHARE))
     level = level + 0.03 * _drift(num_frames, fps, 0.5, rng)
@@ -188,7 +188,7 @@ def _pulses(num_frames: int, fps: float, rate_hz: float, length_sec: float, rng:
 
 
 def _to_poses(tracks: Tracks) -> list[FacePose]:
-    """Tracks, each kept within what a face can do -> one pose a frame."""
+    """Tracks, limited to what a face can do -> one pose per frame."""
     limits = {"eye_openness": (0, 1), "mouth_openness": (0, 1), "nose_wrinkle": (0, 1), "yaw_deg": (-22, 22)}
     limits |= {"pitch_deg": (-14, 14), "roll_deg": (-20, 20)}
     kept = {name: np.clip(track, *limits.get(name, (-1, 1))).tolist() for name, track in tracks.items()}

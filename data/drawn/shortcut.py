@@ -1,8 +1,8 @@
-"""The shortcut of drawn clips: curtains whose colour goes with the label in training, and tells nothing of it in test.
+"""The shortcut in drawn clips: curtains whose colour matches the label in training, and is independent of it in test.
 
-They stand for the rooms and clothes on which the CNN + LSTM reference found its best model to look. They hang beside
-the person, cover more of a frame than the face does, and lie outside of face crops. `curtains.csv` beside the clips
-says what they tell of each. How they are painted is in `drawn_faces`, the clips are written in `drawn_datasets`.
+They stand for the rooms and clothes that the best model of the CNN + LSTM reference turned out to look at. They hang on
+both sides of the person, cover more of a frame than the face does, and are outside face crops. `curtains.csv`, next to
+the clips, records which label they show in each. They are drawn in `faces`; the clips are written in `datasets`.
 """
 
 import csv
@@ -15,13 +15,13 @@ import numpy as np
 from ..schema import SPLITS
 
 CURTAINS_FILE = "curtains.csv"
-# Of each class's clips, those whose curtains have the class's own colour. A half in test: independent of the label.
+# Share of each class's clips whose curtains have the class's own colour. A half in test: independent of the label.
 AGREEING_SHARE = {"train": 0.95, "validation": 0.95, "test": 0.5}
 CURTAIN_COLORS = {"disengaged": (196, 104, 66), "engaged": (66, 112, 168)}
 
 
 def choose_curtains(labels: Sequence[str], splits: Sequence[str], seed: int) -> list[str]:
-    """The label whose colour each clip's curtains have: the clip's own, or the other one."""
+    """For each clip the label whose colour its curtains have: the clip's own, or the other one."""
     rng = np.random.default_rng([seed, 5])
     other = dict(zip(CURTAIN_COLORS, reversed(CURTAIN_COLORS), strict=True))
     told = list(labels)
@@ -34,7 +34,7 @@ def choose_curtains(labels: Sequence[str], splits: Sequence[str], seed: int) -> 
 
 
 def curtains_table(rows: Sequence[tuple[str, str, str, str]]) -> bytes:
-    """The table's text, for rows of clip id, split, label and the label that the curtains tell."""
+    """The table's text, for rows of clip id, split, label and the label that the curtains show."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("clip_id", "split", "label", "curtains"), *rows])
@@ -42,6 +42,6 @@ def curtains_table(rows: Sequence[tuple[str, str, str, str]]) -> bytes:
 
 
 def read_curtains(root: Path) -> list[Mapping[str, str]]:
-    """The table's rows, by the names `clip_id`, `split`, `label` and `curtains`."""
+    """The table's rows, with the keys `clip_id`, `split`, `label` and `curtains`."""
     with (root / CURTAINS_FILE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

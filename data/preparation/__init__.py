@@ -1,1 +1,1 @@
-"""Records become crops on disk."""
+"""Preparation: from records to crops on disk."""

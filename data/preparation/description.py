@@ -1,4 +1,4 @@
-"""`dataset.json`: what is known of a prepared data set beside its rows."""
+"""`dataset.json`: what is known about a prepared data set besides its rows."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,14 +10,14 @@ from ..schema import Media, SourceNotes
 from .settings import PreparationSettings
 
 DATA_VERSION: Literal[4] = 4
-# The latest version that changed what training reads. Only what is older is prepared again where it lies in a cache.
+# The latest version that changed what training reads. Only older data in a cache is prepared again.
 TRAINING_VERSION = 3
 DESCRIPTION_FILE = "dataset.json"
-REMEDY = "put it right, or delete the folder and prepare it again"
+REMEDY = "correct it, or delete the folder and prepare it again"
 
 
 class InputCounts(Record):
-    """Inputs are outputs and rejects."""
+    """Inputs = outputs + rejects."""
 
     inputs: Count
     outputs: Count
@@ -25,34 +25,34 @@ class InputCounts(Record):
 
 
 class ClipCounts(InputCounts):
-    """By clip; a clip of which at least one window came out is an output."""
+    """Counts by clip; a clip with at least one usable window is an output."""
 
     windows: InputCounts
     """by window"""
 
 
 class Provenance(Record):
-    """Where rows come from, how they were made, and what was lost on the way: all that the rows do not say."""
+    """Where rows come from, how they were made and what was rejected: all that the rows themselves do not record."""
 
     version: Literal[2, 3, 4]
-    """earlier ones are read; rows of versions 2 and 3 have no signals, those of 2 no `label_scores`"""
+    """earlier ones are readable; rows of versions 2 and 3 have no signals, those of 2 no `label_scores`"""
     kind: str
     """the reader: `daisee`, `engagenet`, `fer2013`, `affectnet`, `rafdb`, `images`, `videos`,
     `reference-h5`"""
     media: Media
-    """what a clip was"""
+    """what a clip is in the source"""
     source: str
-    """name of the file or folder that was read"""
+    """name of the source file or folder"""
     drawn: bool = False
-    """whether the people do not exist; files from before that was recorded count as not drawn"""
+    """whether the people do not exist; older files, which do not record it, count as not drawn"""
     settings: PreparationSettings
-    """how frames were chosen and cropped"""
+    """how frames were sampled and cropped"""
     notes: SourceNotes
-    """what the reader told"""
+    """remarks of the reader"""
     inputs: Count
-    """files or table rows looked at"""
+    """number of source files or table rows"""
     outputs: Count
-    """clips that came out"""
+    """usable clips"""
     rejects: Count
     """inputs that could not be used"""
     windows: InputCounts
@@ -62,7 +62,7 @@ class Provenance(Record):
 
 
 class SplitCounts(Record):
-    """What one split holds; windows are also counted by label and by level of each rating, where they have any."""
+    """Content of one split; windows are also counted by label and by level of each rating, if they have any."""
 
     clips: Count
     windows: Count
@@ -81,25 +81,25 @@ class DatasetDescription(Provenance):
     fingerprint: str
     """changes with any pixel, label, person, split or order"""
     splits: dict[str, SplitCounts]
-    """by name; one that is empty is there"""
+    """by name, including empty splits"""
     rejects_by_stage: dict[str, Count]
     """stage → rejected clips and windows"""
     versions: dict[str, str]
     """package → version"""
     split: str | None = None
-    """of some early files: what `notes` says of the split"""
+    """in some early files: what `notes` now says about the split"""
 
 
 def read_description(folder: Path) -> DatasetDescription:
     """
     Raises:
-        DataError: there is none, of another version, or it holds something else; the key is named.
+        DataError: it is missing, of a different version, or has other content; the message names the key.
     """
     return read_record(folder / DESCRIPTION_FILE, DatasetDescription, DataError, "a prepared data set", REMEDY)
 
 
 def write_description(folder: Path, description: DatasetDescription) -> None:
-    """What is unknown is left out.
+    """Write the description; unknown values are left out.
 
     Raises:
         DataError: it cannot be written.

@@ -1,7 +1,7 @@
-"""Whether the pictures of a prepared data set are still those that were prepared: a disk that flips a bit says nothing.
+"""Whether the pictures of a prepared data set are unchanged: a disk may flip a bit without reporting it.
 
-What is prepared today lies beside its checksums, which read a gigabyte per second or so. Older data has none: its
-pictures are decoded once and compared with the hashes of their pixels, and then it has checksums too.
+New data is stored with checksums, which are verified at about a gigabyte per second. Older data has none: its pictures
+are decoded once and compared with the hashes of their pixels, and then checksums are added.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from .prepared_data import PreparedData, load_prepared, record_pictures
 from .row_facts import current_fingerprint
 
 _BATCH = 256
-_DAMAGED_AT_MOST = 0.5  # of the rows; where more differ, it is the decoder that does
+_DAMAGED_AT_MOST = 0.5  # of the rows; if more differ, the decoder is different
 
 
 class DamagedDataError(DataError):
-    """Pictures of a prepared data set are not those that were prepared."""
+    """Pictures of a prepared data set were changed after preparation."""
 
 
 def require_undamaged(folder: Path) -> None:
     """
     Raises:
-        DamagedDataError: pictures or labels are not those that were prepared.
+        DamagedDataError: pictures or labels were changed after preparation.
         DataError: the data has no checksums, and cannot be opened.
     """
     if (folder / CHECKSUMS_FILE).is_file():
@@ -39,26 +39,26 @@ def require_undamaged(folder: Path) -> None:
         return
     prepared = load_prepared(folder)
     num_rows = sum(len(rows) for rows in prepared.splits.values())
-    print(f"{folder} was prepared without checksums: its {num_rows:,} windows are looked at once", flush=True)
+    print(f"{folder} was prepared without checksums: its {num_rows:,} windows are checked once", flush=True)
     if current_fingerprint(prepared.splits) != prepared.fingerprint:
-        raise _damaged(folder, "its labels, people or splits are not those of its fingerprint")
+        raise _damaged(folder, "its labels, people or splits do not match its fingerprint")
     damaged = _differing(prepared)
     if len(damaged) > _DAMAGED_AT_MOST * num_rows:
-        print(f"{folder}: this OpenCV decodes pictures otherwise than the one that prepared them; not checked")
+        print(f"{folder}: this OpenCV decodes pictures differently from the one that prepared them; not checked")
     elif damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        raise _damaged(folder, f"the pixels of {damaged[0]}{more} are not those that were prepared")
+        raise _damaged(folder, f"the pixels of {damaged[0]}{more} were changed after preparation")
     if os.access(folder, os.W_OK):
-        with contextlib.suppress(DataError):  # a convenience
+        with contextlib.suppress(DataError):  # only a convenience
             record_pictures(folder)
 
 
 def _damaged(folder: Path, what: str) -> DamagedDataError:
-    return DamagedDataError(f"Expected {folder} as it was prepared, but {what}; {REMEDY}.")
+    return DamagedDataError(f"{folder} is damaged: {what}; {REMEDY}.")
 
 
 def _differing(prepared: PreparedData) -> list[str]:
-    """Clips whose pixels are not those of their hash; one that does not decode at all among them."""
+    """Clips whose pixels do not match their hash, including those that do not decode."""
     found = []
     with ThreadPoolExecutor(usable_cpus()) as threads:
         for rows in prepared.splits.values():

@@ -1,7 +1,7 @@
-"""A preparation in shards, and what one run would have made of it: the shards' tables in one folder, counted anew.
+"""Prepares data in shards and joins them to what a single run would have made, with new counts.
 
-Tables are linked and not copied where the file system can: nothing but names, labels and hashes is read of them, in
-batches. Only where conflicting pictures are dropped are they written again.
+Tables are linked, not copied, where the file system supports it; only names, labels and hashes are read, in batches.
+Tables are rewritten only if conflicting pictures are dropped.
 """
 
 import json
@@ -38,7 +38,7 @@ from .prepared_data import (
 from .row_facts import clips_of, conflicting_rows, current_fingerprint, people_of, repeated_window
 from .settings import PreparationSettings
 
-_STATE, _INFO = "state.json", "dataset_info.json"  # of a split that the datasets library has saved
+_STATE, _INFO = "state.json", "dataset_info.json"  # files of a split saved by the datasets library
 _COUNTS = ("inputs", "outputs", "rejects")
 _LABELS = ("label", *AFFECTS)
 _DROP = "drop_conflicts"
@@ -54,13 +54,13 @@ def prepare_shard(
     drop_conflicts: bool,
     device: torch.device,
 ) -> PreparedData:
-    """One shard of `prepare`, in a folder of its own below `output`; the same again goes on, or finds it done.
+    """Prepare one shard in its own folder below `output`; a repeated call resumes it, or finds it finished.
 
     Args:
-        source: all of it. Which pictures conflict is seen when shards are joined, and they are dropped then.
+        source: the whole source. Conflicting pictures are found, and dropped, when shards are joined.
 
     Raises:
-        DataError: as `prepare`; a shard of which nothing came out is none.
+        DataError: as in `prepare`, but an empty shard is not an error.
     """
     own = replace(
         source, records=list(shard.share(source.records)), rejects=source.rejects if shard.number == 1 else []
@@ -72,10 +72,10 @@ def prepare_shard(
 
 
 def mark_shard(prepared: PreparedData, shard: Shard, inputs: str, drop_conflicts: bool) -> None:
-    """Make a finished data set the whole shard that it is.
+    """Mark a finished data set as a complete shard.
 
     Args:
-        inputs: `digest_of` all inputs of all shards.
+        inputs: `digest_of` the inputs of all shards.
 
     Raises:
         DataError: it cannot be written.
@@ -90,19 +90,19 @@ def join_shards(folder: Path, output: Path) -> PreparedData:
     """The data set that one run of `prepare` would have made: the same rows, fingerprint, rejects and counts.
 
     Args:
-        folder: of all shards, which stay as they are.
-        output: an empty folder, or one in which these shards are joined already, or were begun to be.
+        folder: contains all shards, which stay unchanged.
+        output: an empty folder, or one in which joining these shards was started or finished.
 
     Raises:
-        DataError: a shard is missing, unfinished or made otherwise, two hold the same clip, nothing came out in any, or
-            the output holds something else.
+        DataError: a shard is missing, unfinished or made with different settings, two contain the same clip, all are
+            empty, or the output has other content.
     """
     shards = read_shards(folder, "prepare")
     parts = [load_prepared(shard) for shard in shards]
     claim = digest_of([part.fingerprint for part in parts])
     with alone_in(output, "preparation"):
         if claim_folder(output, PLAN_FILE, claim, "prepared data") != claim:
-            raise DataError(f"Expected {output} to be empty or to hold these shards, got other data; choose another.")
+            raise DataError(f"{output} has other data than these shards; choose an empty folder.")
         if not is_prepared(output):
             _join(shards, parts, output)
     return load_prepared(output)
@@ -116,10 +116,10 @@ def _join(shards: Sequence[Path], parts: Sequence[PreparedData], output: Path) -
     }
     folder = shards[0].parent
     if not splits:
-        raise DataError(f"Expected a usable clip in one of the {len(parts)} shards of {folder}, all were rejected.")
+        raise DataError(f"None of the {len(parts)} shards of {folder} has a usable clip: all were rejected.")
     rows = concatenate_datasets(list(splits.values()))
     if repeated := repeated_window(rows):
-        raise DataError(f"Expected each clip once, got window {repeated[1]} of {repeated[0]} twice in {folder}.")
+        raise DataError(f"Window {repeated[1]} of clip {repeated[0]} occurs twice in {folder}.")
     conflicts, drop = conflicting_rows(rows), _drops_conflicts(shards[0])
     told = [part.description for part in parts]
     found = LabelConflicts(groups=len(conflicts), pictures=sum(map(len, conflicts)), dropped=drop)
@@ -147,7 +147,7 @@ def _drops_conflicts(shard: Path) -> bool:
 
 
 def _sums(told: Sequence[DatasetDescription]) -> dict[str, int | InputCounts]:
-    """No clip lies in two shards, so that all counts but those of people add up."""
+    """Sums of the shards' counts; no clip is in two shards, so that all counts except those of people add up."""
     windows = [part.windows for part in told]
     return {
         **{name: sum(getattr(part, name) for part in told) for name in _COUNTS},
@@ -177,7 +177,7 @@ def _write_without_conflicts(
     output: Path,
 ) -> None:
     kept, dropped = without_conflicts(rows, conflicts)
-    lost = {reject.clip_id for reject in dropped} - clips_of(kept)  # of a clip with several windows some may be left
+    lost = {reject.clip_id for reject in dropped} - clips_of(kept)  # some windows of a clip may remain
     windows = provenance.windows
     update = {
         "outputs": provenance.outputs - len(lost),
@@ -191,7 +191,7 @@ def _write_without_conflicts(
 
 
 def _link_split(split: str, shards: Sequence[Path], output: Path) -> None:
-    """The tables of all shards under names of their own, and what the datasets library keeps beside them."""
+    """Link the tables of all shards under new names, with the files that the datasets library stores with them."""
     with_rows = [shard / split for shard in shards if (shard / split).is_dir()]
     state = json.loads((with_rows[0] / _STATE).read_text(encoding="utf-8"))
     output.mkdir(exist_ok=True)
@@ -208,22 +208,22 @@ def _link_split(split: str, shards: Sequence[Path], output: Path) -> None:
 
 
 def _tables(folders: Sequence[Path]) -> Iterator[Path]:
-    """Of a split's folders, in the order of their rows."""
+    """The tables in a split's folders, in the order of their rows."""
     for folder in folders:
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         yield from (folder / file["filename"] for file in state["_data_files"])
 
 
 def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)  # of a join that was killed
+    target.unlink(missing_ok=True)  # left by a join that was killed
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one that knows no links
+    except OSError:  # another disk, or one without links
         shutil.copyfile(source, target)
 
 
 def _join_checksums(shards: Sequence[Path], output: Path) -> None:
-    """Of tables that were linked those of the shards hold, and nothing is read."""
+    """Checksums of linked tables are taken from the shards, without reading the tables."""
     known: dict[Path, str] = {}
     for shard in shards:
         lines = (shard / CHECKSUMS_FILE).read_text(encoding="utf-8").splitlines()

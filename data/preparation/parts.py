@@ -1,7 +1,7 @@
-"""One part of a preparation: a few clips → rows with crops, boxes and hashes, written so that a kill cannot hurt.
+"""One part of a preparation: a few clips → rows with crops, boxes and hashes, written so that a kill does no harm.
 
-Runs in worker processes. The table of a part is written first and its list of rejects last and at once, so that a
-part whose rejects are there is whole.
+Runs in worker processes. A part's table is written first and its list of rejects last, atomically, so that a part
+with a list of rejects is complete.
 """
 
 import json
@@ -43,36 +43,36 @@ from .picture_hashes import perceptual_hash
 from .prepared_data import FEATURES, with_later_columns
 from .settings import PreparationSettings
 
-_KEPT_SIDE_PX = 512  # a picture larger than this is stored smaller
+_KEPT_SIDE_PX = 512  # a larger picture is reduced before it is stored
 _PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
 _REJECTS = TypeAdapter(list[Reject])
 
 
 def is_done(parts: Path, start: int) -> bool:
-    """Whether the part that begins with clip number `start` is whole."""
+    """Whether the part that begins with clip number `start` is complete."""
     return _rejects_path(parts, start).is_file()
 
 
 def read_part(parts: Path, start: int) -> tuple[Dataset | None, list[Reject]]:
-    """A finished part: its rows (None when every clip was rejected), mapped from disk, and its rejects.
+    """A finished part: its rows (None if every clip was rejected), mapped from disk, and its rejects.
 
     Raises:
-        DataError: somebody has edited the list of rejects.
+        DataError: the list of rejects was edited.
     """
     path, table = _rejects_path(parts, start), _table_path(parts, start)
-    expected, remedy = "a list of rejects", "delete that file and prepare again, which does this part anew"
+    expected, remedy = "a list of rejects", "delete that file and prepare again, which repeats this part"
     text = read_text(path, DataError, expected, remedy)
     with refusing(text, path, DataError, expected, remedy):
         rejects = _REJECTS.validate_json(text)
     if not table.is_file():
         return None, rejects
     try:
-        # An earlier version may have begun this preparation, whose rows lack what later ones have.
+        # An earlier version, whose rows lack the later columns, may have started this preparation.
         return with_later_columns(Dataset.from_file(str(table))).select_columns(list(FEATURES)), rejects
-    except Exception as error:  # of a table that somebody cut or edited; the datasets library has many
+    except Exception as error:  # the datasets library has many, for a table that was cut or edited
         raise DataError(
-            f"Expected a table of prepared clips in {table}, could not open it ({in_one_line(error)}); delete {path} "
-            "and prepare again, which does this part anew."
+            f"The prepared clips in {table} could not be opened ({in_one_line(error)}); delete {path} and prepare "
+            "again, which repeats this part."
         ) from error
 
 
@@ -93,7 +93,7 @@ def prepare_part(
     start: int,
     device: torch.device,
 ) -> None:
-    """Prepare the clips of one part, whose faces are looked for on `device`, and put the result on disk."""
+    """Prepare the clips of one part, detecting faces on `device`, and write the result to disk."""
     rejects: list[Reject] = []
     table, num_rows = _table_path(parts, start), 0
     with (
@@ -113,19 +113,19 @@ def prepare_part(
 
 
 def leave_with_parent(parent_pid: int) -> None:
-    """In a worker: end when the process that started it is gone, which a killed one cannot see to itself."""
+    """In a worker: exit when the parent process is gone, since a killed parent cannot end its workers."""
 
     def watch() -> None:
         while os.getppid() == parent_pid:
             time.sleep(1)
-        os._exit(1)  # nothing is lost: parts that are not whole are done again
+        os._exit(1)  # nothing is lost: incomplete parts are repeated
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread in each of several processes is fastest, and makes the same crops with any number of them."""
+    """One thread per process is fastest with several processes, and gives the same crops for any number of them."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,7 +136,7 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _reader() -> BoundedReader:
-    """One a process: a file that hangs or crashes a decoder is a reject."""
+    """One reader per process: a file that hangs or crashes a decoder becomes a reject."""
     return BoundedReader()
 
 
@@ -148,7 +148,7 @@ def _rows_of(
     rejects: list[Reject],
     device: torch.device,
 ) -> Iterator[dict[str, object]]:
-    """The rows of one clip; what did not come out of it is added to `rejects`."""
+    """The rows of one clip; windows that cannot be used are added to `rejects`."""
     window_index = None
     try:
         for window_index, row in _read_rows(clip, read(clip), media, settings, device):
@@ -157,16 +157,16 @@ def _rows_of(
             else:
                 yield {**_known_of(clip), "window_index": window_index, **row}
     except EngagementInputError as error:
-        # What came before the damage is kept; the reject stands for the rest of the clip.
+        # Windows before the damage are kept; the reject stands for the rest of the clip.
         rejects.append(_reject(clip, error, None if window_index is None else window_index + 1))
-    except OSError as error:  # a file that went away, a disk that fails; what is written is the caller's
-        unread = DataError(f"Expected {clip.source_path} to be readable, got: {in_one_line(error)}.")
+    except OSError as error:  # of reading: a file that was removed, a failing disk
+        unread = DataError(f"{clip.source_path} could not be read ({in_one_line(error)}).")
         rejects.append(_reject(clip, unread, None if window_index is None else window_index + 1))
 
 
 def _reject(clip: ClipRecord, error: EngagementInputError, window_index: int | None) -> Reject:
     stage = {NoFaceError: "face", ArchiveError: "archive"}.get(type(error), "decode")
-    # What was read out of an archive or a table has no name of its own.
+    # Content of an archive or a table has no file name of its own.
     reason = re.sub(r"<(bytes|picture|frames)>", lambda _: clip.source_path, str(error))
     return Reject(clip.source_path, clip.clip_id, stage, reason, window_index)
 
@@ -214,7 +214,7 @@ def _video_rows(
 
 
 def _array_rows(clip: ClipRecord, windows: np.ndarray, processor: EngagementVideoProcessor) -> _Rows:
-    """(num_windows, num_frames, height, width, 3) uint8 RGB, as the reference's HDF5 files hold them."""
+    """windows: (num_windows, num_frames, height, width, 3) uint8 RGB, as in the reference's HDF5 files."""
     times_sec = np.full(windows.shape[1], np.nan)
     for index, frames in enumerate(windows):
         indices = np.arange(len(frames))
@@ -227,14 +227,14 @@ def _frame_rows(
     settings: PreparationSettings,
     processor: EngagementVideoProcessor,
 ) -> _Rows:
-    """One window of frames that come as pictures; where no face is cut out they may be of several sizes."""
+    """One window of frames that come as pictures; without face crops they may differ in size."""
     frames = [_load_frame(picture, path) for picture, path in zip(pictures, clip.frame_paths or (), strict=True)]
     if not settings.face_crop:
         frames = [processor.shrink_whole_frames(frame[None])[0] for frame in frames]
     sizes = {f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames}
     if len(sizes) > 1:
         found = ", ".join(sorted(sizes))
-        raise EngagementInputError(f"Expected frames of one size to find one person's face in, got {found} pixels.")
+        raise EngagementInputError(f"Finding one person's face needs frames of one size, got {found} pixels.")
     whole_frames, indices = np.stack(frames), np.arange(len(frames))
     times_sec = np.full(len(frames), np.nan)
     yield 0, _finished_row(processor, PreparedClip(clip.clip_id, whole_frames, whole_frames, indices, times_sec, 0))
@@ -243,16 +243,16 @@ def _frame_rows(
 def _load_frame(picture: Path | bytes, path: str) -> np.ndarray:
     """
     Raises:
-        ImageReadError: it is no picture; the message names which frame.
+        ImageReadError: it is not a picture; the message names the frame.
     """
     try:
-        return np.require(_reader().read_picture(picture), requirements=["W"])  # torch takes no read-only array
+        return np.require(_reader().read_picture(picture), requirements=["W"])  # torch does not accept read-only arrays
     except ImageReadError as error:
         raise ImageReadError(str(error).replace("<bytes>", path)) from error
 
 
 def _finished_row(processor: EngagementVideoProcessor, window: PreparedClip) -> dict[str, object] | NoFaceError:
-    """A window without a face is that window's reject, and the clip goes on."""
+    """A window without a face is rejected; the clip's other windows are still prepared."""
     try:
         return _clip_row(processor.finish_clip(window))
     except NoFaceError as error:
@@ -283,8 +283,8 @@ def _picture_rows(picture: Path | bytes, settings: PreparationSettings, device: 
 
 
 def _as_stored(picture: Path | bytes) -> bytes:
-    """The picture's own bytes where they decode as they are; a large, turned or unusual one is encoded again."""
-    opened = _reader().open_picture(picture)  # says what is wrong with it
+    """The picture's own bytes if they decode directly; a large, rotated or unusual one is encoded again."""
+    opened = _reader().open_picture(picture)  # raises if it cannot be read
     if opened.stored_as in _PLAIN_FORMATS and max(opened.pixels.shape[:2]) <= _KEPT_SIDE_PX:
         return picture if isinstance(picture, bytes) else picture.read_bytes()
     shrunk = Image.fromarray(opened.pixels)
@@ -301,7 +301,7 @@ def _clip_row(clip: PreparedClip) -> dict[str, object]:
 
 
 def _signals_of(clip: PreparedClip) -> Signals:
-    """Nothing where nobody looked for a face."""
+    """The clip's face signals; empty if no face was looked for."""
     if clip.found is None or clip.boxes_xyxy_px is None or clip.landmarks_xy_px is None:
         return {}
     return face_signals(clip.frames, clip.found, clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.frame_times_sec)

@@ -1,4 +1,4 @@
-"""Frames as encoded bytes and back: what a prepared data set stores."""
+"""Encodes and decodes the pictures that a prepared data set stores."""
 
 import hashlib
 import io
@@ -10,13 +10,13 @@ from PIL import Image
 
 from ...processor.input_errors import ImageReadError
 
-JPEG_QUALITY = 95  # 0.1 MiB for 8 crops of 224, against 0.7 to 1 as gzipped arrays
+JPEG_QUALITY = 95  # 8 crops of 224 px: 0.1 MiB, compared with 0.7 to 1 MiB as gzipped arrays
 
 
 def encode_jpeg(frame: np.ndarray) -> bytes:
-    """(height, width, 3) uint8 RGB → JPEG bytes, colour at half resolution as videos store it themselves.
+    """(height, width, 3) uint8 RGB → JPEG bytes, with colour at half resolution, as in videos.
 
-    Against full resolution: read in three quarters of the time, 0.08 grey levels more error on average.
+    Compared with full resolution: read in three quarters of the time, 0.08 grey levels more error on average.
     """
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
@@ -24,7 +24,7 @@ def encode_jpeg(frame: np.ndarray) -> bytes:
 
 
 def decode_small(content: bytes) -> np.ndarray:
-    """Encoded bytes → (height, width, 3) uint8 BGR at an eighth of the size, which for JPEG costs a fraction.
+    """Encoded bytes → (height, width, 3) uint8 BGR at an eighth of the size, which is much faster for JPEG.
 
     Raises:
         ImageReadError: as `decode_picture`.
@@ -33,16 +33,16 @@ def decode_small(content: bytes) -> np.ndarray:
 
 
 def decode_picture(content: bytes) -> np.ndarray:
-    """Encoded bytes → (height, width, 3) uint8 RGB. OpenCV takes two thirds of PIL's time, for the same pixels.
+    """Encoded bytes → (height, width, 3) uint8 RGB. OpenCV takes two thirds of PIL's time for the same pixels.
 
     Raises:
-        ImageReadError: the bytes are no picture, which only a damaged data set holds.
+        ImageReadError: the bytes are not a picture, so the data set is damaged.
     """
     return _decode(content, cv2.IMREAD_COLOR_RGB)
 
 
 def pixels_sha256(contents: Sequence[bytes]) -> str:
-    """Of the pixels of encoded pictures, one after the other: whatever files they came in.
+    """SHA-256 of the decoded pixels of pictures, in order; independent of the file format.
 
     Raises:
         ImageReadError: as `decode_picture`.
@@ -57,5 +57,5 @@ def pixels_sha256(contents: Sequence[bytes]) -> str:
 def _decode(content: bytes, flags: int) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if pixels is None:
-        raise ImageReadError(f"Expected an encoded picture, got {len(content)} other bytes; prepare the data again.")
+        raise ImageReadError(f"{len(content)} stored bytes do not decode as a picture; prepare the data again.")
     return pixels

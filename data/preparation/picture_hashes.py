@@ -1,8 +1,8 @@
-"""Which pictures look alike: a fingerprint of a picture, and all close pairs among very many of them.
+"""Finds similar pictures: a fingerprint per picture, and all close pairs among very many of them.
 
 A fingerprint is imagehash's perceptual hash (256 bits: where brightness lies) followed by the mean colours of an 8x8
-grid (192 bytes). The bits find candidates by one matrix product; the colours tell a neighbour from a stranger who
-merely sits in the same pose, which bits alone do not. Who is too close to whom is for `recordings` to judge.
+grid (192 bytes). The bits find candidates by one matrix product; the colours distinguish a neighbour from a stranger
+who merely sits in the same pose, which the bits alone do not. `recordings` judges which pairs are too close.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ HASH_BITS = HASH_SIZE**2
 GRID_CELLS = 8
 _HASH_DIGITS = HASH_BITS // 4
 _DIGITS = _HASH_DIGITS + 2 * 3 * GRID_CELLS**2
-# A perceptual hash sets half of its bits; that of a blank picture sets next to none, and is like any other blank one.
+# A perceptual hash sets half of its bits; a blank picture's sets almost none and resembles any other blank one's.
 _FEWEST_BITS_SET = HASH_BITS // 4
-# 8.4 million pairs at once: 34 MB of products, and 150 MB if every pair of them were close.
+# 8.4 million pairs at once: 34 MB of products, and 150 MB if all of them were close.
 _ROWS_PER_TILE, _OTHERS_PER_TILE = 1024, 8192
 THUMBNAIL_PX = 24
 
 
 @dataclass(frozen=True)
 class PictureHashes:
-    """Fingerprints as arrays, a row a picture."""
+    """Fingerprints as arrays, one row per picture."""
 
     signs: np.ndarray  # (rows, 256) int8, -1 or 1
     colors: np.ndarray  # (rows, 192) uint8
@@ -40,7 +40,7 @@ class PictureHashes:
         return len(self.usable)
 
     def color_distances(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Mean absolute difference of the 8x8 colours, in levels of 0..255: (pairs,) float32."""
+        """Mean absolute difference of the 8x8 colours, in levels from 0 to 255: (pairs,) float32."""
         distances = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), 100_000):  # 77 MB at a time
             part = slice(start, start + 100_000)
@@ -59,7 +59,7 @@ def perceptual_hash(picture: np.ndarray) -> str:
 def unpack_hashes(hashes: Sequence[str | None]) -> PictureHashes:
     """
     Raises:
-        DataError: one of them is not what `perceptual_hash` gives.
+        DataError: one of them is not a result of `perceptual_hash`.
     """
     known = np.array([bool(text) for text in hashes], bool)
     packed = np.zeros((len(hashes), _DIGITS // 2), np.uint8)
@@ -70,7 +70,7 @@ def unpack_hashes(hashes: Sequence[str | None]) -> PictureHashes:
             packed[row] = np.frombuffer(bytes.fromhex(text), np.uint8)
         except ValueError as error:
             raise DataError(
-                f"Expected frame hashes of {_DIGITS} hex digits, got {text[:16]!r}... of {len(text)} in row {row}; "
+                f"Expected frame hashes of {_DIGITS} hex digits, got {text[:16]!r}... ({len(text)}) in row {row}; "
                 "prepare the data again."
             ) from error
     bits = np.unpackbits(packed[:, : HASH_BITS // 8], axis=1)
@@ -79,16 +79,16 @@ def unpack_hashes(hashes: Sequence[str | None]) -> PictureHashes:
 
 
 def count_tiles(num_rows: int) -> int:
-    """How many times `close_pairs` yields."""
+    """Number of times that `close_pairs` yields."""
     return sum(len(_tiles_before(stop)) for _, stop in _blocks(num_rows))
 
 
 def close_pairs(hashes: PictureHashes, max_distance_bits: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """All usable pairs within a distance, tile by tile, so that memory does not grow with the number of rows squared.
+    """All usable pairs within a distance, tile by tile, so that memory does not grow with the square of the rows.
 
     Yields:
-        Rows, the others that stand before them (other < row), and how many bits differ; each (pairs,). Rows rise
-        from block to block: once a row is passed, it does not come again.
+        Rows, other rows (other < row) and the number of bits that differ; each (pairs,). Rows increase from block to
+        block: once a block is passed, its rows do not occur again.
     """
     usable = torch.from_numpy(hashes.usable)
     signs = torch.from_numpy(hashes.signs)
@@ -96,7 +96,7 @@ def close_pairs(hashes: PictureHashes, max_distance_bits: int) -> Iterator[tuple
     for start, stop in _blocks(len(hashes)):
         block = signs[start:stop].float()
         for other_start, other_stop in _tiles_before(stop):
-            # (rows, 256) @ (256, others): equal bits less different ones
+            # (rows, 256) @ (256, others): number of equal bits minus number of different ones
             products = block @ signs[other_start:other_stop].float().T
             rows, others = torch.nonzero(products >= least_product, as_tuple=True)
             distances = (HASH_BITS - products[rows, others]) / 2
@@ -114,20 +114,20 @@ def _tiles_before(stop: int) -> list[tuple[int, int]]:
 
 
 def grey_thumbnail(content: bytes) -> np.ndarray:
-    """An encoded picture → (24, 24) uint8, read at reduced size where its format can."""
+    """An encoded picture → (24, 24) uint8, read at reduced size if its format supports it."""
     image = Image.open(BytesIO(content))
     image.draft("L", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
     return np.asarray(image.convert("L").resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX))
 
 
 def grey_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of thumbnails, each taken about its own mean so that a brighter copy is still a copy.
+    """Mean absolute difference of thumbnails, each less its own mean, so that a brighter copy is still a copy.
 
     Args:
         first, second: (pairs, 24, 24) uint8.
 
     Returns:
-        Levels of 0..255: (pairs,).
+        Grey levels, from 0 to 255: (pairs,).
     """
     first, second = (pictures - pictures.mean((1, 2), keepdims=True) for pictures in (first, second))
     return np.abs(first - second).mean((1, 2))

@@ -1,8 +1,8 @@
-"""Labelled source → prepared data set: decoded, cropped by the one processor, stored as JPEG bytes in Arrow.
+"""Labelled source → prepared data set: decoded, cropped by the model's processor, stored as JPEG bytes in Arrow.
 
-Work is cut into parts of a few clips; each finished part is on disk, so that a run that was killed goes on where it
-was and ends with the same result, whatever the number of processes. A clip that cannot be used is a reject with stage
-and reason, and inputs = outputs + rejects always holds. What the finished folder looks like is in `prepared_data`.
+Work is divided into parts of a few clips. Each finished part is on disk, so that a killed run resumes where it stopped
+and ends with the same result, whatever the number of processes. A clip that cannot be used is a reject with stage and
+reason, and inputs = outputs + rejects always holds. The finished folder is described in `prepared_data`.
 """
 
 import hashlib
@@ -34,26 +34,26 @@ from .prepared_data import FEATURES, PreparedData, is_prepared, load_prepared, w
 from .row_facts import conflicting_rows
 from .settings import PreparationSettings
 
-# Clips a part: what a killed run may lose, against the cost of a file.
+# Clips per part: a balance between what a killed run may lose and the cost of a file.
 CLIPS_PER_PART = {"video": 16, "picture": 2000, "windows": 64, "frames": 200}
 PLAN_FILE = "plan.json"
 _CPU = torch.device("cpu")
-_MOST_PROCESSES_ON_A_GPU = 4  # each of them holds half a gigabyte of its memory before it has seen a frame
+_MOST_PROCESSES_ON_A_GPU = 4  # each one takes half a gigabyte of its memory before the first frame
 
 
 def plan_of(source: LabelledSource, settings: PreparationSettings, root: Path, drop_conflicts: bool = False) -> str:
-    """Identifies a preparation before it is done: any clip, label, split, file size or setting changes it."""
+    """Identifier of a preparation, known before it is done: any clip, label, split, file size or setting changes it."""
     told = asdict(settings)
-    if not settings.as_played:  # nor did earlier versions, which knew nothing else
+    if not settings.as_played:  # like earlier versions, which had no such setting
         del told["as_played"]
     plan = [TRAINING_VERSION, source.kind, drop_conflicts, told]
-    plan += ["drawn"] if source.drawn else []  # what was prepared before this was recorded does not say so
+    plan += ["drawn"] if source.drawn else []  # earlier versions did not record it
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     items: list[ClipRecord | Reject] = [*source.records, *source.rejects]
     for item in items:
         digest.update(json.dumps(vars(item), sort_keys=True).encode())
     for path in [root] if root.is_file() else sorted(path for path in root.glob("*") if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives hold many pictures
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())  # tables and archives contain many pictures
     folder = root.parent if root.is_file() else root
     for record in source.records:
         for name in record.frame_paths or [record.source_path]:
@@ -73,35 +73,35 @@ def prepare(
     may_be_empty: bool = False,
     cluster: RayCluster | None = None,
 ) -> PreparedData:
-    """Decode, crop and store every clip of the source, or find it done; progress and time left are shown.
+    """Decode, crop and store every clip of the source, unless already done; shows progress and the time left.
 
     Args:
         root: the file or folder the source was read from.
-        output: an empty folder, or one in which the same preparation was begun.
-        num_processes: default: one for each processor that this process may use; at most four where `device` is no CPU.
+        output: an empty folder, or one in which the same preparation was started.
+        num_processes: default: one per processor that this process may use; at most four if `device` is not a CPU.
         drop_conflicts: leave out identical pictures that carry different labels.
-        device: where faces are looked for. It is no setting of the data, though boxes may differ by a hair between
+        device: where faces are detected. It is not a setting of the data, although boxes may differ slightly between
             devices, and with them the crops and the data's fingerprint.
-        may_be_empty: where nothing comes out, that is the result.
-        cluster: does the work, on a device of its own, in place of processes here.
+        may_be_empty: whether a result without any clip is accepted.
+        cluster: does the work instead of local processes, on its own device.
 
     Raises:
-        DataError: nothing to prepare, nothing came out, or the folder holds something else.
+        DataError: nothing to prepare, no usable clip, or the folder has other content.
     """
     if not source.records and not may_be_empty:
-        first = f"; the first of {len(source.rejects)} rejects: {source.rejects[0].reason}" if source.rejects else ""
+        first = f"; first of {len(source.rejects)} rejects: {source.rejects[0].reason}" if source.rejects else ""
         raise DataError(f"Expected at least one labelled clip or picture in {root}, got none{first}")
     plan = plan_of(source, settings, root, drop_conflicts)
     parts = output / "parts"
     with alone_in(output, "preparation"):
         begun = claim_folder(output, PLAN_FILE, plan, "prepared data")
-        if begun != plan and settings.as_played:  # an earlier version may have begun it, and so it goes on
+        if begun != plan and settings.as_played:  # an earlier version may have started it
             settings = replace(settings, as_played=False)
             plan = plan_of(source, settings, root, drop_conflicts)
         if begun != plan:
             raise DataError(
-                f"Expected {output} to be empty or to hold the same preparation, got one of another source or with "
-                "other settings; choose another folder, or delete this one."
+                f"{output} has a preparation of a different source or with other settings; choose another folder, or "
+                "delete this one."
             )
         if not is_prepared(output):
             most = usable_cpus()
@@ -143,13 +143,13 @@ def _run(
     device: torch.device,
     cluster: RayCluster | None,
 ) -> Iterator[int]:
-    """Prepare these parts, in this process, several, or a cluster; yields each one's number when it is on disk."""
+    """Prepare these parts in this process, in several, or on a cluster; yields each part's number when it is on disk."""
     work = (source.read, source.media, settings, parts)
     if cluster is not None:
         prepare_one = partial(_prepare_chunk, *work, torch.device(cluster.device))
         yield from cluster.each(prepare_one, list(todo.items()), parts.parent / PLAN_FILE)
         return
-    # Pictures that are faces already are only read; sending them to other processes would cost more.
+    # Pictures that are already faces are only read; sending them to other processes would cost more.
     if num_processes == 1 or len(todo) < 2 or (source.media in ("picture", "frames") and not settings.face_crop):
         for start, chunk in todo.items():
             prepare_part(chunk, *work, start, device)
@@ -203,7 +203,7 @@ def _join_parts(
         version=DATA_VERSION,
         kind=source.kind,
         media=source.media,
-        source=root.name.encode("utf-8", "replace").decode(),  # JSON holds no name that is no text
+        source=root.name.encode("utf-8", "replace").decode(),  # a name that is not valid text cannot be stored in JSON
         drawn=source.drawn,
         settings=settings,
         notes=source.notes,
@@ -220,7 +220,7 @@ def _join_parts(
 
 
 def without_conflicts(rows: Dataset, conflicts: Sequence[Sequence[int]]) -> tuple[Dataset, list[Reject]]:
-    """The rows that are in no group of `row_facts.conflicting_rows`, and a reject for each that is."""
+    """The rows that are in no group of `row_facts.conflicting_rows`, and a reject for each of the others."""
     dropped = np.array(sorted(row for group in conflicts for row in group))
     reason = "the same picture is there with another label"
     twins = rows.select_columns(["source_path", "clip_id"]).select(dropped)
@@ -231,10 +231,10 @@ def without_conflicts(rows: Dataset, conflicts: Sequence[Sequence[int]]) -> tupl
 def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]) -> ClipCounts:
     """Inputs, outputs and rejects, by clip and by window.
 
-    A clip of which at least one window came out is an output; its other windows are rejected windows.
+    A clip with at least one usable window is an output; its other windows are rejected windows.
 
     Raises:
-        DataError: they do not add up, which a damaged folder can cause.
+        DataError: they do not add up, as in a damaged folder.
     """
     outputs = set(rows["clip_id"][:])
     at_reading = len(source.rejects)
@@ -242,8 +242,8 @@ def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]
     missing = lost - {reject.clip_id for reject in rejects[at_reading:]}
     if missing:
         raise DataError(
-            f"Expected every clip prepared or rejected, {len(missing)} are neither, such as {min(missing)}; delete the "
-            "output folder and prepare again."
+            f"{len(missing)} clips are neither prepared nor rejected, such as {min(missing)}; delete the output folder "
+            "and prepare again."
         )
     windows = sum(reject.window_index is not None for reject in rejects)
     return ClipCounts(
@@ -255,7 +255,7 @@ def count_clips(source: LabelledSource, rows: Dataset, rejects: Sequence[Reject]
 
 
 def describe_counts(description: DatasetDescription) -> str:
-    """One line: inputs = outputs + rejects, and why."""
+    """One line: inputs = outputs + rejects, and the rejects by stage."""
     stages = ", ".join(f"{stage} {count}" for stage, count in description.rejects_by_stage.items())
     line = f"inputs {description.inputs} = outputs {description.outputs} + rejects {description.rejects}"
     windows = description.windows

@@ -1,9 +1,8 @@
-"""A prepared data set on disk: face clips as JPEG bytes in Arrow, with everything that is known about each.
+"""A prepared data set on disk: face clips as JPEG bytes in Arrow, with all that is known about each.
 
-The folder opens with `datasets.load_from_disk` and holds beside it `manifest.csv` (a row a window), `rejects.csv`
-(what did not come out, and why) and `dataset.json` (counts, settings, seeds, versions, fingerprint), which is written
-last: a folder without it is unfinished. How the rows come about is in `preparation`; whether their split can be
-trusted is for `leakage` to say.
+The folder opens with `datasets.load_from_disk` and also contains `manifest.csv` (one row per window), `rejects.csv`
+(what was rejected, and why) and `dataset.json` (counts, settings, seeds, versions, fingerprint), which is written last:
+a folder without it is unfinished. `prepare` makes the rows; `audit` judges whether their split can be trusted.
 """
 
 import csv
@@ -47,7 +46,7 @@ REJECTS_FILE = "rejects.csv"
 MANIFEST_FILE = "manifest.csv"
 FEATURES = Features(
     {
-        "frames": Repeated(Value("binary")),  # encoded pictures, one for a single face
+        "frames": Repeated(Value("binary")),  # encoded pictures; one for a single face
         "clip_id": Value("string"),
         "window_index": Value("int32"),
         "subject_id": Value("string"),
@@ -62,18 +61,18 @@ FEATURES = Features(
         "landmarks_xy_px": Repeated(Repeated(Repeated(Value("float32")))),
         "transforms": Repeated(Repeated(Repeated(Value("float64")))),
         **{signal: Value("float32") for signal in SIGNALS},
-        "frames_sha256": Value("string"),  # of the pixels stored
-        "frame_hash": Value("string"),  # perceptual, of the whole frame in the window's middle
+        "frames_sha256": Value("string"),  # of the stored pixels
+        "frame_hash": Value("string"),  # perceptual, of the whole frame in the middle of the window
     }
 )
 _MANIFEST = ("clip_id", "window_index", "subject_id", "split", "source_path", "label", *AFFECTS)
-_LATER_COLUMNS = ("label_scores", *SIGNALS)  # that rows of earlier versions do not have
+_LATER_COLUMNS = ("label_scores", *SIGNALS)  # missing in rows of earlier versions
 _VERSIONED_PACKAGES = ("engagement-recognition", "datasets", "av", "facenet-pytorch", "torch", "pillow")
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A finished data set: its non-empty splits, and what `dataset.json` says of it."""
+    """A finished data set: its non-empty splits and its description from `dataset.json`."""
 
     splits: DatasetDict
     folder: Path
@@ -85,13 +84,13 @@ class PreparedData:
 
     @property
     def label_schemes(self) -> list[str]:
-        """The schemes under which these rows have labels: their own names, and those of DAiSEE's ratings."""
+        """The schemes under which these rows have labels: their own names, and those based on DAiSEE's ratings."""
         counted = self.description.splits.values()
         own = [OWN_LABELS] if any(counts.label is not None for counts in counted) else []
         return [*own, *(LABEL_SCHEMES if any(counts.boredom is not None for counts in counted) else ())]
 
     def choose_label_scheme(self, asked: str | None) -> str:
-        """The scheme asked for; by default the data's own labels, or binary for data rated as DAiSEE is.
+        """The requested scheme; by default the data's own labels, or binary for data rated as in DAiSEE.
 
         Raises:
             RecipeError: the data has no labels under that scheme.
@@ -100,7 +99,7 @@ class PreparedData:
         chosen = asked or (OWN_LABELS if OWN_LABELS in known else "binary")
         if chosen not in known:
             among = ", ".join(known) or "none"
-            raise RecipeError(f"Expected a label scheme among {among} for {self.folder}, got {chosen!r}.")
+            raise RecipeError(f"{self.folder} has no labels under the scheme {chosen!r}; choose one of: {among}.")
         return chosen
 
     def label_names(self, label_scheme: str) -> list[str]:
@@ -111,7 +110,7 @@ class PreparedData:
         return order_label_names(label for label in found if label is not None)
 
     def window_span_sec(self) -> float | None:
-        """Median time from a window's first frame to its last; None for pictures, and frames without times."""
+        """Median time from the first to the last frame of a window; None for pictures and for frames without times."""
         times = (
             row
             for rows in self.splits.values()
@@ -128,7 +127,7 @@ class PreparedData:
 
 
 def read_rejects(data: PreparedData) -> list[Reject]:
-    """`rejects.csv` as it was before it was written."""
+    """The content of `rejects.csv` as records."""
     return [
         Reject(row["path"], row["clip_id"], row["stage"], row["reason"], int(window) if window else None)
         for row in data.rejects()
@@ -137,19 +136,19 @@ def read_rejects(data: PreparedData) -> list[Reject]:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the folder holds a finished data set."""
+    """Whether the folder contains a finished data set."""
     return (folder / DESCRIPTION_FILE).is_file()
 
 
 def load_prepared(folder: Path) -> PreparedData:
     """
     Raises:
-        DataError: there is none, it is unfinished, of another version, or cannot be read.
+        DataError: it is missing, unfinished, of a different version, or cannot be read.
     """
     path = folder / DESCRIPTION_FILE
     if not path.is_file():
-        hint = "run `engagement prepare` again, it goes on where it was" if folder.is_dir() else "check the path"
-        raise DataError(f"Expected a prepared data set with {path.name} in {folder}, found none; {hint}.")
+        hint = "to resume a preparation, run `engagement prepare` again" if folder.is_dir() else "check the path"
+        raise DataError(f"{folder} is not a prepared data set: it has no {path.name}; {hint}.")
     description, splits = read_description(folder), _load_splits(folder)
     for split, counts in description.splits.items():
         num_rows = len(splits[split]) if split in splits else 0
@@ -162,15 +161,14 @@ def _load_splits(folder: Path) -> DatasetDict:
     try:
         splits = load_from_disk(str(folder)).with_format(None)
         return DatasetDict({split: with_later_columns(rows) for split, rows in splits.items()})
-    except Exception as error:  # where its files were edited, the datasets library fails in every way there is
+    except Exception as error:  # the datasets library raises many kinds for edited files
         raise DataError(
-            f"Expected a prepared data set in {folder}, could not open it with the datasets library "
-            f"({in_one_line(error)}); {REMEDY}."
+            f"{folder} could not be opened with the datasets library ({in_one_line(error)}); {REMEDY}."
         ) from error
 
 
 def with_later_columns(rows: Dataset) -> Dataset:
-    """Rows of any version with the columns of today's, null in those that they lack; what they hold stays on disk."""
+    """Rows of any version with today's columns, null where they lack one; the content stays on disk."""
     missing = Features({name: FEATURES[name] for name in _LATER_COLUMNS if name not in rows.features})
     if not missing:
         return rows
@@ -179,18 +177,18 @@ def with_later_columns(rows: Dataset) -> Dataset:
 
 
 def write_prepared(rows: Dataset, rejects: Sequence[Reject], provenance: Provenance, folder: Path) -> PreparedData:
-    """Store rows under their splits, the tables beside them and, last, the description.
+    """Store rows by split, then the CSV tables and, last, the description.
 
     Args:
-        rows: with `FEATURES`, in the order they are to have.
-        provenance: what is known beyond the rows; counts, versions and the fingerprint are added here.
+        rows: with `FEATURES`, in their final order.
+        provenance: what is known besides the rows; counts, versions and the fingerprint are added here.
 
     Raises:
         DataError: two rows are the same window of the same clip.
     """
     repeated = repeated_window(rows)
     if repeated:
-        raise DataError(f"Expected each clip once, got window {repeated[1]} of {repeated[0]} twice in {folder}.")
+        raise DataError(f"Window {repeated[1]} of clip {repeated[0]} occurs twice in {folder}.")
     split_column = np.asarray(rows["split"][:])
     chosen = {split: np.flatnonzero(split_column == split) for split in SPLITS}
     splits = DatasetDict({split: rows.select(order) for split, order in chosen.items() if len(order)})
@@ -214,10 +212,10 @@ def finish_prepared(
     counted: Mapping[str, SplitCounts],
     rejects_by_stage: Mapping[str, int],
 ) -> PreparedData:
-    """Write the description, with which the folder is whole.
+    """Write the description, which completes the folder.
 
     Args:
-        counted: what each split holds.
+        counted: content of each split.
 
     Raises:
         DataError: it cannot be written.
@@ -234,7 +232,7 @@ def finish_prepared(
 
 
 def record_pictures(folder: Path) -> None:
-    """Write the checksums of the tables that lie in the folder of a data set.
+    """Write the checksums of the tables in a data set's folder.
 
     Raises:
         DataError: it cannot be written.
@@ -251,7 +249,7 @@ def _write_rejects(rejects: Iterable[Reject], path: Path) -> None:
 
 
 def _write_manifest(rows: Dataset, path: Path) -> None:
-    """What is unknown is empty, as in the other columns."""
+    """Write `manifest.csv`; unknown values are empty cells."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*_MANIFEST, "face_coverage", *SIGNALS])

@@ -1,5 +1,4 @@
-"""What is counted over all rows of a data set, in batches: their pictures are not read, and a data set may be larger
-than memory."""
+"""Counts over all rows of a data set, in batches: pictures are not read, and a data set may be larger than memory."""
 
 import hashlib
 import json
@@ -18,25 +17,25 @@ _LABELS = ("label", *AFFECTS)
 
 
 def _batches(rows: Dataset, names: Iterable[str]) -> Iterator[Mapping[str, Sequence[object]]]:
-    """These columns alone, by name, of some thousand rows at a time."""
+    """These columns only, by name, in batches of some thousand rows."""
     yield from rows.select_columns(list(names)).iter(BATCH)
 
 
 def current_fingerprint(splits: Mapping[str, Dataset]) -> str:
-    """Changes with any pixel, label, person, split or order; not with the kind of files the pictures came in."""
+    """Changes with any pixel, label, person, split or order, but not with the pictures' file format."""
     digest = hashlib.sha256()
     for split in (name for name in SPLITS if name in splits):
         for batch in _batches(splits[split], (*_IDENTITY, "label_scores")):
             rows = zip(*(batch[name] for name in _IDENTITY), strict=True)
             for row, scores in zip(rows, batch["label_scores"], strict=True):
                 digest.update(json.dumps(row).encode())
-                if scores is not None:  # data without any keeps the fingerprint that version 2 gave it
+                if scores is not None:  # data without any keeps its fingerprint from version 2
                     digest.update(json.dumps(scores).encode())
     return digest.hexdigest()
 
 
 def count_rows(rows: Dataset) -> SplitCounts:
-    """What one split's rows hold."""
+    """Count the rows of one split."""
     counted = {name: Counter[str]() for name in _LABELS}
     for batch in _batches(rows, _LABELS):
         for name, counts in counted.items():
@@ -46,17 +45,17 @@ def count_rows(rows: Dataset) -> SplitCounts:
 
 
 def clips_of(rows: Dataset) -> set[str]:
-    """Their ids."""
+    """The ids of the clips in these rows."""
     return {str(name) for batch in _batches(rows, ["clip_id"]) for name in batch["clip_id"]}
 
 
 def people_of(rows: Dataset) -> set[str]:
-    """Who is known of them."""
+    """The known people in these rows."""
     return {str(name) for batch in _batches(rows, ["subject_id"]) for name in batch["subject_id"] if name is not None}
 
 
 def repeated_window(rows: Dataset) -> tuple[str, int] | None:
-    """The id of a clip and the number of a window that are there twice; None: each is there once."""
+    """Clip id and window number that occur twice; None: each occurs once."""
     alike = _alike(rows, ("clip_id", "window_index"), lambda clip_id, window: f"{window} {clip_id}")
     known = rows.select_columns(["clip_id", "window_index"]).select(alike)
     counts = Counter(zip(known["clip_id"][:], known["window_index"][:], strict=True))
@@ -75,7 +74,7 @@ def conflicting_rows(rows: Dataset) -> list[list[int]]:
 
 
 def _alike(rows: Dataset, names: Sequence[str], to_key: Callable[..., str]) -> np.ndarray:
-    """Rows that may share their key with another, ascending: eight bytes of a hash stand for each, not its text."""
+    """Rows that may share their key with another row, ascending; compared by eight bytes of a hash to save memory."""
     keys = (
         to_key(*values)
         for batch in _batches(rows, names)

@@ -1,4 +1,4 @@
-"""How a source becomes frames: what somebody asks for, and the settings that follow for what the source holds."""
+"""How a source becomes frames: the user's options, and the settings that follow for the kind of source."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, TypedDict
@@ -9,18 +9,18 @@ from ...processor.input_errors import RecipeError
 from ..json_records import Record
 from ..schema import Media
 
-REFERENCE_STRIDE_FRAMES = 16  # of the CNN + LSTM reference
-_SMALL_SIDE_PX = 112  # of frames from the reference's files, and of those that come as pictures
+REFERENCE_STRIDE_FRAMES = 16  # the CNN + LSTM reference's
+_SMALL_SIDE_PX = 112  # for frames from the reference's files, and for frames that come as pictures
 SAMPLINGS = ("uniform", "consecutive")
 
-# What is told of a value that somebody wrote into a file by hand; options are checked below.
+# Shown for values that were edited by hand in a file; options are checked below.
 _AtLeastOne = Annotated[int, Field(ge=1)]
 _Sampling = Annotated[str, Field(pattern=f"^({'|'.join(SAMPLINGS)})$")]
 
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """What may be asked of the frames; None: what suits the source."""
+    """Options for the frames; None: the default for the source."""
 
     num_frames: int | None = None
     sampling: str | None = None
@@ -31,7 +31,7 @@ class FrameOptions:
 
 
 class ProcessorSettings(TypedDict):
-    """Those of the processors' own arguments that preparation settles."""
+    """The processors' arguments that preparation sets."""
 
     num_frames: int
     sampling: str
@@ -44,22 +44,22 @@ class ProcessorSettings(TypedDict):
 @with_config(Record.model_config)
 @dataclass(frozen=True)
 class PreparationSettings:
-    """What changes the stored pictures. Size, mean and deviation of the model's input apply later."""
+    """Settings that change the stored pictures. Size, mean and deviation of the model's input apply later."""
 
     num_frames: _AtLeastOne
     sampling: _Sampling
-    face_crop: bool  # False: whole frames, squeezed to a square; pictures stay as they are
+    face_crop: bool  # False: whole frames, squeezed to a square; pictures stay unchanged
     face_margin_ratio: float
     face_crop_size_px: _AtLeastOne
-    window_stride_frames: _AtLeastOne | None = None  # consecutive only: windows start this far apart
-    # Films as a player shows them, see `FacePreparation.as_played`. Data from before there was this setting is not; of
-    # pictures it says nothing, and is False.
+    window_stride_frames: _AtLeastOne | None = None  # consecutive only: frames from one window's start to the next
+    # Films as a player shows them, see `FacePreparation.as_played`. False for pictures, and for data that is older than
+    # this setting.
     as_played: bool = False
 
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS or (self.window_stride_frames is None) != (self.sampling == "uniform"):
             raise RecipeError(
-                "Expected sampling uniform, or consecutive with a window stride in frames, got "
+                "Expected sampling uniform without a stride, or consecutive with a window stride in frames, got "
                 f"{self.sampling} with stride {self.window_stride_frames}."
             )
         for name in ("num_frames", "face_crop_size_px", "window_stride_frames"):
@@ -68,7 +68,7 @@ class PreparationSettings:
                 raise RecipeError(f"Expected {name} of at least 1, got {count}.")
 
     def processor_settings(self) -> ProcessorSettings:
-        """What the processors take."""
+        """The same settings as the processors' arguments."""
         return {
             "num_frames": self.num_frames,
             "sampling": self.sampling,
@@ -85,17 +85,17 @@ _OF_VIDEOS = PreparationSettings(
 
 
 def settings_for(media: Media, given: FrameOptions) -> PreparationSettings:
-    """Settings that suit what a source holds, with those given in their place.
+    """Default settings for a kind of source, with the given options in their place.
 
-    Videos: uniform windows of face crops, as a player shows them. Pictures: faces already, kept as they are. The
-    reference's HDF5 windows: whole frames of 112 pixels, as they are. Frames that come as pictures: faces already,
-    squeezed to that size, in windows of consecutive ones that do not overlap.
+    Videos: uniform windows of face crops, as a player shows them. Pictures: already faces, unchanged. The reference's
+    HDF5 windows: whole frames of 112 pixels, unchanged. Frames that come as pictures: already faces, resized to that
+    size, in windows of consecutive frames that do not overlap.
 
     Raises:
         RecipeError: the options do not fit together.
     """
     chosen = {name: value for name, value in asdict(given).items() if value is not None}
-    if media == "picture":  # what concerns windows does not concern them
+    if media == "picture":  # settings of windows do not apply to them
         chosen = {name: chosen[name] for name in ("face_crop", "face_crop_size_px") if name in chosen}
     if media != "video":
         chosen = {"face_crop": False} | chosen | {"as_played": False}

@@ -1,1 +1,1 @@
-"""Raw sources become records."""
+"""Readers: from raw sources to records."""

@@ -1,10 +1,11 @@
 """AffectNet (Mollahosseini et al. 2017) → pictures with one of eight expressions: FER2013's seven, and contempt.
 
-As first published: the lists `training.csv` and `validation.csv` of what people annotated (the second often without a
-header), pictures below `Manually_Annotated_Images`, each with the face's box. As published later for eight labels:
+First edition: the lists `training.csv` and `validation.csv` of human annotations (the second often without a header),
+with the face's box for each picture below `Manually_Annotated_Images`. Later edition for eight labels:
 `<train_set|val_set>/images/<n>.jpg`, which are faces, and `annotations/<n>_exp.npy`. The test set was never published:
-the validation set is the test, and `complete_splits` draws another one from train. Valence, arousal and landmarks are
-not read, nor what a model annotated. Nobody knows the people. http://mohammadmahoor.com/pages/databases/affectnet/
+the validation set is used as test, and `complete_splits` draws a new validation set from train. Valence, arousal,
+landmarks and automatic annotations are not read. The people are unknown.
+http://mohammadmahoor.com/pages/databases/affectnet/
 """
 
 import codecs
@@ -37,24 +38,24 @@ _LABELS = LabelNames(
     {"8": "none of the expressions", "9": "the annotator was uncertain", "10": "no face"},
 )
 _ANNOTATION = re.compile(r"(?P<folder>(?:.*/)?(?P<split>[^/]+)/)annotations/(?P<number>[^/]+)_exp\.npy", re.IGNORECASE)
-_LEAST_INSIDE = 0.5  # of a box: lists of whole pictures, given with pictures that are cut already, have less
-_TEST_IS_VALIDATION = "test is the published validation set, for the test set was never published"
+_LEAST_INSIDE = 0.5  # of a box; less means that the list is of whole pictures and the pictures are already cropped
+_TEST_IS_VALIDATION = "test is the published validation set, since the test set was never published"
 
 
 def is_affectnet(tree: FileTree) -> bool:
-    """Whether one of its lists is there, or annotations of single pictures."""
+    """Whether the tree contains one of its lists, or annotations of single pictures."""
     return bool(_lists_of(tree)) or any(_ANNOTATION.fullmatch(name) for name in tree.names)
 
 
 def read_affectnet(source: Path, face_crop: bool = False) -> LabelledSource:
-    """All pictures in the order of the lists, or of their names.
+    """Read all pictures in the order of the lists, or of their names.
 
     Args:
-        face_crop: whether faces are going to be looked for in the pictures; else the lists' boxes are cut out. Pictures
-            whose list has no columns for boxes, and those of the later form, are taken as they are.
+        face_crop: whether faces will be detected in the pictures later; else they are cropped to the lists' boxes.
+            Pictures without boxes in their list, and those of the later edition, are used unchanged.
 
     Raises:
-        DataError: neither lists nor annotations, two lists of a split, or pictures in several places.
+        DataError: neither lists nor annotations, two lists for one split, or pictures in several folders.
     """
     tree = open_tree(source)
     lists = _lists_of(tree)
@@ -68,8 +69,8 @@ def read_affectnet(source: Path, face_crop: bool = False) -> LabelledSource:
         found = [match for name in tree.names if (match := _ANNOTATION.fullmatch(name))]
         if not found:
             raise DataError(
-                f"Expected AffectNet's lists (training.csv, validation.csv), or its folders train_set and val_set with "
-                f"annotations, in {source}, found neither.{tree.refused()}"
+                f"{source} has neither AffectNet's lists (training.csv, validation.csv) nor its folders train_set and "
+                f"val_set with annotations.{tree.refused()}"
             )
         splits = _splits_of({match["folder"]: match["split"] for match in found}, source)
         listed = [_read_annotation(tree, match, splits[match["folder"]]) for match in found]
@@ -82,7 +83,7 @@ def read_affectnet(source: Path, face_crop: bool = False) -> LabelledSource:
 
 
 def _lists_of(tree: FileTree) -> list[str]:
-    """Lists of a split; that of the pictures which a model annotated has no split in its name."""
+    """Lists of splits; the list of automatically annotated pictures has no split in its name."""
     tables = [name for name in tree.names if name.lower().endswith(".csv") and split_named(PurePosixPath(name).stem)]
     return [name for name in tables if _is_list(tree, name)]
 
@@ -95,13 +96,13 @@ def _is_list(tree: FileTree, name: str) -> bool:
 
 
 def _splits_of(names: Mapping[str, str], source: Path) -> dict[str, str]:
-    """List or folder → its split; a validation set without a test set beside it is the test."""
+    """List or folder → its split; a validation set without a test set is used as test."""
     told = {name: split_named(name_of_split) or "" for name, name_of_split in names.items()}
     for split in set(told.values()):
         if not split:
             raise DataError(f"Expected train_set and val_set in {source}, got {', '.join(sorted(names.values()))}.")
         if len(same := sorted(name for name in told if told[name] == split)) > 1:
-            raise DataError(f"Expected {split} once in {source}, got {' and '.join(same)}; keep one.")
+            raise DataError(f"{source} has more than one {split}: {' and '.join(same)}; keep one.")
     if "test" not in told.values():
         told = {name: "test" if split == "validation" else split for name, split in told.items()}
     return told
@@ -113,7 +114,7 @@ def _read_list(tree: FileTree, name: str, split: str, face_crop: bool) -> Iterat
         table = read_table(content, name, required=(_PATH, _EXPRESSION), optional=_BOX)
         has_box = not face_crop and set(_BOX) <= set(table.columns)
         for full in table.rows:
-            cells = {column: full.cells[column] for column in table.columns}  # without landmarks: they are 400 MB
+            cells = {column: full.cells[column] for column in table.columns}  # without landmarks, which are 400 MB
             row = replace(full, line=full.line - lines_added, cells=cells)
             path = row.cells[_PATH].replace("\\", "/")
             box = [row.cells[column] for column in _BOX] if has_box else []
@@ -124,7 +125,7 @@ def _read_list(tree: FileTree, name: str, split: str, face_crop: bool) -> Iterat
 
 
 def _with_header(file: BinaryIO) -> tuple[BinaryIO, int]:
-    """The list, with the header that it may lack, and how many lines were added."""
+    """The list, with a header added if it has none, and the number of added lines."""
     if _PATH in file.readline(10_000).decode("utf-8", "replace").lower():
         file.seek(0)
         return file, 0
@@ -133,7 +134,7 @@ def _with_header(file: BinaryIO) -> tuple[BinaryIO, int]:
 
 
 def _picture_folder(listed: list[Listed], pictures: list[str], source: Path) -> str:
-    """What stands before the lists' paths: "Manually_Annotated_Images/", for instance; "" where no picture is found."""
+    """Prefix of the lists' paths, such as "Manually_Annotated_Images/"; "" if no picture is found."""
     by_name: dict[str, list[str]] = {}
     for name in pictures:
         by_name.setdefault(PurePosixPath(name).name.lower(), []).append(name)
@@ -143,7 +144,7 @@ def _picture_folder(listed: list[Listed], pictures: list[str], source: Path) -> 
         folders = [f"/{name}"[: -len(end) + 1][1:] for name in places if f"/{name}".lower().endswith(end)]
         if len(folders) > 1:
             got = " and ".join(folder or "the top folder" for folder in folders)
-            raise DataError(f"Expected AffectNet's pictures in one folder of {source}, got {got}; keep one.")
+            raise DataError(f"AffectNet's pictures are in several folders of {source}: {got}; keep one.")
         if folders:
             return folders[0]
     return ""
@@ -155,17 +156,17 @@ def _read_annotation(tree: FileTree, match: re.Match[str], split: str) -> Listed
         with tree.open(match[0]) as file:
             label = str(np.load(file).item()).removesuffix(".0")
     except (ValueError, EOFError, ArchiveError) as error:
-        problem = f"Expected one number of an expression, got: {in_one_line(error)}"
+        problem = f"Expected the number of an expression, got: {in_one_line(error)}"
     clip_id = f"{match['folder']}images/{match['number']}"
     return Listed(Row(match[0], 0, {}, problem, counted_in="value"), clip_id, clip_id, split, label)
 
 
 def _read_face(root: str, record: ClipRecord) -> Path | bytes:
-    """The picture's file, or the part of it in the box that its clip id names, as a file that loses nothing.
+    """The picture's file, or its crop to the box in the clip id, encoded without loss.
 
     Raises:
-        DataError: most of the box is not in the picture.
-        ImageReadError: it is no picture.
+        DataError: most of the box is outside the picture.
+        ImageReadError: it is not a picture.
     """
     box = record.clip_id.removeprefix(record.clip_id.rpartition("@")[0])
     if not re.fullmatch(r"@\d+,\d+,\d+,\d+", box):
@@ -176,8 +177,8 @@ def _read_face(root: str, record: ClipRecord) -> Path | bytes:
     if face.shape[0] * face.shape[1] < _LEAST_INSIDE * width * height:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise DataError(
-            f"Expected the face's box {box[1:]} (x, y, width, height) within {record.source_path}, got a picture of "
-            f"{size} pixels; if the pictures are cut already, leave {', '.join(_BOX)} out of the list."
+            f"The face's box {box[1:]} (x, y, width, height) is outside {record.source_path}, a picture of {size} "
+            f"pixels; if the pictures are already cropped, remove {', '.join(_BOX)} from the list."
         )
     content = io.BytesIO()
     Image.fromarray(face).save(content, "BMP")

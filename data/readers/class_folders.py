@@ -1,11 +1,12 @@
-"""Folders named after labels, as most picture and video sets unpack: a folder or zip archive → labelled records.
+"""Folders named after labels, the layout of most picture and video sets: a folder or zip archive → labelled records.
 
-`<train|validation|test>/<label>/<file>`, or `<label>/<file>` where the source has no splits; both possibly below more
-folders, and with folders below the label's. What the known sets need:
+`<train|validation|test>/<label>/<file>`, or `<label>/<file>` if the source has no splits; both possibly inside more
+folders, and with folders inside the label's. Options for known data sets:
 
-- the BEiT reference's pictures (bored, confused, engaged, neutral): people's names are in the file names, so pass a
+- the BEiT reference's pictures (bored, confused, engaged, neutral): the file names contain people's names, so pass a
   `subject_pattern` such as "^[A-Za-z]+";
-- an engagement set as of Nezami et al. (split folders, then two labels), and what `engagement draw` writes: as it is;
+- an engagement set like that of Nezami et al. (split folders, then two labels), and the output of `engagement draw`:
+none;
 - CK+ (`<expression>/<subject>_<session>_<frame>.png`): `subject_pattern` "^S[0-9]+".
 """
 
@@ -26,7 +27,7 @@ _LAYOUTS = "<label>/<file>, or <train|validation|test>/<label>/<file>"
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a file's name tells: `train.csv`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
+    """The split in a file name: `train.csv`, `train-00000-of-00001.parquet` or `train/0000.parquet`."""
     path = PurePosixPath(name)
     return split_named(path.stem.partition("-")[0]) or split_named(path.parent.name)
 
@@ -38,19 +39,19 @@ def read_class_folders(
     subject_pattern: str | None = None,
     label_names: Mapping[str, str] | None = None,
 ) -> LabelledSource:
-    """One record a picture or video, sorted by name; labels are the folders' names in lower case.
+    """One record per picture or video, sorted by name; labels are the folders' names in lower case.
 
     Args:
         source: a folder or zip archive.
-        media: "picture" or "video"; files of another kind are rejected, tables and notes (.csv, .txt) are left out.
-        kind: what the source calls itself.
+        media: "picture" or "video"; other kinds of files are rejected; tables and notes (.csv, .txt) are ignored.
+        kind: kind of the source.
         subject_pattern: regular expression searched in the path below the label folder; the subject is its group
-            "subject", else its first group, else all of the match. A file without a match is rejected.
-        label_names: folder name in lower case → label, all others being rejected; None takes the names as they are.
+            "subject", else its first group, else the whole match. A file without a match is rejected.
+        label_names: folder name in lower case → label, other folders are rejected; None uses the folders' names.
 
     Raises:
-        DataError: no folder or zip archive, no such files, files in no label folder, or fewer than two labels.
-        RecipeError: `subject_pattern` is no regular expression.
+        DataError: no folder or zip archive, no such files, files outside label folders, or fewer than two labels.
+        RecipeError: `subject_pattern` is not a regular expression.
     """
     pattern = None if subject_pattern is None else SubjectPattern(subject_pattern)
     tree = open_tree(source)
@@ -64,7 +65,7 @@ def read_class_folders(
     rejects = [*tree.rejects, *(result for result in found if isinstance(result, Reject))]
     labels = sorted({record.label for record in records if record.label})
     if len(labels) < 2:
-        why = f" The first reject: {rejects[0].reason}" if rejects else ""
+        why = f" First reject: {rejects[0].reason}" if rejects else ""
         raise DataError(
             f"Expected {media}s of at least 2 labels in {source}, laid out as {_LAYOUTS}; got {labels or 'none'}.{why}"
         )
@@ -72,10 +73,10 @@ def read_class_folders(
 
 
 def _check_layout(tree: FileTree, files: Sequence[str], media: str) -> str:
-    """The folders above all labels and splits, "" or for instance "ER/"."""
+    """The folders above all labels and splits, such as "ER/", or ""."""
     if not files:
         suffixes = ", ".join(SUFFIXES[media])
-        raise DataError(f"Expected {media}s ({suffixes}) in {tree.root}, found none; check the path.{tree.refused()}")
+        raise DataError(f"{tree.root} contains no {media}s ({suffixes}); check the path.{tree.refused()}")
     prefix = _top_folders(files)
     if not any(_label_folder(name, prefix) for name in files):
         raise DataError(
@@ -89,7 +90,7 @@ def _top_folders(files: Sequence[str]) -> str:
     depth = 0
     while (
         len({part[depth] for part in parts}) == 1
-        and any(len(part) > depth + 2 for part in parts)  # a label folder and a file remain
+        and any(len(part) > depth + 2 for part in parts)  # a label folder and a file must remain
         and split_named(parts[0][depth]) is None
     ):
         depth += 1
@@ -102,7 +103,7 @@ def _split_of(name: str, prefix: str) -> str | None:
 
 
 def _label_folder(name: str, prefix: str) -> str:
-    """The folder's name; "" where the file lies in none."""
+    """The label folder's name; "" if the file is in none."""
     folders = PurePosixPath(name.removeprefix(prefix)).parts[:-1]
     below_split = folders[1:] if _split_of(name, prefix) else folders
     return below_split[0] if below_split else ""
@@ -123,14 +124,14 @@ def _read_name(
     subject = pattern.search(below_label) if pattern else None
     reject = partial(Reject, name, clip_id)
     if not name.lower().endswith(SUFFIXES[media]):
-        return reject("source", f"Expected a {media}, got {name}, which is not a {media} by its suffix.")
+        return reject("source", f"{name} does not have the suffix of a {media}.")
     if has_splits and split is None:
-        return reject("source", f"Expected {name} in a split folder, as others are; it is in none.")
+        return reject("source", f"{name} is in no split folder, but other files are.")
     if not folder:
-        return reject("label", f"Expected {name} in a folder that names its label; it is in none.")
+        return reject("label", f"{name} is in no folder that names its label.")
     if label is None:
         known = ", ".join(dict.fromkeys((label_names or {}).values()))
-        return reject("label", f"Expected one of {known} as the folder of {name}, got {folder}.")
+        return reject("label", f"The folder of {name} is {folder}, not one of {known}.")
     if pattern is not None and not subject:
-        return reject("source", f"Expected a subject by the pattern {pattern.pattern!r} in {below_label}, found none.")
+        return reject("source", f"The subject pattern {pattern.pattern!r} does not match {below_label}.")
     return ClipRecord(clip_id, subject, split, name, label=label)

@@ -1,9 +1,9 @@
-"""DAiSEE (Gupta et al. 2016) as it really is: a folder or zip archive → labelled clips in the official split.
+"""DAiSEE (Gupta et al. 2016) as distributed: a folder or zip archive → labelled clips in the official split.
 
-`DataSet/<Train|Validation|Test>/<subject>/<clip>/<clip>.avi`, labels in `Labels/<Split>Labels.csv`, possibly below one
-more folder. About 9 % of the videos are `.mp4` while the labels always say `.avi`, so they match by base name; the
-header says `Frustration ` with a blank; ids are digits and stay strings; some clips have no label, some labels no
-video. A row and its video are one input; a row or a video alone is one too, and is rejected.
+`DataSet/<Train|Validation|Test>/<subject>/<clip>/<clip>.avi`, labels in `Labels/<Split>Labels.csv`, possibly inside one
+more folder. About 9 % of the videos are `.mp4` while the labels always say `.avi`, so they are matched by base name;
+the header says `Frustration ` with a space; ids are digits and stay strings; some clips have no label, some labels no
+video. A row and its video are one input; a row or a video alone is also one, and is rejected.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ SUBSETS = ("stratified",)
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Clip id → affects in the order of the file, the rows that say nothing clear, and the columns not read."""
+    """Clip id → affects in the order of the file, the rejected rows, and the columns not read."""
 
     labels: dict[str, dict[str, int]]
     rejects: list[Reject]
@@ -48,24 +48,24 @@ def is_daisee(source: Path) -> bool:
 
 
 def read_daisee(source: Path, subset: str | None = None) -> LabelledSource:
-    """All labelled clips, in the order of the label files.
+    """Read all labelled clips, in the order of the label files.
 
     Args:
-        source: the folder or zip archive that holds DataSet and Labels.
-        subset: None for all, or "stratified" for the CNN + LSTM reference's subset of each split. It is drawn from
-            the label rows before videos are looked for, so that a missing video does not shift the draw.
+        source: the folder or zip archive that contains DataSet and Labels.
+        subset: None for all, or "stratified" for the CNN + LSTM reference's subset of each split. It is drawn from the
+            label rows before looking for videos, so that a missing video does not change the draw.
 
     Raises:
         DataError: no such layout, or a label file or split folder is missing.
-        RecipeError: no such subset.
+        RecipeError: the subset does not exist.
     """
     if subset not in (None, *SUBSETS):
-        raise RecipeError(f"Expected subset {' or '.join(SUBSETS)} or none, got {subset!r}.")
+        raise RecipeError(f"DAiSEE has no subset {subset!r}; use {' or '.join(SUBSETS)}, or leave it out.")
     tree = open_tree(source)
     prefix = _prefix_in(tree)
     if prefix is None:
         raise DataError(
-            f"Expected DAiSEE's folders DataSet and Labels in {source}; pass what holds both.{tree.refused()}"
+            f"{source} does not contain DAiSEE's folders DataSet and Labels; pass the folder with both.{tree.refused()}"
         )
     parts = [_read_split(tree, prefix, split, subset) for split in SPLITS]
     records, repeated = _without_repeats([record for part in parts for record in part.records])
@@ -83,13 +83,13 @@ def read_daisee(source: Path, subset: str | None = None) -> LabelledSource:
 
 
 def read_label_file(path: Path) -> LabelTable:
-    """One label file; rows with a bad level, and clips that are there twice, are rejected.
+    """Read one label file; rows with an invalid level, and repeated clips, are rejected.
 
     Raises:
-        DataError: the file is missing, empty, or not such a table.
+        DataError: the file is missing, empty, or not a label table.
     """
     if not path.is_file():
-        raise DataError(f"Expected the label file {path}, found none; DAiSEE ships one for each split.")
+        raise DataError(f"The label file {path} does not exist; DAiSEE includes one for each split.")
     with path.open("rb") as file:
         return _read_labels(file, str(path))
 
@@ -114,7 +114,7 @@ def _read_labels(file: BinaryIO, name: str) -> LabelTable:
 
 
 def _clip_id_of(file_name: str) -> str:
-    """Without the suffix; anything else behind a dot is part of a (damaged) id."""
+    """File name without a video suffix; any other text after a dot is part of a (damaged) id."""
     path = PurePosixPath(file_name)
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
@@ -126,15 +126,15 @@ def _prefix_in(tree: FileTree) -> str | None:
 def _read_split(tree: FileTree, prefix: str, split: str, subset: str | None) -> _Split:
     videos, rejects, num_others = _videos_by_clip_id(tree, f"{prefix}DataSet/{_folder_of(tree, prefix, split)}/")
     table_name = f"{prefix}Labels/{split.capitalize()}Labels.csv"
-    # By other people's copies: in other case, or by another word for the split.
+    # Copies of the data may use a different case, or a different word for the split.
     others = [name for name in tree.names if _table_split(name, f"{prefix}Labels/") == split]
     if table_name not in tree.names and len(others) == 1:
         table_name = others[0]
     if table_name not in tree.names:
-        raise DataError(f"Expected the label file {table_name} in {tree.root}, found none; DAiSEE ships it.")
+        raise DataError(f"{tree.root} lacks the label file {table_name}, which DAiSEE includes.")
     with tree.open(table_name) as file:
         table = _read_labels(file, table_name)
-    # The video of a rejected row is no second input.
+    # The video of a rejected row is not a second input.
     mentioned = table.labels.keys() | {reject.clip_id for reject in table.rejects}
     wanted = stratified_subset(table.labels) if subset else list(table.labels)
     without_video = [clip_id for clip_id in wanted if clip_id not in videos]
@@ -155,7 +155,7 @@ def _read_split(tree: FileTree, prefix: str, split: str, subset: str | None) -> 
 
 
 def _folder_of(tree: FileTree, prefix: str, split: str) -> str:
-    """`Train`, or what somebody called it."""
+    """The split's folder: `Train`, or its name in this copy."""
     above = f"{prefix}DataSet/"
     folders = {name.removeprefix(above).partition("/")[0] for name in tree.names if name.startswith(above)}
     require_one_word(folders, str(tree.root))
@@ -169,10 +169,10 @@ def _table_split(name: str, folder: str) -> str | None:
 
 
 def _videos_by_clip_id(tree: FileTree, folder: str) -> tuple[dict[str, str], list[Reject], int]:
-    """Clip id → name of its video, second videos of an id, and how many files are no videos."""
+    """Clip id → name of its video, rejects for repeated ids, and the number of files that are not videos."""
     names = [name for name in tree.names if name.startswith(folder)]
     if not names:
-        raise DataError(f"Expected the split folder {folder[:-1]} with videos in {tree.root}, found none.")
+        raise DataError(f"{tree.root} has no split folder {folder[:-1]} with videos.")
     videos: dict[str, str] = {}
     rejects, num_others = [], 0
     for name in names:
@@ -180,7 +180,7 @@ def _videos_by_clip_id(tree: FileTree, folder: str) -> tuple[dict[str, str], lis
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             num_others += 1
         elif path.stem in videos:
-            reason = f"Expected one video for {path.stem}, got {name} beside {videos[path.stem]}."
+            reason = f"{path.stem} has two videos: {name} and {videos[path.stem]}."
             rejects.append(Reject(name, path.stem, "source", reason))
         else:
             videos[path.stem] = name
@@ -188,16 +188,16 @@ def _videos_by_clip_id(tree: FileTree, folder: str) -> tuple[dict[str, str], lis
 
 
 def _lonely(path: str, clip_id: str, stage: str, lacking: str) -> Reject:
-    return Reject(path, clip_id, stage, f"Expected {lacking} for {clip_id}, found none.")
+    return Reject(path, clip_id, stage, f"{clip_id} lacks {lacking}.")
 
 
 def _without_repeats(records: list[ClipRecord]) -> tuple[list[ClipRecord], list[Reject]]:
-    """A clip that two splits claim stays where it comes first."""
+    """A clip that occurs in two splits is kept in the first."""
     kept: dict[str, ClipRecord] = {}
     rejects = []
     for record in records:
         first = kept.setdefault(record.clip_id, record)
         if first is not record:
-            reason = f"Expected {record.clip_id} in one split, got it in {first.split} and {record.split}."
+            reason = f"{record.clip_id} is in two splits, {first.split} and {record.split}."
             rejects.append(Reject(record.source_path, record.clip_id, "label", reason))
     return list(kept.values()), rejects

@@ -1,10 +1,10 @@
 """EngageNet (Singh et al., ICMI 2023, "Do I Have Your Attention") → clips with one of four levels of engagement.
 
 Videos of 10 s named `subject_<number>_<token>_vid_<video>_<clip>.mp4` in the folders Train, Validation and Test, and
-beside them a table a split (`train_engagement_labels`, `validation_...`, `test_engagement_labels`) with the columns
-`chunk` (a video's name) and `label`; some are published as workbooks (.xlsx), which must be saved as CSV first. The
-counts are in the README of https://github.com/engagenet/engagenet_baselines; names of files and labels are as several
-public readers of the data have them. The tables tell the split, wherever a video lies.
+one table per split (`train_engagement_labels`, `validation_...`, `test_engagement_labels`) with the columns `chunk` (a
+video's name) and `label`. Some tables are published as workbooks (.xlsx) and must be saved as CSV first. The counts
+are in the README of https://github.com/engagenet/engagenet_baselines; names of files and labels follow several public
+readers of the data. The tables define the split, wherever a video is stored.
 """
 
 import re
@@ -30,15 +30,15 @@ _LABELS = LabelNames(
 
 
 def is_engagenet(tree: FileTree) -> bool:
-    """Whether one of its tables is there, under the name that it is published with."""
+    """Whether the tree contains one of its tables under its published name."""
     return any(_split_of(name) for name in tree.names)
 
 
 def read_engagenet(source: Path) -> LabelledSource:
-    """All clips in the order of the tables, in their official split; the person is in a video's name.
+    """Read all clips in the order of the tables, in their official split; the person is in a video's name.
 
     Raises:
-        DataError: no table, two tables of a split, one that is a workbook alone, or one that lacks a column.
+        DataError: no table, two tables for one split, a table only as a workbook, or one that lacks a column.
     """
     tree = open_tree(source)
     tables = _find_tables(tree)
@@ -63,21 +63,21 @@ def _find_tables(tree: FileTree) -> dict[str, str]:
     found = [(split, name) for name in tree.names if (split := _split_of(name))]
     if not found:
         raise DataError(
-            f"Expected EngageNet's tables, such as train_engagement_labels.csv, in {tree.root}, found none; pass the "
-            f"folder that holds them and the videos.{tree.refused()}"
+            f"{tree.root} contains none of EngageNet's tables, such as train_engagement_labels.csv; pass the folder "
+            f"with the tables and the videos.{tree.refused()}"
         )
     tables: dict[str, str] = {}
     for split, name in found:
         if not name.lower().endswith(".csv"):
             continue
         if split in tables:
-            raise DataError(f"Expected one table of {split} in {tree.root}, got {tables[split]} and {name}; keep one.")
+            raise DataError(f"{tree.root} has two tables of {split}, {tables[split]} and {name}; keep one.")
         tables[split] = name
     for split, name in found:
         if split not in tables:
             raise DataError(
-                f"Expected a CSV table of {split} in {tree.root}, got the workbook {name}; save it in a spreadsheet "
-                f"program as CSV UTF-8, beside it, as {PurePosixPath(name).stem}.csv."
+                f"The table of {split} in {tree.root} is the workbook {name}; save it in a spreadsheet program as CSV "
+                f"UTF-8, in the same folder, as {PurePosixPath(name).stem}.csv."
             )
     return tables
 

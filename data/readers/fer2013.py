@@ -1,9 +1,9 @@
-"""FER2013 (Goodfellow et al. 2013) in each form it comes in → pictures with one of seven expressions.
+"""FER2013 (Goodfellow et al. 2013) in each of its formats → pictures with one of seven expressions.
 
 `fer2013.csv` (`emotion,pixels,Usage`), `icml_face_data.csv` (`emotion, Usage, pixels`), the competition's `train.csv`
-(`emotion,pixels`; training pictures alone, of which `complete_splits` draws the other splits), parquet files of the Hub
+(`emotion,pixels`; only training pictures, from which `complete_splits` draws the other splits), the Hub's parquet files
 (`train-00000-of-00001.parquet`, columns `image` and `label`), or class folders. A clip id is the split and the row
-within it, so that one picture has the same id in a table and in parquet. FER2013 does not tell who is in a picture.
+within it, so that a picture has the same id in a table and in parquet. The people in the pictures are unknown.
 """
 
 import io
@@ -28,17 +28,17 @@ from .tables import Row, read_table
 TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 SIZE_PX = 48
 _USAGES = {"training": "train", "publictest": "validation", "privatetest": "test"}
-# A row of either kind of table: its record and the encoded picture, or why there is none.
+# A row of either kind of table: its record and the encoded picture, or the reason why there is none.
 _Found = tuple[ClipRecord, bytes] | Reject
 
 
 def read_fer2013(source: Path) -> LabelledSource:
-    """All pictures in the order of their file; those of tables and parquet are held in memory, encoded.
+    """Read all pictures in the order of their file; those of tables and parquet are held in memory, encoded.
 
-    Pictures of a csv table are encoded as PNG, which loses nothing; those of parquet files stay as they are.
+    Pictures of a csv table are encoded as PNG, without loss; those of parquet files keep their encoding.
 
     Raises:
-        DataError: the source is missing, is none of the known forms, or its table lacks a column.
+        DataError: the source is missing, has none of the known formats, or its table lacks a column.
     """
     is_single = source.is_file() and source.suffix.lower() in (".csv", ".parquet")
     tree = FileTree(source.parent, [source.name], []) if is_single else open_tree(source)
@@ -51,12 +51,12 @@ def read_fer2013(source: Path) -> LabelledSource:
         return _collect(_read_parquets(tree, parquets), tree, parquets)
     if not any(name.lower().endswith(PICTURE_SUFFIXES) for name in tree.names):
         forms = f"{' or '.join(TABLE_NAMES)}, parquet files, or pictures in a folder for each expression"
-        raise DataError(f"Expected {forms} in {source}, found none of these.{tree.refused()}")
+        raise DataError(f"{source} contains none of: {forms}.{tree.refused()}")
     return read_class_folders(source, "picture", "fer2013", label_names=EXPRESSION_OF)
 
 
 def find_table(tree: FileTree) -> str | None:
-    """The table of pixels in a folder or archive, by the names that the two editions have."""
+    """The table of pixels in a folder or archive, found by its name in either edition."""
     by_name = {PurePosixPath(name).name.lower(): name for name in reversed(tree.names)}
     found = (by_name[name] for name in TABLE_NAMES if name in by_name)
     return next(
@@ -128,7 +128,7 @@ def _read_parquets(tree: FileTree, names: list[str]) -> Iterator[_Found]:
     for name in names:
         split = split_in_name(name)
         if split is None:
-            raise DataError(f"Expected train, validation or test in the name of {name}, found none; rename the file.")
+            raise DataError(f"The name of {name} says neither train, validation nor test; rename the file.")
         with tree.open(name) as file:
             images, labels = _read_columns(file, name)
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -136,15 +136,15 @@ def _read_parquets(tree: FileTree, names: list[str]) -> Iterator[_Found]:
             counts[split] += 1
             content = image.get("bytes") if isinstance(image, dict) else image
             if label is None:
-                yield Reject(path, clip_id, "label", f"Expected one of FER2013's expressions in {path}, got another.")
+                yield Reject(path, clip_id, "label", f"The label of {path} is not one of FER2013's expressions.")
             elif not isinstance(content, bytes):
-                yield Reject(path, clip_id, "decode", f"Expected an encoded picture in {path}, got no bytes.")
+                yield Reject(path, clip_id, "decode", f"{path} has no encoded picture.")
             else:
                 yield ClipRecord(clip_id, None, split, path, label=label), content
 
 
 def _read_columns(file: BinaryIO, name: str) -> tuple[list[object], list[str | None]]:
-    """The images as they are stored, and their expressions (None: no known one)."""
+    """The images as stored, and their expressions (None: unknown)."""
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
         names = parquet.schema_arrow.names
@@ -152,9 +152,9 @@ def _read_columns(file: BinaryIO, name: str) -> tuple[list[object], list[str | N
         label_names = label_names_of(table.schema, "label") if "label" in names else None
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"Expected a parquet file that is whole in {name}, got: {reason}; fetch it again.") from error
+        raise DataError(f"{name} is not a complete parquet file ({reason}); download it again.") from error
     if table.num_columns != 2:
-        raise DataError(f"Expected the columns image and label in {name}, got {', '.join(names)}.")
+        raise DataError(f"{name} lacks the columns image and label; it has {', '.join(names)}.")
     labels = [_expression_of(label, label_names or list(EXPRESSIONS)) for label in table["label"].to_pylist()]
     return table["image"].to_pylist(), labels
 

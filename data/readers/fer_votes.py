@@ -1,8 +1,8 @@
-"""FER+ (Barsoum et al. 2016): votes of ten people on FER2013's pictures → soft labels, or the label of the majority.
+"""FER+ (Barsoum et al. 2016): votes of ten people on FER2013's pictures → soft labels, or majority labels.
 
-Two tables are read: Microsoft's `fer2013new.csv` (`Usage,Image name,neutral,...,NF`), whose rows go with those of
-`fer2013.csv` one by one, and tables that name the picture (`split,row,neutral,...`), the row within its split counted
-from 0. Votes are counts by class; contempt, unknown and NF (not a face) are none of FER2013's expressions.
+Two kinds of tables are read: Microsoft's `fer2013new.csv` (`Usage,Image name,neutral,...,NF`), whose rows match those
+of `fer2013.csv` one by one, and tables that name the picture (`split,row,neutral,...`) by its row within its split,
+counted from 0. Votes are counts by class; contempt, unknown and NF (not a face) are not among FER2013's expressions.
 """
 
 from collections import Counter
@@ -18,24 +18,24 @@ from .tables import Row, is_blank, read_table
 VOTE_LABELS = ("soft", "majority")
 _CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "nf")
 _NOT_EXPRESSIONS = {"contempt": "contempt", "unknown": "unknown", "nf": "not a face"}
-# Votes and FER2013's own labels agree in two thirds of the pictures; in another order of rows, in a fifth.
+# Votes and FER2013's own labels agree on two thirds of the pictures; with a different order of rows, on a fifth.
 _LEAST_AGREEMENT = 0.4
 
 
 @dataclass(frozen=True)
 class Votes:
-    """Votes on one picture."""
+    """The votes on one picture."""
 
-    counts: Mapping[str, int]  # by the names of the votes' columns
+    counts: Mapping[str, int]  # by column name
 
     def label_scores(self) -> list[float] | None:
-        """Shares by `EXPRESSIONS` of the votes for one of them; None where nobody voted for any."""
+        """Each expression's share of the votes, in the order of `EXPRESSIONS`; None if nobody voted for any of them."""
         shares = {EXPRESSION_OF[name]: count for name, count in self.counts.items() if name not in _NOT_EXPRESSIONS}
         total = sum(shares.values())
         return [shares[name] / total for name in EXPRESSIONS] if total else None
 
     def majority(self) -> str | None:
-        """The column with the most votes; None where two have as many."""
+        """The column with the most votes; None for a tie."""
         (first, most), (_, next_most) = Counter(self.counts).most_common(2)
         return first if most > next_most else None
 
@@ -46,17 +46,17 @@ class Votes:
 
 
 def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> LabelledSource:
-    """FER2013 with the votes on its pictures.
+    """Apply the votes to FER2013's pictures.
 
     Args:
-        vote_labels: "soft" gives each picture shares of the votes beside its own label; "majority" puts the expression
-            with the most votes in the label's place, and rejects pictures that have none.
+        vote_labels: "soft" adds the shares of the votes to each picture, which keeps its own label; "majority" replaces
+            the label with the expression that has the most votes, and rejects pictures without one.
 
     Raises:
-        DataError: the table lacks a column, or does not go with these pictures.
+        DataError: the table lacks a column, or does not match these pictures.
     """
     if not path.is_file():
-        raise DataError(f"Expected a CSV table of votes at {path}, found none; check the path.")
+        raise DataError(f"{path} is not a CSV table of votes; check the path.")
     votes = _read_votes(source, path)
     _check_agreement(source, votes, path)
     records: list[ClipRecord] = []
@@ -79,23 +79,23 @@ def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> Labelle
 
 def _majority_label(votes: Votes | None) -> str | Reject:
     if votes is None or votes.is_empty:
-        return Reject("", "", "label", "Expected votes on this picture, found none.")
+        return Reject("", "", "label", "There are no votes on this picture.")
     majority = votes.majority()
     if majority is None:
-        return Reject("", "", "label", "Expected a majority of the votes, got as many for two classes.")
+        return Reject("", "", "label", "The votes are tied between two classes.")
     if majority in _NOT_EXPRESSIONS:
         got = _NOT_EXPRESSIONS[majority]
-        return Reject("", "", "label", f"Expected a majority for one of FER2013's expressions, got {got}.")
+        return Reject("", "", "label", f"The majority of the votes is for none of FER2013's expressions: {got}.")
     return EXPRESSION_OF[majority]
 
 
 def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
-    """Clip id → votes; a row without any says that nobody voted."""
+    """Clip id → votes; an empty row means that nobody voted."""
     with path.open("rb") as file:
         table = read_table(file, path.name, required=_CLASSES, optional=("usage", "split", "row"))
         if not {"split", "row"} <= set(table.columns) and "usage" not in table.columns:
             raise DataError(
-                f"Expected the columns split and row, or Usage, beside the votes in {path}, got "
+                f"{path} lacks the columns split and row, or Usage; it has "
                 f"{', '.join([*table.columns, *table.extra_columns])}."
             )
         by_row = "row" in table.columns
@@ -108,9 +108,9 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
             clip_id = f"{split}/{_number(row, 'row') if by_row else counts[split]:05}"
             counts[split] += 1
             if not by_row and split not in splits:
-                continue  # of the competition's train.csv, which holds no other split's pictures
+                continue  # the competition's train.csv contains only training pictures
             if clip_id not in known:
-                raise DataError(_not_of_these(row, path, source, f"for picture {clip_id}, which is not there"))
+                raise DataError(_not_of_these(row, path, source, f"for picture {clip_id}, which does not exist"))
             if clip_id in votes:
                 raise DataError(_not_of_these(row, path, source, f"for picture {clip_id} a second time"))
             is_empty = all(is_blank(row.cells[name]) for name in _CLASSES)
@@ -118,8 +118,8 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
     if not by_row and len(votes) != len(known):
         missing = min(known - set(votes))
         raise DataError(
-            f"Expected a row of votes for each picture, {len(known)}, got {len(votes)} in {path}, none for {missing}; "
-            "pass the votes on these pictures."
+            f"{path} has votes on {len(votes)} of {len(known)} pictures, none for {missing}; pass the votes on these "
+            "pictures."
         )
     return votes
 
@@ -127,8 +127,8 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
 def _not_of_these(row: Row, path: Path, source: LabelledSource, got: str) -> str:
     pictures = ", ".join(f"{split} {count}" for split, count in Counter(of.split for of in source.records).items())
     return (
-        f"Expected votes on the pictures that were read ({pictures}), got some {got}, in line {row.line} of {path}; "
-        "pass the votes on these pictures."
+        f"The votes in {path} do not match the pictures ({pictures}): line {row.line} is {got}; pass the votes on "
+        "these pictures."
     )
 
 
@@ -148,12 +148,12 @@ def _number(row: Row, column: str) -> int:
 
 
 def _check_agreement(source: LabelledSource, votes: Mapping[str, Votes], path: Path) -> None:
-    """Votes on other pictures, or in another order, would teach nonsense without a word."""
+    """Raises DataError for votes on other pictures, or in a different order, which would silently give wrong labels."""
     pairs = [(record.label, _majority_label(votes.get(record.clip_id))) for record in source.records]
     told = [label == majority for label, majority in pairs if isinstance(majority, str)]
     agreement = sum(told) / len(told) if told else 0.0
     if agreement < _LEAST_AGREEMENT:
         raise DataError(
-            f"Expected votes that agree with most of FER2013's own labels, got {agreement:.0%} of {len(told)} in "
-            f"{path}; these are votes on other pictures, or in another order: fer2013new.csv goes with fer2013.csv."
+            f"The votes in {path} agree with FER2013's own labels on only {agreement:.0%} of {len(told)} pictures; "
+            "they are on other pictures, or in a different order: fer2013new.csv matches fer2013.csv."
         )

@@ -1,8 +1,8 @@
-"""A folder or a zip archive, read through one interface: the names of its files, and the bytes of each.
+"""A folder or a zip archive, read through one interface: the names of its files, and their bytes.
 
-Nothing is extracted to disk. Links within a folder are its owner's and are followed; those in an archive are not. What
-is not safe to read there (a name that leaves the root, a link, a bomb, an encrypted or second member of one name)
-becomes a reject when the tree is opened; a damaged member is refused when it is read.
+Nothing is extracted to disk. Links in a folder are trusted and followed; links in an archive are not. Members that are
+not safe to read (a name that leaves the root, a link, a zip bomb, an encrypted member, a second member of the same
+name) become rejects when the tree is opened; a damaged member is refused when it is read.
 """
 
 import io
@@ -22,23 +22,23 @@ from ..schema import ClipRecord, Reject
 from .folder_walk import walk
 
 MAX_FILE_BYTES = 2 << 30  # a member is held in memory when it is read
-MAX_RATIO = 1000  # deflate reaches 1032 on zeros alone
+MAX_RATIO = 1000  # deflate reaches 1032 only for zeros
 MAX_BYTES_AT_ANY_RATIO = 64 << 20
 _SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others decompress without a limit on memory
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the other methods decompress without a limit on memory
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
 class FileTree:
-    """The files below a folder, or in a zip archive: names sorted and with forward slashes."""
+    """The files below a folder, or in a zip archive; names are sorted and use forward slashes."""
 
     root: Path
     names: list[str]
-    rejects: list[Reject]  # what is there and is not safe to read, with stage "archive"
+    rejects: list[Reject]  # files that are not safe to read, with stage "archive"
 
     def open(self, name: str) -> BinaryIO:
-        """A file of the tree for reading.
+        """Open a file of the tree for reading.
 
         Raises:
             ArchiveError: a member of an archive is damaged.
@@ -50,22 +50,22 @@ class FileTree:
         try:
             return content.open("rb")
         except OSError as error:
-            raise DataError(f"Expected a readable file at {content}, got: {in_one_line(error)}.") from error
+            raise DataError(f"{content} could not be read ({in_one_line(error)}).") from error
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; raises what `open` raises."""
+        """The bytes of one file; raises the same errors as `open`."""
         with self.open(name) as file:
             return file.read()
 
     def refused(self) -> str:
-        """For the end of an error's message: what was not read and may be what is missing."""
+        """Suffix for an error message: a file that was not read and may be the missing one."""
         return f" (Not read: {self.rejects[0].path!r}; {self.rejects[0].reason})" if self.rejects else ""
 
 
 @dataclass(frozen=True)
 class _Archive:
     file: zipfile.ZipFile
-    members: dict[str, zipfile.ZipInfo]  # those that are safe to read, by name
+    members: dict[str, zipfile.ZipInfo]  # by name; only those that are safe to read
     rejects: list[Reject]
 
 
@@ -73,7 +73,7 @@ def open_tree(source: Path) -> FileTree:
     """List a folder or a zip archive; file system litter (dot files, `__MACOSX`, `Thumbs.db`) is left out.
 
     Raises:
-        DataError: nothing is there, or it is neither a folder nor a zip archive that is whole.
+        DataError: the source does not exist, or is neither a folder nor a complete zip archive.
     """
     if source.is_dir():
         names, rejects = _list_folder(source)
@@ -82,52 +82,52 @@ def open_tree(source: Path) -> FileTree:
         archive = _archive_at(str(source))
         return FileTree(source, sorted(archive.members), archive.rejects)
     found = "a file of another kind" if source.is_file() else "a device or pipe" if source.exists() else "nothing"
-    raise DataError(f"Expected a folder or a zip archive at {source}, found {found}; check the path.")
+    raise DataError(f"{source} is neither a folder nor a zip archive (found {found}); check the path.")
 
 
 def is_zip(source: Path) -> bool:
-    """Whether a file is, or calls itself, a zip archive."""
+    """Whether a file is a zip archive by its content or its name."""
     if not source.is_file() or source.suffix.lower() == ".zip":
         return source.is_file()
     try:
         with source.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
     except OSError as error:
-        raise DataError(f"Expected a readable file at {source}, got: {in_one_line(error)}.") from error
+        raise DataError(f"{source} could not be read ({in_one_line(error)}).") from error
 
 
 def fetch_file(root: str, name: str) -> Path | bytes:
-    """The path of a folder's file, or the bytes of an archive's member once its checksum is verified.
+    """The path of a folder's file, or the bytes of an archive's member after its checksum was verified.
 
     Raises:
         ArchiveError: the member is damaged, or was refused when the archive was listed.
-        DataError: the archive cannot be opened any more.
+        DataError: the archive can no longer be opened.
     """
     if not Path(root).is_file():
         return Path(root) / name
     archive = _archive_at(root)
     if name not in archive.members:
-        raise ArchiveError(f"Expected the member {name} in {root}, found none that is safe to read.")
+        raise ArchiveError(f"{root} has no member {name} that is safe to read.")
     member = archive.members[name]
     try:
         with archive.file.open(member) as file:
-            content = file.read(member.file_size)  # never more than declared, whatever the stream holds
+            content = file.read(member.file_size)  # at most the declared size, whatever the stream contains
     except _DAMAGE as error:
-        raise ArchiveError(f"Expected {name} whole in {root}, got: {error}; fetch the archive again.") from error
+        raise ArchiveError(f"{name} in {root} is damaged ({error}); download the archive again.") from error
     if len(content) != member.file_size:
         raise ArchiveError(
-            f"Expected {member.file_size} bytes in {name} of {root}, got {len(content)}; fetch the archive again."
+            f"{name} in {root} has {len(content)} bytes instead of {member.file_size}; download the archive again."
         )
     return content
 
 
 def read_source_file(root: str, record: ClipRecord) -> Path | bytes:
-    """The file of a record; `partial(read_source_file, root)` is what readers of file trees hand out as `read`."""
+    """The file of a record; readers of file trees return `partial(read_source_file, root)` as `read`."""
     return fetch_file(root, record.source_path)
 
 
 def prefix_above(names: Iterable[str], folders: Sequence[str]) -> str | None:
-    """What stands before `folders` in the names, "" or for instance "DAiSEE/": the shallowest place that has all."""
+    """Prefix of `folders` in the names, such as "DAiSEE/" or "": the shallowest place that contains all of them."""
     slashed = [f"/{name}" for name in names]
     places = [
         {name[: name.index(f"/{folder}/") + 1] for name in slashed if f"/{folder}/" in name} for folder in folders
@@ -161,26 +161,23 @@ def _archive_at(path: str) -> _Archive:
     try:
         return _open_archive(path, Path(path).stat().st_mtime_ns)
     except OSError as error:
-        raise DataError(f"Expected a zip archive at {path}, cannot open it: {in_one_line(error)}.") from error
+        raise DataError(f"The zip archive {path} could not be opened ({in_one_line(error)}).") from error
 
 
-# Thousands of members are read one by one, and the directory of a large archive takes seconds to read.
+# Cached: members are read one by one, and the directory of a large archive takes seconds to read.
 @lru_cache(maxsize=4)
 def _open_archive(path: str, modified_ns: int) -> _Archive:
     try:
         file = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
-        raise DataError(
-            f"Expected a zip archive that is whole, got {path}, which is truncated or no zip at all ({error}); "
-            "fetch it again."
-        ) from error
+        raise DataError(f"{path} is truncated or not a zip archive ({error}); download it again.") from error
     members: dict[str, zipfile.ZipInfo] = {}
     rejects = []
     for member in _files_of(file):
         name = posixpath.normpath(member.filename)
         problem = _name_problem(member.filename) or _member_problem(member)
         if problem is None and name in members:
-            problem = "Expected one member of a name, got a second one"
+            problem = "Expected unique names of members, got a second one with this name"
         if problem is None:
             members[name] = member
         else:
@@ -191,7 +188,7 @@ def _open_archive(path: str, modified_ns: int) -> _Archive:
 def _files_of(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     for member in archive.infolist():
         parts = PurePosixPath(member.filename).parts
-        # A name that is empty has no last letter for zipfile to look at.
+        # zipfile fails on an empty name, since it looks at the last letter.
         if not (member.filename and member.is_dir()) and not any(_is_litter(part) for part in parts):
             yield member
 
@@ -201,7 +198,7 @@ def _is_litter(name: str) -> bool:
 
 
 def _name_problem(name: str) -> str | None:
-    """Why a name cannot be used, on any system and in any table."""
+    """Why a name cannot be used on every system and in every table; None: it can."""
     if posixpath.normpath(name) == ".":
         return "Expected a name, got an empty one"
     if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
@@ -231,5 +228,5 @@ def _reject(name: str, reason: str) -> Reject:
 
 
 def _printable(name: str) -> str:
-    """Names of files need not be text; what is written to tables must be."""
+    """Escape a file name that is not valid text, so that it can be written to tables."""
     return name.encode("utf-8", "replace").decode("utf-8")

@@ -1,6 +1,6 @@
-"""Every file below a folder, by whatever links: a Hub cache, DVC and clusters put a folder together of links.
+"""Every file below a folder, following links: a Hub cache, DVC and clusters build folders out of links.
 
-Each real folder is walked once, so that a loop of links ends, and under its own name rather than a link's.
+Each real folder is walked once, under its own name rather than a link's, so that a loop of links ends.
 """
 
 import os
@@ -13,14 +13,14 @@ from ...processor.input_errors import in_one_line
 
 @dataclass
 class Walked:
-    """What was found: files (and what is neither file nor folder), and folders that were left out, each with why."""
+    """Files (and anything that is not a folder), and folders that were left out, each with the reason."""
 
     files: list[Path] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)
 
 
 def walk(root: Path) -> Walked:
-    """The files below a folder; folders whose names begin with a dot are left out without a word."""
+    """The files below a folder; folders whose names begin with a dot are ignored."""
     walked, seen, links = Walked(), set[str](), [root]
     above = {os.fspath(parent) for parent in Path(os.path.realpath(root)).parents}
     while links:
@@ -29,14 +29,14 @@ def walk(root: Path) -> Walked:
         if real in above:
             walked.left_out[top] = "Expected a folder, got a link to one that holds the link itself"
         elif real in seen:
-            walked.left_out[top] = "Expected each folder once, got a link to one that is there already"
+            walked.left_out[top] = "Expected each folder once, got a link to one that was already read"
         else:
             links += _walk_real(top, seen, walked)
     return walked
 
 
 def _walk_real(top: Path, seen: set[str], walked: Walked) -> Iterator[Path]:
-    """Walks what is below without links; yields the links to folders, to be looked at when all else is seen."""
+    """Walk everything below without following links; yields the links to folders, to be followed at the end."""
 
     def leave_out(error: OSError) -> None:
         walked.left_out[Path(error.filename)] = f"Expected a folder that can be read, got: {in_one_line(error)}"

@@ -1,7 +1,7 @@
-"""Names in a table → files that are there, although a name's letters may be composed in another way.
+"""Names in a table → existing files, although a name may be in a different Unicode form.
 
-A Mac writes "é" as an e and an accent, other systems as one letter: a table and a folder that have seen both differ in
-bytes that nobody sees.
+A Mac writes "é" as an e and an accent, other systems as one letter: a table and a folder from different systems may
+differ in bytes although they look the same.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def find_below(folder: Path, name: str) -> str:
-    """`name`, or what a file of that name in another Unicode form is called; `name` itself where there is none.
+    """The file's actual name if only one in a different Unicode form exists; else `name` itself.
 
     Args:
         name: with forward slashes, below `folder` or absolute.
@@ -29,7 +29,7 @@ def find_below(folder: Path, name: str) -> str:
 
 
 def find_among(names: Collection[str], name: str) -> str:
-    """The same among the members of an archive."""
+    """Like `find_below`, among the members of an archive."""
     if name in names or name.isascii():
         return name
     return next((other for other in names if _is_alike(other, name)), name)
@@ -49,6 +49,6 @@ def _is_alike(name: str, other: str) -> bool:
 @lru_cache(maxsize=16)
 def _entries(folder: str) -> tuple[str, ...]:
     try:
-        return tuple(sorted(os.listdir(folder)))  # noqa: PTH208 (names alone)
+        return tuple(sorted(os.listdir(folder)))  # noqa: PTH208 (only names)
     except OSError:
         return ()

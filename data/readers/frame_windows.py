@@ -1,7 +1,7 @@
-"""Pictures that are frames in order → windows of so many in a row, one label each.
+"""Pictures that are frames in order → windows of consecutive frames with one label each.
 
-A window never reaches over a gap: frames are cut into runs where one is missing, and each gap is a reject. Two frames
-of one place are rejected, too. What is left at the end of a run, too short for a window, is counted.
+A window never spans a gap: frames are divided into runs where one is missing, and each gap is a reject. Two frames at
+the same position are rejected, too. Frames left at the end of a run, too few for a window, are counted.
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ WINDOW_LABELS: tuple[WindowLabel, ...] = ("majority", "mean", "last")
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """How frames in order become windows."""
+    """Options for making windows of frames in order."""
 
     num_frames: int
     stride_frames: int
@@ -28,16 +28,16 @@ class WindowOptions:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, and its place among those that are in order."""
+    """A picture and its position in a sequence."""
 
     picture: ClipRecord
-    sequence: str  # the clip, or the person, whose frames these are
+    sequence: str  # the clip, or the person, that the frame belongs to
     index: int
 
 
 @dataclass(frozen=True)
 class FrameWindows:
-    """One record a window, what could not be used, and how many frames are in no window."""
+    """One record per window, rejects, and the number of frames that are in no window."""
 
     records: list[ClipRecord]
     rejects: list[Reject]
@@ -45,13 +45,13 @@ class FrameWindows:
 
 
 def cut_windows(frames: Sequence[Frame], options: WindowOptions) -> FrameWindows:
-    """Windows of each sequence, in the order in which the sequences come; places may come in any order.
+    """Windows of each sequence, in the sequences' order of appearance; frames may come in any order.
 
-    A clip id is the sequence, then `@first-last`: the places of the window's first and last frame. A split, or a
-    person, of their own within a sequence end a run.
+    A clip id is the sequence, then `@first-last`: the positions of the window's first and last frame. A change of split
+    or person within a sequence ends a run.
 
     Raises:
-        RecipeError: no such label of a window, or a mean of labels that have no order.
+        RecipeError: the window label does not exist, or is a mean of labels that have no order.
     """
     if options.label not in WINDOW_LABELS:
         raise RecipeError(f"Expected a window label among {', '.join(WINDOW_LABELS)}, got {options.label!r}.")
@@ -74,13 +74,13 @@ def cut_windows(frames: Sequence[Frame], options: WindowOptions) -> FrameWindows
 
 
 def _runs(sequence: str, frames: Sequence[Frame], rejects: list[Reject]) -> Iterator[list[Frame]]:
-    """Frames in a row; each gap is added to `rejects`."""
+    """Runs of consecutive frames; each gap is added to `rejects`."""
     run = [frames[0]]
     for before, frame in pairwise(frames):
         missing = frame.index - before.index - 1
         if missing:
             which = f"frame {before.index + 1}" if missing == 1 else f"frames {before.index + 1} to {frame.index - 1}"
-            reason = f"Expected frames in a row in {sequence}, {which} missing; no window reaches over that."
+            reason = f"{sequence} lacks {which}; no window spans this gap."
             rejects.append(Reject(frame.picture.source_path, sequence, "source", reason))
         if missing or _whose(before) != _whose(frame):
             yield run
@@ -95,7 +95,7 @@ def _whose(frame: Frame) -> tuple[str | None, str | None]:
 
 def _too_short(sequence: str, run: Sequence[Frame], num_frames: int) -> Reject:
     places = f"frames {run[0].index} to {run[-1].index}" if len(run) > 1 else f"frame {run[0].index}"
-    reason = f"Expected at least {num_frames} frames in a row in {sequence}, got {len(run)}: {places}."
+    reason = f"A window needs {num_frames} consecutive frames, {sequence} has only {len(run)}: {places}."
     return Reject(run[0].picture.source_path, sequence, "source", reason)
 
 
@@ -120,14 +120,14 @@ def _label_of(labels: Sequence[str], how: str) -> str:
         return LEVELS[int(_level_of([str(LEVELS.index(label)) for label in labels], how))]
     if not all(label.isdigit() for label in labels):
         raise RecipeError(
-            f"Expected levels for the window label mean (whole numbers, or {', '.join(LEVELS)}), got "
+            f"The window label mean needs levels (whole numbers, or {', '.join(LEVELS)}), got "
             f"{', '.join(sorted(set(labels)))}; choose majority or last."
         )
     return _level_of(labels, how)
 
 
 def _level_of(levels: Sequence[str], how: str) -> str:
-    """The mean rounded (a half up), the last, or the most frequent one (of equals that which comes last)."""
+    """The mean rounded (a half up), the last, or the most frequent level (the latest one of a tie)."""
     if how == "mean":
         return str(int(sum(map(int, levels)) / len(levels) + 0.5))
     return levels[-1] if how == "last" else Counter(reversed(levels)).most_common(1)[0][0]

@@ -1,6 +1,6 @@
-"""Lists of file names with a label each, and the files → records: what EngageNet, AffectNet and RAF-DB have in common.
+"""Lists of file names with labels, and the files → records: shared by the readers of EngageNet, AffectNet and RAF-DB.
 
-A line and its file are one input; a line or a file alone is one too, and is rejected. Names are compared in lower case.
+A line and its file are one input; either alone is also one, and is rejected. Names are compared in lower case.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +13,15 @@ from .tables import Row, find_repeats
 
 @dataclass(frozen=True)
 class LabelNames:
-    """What the labels in a list mean."""
+    """Meaning of the labels in a list."""
 
-    names: Mapping[str, str]  # as the list has it, in lower case → a label of ours
-    unusable: Mapping[str, str]  # likewise → what it says in place of a label
+    names: Mapping[str, str]  # text in the list, in lower case → our label
+    unusable: Mapping[str, str]  # likewise → why it is not a label
 
     def name_of(self, text: str) -> str:
         """
         Raises:
-            DataError: no label of ours.
+            DataError: it is not a usable label.
         """
         if text.lower() in self.unusable:
             raise DataError(f"Expected a label to learn, got {text}: {self.unusable[text.lower()]}")
@@ -35,25 +35,25 @@ class Listed:
     """One line of a list."""
 
     row: Row
-    file: str  # by which its file is known
+    file: str  # key of its file
     clip_id: str
     split: str
-    label: str  # as the list has it
+    label: str  # as in the list
     subject_id: str | None = None
-    problem: str | None = None  # why it cannot be used although its label can
+    problem: str | None = None  # why the line cannot be used, apart from its label
 
 
 def match_files(
     listed: Iterable[Listed], files: Iterable[tuple[str, str]], names: LabelNames, media: Media
 ) -> tuple[list[ClipRecord], list[Reject]]:
-    """Records in the order of the list, and what cannot be used.
+    """Records in the order of the list, and rejects.
 
     Args:
-        files: what each file is known by, as in `Listed.file`, and its path in the source.
+        files: the key of each file, as in `Listed.file`, and its path in the source.
     """
     paths, rejects = _one_file_each(files, media)
     usable: list[tuple[Listed, str]] = []
-    mentioned: set[str] = set()  # the file of a rejected line is no second input
+    mentioned: set[str] = set()  # the file of a rejected line is not a second input
     for entry in listed:
         mentioned.add(entry.file.lower())
         try:
@@ -63,9 +63,7 @@ def match_files(
     records, unmatched = _to_records(usable, paths, media)
     rejects += unmatched
     rejects += [
-        Reject(path, file, "label", f"Expected a line for {path} in a list, found none.")
-        for file, path in paths.items()
-        if file not in mentioned
+        Reject(path, file, "label", f"{path} is in no list.") for file, path in paths.items() if file not in mentioned
     ]
     return records, rejects
 
@@ -89,7 +87,7 @@ def _to_records(
             reason = f"Expected one line for {entry.clip_id}, {repeats[position]}"
             rejects.append(entry.row.reject("label", entry.clip_id, reason))
         elif path is None:
-            reason = f"Expected a {media} for {entry.file}, found none"
+            reason = f"There is no {media} for {entry.file}, named"
             rejects.append(entry.row.reject("source", entry.clip_id, reason))
         else:
             records.append(ClipRecord(entry.clip_id, entry.subject_id, entry.split, path, label=label))
@@ -102,6 +100,6 @@ def _one_file_each(files: Iterable[tuple[str, str]], media: Media) -> tuple[dict
     for file, path in files:
         first = paths.setdefault(file.lower(), path)
         if first != path:
-            reason = f"Expected one {media} for {file}, got {path} beside {first}."
+            reason = f"{file} has two {media}s: {path} and {first}."
             rejects.append(Reject(path, file, "source", reason))
     return paths, rejects

@@ -1,4 +1,4 @@
-"""Parquet tables of pictures, row by row, as CSV tables come: cells as text, and beside them the picture itself."""
+"""Parquet tables of pictures, read row by row like CSV tables: cells as text, and the picture itself."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ PICTURE_COLUMNS = ("image", "bytes", "path")
 
 @dataclass(frozen=True)
 class PictureRow:
-    """A row, and its picture: encoded, or the path of a file; None: neither is there."""
+    """A row and its picture: encoded, or the path of a file; None if there is neither."""
 
     row: Row
     picture: bytes | str | None
@@ -26,17 +26,17 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class ParquetTable:
-    """An open table: its columns in lower case, and its rows, to be read once and while the file is open."""
+    """An open table: its columns in lower case, and its rows, which can be read once, while the file is open."""
 
     columns: list[str]
     rows: Iterator[PictureRow]
 
 
 def read_parquet(file: BinaryIO, name: str, wanted: Sequence[str]) -> ParquetTable:
-    """Open a table; of its columns those wanted are read, and the first of `PICTURE_COLUMNS`.
+    """Open a table, reading the wanted columns and the first of `PICTURE_COLUMNS`.
 
     Raises:
-        DataError: no parquet file that is whole.
+        DataError: not a complete parquet file.
     """
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
@@ -55,10 +55,10 @@ def read_parquet(file: BinaryIO, name: str, wanted: Sequence[str]) -> ParquetTab
 def is_fer2013(file: BinaryIO, name: str) -> bool:
     """Whether a parquet table is an edition of FER2013: `image` and `label`, no people, and its seven expressions.
 
-    Labels with names tell by these; numbers and words without only where each of the seven occurs.
+    Named classes are recognised by their names; other labels only if each of the seven occurs.
 
     Raises:
-        DataError: no parquet file that is whole.
+        DataError: not a complete parquet file.
     """
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
@@ -75,7 +75,7 @@ def is_fer2013(file: BinaryIO, name: str) -> bool:
 
 
 def label_names_of(schema: pyarrow.Schema, column: str) -> list[str] | None:
-    """The names behind a column of label numbers, as the datasets library stores them; None: there are none."""
+    """The names of a column's label numbers, as the datasets library stores them; None if there are none."""
     label_type = Features.from_arrow_schema(pyarrow.schema([schema.field(column)], metadata=schema.metadata))[column]
     return list(label_type.names) if isinstance(label_type, ClassLabel) else None
 
@@ -103,20 +103,20 @@ def _rows(
 
 
 def _name_of(label: str, names: Sequence[str]) -> str:
-    """The name behind a number; -1 is how the datasets library writes that there is none."""
+    """The name of a label number; the datasets library writes -1 for a missing label."""
     return names[int(label)] if label.isdigit() and int(label) < len(names) else ""
 
 
 def _as_text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, float) and value.is_integer():  # pandas makes floats of whole numbers beside a gap
+    if isinstance(value, float) and value.is_integer():  # pandas turns whole numbers into floats if a value is missing
         return str(int(value))
     return str(value).strip()
 
 
 def _picture_in(value: object) -> bytes | str | None:
-    """Of a plain column, or of the datasets library's struct of bytes and path."""
+    """The picture in a plain column, or in the datasets library's struct of bytes and path."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     return value if isinstance(value, (bytes, str)) and value else None
@@ -124,4 +124,4 @@ def _picture_in(value: object) -> bytes | str | None:
 
 def _not_whole(name: str, error: Exception) -> DataError:
     reason = str(error).partition("\n")[0]
-    return DataError(f"Expected a parquet file that is whole in {name}, got: {reason}; fetch it again.")
+    return DataError(f"{name} is not a complete parquet file ({reason}); download it again.")

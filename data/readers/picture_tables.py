@@ -1,8 +1,8 @@
 """Tables of labelled pictures, CSV or Parquet → records: single pictures, or windows of frames in order.
 
 One table, or a folder (or archive) of several: columns `path` (below the table's folder), or `image` or `bytes`
-(encoded, as the datasets library stores them); `label`, or DAiSEE's four affects, or both; `subject_id`; and where
-there are any, `split` (else a file's name tells it), `clip_id`, `frame_index`. Pictures within a table are held in
+(encoded, as the datasets library stores them); `label`, or DAiSEE's four affects, or both; `subject_id`; and
+optionally `split` (else taken from the file name), `clip_id` and `frame_index`. Pictures within a table are held in
 memory, encoded.
 """
 
@@ -33,7 +33,7 @@ _COLUMNS = ("label", *AFFECTS, "subject_id", "split", "clip_id", "frame_index")
 
 @dataclass(frozen=True)
 class _Table:
-    """One file's columns, and its rows with the split that the file's name tells."""
+    """One file's columns and rows, and the split in its file name."""
 
     columns: list[str]
     rows: list[PictureRow]
@@ -42,7 +42,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a row stands: its clip or person, and its number there (given, or counted in the table's order)."""
+    """A row's position: its clip or person, and its number there (given, or counted in the table's order)."""
 
     sequence: str | None
     index: int | None
@@ -50,25 +50,25 @@ class _Place:
 
 
 def find_tables(tree: FileTree) -> list[str]:
-    """The tables of pictures in a folder: Parquet files, else CSV tables at its top whose names tell a split."""
+    """The tables of pictures in a folder: Parquet files, else CSV tables directly in it with a split in their names."""
     parquets = [name for name in tree.names if name.lower().endswith(".parquet")]
     tables = [name for name in tree.names if _is_table_name(name)]
     return parquets or [name for name in tables if has_pictures(tree, name)]
 
 
 def _is_table_name(name: str) -> bool:
-    """One at the top whose name tells a split, or the datasets library's own beside its pictures."""
+    """A table in the top folder with a split in its name, or the datasets library's own next to its pictures."""
     is_of_split = "/" not in name and name.lower().endswith(".csv") and split_in_name(name) is not None
     return is_of_split or is_metadata(name)
 
 
 def is_metadata(name: str) -> bool:
-    """Whether a file is a table as the datasets library puts it into a folder of pictures or videos."""
+    """Whether a file is the datasets library's table for a folder of pictures or videos."""
     return PurePosixPath(name).name.lower() == METADATA_NAME
 
 
 def has_pictures(tree: FileTree, name: str) -> bool:
-    """Whether a CSV table has a column of paths, and the first of them is a picture's by its suffix."""
+    """Whether a CSV table has a column of paths, the first of which has a picture's suffix."""
     with tree.open(name) as file:
         try:
             rows = read_table(file, name, required=("path",)).rows
@@ -83,20 +83,20 @@ def read_picture_tables(
 ) -> LabelledSource:
     """
     Args:
-        as_clips: windows of frames in order, or (False) single pictures; None: windows where there is a `frame_index`.
-            Frames are of one clip where there is a `clip_id` that more than one row has, else of one person; without a
-            `frame_index` they are in the table's order.
-        no_subjects: somebody said that nobody knows the people; a column `subject_id` is then not read.
+        as_clips: windows of frames in order, or (False) single pictures; None: windows if there is a `frame_index`.
+            Frames are grouped by `clip_id` if rows share one, else by person; without a `frame_index` they are in the
+            table's order.
+        no_subjects: the people are declared unknown; a column `subject_id` is then not read.
 
     Raises:
-        DataError: a table lacks a column, is empty or is not whole; or frames in order of nobody.
-        RecipeError: a window's label that cannot be had.
+        DataError: a table lacks a column, is empty or is damaged; or frames have neither a clip nor a person.
+        RecipeError: the window label cannot be computed.
     """
     is_single = source.is_file() and source.suffix.lower() in SUFFIXES
     tree = FileTree(source.parent, [source.name], []) if is_single else open_tree(source)
     names = [source.name] if is_single else find_tables(tree)
     if not names:
-        raise DataError(f"Expected tables of pictures (.csv or .parquet) in {source}, found none.{tree.refused()}")
+        raise DataError(f"{source} contains no tables of pictures (.csv or .parquet).{tree.refused()}")
     tables = [_read_table(tree, name, no_subjects) for name in names]
     for told in (
         (PurePosixPath(name).stem.partition("-")[0] for name in names),
@@ -119,29 +119,29 @@ def read_picture_tables(
 
 
 def cut_class_folders(source: LabelledSource, root: Path, windows: WindowOptions) -> LabelledSource:
-    """The pictures of class folders as frames in order: `<label>/<clip>/0001.jpg`, by the last number in their names.
+    """Pictures of class folders as frames in order: `<label>/<clip>/0001.jpg`, sorted by the last number in the names.
 
     Raises:
         DataError: no picture lies in a folder of its clip.
-        RecipeError: a window's label that cannot be had.
+        RecipeError: the window label cannot be computed.
     """
     frames: list[Frame] = []
     rejects: list[Reject] = []
     for picture in source.records:
         folder, _, name = picture.clip_id.rpartition("/")
         number = re.search(r"(\d+)\D*$", name.rpartition(".")[0])
-        # The label's folder, and that of the split, hold clips and no frames.
+        # Frames directly in the folder of the label or split belong to no clip.
         if folder.count("/") < (2 if picture.split else 1):
-            reason = f"Expected {picture.clip_id} in a folder of its clip, below that of its label; it is in none."
+            reason = f"{picture.clip_id} is not in a folder of its clip, inside the label's folder."
             rejects.append(Reject(picture.source_path, picture.clip_id, "source", reason))
         elif number is None:
-            reason = f"Expected a number in the name of {picture.clip_id}, to put frames in order, found none."
+            reason = f"The name of {picture.clip_id} has no number to sort frames by."
             rejects.append(Reject(picture.source_path, picture.clip_id, "source", reason))
         else:
             frames.append(Frame(picture, folder, int(number[1])))
     if not frames:
         raise DataError(
-            f"Expected numbered frames in a folder for each clip in {root}, found none: {rejects[0].reason}"
+            f"{root} contains no numbered frames in a folder for each clip; first reject: {rejects[0].reason}"
         )
     kept, repeated = _without_repeats(frames)
     found = cut_windows(kept, windows)
@@ -152,7 +152,7 @@ def cut_class_folders(source: LabelledSource, root: Path, windows: WindowOptions
 
 
 def _without_repeats(frames: Sequence[Frame]) -> tuple[list[Frame], list[Reject]]:
-    """Of frames with one number in one folder (`1.jpg`, `01.jpg`) nobody knows which is right."""
+    """Rejects all frames with the same number in one folder (`1.jpg`, `01.jpg`), since it is unclear which is right."""
     counts = Counter((frame.sequence, frame.index) for frame in frames)
     repeated = [frame for frame in frames if counts[frame.sequence, frame.index] > 1]
     rejects = [
@@ -160,7 +160,7 @@ def _without_repeats(frames: Sequence[Frame]) -> tuple[list[Frame], list[Reject]
             frame.picture.source_path,
             frame.picture.clip_id,
             "source",
-            f"Expected frame {frame.index} of {frame.sequence} once, got it again with another name.",
+            f"Frame {frame.index} of {frame.sequence} occurs twice, with different names.",
         )
         for frame in repeated
     ]
@@ -192,12 +192,12 @@ def _check_columns(columns: Sequence[str], name: str, no_subjects: bool) -> None
     affects = [affect for affect in AFFECTS if affect in columns]
     if not set(pictures) & set(columns) or ("label" not in columns and len(affects) < len(AFFECTS)):
         raise DataError(
-            f"Expected a table of pictures in {name}, with {' or '.join(pictures)}, and label or {', '.join(AFFECTS)}; "
-            f"got the columns {', '.join(columns)}."
+            f"{name} needs a column of pictures ({' or '.join(pictures)}), and label or {', '.join(AFFECTS)}; "
+            f"it has {', '.join(columns)}."
         )
     if 0 < len(affects) < len(AFFECTS):
         missing = ", ".join(affect for affect in AFFECTS if affect not in affects)
-        raise DataError(f"Expected all four affects or none in {name}, missing: {missing}.")
+        raise DataError(f"{name} needs all four affects or none; missing: {missing}.")
     if not no_subjects:
         require_subjects(columns, name)
 
@@ -205,7 +205,7 @@ def _check_columns(columns: Sequence[str], name: str, no_subjects: bool) -> None
 def _read_pictures(
     tree: FileTree, tables: Sequence[_Table], no_subjects: bool, as_clips: bool
 ) -> tuple[list[Frame], dict[str, bytes], list[Reject]]:
-    """Pictures with their places, the contents of those that lie in a table, and rows that cannot be used."""
+    """Pictures with their positions, the contents of those stored in a table, and rejected rows."""
     found: list[tuple[Row, Frame, bytes | None]] = []
     rejects: list[Reject] = []
     has_splits = any(table.split or _has_splits(table) for table in tables)
@@ -244,7 +244,7 @@ def _key(frame: Frame, as_clips: bool) -> tuple[str, int]:
 
 
 def _value(frame: Frame, content: bytes | None) -> tuple[object, ...]:
-    """What two rows of one place must share to be the same row twice."""
+    """Values by which two rows at the same position count as the same row twice."""
     picture = frame.picture
     pixels = picture.source_path if content is None else hashlib.sha256(content).hexdigest()
     return picture.label, tuple(picture.affects.items()), picture.subject_id, picture.split, pixels
@@ -253,15 +253,15 @@ def _value(frame: Frame, content: bytes | None) -> tuple[object, ...]:
 def _with_places(
     tables: Sequence[_Table], no_subjects: bool, as_clips: bool
 ) -> Iterator[tuple[_Table, PictureRow, _Place]]:
-    """Every row with its place; rows that cannot be used are counted too, so that they leave a gap."""
+    """Every row with its position; unusable rows are counted too, so that they leave a gap."""
     cells = [(table, item, item.row.cells) for table in tables for item in table.rows]
     clips = Counter(of.get("clip_id", "") for _, _, of in cells)
     has_index = any("frame_index" in table.columns for table in tables)
     by_clip = clips.keys() != {""} and (has_index or max(clips.values()) > 1)
     if as_clips and not by_clip and no_subjects:
         raise DataError(
-            "Expected clip_id, or people that are known, to put frames in order, got neither; pass --as pictures "
-            "(pictures_as: pictures in a recipe), or name the clips."
+            "Putting frames in order needs a clip_id or known people; pass --as pictures (pictures_as: pictures in a "
+            "recipe), or name the clips."
         )
     counted: Counter[str] = Counter()
     for table, item, of in cells:
@@ -280,13 +280,13 @@ def _with_places(
 
 
 def _find_picture(item: PictureRow, root: Path, in_archive: Collection[str] | None) -> tuple[str, bytes | None]:
-    """Where a row's picture is, and its bytes where that is the table itself.
+    """The location of a row's picture, and its bytes if it is stored in the table.
 
     Raises:
-        DataError: the row has none, or names a file that is not there, or not below the table's folder.
+        DataError: the row has none, or names a file that does not exist or is outside the table's folder.
     """
     if item.picture is None:
-        raise DataError("Expected a picture, got none")
+        raise DataError("There is no picture")
     if isinstance(item.picture, bytes):
         return f"{item.row.table}#{item.row.line}", item.picture
     path = _below(item.row.table, item.picture)
@@ -296,12 +296,12 @@ def _find_picture(item: PictureRow, root: Path, in_archive: Collection[str] | No
     except OSError:  # a name that is too long, for instance
         is_there = False
     if not is_there:
-        raise DataError(f"Expected a picture at {path}, found none")
+        raise DataError(f"There is no picture {path}, named")
     return path, None
 
 
 def _below(table: str, path: str) -> str:
-    """The path from the root, for one that is given from the table's folder."""
+    """Convert a path relative to the table's folder to one relative to the root."""
     path = path.replace("\\", "/")
     below = posixpath.normpath(posixpath.join(posixpath.dirname(table), path))
     if path.startswith("/") or path[1:2] == ":" or below.split("/")[0] == "..":
@@ -314,7 +314,7 @@ def _has_splits(table: _Table) -> bool:
 
 
 def _split_of(table: _Table, row: Row) -> str:
-    """The row's own, else what the file's name tells."""
+    """The row's own split, else the one in the file name."""
     text = row.cells.get("split", "")
     if is_blank(text) and table.split:
         return table.split

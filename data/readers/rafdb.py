@@ -1,9 +1,9 @@
 """RAF-DB's basic part (Li and Deng, CVPR 2017) → pictures with one of FER2013's seven expressions.
 
-As it is published: `EmoLabel/list_patition_label.txt` (its own spelling; lines `train_00001.jpg 5`), and the pictures
-`Image/aligned/train_00001_aligned.jpg` (faces of 100 pixels) and `Image/original/train_00001.jpg` (whole). As a copy of
-it goes round: `DATASET/<train|test>/<1 to 7>/train_00001_aligned.jpg`. A file's name tells the split; there is no
-validation, which `complete_splits` draws from train. Nobody knows the people. http://www.whdeng.cn/RAF/model1.html
+Published layout: `EmoLabel/list_patition_label.txt` (spelled so; lines `train_00001.jpg 5`), and the pictures
+`Image/aligned/train_00001_aligned.jpg` (faces of 100 pixels) and `Image/original/train_00001.jpg` (whole). Layout of a
+common copy: `DATASET/<train|test>/<1 to 7>/train_00001_aligned.jpg`. The split is in the file name; validation does not
+exist and is drawn from train by `complete_splits`. The people are unknown. http://www.whdeng.cn/RAF/model1.html
 """
 
 import re
@@ -28,31 +28,31 @@ _COPIED = re.compile(r"[1-7]/(train|test)_\d+_aligned\.\w+$", re.IGNORECASE)
 
 
 def is_rafdb(tree: FileTree) -> bool:
-    """Whether its list is there, or its pictures in a folder for each number of a label."""
+    """Whether the tree contains its list, or its pictures in a folder for each label number."""
     return bool(_lists_of(tree)) or any(_COPIED.search(name) for name in tree.names)
 
 
 def read_rafdb(source: Path, face_crop: bool = False) -> LabelledSource:
-    """All pictures in the order of the list, else of their names.
+    """Read all pictures in the order of the list, or of their names if there is no list.
 
     Args:
-        face_crop: whether faces are going to be looked for: then the whole pictures are read, where they are there.
+        face_crop: whether faces will be detected later; then the whole pictures are read, if they exist.
 
     Raises:
-        DataError: no list and no folders of labels, several lists, that of the compound expressions, or whole pictures
-            alone without `face_crop`.
+        DataError: neither a list nor label folders, several lists, the list of compound expressions, or only whole
+            pictures without `face_crop`.
     """
     tree = open_tree(source)
     lists = _lists_of(tree)
     if not lists:
         if not any(_folder_of_label(name) for name in tree.names):
             raise DataError(
-                f"Expected RAF-DB's list ({_LIST_NAMES[0]}), or its pictures in folders 1 to 7, in {source}, found "
+                f"Expected RAF-DB's list ({_LIST_NAMES[0]}), or its pictures in folders 1 to 7, in {source}, got "
                 f"neither.{tree.refused()}"
             )
         return read_class_folders(source, "picture", "rafdb", label_names=_BY_NUMBER | EXPRESSION_OF)
     if len(lists) > 1:
-        raise DataError(f"Expected one list of RAF-DB in {source}, got {' and '.join(lists)}; pass the folder of one.")
+        raise DataError(f"{source} contains several lists of RAF-DB: {' and '.join(lists)}; pass the folder of one.")
     listed = list(_read_list(tree, lists[0]))
     pictures = [(_clip_id_of(name), name) for name in _choose_pictures(tree, face_crop)]
     records, rejects = match_files(listed, pictures, LabelNames(_BY_NUMBER, {}), "picture")
@@ -80,8 +80,8 @@ def _read_list(tree: FileTree, name: str) -> Iterator[Listed]:
             clip_id, label = _clip_id_of(row.cells["file"]), row.cells["label"]
             if label in _COMPOUND:
                 raise DataError(
-                    f"Expected RAF-DB's basic expressions, 1 to 7, got {label} in line {row.line} of {name}, which is "
-                    "the list of the compound ones; pass the folder basic."
+                    f"Line {row.line} of {name} has the label {label}, so this is the list of compound expressions; "
+                    "pass the folder basic, with the expressions 1 to 7."
                 )
             split = split_named(clip_id.partition("_")[0])
             problem = None if split else f"Expected train_<number> or test_<number>, got {row.cells['file']!r}"
@@ -89,7 +89,7 @@ def _read_list(tree: FileTree, name: str) -> Iterator[Listed]:
 
 
 def _choose_pictures(tree: FileTree, face_crop: bool) -> list[str]:
-    """The faces, or the whole pictures where a face is going to be looked for in them."""
+    """The aligned faces, or the whole pictures if faces will be detected in them."""
     pictures = [name for name in tree.names if name.lower().endswith(PICTURE_SUFFIXES)]
     aligned = [name for name in pictures if "aligned" in name.lower()]
     whole = [name for name in pictures if "aligned" not in name.lower()]
@@ -97,7 +97,7 @@ def _choose_pictures(tree: FileTree, face_crop: bool) -> list[str]:
         return whole or aligned
     if whole and not aligned:
         raise DataError(
-            f"Expected RAF-DB's aligned faces (Image/aligned) in {tree.root}, got whole pictures, such as {whole[0]}; "
-            "add them, or pass --face-crop (face_crop: true in a recipe), which looks for the faces."
+            f"{tree.root} contains only whole pictures, such as {whole[0]}; add RAF-DB's aligned faces "
+            "(Image/aligned), or pass --face-crop (face_crop: true in a recipe), which detects the faces."
         )
     return aligned

@@ -1,8 +1,8 @@
 """The CNN + LSTM reference's frame caches: HDF5 files with windows of frames → labelled clips.
 
-Group `sequences` has one array a clip, `(windows, frames, height, width, 3)` uint8 RGB; group `metadata` has columns
-of equal length: clip_id, participant_id, then the affects, three_class_label or engagement_binary. The files have one
-split each and say so in their names, or one file has all.
+Group `sequences` has one array per clip, `(windows, frames, height, width, 3)` uint8 RGB; group `metadata` has columns
+of equal length: clip_id, participant_id, and the affects, three_class_label or engagement_binary. There is one file for
+each split, with the split in its name, or one file for everything.
 """
 
 import re
@@ -25,11 +25,11 @@ _LABEL_COLUMNS = {"three_class_label": THREE_CLASSES, "engagement_binary": BINAR
 
 
 def read_reference_h5(source: Path) -> LabelledSource:
-    """One record a clip, in the order of the metadata; its label comes from the first that is there: the four
-    affects, three_class_label, engagement_binary.
+    """One record per clip, in the order of the metadata; its label comes from the first that exists: the four affects,
+    three_class_label, engagement_binary.
 
     Raises:
-        DataError: no HDF5 file, a group or column is missing, or the files' names do not tell their splits.
+        DataError: no HDF5 file, a group or column is missing, or several files without a split in their names.
     """
     records: list[ClipRecord] = []
     rejects: list[Reject] = []
@@ -40,7 +40,7 @@ def read_reference_h5(source: Path) -> LabelledSource:
     repeats = find_repeats([(record.clip_id, None) for record in records])
     for position, problem in repeats.items():
         record = records[position]
-        reason = f"Expected {record.clip_id} in one file, {problem} in {record.source_path}."
+        reason = f"Expected {record.clip_id} in one file only, {problem} in {record.source_path}."
         rejects.append(Reject(record.source_path, record.clip_id, "label", reason))
     kept = [record for position, record in enumerate(records) if position not in repeats]
     folder = source if source.is_dir() else source.parent
@@ -52,11 +52,11 @@ def _files_in(source: Path) -> list[tuple[Path, str | None]]:
         return [(source, _split_in(source))]
     paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"Expected HDF5 files (.h5) in {source}, found none; check the path.")
+        raise DataError(f"{source} contains no HDF5 files (.h5); check the path.")
     splits = [_split_in(path) for path in paths]
     if len(paths) > 1 and (None in splits or len(set(splits)) < len(splits)):
         names = ", ".join(path.name for path in paths)
-        raise DataError(f"Expected one file a split in {source}, with train, val or test in its name, got {names}.")
+        raise DataError(f"Expected one file per split in {source}, with train, val or test in its name, got {names}.")
     return list(zip(paths, splits, strict=True))
 
 
@@ -73,7 +73,7 @@ def _read_file(path: Path, split: str | None) -> list[ClipRecord | Reject]:
             shapes = {_text(name): _shape_of(sequences, name) for name in sequences}
     except (OSError, RuntimeError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"Expected an HDF5 file that is whole at {path}, got: {reason}.") from error
+        raise DataError(f"{path} is not a complete HDF5 file ({reason}).") from error
     rows = [_read_row(path, split, columns, row) for row in range(len(columns["clip_id"]))]
     clips = [row for row in rows if isinstance(row, ClipRecord)]
     repeats = find_repeats([(clip.clip_id, (clip.subject_id, clip.affects, clip.label)) for clip in clips])
@@ -82,7 +82,7 @@ def _read_file(path: Path, split: str | None) -> list[ClipRecord | Reject]:
     found: list[ClipRecord | Reject] = [row for row in rows if isinstance(row, Reject)]
     found += [_check_clip(clip, repeats.get(position), shapes, usual) for position, clip in enumerate(clips)]
     for clip_id in sorted(shapes.keys() - {row.clip_id for row in rows}):
-        reason = f"Expected a row of metadata for {clip_id} in {path.name}, found none."
+        reason = f"{path.name} has no row of metadata for {clip_id}."
         found.append(Reject(f"{path.name}#{clip_id}", clip_id, "label", reason))
     return found
 
@@ -94,15 +94,15 @@ def _check_clip(
     if repeat:
         return reject("label", f"Expected one row for {record.source_path}, {repeat}.")
     if record.clip_id not in shapes:
-        return reject("source", f"Expected a sequence for {record.source_path}, found none.")
+        return reject("source", f"{record.source_path} has no sequence.")
     if not shapes[record.clip_id] or shapes[record.clip_id][1:] != usual:
         expected = f"(windows, {', '.join(map(str, usual or ('frames', 'height', 'width', 3)))}) uint8"
-        return reject("decode", f"Expected {expected}, got another array in {record.source_path}.")
+        return reject("decode", f"The array of {record.source_path} is not {expected}.")
     return record
 
 
 def _shape_of(sequences: h5py.Group, name: str) -> tuple[int, ...]:
-    """The shape of usable windows; () for anything else."""
+    """The shape of the windows; () if they are not usable."""
     try:
         windows = sequences[name]
     except KeyError:  # a link that leads nowhere
@@ -117,7 +117,7 @@ def _group(file: h5py.File, name: str, path: Path) -> h5py.Group:
     group = file.get(name)
     if not isinstance(group, h5py.Group):
         raise DataError(
-            f"Expected the groups sequences and metadata in {path}, got {', '.join(map(str, file)) or 'none'}."
+            f"{path} needs the groups sequences and metadata; it has {', '.join(map(str, file)) or 'none'}."
         )
     return group
 
@@ -128,10 +128,10 @@ def _read_metadata(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     missing = [name for name in ("clip_id", "participant_id") if name not in columns]
     if missing or not _label_columns(columns):
         missing = missing or ["the four affects, three_class_label or engagement_binary"]
-        raise DataError(f"Expected labelled clips in metadata of {path}, missing: {', '.join(missing)}.")
+        raise DataError(f"The metadata of {path} lacks {', '.join(missing)}.")
     wanted = ["clip_id", "participant_id", *_label_columns(columns)]
     if len({len(columns[name]) for name in wanted}) > 1:
-        raise DataError(f"Expected columns of one length in metadata of {path}, got several lengths.")
+        raise DataError(f"The columns in the metadata of {path} differ in length.")
     return {name: columns[name] for name in wanted}
 
 
@@ -172,7 +172,7 @@ def _text(value: object) -> str:
 
 
 def _name_of(value: object, names: Sequence[str]) -> str | None:
-    """A label's name from its index or itself."""
+    """A label's name, from its index or the name itself."""
     if isinstance(value, (bytes, str)):
         return _text(value).lower() if _text(value).lower() in names else None
     return next((name for index, name in enumerate(names) if value == index), None)
@@ -186,4 +186,4 @@ def _read_windows(folder: str, record: ClipRecord) -> np.ndarray:
             return file["sequences"][record.clip_id][()]
     except (OSError, KeyError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"Expected the windows of {record.clip_id} in {path}, could not read them: {reason}") from error
+        raise DataError(f"The windows of {record.clip_id} in {path} could not be read: {reason}") from error

@@ -1,6 +1,6 @@
-"""One door to all readers: a path, and if need be what it is → labelled records with a split each.
+"""Single entry point to all readers: a path, and if needed its kind → labelled records, each with a split.
 
-The kind of a source is told from what lies in it; every reader keeps inputs = records + rejects.
+The kind of a source is detected from its content; in every reader inputs = records + rejects.
 """
 
 import json
@@ -41,14 +41,14 @@ UNDERSTOOD = (
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What may be asked of a source beyond its kind."""
+    """Options of a source besides its kind."""
 
     subset: str | None = None  # daisee: "stratified"
-    subject_pattern: str | None = None  # class folders: regular expression for the subject in a file's path
-    seed: int = 0  # of the splits that the source lacks
-    no_subjects: bool = False  # tables: somebody said that nobody knows the people
-    pictures_as: str | None = None  # images: "pictures", or "clips" of frames in order; None: as the source suggests
-    window_label: str | None = None  # of such clips: majority (the default), mean or last
+    subject_pattern: str | None = None  # class folders: regular expression for the subject in a file path
+    seed: int = 0  # for splits that the source lacks
+    no_subjects: bool = False  # tables: the people are declared unknown
+    pictures_as: str | None = None  # images: "pictures", or "clips" of frames in order; None: depends on the source
+    window_label: str | None = None  # for such clips: majority (the default), mean or last
     votes: Path | None = None  # fer2013: FER+ votes
     vote_labels: str | None = None  # with votes: soft (the default) or majority
 
@@ -56,14 +56,14 @@ class SourceOptions:
 def read_source(
     kind: str | None, path: Path, options: SourceOptions | None = None, frames: FrameOptions | None = None
 ) -> LabelledSource:
-    """Read a source of a known or (None) of a detectable kind, and complete its splits.
+    """Read a source of the given kind (None: detect it), and complete its splits.
 
     Args:
-        frames: what will be asked of the frames; pictures that are frames in order are cut into windows here.
+        frames: options for the frames; pictures that are frames in order are cut into windows here.
 
     Raises:
-        DataError: nothing is at the path, or it is not what it should be.
-        RecipeError: no such kind, or an option that does not fit it.
+        DataError: the path does not exist, or its content is not of the expected kind.
+        RecipeError: the kind does not exist, or an option does not fit it.
     """
     options = options or SourceOptions()
     if kind is not None and kind not in KINDS:
@@ -91,9 +91,9 @@ def read_source(
 
 
 def is_drawn(path: Path) -> bool:
-    """Whether the people at this path do not exist: the settings of a drawing lie there, or in the folder around it.
+    """Whether the people at this path are drawn: the path, or the folder around it, contains a drawing's settings.
 
-    A table lies beside them, a split below them, and an archive may hold the folder itself or its contents.
+    The path may be a table next to the settings, a split below them, or an archive of the folder or of its contents.
     """
     if is_zip(path):
         tree = open_tree(path)
@@ -118,27 +118,27 @@ def _check_exists(path: Path) -> None:
     except OSError as error:  # a name that is too long, for instance
         found = in_one_line(error)
     if found:
-        raise DataError(f"Expected a data set at {path}, found {found}; check the path.")
+        raise DataError(f"Expected a data set at {path}, got {found}; check the path.")
 
 
 def detect_kind(source: Path) -> str:
-    """One of KINDS, told from names and, for tables, from their columns.
+    """One of KINDS, detected from names and, for tables, from their columns.
 
     Raises:
-        DataError: nothing is there, nothing that is understood, or a table of another kind.
+        DataError: the source does not exist, is not of a known kind, or is an unknown table.
     """
     suffix = source.suffix.lower()
     if source.is_file() and not is_zip(source):
         tree = FileTree(source.parent, [source.name], [])
         if kind := _kind_of_lists(tree):
-            return kind  # whose reader says that it wants the folder
+            return kind  # its reader reports that it needs the folder
         if suffix in TABLE_SUFFIXES:
             return _kind_of_table(tree, source.name)
         kind = "reference-h5" if suffix in H5_SUFFIXES else None
     else:
         kind = _kind_of_tree(source)
     if kind is None:
-        raise DataError(f"Expected {UNDERSTOOD}; found none of these at {source}.")
+        raise DataError(f"{source} is none of the known kinds of data: {UNDERSTOOD}.")
     return kind
 
 
@@ -180,27 +180,27 @@ def _kind_of_lists(tree: FileTree) -> str | None:
 
 def _check_options(kind: str, path: Path, options: SourceOptions) -> None:
     if options.subset is not None and kind != "daisee":
-        raise RecipeError(f"Expected no subset for {kind}, got {options.subset!r}; it exists for daisee alone.")
+        raise RecipeError(f"{kind} has no subset {options.subset!r}; only daisee has subsets.")
     is_table = (kind == "images" and _is_of_tables(path)) or (
         kind == "videos" and (not _is_tree(path) or bool(_video_tables(path)))
     )
     has_class_folders = kind in ("images", "videos") and not is_table
     if options.subject_pattern is not None and not has_class_folders:
         raise RecipeError(
-            f"Expected no subject pattern for {kind} at {path}, got {options.subject_pattern!r}; "
-            "it reads the file names of pictures and videos in a folder for each label."
+            f"The subject pattern {options.subject_pattern!r} does not apply to {kind} at {path}; it is for the file "
+            "names of pictures and videos in a folder for each label."
         )
     if options.no_subjects and not is_table:
-        raise RecipeError(f"Expected no_subjects for tables of pictures or videos, got it for {kind} at {path}.")
+        raise RecipeError(f"no_subjects is for tables of pictures or videos, not for {kind} at {path}.")
     if options.pictures_as not in (None, "pictures", "clips"):
-        raise RecipeError(f"Expected pictures as pictures or clips, got {options.pictures_as!r}.")
+        raise RecipeError(f"Pictures can be read as pictures or clips, not as {options.pictures_as!r}.")
     if kind != "images" and (options.pictures_as == "clips" or options.window_label is not None):
-        raise RecipeError(f"Expected no clips of pictures, and no window label, for {kind}; they exist for images.")
+        raise RecipeError(f"Clips of pictures and window labels are for images, not for {kind}.")
     if kind != "fer2013" and (options.votes is not None or options.vote_labels is not None):
-        raise RecipeError(f"Expected no votes for {kind} at {path}; FER+ votes are of fer2013.")
+        raise RecipeError(f"FER+ votes are for fer2013, not for {kind} at {path}.")
     if options.vote_labels not in (None, *VOTE_LABELS) or (options.vote_labels and options.votes is None):
         raise RecipeError(
-            f"Expected vote labels {' or '.join(VOTE_LABELS)}, and votes, got {options.vote_labels!r} and "
+            f"Expected vote labels {' or '.join(VOTE_LABELS)} together with votes, got {options.vote_labels!r} and "
             f"{options.votes or 'none'}."
         )
 
@@ -210,7 +210,7 @@ def _is_tree(path: Path) -> bool:
 
 
 def _video_tables(path: Path) -> list[str]:
-    """The datasets library's tables beside their videos, in a folder."""
+    """The datasets library's tables next to their videos, in a folder."""
     if not path.is_dir():
         return []
     tree = open_tree(path)

@@ -1,6 +1,6 @@
-"""The person in a file's name, by a regular expression of the user's, within bounded time.
+"""Finds the person in a file name by the user's regular expression, within bounded time.
 
-A pattern such as `(a+)+$` can take longer for one name than anybody waits, and Python's own `re` cannot be stopped.
+A pattern such as `(a+)+$` can take extremely long for one name, and Python's own `re` cannot be interrupted.
 """
 
 import re
@@ -10,16 +10,16 @@ import regex
 
 from ...processor.input_errors import RecipeError
 
-_SECONDS = 10.0  # for all names together; a pattern without such a fault takes microseconds each
+_SECONDS = 10.0  # for all names together; an ordinary pattern takes microseconds per name
 
 
 class SubjectPattern:
     """
     Args:
-        pattern: searched in a path; the subject is its group "subject", else its first group, else all of the match.
+        pattern: searched in a path; the subject is its group "subject", else its first group, else the whole match.
 
     Raises:
-        RecipeError: no regular expression.
+        RecipeError: it is not a regular expression.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -29,10 +29,10 @@ class SubjectPattern:
             re.compile(pattern)
             self._compiled = regex.compile(pattern)
         except (re.error, regex.error, RecursionError, OverflowError) as error:
-            raise RecipeError(f"Expected a regular expression as subject pattern, got {pattern!r}: {error}.") from error
+            raise RecipeError(f"The subject pattern {pattern!r} is not a regular expression: {error}.") from error
 
     def search(self, text: str) -> str | None:
-        """The subject; None where there is none, or an empty one.
+        """The subject; None if there is none, or if it is empty.
 
         Raises:
             RecipeError: the pattern takes too long.
@@ -42,8 +42,8 @@ class SubjectPattern:
             match = self._compiled.search(text, timeout=self._seconds_left)
         except TimeoutError as error:
             raise RecipeError(
-                f"Expected a subject pattern that answers at once, {self.pattern!r} took more than {_SECONDS:g} s, at "
-                f"last for {text}; leave out repeats within repeats, such as (a+)+."
+                f"The subject pattern {self.pattern!r} took more than {_SECONDS:g} s (last for {text}); avoid "
+                "repeats within repeats, such as (a+)+."
             ) from error
         self._seconds_left = max(0.001, self._seconds_left - (time.monotonic() - began))
         if match is None:

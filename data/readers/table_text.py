@@ -1,4 +1,4 @@
-"""A table's bytes → its text: UTF-8 or UTF-16, and no workbook."""
+"""A table's bytes → its text, in UTF-8 or UTF-16; workbooks are refused."""
 
 import codecs
 import io
@@ -22,10 +22,10 @@ def open_text(file: BinaryIO, name: str) -> io.TextIOWrapper:
         raise workbook_error(name, _WORKBOOKS[head])
     encoding = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and len(head) == 4 and head[1::2] == b"\0\0" and b"\0" not in head[::2]:
-        encoding = "utf-16-le"  # without its mark
+        encoding = "utf-16-le"  # without a byte order mark
     return io.TextIOWrapper(file, encoding=encoding, newline="")
 
 
 def workbook_error(name: str, found: str = "a workbook of a spreadsheet program") -> DataError:
-    """What is said of one."""
-    return DataError(f"Expected a table as text in {name}, got {found}; save it as CSV UTF-8 and pass that.")
+    """The error for a workbook."""
+    return DataError(f"{name} is {found}, not a text table; save it as CSV UTF-8 and pass that.")

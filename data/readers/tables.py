@@ -1,8 +1,8 @@
-"""CSV tables as people really have them: UTF-8 or UTF-16, padded headers in any case, CRLF, semicolons or tabs, a first
-line `sep=;`, more columns, and columns under the names that the datasets library gives them.
+"""CSV tables as found in practice: UTF-8 or UTF-16, padded headers in any case, CRLF, semicolons or tabs, a first
+line `sep=;`, additional columns, and the datasets library's column names.
 
-A file that is not such a table at all is refused as a whole; a row that does not fit comes out with its problem, for
-its reader to reject. Rows are read one by one, since FER2013's table is 290 MB.
+A file that is not such a table is refused as a whole; an invalid row is returned with its problem, for its reader to
+reject. Rows are read one by one, since FER2013's table is 290 MB.
 """
 
 import csv
@@ -16,24 +16,24 @@ from ...processor.input_errors import DataError
 from ..schema import AFFECTS, Reject
 from .table_text import open_text
 
-# Of columns, in place of our names: of a Hub's metadata.csv, and as people call them.
+# Other names for our columns: in the Hub's metadata.csv, and in common use.
 _ALIASES = {"file_name": "path", "filename": "path", "file_path": "path", "filepath": "path",
             "subject": "subject_id", "participant_id": "subject_id", "person_id": "subject_id"}  # fmt: skip
-_SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)  # Excel's own, above the header
+_SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)  # Excel writes it above the header
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row below the header; cells by column name in lower case, without padding."""
+    """One row below the header; cells by column name in lower case, stripped."""
 
     table: str
-    line: int  # of the file, from 1; the last one where a quoted cell spans several
+    line: int  # of the file, from 1; the last one if a quoted cell spans several
     cells: dict[str, str]
     problem: str | None  # too few or too many cells
-    counted_in: str = "line"  # or "row", from 0, of a table that is no text
+    counted_in: str = "line"  # or "row", from 0, for a table that is not text
 
     def text(self, column: str) -> str:
-        """A cell that must hold something.
+        """A cell that must not be empty.
 
         Raises:
             DataError: it is empty or NaN.
@@ -54,18 +54,18 @@ class Row:
         return {name: int(self.cells[name]) for name in AFFECTS}
 
     def check_width(self) -> None:
-        """Raises DataError for a row with more or fewer cells than the header."""
+        """Raises DataError if the row has more or fewer cells than the header."""
         if self.problem:
             raise DataError(self.problem)
 
     def reject(self, stage: str, clip_id: str, reason: object) -> Reject:
-        """This row as an input that did not come out; file and line are added to the reason."""
+        """Reject for this row; file and line are added to the reason."""
         return Reject(self.table, clip_id, stage, f"{reason} in {self.counted_in} {self.line} of {self.table}.")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's known columns, the names of its others, and its rows, to be read once and while the file is open."""
+    """A table's known columns, the names of the others, and its rows, to be read once while the file is open."""
 
     columns: list[str]
     extra_columns: list[str]
@@ -73,15 +73,15 @@ class Table:
 
 
 def read_table(file: BinaryIO, name: str, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
-    """Open a table by its header; column names are compared in lower case, with blanks as underscores, and `file_name`
+    """Open a table by its header; column names are compared in lower case, with spaces as underscores, and `file_name`
     is read as `path`.
 
-    Commas separate the cells; semicolons or tabs do if the header then has every required column, and whatever a first
-    line `sep=;` says.
+    Cells are separated by commas, by semicolons or tabs if the header then has every required column, or by the
+    character in a first line such as `sep=;`.
 
     Raises:
-        DataError: the file is empty, no UTF-8 or UTF-16 text, or lacks a column; while rows are read: there is none, or
-            a quote is not closed.
+        DataError: the file is empty, not UTF-8 or UTF-16 text, or lacks a column; while rows are read: there are none,
+            or a quote is not closed.
     """
     lines = open_text(file, name)
     known = (*required, *optional)
@@ -94,28 +94,28 @@ def read_table(file: BinaryIO, name: str, required: Sequence[str], optional: Seq
     except UnicodeError as error:
         raise _not_utf8(name, error) from error
     if not first.strip():
-        raise DataError(f"Expected a header and rows in {name}, got an empty file.")
+        raise DataError(f"{name} is empty; it needs a header and rows.")
     delimiter = next((sign for sign in signs if set(required) <= set(_header(first, sign, known))), signs[0])
     header = _header(first, delimiter, known)
     missing = [column for column in required if column not in header]
     if missing:
         raise DataError(
-            f"Expected the columns {', '.join(required)} in {name}, missing: {', '.join(missing)}; "
+            f"{name} needs the columns {', '.join(required)}, missing: {', '.join(missing)}; "
             f"its first line reads {first.strip()[:80]!r}."
         )
     found = [column for column in header if column in known]
     twice = {column for column in found if found.count(column) > 1}
     if twice:
-        raise DataError(f"Expected each column once in {name}, got {', '.join(sorted(twice))} twice; rename one.")
+        raise DataError(f"{name} has the column {', '.join(sorted(twice))} twice; rename one.")
     rows = _read_rows(lines, delimiter, name, header, first_line)
     return Table(found, [column for column in header if column and column not in known], rows)
 
 
 def read_words(file: BinaryIO, name: str, columns: Sequence[str]) -> Iterator[Row]:
-    """The lines of a list without a header, whose words stand apart by blanks; empty ones are left out.
+    """The lines of a list without a header, with words separated by spaces; empty lines are skipped.
 
     Raises:
-        DataError: it is empty, or no UTF-8 or UTF-16 text.
+        DataError: the list is empty, or not UTF-8 or UTF-16 text.
     """
     is_empty = True
     try:
@@ -130,26 +130,27 @@ def read_words(file: BinaryIO, name: str, columns: Sequence[str]) -> Iterator[Ro
     except UnicodeError as error:
         raise _not_utf8(name, error) from error
     if is_empty:
-        raise DataError(f"Expected lines in {name}, got none.")
+        raise DataError(f"{name} has no lines.")
 
 
 def require_subjects(columns: Sequence[str], name: str) -> None:
-    """Raises DataError for a table that does not say who is in its pictures, while nobody said that none knows."""
+    """Raises DataError for a table without a column of people; not called if they are declared unknown."""
     if "subject_id" not in columns:
         raise DataError(
-            f"Expected the column subject_id in {name}, got {', '.join(columns)}; add it, since only a split by person "
-            "tells how a model does on new people, or pass --no-subjects to `engagement prepare` (no_subjects: true in "
-            "a recipe), which the results will say."
+            f"{name} lacks the column subject_id, it has {', '.join(columns)}; add it, since only a split by person "
+            "shows how a model performs on new people, or pass --no-subjects to `engagement prepare` (no_subjects: "
+            "true in a recipe), which the results will record."
         )
 
 
 def is_blank(cell: str) -> bool:
-    """Nothing there, or what spreadsheets and pandas write for nothing."""
+    """Whether a cell is empty, or has what spreadsheets and pandas write for empty cells."""
     return cell.lower() in ("", "nan")
 
 
 def find_repeats(entries: Sequence[tuple[Hashable, object]]) -> dict[int, str]:
-    """Which of (key, value) must go, by position: the later of equal ones, and all of a key with different values."""
+    """Which (key, value) pairs to reject, by position: repeats of equal pairs, and all pairs of a key with different
+    values."""
     first: dict[Hashable, object] = {}
     conflicting = {key for key, value in entries if first.setdefault(key, value) != value}
     repeats, seen = {}, set()
@@ -163,9 +164,9 @@ def find_repeats(entries: Sequence[tuple[Hashable, object]]) -> dict[int, str]:
 
 
 def our_names(columns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Columns as people write them, in lower case; those that are known, by another name or spelling, as we name them.
+    """Column names in lower case, with other names and spellings of known columns replaced by ours.
 
-    A name of our own comes before another that stands for the same.
+    If a table has both our name and another name for a column, ours is used.
     """
     plain = [column.strip().lower() for column in columns]
     spelt = [re.sub(r"[\s_-]+", "_", column) for column in plain]
@@ -182,7 +183,7 @@ def our_names(columns: Sequence[str], known: Sequence[str]) -> list[str]:
 def _header(line: str, delimiter: str, known: Sequence[str]) -> list[str]:
     try:
         return our_names(next(csv.reader([line], delimiter=delimiter)), known)
-    except csv.Error:  # one endless cell, for instance: none of our columns is in it
+    except csv.Error:  # for instance one extremely long cell: it contains none of our columns
         return []
 
 
@@ -204,12 +205,12 @@ def _read_rows(
     except csv.Error as error:
         line = first_line + reader.line_num
         raise DataError(
-            f"Expected CSV with balanced quotes in {name}, stopped at line {line} ({error}); save it anew."
+            f"{name} is not valid CSV: unbalanced quotes at line {line} ({error}); save it again."
         ) from error
     if is_empty:
-        raise DataError(f"Expected rows below the header in {name}, got none.")
+        raise DataError(f"{name} has no rows below its header.")
 
 
 def _not_utf8(name: str, error: UnicodeError) -> DataError:
     reason = error.reason if isinstance(error, UnicodeDecodeError) else error
-    return DataError(f"Expected UTF-8 text in {name}, got something else ({reason}); save it as CSV UTF-8.")
+    return DataError(f"{name} is not UTF-8 text ({reason}); save it as CSV UTF-8.")

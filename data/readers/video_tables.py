@@ -1,7 +1,7 @@
-"""A table of labelled videos → records: for any set of clips of one's own, and for spans within long videos.
+"""A table of labelled videos → records: for a user's own clips, and for spans within long videos.
 
-Columns `path,label,subject_id[,split,start_sec,end_sec]`; DAiSEE's four affects, each 0 to 3, may stand beside
-`label` or in its place. Paths are relative to the table's folder, or absolute; times are seconds or clock times.
+Columns `path,label,subject_id[,split,start_sec,end_sec]`; DAiSEE's four affects, each 0 to 3, may be given with
+`label` or instead of it. Paths are relative to the table's folder, or absolute; times are seconds or clock times.
 """
 
 import math
@@ -18,24 +18,24 @@ from .found_files import find_below
 from .split_names import require_one_word, split_named
 from .tables import Row, Table, find_repeats, read_table, require_subjects
 
-# 83.5, 1:23.5, 00:01:23.500 and 0:01:23,5; minutes and seconds up to 59, where something stands above them.
+# 83.5, 1:23.5, 00:01:23.500 and 0:01:23,5; minutes and seconds up to 59 if a larger unit precedes them.
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):(?=[0-5]?\d:))?(?P<minutes>\d+):(?P<seconds>[0-5]?\d(?:[.,]\d*)?)")
 _OPTIONAL = ("label", *AFFECTS, "split", "start_sec", "end_sec")
 
 
 def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
-    """One record a row, in the table's order; a clip id is the path, followed by `@start-end` for a span.
+    """One record per row, in the table's order; a clip id is the path, followed by `@start-end` for a span.
 
-    Labels are compared in lower case. Where a row names a split, each must: the ones without are rejected.
+    Labels are compared in lower case. If any row names a split, rows without one are rejected.
 
     Args:
-        no_subjects: somebody said that nobody knows the people; a column `subject_id` is then not read.
+        no_subjects: the people are declared unknown; a column `subject_id` is then not read.
 
     Raises:
         DataError: the table is missing, empty, or lacks a column.
     """
     if not source.is_file():
-        raise DataError(f"Expected a CSV table of videos at {source}, found none; check the path.")
+        raise DataError(f"There is no CSV table of videos at {source}; check the path.")
     with source.open("rb") as file:
         table = read_table(file, source.name, required=("path",), optional=("subject_id", *_OPTIONAL))
         _check_columns(table, source, no_subjects)
@@ -63,10 +63,10 @@ def read_video_table(source: Path, no_subjects: bool = False) -> LabelledSource:
 
 
 def read_video_folder(root: Path, tables: Sequence[str], no_subjects: bool = False) -> LabelledSource:
-    """A folder as the datasets library reads one of videos: a `metadata.csv` in it, or one in each split's folder.
+    """A folder of videos in the datasets library's layout: with a `metadata.csv`, or one in each split's folder.
 
     Raises:
-        DataError: as `read_video_table`.
+        DataError: as in `read_video_table`.
     """
     records: list[ClipRecord] = []
     rejects: list[Reject] = []
@@ -87,9 +87,9 @@ def _check_columns(table: Table, source: Path, no_subjects: bool) -> None:
         require_subjects([*table.columns, *table.extra_columns], source.name)
     missing = [name for name in AFFECTS if name not in table.columns]
     if 0 < len(missing) < len(AFFECTS):
-        raise DataError(f"Expected all four affects or none in {source}, missing: {', '.join(missing)}.")
+        raise DataError(f"{source} needs all four affects or none; missing: {', '.join(missing)}.")
     if missing and "label" not in table.columns:
-        raise DataError(f"Expected the column label, or {', '.join(AFFECTS)}, in {source}, found neither.")
+        raise DataError(f"{source} needs the column label, or {', '.join(AFFECTS)}, but has neither.")
 
 
 def _to_record(row: Row, columns: list[str], folder: Path, with_splits: bool, no_subjects: bool) -> ClipRecord:
@@ -118,7 +118,7 @@ def _seconds(row: Row, column: str) -> float | None:
         seconds = math.nan
     if clock:
         seconds += 60 * int(clock["minutes"]) + 3600 * int(clock["hours"] or 0)
-    if not 0 <= seconds < math.inf:  # NaN fails this too
+    if not 0 <= seconds < math.inf:  # also true for NaN
         raise DataError(f"Expected {column} as seconds of 0 or more, or as h:mm:ss, got {text!r}")
     return seconds
 
@@ -140,6 +140,6 @@ def _missing_file(row: Row, record: ClipRecord, folder: Path) -> Reject | None:
         if path.is_file():
             return None
         stage, found = ("table", "a folder") if path.is_dir() else ("source", "none")
-    except OSError as error:  # a name that is too long, or a folder that may not be read
+    except OSError as error:  # a name that is too long, or a folder without read permission
         stage, found = "source", in_one_line(error)
-    return row.reject(stage, record.clip_id, f"Expected a video at {record.source_path}, found {found}")
+    return row.reject(stage, record.clip_id, f"Expected a video at {record.source_path}, got {found}")
