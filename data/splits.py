@@ -73,7 +73,7 @@ def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[Clip
         return _draw(records, SHARES, seed), f"drawn {_by_what(records)} (seed {seed})"
     if None in given:
         found = ", ".join(sorted(str(split) for split in given))
-        raise DataError(f"Either every clip must have a split or none, got {found}.")
+        raise DataError(f"Expected a split for every clip or for none, got {found}.")
     if "train" not in given:
         return list(records), f"the source's own, which has no {' and no '.join(missing)}"
     train = [record for record in records if record.split == "train"]

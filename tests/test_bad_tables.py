@@ -262,8 +262,8 @@ def test_a_bad_table_of_videos_is_refused_in_one_line(content: str | bytes, told
 
 
 def test_a_missing_table_is_refused(tmp_path: Path):
-    check_one_line(lambda: read_video_table(tmp_path / "none.csv"), "none.csv", "found none")
-    check_one_line(lambda: read_label_file(tmp_path / "none.csv"), "none.csv", "found none")
+    check_one_line(lambda: read_video_table(tmp_path / "none.csv"), "none.csv", "no CSV table")
+    check_one_line(lambda: read_label_file(tmp_path / "none.csv"), "none.csv", "not exist")
 
 
 # --- FER2013's table

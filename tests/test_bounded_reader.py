@@ -118,7 +118,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("does", "reason"),
     [
-        ("time.sleep(60)", "shows nothing for 1 s"),
+        ("time.sleep(60)", "no data for 1 s"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "exit code -11"),
         ("os._exit(3)", "exit code 3"),
         ("sys.stdout.buffer.write(b'nonsense' * 1000)", "one that"),
@@ -137,7 +137,7 @@ def test_a_frozen_process_is_replaced(film: Path):
     with BoundedReader(ReaderLimits(stall_sec=4.0)) as reader:
         all_frames(reader, film)
         process_of(reader).suspend()
-        with pytest.raises(VideoReadError, match="shows nothing for 4 s"):
+        with pytest.raises(VideoReadError, match="no data for 4 s"):
             reader.index_video(film)
         assert len(all_frames(reader, film)) == 3
 
@@ -156,7 +156,7 @@ def test_hunger_for_memory_is_a_refusal(tmp_path: Path):
     frame = np.zeros((2160, 3840, 3), np.uint8)
     Image.fromarray(np.tile(frame, (4, 2, 1))).save(tmp_path / "giant.png", compress_level=1)
     with BoundedReader(ReaderLimits(memory_bytes=200 << 20)) as reader:
-        with pytest.raises(ImageReadError, match=r"200 MB .* wants more: .*giant\.png"):
+        with pytest.raises(ImageReadError, match=r"200 MB .* more: .*giant\.png"):
             reader.read_picture(tmp_path / "giant.png")
         Image.fromarray(frame[:100]).save(tmp_path / "small.png")
         assert reader.read_picture(tmp_path / "small.png").shape == (100, 3840, 3)

@@ -229,7 +229,7 @@ def test_another_drawing_or_other_files_are_not_overwritten(daisee, tmp_path):
     with pytest.raises(DataError, match=r"seed=11 \(now 12\)"):
         write_daisee(root, 6, 3, 12, **TINY)
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(DataError, match="which holds something else"):
+    with pytest.raises(DataError, match="has other content"):
         write_daisee(tmp_path, 6, 3, 11, **TINY)
     (tmp_path / "drawn.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match="JSON object"):
@@ -239,7 +239,7 @@ def test_another_drawing_or_other_files_are_not_overwritten(daisee, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"num_subjects": 2}, "at least 3 subjects, one a split, got 2"),
+        ({"num_subjects": 2}, "at least 3 subjects, one per split, got 2"),
         ({"clips_per_subject": 0}, "at least 1 clip"),
         ({"variant": "both"}, "appearance or dynamics or shortcut, got 'both'"),
         ({"seed": -1}, "seed of 0 or more"),

@@ -57,8 +57,8 @@ AUDIT_EDITS = [
     ("version", 2, "2 as version (input should be 1)"),
     ("passed", GONE, "no passed;"),
     ("passed", "true", '"true" as passed'),
-    ("passed", False, "passed false without a finding that failed"),
-    ("findings.0.grade", "fail", "passed true beside findings that failed: shared subjects"),
+    ("passed", False, "passed false although"),
+    ("findings.0.grade", "fail", "passed true although findings failed: shared subjects"),
     ("findings.0.grade", "fine", "\"fine\" as findings[0].grade (input should be 'fail', 'report' or 'ok')"),
     ("findings.1.summary", GONE, "no findings[1].summary;"),
     ("findings.1.note", "x", "an unknown key findings[1].note;"),
@@ -162,7 +162,7 @@ def test_commands_end_with_that_line(
     assert run_command(monkeypatch, capsys, ["audit", output]).startswith(told)
     assert run_command(monkeypatch, capsys, again).startswith(told)
     (output / "plan.json").write_bytes(b"\xff\xfe")
-    assert "to hold the same preparation" in run_command(monkeypatch, capsys, again)
+    assert "a different source or with other settings" in run_command(monkeypatch, capsys, again)
 
 
 def test_auditing_again_mends_an_edited_audit(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -164,7 +164,7 @@ def test_grey_pictures_and_other_folders_are_refused(tmp_path: Path):
     EngagementImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "ours")
     (tmp_path / "full/model.onnx").touch()
     for export, output in ((export_stock, tmp_path / "full"), (export_onnx, tmp_path / "full/model.onnx")):
-        with pytest.raises(DataError, match="Expected a new"):
+        with pytest.raises(DataError, match="new or empty folder"):
             export(tmp_path / "ours", output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "ours"]
 

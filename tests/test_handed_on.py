@@ -84,7 +84,7 @@ def test_places_that_cannot_be_written_are_told_before_the_long_part(
     for name in ("_load", "_copy_code", "_write_onnx"):
         monkeypatch.setattr(room, name, None, raising=False)  # calling it would fail
     monkeypatch.setattr(room, "require_extra", lambda *_: None, raising=False)
-    with pytest.raises(DataError, match=r"Expected to write .* choose another place") as refusal:
+    with pytest.raises(DataError, match=r"could not .* choose another place") as refusal:
         export("org/name", Path(output.format(file=tmp_path / "file")))
     assert "\n" not in str(refusal.value)
 

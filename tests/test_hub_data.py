@@ -285,10 +285,10 @@ def test_a_model_of_the_same_name_is_in_nobody_s_way(hub: HubServer, faces: Prep
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("hf://nix", "it is written hf://org/name"),
-        ("hf://org/a/b", "it is written hf://org/name"),
-        ("hf://models/org/name", "it is written hf://org/name"),
-        ("hf://org/na me", "it is written hf://org/name"),
+        ("hf://nix", "hf://org/name"),
+        ("hf://org/a/b", "hf://org/name"),
+        ("hf://models/org/name", "hf://org/name"),
+        ("hf://org/na me", "hf://org/name"),
         ("hf://org/none", "found none, or none that this token may read"),
         ("hf://org/faces@nix", "no such revision"),
         ("hf://org/foreign", "found no dataset.json"),
@@ -310,11 +310,11 @@ def test_changed_data_is_not_taken_for_what_was_pushed(hub: HubServer, pushed: d
     other = files["dataset.json"].replace(fingerprint.encode(), b"0" * 64)
     table = "data/test-00000-of-00001.parquet"
     cases = {
-        "org/cut": ({table: files[table][:100]}, False, f"{table} is not as it was written"),
-        "org/counted": ({"dataset.json": other}, True, "somebody has changed them"),
-        "org/swapped": ({table: files["data/validation-00000-of-00001.parquet"]}, True, "twice|changed them"),
-        "org/clip-table": ({table: hub.files("datasets/org/clips")[table]}, True, "changed them"),
-        "org/no-table": ({table: b"PAR1"}, True, "could not read it"),
+        "org/cut": ({table: files[table][:100]}, False, f"{table} has changed"),
+        "org/counted": ({"dataset.json": other}, True, "were changed"),
+        "org/swapped": ({table: files["data/validation-00000-of-00001.parquet"]}, True, "twice|were changed"),
+        "org/clip-table": ({table: hub.files("datasets/org/clips")[table]}, True, "were changed"),
+        "org/no-table": ({table: b"PAR1"}, True, "could not be read"),
     }
     for name, (changes, sums, says) in cases.items():
         refill(hub, name, changes, tmp_path / name, sums)
@@ -333,7 +333,7 @@ def test_an_audit_of_other_data_is_not_trusted(hub: HubServer, pushed: dict[str,
 
 @pytest.mark.parametrize(
     ("token", "says"),
-    [("", "no token is known here.*hf auth login"), (READ_TOKEN, "may only read"), ("hf_no", "[Ii]nvalid")],
+    [("", "no token is set here.*hf auth login"), (READ_TOKEN, "may only read"), ("hf_no", "[Ii]nvalid")],
 )
 def test_a_token_that_cannot_push_is_found_before_the_work(
     token: str,

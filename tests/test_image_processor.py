@@ -105,7 +105,9 @@ def test_picture_norm_takes_the_mean_and_scales_the_rest(pixels_of: PixelsOf, do
 
 @both_processors
 def test_a_flat_picture_has_no_norm_to_scale(pixels_of: PixelsOf):
-    with pytest.raises(EngagementInputError, match=r"Expected a face with some contrast, got a flat picture \(frame 0"):
+    with pytest.raises(
+        EngagementInputError, match=r"Expected a face with some contrast, got a picture of one colour \(frame 0"
+    ):
         pixels_of(np.full((40, 60, 3), 128, np.uint8), picture_norm=100.0)
 
 

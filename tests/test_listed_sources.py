@@ -235,7 +235,7 @@ def test_a_list_of_other_files_names_file_and_line(name: str, layouts: dict[str,
         other.unlink()
     source = read_source(None, folder)
     assert source.records == [] and f"of {LIST[name]}" in source.rejects[0].reason
-    with pytest.raises(DataError, match=f"none; the first of .* in line {1 if name == 'rafdb' else 2} of {LIST[name]}"):
+    with pytest.raises(DataError, match=f"none; first of .* in line {1 if name == 'rafdb' else 2} of {LIST[name]}"):
         prepare_found(source, folder, tmp_path / "out")
 
 
@@ -251,7 +251,7 @@ def test_a_workbook_is_refused_in_a_line_that_says_what_to_do(layouts: dict[str,
     with pytest.raises(DataError, match=r"train_engagement_labels\.xlsx; save it .* train_engagement_labels\.csv\."):
         read_source(None, folder)
     table.write_text("video,label\na,b\n")
-    with pytest.raises(DataError, match=r"chunk, label in train_engagement_labels\.csv, missing: chunk"):
+    with pytest.raises(DataError, match=r"train_engagement_labels\.csv .* missing: chunk"):
         read_source(None, folder)
     write(folder, "copy/training_engagement_labels.csv", "chunk,label\na,b\n")
     with pytest.raises(DataError, match="one table of train"):
@@ -291,7 +291,7 @@ def test_pictures_that_are_cut_already_are_no_places_for_boxes(layouts: dict[str
     prepared = prepare_found(source, folder, tmp_path / "out")
     assert prepared.description.rejects_by_stage == {"decode": 21}
     reason = (tmp_path / "out/rejects.csv").read_text()
-    assert "134,134,899,899" in reason and "leave face_x, face_y, face_width, face_height out of the list" in reason
+    assert "134,134,899,899" in reason and "remove face_x, face_y, face_width, face_height from" in reason
     for name, split in {"training": "train", "validation": "test"}.items():
         write(folder, f"Manually_Annotated_file_lists/{name}.csv", _without_boxes(source, split))
     whole = read_source(None, folder)
@@ -353,10 +353,10 @@ def test_rafdb_s_whole_pictures_are_read_where_faces_are_looked_for(layouts: dic
 
 def test_rafdb_s_compound_expressions_are_not_taken_for_the_basic_ones(layouts: dict[str, Path], tmp_path: Path):
     folder = edited(layouts["rafdb"], tmp_path, LIST["rafdb"], lambda text: text.replace(" 7\n", " 11\n"))
-    with pytest.raises(DataError, match=f"got 11 in line 7 of {LIST['rafdb']}.*folder basic"):
+    with pytest.raises(DataError, match=f"ine 7 of {LIST['rafdb']}.* 11.*folder basic"):
         read_source(None, folder)
     shutil.copytree(layouts["rafdb"], folder / "basic")
-    with pytest.raises(DataError, match="one list of RAF-DB"):
+    with pytest.raises(DataError, match="several lists of RAF-DB"):
         read_source(None, folder)
 
 

@@ -188,11 +188,11 @@ def test_a_table_that_says_test_alone_gets_no_other_split(tmp_path: Path):
     [
         ({"label": ""}, "label", "value for label"),
         ({"subject_id": ""}, "table", "value for subject_id"),
-        ({"path": ""}, "source", "a picture, got none"),
-        ({"path": "gone.png"}, "source", "found none"),
+        ({"path": ""}, "source", "no picture"),
+        ({"path": "gone.png"}, "source", "no picture"),
         ({"path": "../outside.png"}, "source", "below the table's folder"),
         ({"path": "/etc/hostname"}, "source", "below the table's folder"),
-        ({"path": "x" * 300 + ".png"}, "source", "found none"),
+        ({"path": "x" * 300 + ".png"}, "source", "no picture"),
         ({"split": "lost"}, "table", "split as train"),
         ({"split": ""}, "table", "split as train"),
     ],
@@ -235,8 +235,8 @@ def test_frames_in_order_become_windows_that_reach_over_no_gap(tmp_path: Path):
     assert [record.clip_id for record in found.records] == ["ann@1-2", "ann@2-3", "ann@5-6", "ann@6-7"]
     assert found.records[1].frame_paths == ["ann/2.png", "ann/3.png"]
     reasons = [reject.reason for reject in found.rejects]
-    assert any("frame 4 missing" in reason for reason in reasons) and any("frame 8 missing" in told for told in reasons)
-    assert any("got 1: frame 9" in reason for reason in reasons) and len(reasons) == 3
+    assert any("lacks frame 4" in reason for reason in reasons) and any("lacks frame 8" in told for told in reasons)
+    assert any("only 1: frame 9" in reason for reason in reasons) and len(reasons) == 3
 
 
 @pytest.mark.parametrize(("how", "label"), [("majority", "0"), ("mean", "1"), ("last", "2")])
@@ -282,7 +282,7 @@ def test_clips_and_people_hold_frames_together_in_the_table_s_order(tmp_path: Pa
     assert [record.clip_id for record in read(by_person, pictures_as="clips").records] == [
         "ann@0-1", "ann@2-3", "bob@0-1", "bob@2-3",
     ]  # fmt: skip
-    with pytest.raises(DataError, match="clip_id, or people"):
+    with pytest.raises(DataError, match="clip_id or known people"):
         read(by_person, pictures_as="clips", no_subjects=True)
 
 

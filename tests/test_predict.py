@@ -77,7 +77,7 @@ BAD = {
     "text.mp4": "text|video",
     "folder.mp4": "director|folder",
     "sound.mp4": "video stream",
-    "missing.mp4": "nothing there",
+    "missing.mp4": "no such file",
     "no_face.mp4": "face",
 }
 

@@ -152,7 +152,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     with pytest.raises(OSError, match="space"):
         prepare(source, SETTINGS, folder, tmp_path / "data", num_processes=1)
     assert not is_prepared(tmp_path / "data")
-    with pytest.raises(DataError, match="goes on where it was"):
+    with pytest.raises(DataError, match="to resume"):
         load_prepared(tmp_path / "data")
     resumed = prepare(source, SETTINGS, folder, tmp_path / "data", num_processes=1)
     assert started[:3] == [0, 4, 4]  # what was finished is not done again
@@ -168,7 +168,7 @@ def test_several_processes_give_the_same(
 
 
 def test_two_preparations_do_not_share_a_folder(source: LabelledSource, folder: Path, tmp_path: Path):
-    with FileLock(tmp_path / "data.lock"), pytest.raises(DataError, match="another preparation is running"):
+    with FileLock(tmp_path / "data.lock"), pytest.raises(DataError, match="preparation is running"):
         prepare(source, SETTINGS, folder, tmp_path / "data", num_processes=1)
     assert not (tmp_path / "data").exists()
 
@@ -177,7 +177,7 @@ def test_another_preparation_needs_another_folder(prepared: PreparedData, source
     for settings in (replace(SETTINGS, num_frames=5), replace(SETTINGS, face_margin_ratio=0.1)):
         with pytest.raises(DataError, match="another folder"):
             prepare(source, settings, folder, prepared.folder, num_processes=1)
-    with pytest.raises(DataError, match="which holds something else"):
+    with pytest.raises(DataError, match="has other content"):
         prepare(source, SETTINGS, folder, folder, num_processes=1)
 
 

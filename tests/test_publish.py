@@ -218,6 +218,6 @@ def test_results_that_cannot_be_read_are_one_line_that_says_what_to_do(content: 
     done = CliRunner().invoke(app, ["publish", str(tmp_path), "--repo", "org/name", "--dry-run"])
     said = str(done.exception)
     assert isinstance(done.exception, ModelLoadError) and said.count(str(tmp_path)) == 1 and "\n" not in said
-    remedy = "put it right" if content == "{" else "check the path"
+    remedy = "correct it" if content == "{" else "check the path"
     assert "Errno" not in said and remedy in said and "import" in said
     assert ("No such file or directory" in said) == (content is None)

@@ -102,7 +102,7 @@ def test_a_second_video_of_a_clip_is_rejected(drawn_daisee: Path, tmp_path: Path
     shutil.copy(video, video.with_suffix(".webm"))
     after = read_daisee(folder)
     assert after.records == before.records and len(after.rejects) == len(before.rejects) + 1
-    assert after.rejects[0].path.endswith(".webm") and "one video" in after.rejects[0].reason
+    assert after.rejects[0].path.endswith(".webm") and "two videos" in after.rejects[0].reason
 
 
 def test_a_clip_that_two_splits_claim_is_taken_once(drawn_daisee: Path, tmp_path: Path):
@@ -115,7 +115,7 @@ def test_a_clip_that_two_splits_claim_is_taken_once(drawn_daisee: Path, tmp_path
         file.write(row)
     after = read_daisee(folder)
     assert after.records == before.records
-    assert [reject.clip_id for reject in after.rejects if "one split" in reject.reason] == [clip.clip_id]
+    assert [reject.clip_id for reject in after.rejects if "two splits" in reject.reason] == [clip.clip_id]
 
 
 def test_the_subset_is_drawn_before_videos_are_looked_for(drawn_daisee: Path, tmp_path: Path):
@@ -271,8 +271,8 @@ def test_files_that_do_not_fit_are_rejects(tmp_path: Path):
         (("a.png", "b.png"), "<label>/<file>"),
         (("train/a.png", "test/b.png"), "<label>/<file>"),
         (("bored/a.png", "bored/b.png"), "2 labels"),
-        (("bored/a.mp4", "engaged/b.mp4"), "found none"),
-        ((), "found none"),
+        (("bored/a.mp4", "engaged/b.mp4"), "no pictures"),
+        ((), "no pictures"),
     ],
 )
 def test_a_layout_without_labels_is_refused(names: tuple[str, ...], told: str, tmp_path: Path):

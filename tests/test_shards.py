@@ -137,7 +137,7 @@ def test_all_shares_together_are_all_inputs_in_order():
 
 def test_what_keeps_shards_from_being_joined(faces: Path, tmp_path: Path):
     shards = tmp_path / "shards"
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="no shards"):
         join_shards(shards, tmp_path / "joined")
     prepare_in_shards(faces, shards, 3)
     second = Shard(2, 3).folder(shards) / SHARD_FILE

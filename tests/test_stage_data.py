@@ -99,7 +99,7 @@ def test_an_audit_of_other_data_does_not_count(audited: Path, tiny_recipe: dict[
     copy = shutil.copytree(audited, tmp_path / "copy")
     audit = json.loads((copy / "audit.json").read_text())
     (copy / "audit.json").write_text(json.dumps({**audit, "fingerprint": "0" * 64}))
-    with pytest.raises(LeakageError, match="as it is now"):
+    with pytest.raises(LeakageError, match="in its current state"):
         load(tiny_recipe, copy)
 
 

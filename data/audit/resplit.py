@@ -81,7 +81,7 @@ def _check(data: PreparedData, audit: Audit, output: Path) -> None:
     if audit.fingerprint != data.fingerprint:
         raise DataError(f"The audit is not of {data.folder} in its current state; audit it again.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} is not empty; choose another place.")
+        raise DataError(f"{output} is not empty; choose a new or empty folder.")
 
 
 def all_rows(data: PreparedData) -> Dataset:

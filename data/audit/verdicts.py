@@ -74,9 +74,9 @@ class AuditRecord(Record):
     def _check_verdict(self) -> Self:
         failed = [finding.name for finding in self.findings if finding.grade == FAIL]
         if self.passed and failed:
-            raise ValueError(f"passed is true although findings failed: {', '.join(failed)}")
+            raise ValueError(f"passed true although findings failed: {', '.join(failed)}")
         if not self.passed and not failed:
-            raise ValueError("passed is false although no finding failed")
+            raise ValueError("passed false although no finding failed")
         return self
 
 

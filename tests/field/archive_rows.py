@@ -187,7 +187,7 @@ ROWS = [
         Comes(that=has_paths(*GOOD))),
     Row("zip: under a suffix of none", archive(name="set.data"), read, Comes(that=has_paths(*GOOD))),
     Row("zip: cut", lambda folder: at(folder, "cut.zip", archive()(folder).read_bytes()[:-30]), read,
-        Refused(("cut.zip", "truncated", "fetch it again"))),
+        Refused(("cut.zip", "truncated", "download it again"))),
     Row("zip: splits of other names", archive(*((f"{split}/{label}/{number}.png", dot(number + 5 * len(split)))
         for split in ("Train_set", "dev") for number, label in enumerate(("bored", "engaged")))), read,
         Comes(that=lambda source: [record.split for record in source.records if "dev/" in record.source_path]

@@ -174,7 +174,7 @@ ROWS = [
     row("picture called mp4", picture, refused("clip.mp4", "PNG picture", "predict"), None),
     row("sound alone", sound, refused("lecture.mp4", "audio only", "camera", kind=NoVideoStreamError), None),
     row("folder called mp4", folder_called_mp4, refused("clip.mp4", "a directory", "check the path"), None),
-    row("nothing there", lambda folder: folder / "clip.mp4", refused("clip.mp4", "nothing there", "check"), None),
+    row("nothing there", lambda folder: folder / "clip.mp4", refused("clip.mp4", "no such file", "check"), None),
     Row(
         "what an endpoint installs",
         lambda folder: OF_A_MODEL,

@@ -179,7 +179,7 @@ ROWS = [
         kind=27),
     *(
         Row(f"a timeline's step of {step}", lambda folder: write_film(folder / "clip.mp4"),
-            lambda bench, path, step=step: bench.engagement.predict(path, step), Refused(("step above 0 s",)), kind=27)
+            lambda bench, path, step=step: bench.engagement.predict(path, step), Refused(("above 0 s",)), kind=27)
         for step in (0.0, -1.0, float("nan"))
     ),
 ]  # fmt: skip
