@@ -3,8 +3,8 @@
 A recipe is a small YAML file: options for both stages at the top, options of one stage under `expression:` and
 `engagement:`. Any option may be one of `StageArguments` or of transformers' TrainingArguments. On the command line
 `--name value` overrides the recipe for both stages, `--expression_name value` and `--engagement_name value` for one.
-`bf16: auto` means bfloat16 where the machine has it and nobody asks for fp16, `metric_for_best_model: auto` what
-`selection.choose_score` says. `base: other.yaml` puts a recipe's values over those of another.
+`bf16: auto` means bfloat16 where the machine is fast at it and fp16 is off; `selection.choose_score` resolves
+`metric_for_best_model: auto`. With `base: other.yaml` a recipe's values override those of another recipe.
 """
 
 import json
@@ -29,8 +29,8 @@ from .machine import has_fast_bf16, loader_workers
 Stage = Literal["expression", "engagement"]
 STAGES: tuple[Stage, Stage] = ("expression", "engagement")
 NO_CHECKPOINT = ("false", "no", "0", "none")  # as resume_from_checkpoint
-Options = Mapping[str, JsonValue]  # name → value, as YAML holds it; checked when a stage is planned
-# What every run of ours wants and TrainingArguments does not do alone.
+Options = Mapping[str, JsonValue]  # name → value, as YAML parses it; checked when a stage is planned
+# Our defaults where they differ from those of TrainingArguments.
 TRAINING_DEFAULTS: Options = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -40,7 +40,7 @@ TRAINING_DEFAULTS: Options = {
     "metric_for_best_model": "auto",
     "logging_strategy": "epoch",
     "remove_unused_columns": False,
-    # A resumed run would begin to count its patience anew.
+    # Otherwise a resumed run would restart its early-stopping count.
     "restore_callback_states_from_checkpoint": True,
     "report_to": "none",
     "output_dir": "runs/run",
@@ -72,24 +72,24 @@ class ModelArguments:
     start_from: str | None = field(
         default=None,
         metadata={
-            "help": "folder of a trained model whose encoder is taken over, in place of --encoder; box: the expression "
-            "model of this package; a folder of folds: each fold's own; {seed} stands for the run's (default in stage "
-            "two: stage one, if the same run trains it)"
+            "help": "folder of a trained model whose encoder is used instead of --encoder; box: the expression model "
+            "of this package; with a folder of folds, each fold starts from its own model; {seed} stands for the run's "
+            "seed (default in stage two: the model of stage one, if the same run trains it)"
         },
     )
-    freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
+    freeze_encoder: bool = field(default=False, metadata={"help": "train only the head"})
     lora_rank: int | None = field(
         default=None,
         metadata={
-            "help": "of LoRA: small adapters in the encoder's attention layers learn in place of its weights, and are "
-            "merged into these at the end; 8 is usual; needs the extra lora (default: no LoRA)"
+            "help": "rank of LoRA: small adapters in the encoder's attention layers are trained instead of its weights "
+            "and merged into them at the end; 8 is usual; needs the extra lora (default: no LoRA)"
         },
     )
     cache_features: bool | None = field(
         default=None,
         metadata={
-            "help": "with freeze_encoder: True keeps the encoder's features in cache_dir and turns a recipe's "
-            "augmentation off, False never keeps any (default: in memory, where nothing is augmented)"
+            "help": "with freeze_encoder: True stores the encoder's features in cache_dir and turns a recipe's "
+            "augmentation off, False computes them every time (default: kept in memory if nothing is augmented)"
         },
     )
     temporal: str = field(
@@ -115,7 +115,7 @@ class ModelArguments:
     dropout: float = field(default=0.5, metadata={"help": "share of the features dropped before the classifier"})
     test_time_views: int = field(
         default=1,
-        metadata={"help": "views of a face averaged outside training: 1, 2 (mirrored) or 10 (and four corners)"},
+        metadata={"help": "views of a face averaged outside training: 1, 2 (mirrored) or 10 (also four corners)"},
     )
     channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
 
@@ -128,33 +128,40 @@ class LearningArguments:
         default="cross_entropy", metadata={"help": "cross_entropy, focal, or ordinal for label_scheme levels"}
     )
     focal_gamma: float = field(default=2.0, metadata={"help": "loss focal: how much less an easy example counts"})
-    class_weight_cap: float = field(default=5.0, metadata={"help": "largest class weight over the smallest; 1: none"})
+    class_weight_cap: float = field(
+        default=5.0, metadata={"help": "largest ratio of two class weights; 1: all classes weigh the same"}
+    )
     logit_adjustment: float = field(default=0.0, metadata={"help": "tau of Menon et al. 2021; 0: none"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "of the losses cross_entropy and ordinal; 0: none"})
+    label_smoothing: float = field(default=0.0, metadata={"help": "for the losses cross_entropy and ordinal; 0: none"})
     soft_labels: float = field(
         default=0.0,
-        metadata={"help": "share of the target that raters' votes make, where the data has them; 0: the label alone"},
+        metadata={"help": "share of the target that comes from raters' votes, if the data has them; 0: only the label"},
     )
-    cutmix: float = field(default=0.0, metadata={"help": "probability that a batch is mixed by CutMix, until 85 %"})
-    mixup: float = field(default=0.0, metadata={"help": "probability that a batch is mixed by mixup, until 85 %"})
+    cutmix: float = field(
+        default=0.0, metadata={"help": "probability that a batch is mixed by CutMix, in the first 85 % of the training"}
+    )
+    mixup: float = field(
+        default=0.0, metadata={"help": "probability that a batch is mixed by mixup, in the first 85 % of the training"}
+    )
     average_decay: float | None = field(
         default=None,
         metadata={"help": "decay of a moving average of the weights, which is exported; 0.999 (default: no average)"},
     )
     subject_adversary: float = field(
-        default=0.0, metadata={"help": "strength at which the encoder is made to forget who it sees; 0: none"}
+        default=0.0,
+        metadata={"help": "strength of the adversary that removes a person's identity from the features; 0: none"},
     )
     optimizer: str | None = field(
-        default=None, metadata={"help": "adam, momentum or nesterov, with an L2 penalty (default: what --optim says)"}
+        default=None, metadata={"help": "adam, momentum or nesterov, with an L2 penalty (default: as set by --optim)"}
     )
     lr_decay_factor: float | None = field(
         default=None,
         metadata={
-            "help": "by which the learning rate shrinks in lr_decay_steps, smoothly (default: what "
-            "--lr_scheduler_type says)"
+            "help": "factor by which the learning rate shrinks, smoothly, over lr_decay_steps (default: as set by "
+            "--lr_scheduler_type)"
         },
     )
-    lr_decay_steps: int = field(default=500, metadata={"help": "steps in which lr_decay_factor applies once"})
+    lr_decay_steps: int = field(default=500, metadata={"help": "steps over which lr_decay_factor applies once"})
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "evaluations without a better --metric_for_best_model before a stop (default: no stop)"},
@@ -163,27 +170,27 @@ class LearningArguments:
 
 @dataclass
 class StageArguments(DataArguments, ModelArguments, FrameArguments, LearningArguments):
-    """What one stage trains, on what, and how its frames are made; the rest is TrainingArguments."""
+    """A stage's data, model, frames and loss; everything else is in TrainingArguments."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe's file holds, over its bases: options of both stages, and under a stage's name its own."""
+    """A recipe's options merged over those of its bases; options of one stage stand under that stage's name."""
 
     options: Options
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """One stage, ready to run: its name, its own arguments, Trainer's, and everything as it was given."""
+    """One stage, ready to run: its name, its own arguments, Trainer's, and the options as the user gave them."""
 
     name: str
     stage: StageArguments
     training: TrainingArguments
     given: Options
-    on_command_line: frozenset[str]  # names of the options that came from there, for this stage
+    on_command_line: frozenset[str]  # names of the options given on the command line for this stage
     run_dir: Path
-    push_to_hub: bool  # kept apart: Trainer would push checkpoints, which hold pickles; we push the export
+    push_to_hub: bool  # not in `training`: Trainer would push checkpoints, which contain pickles; we push the export
 
     @property
     def export_dir(self) -> Path:
@@ -193,11 +200,11 @@ class StageRun:
 def read_recipe(path: Path) -> Recipe:
     """A recipe's options over those of its `base`: another recipe, named from its folder, or a list of them.
 
-    Of several the last one counts most; the sections of the stages are merged key by key, all else is replaced; a value
-    of null gives an option its default back.
+    Of several bases, the last has priority. Sections of stages are merged key by key, all else is replaced; null resets
+    an option to its default.
 
     Raises:
-        RecipeError: a file is missing or is not a YAML mapping, or is its own base.
+        RecipeError: a file is missing, is not a YAML mapping, or is its own base.
     """
     return _read_over_bases(path, ())
 
@@ -205,7 +212,7 @@ def read_recipe(path: Path) -> Recipe:
 def _read_over_bases(path: Path, readers: tuple[Path, ...]) -> Recipe:
     chain = (*readers, path)
     if path.resolve() in [reader.resolve() for reader in readers]:
-        raise RecipeError(f"Expected a base that has an end, got a circle: {' -> '.join(p.name for p in chain)}.")
+        raise RecipeError(f"The bases of {chain[0]} form a circle: {' -> '.join(p.name for p in chain)}; remove one.")
     options = _read_yaml(path, f", the base of {readers[-1]}" if readers else "")
     bases = options.pop("base", [])
     merged: Options = {}
@@ -225,21 +232,21 @@ def _read_yaml(path: Path, role: str) -> dict[str, JsonValue]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"Expected a recipe at {path}{role}, found no such file.") from error
+        raise RecipeError(f"There is no recipe {path}{role}.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
-        raise RecipeError(f"Expected a YAML recipe in {path}, could not read it: {reason}") from error
+        raise RecipeError(f"The recipe {path} could not be read as YAML: {reason}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"Expected names and values in {path}, got {type(content).__name__}.")
+        raise RecipeError(f"Expected names and values in the recipe {path}, got {type(content).__name__}.")
     try:
         return TypeAdapter(dict[str, JsonValue]).validate_python(content, strict=True)
-    except ValidationError as error:  # YAML also knows dates, sets, and keys that are no words, such as a bare `on`
+    except ValidationError as error:  # YAML also has dates, sets, and keys that are not text, such as a bare `on`
         got = error.errors()[0]["input"]
-        raise RecipeError(f"Expected names, and numbers or words, in {path}, got {got!r}; put it in quotes.") from error
+        raise RecipeError(f"Expected only text and numbers in {path}, got {got!r}; put it in quotes.") from error
 
 
 def train_command() -> str:
-    """What the user typed to train, or would."""
+    """The command that starts a training, as the user typed it or would type it."""
     return "python train.py" if Path(sys.argv[0]).name == "train.py" else "engagement train"
 
 
@@ -252,11 +259,11 @@ def plan_stages(recipe: Recipe, options: Mapping[str, str]) -> list[StageRun]:
     runs = [_plan_stage(name, recipe, options) for name in STAGES]
     with_data = [run for run in runs if run.stage.data]
     if with_data and with_data[-1].name == "expression" and any(run.stage.folds for run in runs):
-        raise RecipeError("Expected engagement_data with folds, which are of stage two, got none.")
+        raise RecipeError("folds apply to stage two, which has no data here; pass --engagement_data.")
     if not with_data:
         raise RecipeError(
-            "Expected expression_data or engagement_data, got neither; name a folder for one of them, or a "
-            "recipe that does: `engagement recipes` lists ours."
+            "There is no data to train on; pass --expression_data or --engagement_data, or a recipe that sets one of "
+            "them (`engagement recipes` lists those of this package)."
         )
     return with_data
 
@@ -269,7 +276,7 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     merged: dict[str, JsonValue] = {}
     for part in (for_both, _section(recipe.options, name), typed_for_both, typed):
         merged |= with_current_names(part)
-    # Trainer takes bf16 on a CPU only when told that the CPU is meant.
+    # Trainer accepts bf16 on a CPU only with use_cpu.
     values: dict[str, JsonValue] = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **merged}
     is_on_cpu = _is_true(values["use_cpu"])
     values.setdefault("dataloader_num_workers", 0 if is_on_cpu else loader_workers())
@@ -279,7 +286,7 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     values["output_dir"] = str(run_dir / "checkpoints" / name)
     if values.get("data") == "none":
         values["data"] = None
-    if str(values.get("resume_from_checkpoint")).lower() in NO_CHECKPOINT:  # texts to Trainer, and so names of folders
+    if str(values.get("resume_from_checkpoint")).lower() in NO_CHECKPOINT:  # Trainer would take the text for a folder
         values["resume_from_checkpoint"] = None
     stage, training = _parse(values, {key for key in options if key.startswith(f"{name}_")})
     stage.folds = _read_folds(stage.folds)
@@ -287,7 +294,7 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
         stage.start_from = stage.start_from.replace("{seed}", str(training.seed))
     if name == "expression":
         if "folds" in typed or "folds" in _section(recipe.options, name):
-            raise RecipeError("Expected folds of stage two alone, got them for stage one, whose people nobody knows.")
+            raise RecipeError("folds apply only to stage two, not to stage one, whose data names no people.")
         stage.model, stage.folds = "image", None
     if stage.data and not stage.pretrained and not stage.start_from:
         stage.encoder = _without_weights(stage.encoder)
@@ -295,9 +302,12 @@ def _plan_stage(name: str, recipe: Recipe, options: Mapping[str, str]) -> StageR
     if stage.cache_features and "cache_features" in on_command_line and "augmentation" not in on_command_line:
         merged |= _without_augmentation(name, stage)
     push_to_hub, training.push_to_hub = training.push_to_hub, False
-    if "trackio" in (training.report_to or ()) and training.hub_private_repo is None:  # its Space would be a public one
+    if "trackio" in (training.report_to or ()) and training.hub_private_repo is None:  # its Space would be public
         training.hub_private_repo = True
-        print("take care: what trackio and a push make is private; --hub_private_repo false: public", file=sys.stderr)
+        print(
+            "take care: trackio and a push create private repositories; --hub_private_repo false makes them public",
+            file=sys.stderr,
+        )
     return StageRun(name, stage, training, merged, on_command_line, run_dir, push_to_hub)
 
 
@@ -306,7 +316,7 @@ def _is_true(value: JsonValue) -> bool:
 
 
 def _read_folds(asked: int | str | None) -> int | str | None:
-    """The parser knows words alone, and a checkpoint's record has a number."""
+    """The parser gives text, but a checkpoint's record contains a number."""
     if asked is None or asked == SUBJECT:
         return asked
     try:
@@ -316,24 +326,24 @@ def _read_folds(asked: int | str | None) -> int | str | None:
 
 
 def _without_augmentation(name: str, stage: StageArguments) -> Options:
-    """Of a recipe that augments, as features that are kept cannot: off, and said; what is given in its place."""
+    """Stored features cannot be augmented: turn the recipe's augmentation off, and report it; returns that option."""
     if stage.augmentation == "{}":
         return {}
     if stage.data:
-        print(f"{name}: the recipe's augmentation is off, as --cache_features asks: {stage.augmentation}", flush=True)
+        print(f"{name}: --cache_features turns the recipe's augmentation off: {stage.augmentation}", flush=True)
     stage.augmentation = "{}"
     return {"augmentation": {}}
 
 
 def _without_weights(encoder: str) -> str:
-    """`timm/resnet18.tv_in1k` → `resnet18`, which starts from random weights, so that a recipe can be tried offline."""
+    """`timm/resnet18.tv_in1k` → `resnet18`, with random weights, so that a recipe can be tried offline."""
     if "/" not in encoder or Path(encoder).is_dir():
         return encoder
     owner, _, name = encoder.partition("/")
     if owner != "timm":
         raise RecipeError(
-            f"Expected an encoder timm/NAME.TAG with pretrained false, got {encoder!r}; pass --encoder with a local "
-            "folder or the name of a timm architecture."
+            f"pretrained false needs an encoder timm/NAME.TAG, got {encoder!r}; pass --encoder with a local folder or "
+            "the name of a timm architecture."
         )
     return name.partition(".")[0]
 
@@ -347,30 +357,30 @@ def _section(options: Options, name: str) -> Options:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise RecipeError(f"Expected options that fit, got: {message}.")
+        raise RecipeError(f"The options are not valid: {message}.")
 
 
 def _parse(values: Options, of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
-    """Args: of_stage: the options that were typed for this stage alone, with its name before theirs."""
+    """Args: of_stage: the options typed for this stage only, with the stage's name as prefix."""
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
     of_one_stage = [f"{stage}_{name}" for stage in STAGES for name in known]
     for name in values:
         if name not in known:
             typed = next((key for key in of_stage if key.partition("_")[2] == name), name)
-            # Where the stage's name was typed, its length must not make all options look near.
+            # A stage's name, if typed, must not make all options look similar.
             near = get_close_matches(name, known if typed != name else [*known, *of_one_stage], 1)
             hint = f"did you mean {typed.removesuffix(name)}{near[0]}? See" if near else "see"
-            raise RecipeError(f"Expected a known option, got {typed!r}; {hint} {train_command()} --help.")
+            raise RecipeError(f"There is no option {typed!r}; {hint} {train_command()} --help.")
     argv = []
     for name, value in values.items():
         if value is not None:
             argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
     kinds = (StageArguments, TrainingArguments)
-    parser = _Parser(kinds, allow_abbrev=False)  # type: ignore[arg-type] # its own type of a class takes no class
+    parser = _Parser(kinds, allow_abbrev=False)  # type: ignore[arg-type] # its annotation does not accept classes
     try:
         stage, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except RecipeError:  # a ValueError too, and complete as it is
+    except RecipeError:  # also a ValueError, and already complete
         raise
-    except Exception as error:  # TrainingArguments checks combinations by itself, reads files and asks for packages
-        raise RecipeError(f"Expected options that go together, got: {in_one_line(error)}") from error
+    except Exception as error:  # TrainingArguments checks combinations, reads files and requires packages
+        raise RecipeError(f"The options do not go together: {in_one_line(error)}") from error
     return stage, training

@@ -1,6 +1,6 @@
-"""Random changes to training frames, drawn once a clip and the same for all its frames.
+"""Random changes to training frames, drawn once per clip and the same for all its frames.
 
-A flip or a brightness that differed from frame to frame would be motion that never happened. Frames stay uint8 at
+A flip or brightness that differed from frame to frame would look like motion. Frames stay uint8 at
 the crop's size: augmentation comes before the processor's resize and normalisation, which are never random.
 """
 
@@ -14,12 +14,12 @@ from torchvision.transforms import v2 as transforms
 
 from ..processor.input_errors import RecipeError
 
-_LIMITS = {"rotation_deg": 180, "padding_px": 64}  # of the others: 1
+_LIMITS = {"rotation_deg": 180, "padding_px": 64}  # of all others: 1
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each change may go; 0 switches it off."""
+    """The strength of each change; 0 turns it off."""
 
     flip: float = 0.0  # probability of a mirror image
     rotation_deg: float = 0.0  # uniform in +-
@@ -29,8 +29,8 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     erasing: float = 0.0  # probability that one rectangle (2 to 20 % of the picture) turns grey
-    padding_px: int = 0  # pixels of the stored picture added on each side, out of which its own size is cropped
-    crop_area: float = 0.0  # a crop keeps at least this share of the area, at 3:4 to 4:3, and is resized back
+    padding_px: int = 0  # pixels of the stored picture added on each side before a crop to the original size
+    crop_area: float = 0.0  # smallest share of the area that a crop keeps, at 3:4 to 4:3; the crop is resized back
 
     @classmethod
     def from_recipe(cls, values: dict[str, float]) -> "Augmentation":
@@ -41,8 +41,9 @@ class Augmentation:
             is_number = isinstance(value, kind) and not isinstance(value, bool)
             if name not in known or not is_number or not 0 <= value <= _LIMITS.get(name, 1):
                 raise RecipeError(
-                    f"Expected augmentations among {', '.join(sorted(known))}, each in 0..1 (rotation_deg in 0..180, "
-                    f"padding_px a whole number in 0..64), got {name}: {value}."
+                    f"The augmentation {name}: {value} is unknown or out of range; known are "
+                    f"{', '.join(sorted(known))}, each in 0..1 (rotation_deg in 0..180, padding_px a whole number in "
+                    "0..64)."
                 )
         shares = {name: value for name, value in values.items() if name != "padding_px"}
         return cls(**shares, padding_px=int(values.get("padding_px", 0)))
@@ -51,7 +52,7 @@ class Augmentation:
         """frames: (batch, num_frames, C, H, W) uint8 → the same shape and type; draws from torch's generator."""
         if self.padding_px or self.crop_area:
             frames = self._crop(frames.float()).clamp_(0, 255).round_().to(torch.uint8)
-        # By OpenCV, in a tenth of the time that torch takes on a processor.
+        # OpenCV takes a tenth of torch's time on a CPU.
         clips = np.ascontiguousarray(frames.permute(0, 1, 3, 4, 2).numpy())  # (b, t, C, H, W) -> (b, t, H, W, C)
         if self.flip or self.rotation_deg or self.shift or self.zoom:
             clips = self._move(clips)
@@ -61,10 +62,10 @@ class Augmentation:
         return self._erase(changed) if self.erasing else changed
 
     def _crop(self, pixels: torch.Tensor) -> torch.Tensor:
-        """torchvision's random crops, each drawn once a clip; (batch, frames, C, H, W) keeps its shape."""
+        """torchvision's random crops, each drawn once per clip; (batch, frames, C, H, W) keeps its shape."""
         size = list(pixels.shape[-2:])
         if self.padding_px:
-            # Padded with each clip's mean colour: Nezami et al. pad with zeros after they took the picture's mean away.
+            # Padded with each clip's mean colour: Nezami et al. pad with zeros after subtracting the picture's mean.
             mean = pixels.mean(dim=(1, 3, 4), keepdim=True)  # (batch, frames, C, H, W) -> (batch, 1, C, 1, 1)
             crop = transforms.RandomCrop(size, padding=self.padding_px)
             pixels = torch.stack([crop(clip) for clip in pixels - mean]) + mean
@@ -74,7 +75,7 @@ class Augmentation:
         return pixels
 
     def _move(self, clips: np.ndarray) -> np.ndarray:
-        """Flip, rotation, shift and zoom as one resampling; what comes from outside repeats the edge."""
+        """Flip, rotation, shift and zoom as one resampling; pixels from outside the picture repeat its edge."""
         batch, _, height, width, _ = clips.shape
         mirror = 1 - 2 * (torch.rand(batch) < self.flip).float()
         angle = _uniform(batch, self.rotation_deg) * math.pi / 180
@@ -82,7 +83,7 @@ class Augmentation:
         cos, sin = angle.cos() * scale, angle.sin() * scale
         shift_x, shift_y = 2 * _uniform(batch, self.shift), 2 * _uniform(batch, self.shift)
         rows = torch.stack((cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y), dim=1).double()
-        # Between pixels, whose centres are whole numbers, and -1..1 over the picture, in which moves are drawn.
+        # Converts pixel coordinates (whole numbers at the centres) to -1..1, in which the moves are drawn.
         to_unit = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
         moved = np.empty_like(clips)
         for clip, into, row in zip(clips, moved, rows, strict=True):

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is evaluated, selected and exported in place of the last ones.
+"""An exponential moving average of the weights, which is evaluated, selected and exported instead of the last ones.
 
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; the average is torch's own.
 """
@@ -14,17 +14,17 @@ from transformers import TrainerCallback
 
 from ..processor.input_errors import RecipeError
 
-_FILE = "averaged_weights.safetensors"  # of a checkpoint, beside the weights that the training goes on from
+_FILE = "averaged_weights.safetensors"  # in a checkpoint, next to the weights that the training resumes from
 _Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class AveragedWeights(TrainerCallback):
-    """Follows a model, one step after the other.
+    """Updates the average after each step of a model.
 
     Args:
-        model: the one that is trained, on its device.
-        decay: of the average; 0.999 remembers some thousand steps. Early on it is less, so that the first weights are
-            forgotten.
+        model: the model in training, on its device.
+        decay: of the average; 0.999 averages over about a thousand steps. It starts lower, so that the first weights
+            are forgotten.
 
     Raises:
         RecipeError: a decay outside (0, 1).
@@ -32,7 +32,7 @@ class AveragedWeights(TrainerCallback):
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         if not 0 < decay < 1:
-            raise RecipeError(f"Expected average_decay in 0..1, without both ends, got {decay}; 0.999 is usual.")
+            raise RecipeError(f"Expected average_decay above 0 and below 1, got {decay}; 0.999 is usual.")
         self.model = model
 
         def update(averaged: _Tensors, current: _Tensors, count: torch.Tensor | int) -> None:
@@ -65,7 +65,7 @@ class AveragedWeights(TrainerCallback):
         """Raises RecipeError where the training had no average when the checkpoint was written."""
         if not (checkpoint / _FILE).is_file():
             raise RecipeError(
-                f"Expected averaged weights in {checkpoint}, found none: it was trained without average_decay; go on "
-                "without it too, or train anew in another output_dir."
+                f"{checkpoint} has no averaged weights: it was trained without average_decay; resume without this "
+                "option, or start a new training in a different output_dir."
             )
         load_model(self.average, str(checkpoint / _FILE))

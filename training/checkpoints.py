@@ -1,7 +1,7 @@
-"""Which checkpoint a training goes on from: the newest that is whole and of the same recipe, or the one that was named.
+"""Which checkpoint a training resumes from: the newest whole one of the same recipe, or the one the user named.
 
-A checkpoint is whole where its files are those of its checksums. Where it has none, as those of earlier versions and
-one whose run was killed at the wrong moment, its files are opened.
+A checkpoint is whole if its files match its checksums. If it has none, because an earlier version wrote it or the run
+was killed just before, its files are opened.
 """
 
 import json
@@ -29,7 +29,7 @@ from .run_record import (
     read_training_recipe,
 )
 
-INCOMPLETE_FILE = "checkpoint-is-incomplete.txt"  # transformers', for as long as it writes a checkpoint in a hurry
+INCOMPLETE_FILE = "checkpoint-is-incomplete.txt"  # transformers' marker while it writes a just-in-time checkpoint
 _STATE_FILE = "trainer_state.json"
 _WEIGHTS_FILE = "model.safetensors"
 _ARCHIVES = ("optimizer.pt", "scheduler.pt", "training_args.bin")  # as torch.save writes them
@@ -38,18 +38,18 @@ _LAST = ("true", "yes", "1")  # as resume_from_checkpoint
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a stage goes on, and what is said of that."""
+    """Where a stage resumes, and which checkpoints were skipped."""
 
-    checkpoint: Path | None  # None: it begins anew
-    passed_over: Mapping[Path, str]  # newer ones, each with what is wrong with it
+    checkpoint: Path | None  # None: it starts from the beginning
+    passed_over: Mapping[Path, str]  # newer checkpoints, each with what is wrong with it
 
 
 def find_checkpoint(run: StageRun) -> Resumption:
     """What `--resume_from_checkpoint` means for a stage: true, false, or a checkpoint's path.
 
     Raises:
-        RecipeError: the path is no checkpoint or a broken one; or there are whole ones, and all of them are of other
-            options or of a version that did not keep its recipe.
+        RecipeError: the path is not a checkpoint, or a broken one; or all whole checkpoints have different options or
+            are from a version that did not record its recipe.
     """
     asked = run.training.resume_from_checkpoint
     if asked is None:
@@ -83,15 +83,13 @@ def _named_checkpoint(path: Path, options: Mapping[str, OptionValue], num_proces
     if not (path / _STATE_FILE).is_file() and not (path / _WEIGHTS_FILE).is_file():
         inside = _numbered(path)
         hint = f"such as {inside[0]}" if inside else "or true for the last one in output_dir"
-        raise RecipeError(
-            f"Expected a checkpoint as resume_from_checkpoint, got {path}, which is none; pass one, {hint}."
-        )
+        raise RecipeError(f"resume_from_checkpoint {path} is not a checkpoint; pass the folder of one, {hint}.")
     wrong = what_is_wrong(path)
     if wrong:
         raise RecipeError(
-            f"Expected a whole checkpoint in {path}, but {wrong}; pass another one, or true for the last whole one."
+            f"The checkpoint {path} is broken ({wrong}); pass a different one, or true for the last whole one."
         )
-    # Of an earlier version, the number of processes alone is known: each has random numbers of its own.
+    # An earlier version recorded only the number of processes, as each has its own random state.
     known = options if read_training_recipe(path) else None
     refusal = _other_recipe(path, known, num_processes)
     if refusal:
@@ -100,17 +98,17 @@ def _named_checkpoint(path: Path, options: Mapping[str, OptionValue], num_proces
 
 
 def _other_recipe(checkpoint: Path, options: Mapping[str, OptionValue] | None, num_processes: int) -> str | None:
-    """Why a whole checkpoint is not one of this run; None: it is.
+    """Why this run cannot resume from a whole checkpoint; None: it can.
 
     Args:
-        options: None: they are not compared.
+        options: of the run; None: they are not compared.
     """
     kept = read_training_recipe(checkpoint)
     if kept is None and options is not None:
         return (
-            f"Expected the options that {checkpoint} was trained with in {RECORD_FILE} there, found none: an earlier "
-            f"version wrote it; to go on from it with today's options, pass --resume_from_checkpoint {checkpoint}, or "
-            "move it away to begin anew."
+            f"{checkpoint} does not record the options it was trained with ({RECORD_FILE} is missing): an earlier "
+            f"version wrote it. To resume from it with the current options, pass --resume_from_checkpoint "
+            f"{checkpoint}; to start again, move it away."
         )
     differing = options_that_differ(kept, options) if kept and options is not None else []
     if _processes_of(checkpoint) != num_processes:
@@ -119,26 +117,26 @@ def _other_recipe(checkpoint: Path, options: Mapping[str, OptionValue] | None, n
 
 
 def _processes_of(checkpoint: Path) -> int:
-    """How many trained until then, as its recipe says, or its files of random numbers."""
+    """How many processes trained it, from its recipe or the number of its random-state files."""
     kept = read_training_recipe(checkpoint)
     return kept.num_processes if kept else max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
 
 
 def _refusal(checkpoint: Path, differing: list[str]) -> str:
     return (
-        f"Expected, to go on from {checkpoint}, {'; '.join(differing)}. Go on with what it was trained with, or train "
-        "anew in another --output_dir."
+        f"To resume from {checkpoint}, expected {'; '.join(differing)}. Resume with the same settings, or start a new "
+        "training in a different --output_dir."
     )
 
 
 def choose_checkpoint(run: StageRun, recipe: TrainingRecipe) -> Path | None:
-    """`find_checkpoint`, with one line on what is passed over, which is set aside as `broken-checkpoint-...`.
+    """`find_checkpoint`, with one line on skipped checkpoints, which are renamed to `broken-checkpoint-...`.
 
     Args:
         recipe: of the run.
 
     Raises:
-        RecipeError: as `find_checkpoint`; or the checkpoint is of other data or other first weights.
+        RecipeError: as `find_checkpoint`; or the checkpoint has different data or different first weights.
         DataError: a broken checkpoint cannot be renamed.
     """
     found = find_checkpoint(run)
@@ -148,7 +146,7 @@ def choose_checkpoint(run: StageRun, recipe: TrainingRecipe) -> Path | None:
         raise RecipeError(_refusal(found.checkpoint, differing))
     _tell(found, run)
     for broken in found.passed_over:
-        aside = broken.with_name(f"broken-{broken.name}")  # Trainer would write into it when it comes by again
+        aside = broken.with_name(f"broken-{broken.name}")  # Trainer would write into it at the same step
         with writing(broken):
             if aside.exists():
                 shutil.rmtree(aside)
@@ -159,31 +157,36 @@ def choose_checkpoint(run: StageRun, recipe: TrainingRecipe) -> Path | None:
 def _tell(found: Resumption, run: StageRun) -> None:
     folder = Path(str(run.training.output_dir))
     if found.checkpoint and read_training_recipe(found.checkpoint) is None:
-        print(f"{found.checkpoint} does not say which options it was trained with; it goes on with today's", flush=True)
+        print(
+            f"{found.checkpoint} does not record the options it was trained with; resuming with the current ones",
+            flush=True,
+        )
     if found.passed_over:
         name = found.checkpoint.name if found.checkpoint else ""
-        goes_on = f"the training goes on from {name}" if name else "none is left, and the training begins anew"
+        goes_on = f"the training resumes from {name}" if name else "none is left, so the training starts again"
         broken = "; ".join(f"{path.name}: {wrong}" for path, wrong in found.passed_over.items())
-        print(f"{run.name}: set aside in {folder}: {broken}; {goes_on}", flush=True)
+        print(f"{run.name}: broken checkpoints set aside in {folder}: {broken}; {goes_on}", flush=True)
     elif "resume_from_checkpoint" not in run.given and _numbered(folder):
         print(
-            f"{run.name}: begins anew, and replaces the checkpoints in {folder}; to go on from them, stop it now and "
-            f"use {train_command()} with --resume_from_checkpoint true",
+            f"{run.name}: starts again and replaces the checkpoints in {folder}; to resume from them instead, stop now "
+            f"and use {train_command()} with --resume_from_checkpoint true",
             flush=True,
         )
 
 
 def give_to_one_stage(runs: Sequence[StageRun]) -> None:
-    """A checkpoint that was named for both stages is one stage's: the one before goes on from its last, the one after
-    begins anew.
+    """A checkpoint named for both stages belongs to one: an earlier stage resumes from its own last checkpoint, a later
+    one starts from the beginning.
 
     Raises:
-        RecipeError: it says of neither; or it was named for folds, each of which has its own.
+        RecipeError: it belongs to neither stage; or it was named for folds, each of which has its own.
     """
     named = [run for run in runs if not _is_switch(run.training.resume_from_checkpoint)]
     for run in named:
         if run.stage.folds:
-            raise RecipeError("Expected resume_from_checkpoint true with folds, each of which goes on from its last.")
+            raise RecipeError(
+                "With folds, resume_from_checkpoint must be true, not a path: each fold has its own checkpoints."
+            )
     if len({str(run.training.resume_from_checkpoint) for run in named}) != 1 or len(named) < 2:
         return
     path = Path(str(named[0].training.resume_from_checkpoint))
@@ -192,7 +195,7 @@ def give_to_one_stage(runs: Sequence[StageRun]) -> None:
     places = [place for place, run in enumerate(runs) if run.name == stage]
     if not places:
         raise RecipeError(
-            f"Expected the stage that {path} is of, got it for both; pass --expression_resume_from_checkpoint or "
+            f"{path} was given for both stages and belongs to neither; pass --expression_resume_from_checkpoint or "
             "--engagement_resume_from_checkpoint."
         )
     for place, run in enumerate(runs):
@@ -206,10 +209,10 @@ def _is_switch(asked: str | None) -> bool:
 
 @contextmanager
 def whole_checkpoint(checkpoint: Path, writes: bool) -> Iterator[None]:
-    """Around what writes one: an old one of that name goes first, and what a full disk cuts short goes at once.
+    """Wraps the writing of a checkpoint: an old one of that name is deleted first, an unfinished one afterwards.
 
     Args:
-        writes: whether this process is the one that does.
+        writes: whether this process writes it.
 
     Raises:
         DataError: it could not be written; the one before it stays.
@@ -225,26 +228,26 @@ def whole_checkpoint(checkpoint: Path, writes: bool) -> Iterator[None]:
         before = next(iter(_numbered(checkpoint.parent)), None)
         stays = f"{before.name} stays whole" if before else "there is none before it"
         raise DataError(
-            f"Expected to write {checkpoint}, could not ({in_one_line(error)}), and {stays}; make room, and go on with "
+            f"{checkpoint} could not be written ({in_one_line(error)}); {stays}. Free disk space, then resume with "
             f"{train_command()} and --resume_from_checkpoint true."
         ) from error
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; Trainer itself takes the highest number, whole or not."""
+    """The newest whole checkpoint; Trainer itself takes the highest number, whole or not."""
     return next((path for path in _numbered(folder) if not what_is_wrong(path)), None)
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
-    """Record what was written; raises DataError where that cannot be written."""
+    """Write the checksums of a checkpoint's files; raises DataError where that fails."""
     files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != CHECKSUMS_FILE]
     write_checksums(checkpoint, [path.relative_to(checkpoint).as_posix() for path in files])
 
 
 def what_is_wrong(checkpoint: Path, with_best: bool = True) -> str | None:
-    """In words; None: it is whole, and so is the one that it would end with as the best."""
+    """In words; None: the checkpoint is whole, and so is the best one that it refers to."""
     if (checkpoint / INCOMPLETE_FILE).exists():
-        return "it was not written to its end"
+        return "it was not completely written"
     try:
         needed = (_STATE_FILE, _WEIGHTS_FILE, *_ARCHIVES, *_random_states(_processes_of(checkpoint)))
     except RecipeError:
@@ -254,7 +257,7 @@ def what_is_wrong(checkpoint: Path, with_best: bool = True) -> str | None:
     best = best_checkpoint(checkpoint) if with_best and not wrong else None
     if best is not None and best.resolve() != checkpoint.resolve():
         of_best = what_is_wrong(best, with_best=False) if best.is_dir() else "it is missing"
-        return f"its best so far is {best.name}, and of that {of_best}" if of_best else None
+        return f"it refers to {best.name} as the best so far, where {of_best}" if of_best else None
     return wrong
 
 
@@ -265,9 +268,9 @@ def _random_states(num_processes: int) -> list[str]:
 
 
 def best_checkpoint(checkpoint: Path) -> Path | None:
-    """The one whose weights a training ends with that goes on from here and finds none better; None: not known yet.
+    """The best checkpoint when this one was written; None: there was none yet.
 
-    It lies beside this one, wherever the run's folder has been moved to.
+    It is looked for next to this one, so that a run's folder can be moved.
     """
     state = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))
     stored = state.get("best_model_checkpoint")
@@ -294,22 +297,22 @@ def _what_does_not_open(checkpoint: Path, needed: tuple[str, ...]) -> str | None
         except (OSError, ValueError, RecursionError):
             return f"{name} is cut or damaged"
         if not isinstance(content, dict) or (name == _STATE_FILE and not _is_state(content)):
-            return f"{name} holds something else"
+            return f"{name} has unexpected content"
     return None
 
 
 def _is_state(content: Mapping[str, object]) -> bool:
-    """Whether it says where the training was: without that Trainer would begin at step 0 with trained weights."""
+    """Whether it records the training's position: without that Trainer would start trained weights at step 0."""
     step, log, best = content.get("global_step"), content.get("log_history"), content.get("best_model_checkpoint")
     is_step = isinstance(step, int) and not isinstance(step, bool) and step > 0
     return is_step and isinstance(log, list) and isinstance(best, (str, type(None)))
 
 
 def _is_sound_archive(path: Path) -> bool:
-    """Whether torch.save wrote it, and every part of it is as it was."""
+    """Whether it is an archive of torch.save with all parts intact."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None and any(name.endswith("/data.pkl") for name in archive.namelist())
-    # What zipfile raises where bits of a part's head have flipped: another compression, a password, another name.
+    # zipfile raises these where bits of a part's header flipped: unknown compression, encryption, a different name.
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
         return False

@@ -1,7 +1,7 @@
 """Command line of `python train.py` and `engagement train` → recipe and options; `--help` lists every option.
 
-The help is made of the arguments' own texts, ours and those of transformers' TrainingArguments, with the defaults of
-our runs. Values are read later, in `arguments`, together with the recipe's.
+The help texts come from our arguments and transformers' TrainingArguments, with our defaults. Values are parsed later,
+in `arguments`, together with the recipe's.
 """
 
 import argparse
@@ -35,11 +35,11 @@ alone works. A stage is trained where it has data.
   %(prog)s fer2013_resnet18 --expression_data fer2013/
   %(prog)s my_recipe.yaml --learning_rate 1e-4 --engagement_bf16 false
 
-Each option below holds for both stages, unless its text names one; with
---expression_NAME or --engagement_NAME in place of --NAME it is set for one
-stage. Options count more than what the recipe says; a recipe may set each of
-them too. Each stage ends in one folder, OUTPUT_DIR/expression and
-OUTPUT_DIR/engagement: weights, config, processor, code, results and a card.
+Each option below applies to both stages, unless its text names one; write
+--expression_NAME or --engagement_NAME instead of --NAME to set it for one
+stage. A recipe can set the same options; those typed here override it. Each
+stage writes one folder, OUTPUT_DIR/expression or OUTPUT_DIR/engagement:
+weights, config, processor, code, results and a card.
 """
 _GROUPS = {
     "data": DataArguments,
@@ -48,23 +48,23 @@ _GROUPS = {
     "loss and learning rate": LearningArguments,
     "options of transformers' Trainer (TrainingArguments)": TrainingArguments,
 }
-# Where our runs do something else than Trainer's own text says.
+# Where our runs differ from Trainer's own help text.
 _TRAINER_HELP = {
     "output_dir": "Folder of the run; the stages' models and checkpoints are in folders below it.",
     "bf16": "bfloat16 mixed precision; auto: where the machine is fast at it.",
-    "label_smoothing_factor": "Without effect here: see --label_smoothing.",
+    "label_smoothing_factor": "Has no effect here: use --label_smoothing.",
     "push_to_hub": "After all training, push each stage's folder to its hub_model_id.",
     "hub_model_id": "Repository org/name of one stage: --expression_hub_model_id, --engagement_hub_model_id.",
-    "hub_strategy": "Without effect here: finished models are pushed, no checkpoints.",
-    "hub_always_push": "Without effect here, as hub_strategy.",
-    "hub_revision": "Without effect here: the main branch is pushed to.",
-    "metric_for_best_model": "Validation score that chooses the epoch: macro_f1, accuracy, weighted_f1, auroc or loss.",
-    "resume_from_checkpoint": "true: from the last whole checkpoint in output_dir, if there is one; or its path.",
+    "hub_strategy": "Has no effect here: only finished models are pushed, no checkpoints.",
+    "hub_always_push": "Has no effect here: only finished models are pushed, no checkpoints.",
+    "hub_revision": "Has no effect here: pushes go to the main branch.",
+    "metric_for_best_model": "Validation score that selects the epoch: macro_f1, accuracy, weighted_f1, auroc or loss.",
+    "resume_from_checkpoint": "true: from the last whole checkpoint in output_dir, if any; or a checkpoint's path.",
 }
 
 
 def parse_command_line(argv: Sequence[str] | None = None) -> tuple[Path | None, dict[str, str]]:
-    """The recipe's path, if there is one, and all options as they were written; `--help` prints and exits.
+    """The recipe's path, if given, and all options as typed; `--help` prints the help and exits.
 
     Raises:
         RecipeError: there is no such recipe, or a word is neither an option nor its value.
@@ -91,14 +91,14 @@ def read_options(options: list[str]) -> dict[str, str]:
             values[name] = value
         elif name is None:
             raise RecipeError(
-                f"Expected an option that begins with --, got {option!r}; a recipe comes first, and an option has one "
-                f"value: see {train_command()} --help."
+                f"{option!r} is neither an option (--name) nor the value of one; a recipe comes first, and an option "
+                f"takes one value: see {train_command()} --help."
             )
         else:
             values[name], name = option, None
     for name, value in values.items():
         if not value and _needs_value(name):
-            raise RecipeError(f"Expected a value after --{name}, got none; see {train_command()} --help.")
+            raise RecipeError(f"--{name} needs a value; see {train_command()} --help.")
     return {name: value or "true" for name, value in values.items()}
 
 
@@ -110,7 +110,7 @@ def _needs_value(name: str) -> bool:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """The description's own lines, and defaults."""
+    """Keeps the description's line breaks, and shows defaults."""
 
 
 def help_parser() -> argparse.ArgumentParser:
@@ -155,8 +155,8 @@ def _shown_type(hint: object) -> str:
 
 def _default_of(item: Field[object]) -> object:
     if item.name == "use_cpu":
-        return "True where there is no accelerator"
+        return "True if there is no accelerator"
     if item.name == "dataloader_num_workers":
-        return "0 on a CPU; beside a GPU one less than there are processors, 8 at most"
+        return "0 on a CPU; with a GPU, the number of processors minus one, 8 at most"
     default = item.default if item.default_factory is MISSING else item.default_factory()
     return TRAINING_DEFAULTS.get(item.name, default)

@@ -1,6 +1,6 @@
-"""TensorBoard's event files, in a place of their own within the run: `RUN/tensorboard/STAGE`, of a fold in its folder.
+"""TensorBoard's event files, in `RUN/tensorboard/STAGE`; those of a fold in the fold's folder.
 
-Trainer would put them among the checkpoints, in a folder named after the moment and the machine.
+Trainer would put them among the checkpoints, in a folder named after the time and the machine.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from .arguments import StageRun
 
 
 class EventFiles(TensorBoardCallback):
-    """Trainer's own, in `folder`, unless TENSORBOARD_LOGGING_DIR names one."""
+    """Trainer's own callback, writing to `folder` unless TENSORBOARD_LOGGING_DIR is set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -22,13 +22,13 @@ class EventFiles(TensorBoardCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if state.is_world_process_zero:
-            # TensorBoard forgets what a killed training wrote after the checkpoint that this one goes on from.
+            # TensorBoard drops what a killed training wrote after the checkpoint that this one resumes from.
             purged = state.global_step + 1 if state.global_step else 0
             self.tb_writer = self._SummaryWriter(log_dir=self.logging_dir, purge_step=purged)
         super().on_train_begin(args, state, control, **kwargs)
 
 
 def keep_events_in_run(trainer: Trainer, run: StageRun) -> None:
-    """Where the run reports to TensorBoard."""
+    """Move the event files into the run's folder, if the run reports to TensorBoard."""
     if trainer.pop_callback(TensorBoardCallback) is not None:
         trainer.add_callback(EventFiles(run.run_dir / "tensorboard" / run.name))

@@ -1,4 +1,4 @@
-"""What a machine does to a training, told in one line: a full disk, a killed worker, memory that runs out."""
+"""Failures of the machine, reported in one line: a full disk, a killed worker, memory that runs out."""
 
 import errno
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from .arguments import train_command
 from .processes import lost_another
 
 _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-# torch.save raises RuntimeError where a disk is full, in words of its own.
+# torch.save raises RuntimeError with these words where a disk is full.
 _OF_TORCH_SAVE = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
 
 
@@ -23,10 +23,10 @@ class MachineError(EngagementInputError):
 
 @contextmanager
 def failures_in_one_line(go_on: str | None = None) -> Iterator[None]:
-    """Raises MachineError, from the original, where the block fails for a reason of the machine's.
+    """Raises MachineError, from the original, where the block fails because of the machine.
 
     Args:
-        go_on: what to do then; None: the training again.
+        go_on: the remedy's last part; None: resume the training.
     """
     try:
         yield
@@ -36,13 +36,13 @@ def failures_in_one_line(go_on: str | None = None) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        go_on = go_on or f"go on with {train_command()} and --resume_from_checkpoint true"
-        raise MachineError(f"Expected the training to go on, {reason}; then {go_on}.") from error
+        go_on = go_on or f"resume with {train_command()} and --resume_from_checkpoint true"
+        raise MachineError(f"The training stopped: {reason}; then {go_on}.") from error
 
 
 @contextmanager
 def trained_already(folder: Path) -> Iterator[None]:
-    """Around what writes the trained model to its folder: where that fails, its last checkpoint has it.
+    """Wraps the export of the trained model: where that fails, the last checkpoint still has it.
 
     Raises:
         MachineError: it could not be written.
@@ -53,14 +53,14 @@ def trained_already(folder: Path) -> Iterator[None]:
         if not could_not_write(error):
             raise
         raise MachineError(
-            f"Expected to write the trained model to {folder}, could not ({in_one_line(error.__cause__ or error)}); "
-            f"make room, and run {train_command()} again with --resume_from_checkpoint true: its last checkpoint is "
-            "kept, and nothing is trained twice."
+            f"The trained model could not be written to {folder} ({in_one_line(error.__cause__ or error)}); free disk "
+            f"space, and run {train_command()} again with --resume_from_checkpoint true: its last checkpoint is kept, "
+            "and nothing is trained twice."
         ) from error
 
 
 def could_not_write(error: BaseException) -> bool:
-    """Whether it says that a disk is full or cannot be written."""
+    """Whether the error means that a disk is full or cannot be written."""
     if isinstance(error, SafetensorError):
         return "I/O error" in str(error)
     if isinstance(error, OSError):
@@ -72,14 +72,14 @@ def could_not_write(error: BaseException) -> bool:
 def _reason(error: OSError | RuntimeError | SafetensorError) -> str | None:
     if could_not_write(error):
         where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return f"could not write{where} ({in_one_line(error)}); make room"
+        return f"could not write{where} ({in_one_line(error)}); free disk space"
     if isinstance(error, torch.OutOfMemoryError):
         return "the GPU's memory is full; lower --per_device_train_batch_size"
     if "DataLoader worker" in str(error):
         return (
-            f"a worker that reads data was killed ({in_one_line(error)}), as a machine short of memory does; lower "
+            f"a worker that reads data was killed ({in_one_line(error)}), perhaps for lack of memory; lower "
             "--dataloader_num_workers"
         )
     if lost_another(error):
-        return f"another process of it is gone ({in_one_line(error)}); see what that one said"
+        return f"another process of this training ended ({in_one_line(error)}); see that process's own message"
     return None

@@ -1,13 +1,13 @@
-"""Threads for the cores that nobody else uses.
+"""Use only as many threads as there are cores that no other program uses.
 
-torch's threads wait for each other many times a step, and spin meanwhile. Where another program has one of their
-cores, each of these waits lasts until the system lets the late thread run: on two cores beside one busy program a step
-took 5 s in place of 0.13 s, and one thread alone 0.2 s. OMP_WAIT_POLICY=PASSIVE, with which they sleep, mends most of
-that but not oneDNN's backward pass with AMX, whose kernels spin by themselves, and costs a quiet machine a tenth. So
-the busy cores are counted, at the start and now and then, and left alone.
+torch's threads wait for each other many times per step, and spin while they wait. If another program occupies one of
+their cores, each wait lasts until the system lets the late thread run: on two cores with one busy program a step took
+5 s instead of 0.13 s, and 0.2 s with a single thread. OMP_WAIT_POLICY=PASSIVE, with which threads sleep, avoids most
+of that, but not in oneDNN's backward pass with AMX, whose kernels spin themselves, and costs an idle machine a tenth.
+So the busy cores are counted, at the start and from time to time, and not used.
 
-Sums round otherwise with another number of threads: it is kept in each checkpoint, and whoever goes on from one begins
-with it. Where OMP_NUM_THREADS is set nothing is changed.
+Sums round differently with a different number of threads: the number is stored in each checkpoint, and a resumed
+training starts with it. If OMP_NUM_THREADS is set, nothing is changed.
 """
 
 import os
@@ -28,21 +28,21 @@ from .run_record import read_training_recipe
 _SET = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}  # by the user
 _LOOK_SEC = 0.3  # at the start, while nothing of ours runs
 _AGAIN_SEC = 20.0
-_CALM_LOOKS = 3  # one after the other, until more threads are used again
-_NOISE_CORES = 0.3  # that a machine at rest may use
+_CALM_LOOKS = 3  # in a row, until more threads are used again
+_NOISE_CORES = 0.3  # that an idle machine may use
 
 
 class CpuTimes(NamedTuple):
-    """Seconds that the cores this process may use have computed until now."""
+    """Seconds of computing until now, on the cores that this process may use."""
 
     at: float  # when, in seconds
     of_all: float
-    of_ours: float  # of this process and its children alone
+    of_ours: float  # of this process and its children only
     num_cores: int
 
 
 def look() -> CpuTimes:
-    """What the machine's cores have done until now."""
+    """The computing times of the machine's cores until now."""
     ours = psutil.Process()
     each = psutil.cpu_times(percpu=True)
     cores = ours.cpu_affinity() if hasattr(ours, "cpu_affinity") else range(len(each))
@@ -64,12 +64,12 @@ def cores_of_others(before: CpuTimes, now: CpuTimes) -> float:
 
 
 class FreeCores(TrainerCallback):
-    """Sets torch's threads to the free cores: at the start, and now and then in the training.
+    """Sets torch's threads to the number of free cores: at the start, and from time to time in the training.
 
     Args:
-        stage: begins each line.
-        begin_with: threads of the checkpoint that the training goes on from; None: as many as there are free cores.
-        watch: how the machine is looked at.
+        stage: printed at the start of each line.
+        begin_with: threads recorded in the checkpoint that the training resumes from; None: one per free core.
+        watch: reads the computing times.
     """
 
     def __init__(self, stage: str, begin_with: int | None = None, watch: Callable[[], CpuTimes] = look) -> None:
@@ -80,11 +80,11 @@ class FreeCores(TrainerCallback):
             torch.set_num_threads(min(begin_with, self.most))
         elif self.most > 1:
             time.sleep(_LOOK_SEC)
-            self._use_free("trains")
+            self._use_free("training")
 
     def on_step_end(self, *args: object, **kwargs: object) -> None:
         if time.monotonic() - self.last.at >= _AGAIN_SEC:
-            self._use_free("goes on")
+            self._use_free("continuing")
 
     def _use_free(self, verb: str) -> None:
         before, self.last = self.last, self.watch()
@@ -95,19 +95,19 @@ class FreeCores(TrainerCallback):
             torch.set_num_threads(free)
             self.calm_looks = 0
             print(
-                f"{self.stage}: other programs use {others:.1f} of {self.last.num_cores} cores; it {verb} with {free} "
-                f"thread{'s' if free > 1 else ''}, not {had}; OMP_NUM_THREADS sets a number",
+                f"{self.stage}: other programs use {others:.1f} of {self.last.num_cores} cores; {verb} with {free} "
+                f"thread{'s' if free > 1 else ''}, not {had}; set OMP_NUM_THREADS for a fixed number",
                 flush=True,
             )
 
 
 @contextmanager
 def free_cores(run: StageRun, checkpoint: Path | None) -> Iterator[FreeCores | None]:
-    """For a stage that one process trains on a CPU, where the user has set no number; torch's threads are afterwards
-    what they were.
+    """For a stage that one process trains on a CPU, unless the user has set a number; torch's number of threads is
+    restored afterwards.
 
     Args:
-        checkpoint: from which it goes on.
+        checkpoint: that the training resumes from.
     """
     threads = torch.get_num_threads()
     is_alone = run.training.device.type == "cpu" and run.training.world_size == 1

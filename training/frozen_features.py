@@ -1,7 +1,7 @@
-"""A frozen encoder reads each picture once: its features are kept, and the head alone is trained on them.
+"""A frozen encoder reads each picture once: its features are stored, and only the head is trained on them.
 
-An encoder that does not learn gives the same features of the same picture at each epoch, and in every window that the
-picture is part of. Pictures that are augmented are new each time; then nothing is kept.
+A frozen encoder gives the same features for the same picture in every epoch, and in every window that contains the
+picture. Augmented pictures are different each time, so nothing is stored then.
 """
 
 import hashlib
@@ -61,18 +61,18 @@ class FeatureCollator(FrameCollator):
 
 
 class KeptFeatures(nn.Module):
-    """Stands in for the frozen encoder, whose weights it holds under their own names, so that checkpoints are whole."""
+    """Replaces the frozen encoder, and keeps its weights under their own names, so that checkpoints are complete."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.model = encoder.model
 
     def train(self, mode: bool = True) -> "KeptFeatures":
-        """The encoder stays as it is."""
+        """The frozen encoder's mode does not change."""
         return self
 
     def forward(self, features: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
-        """features: (num_images, D, 1, 1) → themselves, as the heads take them; layers have no outputs."""
+        """features: (num_images, D, 1, 1) → the same, as the heads take them; there are no outputs of layers."""
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=features.flatten(1))
 
 
@@ -80,10 +80,10 @@ class KeptFeatures(nn.Module):
 def frames_or_features(
     model: EngagementPreTrainedModel, run: StageRun, data: StageData, augmentation: Augmentation
 ) -> Iterator[tuple[StageData, type[FrameCollator]]]:
-    """What a model learns from, and its collator; where features are kept, the model takes them within the context.
+    """The data that a model is trained on, and its collator; with stored features, the model takes them in the context.
 
-    They can be where a picture has the same features whenever it is read, and nothing but the head asks for them:
-    then they are in memory, or with `cache_features` in a file below `cache_dir`, where the next training finds them.
+    Features can be stored if a picture always has the same ones and only the head uses them. They are in memory, or
+    with `cache_features` in a file below `cache_dir`, where the next training finds them.
 
     Raises:
         DataError: the file of features cannot be written, or is damaged.
@@ -95,11 +95,11 @@ def frames_or_features(
     if kept is None:
         yield data, FrameCollator
         return
-    # There are no pictures to read any more, and starting workers takes longer than an epoch.
+    # No pictures are left to read, and starting workers takes longer than an epoch.
     run.training.dataloader_num_workers, run.training.dataloader_prefetch_factor = 0, None
     run.training.dataloader_persistent_workers = False
     encoder = model.encoder
-    model.encoder = KeptFeatures(encoder)  # type: ignore[assignment] # what the heads ask of an encoder, it has
+    model.encoder = KeptFeatures(encoder)  # type: ignore[assignment] # it has what the heads need of an encoder
     try:
         yield kept, FeatureCollator
     finally:
@@ -107,11 +107,11 @@ def frames_or_features(
 
 
 def _keep_features(model: EngagementPreTrainedModel, run: StageRun, data: StageData) -> StageData | None:
-    """The same splits with features in the place of pictures; None where these would fill the memory."""
+    """The same splits with features instead of pictures; None where they would fill the memory."""
     pictures: dict[str, bytes] = {}  # by their digests
     sets = {"train": data.train, "validation": data.validation, "test": data.test}
     digests_of = {split: [_digests(row, pictures) for row in _contents(rows)] for split, rows in sets.items()}
-    pictures = dict(sorted(pictures.items()))  # in an order that no split decides
+    pictures = dict(sorted(pictures.items()))  # in an order that does not depend on the splits
     size = model.encoder.feature_size
     encoded = partial(_encode, model, data, run.training.device, list(pictures.values()))
     if run.stage.cache_features:
@@ -122,8 +122,8 @@ def _keep_features(model: EngagementPreTrainedModel, run: StageRun, data: StageD
         features = np.concatenate(list(encoded()))
     else:
         print(
-            f"features of {len(pictures):,} pictures are not kept: {size} numbers each would fill the memory; "
-            "--cache_features true keeps them on disk"
+            f"the features of {len(pictures):,} pictures are not stored: {size} numbers each would fill the memory; "
+            "--cache_features true stores them on disk"
         )
         return None
     places = {digest: place for place, digest in enumerate(pictures)}
@@ -137,7 +137,7 @@ def _keep_features(model: EngagementPreTrainedModel, run: StageRun, data: StageD
 def _encode(
     model: EngagementPreTrainedModel, data: StageData, device: torch.device, pictures: list[bytes]
 ) -> Iterator[np.ndarray]:
-    """Their features, (pictures, D) float32, a batch at a time."""
+    """The pictures' features, (pictures, D) float32, one batch at a time."""
     collate = FrameCollator(data.processor, single_face=True)
     model.to(device).eval()  # type: ignore[arg-type] # transformers' wrapper loses `self`
     starts = range(0, len(pictures), _BATCH)
@@ -148,7 +148,7 @@ def _encode(
 
 
 def _on_disk(path: Path, shape: tuple[int, int], encoded: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
-    """Features as they lie in a file, (pictures, D) float32, which is made where there is none."""
+    """The features in a file, (pictures, D) float32; the file is made if it does not exist."""
     if not path.is_file():
         with whole_file(path) as unfinished, writing(path), unfinished.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -164,12 +164,12 @@ def _on_disk(path: Path, shape: tuple[int, int], encoded: Callable[[], Iterable[
 
 
 def _damaged(path: Path, found: str) -> DataError:
-    return DataError(f"Expected features of pictures in {path}, got {found}; delete it, and they are made again.")
+    return DataError(f"The stored features in {path} are damaged ({found}); delete the file, and it is made again.")
 
 
 def _key_of(model: EngagementPreTrainedModel, data: StageData, device: torch.device, digests: Iterable[str]) -> str:
-    """SHA-256 of all that features depend on: weights, what the encoder makes of them, processor, pictures, and what
-    they are computed with."""
+    """SHA-256 of all that features depend on: weights, the encoder's settings, processor, pictures, device and torch
+    version."""
     encoder, config = model.encoder, model.config
     key = hashlib.sha256()
     parts = (
@@ -190,7 +190,7 @@ def _contents(rows: LabelledFrames) -> Iterable[list[bytes]]:
 
 
 def _digests(contents: list[bytes], pictures: dict[str, bytes]) -> list[str]:
-    """Of each picture, which is put among all of them."""
+    """The digest of each picture, which is also added to `pictures`."""
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
     pictures.update(zip(digests, contents, strict=True))
     return digests

@@ -1,7 +1,7 @@
-"""What ends a training from outside, Ctrl-C or the SIGTERM that SLURM, Docker and others send: one line says what is
-kept, and the command that goes on.
+"""Ctrl-C, and the SIGTERM that SLURM, Docker and others send: one line says what is kept, and with which command to
+resume.
 
-A training ends at once, for whoever sends SIGTERM kills seconds later; what was finished until then lies on the disk.
+A training ends at once, since SIGTERM is followed by SIGKILL seconds later; finished work is already on the disk.
 """
 
 import os
@@ -25,22 +25,22 @@ class Terminated(KeyboardInterrupt):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A signal came while the stages were at work.
+    """A signal arrived while a stage was running.
 
     Args:
         stop: as it was raised.
-        goes_on: whether there is anything to go on from, by `--resume_from_checkpoint true`.
+        goes_on: whether `--resume_from_checkpoint true` would find anything to resume from.
     """
 
     def __init__(self, stop: KeyboardInterrupt, goes_on: bool) -> None:
         super().__init__()
-        self.args = ()  # which others print
+        self.args = ()  # these would be printed
         self.by_sigterm, self.goes_on = isinstance(stop, Terminated), goes_on
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Within it SIGTERM raises Terminated, once. Only Python's main thread hears signals."""
+    """Within the context SIGTERM raises Terminated, once. Only Python's main thread receives signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -52,13 +52,13 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 def _terminate(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a launcher sends it again, and would break off what is tidied up
+    signal.signal(number, signal.SIG_IGN)  # a launcher sends it again, which would interrupt the cleaning up
     raise Terminated
 
 
 @contextmanager
 def noting_what_is_kept(runs: Sequence[StageRun]) -> Iterator[None]:
-    """Checkpoints that lay there before the block are those of another training, unless this one goes on from them.
+    """Checkpoints from before the block belong to an earlier training, unless this one resumes from them.
 
     Raises:
         TrainingInterrupted: a signal ended the block.
@@ -84,25 +84,25 @@ def _parts(runs: Sequence[StageRun]) -> set[tuple[Path, int]]:
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """As shells say it of the signal."""
+    """As shells report the signal."""
     return 128 + (signal.SIGTERM if _is_by_sigterm(stop) else signal.SIGINT)
 
 
 def how_to_go_on(stop: KeyboardInterrupt, options: Sequence[str] | None) -> str:
-    """One line: what is kept, and the command as it was typed, with what goes on.
+    """One line: what is kept, and the user's command with the option that resumes.
 
     Args:
-        options: of the training, as it was called with; None: the process's.
+        options: the words that the training was called with; None: those of the process.
     """
     by = "SIGTERM" if _is_by_sigterm(stop) else "Ctrl-C"
     typed = list(sys.argv[1:] if options is None else options)
     if isinstance(stop, TrainingInterrupted) and stop.goes_on:
-        kept, verb = "checkpoints and what is finished are kept", "go on with"
+        kept, verb = "checkpoints and finished models are kept", "resume with"
         typed = [*_without_resumption(typed), f"--{_OPTION}", "true"]
     else:
-        kept, verb = "there was no checkpoint yet; prepared data is kept", "begin again with"
-    # The words of `accelerate launch` are not known here.
-    launched = "what launched it and " if "WORLD_SIZE" in os.environ else ""
+        kept, verb = "there was no checkpoint yet; prepared data is kept", "start again with"
+    # The command line of `accelerate launch` is not known here.
+    launched = "your launch command and " if "WORLD_SIZE" in os.environ else ""
     return f"stopped by {by}: {kept}; {verb} {launched}{shlex.join([*_program(), *typed])}"
 
 
@@ -118,7 +118,7 @@ def _program() -> list[str]:
 
 
 def _without_resumption(words: Sequence[str]) -> list[str]:
-    """Without the option, of whichever stage, and its value."""
+    """Without the option (of either stage, or both) and its value."""
     kept: list[str] = []
     is_value_of_it = False
     for word in words:

@@ -1,9 +1,9 @@
-"""LoRA: small matrices that learn beside an encoder's attention layers, whose own weights stay as they were.
+"""LoRA: small matrices are trained in parallel to an encoder's attention layers, whose own weights stay frozen.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021: where a frozen layer gives W x, an adapted one
-gives W x + B A x, with A and B of a low rank. As there, the layers that make queries and values are adapted; a library
-that makes these by one layer, with the keys, has that one adapted. After the training B A is added to W, and what is
-measured and exported is a model as any other. The adapters are peft's, of scale 1 (alpha is the rank), without dropout.
+gives W x + B A x, with A and B of a low rank. As in the paper, the query and value layers are adapted; where a library
+fuses them with the keys in one layer, that layer is. After the training B A is added to W, and an ordinary model is
+measured and exported. The adapters are peft's, with scale 1 (alpha is the rank) and no dropout.
 """
 
 from pathlib import Path
@@ -20,17 +20,17 @@ from ..modeling_engagement import EngagementFrameEncoder, EngagementPreTrainedMo
 from ..processor.input_errors import ModelLoadError, RecipeError, in_one_line
 from .arguments import StageRun
 
-# Linear layers that make queries, values, or several at once, by the names that transformers and timm give them.
+# Linear layers for queries, values, or several of these at once, by their names in transformers and timm.
 _ADAPTED = frozenset({
     "q_proj", "v_proj", "query", "value", "projection_query", "projection_value", "q", "v", "kv", "qk", "qkv",
     "wq", "wv",
 })  # fmt: skip
-# Beside a fused layer whose weights timm reads without calling it (BEiT, EVA, Swin v2), which no adapter sees.
+# Adapted instead of a fused layer whose weights timm uses without calling it (BEiT, EVA, Swin v2).
 _OUTPUT = "proj"
 
 
 def check_lora(run: StageRun, encoder: str | Path) -> None:
-    """Before data is prepared: whether the encoder can be adapted as a stage asks.
+    """Whether the encoder can be adapted as a stage asks; called before data is prepared.
 
     Raises:
         EngagementInputError: peft is missing or too old.
@@ -50,8 +50,8 @@ def check_lora(run: StageRun, encoder: str | Path) -> None:
         layers = _attention_layers(build_encoder(config))
     if not layers:
         raise RecipeError(
-            f"Expected an encoder with attention layers for lora_rank {rank} in stage {run.name}, got {encoder}, where "
-            "there are none to adapt; use a ViT, DeiT, BEiT, Swin, CLIP, SigLIP or DINOv2, or leave lora_rank out."
+            f"lora_rank {rank} in stage {run.name} needs an encoder with attention layers, and {encoder} has none; use "
+            "a ViT, DeiT, BEiT, Swin, CLIP, SigLIP or DINOv2, or leave lora_rank out."
         )
     width = min(min(layer.in_features, layer.out_features) for layer in layers.values())
     if rank >= width:
@@ -69,12 +69,12 @@ def _attention_layers(encoder: PreTrainedModel) -> dict[str, nn.Linear]:
 
 
 def add_adapters(model: EngagementPreTrainedModel, run: StageRun) -> None:
-    """Put adapters into the model's encoder, whose own weights learn no more; nothing without `lora_rank`.
+    """Put adapters into the model's encoder and freeze its own weights; does nothing without `lora_rank`.
 
-    The first logits stay what they were: B begins with zeros.
+    The first logits do not change: B starts at zero.
 
     Raises:
-        RecipeError: no attention layer is called as one.
+        RecipeError: the encoder calls no attention layer as a module.
     """
     rank = run.stage.lora_rank
     if not rank:
@@ -84,8 +84,8 @@ def add_adapters(model: EngagementPreTrainedModel, run: StageRun) -> None:
     names = _layers_to_adapt(model)
     if not names:
         raise RecipeError(
-            f"Expected an encoder whose attention layers can be adapted for lora_rank {rank}, got "
-            f"{run.stage.start_from or run.stage.encoder}, which calls none of them; leave lora_rank out."
+            f"lora_rank {rank} cannot be used with the encoder {run.stage.start_from or run.stage.encoder}: it uses "
+            "the weights of its attention layers without calling the layers; leave lora_rank out."
         )
     model.encoder.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), model.encoder.model)
@@ -94,11 +94,11 @@ def add_adapters(model: EngagementPreTrainedModel, run: StageRun) -> None:
         weights = list(model.parameters())
         learning = sum(weight.numel() for weight in weights if weight.requires_grad)
         total = sum(weight.numel() for weight in weights)
-        print(f"{run.name}: LoRA in {len(names)} layers; {learning:,} of {total:,} weights learn", flush=True)
+        print(f"{run.name}: LoRA in {len(names)} layers; {learning:,} of {total:,} weights are trained", flush=True)
 
 
 def _layers_to_adapt(model: EngagementPreTrainedModel) -> list[str]:
-    """By name within `model.encoder.model`, found on an empty picture: a layer that is not called adapts nothing."""
+    """Their names in `model.encoder.model`, found with an empty picture: an adapter needs a layer that is called."""
     encoder, config = model.encoder, model.config
     layers = {name: layer for name, layer in encoder.model.named_modules() if isinstance(layer, nn.Linear)}
     called: set[nn.Module] = set()
@@ -120,14 +120,14 @@ def _layers_to_adapt(model: EngagementPreTrainedModel) -> list[str]:
 
 
 def _keep_statistics(encoder: EngagementFrameEncoder, inputs: object) -> None:
-    """Before each forward pass: BatchNorm layers of an encoder that is frozen but for adapters would go on adapting."""
+    """Before each forward pass: otherwise BatchNorm layers of the frozen encoder would keep adapting."""
     for module in encoder.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def merge_adapters(model: EngagementPreTrainedModel, run: StageRun) -> None:
-    """Add what adapters have learned to the encoder's own weights, and take them out; nothing without `lora_rank`."""
+    """Merge the adapters into the encoder's own weights and remove them; does nothing without `lora_rank`."""
     if not run.stage.lora_rank:
         return
     from peft.tuners.lora import LoraLayer  # an extra

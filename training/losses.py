@@ -1,8 +1,8 @@
 """Losses for imbalanced, ordered and person-bound labels; each takes logits and labels and gives a mean.
 
-Cross-entropy with capped class weights is what the CNN + LSTM reference trains with. The others are what its authors
-name as future work: focal loss, logit adjustment, a loss that knows the order of the four levels and keeps one logit a
-level, and an adversary that must not find out who is in front of the camera.
+The CNN + LSTM study trains with cross-entropy and capped class weights. Its authors name the others as future work:
+focal loss, logit adjustment, a loss that uses the order of the four levels with one logit per level, and an adversary
+that makes features independent of the person in front of the camera.
 """
 
 import math
@@ -20,10 +20,10 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def class_weights(label_ids: Sequence[int], num_labels: int, cap: float) -> torch.Tensor:
-    """(num_labels,) weights of the loss, as the CNN + LSTM reference computes them.
+    """(num_labels,) weights of the loss, as the CNN + LSTM study computes them.
 
     Inverse frequency, divided by the smallest, clamped at `cap`, rescaled to sum to the number of classes. A class
-    without examples counts as one example. A cap of 1 weighs all classes alike.
+    without examples is treated as having one. With a cap of 1 all classes have the same weight.
     """
     counts = torch.bincount(torch.as_tensor(label_ids), minlength=num_labels).clamp(min=1)
     weights = (counts.max() / counts.float()).clamp(max=cap)
@@ -47,7 +47,7 @@ def build_loss(
         class_weight_cap: see `class_weights`.
         focal_gamma: of the focal loss.
         logit_adjustment: tau of Menon et al., "Long-tail learning via logit adjustment", 2021: tau times the log share
-            of each class is added to the logits in training, so that plain argmax later favours no class. 0: none.
+            of each class is added to the logits in training, so that argmax later favours no class. 0: none.
         label_smoothing: of cross-entropy.
 
     Raises:
@@ -57,7 +57,8 @@ def build_loss(
         raise RecipeError(f"Expected a loss among {', '.join(LOSSES)}, got {name!r}.")
     if focal_gamma < 0 or not 0 <= label_smoothing < 1:
         raise RecipeError(
-            f"Expected focal_gamma from 0 and label_smoothing in 0..1, got {focal_gamma} and {label_smoothing}."
+            f"Expected focal_gamma of at least 0 and label_smoothing in 0..1 (1 excluded), got {focal_gamma} and "
+            f"{label_smoothing}."
         )
     weights = class_weights(label_ids, num_labels, class_weight_cap)
     counts = torch.bincount(torch.as_tensor(label_ids), minlength=num_labels).clamp(min=1)
@@ -79,20 +80,20 @@ def _cross_entropy(
 ) -> torch.Tensor:
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
-    # Of shares torch takes the plain mean over the batch, of indices the weighted one.
+    # torch averages shares over the batch without weights, indices with weights.
     total = functional.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing, reduction="sum")
     return total / (labels @ weights).sum()
 
 
 def _as_shares(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """(n,) class indices, or (n, num_labels) shares as they are -> (n, num_labels) float."""
+    """(n,) class indices, or (n, num_labels) shares, which stay unchanged -> (n, num_labels) float."""
     return functional.one_hot(labels, num_labels).float() if labels.ndim == 1 else labels
 
 
 def focal_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Cross-entropy in which an example counts (1 - p)^gamma, p being the score of its class (Lin et al. 2017).
+    """Cross-entropy in which an example has the weight (1 - p)^gamma, p being the score of its class (Lin et al. 2017).
 
-    Normalised as weighted cross-entropy is, by the sum of the weights, so that gamma 0 gives just that.
+    Normalised by the sum of the class weights, so that gamma 0 is weighted cross-entropy.
     """
     log_scores = functional.log_softmax(logits, dim=1)
     weight = _as_shares(labels, logits.shape[1]) * weights  # (n, K)
@@ -100,10 +101,10 @@ def focal_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 
 
 def squared_earth_mover(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """How far the scores lie from the true level, in levels: the squared distance between cumulative distributions.
+    """The distance of the scores from the true level: the squared difference of the cumulative distributions.
 
     Hou, Yu, Samaras, "Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks", 2016. The classes
-    must be in their order. It needs no other head than softmax, so that the scores stay what pipelines expect.
+    must be in their order. It needs no special head: the scores are still a softmax, as pipelines expect.
     """
     truth = _as_shares(labels, logits.shape[1])
     gap = logits.softmax(dim=1).cumsum(dim=1) - truth.cumsum(dim=1)  # (n, K); the last column is 0
@@ -112,7 +113,7 @@ def squared_earth_mover(logits: torch.Tensor, labels: torch.Tensor, weights: tor
 
 
 class SubjectAdversary(torch.nn.Module):
-    """Guesses the subject from the encoder's features, while the encoder learns to make that impossible.
+    """Predicts the subject from the encoder's features, while the encoder is trained to make that impossible.
 
     Ganin et al., "Domain-Adversarial Training of Neural Networks", 2016, with people as domains: gradients into the
     encoder are reversed, and their strength rises from 0 to `strength` over the training.
@@ -126,23 +127,23 @@ class SubjectAdversary(torch.nn.Module):
         )
 
     def forward(self, features: torch.Tensor, subject_ids: torch.Tensor, progress: float) -> torch.Tensor:
-        """The cross-entropy of the guess.
+        """The cross-entropy of the prediction.
 
         Args:
-            features: (batch * num_frames, feature_size), frames of a clip side by side.
+            features: (batch * num_frames, feature_size), the frames of a clip one after another.
             subject_ids: (batch,).
             progress: of the training, 0 to 1.
         """
         by_clip = features.float().unflatten(0, (len(subject_ids), -1)).mean(dim=1)  # (b*t, D) -> (b, t, D) -> (b, D)
         now = self.strength * (2 / (1 + math.exp(-10 * progress)) - 1)
-        if by_clip.requires_grad:  # not behind a frozen encoder
+        if by_clip.requires_grad:  # false with a frozen encoder
             by_clip.register_hook(lambda gradient: -now * gradient)
         return functional.cross_entropy(self.guess(by_clip), subject_ids)
 
 
 @contextmanager
 def encoder_features(encoder: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """The features the encoder gives while the context lasts: a tensor (frames, feature_size) for each of its calls."""
+    """The encoder's features within the context: one tensor (frames, feature_size) per call."""
     seen: list[torch.Tensor] = []
     hook = encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.pooler_output))
     try:

@@ -7,7 +7,7 @@ from torchvision.transforms import v2 as transforms
 
 from ..processor.input_errors import RecipeError
 
-_CLEAN_END = 0.85  # of the training; on whole pictures in the end, as recipes for small data do
+_CLEAN_END = 0.85  # of the training; the rest is on unmixed pictures, as is common for small data
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class Mixing:
     def __post_init__(self) -> None:
         if min(self.cutmix, self.mixup) < 0 or self.cutmix + self.mixup > 1:
             raise RecipeError(
-                f"Expected cutmix and mixup from 0, together at most 1, got {self.cutmix} and {self.mixup}."
+                f"Expected cutmix and mixup of at least 0 with a sum of at most 1, got {self.cutmix} and {self.mixup}."
             )
 
     def __call__(
         self, pixel_values: torch.Tensor, labels: torch.Tensor, num_labels: int, progress: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix a batch, or leave it as it is; always so in the last 15 % of the training.
+        """Mix a batch, or leave it unchanged, as always in the last 15 % of the training.
 
         Args:
-            pixel_values: (batch, C, H, W), or (batch, num_frames, C, H, W): a clip's frames are mixed alike.
+            pixel_values: (batch, C, H, W), or (batch, num_frames, C, H, W): a clip's frames are mixed the same way.
             labels: (batch,) class indices, or (batch, num_labels) shares.
             progress: of the training, 0 to 1.
 
         Returns:
-            Pixel values of the same shape; the labels as they were, or (batch, num_labels) shares.
+            Pixel values of the same shape; the labels unchanged, or (batch, num_labels) shares.
         """
         draw = float(torch.rand(()))
         if progress >= _CLEAN_END or draw >= self.cutmix + self.mixup:

@@ -1,4 +1,4 @@
-"""What is wrong with the options of a run, seen before data is prepared, which takes hours: one line by name."""
+"""Checks of a run's options before data is prepared, which takes hours: one line that names the wrong option."""
 
 import math
 from collections.abc import Mapping
@@ -41,19 +41,19 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "loss": LOSSES,
     "optimizer": ("adam", "momentum", "nesterov"),
 }
-# What our evaluation and collators are made for, and Trainer has switches for.
+# Switches of Trainer whose values our evaluation and collators depend on.
 _FIXED: Mapping[str, object] = {
     "remove_unused_columns": False,
     "prediction_loss_only": False,
     "batch_eval_metrics": False,
     "eval_do_concat_batches": True,
     "label_names": None,
-    "enable_jit_checkpoint": False,  # it takes SIGTERM for the end, and half a training would be exported
+    "enable_jit_checkpoint": False,  # it ends the training at SIGTERM, and unfinished weights would be exported
 }
 
 
 class _Range(NamedTuple):
-    """From `least` to `most`; "above" and "below" leave the ends out."""
+    """From `least` to `most`; `above` and `below` exclude the ends."""
 
     least: float | None = None
     most: float | None = None
@@ -72,7 +72,7 @@ class _Range(NamedTuple):
 
 
 _SHARE, _COUNT, _NOT_NEGATIVE, _POSITIVE = _Range(0, 1), _Range(1), _Range(0), _Range(above=0)
-_SEED = _Range(0, 2**32 - 1)  # which numpy takes
+_SEED = _Range(0, 2**32 - 1)  # numpy's limits
 _RANGES: Mapping[str, _Range] = {
     # Ours.
     "oversample_to": _NOT_NEGATIVE, "folds": _Range(3), "num_preparation_processes": _COUNT,
@@ -98,21 +98,21 @@ _RANGES: Mapping[str, _Range] = {
 def check_options_alone(run: StageRun) -> None:
     """
     Raises:
-        RecipeError: a number out of its range, a word among none of those known, or options that this machine or this
-            installation cannot follow.
+        RecipeError: a number out of range, an unknown value, or options that this machine or installation does not
+            support.
     """
     for arguments in (run.stage, run.training):
         for item in fields(arguments):
             if item.init:
                 _check_value(item.name, getattr(arguments, item.name), run.given)
     if run.training.max_steps == 0 or run.training.max_steps < -1:
-        raise RecipeError(f"Expected max_steps of at least 1, or -1 for none, got {run.training.max_steps}.")
+        raise RecipeError(f"Expected max_steps of at least 1, or -1 for no limit, got {run.training.max_steps}.")
     Mixing(run.stage.cutmix, run.stage.mixup)
     _check_lora(run)
     _check_features(run)
     _check_pixels(run.stage)
     if run.training.fp16 and run.training.device.type == "cpu":
-        raise RecipeError("Expected fp16 on a GPU, got it on the CPU; leave it out, or pass --bf16.")
+        raise RecipeError("fp16 needs a GPU, and this training runs on the CPU; leave it out, or pass --bf16.")
     _check_schedule(run.training)
     _check_trackers(run.training)
     try_one_step(run.training, run.stage.early_stopping_patience)
@@ -127,35 +127,35 @@ def _check_value(name: str, value: object, given: Mapping[str, object]) -> None:
     if name in _CHOICES and value is not None and value not in _CHOICES[name]:
         raise RecipeError(f"Expected {name} among {', '.join(map(str, _CHOICES[name]))}, got {value!r}.")
     if name in _FIXED and value != _FIXED[name]:
-        raise RecipeError(f"Expected {name} as it is, {_FIXED[name]}, got {value}; our runs go by it.")
+        raise RecipeError(f"{name} is fixed at {_FIXED[name]} here, got {value}; leave it out.")
     if name.endswith(("_kwargs", "_config")) and isinstance(value, str) and not Path(value).is_file():
-        raise RecipeError(f"Expected {name} as a JSON mapping, or a file with one, got {value!r}.")
+        raise RecipeError(f"Expected {name} as a JSON mapping, or the path of a file with one, got {value!r}.")
     if given.get(name) == "":
-        raise RecipeError(f"Expected a value for {name}, got an empty text; leave it out, or say null in a recipe.")
+        raise RecipeError(f"{name} is empty; give it a value, leave it out, or set it to null in a recipe.")
 
 
 def _check_lora(run: StageRun) -> None:
-    """Whether what else the stage asks for leaves its adapters something to learn."""
+    """Whether the stage's other options let its adapters be trained."""
     stage, training = run.stage, run.training
     if not stage.lora_rank:
         return
-    beside = f"beside lora_rank {stage.lora_rank}, got it true in stage {run.name}"
+    beside = f"together with lora_rank {stage.lora_rank}, got true in stage {run.name}"
     for name in ("freeze_encoder", "cache_features"):
         if getattr(stage, name):
             raise RecipeError(
-                f"Expected {name} false {beside}: adapters are a part of the encoder that learns; leave one of them "
-                "out (the encoder's own weights are frozen anyway)."
+                f"Expected {name} false {beside}: LoRA trains adapters within the encoder; leave one of the two out "
+                "(with LoRA the encoder's own weights are always frozen)."
             )
     checkpointing = training.gradient_checkpointing_kwargs
     if isinstance(checkpointing, dict) and checkpointing.get("use_reentrant"):
         raise RecipeError(
-            f"Expected use_reentrant false in gradient_checkpointing_kwargs {beside}: no gradient would reach "
-            "adapters behind frozen layers; leave it out."
+            f"Expected use_reentrant false in gradient_checkpointing_kwargs {beside}: otherwise no gradient reaches "
+            "the adapters; leave it out."
         )
 
 
 def _check_features(run: StageRun) -> None:
-    """Whether features can be kept as the stage asks."""
+    """Whether features can be stored as the stage asks."""
     stage = run.stage
     if not stage.cache_features:
         return
@@ -169,14 +169,14 @@ def _check_features(run: StageRun) -> None:
     if name:
         wanted = {"freeze_encoder": "true", "augmentation": "{}"}.get(name, "0")
         raise RecipeError(
-            f"Expected {name} {wanted} beside cache_features true, got {getattr(stage, name)} in stage {run.name}: "
-            f"a picture would have other features each time; pass --{run.name}_{name} {wanted!r}, or leave "
+            f"Expected {name} {wanted} together with cache_features true, got {getattr(stage, name)} in stage "
+            f"{run.name}: a picture's features would differ each time; pass --{run.name}_{name} {wanted!r}, or leave "
             "cache_features out."
         )
 
 
 def _check_pixels(stage: StageArguments) -> None:
-    """Mean and deviation of the model's input."""
+    """Mean and standard deviation of the model's input."""
     for name in ("image_mean", "image_std"):
         text = getattr(stage, name)
         if text is None or text == "train":
@@ -189,7 +189,7 @@ def _check_pixels(stage: StageArguments) -> None:
 
 
 def _check_schedule(training: TrainingArguments) -> None:
-    """Optimizer and learning rates, tried on a model of one weight."""
+    """Optimizer and learning-rate schedule, tried on a model with one weight."""
     try:
         Trainer.get_optimizer_cls_and_kwargs(training)
         rate, kwargs = training.learning_rate, training.lr_scheduler_kwargs
@@ -200,9 +200,9 @@ def _check_schedule(training: TrainingArguments) -> None:
             num_training_steps=100,
             scheduler_specific_kwargs=dict(kwargs) if isinstance(kwargs, dict) else {},
         )
-    except Exception as error:  # of a dozen optimizers' packages, each of which fails in its own way
+    except Exception as error:  # a dozen optimizer packages fail in different ways
         asked = f"optim {training.optim} and lr_scheduler_type {training.lr_scheduler_type}"
-        raise RecipeError(f"Expected {asked} to be possible here, got: {in_one_line(error)}") from error
+        raise RecipeError(f"{asked} cannot be used here: {in_one_line(error)}") from error
 
 
 def _check_trackers(training: TrainingArguments) -> None:
@@ -212,7 +212,9 @@ def _check_trackers(training: TrainingArguments) -> None:
     try:
         get_reporting_integration_callbacks(names)
     except (ValueError, ImportError) as error:
-        raise RecipeError(f"Expected report_to that transformers knows, got: {in_one_line(error)}") from error
+        raise RecipeError(f"transformers does not know this report_to: {in_one_line(error)}") from error
     absent = [name for name in names if name not in (*get_available_reporting_integrations(), "all", "none")]
     if absent:
-        raise RecipeError(f"Expected {absent[0]} to be installed for report_to, it is not; install it, or pass none.")
+        raise RecipeError(
+            f"report_to {absent[0]} needs that package, which is not installed; install it, or pass none."
+        )

@@ -1,7 +1,7 @@
-"""What one of several processes does while the others wait: for hours if need be, and no longer than it lives.
+"""Work that one of several processes does while the others wait, for hours if need be.
 
-torch's own barrier gives up after `ddp_timeout`, half an hour, which a preparation can take many times. Here they wait
-in a group of their own that gives up after weeks; when the process that works fails or is gone, they all end.
+torch's own barrier gives up after `ddp_timeout`, half an hour, and a preparation can take many times longer. So they
+wait in a separate group with a timeout of weeks; when the working process fails or disappears, they all end.
 """
 
 from collections.abc import Callable
@@ -17,42 +17,42 @@ from ..processor.input_errors import EngagementInputError, RecipeError, in_one_l
 
 _Result = TypeVar("_Result")
 _PATIENCE = timedelta(days=28)
-# What gloo, NCCL and torch's store say when another process is gone.
+# Error messages of gloo, NCCL and torch's store when another process is gone.
 _LOST = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe",
          "remote process exited", "failed to recv", "ncclremoteerror")  # fmt: skip
 
 
 class OtherProcessError(EngagementInputError):
-    """Another process of this training could not go on."""
+    """Another process of this training failed."""
 
 
 def use_one_gpu(training: TrainingArguments) -> None:
-    """Where one process sees several GPUs Trainer would spread the model over them by `nn.DataParallel`, which ours is
-    not made for, and which torch advises against; here it takes the first, and says so.
+    """If one process sees several GPUs, use the first one and print so: Trainer would use `nn.DataParallel`, which our
+    models do not support and torch advises against.
 
     Raises:
-        RecipeError: this version of transformers cannot be told.
+        RecipeError: it cannot be set in this version of transformers.
     """
     if training.n_gpu < 2:
         return
     seen, training._n_gpu = training.n_gpu, 1
     if training.n_gpu != 1:
         raise RecipeError(
-            f"Expected one GPU for one process, got {seen}; use `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
+            f"One process cannot train on {seen} GPUs; use `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
         )
-    print(f"one GPU of {seen} is used; `accelerate launch` trains on all of them", flush=True)
+    print(f"training on one of {seen} GPUs; `accelerate launch` trains on all of them", flush=True)
 
 
 def forget_precision() -> None:
-    """accelerate holds one mixed precision for the process and refuses another, which the next stage may ask for."""
+    """accelerate fixes one mixed precision per process, but the next stage may need a different one."""
     AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def first_on_each_node(training: TrainingArguments, work: Callable[[], _Result]) -> _Result:
-    """Done by one process of each machine while the others wait, then by the others, which find it done.
+    """Runs `work` in one process of each machine while the others wait, then in the others, which find its results.
 
     Raises:
-        OtherProcessError: another process could not do it.
+        OtherProcessError: it failed in another process.
     """
     if not _are_several(training):
         return work()
@@ -63,10 +63,10 @@ def first_on_each_node(training: TrainingArguments, work: Callable[[], _Result])
 
 
 def by_the_first(training: TrainingArguments, work: Callable[[], _Result]) -> _Result:
-    """Done by the first process alone; all have its result.
+    """Runs `work` only in the first process; all processes get its result.
 
     Raises:
-        OtherProcessError: the first could not do it.
+        OtherProcessError: it failed in the first process.
     """
     if not _are_several(training):
         return work()
@@ -81,7 +81,7 @@ def by_the_first(training: TrainingArguments, work: Callable[[], _Result]) -> _R
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether a collective operation failed since another process is gone, which tells the reason itself."""
+    """Whether a collective operation failed because another process is gone, which has printed the reason."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return is_distributed and any(words in str(error).lower() for words in _LOST)
 
@@ -114,16 +114,16 @@ def _wait() -> None:
 
 
 def _tell(failure: str | None) -> None:
-    """Wait until every process has come here; raises OtherProcessError in those that could go on where one cannot."""
+    """Wait for every process; if one has failed, raises OtherProcessError in the others."""
     told: list[str | None] = [None] * torch.distributed.get_world_size()
     try:
         torch.distributed.all_gather_object(told, failure, group=_waiting_group())
     except RuntimeError as error:
         raise OtherProcessError(
-            f"Expected the other processes of this training to go on, one is gone ({in_one_line(error)}); what it "
-            "said stands above, and finished work is kept."
+            f"Another process of this training ended ({in_one_line(error)}); its own message is above, and finished "
+            "work is kept."
         ) from error
     failures = [(process, words) for process, words in enumerate(told) if words is not None]
     if failures and failure is None:
         process, words = failures[0]
-        raise OtherProcessError(f"Expected process {process} of this training to go on, it could not: {words}")
+        raise OtherProcessError(f"Process {process} of this training failed: {words}")

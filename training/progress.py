@@ -1,6 +1,6 @@
-"""What a training says of itself: a line an epoch, and a bar where somebody sits at a terminal.
+"""Progress of a training: one line per epoch, and a progress bar on a terminal.
 
-Trainer itself prints each row of its log as a dictionary; all of them are in `results.json`.
+Trainer itself prints each row of its log as a dictionary; all rows are in `results.json`.
 """
 
 import sys
@@ -11,20 +11,20 @@ from transformers.trainer_utils import IntervalStrategy
 
 
 class EpochLines(ProgressCallback):
-    """A line an evaluation: epoch, loss, the score that checkpoints go by, time left; where losses are logged more
-    often than that, also a line each.
+    """One line per evaluation: epoch, loss, the score that selects checkpoints, time left; if losses are logged more
+    often, also one line per logged loss.
 
     Args:
-        stage: begins each line.
-        has_bar: also Trainer's own bar of steps.
+        stage: printed at the start of each line.
+        has_bar: also show Trainer's own progress bar.
     """
 
     def __init__(self, stage: str, has_bar: bool) -> None:
         super().__init__()
         self.stage, self.has_bar = stage, has_bar
-        self.loss: float | None = None  # logged, and not told yet
+        self.loss: float | None = None  # logged, and not printed yet
         self.began = 0.0
-        self.first_step = 0  # above 0 where a training goes on
+        self.first_step = 0  # above 0 in a resumed training
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -75,7 +75,7 @@ class EpochLines(ProgressCallback):
     ) -> None:
         super().on_evaluate(args, state, control, **kwargs)
         metrics, score = metrics or {}, args.metric_for_best_model or "loss"
-        score = "macro_f1" if score == "loss" else score  # the loss is told anyway
+        score = "macro_f1" if score == "loss" else score  # the loss is printed anyway
         told = []
         if f"eval_{score}" in metrics:
             told.append(f"{score} {metrics[f'eval_{score}']:.3f}")
@@ -106,7 +106,7 @@ class EpochLines(ProgressCallback):
 
 
 def in_words(seconds: float) -> str:
-    """Such as `40 s`, `3 min` or `2 h 5 min`."""
+    """A duration such as `40 s`, `3 min` or `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -114,9 +114,9 @@ def in_words(seconds: float) -> str:
 
 
 def tell_epochs(trainer: Trainer, stage: str) -> None:
-    """Lines in the place of Trainer's dictionaries; a bar only on a terminal, and not with `disable_tqdm`.
+    """Print lines instead of Trainer's dictionaries; a bar only on a terminal, and not with `disable_tqdm`.
 
-    In a notebook Trainer's own table stays.
+    In a notebook, Trainer's own table is kept.
     """
     wants_bar = trainer.pop_callback(ProgressCallback) is not None
     if wants_bar or trainer.pop_callback(PrinterCallback) is not None:

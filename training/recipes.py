@@ -6,11 +6,11 @@ from pathlib import Path
 from ..processor.input_errors import RecipeError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-_NO_RECIPES = ("protocol", "our_way", "study")  # what rows share, and what was published
+_NO_RECIPES = ("protocol", "our_way", "study")  # options that rows share, and published scores
 
 
 def recipe_names() -> list[str]:
-    """By folder, those outside any folder first."""
+    """Sorted by folder; those outside any folder come first."""
     paths = [path.relative_to(RECIPES) for path in RECIPES.rglob("*.yaml") if path.stem not in _NO_RECIPES]
     return [path.with_suffix("").as_posix() for path in sorted(paths, key=lambda path: (path.parent.parts, path.name))]
 
@@ -22,10 +22,10 @@ def recipe_header(name: str) -> str:
 
 
 def find_recipe(given: str) -> Path:
-    """The file of that path, or else our recipe of that name.
+    """The file with that path, or else our recipe with that name.
 
     Raises:
-        RecipeError: there is neither; it says which names are near.
+        RecipeError: there is neither; the message suggests similar names.
     """
     path, names = Path(given), recipe_names()
     if path.exists() and not path.is_dir():  # no is_file: a recipe may come through a pipe
@@ -34,4 +34,4 @@ def find_recipe(given: str) -> Path:
         return RECIPES / f"{given}.yaml"
     near = get_close_matches(given.removeprefix("recipes/").removesuffix(".yaml"), names, 3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise RecipeError(f"Expected a recipe's file or name, got {given!r}; {hint}`engagement recipes` lists all.")
+    raise RecipeError(f"There is no recipe file or recipe named {given!r}; {hint}`engagement recipes` lists all.")

@@ -1,4 +1,4 @@
-"""The folder that a run writes to: one training at a time, and one that can be written, both seen before the work."""
+"""The folder that a run writes to: checked before the work to be writable and free of other trainings."""
 
 import contextlib
 import tempfile
@@ -12,10 +12,10 @@ from .arguments import StageRun
 
 @contextlib.contextmanager
 def alone_in_folders(runs: Sequence[StageRun]) -> Iterator[None]:
-    """Until the block ends, finished models included, no other training writes where these do.
+    """Until the block ends, no other training writes to the folders of these runs.
 
     Raises:
-        DataError: another one is at work there, or nothing can be written there.
+        DataError: another training runs there, or the folder is not writable.
     """
     folders = {run.run_dir.resolve(): run.run_dir for run in runs}
     with contextlib.ExitStack() as locks:

@@ -1,7 +1,7 @@
-"""What decides the weights of a training, kept in each of its checkpoints: whoever goes on from one goes on with these.
+"""What determines the weights of a training, recorded in each checkpoint: a resumed training must have the same.
 
-Options, data, first weights and the number of processes are compared; versions are for people to read. Options that
-say where a training runs, how fast, and what it prints are `FREE`: these may change from one start to the next.
+Options, data, first weights and the number of processes are compared; versions are only information. Options for
+where a training runs, how fast, and what it prints are `FREE`: they may change when it is resumed.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from .arguments import TRAINING_DEFAULTS, Recipe, StageArguments, StageRun
 from .data_arguments import DataArguments
 
 RECORD_FILE = "training_recipe.json"
-# Fingerprint and label names stand for how the data was read; these are left of its options.
+# Options of the data that its fingerprint and label names do not cover.
 _OF_DATA = {"oversample_to", "folds"}
-# Where it runs, how fast, and what it says: none of it is learned from.
+# Where it runs, how fast, and what it prints: nothing that the weights depend on.
 FREE = frozenset({
     *({item.name for item in fields(DataArguments)} - _OF_DATA),
     "start_from",  # its weights are compared
@@ -39,30 +39,30 @@ FREE = frozenset({
 _PACKAGES = ("engagement-recognition", "transformers", "accelerate", "torch", "timm", "peft")
 
 
-OptionValue = str | int | float | bool | None  # lists and mappings as their JSON
+OptionValue = str | int | float | bool | None  # lists and mappings as JSON text
 
 
 class TrainingRecipe(Record):
     """`training_recipe.json` in a checkpoint."""
 
     stage: str
-    # Of StageArguments and TrainingArguments, without those that may change.
+    # Those of StageArguments and TrainingArguments that may not change.
     options: dict[str, OptionValue]
     # Of the prepared data.
     fingerprint: str
     label_names: list[str]
-    # SHA-256 of the weights that the training began with; null: initialised by their architecture, or from the Hub.
+    # SHA-256 of the weights that the training started from; null: initialised by their architecture, or from the Hub.
     first_weights: str | None
-    # Whose batches make one step.
+    # Each contributes a batch to every step.
     num_processes: int
-    # Of one operation, when the checkpoint was written: sums round otherwise with another number; null: of an earlier
-    # version.
+    # torch's threads when the checkpoint was written, as sums round differently with a different number; null: written
+    # by an earlier version.
     threads: int | None = None
     versions: dict[str, str | None]
 
 
 def options_of(run: StageRun) -> dict[str, OptionValue]:
-    """Every option of a run that its weights depend on, as JSON holds it."""
+    """Every option of a run that its weights depend on, as JSON values."""
     found: dict[str, OptionValue] = {}
     for arguments in (run.stage, run.training):
         for item in fields(arguments):
@@ -72,7 +72,7 @@ def options_of(run: StageRun) -> dict[str, OptionValue]:
         del found["encoder"]  # not used
     elif Path(run.stage.encoder).is_dir():
         found["encoder"] = Path(run.stage.encoder).resolve().name  # its weights are compared
-    # As it was asked for: Trainer is given what that means for the data, or for these versions of libraries.
+    # As the user gave them: for Trainer they are resolved for the data, or for the installed versions.
     asked = {**TRAINING_DEFAULTS, **run.given}
     return found | {name: _as_option(asked.get(name)) for name in ("metric_for_best_model", "accelerator_config")}
 
@@ -103,7 +103,7 @@ def describe_training(
     """
     Args:
         fingerprint: of the prepared data.
-        start: what the first weights are from, a folder or a name on the Hub; None: the run's encoder.
+        start: source of the first weights, a folder or a name on the Hub; None: the run's encoder.
     """
     options = options_of(run)
     if start:
@@ -130,7 +130,7 @@ def write_training_recipe(recipe: TrainingRecipe, checkpoint: Path) -> None:
 
 
 def read_training_recipe(checkpoint: Path) -> TrainingRecipe | None:
-    """None where an earlier version wrote the checkpoint.
+    """The recipe in a checkpoint; None if an earlier version wrote it.
 
     Raises:
         RecipeError: it is damaged.
@@ -138,12 +138,12 @@ def read_training_recipe(checkpoint: Path) -> TrainingRecipe | None:
     path = checkpoint / RECORD_FILE
     if not path.is_file():
         return None
-    remedy = "delete the checkpoint, and go on from the one before it"
+    remedy = "delete the checkpoint, and resume from the one before it"
     return read_record(path, TrainingRecipe, RecipeError, "the recipe of a training", remedy)
 
 
 def options_that_differ(kept: TrainingRecipe, options: Mapping[str, OptionValue]) -> list[str]:
-    """Such as `learning_rate 0.001, got 0.002`: what the training had, and what it is asked to go on with."""
+    """Such as `learning_rate 0.001, got 0.002`: the value in the checkpoint, and the value now."""
     defaults = {name: value for kind in (StageArguments, TrainingArguments) for name, value in _defaults(kind).items()}
     differing = []
     for name in sorted({*kept.options, *options}):
@@ -156,7 +156,7 @@ def options_that_differ(kept: TrainingRecipe, options: Mapping[str, OptionValue]
 
 
 def inputs_that_differ(kept: TrainingRecipe, now: TrainingRecipe) -> list[str]:
-    """As `options_that_differ`, for what is known once the data is there."""
+    """As `options_that_differ`, for what is known only once the data is open."""
     pairs = {
         "label names": (", ".join(kept.label_names), ", ".join(now.label_names)),
         "data with fingerprint": (kept.fingerprint[:12], now.fingerprint[:12]),
@@ -182,7 +182,7 @@ def _defaults(kind: type) -> dict[str, OptionValue]:
 
 
 def recipe_as_given(run: StageRun) -> Recipe:
-    """For results, which are published: no token, and no place on somebody's disk."""
+    """For results, which may be published: without tokens and local paths."""
     return Recipe({name: _without_folder(value) for name, value in run.given.items() if name != "hub_token"})
 
 

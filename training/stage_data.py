@@ -1,8 +1,8 @@
-"""The data of one training stage: a prepared data set, or a raw source that is prepared and audited into the cache
-first → splits with labels, the processor that made their frames, and a record of both.
+"""The data of one training stage: a prepared data set, or a raw source, which is first prepared and audited into the
+cache → splits with labels, the processor that made their frames, and a record of both.
 
-The processor built here is the one exported with the model, so that serving makes its frames as training did. Data
-whose split cannot be trusted is refused.
+The processor built here is exported with the model, so that serving prepares frames as training did. Data whose split
+cannot be trusted is refused.
 """
 
 import json
@@ -60,7 +60,7 @@ class _ProcessorSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class StageData:
-    """One stage's splits, label names by index, processor, and what goes into the results about them."""
+    """One stage's splits, label names by index, processor, and the description of the data for the results."""
 
     train: LabelledFrames
     validation: LabelledFrames
@@ -68,14 +68,14 @@ class StageData:
     label_names: list[str]
     processor: EngagementVideoProcessor | EngagementImageProcessor
     description: TrainingData
-    clean_test_rows: list[int] | None  # of test, without those that have a twin in training; None: there are none
+    clean_test_rows: list[int] | None  # of test, without those with a duplicate in training; None: there are none
 
 
 def load_stage_data(run: StageRun) -> StageData:
     """Windows for a video model, single faces for an image model.
 
     Raises:
-        DataError: the source is missing or laid out otherwise, or a split of it is empty.
+        DataError: the source is missing or has a different layout, or a split of it is empty.
         LeakageError: the audit failed or is missing, and leakage was not allowed.
         RecipeError: an option that does not fit the data.
     """
@@ -86,10 +86,10 @@ def load_stage_data(run: StageRun) -> StageData:
 
 
 def open_stage_data(run: StageRun) -> PreparedData:
-    """The stage's data, prepared, whose split nobody has looked at yet; raises as `load_stage_data`."""
+    """The stage's data, prepared, before its split is audited; raises as `load_stage_data`."""
     stage = run.stage
     if stage.model not in ("video", "image"):
-        raise RecipeError(f"Expected model: video or image, got {stage.model!r}.")
+        raise RecipeError(f"Expected model to be video or image, got {stage.model!r}.")
     prepared = first_on_each_node(run.training, partial(open_or_prepare, _data_options(stage)))
     if is_on_hub(_path_of(stage)) or is_prepared(_path_of(stage)):
         _check_settings(stage, prepared, run.on_command_line)
@@ -97,11 +97,11 @@ def open_stage_data(run: StageRun) -> PreparedData:
 
 
 def split_stage_data(run: StageRun, prepared: PreparedData, audited: AuditSummary | None = None) -> StageData:
-    """The splits of data that can be trusted, made ready to train on; raises as `load_stage_data`.
+    """The splits of audited data, ready to train on; raises as `load_stage_data`.
 
     Args:
-        audited: what was found of a split that was dealt here; pictures of it that are alike lie in one split. None:
-            the data's own audit speaks for it.
+        audited: the audit of a split made here (a fold), whose near-duplicates are in one split. None: the data's own
+            audit applies.
     """
     stage = run.stage
     _check_model_fits(stage, prepared)
@@ -140,7 +140,7 @@ def split_stage_data(run: StageRun, prepared: PreparedData, audited: AuditSummar
 
 def _path_of(stage: StageArguments) -> Path:
     if stage.data is None:
-        raise RecipeError("Expected data for the stage, got none; pass --data, a prepared data set or a raw source.")
+        raise RecipeError("The stage has no data; pass --data with a prepared data set or a raw source.")
     return Path(stage.data)
 
 
@@ -158,7 +158,7 @@ def _data_options(stage: StageArguments) -> DataOptions:
 
 
 def _source_options(stage: StageArguments) -> SourceOptions:
-    """A single-face model reads single pictures, unless somebody asks for clips."""
+    """A single-face model reads single pictures, unless pictures_as says otherwise."""
     return SourceOptions(
         stage.subset,
         stage.subject_pattern,
@@ -171,33 +171,33 @@ def _source_options(stage: StageArguments) -> SourceOptions:
 
 
 def frame_options(stage: StageArguments) -> FrameOptions:
-    """What a recipe asks of the frames."""
+    """The options of a recipe about frames."""
     return FrameOptions(**{name: getattr(stage, name) for name in PREPARATION_OPTIONS})
 
 
 def _check_settings(stage: StageArguments, prepared: PreparedData, on_command_line: Collection[str]) -> None:
-    """A recipe's values give way to how the data was prepared; an option that somebody typed must not be ignored."""
+    """Settings of prepared data override a recipe's values, but an option on the command line must not be ignored."""
     is_pictures = prepared.description.media == "picture"
     for name in ("face_crop", "face_crop_size_px") if is_pictures else PREPARATION_OPTIONS:
         stored, given = getattr(prepared.description.settings, name), getattr(stage, name)
         if name in on_command_line and given is not None and given != stored:
             raise RecipeError(
-                f"Expected {name} {stored}, as {prepared.folder} was prepared, got {given}; leave the option out or "
-                "prepare the data again."
+                f"{prepared.folder} was prepared with {name} {stored}, got {given}; leave the option out, or prepare "
+                "the data again."
             )
 
 
 def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
     if stage.model == "video" and prepared.description.media == "picture":
         raise RecipeError(
-            f"Expected clips for a video model, got single pictures in {stage.data}; pass --model image, or, for a raw "
+            f"A video model needs clips, and {stage.data} contains single pictures; pass --model image or, for a raw "
             "source of frames in order, --pictures_as clips."
         )
     absent = [split for split in SPLITS if split not in prepared.splits]
     if absent:
         raise DataError(
-            f"Expected train, validation and test in {prepared.folder}, {' and '.join(absent)} came out empty, or the "
-            "source has none; train on data that has them, and measure on this with `engagement evaluate MODEL --data`."
+            f"{prepared.folder} needs train, validation and test, and {' and '.join(absent)} is missing or empty; "
+            "train on data that has all three, and measure on this with `engagement evaluate MODEL --data`."
         )
 
 
@@ -206,23 +206,23 @@ def _check_labels(names: list[str], sets: dict[str, LabelledFrames]) -> None:
         if len(set(rows.label_ids)) < (2 if split == "train" else 1):
             raise DataError(
                 f"Expected {'at least two labels' if split == 'train' else 'labelled examples'} in {split}, got "
-                f"{len(rows)} examples of {len(set(rows.label_ids))}; the labels are {', '.join(names)}."
+                f"{len(rows)} examples with {len(set(rows.label_ids))} labels; the labels are {', '.join(names)}."
             )
 
 
 def _check_batches(training: TrainingArguments, num_rows: int) -> None:
-    """Trainer itself fails at the first step, in other words, where nothing is left."""
+    """Without this check, Trainer fails at the first step with an unclear message."""
     splits = isinstance(training.accelerator_config, AcceleratorConfig) and training.accelerator_config.split_batches
     num_needed = training.per_device_train_batch_size * (1 if splits else training.world_size)
     if training.dataloader_drop_last and num_rows < num_needed:
         raise DataError(
-            f"Expected at least {num_needed} training examples, one whole batch, beside dataloader_drop_last, got "
-            f"{num_rows}; leave it out, or lower --per_device_train_batch_size."
+            f"dataloader_drop_last needs at least one whole batch of {num_needed} training examples, got {num_rows}; "
+            "leave it out, or lower --per_device_train_batch_size."
         )
 
 
 def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int] | None:
-    """Rows that have no twin in an earlier split, when the audit found some that have."""
+    """Rows without a duplicate in an earlier split; None if the audit found no duplicates."""
     twins = read_duplicates(folder, split)
     return [row for row, key in enumerate(rows.keys) if key not in twins] if twins else None
 
@@ -230,10 +230,10 @@ def find_clean_rows(rows: LabelledFrames, split: str, folder: Path) -> list[int]
 def _processor_of(stage: StageArguments, prepared: PreparedData) -> _Processor:
     made = prepared.description.settings
     settings = _processor_settings(stage, made)
-    if prepared.description.media != "video":  # pictures say nothing of it
+    if prepared.description.media != "video":  # it does not apply to pictures
         settings["as_played"] = stage.as_played is not False
     if stage.model == "video":
-        if prepared.description.media == "frames":  # of faces already; in a video the face is to be looked for
+        if prepared.description.media == "frames":  # already face crops; in a video, faces must be detected
             settings["face_crop"] = True
         return EngagementVideoProcessor(**settings, num_frames=made.num_frames, sampling=made.sampling)
     is_frame = prepared.description.media not in ("picture", "frames")
@@ -241,8 +241,8 @@ def _processor_of(stage: StageArguments, prepared: PreparedData) -> _Processor:
 
 
 def _processor_settings(stage: StageArguments, made: PreparationSettings) -> _ProcessorSettings:
-    """Crops as the data has them, made to pixel values as the stage wants them."""
-    assert stage.image_size is not None  # `check_options` has asked the encoder
+    """Crops as in the data, turned into pixel values as the stage asks."""
+    assert stage.image_size is not None  # set by `check_options`
     settings: _ProcessorSettings = {
         "face_crop": made.face_crop,
         "face_margin_ratio": made.face_margin_ratio,
@@ -261,9 +261,9 @@ def _processor_settings(stage: StageArguments, made: PreparationSettings) -> _Pr
 
 
 def leave_out_flat(rows: LabelledFrames, processor: _Processor) -> tuple[LabelledFrames, int]:
-    """The rows without flat pictures, which `picture_norm` cannot scale, and how many those are.
+    """The rows without flat pictures, which `picture_norm` cannot scale, and how many were left out.
 
-    Nezami et al. drop them too; FER2013 holds a dozen. Without `picture_norm` no picture is looked at.
+    Nezami et al. drop them too; FER2013 contains a dozen. Without `picture_norm` no picture is read.
     """
     if processor.picture_norm is None:
         return rows, 0
@@ -273,7 +273,7 @@ def leave_out_flat(rows: LabelledFrames, processor: _Processor) -> tuple[Labelle
 
 
 def _accepted(batch: list[LabelledExample], collate: FrameCollator) -> list[int]:
-    """The rows that the processor takes; they are tried one by one only where it refuses the batch."""
+    """The rows that the processor accepts; they are tried one by one only if it refuses the batch."""
     try:
         collate(batch)
     except EngagementInputError:
@@ -282,9 +282,9 @@ def _accepted(batch: list[LabelledExample], collate: FrameCollator) -> list[int]
 
 
 def _standardise(processor: _Processor, rows: LabelledFrames, stage: StageArguments) -> ChannelPixels:
-    """Give the processor the training pixels' own mean or deviation, where the recipe says `train`."""
+    """Give the processor the training pixels' own mean or standard deviation, where the recipe says `train`."""
     mean, std = measure_pixels(rows, processor)
-    print(f"training pixels: mean {mean}, deviation {std}")
+    print(f"training pixels: mean {mean}, standard deviation {std}")
     if stage.image_mean == "train":
         processor.image_mean = list(mean)
     if stage.image_std == "train":
@@ -293,9 +293,9 @@ def _standardise(processor: _Processor, rows: LabelledFrames, stage: StageArgume
 
 
 def measure_pixels(rows: LabelledFrames, processor: _Processor) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel over all pixels, as the processor makes them before it normalises.
+    """Mean and standard deviation of each channel over all pixels, before the processor normalises them.
 
-    So after `picture_norm`, if there is one: Nezami et al. centre and scale by both of the training set.
+    If there is a `picture_norm`, it is applied first: Nezami et al. then centre and scale by the training set's.
     """
     plain = copy(processor)
     plain.do_normalize = False
@@ -318,7 +318,7 @@ def _batches(rows: LabelledFrames, size: int = 16) -> Iterator[list[LabelledExam
 
 
 def parse_json(text: str, name: str, kind: type[_Json]) -> _Json:
-    """An option that holds a JSON list or mapping; raises RecipeError when it does not."""
+    """The JSON list or mapping in an option; raises RecipeError where it is not one."""
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The loss of a stage, and its subject adversary, from what its data holds."""
+"""The loss of a stage and its subject adversary, made for the stage's data."""
 
 from ..data.schema import LEVELS
 from ..modeling_engagement import EngagementPreTrainedModel
@@ -13,15 +13,15 @@ def build_adversary(
 ) -> SubjectAdversary | None:
     """
     Raises:
-        RecipeError: an adversary, and not the people that it needs.
+        RecipeError: an adversary without at least two known people.
     """
     if not stage.subject_adversary:
         return None
     people = set(data.train.subject_ids)
     if None in people or len(people) < 2:
         raise RecipeError(
-            f"Expected at least two people in {stage.data} for subject_adversary, and the person of every clip; "
-            f"got {len(people - {None})}{' and clips without' if None in people else ''}."
+            f"subject_adversary needs the person of every clip in {stage.data}, and at least two people; got "
+            f"{len(people - {None})}{', and clips without a person' if None in people else ''}."
         )
     return SubjectAdversary(model.encoder.feature_size, len(people), stage.subject_adversary)
 
@@ -32,7 +32,7 @@ def build_stage_loss(stage: StageArguments, data: StageData) -> Loss:
         RecipeError: an ordinal loss for labels without an order, or as `build_loss`.
     """
     if stage.loss == "ordinal" and data.label_names != list(LEVELS):
-        raise RecipeError(f"Expected label_scheme levels with loss ordinal, got labels {', '.join(data.label_names)}.")
+        raise RecipeError(f"loss ordinal needs label_scheme levels, got the labels {', '.join(data.label_names)}.")
     return build_loss(
         stage.loss,
         data.train.label_ids,

@@ -10,15 +10,15 @@ _MUCH = 0.05
 
 
 class StepTimes(TrainerCallback):
-    """Seconds of all steps so far: `loading` until their batches are there, `computing` from then to their end."""
+    """Seconds of all steps so far: `loading` until their batches arrive, `computing` from then to their end."""
 
     def __init__(self) -> None:
         self.loading = self.computing = 0.0
-        self._loaded: float | None = None  # when the batches of the step under way were there
+        self._loaded: float | None = None  # when the batches of the current step arrived
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what gets the batches of a step."""
+        """Wraps the loading of a step's batches."""
         began = time.perf_counter()
         yield
         self._loaded = time.perf_counter()
@@ -34,8 +34,8 @@ class StepTimes(TrainerCallback):
         return self.loading / (self.loading + self.computing) if self.computing else None
 
     def advice(self, num_workers: int) -> str | None:
-        """One line where loading takes much of the steps; None elsewhere."""
+        """One line if loading takes much of the time; else None."""
         share = self.loading_share()
         if share is None or share <= _MUCH:
             return None
-        return f"{share:.0%} of the steps' time was waiting for pictures, with --dataloader_num_workers {num_workers}"
+        return f"{share:.0%} of the time was spent waiting for pictures, with --dataloader_num_workers {num_workers}"

@@ -1,6 +1,7 @@
-"""transformers' Trainer with what imbalanced face data needs: weighted loss, a stop at the first bad number, resume.
+"""transformers' Trainer with what imbalanced face data needs: weighted loss, a stop at the first non-finite loss,
+checked checkpoints.
 
-Everything else (schedules, mixed precision, several processes, checkpoints) is Trainer's own.
+Everything else (schedules, mixed precision, several processes) is Trainer's own.
 """
 
 import math
@@ -27,11 +28,11 @@ from .selection import SelectingTrainer
 from .step_times import StepTimes
 from .training_sets import FrameCollator, LabelledFrames
 
-_ADVERSARY_FILE = "subject_adversary.safetensors"  # of a checkpoint
+_ADVERSARY_FILE = "subject_adversary.safetensors"  # in a checkpoint
 
 
 class _ZeroGrad(TrainerCallback):
-    """After each step; Trainer does it for the model alone."""
+    """Zeroes gradients after each step; Trainer does this only for the model."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
@@ -45,24 +46,23 @@ class EngagementTrainer(SelectingTrainer):
     Args:
         loss: from logits and class indices, see `losses.build_loss`.
         train_collator, eval_collator: training frames are augmented, others never.
-        optimizer_name: "adam", "momentum" or "nesterov" (SGD, 0.9), whose weight decay is an L2 penalty: on all
-            parameters with adam, as the CNN + LSTM reference trains, on all but biases and LayerNorms with momentum,
-            much as TFLearn's regularisers, on none of a layer's biases and norms with nesterov; None: what
-            TrainingArguments say.
-        lr_decay: (factor, steps): the learning rate shrinks smoothly, by the factor in so many steps; None: no decay.
+        optimizer_name: "adam", "momentum" or "nesterov" (SGD, 0.9), whose weight decay is an L2 penalty: with adam on
+            all parameters, as in the CNN + LSTM study; with momentum on all but biases and LayerNorms, similar to
+            TFLearn's regularisers; with nesterov on all but biases and any norms; None: as set in TrainingArguments.
+        lr_decay: (factor, steps): the learning rate shrinks smoothly by the factor over these steps; None: no decay.
         mixing: of training batches.
-        average_decay: of an average of the weights, which is what is evaluated, selected and left in the model after
-            the training; None: no average.
-        subject_adversary: trained beside the model and by its optimizer; it is in checkpoints, and in no model.
-        recipe: what decides the weights, kept in each checkpoint; None: nobody goes on from these.
+        average_decay: of an average of the weights, which is evaluated, selected and left in the model after the
+            training; None: no average.
+        subject_adversary: trained together with the model by its optimizer; stored in checkpoints, not in models.
+        recipe: recorded in each checkpoint; None: these checkpoints cannot be resumed from.
     """
 
     # Our loss is a mean over the batch; Trainer divides it by the number of accumulated batches.
     loss_is_scaled_for_ga = False
-    # Trainer itself allows for others, and for none.
+    # Trainer's own types are wider.
     model: torch.nn.Module
     train_dataset: LabelledFrames
-    resumed_in: Path | None = None  # where the checkpoint lies that the training goes on from
+    resumed_in: Path | None = None  # folder of the checkpoint that the training resumes from
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class EngagementTrainer(SelectingTrainer):
         self.subject_index = {subject: index for index, subject in enumerate(people)}
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The one asked for, with the subject adversary's weights as a further group."""
+        """The optimizer of the recipe, with the subject adversary's weights as a further group."""
         if self.optimizer is not None:
             return self.optimizer
         self.optimizer = super().create_optimizer(model) if self.optimizer_name is None else self._named_optimizer()
@@ -129,11 +129,11 @@ class EngagementTrainer(SelectingTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Decay by steps where a recipe asks for it, else what TrainingArguments say."""
+        """Decay by steps if a recipe sets it, else the schedule of TrainingArguments."""
         if self.lr_decay is None:
             return super().create_scheduler(num_training_steps, optimizer)
         factor, steps = self.lr_decay
-        # TFLearn decays smoothly, although it names the steps: its staircase is off by default.
+        # TFLearn decays smoothly in spite of its parameter's name: its staircase is off by default.
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.create_optimizer(), lambda step: factor ** (step / steps)
         )
@@ -163,7 +163,7 @@ class EngagementTrainer(SelectingTrainer):
         """The recipe's loss and, in training, the subject adversary's.
 
         Raises:
-            NonFiniteLossError: naming the clips; Trainer itself would log 0.0 and go on with NaN weights.
+            NonFiniteLossError: names the clips; Trainer itself would log 0.0 and train on with NaN weights.
         """
         rows, labels = inputs.pop("rows"), inputs.pop("labels")
         if model.training and self.mixing is not None:
@@ -179,13 +179,13 @@ class EngagementTrainer(SelectingTrainer):
             loss = loss + self.subject_adversary(features[0], self._subjects_of(rows), self._progress())
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._name_culprits(rows.tolist()) if model.training else self._blame_weights())
-        inputs["labels"] = labels  # prediction_step looks for them again
+        inputs["labels"] = labels  # prediction_step reads them again
         return (loss, outputs) if return_outputs else loss
 
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,  # optuna need not be there
+        trial: Any = None,  # optuna's, which may not be installed
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         self.resumed_in = Path(resume_from_checkpoint).parent if isinstance(resume_from_checkpoint, str) else None
@@ -198,7 +198,7 @@ class EngagementTrainer(SelectingTrainer):
         return outcome
 
     def finite_log(self) -> list[dict[str, int | float | None]]:
-        """The log as JSON holds it: a loss that overflowed must not cost the trained model."""
+        """The log with None for non-finite numbers, which JSON lacks: an infinite loss must not prevent the export."""
         log = self.state.log_history
         return [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in log]
 
@@ -209,14 +209,14 @@ class EngagementTrainer(SelectingTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: object = None) -> None:
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with whole_checkpoint(folder, self.args.should_save):
-            super()._save_checkpoint(model, trial)  # type: ignore[arg-type] # optuna's, whoever has it
-            self.accelerator.wait_for_everyone()  # each process has written its random numbers
+            super()._save_checkpoint(model, trial)  # type: ignore[arg-type] # optuna's, if installed
+            self.accelerator.wait_for_everyone()  # until each process has written its random state
             if self.args.should_save:
                 seal_checkpoint(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Under the names that weights have here. transformers would write those of a ViT, BEiT or Swin as its earlier
-        versions called them, and Trainer, which loads a checkpoint by name, would leave such an encoder as it was."""
+        """Save weights under their current names. transformers would write a ViT, BEiT or Swin with the names of its
+        earlier versions, and Trainer, which loads checkpoints by name, would not load such an encoder."""
         if not self.args.should_save:
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -225,22 +225,22 @@ class EngagementTrainer(SelectingTrainer):
         torch.save(self.args, folder / TRAINING_ARGS_NAME)
 
     def _issue_warnings_after_load(self, load_result: _IncompatibleKeys) -> None:
-        """Raises RecipeError where Trainer would warn, and go on with an encoder that is half the checkpoint's."""
+        """Raises RecipeError where Trainer would only warn, and continue with a partly loaded encoder."""
         strange = [*load_result.missing_keys, *load_result.unexpected_keys]
         if strange:
             raise RecipeError(
-                f"Expected the weights of this model in the checkpoint, got {len(strange)} other names (first: "
-                f"{strange[0]}); an earlier version wrote it so: train anew in another output_dir."
+                f"The checkpoint's weights do not fit this model: {len(strange)} names differ (first: {strange[0]}), "
+                "as in checkpoints of an earlier version; start a new training in a different output_dir."
             )
 
     def _load_best_model(self) -> None:
-        # Where the run's folder was moved, the path that the state holds is not there any more, and Trainer would warn
-        # and keep the last weights.
+        # If the run's folder was moved, the path in the state no longer exists, and Trainer would only warn and keep
+        # the last weights.
         stored = Path(str(self.state.best_model_checkpoint))
         beside = [Path(str(folder)) / stored.name for folder in (self.args.output_dir, self.resumed_in) if folder]
         found = next((path for path in (*beside, stored) if path.is_dir()), None)
         if found is None:
-            raise DataError(f"Expected the best checkpoint in {stored}, found none; it was there during the training.")
+            raise DataError(f"The best checkpoint {stored} is missing; it was there during the training.")
         self.state.best_model_checkpoint = str(found)
         super()._load_best_model()
         if self.averaged is not None and self.state.best_model_checkpoint is not None:
@@ -248,7 +248,7 @@ class EngagementTrainer(SelectingTrainer):
             self.averaged.take_over()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Also the recipe, the adversary beside the optimizer that trains it, and the averaged weights."""
+        """Also saves the recipe, the adversary and the averaged weights."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.recipe is not None and self.args.should_save:
             recipe = self.recipe.model_copy(update={"threads": torch.get_num_threads()})
@@ -278,20 +278,20 @@ class EngagementTrainer(SelectingTrainer):
     def _name_culprits(self, rows: list[int]) -> str:
         names = ", ".join(self.train_dataset.name_of(row) for row in rows[:16])
         return (
-            f"Expected a finite loss, got a non-finite one at step {self.state.global_step} in the batch of {names}; "
-            "look at these clips, or lower the learning rate. The weights of this run were not exported."
+            f"The loss became non-finite at step {self.state.global_step}, in the batch of {names}; check these "
+            "clips, or lower the learning rate. The weights of this run were not exported."
         )
 
     def _blame_weights(self) -> str:
         # The last step before an evaluation can break weights that no later step would show.
         return (
-            f"Expected a finite loss in evaluation, got a non-finite one after step {self.state.global_step}; lower "
-            "the learning rate. The weights of this run were not exported."
+            f"The evaluation's loss was non-finite after step {self.state.global_step}; lower the learning rate. The "
+            "weights of this run were not exported."
         )
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
-        """Not counted: Trainer's estimate is of tokens, and takes longer than a step on features that are kept."""
+        """Not counted: Trainer's estimate is for tokens, and takes longer than a step on stored features."""
         return 0
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
-        """Trainer would write its own README over ours, which is rendered from measured results."""
+        """Does nothing: Trainer would overwrite our README, which is rendered from measured results."""

@@ -1,6 +1,6 @@
-"""Prepared data as Trainer eats it: torch data sets of raw frames, and the collator that makes pixel values of them.
+"""Prepared data for Trainer: torch data sets of raw frames, and the collator that turns them into pixel values.
 
-Frames are decoded one by one and changed, resized and normalised a batch at a time, which is several times faster.
+Frames are decoded one by one, but augmented, resized and normalised in batches, which is several times faster.
 """
 
 import random
@@ -25,14 +25,14 @@ class LabelledExample(TypedDict):
 
     frames: np.ndarray  # (num_frames, height, width, 3) uint8 RGB
     label: int
-    row: int  # which one it is
-    scores: list[float] | None  # what raters said, a share for each label
+    row: int  # its number
+    scores: list[float] | None  # raters' votes as a share per label
 
 
 class LabelledFrames(TorchDataset[LabelledExample]):
-    """Windows (or single pictures) with a label each.
+    """Windows (or single pictures), each with a label.
 
-    With `single_face` only a window's first frame is read, as the CNN + LSTM study's one-frame baseline does.
+    With `single_face` only a window's first frame is read, as in the one-frame baseline of the CNN + LSTM study.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class LabelledFrames(TorchDataset[LabelledExample]):
         single_face: bool,
         label_scores: Sequence[list[float] | None] | None = None,
     ) -> None:
-        self.rows = rows  # of each `PreparedRow`, `frames` alone is read
-        self.keys = keys  # clip id and window index: to name the culprits of a bad loss, and to find a row again
-        self.subject_ids = subject_ids  # None where nobody knows
+        self.rows = rows  # only `frames` of each `PreparedRow` is read
+        self.keys = keys  # clip id and window index: to name clips in error messages, and to find a row again
+        self.subject_ids = subject_ids  # None where unknown
         self.label_ids = label_ids
         self.single_face = single_face
-        self.label_scores = label_scores  # raters' shares for each label; None, as a whole or of a row: not known
+        self.label_scores = label_scores  # raters' shares per label; None, for all or for a row: unknown
 
     def __len__(self) -> int:
         return len(self.label_ids)
@@ -58,7 +58,7 @@ class LabelledFrames(TorchDataset[LabelledExample]):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: list[int]) -> list[LabelledExample]:
-        """A batch at once, as torch's loader asks for it: one look into the table instead of one a row."""
+        """A whole batch, as torch's loader asks for it: one access to the table instead of one per row."""
         return [
             LabelledExample(
                 frames=np.stack([decode_picture(c) for c in (contents[:1] if self.single_face else contents)]),
@@ -70,12 +70,12 @@ class LabelledFrames(TorchDataset[LabelledExample]):
         ]
 
     def name_of(self, row: int) -> str:
-        """The clip's id, and which of its windows."""
+        """The clip's id, and the number of the window if it is not the first."""
         clip_id, window_index = self.keys[row]
         return f"{clip_id} (window {window_index})" if window_index else clip_id
 
     def take(self, rows: Sequence[int]) -> "LabelledFrames":
-        """These rows, in this order; one may come more than once."""
+        """These rows, in this order; a row may occur more than once."""
         return LabelledFrames(
             self.rows.select(rows),
             [self.keys[row] for row in rows],
@@ -86,9 +86,9 @@ class LabelledFrames(TorchDataset[LabelledExample]):
         )
 
     def oversampled(self, target: int, seed: int) -> "LabelledFrames":
-        """Classes with fewer rows than `target` are drawn from again until they have as many; no file is copied.
+        """Rows of classes with fewer than `target` rows are repeated until there are as many; no file is copied.
 
-        Each row of a class comes once more, in an order from the seed, before any comes a third time.
+        Every row of a class is repeated once, in an order from the seed, before any is repeated again.
         """
         rng = random.Random(seed)
         chosen = list(range(len(self)))
@@ -119,13 +119,13 @@ def labelled_frames(
 
 @dataclass
 class FrameCollator:
-    """Rows of `LabelledFrames` → `pixel_values`, `labels` and `rows`, as the processor that serves would make them.
+    """Rows of `LabelledFrames` → `pixel_values`, `labels` and `rows`, prepared by the processor that also serves.
 
     `pixel_values` is (batch, num_frames, C, H, W), or (batch, C, H, W) with `single_face`. `labels` is (batch,) class
-    indices or, with `soft_share`, (batch, num_labels): so much of each comes from the raters' shares, where the data
-    has them, and the rest from the label. With `shuffle` the frames of each clip are put into a random order: drawn
-    from torch's generator at each call ("anew"), or one that follows from the row alone ("by_row"), so that
-    measurements can be repeated.
+    indices or, with `soft_share`, (batch, num_labels): this share of each target comes from the raters' votes, if the
+    data has them, and the rest from the label. With `shuffle` the frames of each clip are put in random order: drawn
+    from torch's generator at each call ("anew"), or determined by the row ("by_row"), so that measurements can be
+    repeated.
     """
 
     processor: TensorPreparation
@@ -143,7 +143,7 @@ class FrameCollator:
         return {"pixel_values": pixel_values, "labels": self._labels_of(rows), "rows": row_numbers}
 
     def to_pixel_values(self, rows: list[LabelledExample]) -> torch.Tensor:
-        """What the model reads of these rows, their frames in order."""
+        """The model's input for these rows, with their frames in order."""
         if len({row["frames"].shape for row in rows}) > 1:  # pictures of several sizes
             frames = torch.stack([self.processor.to_model_size(row["frames"]) for row in rows])
         else:

@@ -1,8 +1,8 @@
 """One step and one evaluation of transformers' Trainer on a model of one weight, with a run's own options, before data
 is prepared.
 
-Trainer, accelerate, torch's loaders and its compiler check combinations of options in many places, some of them at the
-first step; a step on nothing finds what they refuse before the hours, whatever their versions refuse.
+Trainer, accelerate, torch's loaders and its compiler check combinations of options in many places, some only at the
+first step; a trial step finds what they refuse, in any version, before hours of preparation.
 """
 
 import tempfile
@@ -37,10 +37,10 @@ class _OneWeight(torch.nn.Module):
 
 
 def try_one_step(training: TrainingArguments, early_stopping_patience: int | None) -> None:
-    """Several processes are left alone: what divides a model among them asks for a large one.
+    """Skipped with several processes: sharding a model over them needs a large one.
 
     Raises:
-        RecipeError: in the words of the library that refuses the options.
+        RecipeError: a library refuses the options; the message is the library's.
     """
     if training.world_size > 1:
         return
@@ -49,20 +49,20 @@ def try_one_step(training: TrainingArguments, early_stopping_patience: int | Non
         if early_stopping_patience:
             EarlyStoppingCallback(early_stopping_patience).on_train_begin(training, TrainerState(), TrainerControl())
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come again, in the training
+            warnings.simplefilter("ignore")  # the training repeats them
             rows = [{"x": torch.ones(1)}] * 2
             trainer = Trainer(_OneWeight(), _of_one_step(training, folder), train_dataset=rows, eval_dataset=rows)
             trainer.pop_callback(PrinterCallback)
             trainer.train()
             trainer.evaluate()
-    except Exception as error:  # of any library, each of which fails in its own way
-        raise RecipeError(f"Expected a first step with these options, it failed: {in_one_line(error)}") from error
+    except Exception as error:  # each library fails in its own way
+        raise RecipeError(f"A trial step with these options failed: {in_one_line(error)}") from error
     finally:
         forget_precision()
 
 
 def _of_one_step(training: TrainingArguments, folder: str) -> TrainingArguments:
-    """The options, without those that ask for the run's own model, data and folders."""
+    """The options, without those that need the run's own model, data and folders."""
     own = copy(training)
     own.output_dir, own.report_to, own.disable_tqdm, own.resume_from_checkpoint = folder, [], True, None
     own.max_steps = own.per_device_train_batch_size = own.gradient_accumulation_steps = 1
@@ -70,6 +70,6 @@ def _of_one_step(training: TrainingArguments, folder: str) -> TrainingArguments:
     own.save_strategy, own.load_best_model_at_end, own.metric_for_best_model = SaveStrategy.NO, False, None
     own.eval_on_start, own.neftune_noise_alpha, own.include_num_input_tokens_seen = False, None, "no"
     own.activation_checkpointing = own.gradient_checkpointing = False
-    own.optim, own.lr_scheduler_type = OptimizerNames.ADAMW_TORCH, SchedulerType.CONSTANT  # tried by themselves
+    own.optim, own.lr_scheduler_type = OptimizerNames.ADAMW_TORCH, SchedulerType.CONSTANT  # tried separately
     own.dataloader_num_workers = min(1, own.dataloader_num_workers)
     return own
