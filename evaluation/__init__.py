@@ -1,1 +1,1 @@
-"""What is measured of a model's predictions, and how it is written down and shown."""
+"""Scores of a model's predictions, and how they are stored and shown."""

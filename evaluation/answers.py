@@ -1,10 +1,10 @@
-"""How a model is to answer, fitted on validation, and what answering so is worth on another split.
+"""How a model answers, fitted on validation, and the accuracy of these answers on another split.
 
-Calibrated scores decide: the highest or, of two labels, the threshold that is best for macro-F1 where it gains more on
-validation than a standard error: on a few dozen clips the best of all thresholds is mostly chance. (With seven labels,
-offsets for macro-F1 moved one by 0.8, to gain 0.005 on test and lose as much accuracy: nobody would understand why a
-score of 0.3 loses to one of 0.2.) The least certain are left without a label. What is fitted
-stands in results under `decision.answers`; `answer_rule` makes of it the rule that lies beside the weights.
+Calibrated scores decide: the highest or, with two labels, the threshold with the best macro-F1, if it gains more on
+validation than a standard error: on a few dozen clips the best threshold is mostly chance. (With seven labels,
+offsets for macro-F1 moved one by 0.8, gained 0.005 on test and lost as much accuracy: nobody would understand why a
+score of 0.3 loses to one of 0.2.) The least certain clips get no label. The fitted values are in results under
+`decision.answers`; `answer_rule` turns them into the rule that is stored with the weights.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from .results_schema import Results
 from .score_records import Answers, Decision
 from .selection_scores import fitted_macro_f1
 
-ANSWERED_SHARE = 0.9  # of validation; the least certain tenth is where errors gather
-MOST_CERTAINTY_ASKED = 0.8  # whoever is right four times in five may say so
+ANSWERED_SHARE = 0.9  # of validation; errors are most frequent in the least certain tenth
+MOST_CERTAINTY_ASKED = 0.8  # a model that is right four times in five may answer
 
 
 def measure_answers(validation: ClipScores, test: ClipScores, label_names: Sequence[str]) -> Answers:
-    """Offsets and least certainty chosen on validation, and what answering by them is worth on test.
+    """Offsets and minimum certainty chosen on validation, and the accuracy of such answers on test.
 
     Args:
-        validation, test: calibrated as the served scores are.
+        validation, test: calibrated in the same way as served scores.
     """
     offsets = np.zeros(len(label_names))
     if len(label_names) == 2 and _gains_by_a_threshold(validation):
@@ -55,7 +55,7 @@ def _gains_by_a_threshold(validation: ClipScores) -> bool:
 
 
 def clip_sec_of(results: Results, processor: FacePreparation) -> float | None:
-    """Length of the clips it was trained on, as far as their frames tell it; None: unknown, or single pictures."""
+    """Length of the training clips, as far as it follows from their frames; None: unknown, or single pictures."""
     span_sec = results.data.window_span_sec if results.data else None
     if not span_sec or not isinstance(processor, EngagementVideoProcessor):
         return None
@@ -65,7 +65,7 @@ def clip_sec_of(results: Results, processor: FacePreparation) -> float | None:
 
 
 def answer_rule(results: Results, processor: FacePreparation) -> AnswerRule:
-    """The rule that a model's results ask for; of one that was never measured, an uncalibrated one."""
+    """The rule according to a model's results; uncalibrated for a model that was never measured."""
     trained_on = DRAWN_PEOPLE if results.is_trained_on_drawn else results.data.in_words() if results.data else UNKNOWN
     rule = AnswerRule(tuple(results.label_names), trained_on=trained_on, clip_sec=clip_sec_of(results, processor))
     measured = results.headline()
@@ -75,14 +75,14 @@ def answer_rule(results: Results, processor: FacePreparation) -> AnswerRule:
 
 def _fitted(rule: AnswerRule, decision: Decision) -> AnswerRule:
     names, temperature, answers = rule.label_names, decision.temperature, decision.answers
-    if temperature is None:  # validation could not tell how sure to be; nor is its decision to be trusted then
+    if temperature is None:  # validation was too small to calibrate, and so for a decision
         return rule
     bias = [decision.bias[name] if decision.bias else 0.0 for name in names]
     if answers:
         offsets, abstain_below = [answers.offsets[name] for name in names], answers.abstain_below
     elif len(names) > 2:
         offsets, abstain_below = [0.0] * len(names), None
-    else:  # older results: their offsets are of scores that are not calibrated
+    else:  # older results: their offsets apply to uncalibrated scores
         shifts = zip(names, bias, strict=True)
         offsets, abstain_below = [(decision.offsets[name] - shift) / temperature for name, shift in shifts], None
     return AnswerRule(names, temperature, tuple(bias), tuple(offsets), abstain_below, rule.trained_on, rule.clip_sec)

@@ -1,8 +1,8 @@
 """95 % intervals of scores by resampling people, differences of two models, spread over people, scores by group.
 
-The clips of one person are alike, so that resampling clips gives intervals far too narrow; people are drawn with
-replacement, each with all of their clips. Confusion matrices are counted once a person and summed a resample, so that
-thousands of resamples take a moment. How the bounds come from the resamples is `bca`'s.
+The clips of one person are similar, so that resampling clips gives far too narrow intervals; people are drawn with
+replacement, each with all of their clips. Confusion matrices are counted once per person and summed per resample, so
+that thousands of resamples take a moment. `bca` computes bounds from the resamples.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ MIN_PEOPLE_IN_A_CELL = 5
 
 
 class Predictions(NamedTuple):
-    """What one model says of the clips."""
+    """One model's predictions for the clips."""
 
     predicted_ids: np.ndarray  # (num_clips,)
     scores: np.ndarray | None = None  # (num_clips, num_labels), softmax
@@ -53,7 +53,7 @@ class _Clusters:
     are_people: bool
 
     def describe(self, num_resamples: int, seed: int) -> Resampling:
-        """What any reader of the intervals must know."""
+        """How the intervals were made, for their readers."""
         return Resampling(
             resampled="people" if self.are_people else "clips",
             num_clusters=self.number,
@@ -77,18 +77,18 @@ def bootstrap_intervals(
 
     Args:
         label_ids, predicted_ids: (num_clips,).
-        person_ids: (num_clips,); None where nobody knows them, then clips are resampled and the result says so. Such
-            intervals are too narrow.
-        scores: (num_clips, num_labels) softmax; adds `auroc` and `auprc_minority` and, of two classes of known people,
-            `within_person_auroc`.
+        person_ids: (num_clips,); None if unknown: then clips are resampled, and the result records it. Such intervals
+            are too narrow.
+        scores: (num_clips, num_labels) softmax; adds `auroc` and `auprc_minority` and, for two classes and known
+            people, `within_person_auroc`.
 
     Returns:
-        By the names `compute_scores` uses, and `recall/<label>`, `precision/<label>`, `f1/<label>`. Resamples in which
-        a score is undefined, or which lack a class of the sample, are left out and counted; bounds are None where
-        fewer than half are left, or where there is one cluster only.
+        By the names of `compute_scores`, and `recall/<label>`, `precision/<label>`, `f1/<label>`. Resamples in which a
+        score is undefined, or which lack a class of the sample, are left out and counted; bounds are None where fewer
+        than half are left, or with only one cluster.
 
     Raises:
-        DataError: arrays that do not belong together, or people known for some clips only.
+        DataError: arrays that do not match, or people known only for some clips.
     """
     model = Predictions(predicted_ids, scores)
     return bootstrap_mean(label_ids, [model], label_names, person_ids, num_resamples, seed)
@@ -102,9 +102,9 @@ def bootstrap_mean(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Intervals:
-    """The same of the mean of several models' scores, such as one recipe's trainings, all on the same resampled people.
+    """The same for the mean of several models' scores, such as trainings of one recipe, on the same resampled people.
 
-    The interval is over people, for just these trainings.
+    The interval is over people, for these trainings only.
     """
     clusters = _cluster(person_ids, len(label_ids))
     with_scores = all(model.scores is not None for model in models)
@@ -137,13 +137,13 @@ def bootstrap_pairs(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Differences:
-    """Second minus first in the mean of pairs of models, such as two recipes' trainings from the same seeds.
+    """Second minus first, as the mean over pairs of models, such as two recipes' trainings with the same seeds.
 
-    All are scored on the same resampled people. The interval is over people, for just these trainings; what further
-    seeds would change shows in `by_pair`.
+    All are scored on the same resampled people. The interval is over people, for these trainings only; `by_pair` shows
+    the variation between seeds.
 
     Args:
-        pairs: of models, by clip; what ranks is compared where all have scores.
+        pairs: of models, by clip; scores of ranking are compared if all have scores.
 
     Raises:
         DataError: as `bootstrap_intervals`.
@@ -198,7 +198,7 @@ def _difference(row: Interval, first: float | None, second: float | None) -> Dif
 def spread_over_people(
     label_ids: np.ndarray, predicted_ids: np.ndarray, label_names: Sequence[str], person_ids: Sequence[str]
 ) -> PeopleSpread:
-    """How much people differ: quartiles over people, each counting once however many clips they have.
+    """How much people differ: quartiles over people, each with the same weight.
 
     Raises:
         DataError: as `bootstrap_intervals`.
@@ -225,14 +225,14 @@ def scores_by_group(
     person_ids: Sequence[str] | None,
     scores: np.ndarray | None = None,
 ) -> dict[str, Group]:
-    """Scores a group, such as a gender; a clip without a group is in the group "unknown".
+    """Scores per group, such as a gender; a clip without a group is in the group "unknown".
 
-    A cell of fewer than five people is suppressed: its scores would be about persons. So
-    is every cell where people are unknown. Where only one cell is suppressed, its numbers follow from the others and
-    the total: do not print both.
+    A cell of fewer than five people is suppressed, as its scores would describe individuals; so is every cell if
+    people are unknown. If only one cell is suppressed, its numbers follow from the others and the total: do not print
+    both.
 
     Returns:
-        By group, sorted; the minority class is that of the whole, so that groups compare.
+        By group, sorted; the minority class is that of all clips, so that groups can be compared.
 
     Raises:
         DataError: as `bootstrap_intervals`.
@@ -261,15 +261,15 @@ def _cluster(person_ids: Sequence[str] | None, num_clips: int) -> _Clusters:
     unknown = sum(_is_unknown(person) for person in person_ids)
     if unknown or len(person_ids) != num_clips:
         raise DataError(
-            f"Expected a person for each of {num_clips} clips, got {len(person_ids) - unknown}; name them all, or none "
-            "to resample clips."
+            f"Expected a person for each of {num_clips} clips, got {len(person_ids) - unknown}; give all people, or "
+            "none to resample clips."
         )
     people, of_clip = np.unique(np.asarray(person_ids, dtype=str), return_inverse=True)
     return _Clusters(of_clip, len(people), are_people=True)
 
 
 def _is_unknown(value: object) -> bool:
-    # NaN, as pandas reads an empty cell, is the one value that differs from itself.
+    # NaN, which pandas reads from an empty cell, is the only value that differs from itself.
     return value is None or value == "" or value != value
 
 
@@ -304,7 +304,7 @@ def _score_statistic(
         tables = {name: drawn.pop(name) for name in ("precision", "recall", "f1")}
         drawn |= {f"{name}/{label}": tables[name][:, i] for name in tables for i, label in enumerate(label_names)}
         drawn |= ranking(counts) if ranking else {}
-        # A class that is missing by chance would score 0, as if the model had missed it.
+        # A class that is missing by chance would have a score of 0, as if the model had missed it.
         whole = (summed.sum(-1)[:, present] > 0).all(axis=1)
         return {name: np.where(whole, values, np.nan) for name, values in drawn.items()}
 
@@ -363,9 +363,9 @@ class _Ranking:
 
 
 def _effective_numbers(clusters: _Clusters, label_ids: np.ndarray, label_names: Sequence[str]) -> dict[str, float]:
-    """By score: how many equal clusters would carry as much, of all clips or of the class it hangs on.
+    """By score: the effective number of clusters of all clips, or of the class that it depends on.
 
-    A mean over classes hangs on the class that the fewest carry.
+    For a mean over classes, that of the class with the fewest.
     """
     clips = np.stack(
         [np.bincount(clusters.of_clip[label_ids == i], minlength=clusters.number) for i in range(len(label_names))]

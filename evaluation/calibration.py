@@ -1,9 +1,9 @@
-"""How far scores can be believed, when to abstain, and where to decide: calibration, risk-coverage, thresholds.
+"""How reliable scores are, when to abstain, and where to decide: calibration, risk-coverage, thresholds.
 
 Temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) with a bias for each class, and decision
-offsets, are fitted on the validation split and applied to test; nothing here looks at test labels but to score.
-Calibration is for confidence alone: offsets and threshold are of the scores as the model gives them, since those are
-what a user has in hand. Functions go from arrays to the records of `score_records`; an undefined number is None.
+offsets, are fitted on the validation split and applied to test; test labels are only used to compute scores.
+Calibration is only for confidence: offsets and threshold apply to the model's uncalibrated scores, which are what a
+user has. Functions go from arrays to the records of `score_records`; an undefined number is None.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ from .score_records import (
 
 NUM_BINS = 15  # as Guo et al.
 RISKS = (0.01, 0.05, 0.1, 0.2)
-_TEMPERATURES = (0.05, 20.0)  # a validation split without a single error would ask for 0
-_LARGEST_SHIFT = 10.0  # of a class's calibrated logit in the mean: e^10 to 1, which no validation split can tell
-_AT_BOUND = 1e-3  # nearer than this share of a bound the fit has run into it
+_TEMPERATURES = (0.05, 20.0)  # for a validation split without errors the best temperature would be 0
+_LARGEST_SHIFT = 10.0  # of a class's mean calibrated logit: odds of e^10, which no validation split can support
+_AT_BOUND = 1e-3  # relative distance below which the fit has reached a bound
 _CURVE_POINTS = 101
-_LEAST_SCORE = 1e-12  # the logarithm needs one
+_LEAST_SCORE = 1e-12  # so that the logarithm is finite
 
 
 class LogitCalibration(NamedTuple):
@@ -42,24 +42,24 @@ class LogitCalibration(NamedTuple):
 
 
 class FittedCalibration(NamedTuple):
-    """What validation says of confidence: a calibration, or why there is none."""
+    """A calibration fitted on validation, or the reason why there is none."""
 
     chosen: LogitCalibration | None
     refused: str | None
 
 
 def calibration_scores(scores: np.ndarray, label_ids: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
-    """How far the score of the predicted class is from the share of such predictions that are right.
+    """The distance between the score of the predicted class and the share of such predictions that are right.
 
     Args:
         scores: (n, num_labels), softmax.
         label_ids: (n,).
 
     Returns:
-        `ece` is the headline, as the literature reports it; `ece_equal_mass` does not hang on a few full bins.
+        `ece` is the one usually reported in the literature; `ece_equal_mass` does not depend on a few full bins.
 
     Raises:
-        DataError: no example, arrays that do not belong together, scores that are no softmax.
+        DataError: no example, arrays that do not match, scores that are not a softmax.
     """
     scores, label_ids = _checked(scores, label_ids)
     confidence, is_right = scores.max(axis=1), scores.argmax(axis=1) == label_ids
@@ -93,15 +93,15 @@ def fit_calibration(
     log-likelihood of Platt's smoothed targets: vector scaling with one scale for all classes.
 
     T above 1: the model was too sure; below 1: not sure enough. Class weights shift the logits of a rare class, which
-    no temperature undoes, and a bias does. Refused are a split without one of the classes, and a fit that ran into a
-    bound: then the split does not tell.
+    a bias can undo, but no temperature. A split without one of the classes, and a fit that reaches a bound, are
+    refused: then the split is not enough to calibrate.
 
     Args:
         validation_logits: (n, num_labels), never those of test.
         validation_label_ids: (n,).
 
     Raises:
-        DataError: no example, arrays that do not belong together, logits that are not finite.
+        DataError: no example, arrays that do not match, logits that are not finite.
     """
     logits = np.asarray(validation_logits, dtype=float)
     label_ids = as_label_ids(validation_label_ids, logits.shape[-1], "validation labels")
@@ -109,9 +109,9 @@ def fit_calibration(
         raise DataError(f"Expected finite logits, one row for each of {len(label_ids)} labels, got {logits.shape}.")
     missing = [name for label, name in enumerate(label_names) if not (label_ids == label).any()]
     if missing:
-        return FittedCalibration(None, f"validation has no example of {', '.join(missing)}, whose bias nothing tells")
-    logits = logits - logits.mean(axis=1, keepdims=True)  # which softmax does not see
-    centre = logits.mean(axis=0)  # without it, scale and biases would pull at each other
+        return FittedCalibration(None, f"validation has no example of {', '.join(missing)} to fit a bias on")
+    logits = logits - logits.mean(axis=1, keepdims=True)  # which does not change the softmax
+    centre = logits.mean(axis=0)  # subtracted, so that scale and biases are nearly independent
     scale, *shifts = _fit_scale_and_shifts(logits - centre, label_ids)
     refused = _bound_reached(1 / scale, np.array(shifts), label_names)
     bias = np.array([0.0, *shifts]) / scale - centre
@@ -119,7 +119,7 @@ def fit_calibration(
 
 
 def _fit_scale_and_shifts(logits: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
-    """(num_labels,): 1 / T, and what is added to the scaled logits of all classes but the first."""
+    """(num_labels,): 1 / T, and the shifts of the scaled logits of all classes but the first."""
     targets = _smoothed_targets(label_ids, logits.shape[1])
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -128,7 +128,7 @@ def _fit_scale_and_shifts(logits: np.ndarray, label_ids: np.ndarray) -> np.ndarr
         gradient = np.append((residual * logits).sum(), residual.sum(axis=0)[1:])
         return -float((rows * targets).sum() / len(rows)), gradient
 
-    # In scale and shifts the loss is convex, so that it has one valley.
+    # In scale and shifts the loss is convex, so that any minimum is the global one.
     lowest, highest = _TEMPERATURES
     num_shifts = logits.shape[1] - 1
     bounds = [(1 / highest, 1 / lowest), *[(-_LARGEST_SHIFT, _LARGEST_SHIFT)] * num_shifts]
@@ -138,23 +138,23 @@ def _fit_scale_and_shifts(logits: np.ndarray, label_ids: np.ndarray) -> np.ndarr
 
 
 def _smoothed_targets(label_ids: np.ndarray, num_labels: int) -> np.ndarray:
-    """(n, num_labels): (N + 1) / (N + 2) for the true class of N examples, the rest shared by the others. So Platt
-    ("Probabilistic Outputs for Support Vector Machines", 1999): a small split without an error would ask for
-    certainty, and one that a shift nearly tells apart for an endless shift."""
+    """(n, num_labels): (N + 1) / (N + 2) for the true class of N examples, the rest shared by the others, as in Platt
+    ("Probabilistic Outputs for Support Vector Machines", 1999). Otherwise a small split without errors would give
+    certainty, and one that is almost separable by a shift an infinite shift."""
     counts = np.bincount(label_ids, minlength=num_labels)[label_ids][:, None]
     is_true = np.eye(num_labels, dtype=bool)[label_ids]
     return np.where(is_true, (counts + 1) / (counts + 2), 1 / ((counts + 2) * (num_labels - 1)))
 
 
 def _bound_reached(temperature: float, shifts: np.ndarray, label_names: Sequence[str]) -> str | None:
-    """Why a fit is no calibration; None: it is one."""
+    """Why a fit cannot be used as a calibration; None: it can."""
     lowest, highest = _TEMPERATURES
     if temperature <= lowest * (1 + _AT_BOUND):
-        return f"the temperature ran to its bound of {lowest:g}: validation has too few errors to tell how sure to be"
+        return f"the temperature reached its bound of {lowest:g}: validation has too few errors to calibrate on"
     if temperature >= highest * (1 - _AT_BOUND):
-        return f"the temperature ran to its bound of {highest:g}: on validation the scores do not tell the labels apart"
+        return f"the temperature reached its bound of {highest:g}: on validation the scores do not separate the labels"
     if np.abs(shifts).max() >= _LARGEST_SHIFT * (1 - _AT_BOUND):
-        return f"the bias of {label_names[1 + int(np.abs(shifts).argmax())]} ran away: validation does not tell it"
+        return f"the bias of {label_names[1 + int(np.abs(shifts).argmax())]} reached its bound on validation"
     return None
 
 
@@ -165,14 +165,14 @@ def apply_calibration(logits: np.ndarray, calibration: LogitCalibration | None =
 
 
 def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[float] = RISKS) -> RiskCoverage:
-    """What abstaining below a confidence would buy: the error among the most confident share (the coverage).
+    """The gain of abstaining below a confidence: the error among the most confident share (the coverage).
 
     Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017. Examples of equal confidence are
-    answered together: between them the curve is what a random order gives on average.
+    answered together: between them the curve is the average over random orders.
 
     Args:
-        scores: (n, num_labels), softmax; the confidence is the largest.
-        risks: shares of errors to look up.
+        scores: (n, num_labels), softmax; the confidence is the largest one.
+        risks: shares of errors for which the coverage is returned.
 
     Returns:
         The curve at up to 101 points; `aurc` is over all examples.
@@ -182,7 +182,7 @@ def risk_coverage(scores: np.ndarray, label_ids: np.ndarray, risks: Sequence[flo
     """
     scores, label_ids = _checked(scores, label_ids)
     confidence, is_wrong = scores.max(axis=1), scores.argmax(axis=1) != label_ids
-    # Sorted by falling confidence; `run` numbers the runs of equal ones.
+    # Sorted by decreasing confidence; `run` numbers the runs of equal ones.
     distinct, run, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     ends, errors = np.cumsum(counts), np.cumsum(np.bincount(run, weights=is_wrong))
     answered = np.arange(1, len(scores) + 1)
@@ -202,8 +202,8 @@ def fit_offsets(validation_scores: np.ndarray, validation_label_ids: np.ndarray)
     """(num_labels,) offsets on log scores whose argmax has the highest macro-F1 on validation.
 
     Two classes: exact, all thresholds are tried. More: one class at a time, exactly, until none gains (at most 20
-    rounds), so a local best. The first class's offset is 0. Of equals the one nearest to plain argmax is taken, and
-    where nothing gains, plain argmax itself.
+    rounds), which gives a local optimum. The first class's offset is 0. Among equals the one closest to plain argmax is
+    taken, and plain argmax itself if nothing gains.
 
     Raises:
         DataError: as `calibration_scores`.
@@ -236,10 +236,10 @@ def compare_decisions(
     test_label_ids: np.ndarray,
     label_names: Sequence[str],
 ) -> Decision:
-    """The decision fitted on validation beside plain argmax, on both splits.
+    """The decision fitted on validation and plain argmax, on both splits.
 
     Args:
-        calibration: fitted on validation too, and stored with the rest; the scores here are without it.
+        calibration: also fitted on validation, and stored with the decision; the scores here are without it.
 
     Raises:
         DataError: as `calibration_scores`.
@@ -280,13 +280,13 @@ def _last_within(
 
 
 def _bins_of_equal_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """(n,) the bin of each example; a bin holds its upper edge, as in Guo et al."""
+    """(n,) the bin of each example; a bin includes its upper edge, as in Guo et al."""
     edges = np.linspace(0, 1, num_bins + 1)
     return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
 
 
 def _bins_of_equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """(n,) the bin of each example; equal confidences share one, whatever their order."""
+    """(n,) the bin of each example; equal confidences are in the same bin."""
     _, rank = np.unique(confidence, return_inverse=True)
     first = np.searchsorted(np.sort(rank), rank, side="left")
     return first * num_bins // len(confidence)
@@ -312,13 +312,13 @@ def _macro_f1(label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int)
 def _best_offset(log_scores: np.ndarray, label_ids: np.ndarray, label: int) -> tuple[float, float]:
     """The offset of one class, the others fixed, with the highest macro-F1; and that macro-F1.
 
-    As the offset grows, examples turn one by one from their best other class to this one: all confusion matrices on
-    the way are sums of single turns.
+    As the offset grows, examples change one by one from their best other class to this one: all confusion matrices on
+    the way are sums of single changes.
     """
     num_labels = log_scores.shape[1]
     others = log_scores.copy()
     others[:, label] = -np.inf
-    needed = others.max(axis=1) - log_scores[:, label]  # the offset from which on the example is of this class
+    needed = others.max(axis=1) - log_scores[:, label]  # the smallest offset that gives the example this class
     order = np.argsort(needed, kind="stable")
     truth, other = label_ids[order], others.argmax(axis=1)[order]
     turns = np.zeros((len(order) + 1, num_labels, num_labels))
@@ -329,7 +329,7 @@ def _best_offset(log_scores: np.ndarray, label_ids: np.ndarray, label: int) -> t
     macro_f1 = confusion_scores(np.cumsum(turns, axis=0))["macro_f1"]
     needed = needed[order]
     candidates = np.concatenate([[needed[0] - 1], (needed[1:] + needed[:-1]) / 2, [needed[-1] + 1]])
-    # Examples of equal need turn together: there is no offset between them.
+    # Examples with equal `needed` change together: there is no offset between them.
     is_between = np.concatenate([[True], np.diff(needed) > 1e-9, [True]])
     best = macro_f1[is_between].max()
     good = candidates[is_between & (macro_f1 >= best - 1e-12)]

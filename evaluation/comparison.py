@@ -1,8 +1,8 @@
-"""`engagement compare RUN_A RUN_B`: is one model better, or were these just other people? Paired, over people.
+"""`engagement compare RUN_A RUN_B`: is one model better, or is the difference chance? Paired, over people.
 
-All models must have been measured on the same clips; what is compared is each clip's mean score, once where the highest
-decides and once at each model's own decision, as it was fitted on validation. Several runs of each, such as three
-seeds, are compared in pairs: the n-th of the first with the n-th of the second.
+All models must have been measured on the same clips. Each clip's mean scores are compared twice: with the highest
+deciding, and with each model's own decision, fitted on validation. Several runs of each, such as three seeds, are
+compared in pairs: the n-th of the first with the n-th of the second.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from .results_file import read_results
 from .score_records import Differences, Intervals, score_in_words
 from .split_evaluation import read_predictions
 
-_RANKING = ("auroc", "within_person_auroc", "auprc_minority")  # which no decision changes
+_RANKING = ("auroc", "within_person_auroc", "auprc_minority")  # independent of the decision
 SHOWN_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", *_RANKING, "quadratic_kappa", "mae")
 
 
@@ -29,13 +29,13 @@ class ComparedRuns(Record):
     """What was compared."""
 
     first: str
-    """folder of the first; of several, with commas"""
+    """folder of the first run; several are separated by commas"""
     second: str
-    """folder of the second; of several, with commas"""
+    """folder of the second run; several are separated by commas"""
     split: str
     """`test`, `validation`, ..."""
     num_clips: Count
-    """clips"""
+    """number of clips"""
     num_pairs: Count = 1
     """pairs of runs, over which scores and differences are means"""
 
@@ -44,15 +44,15 @@ class Comparison(Differences, ComparedRuns):  # in JSON the keys of the last com
     """Models on the clips of one split, where the highest score decides; scores are means over the runs."""
 
     collapse: str | None = None
-    """one sentence where runs predict one class for nearly every clip"""
+    """one sentence if runs predict one class for nearly every clip"""
     fitted: Differences | None = None
-    """the same at the decisions fitted on validation, of scores that hang on one; null where a run has none"""
+    """the same with the decisions fitted on validation, for scores that depend on one; null where a run has none"""
     not_fitted: str | None = None
     """why `fitted` is null"""
 
 
 class _Run(NamedTuple):
-    """One model on the clips, in their order in the first run."""
+    """One model's predictions for the clips, in the order of the first run."""
 
     clips: ClipScores
     subjects: Sequence[str | None]
@@ -70,7 +70,7 @@ class MeanIntervals(NamedTuple):
     """95 % intervals of the mean of several trainings' scores."""
 
     at_argmax: Intervals
-    fitted: Intervals | None  # at the decisions fitted on validation, of scores that hang on one
+    fitted: Intervals | None  # with the decisions fitted on validation, for scores that depend on one
 
 
 def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0, data: str | None = None) -> Comparison:
@@ -81,20 +81,20 @@ def compare_runs(first: Path, second: Path, split: str = "test", seed: int = 0, 
 def compare_pairs(
     first: Sequence[Path], second: Sequence[Path], split: str = "test", seed: int = 0, data: str | None = None
 ) -> Comparison:
-    """Second minus first in the mean of pairs of runs, with 95 % intervals from resampled people; see
+    """Second minus first as the mean over pairs of runs, with 95 % intervals from resampled people; see
     `bootstrap.bootstrap_pairs`.
 
     Args:
         first, second: folders; the n-th of both make a pair.
-        data: name of a data set that all were measured on, or how its fingerprint begins; default: each model's own
-            data, else what it was measured on first.
+        data: name, or start of the fingerprint, of a data set that all were measured on; default: each model's own
+            data, else the first that it was measured on.
 
     Raises:
         ModelLoadError: a folder has no predictions.
-        DataError: no pairs, no such data, other labels, other clips, or the same clips under other labels.
+        DataError: no pairs, no such data, different labels or clips, or the same clips with different labels.
     """
     if not first or len(first) != len(second):
-        raise DataError(f"Expected as many second runs as first ones, got {len(second)} and {len(first)}.")
+        raise DataError(f"Expected as many second runs as first runs, got {len(second)} and {len(first)}.")
     folders = [*first, *second]
     runs = _read_runs(folders, split, data)
     pairs = list(zip(runs[: len(first)], runs[len(first) :], strict=True))
@@ -119,7 +119,7 @@ def compare_pairs(
 
 
 def mean_intervals(folders: Sequence[Path], split: str = "test", seed: int = 0) -> MeanIntervals:
-    """Of trainings on the same clips, over resampled people; see `bootstrap.bootstrap_mean`.
+    """Intervals for trainings measured on the same clips, over resampled people; see `bootstrap.bootstrap_mean`.
 
     Raises:
         ModelLoadError, DataError: as `compare_pairs`.
@@ -134,7 +134,7 @@ def mean_intervals(folders: Sequence[Path], split: str = "test", seed: int = 0) 
 
 
 def _at_fitted_decisions(runs: Sequence[_Run]) -> list[Predictions] | None:
-    """Without scores: whatever ranks is the same as at argmax. None where a run has no decision."""
+    """Without scores: those of ranking are the same as at argmax. None where a run has no decision."""
     decided = [Predictions(run.decided_ids) for run in runs if run.decided_ids is not None]
     return decided if len(decided) == len(runs) else None
 
@@ -157,7 +157,7 @@ def _read_run(folder: Path, split: str, data: str | None) -> _Run:
 
 
 def _fitted_offsets(folder: Path, split: str, fingerprint: str | None, names: Sequence[str]) -> np.ndarray | None:
-    """(num_labels,) of the decision that was fitted on validation when this split was measured."""
+    """(num_labels,) offsets of the decision that was fitted on validation when this split was measured."""
     results = read_results(folder)
     on_it = [found for found in results.measurements if (found.split, found.data.fingerprint) == (split, fingerprint)]
     measured = next(iter(on_it), None) if fingerprint else results.measured_on(split)
@@ -179,7 +179,7 @@ def _name_collapses(pairs: Sequence[tuple[bool, bool]]) -> str | None:
         which = "first" if first else "second"
         return f"The {which} collapsed: where the highest score decides, it predicts one class for nearly every clip."
     return (
-        f"Of {len(pairs)} runs each, {first} of the first and {second} of the second collapsed: where the highest "
+        f"{first} of {len(pairs)} first runs and {second} of {len(pairs)} second runs collapsed: where the highest "
         "score decides, they predict one class for nearly every clip."
     )
 
@@ -191,7 +191,7 @@ def _fingerprint_of(folder: Path, data: str) -> str:
     found = [fingerprint for fingerprint, source in known.items() if data == source or fingerprint.startswith(data)]
     if len(found) != 1:
         names = ", ".join(f"{source} ({fingerprint[:12]})" for fingerprint, source in known.items())
-        raise DataError(f"Expected the name or fingerprint of one data set of {folder} ({names}), got {data}.")
+        raise DataError(f"{data} is not the name or fingerprint of one data set of {folder}; it has {names}.")
     return found[0]
 
 
@@ -199,8 +199,8 @@ def _like(leader: _Run, run: _Run, first: Path, second: Path) -> _Run:
     """The run with its clips in the leader's order."""
     if run.label_names != leader.label_names:
         raise DataError(
-            f"Expected runs with the same labels, got {', '.join(leader.label_names)} in {first} and "
-            f"{', '.join(run.label_names)} in {second}."
+            f"The runs have different labels: {', '.join(leader.label_names)} in {first}, and "
+            f"{', '.join(run.label_names)} in {second}; only runs with the same labels can be compared."
         )
     order = _same_order(leader.clips, run.clips, first, second)
     clips = ClipScores(*(column[order] for column in run.clips))
@@ -209,24 +209,24 @@ def _like(leader: _Run, run: _Run, first: Path, second: Path) -> _Run:
 
 
 def _same_order(clips: ClipScores, others: ClipScores, first: Path, second: Path) -> np.ndarray:
-    """Where in the second run each clip of the first lies."""
+    """The position in the second run of each clip of the first."""
     place = {clip_id: row for row, clip_id in enumerate(others.clip_ids)}
     missing = [clip_id for clip_id in clips.clip_ids if clip_id not in place]
     if missing or len(place) != len(clips.clip_ids):
         raise DataError(
-            f"Expected the same clips, got {len(clips.clip_ids)} in {first} and {len(place)} in {second}, "
-            f"{len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data, and name it with "
-            "--data."
+            f"The runs were measured on different clips: {len(clips.clip_ids)} in {first} and {len(place)} in "
+            f"{second}, {len(clips.clip_ids) - len(missing)} of them shared; evaluate both on the same data, and name "
+            "it with --data."
         )
     order = np.array([place[clip_id] for clip_id in clips.clip_ids])
     if (others.label_ids[order] != clips.label_ids).any():
-        raise DataError(f"Expected the same labels for the same clips in {first} and {second}; evaluate both anew.")
+        raise DataError(f"The same clips have different labels in {first} and {second}; evaluate both again.")
     return order
 
 
 def describe_comparison(compared: Comparison) -> str:
     """A Markdown table: each score of both, the difference and its interval, at argmax and at the fitted decision."""
-    seeds = f" in the mean of {compared.num_pairs} pairs" if compared.num_pairs > 1 else ""
+    seeds = f", mean of {compared.num_pairs} pairs" if compared.num_pairs > 1 else ""
     summary = (
         f"{compared.num_clips} clips of {compared.num_clusters} {compared.resampled}, {compared.split}; second minus "
         f"first{seeds}, 95 % interval"
@@ -236,12 +236,12 @@ def describe_comparison(compared: Comparison) -> str:
         rows += _rows(compared, name, "–" if name in _RANKING else "argmax")
         rows += _rows(compared.fitted, name, "fitted") if compared.fitted else []
     header = ["score", "decision", "first", "second", "difference", "interval", *(["pairs"] if seeds else []), ""]
-    notes = [compared.collapse, compared.not_fitted and f"At argmax alone: {compared.not_fitted}."]
+    notes = [compared.collapse, compared.not_fitted and f"Only at argmax: {compared.not_fitted}."]
     return "\n\n".join([summary, *(note for note in notes if note), markdown_table(header, rows)])
 
 
 def _rows(compared: Differences, name: str, decision: str) -> list[tuple[str, ...]]:
-    """One, or none where the score is not defined."""
+    """One row, or none where the score is undefined."""
     row, pairs = compared.differences.get(name), compared.by_pair.get(name, [])
     if row is None or row.value is None:
         return []

@@ -1,7 +1,7 @@
-"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, which Trainer and others take.
+"""The scores of `metrics.compute_scores` as an `evaluate.Metric`, for Trainer and other callers.
 
-A class of our own, since `evaluate.load` fetches its metrics from the network. It keeps what it is given in memory and
-writes nothing. Several processes need nothing of it: Trainer gathers predictions before it asks for scores.
+It is our own class, since `evaluate.load` downloads metrics. It keeps its input in memory and writes no files. It does
+not need to synchronise processes: Trainer gathers predictions before it computes scores.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from transformers import EvalPrediction
 from .metrics import compute_scores
 from .selection_scores import selection_scores
 
-_DESCRIPTION = "Macro-F1, balanced accuracy and what belongs beside them on imbalanced data."
+_DESCRIPTION = "Macro-F1, balanced accuracy and further scores for imbalanced data."
 _INPUTS = """
 Args:
-    predictions: class indices (n,), or softmax scores (n, num_labels), whose argmax then is the prediction.
+    predictions: class indices (n,), or softmax scores (n, num_labels), whose argmax is the prediction.
     references: (n,) true class indices.
-    scores: (n, num_labels) softmax, where `predictions` are class indices chosen otherwise than by argmax.
+    scores: (n, num_labels) softmax, if `predictions` are class indices that are not its argmax.
     minority_class: its name; default: the rarest class among the references.
 
 Returns:
-    What `compute_scores` returns, as a dictionary.
+    The result of `compute_scores`, as a dictionary.
 """
 
 
@@ -33,7 +33,7 @@ class EngagementMetric(evaluate.Metric):
     """
     Args:
         label_names: by class index.
-        selection_score: the one that a training keeps its checkpoint by; Trainer also gets its standard error.
+        selection_score: the score that selects a training's checkpoint; Trainer also gets its standard error.
 
     Used as `EngagementMetric(names).compute(predictions=..., references=...)`, in batches by `add_batch`, or as
     `Trainer(compute_metrics=EngagementMetric(names).score_trainer_predictions)`.
@@ -45,7 +45,7 @@ class EngagementMetric(evaluate.Metric):
         super().__init__(keep_in_memory=True)
 
     def score_trainer_predictions(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The plain numbers among the scores of a Trainer's logits; Trainer can log neither tables nor None."""
+        """The scores of Trainer's logits that are numbers; Trainer can log neither tables nor None."""
         logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
         scores = softmax(np.asarray(logits, dtype=float), axis=-1)
         label_ids = np.asarray(prediction.label_ids)
@@ -62,7 +62,7 @@ class EngagementMetric(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        # evaluate makes a folder in the user's cache even for a metric that stays in memory.
+        # evaluate creates a folder in the user's cache even for a metric that is kept in memory.
         return ""
 
     def _compute(

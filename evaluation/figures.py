@@ -1,8 +1,8 @@
 """Results as figures, each as PNG and SVG: confusion matrix, reliability, risk and coverage, training curves.
 
-They read the records of `score_records` and the log of a training, and compute nothing. Colours can be told apart by
-colour-blind eyes and never carry a meaning alone; text stays readable in a paper's column and on a phone. The same
-input gives the same bytes. matplotlib is imported late, and only as objects: no window, no global figure.
+They read the records of `score_records` and the log of a training, and compute nothing. Colour-blind readers can
+distinguish the colours, and no meaning depends on colour alone; text is readable in a paper's column and on a phone.
+The same input gives the same bytes. matplotlib is imported late, and only as objects: no window, no global figure.
 """
 
 import re
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIGURES_FOLDER = "figures"  # beside the weights
+FIGURES_FOLDER = "figures"  # in the model's folder
 FIGURE_NAME = re.compile(r"(\w+_(confusion|reliability|risk_coverage)|training_curves)\.(png|svg)")
-_SOURCE_CHARACTERS = 40  # a file's name ends somewhere
+_SOURCE_CHARACTERS = 40  # limit, as file names have a maximum length
 LogRow = Mapping[str, float | None]  # of a training's log
-# Okabe and Ito's colours, told apart by colour-blind eyes too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 _TEXT_PT, _SMALL_TEXT_PT = 11, 10
 _PNG_DPI = 200
@@ -41,7 +41,7 @@ _TRAINER_NAMES = {"loss": "train_loss", "eval_loss": "val_loss", "eval_macro_f1"
 def save_confusion(
     confusion_matrix: Sequence[Sequence[float]], label_names: Sequence[str], path: Path, title: str | None = None
 ) -> list[Path]:
-    """Counts and shares of the truth: each row sums to 100 %, so that a rare class is as visible as a common one.
+    """Counts and shares per true class: each row sums to 100 %, so that a rare class is as visible as a common one.
 
     Args:
         confusion_matrix: (num_labels, num_labels), rows: truth, columns: prediction.
@@ -60,18 +60,18 @@ def save_confusion(
     for row, column in np.ndindex(*counts.shape):
         share = shares[row, column]
         text = f"{counts[row, column]:,.0f}\n{_percent(round(share, 2))}"
-        color = "white" if share > 0.6 else "black"  # as dark a blue as lets both be read
+        color = "white" if share > 0.6 else "black"  # readable on the blue behind it
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=_SMALL_TEXT_PT)
     names = [name.replace(" ", "\n") for name in label_names]
     axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true (100 % a row)", title=title)
+    axes.set(xlabel="predicted", ylabel="true (100 % per row)", title=title)
     axes.tick_params(length=0)
     return _save(figure, path)
 
 
 def save_reliability(calibration: Calibration, path: Path, title: str | None = None) -> list[Path]:
-    """Accuracy over confidence, with the number of examples of each bin below.
+    """Accuracy over confidence, and below it the number of examples in each bin.
 
     Args:
         path: as in `save_confusion`.
@@ -98,7 +98,7 @@ def save_reliability(calibration: Calibration, path: Path, title: str | None = N
 def save_risk_coverage(
     curves: RiskCoverage | Mapping[str, RiskCoverage], path: Path, title: str | None = None
 ) -> list[Path]:
-    """The share of errors among the most confident examples, over their share of all.
+    """The share of errors among the most confident examples, over the share of examples answered.
 
     Args:
         curves: one, or several by name.
@@ -125,17 +125,16 @@ def save_risk_coverage(
 def save_training_curves(
     log: Sequence[LogRow], path: Path, title: str | None = None, selection: Selection | None = None
 ) -> list[Path]:
-    """Losses over epochs, and validation macro-F1; marked is the epoch that was kept, or where that is not known the
-    best.
+    """Losses and validation macro-F1 over epochs; marks the epoch whose checkpoint was kept or, if unknown, the best.
 
     Args:
-        log: Trainer's own rows, or rows with `epoch` and some of `train_loss`, `val_loss`, `val_macro_f1`; numbers that
-            are not finite, None there, are left out.
+        log: Trainer's own rows, or rows with `epoch` and some of `train_loss`, `val_loss`, `val_macro_f1`; non-finite
+            numbers, None in the log, are left out.
         path: as in `save_confusion`.
-        selection: what the training kept; the score that it went by is drawn too.
+        selection: which checkpoint was kept; the score that selected it is drawn too.
 
     Raises:
-        DataError: there is no such number in it.
+        DataError: the log contains no such number.
     """
     curves = _read_curves(log)
     figure = _new_figure(5, 5.2)
@@ -143,7 +142,7 @@ def save_training_curves(
     for name, (epochs, values) in curves.items():
         label, color, marker = _CURVES[name]
         axes = scores if name == "val_macro_f1" else losses
-        # Marks only where there are few: Trainer logs the loss more often than once an epoch.
+        # Markers only for few points: Trainer may log the loss more often than once per epoch.
         marks = {"marker": marker, "markersize": 5} if len(epochs) <= 40 else {}
         axes.plot(epochs, values, color=color, label=label, linewidth=1.8, **marks)
     losses.set(ylabel="loss", title=title)
@@ -161,11 +160,11 @@ def save_training_curves(
 
 
 def _read_curves(log: Sequence[LogRow]) -> dict[str, tuple[list[float], list[float]]]:
-    """By curve: its epochs and its values."""
+    """By curve: epochs and values."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in log:
         epoch = row.get("epoch")
-        # Trainer ends its log with `train_loss`, a mean over the whole run, beside its `train_runtime`.
+        # The last row of Trainer's log has `train_loss` as a mean over the whole run, and `train_runtime`.
         if epoch is None or "train_runtime" in row:
             continue
         for key, value in row.items():
@@ -176,7 +175,7 @@ def _read_curves(log: Sequence[LogRow]) -> dict[str, tuple[list[float], list[flo
                 values.append(float(value))
     if not curves:
         raise DataError(
-            f"Expected a training log with epochs and any of {', '.join(_CURVES)}, got {len(log)} rows without."
+            f"The training log has {len(log)} rows, but none with an epoch and any of {', '.join(_CURVES)}."
         )
     return {name: curves[name] for name in _CURVES if name in curves}
 
@@ -188,7 +187,7 @@ def _mark_best(axes: "Axes", epochs: Sequence[float], values: Sequence[float]) -
 
 
 def _mark_kept(losses: "Axes", scores: "Axes", log: Sequence[LogRow], selection: Selection) -> None:
-    """The epoch whose checkpoint was kept, in both parts, and the score that decided, where it is one from 0 to 1."""
+    """Mark the epoch whose checkpoint was kept, and draw the score that selected it, if it is from 0 to 1."""
     evaluations = [row for row in log if row.get(f"eval_{selection.score}") is not None]
     name = selection.score.removesuffix("_minority").replace("_", " ")
     if selection.score not in ("macro_f1", "loss", "mae", "quadratic_kappa"):
@@ -224,14 +223,14 @@ def _save(figure: "Figure", path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
     figure.savefig(png, dpi=_PNG_DPI)
-    # Without a salt and with a date, every SVG would differ from the last.
+    # Without a fixed salt, or with a date, every SVG would differ from the last.
     with matplotlib.rc_context({"svg.hashsalt": "engagement"}):
         figure.savefig(svg, metadata={"Date": None})
     return [png, svg]
 
 
 def name_figures(results: Results) -> list[str]:
-    """By measurement, what its figures' names begin with: the split where it speaks for the model; no two alike."""
+    """By measurement, the unique prefix of its figures' names: only the split for the model's main measurement."""
     names: list[str] = []
     for measured in results.measurements:
         data, name = measured.data, measured.split
@@ -239,15 +238,15 @@ def name_figures(results: Results) -> list[str]:
             name = f"{name}_{data.source[:_SOURCE_CHARACTERS]}_{data.fingerprint[:8]}"
         name = re.sub(r"[\W_]+", "_", name, flags=re.ASCII)
         while name in names:
-            name += "_again"  # of the same data under other labels, or of several trainings
+            name += "_again"  # the same data with other labels, or from several trainings
         names.append(name)
     return names
 
 
 def save_figures(folder: Path, results: Results) -> list[Path]:
-    """Of every measurement: confusion, reliability, risk over coverage; and training curves. PNG and SVG each.
+    """For every measurement: confusion, reliability, risk over coverage; and training curves, as PNG and SVG.
 
-    Earlier figures that are of none of these are removed.
+    Older figures of other measurements are removed.
     """
     place = folder / FIGURES_FOLDER
     place.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where a model looks, as `results.json` holds it: heat on the face, over clips and people."""
+"""Where a model looks, as recorded in `results.json`: heat on the face, over clips and people."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ..data.json_records import Count, NotNegative, Record, Share
 
-FINE_MAP = 4  # places a side, below which heat cannot tell a face from what is around it
+FINE_MAP = 4  # cells per side, below which heat cannot distinguish a face from its surroundings
 
 
 class FocusRegion(Record):
@@ -15,9 +15,9 @@ class FocusRegion(Record):
     mean: Share | None
     """mean share of a clip's heat; null where no clip shows both heat and a face"""
     chance: Share | None
-    """the region's share of the picture's area, which heat without aim would have"""
+    """the region's share of the picture's area, which evenly spread heat would have"""
     ratio: NotNegative | None
-    """of the two"""
+    """`mean` / `chance`"""
     lower: float | None
     """95 % interval over people; null where they are unknown, or fewer than five"""
     upper: float | None
@@ -32,40 +32,40 @@ class FocusPeople(Record):
     num_people: Count | None
     """null where suppressed"""
     lowest_means: list[float]
-    """of up to five persons, who are not named"""
+    """of up to five people, without names"""
 
 
 class FocusSanity(Record):
-    """Whether the maps could have failed; means over some of the clips."""
+    """Sanity checks of the maps; means over some of the clips."""
 
     num_clips: Count
-    """how many"""
+    """number of these clips"""
     randomised_rank_correlation: float | None = None
-    """with the maps of untrained weights; near 1: the maps do not show the training"""
+    """with the maps of untrained weights; near 1: the maps do not depend on the training"""
     deletion_gain: float | None = None
-    """by how much more the score moves when the hottest of 8x8 cells are hidden first than in random orders"""
+    """additional change of the score when the hottest of 8x8 cells are hidden first, compared with random orders"""
     insertion_gain: float | None = None
     """the same when they are shown first; 0 or below: no better than chance"""
 
 
 class FaceFocusResults(Record):
-    """Where the model looks: Grad-CAM on clips drawn at random."""
+    """Where the model looks: Grad-CAM on randomly chosen clips."""
 
     num_clips: Count
-    """clips drawn"""
+    """clips chosen"""
     num_without_face: Count
-    """those without a face, which count in nothing else"""
+    """those without a face, which are excluded from the rest"""
     num_without_heat: Count
-    """those without heat, which count in nothing else"""
+    """those without heat, which are excluded from the rest"""
     num_unreadable: Count
-    """those that could not be read, which count in nothing else"""
+    """those that could not be read, which are excluded from the rest"""
     label: str
     """the label that is explained: `predicted`"""
     seed: int
-    """of the drawing"""
+    """of the random choice"""
     map_size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
-    """rows and columns of the feature map behind the heat; null in older results. Below four it is too coarse to tell
-    a face from what is around it"""
+    """rows and columns of the feature map from which the heat is computed; null in older results. Below four it is too
+    coarse to distinguish a face from its surroundings"""
     face: FocusRegion
     """the face box"""
     eyes: FocusRegion
@@ -73,11 +73,11 @@ class FaceFocusResults(Record):
     mouth: FocusRegion
     """mouth"""
     people: FocusPeople
-    """on the face"""
+    """differences between people in heat on the face"""
     sanity: FocusSanity
-    """whether the maps could have failed"""
+    """sanity checks of the maps"""
 
     @property
     def is_coarse(self) -> bool:
-        """Whether its maps have too few places to tell a face from what is around it; older results do not say."""
+        """Whether its maps have too few cells to distinguish a face from its surroundings; unknown in older results."""
         return self.map_size is not None and min(self.map_size) < FINE_MAP

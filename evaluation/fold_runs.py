@@ -1,7 +1,8 @@
-"""Stage two in folds: the same recipe once a fold, each in a folder of its own, then one measurement of all people.
+"""Stage two in folds: the same recipe once per fold, each in its own folder, then one measurement of all people.
 
-`OUTPUT_DIR/folds/1/engagement` is an export as any; `OUTPUT_DIR/engagement` holds the pooled results and predictions,
-and no model. Folds that start from a folder of folds go on from the model of the same number, with the same people.
+`OUTPUT_DIR/folds/1/engagement` is an ordinary export; `OUTPUT_DIR/engagement` contains the pooled results and
+predictions, and no model. Folds that start from a folder of folds start from the model with the same number, with the
+same people.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ from .results_schema import PooledTrainings, Results, Training
 from .split_evaluation import SplitPredictions, read_predictions
 
 FOLDS_FOLDER = "folds"
-_LEAST_SCORE = 1e-12  # the logarithm needs one
-# A fold that is trained already stays as it is under any of these; seed and data are looked at by themselves.
+_LEAST_SCORE = 1e-12  # so that the logarithm is finite
+# A finished fold does not depend on these options; seed and data are compared separately.
 _HARMLESS = {
     "output_dir", "resume_from_checkpoint", "cache_dir", "num_preparation_processes", "dataloader_num_workers",
     "disable_tqdm", "data", "seed",
@@ -33,7 +34,7 @@ _HARMLESS = {
 
 @dataclass(frozen=True)
 class FoldedStage:
-    """A stage's data dealt into folds, numbered from 0."""
+    """A stage's data divided into folds, numbered from 0."""
 
     run: StageRun
     dealt: DealtFolds
@@ -42,24 +43,24 @@ class FoldedStage:
         return self.dealt.num_folds
 
     def run_of(self, fold: int) -> StageRun:
-        """The stage's run for one fold, in a folder of its own."""
+        """The stage's run for one fold, in its own folder."""
         run_dir = self.run.run_dir / FOLDS_FOLDER / str(fold + 1)
-        training = copy(self.run.training)  # what a training decides, such as the score to select by, is its own
+        training = copy(self.run.training)  # each training sets values in it, such as the selection score
         training.output_dir = str(run_dir / "checkpoints" / self.run.name)
         return replace(self.run, training=training, run_dir=run_dir)
 
     def data_of(self, fold: int) -> StageData:
-        """The fold's people to train on, to select on and to test."""
+        """The fold's people for training, validation and test."""
         return split_stage_data(self.run, self.dealt.fold(fold), self.dealt.audit)
 
     def finished(self, fold: int, recipe: Recipe) -> Results | None:
-        """The results of a fold that was trained to its end; None: there are none.
+        """The results of a finished fold; None: it is not finished.
 
         Args:
-            recipe: its options as results hold them.
+            recipe: its options as recorded in results.
 
         Raises:
-            RecipeError: they are of another seed, other options or other data.
+            RecipeError: they are of a different seed, options or data.
         """
         export = self.run_of(fold).export_dir
         if not (export / RESULTS_FILE).is_file():
@@ -73,13 +74,12 @@ class FoldedStage:
         )
         if not is_same:
             raise RecipeError(
-                f"Expected in {export} a fold of this seed, these options and this data, got another; choose another "
-                "--output_dir."
+                f"{export} contains a fold with a different seed, options or data; choose a different --output_dir."
             )
         return found
 
     def predictions(self, fold: int) -> tuple[SplitPredictions, SplitPredictions]:
-        """What the fold's model says of the people it was selected on, and of those it is tested on."""
+        """The predictions of the fold's model for its validation people and its test people."""
         export, fingerprint = self.run_of(fold).export_dir, self.dealt.fingerprint(fold)
         validation, _ = read_predictions(export, "validation", fingerprint)
         test, _ = read_predictions(export, "test", fingerprint)
@@ -91,43 +91,43 @@ def _what_is_learned(recipe: Options) -> dict[str, JsonValue]:
 
 
 def start_to_check(run: StageRun) -> str | Path | None:
-    """What the stage, or its first fold, starts from.
+    """The model that the stage, or its first fold, starts from.
 
     Raises:
-        RecipeError: folds to start from, and no folds to train.
+        RecipeError: start_from is a folder of folds, but the stage is not trained in folds.
     """
     start = run.stage.start_from
     if start and is_folder_of_folds(start) and not run.stage.folds:
         raise RecipeError(
-            f"Expected --folds beside start_from {start}, which holds folds, got none; or start from a fold's model, "
-            f"such as {start_of_fold(start, 0)}."
+            f"start_from {start} contains folds; pass --folds too, or start from one fold's model, such as "
+            f"{start_of_fold(start, 0)}."
         )
     return start_of_fold(start, 0)
 
 
 def start_of_fold(start_from: str | Path | None, fold: int) -> str | Path | None:
-    """What a fold starts from: of a folder of folds, its model of the same number."""
+    """The model that a fold starts from: in a folder of folds, the one with the same number."""
     if start_from is None or not is_folder_of_folds(start_from):
         return start_from
     return Path(start_from) / FOLDS_FOLDER / str(fold + 1) / "engagement"
 
 
 def is_folder_of_folds(folder: str | Path) -> bool:
-    """Whether a training in folds ended, or began, there."""
+    """Whether the folder belongs to a training in folds, finished or not."""
     return (Path(folder) / FOLDS_FOLDER).is_dir()
 
 
 def load_folds(run: StageRun) -> FoldedStage:
-    """Audit the stage's data and deal its people, as often as the run asks.
+    """Audit the stage's data and divide its people into the run's number of folds.
 
     Raises:
-        RecipeError: folds of stage one, or beside a push to the Hub; too few folds; other people than those of the
-            folds to start from.
+        RecipeError: folds with a push to the Hub; too few folds; different people from those of the folds to start
+            from.
         DataError: a person is unknown, or there are too few people; else as `load_stage_data`.
-        LeakageError: data that no deal can mend.
+        LeakageError: leakage that no division of the people can avoid.
     """
     if run.push_to_hub:
-        raise RecipeError("Expected no --push_to_hub with --folds, which end in scores and no one model to push.")
+        raise RecipeError("--push_to_hub cannot be used with --folds, which give pooled scores, not one model to push.")
     folds, start = run.stage.folds or 0, run.stage.start_from
     earlier = _earlier_folds(Path(start), folds) if start and is_folder_of_folds(start) else None
     prepared = open_stage_data(run)
@@ -136,7 +136,7 @@ def load_folds(run: StageRun) -> FoldedStage:
 
 
 def _earlier_folds(folder: Path, folds: int | str) -> EarlierFolds:
-    """Whom the folds to start from were tested and selected on."""
+    """The test and validation people of the folds to start from."""
     asked = "folds by subject" if folds == SUBJECT else f"{folds} folds"
     try:
         measured = read_results(folder / "engagement").measured_on("test")
@@ -148,25 +148,25 @@ def _earlier_folds(folder: Path, folds: int | str) -> EarlierFolds:
             for split in ("test", "validation")
         )
     except ModelLoadError as error:
-        raise RecipeError(f"Expected {asked}, all of them finished, to start from in {folder}: {error}") from error
+        raise RecipeError(f"start_from {folder} needs {asked}, all of them finished: {error}") from error
     if found is None or (SUBJECT if found.by_subject else found.num_folds) != folds:
         got = f"{num_folds}{' by subject' if found and found.by_subject else ''}"
-        raise RecipeError(f"Expected {asked} to start from in {folder}, got {got}; ask for those that are there.")
+        raise RecipeError(f"start_from {folder} needs {asked}, got {got}; pass the same --folds as there.")
     if sum(len(set(people)) for people in tested) > len(set().union(*tested)):
-        raise LeakageError(f"Expected each person in one fold of {folder}, got some in several; train them again.")
+        raise LeakageError(f"Some people are in several folds of {folder}; train these folds again.")
     return EarlierFolds(tested, selected)
 
 
 def average_seeds(runs: Sequence[Path], output: Path) -> Results:
     """One measurement of the mean of several seeds' scores, fold by fold, in `output/engagement`.
 
-    Each training's scores are calibrated in its fold, averaged, and then calibrated and decided again as one model's.
+    Each training's scores are calibrated in its fold, averaged, and then calibrated and decided again like one model's.
 
     Args:
         runs: folders of folds of one recipe, such as `runs/first/seed0`.
 
     Raises:
-        DataError: fewer than two runs, or runs of other data or folds.
+        DataError: fewer than two runs, or runs with different data or folds.
         ModelLoadError: a fold lacks its results or predictions.
     """
     if len(runs) < 2:
@@ -176,7 +176,7 @@ def average_seeds(runs: Sequence[Path], output: Path) -> Results:
     folds = [found.pooled.num_folds if found.pooled else 0 for found in measured]
     dealt = {(found.data.fingerprint, num) for found, num in zip(measured, folds, strict=True)}
     if len(measured) < len(runs) or not folds[0] or len(dealt) > 1:
-        raise DataError(f"Expected runs of the same data in the same folds, got {', '.join(map(str, runs))}.")
+        raise DataError(f"These runs do not have the same data in the same folds: {', '.join(map(str, runs))}.")
     exports = [[run / FOLDS_FOLDER / str(fold + 1) / "engagement" for run in runs] for fold in range(folds[0])]
     averaged = pool_folds([_average(of_fold) for of_fold in exports], pooled[0].label_names)
     finished = [read_results(of_fold[0]) for of_fold in exports]
@@ -200,7 +200,7 @@ def average_seeds(runs: Sequence[Path], output: Path) -> Results:
 
 
 def _average(exports: Sequence[Path]) -> tuple[SplitPredictions, SplitPredictions]:
-    """Of one fold: the mean of its seeds' calibrated scores, on validation and on test."""
+    """For one fold: the mean of its seeds' calibrated scores, on validation and on test."""
     found = [[read_predictions(export, split)[0] for export in exports] for split in ("validation", "test")]
     names = read_results(exports[0]).label_names
     chosen = [fit_calibration(part.logits, part.label_ids, names).chosen for part in found[0]]
@@ -216,8 +216,8 @@ def _average(exports: Sequence[Path]) -> tuple[SplitPredictions, SplitPrediction
 
 
 def time_left(seconds: float, num_done: int, num_todo: int) -> str:
-    """In words, from how long the folds took that were trained in this run."""
+    """In words, estimated from the folds that were trained in this run."""
     if not num_done:
-        return "time left not known yet"
+        return "time left unknown"
     minutes = round(seconds / num_done * num_todo / 60)
     return f"about {minutes} min left" if minutes else "less than a minute left"

@@ -1,7 +1,7 @@
-"""Scores of predictions on imbalanced data, beside baselines that need no model; scikit-learn does the arithmetic.
+"""Scores of predictions on imbalanced data, and baselines that need no model; computed by scikit-learn.
 
-Macro-F1 and balanced accuracy come first: 95 % of DAiSEE is "engaged", so that accuracy rewards a constant. All
-functions go from arrays to the records of `score_records`: a score that is undefined is None, never NaN.
+Macro-F1 and balanced accuracy come first: 95 % of DAiSEE is "engaged", so accuracy rewards a constant. All functions
+go from arrays to the records of `score_records`: an undefined score is None, never NaN.
 Intervals around these scores are in `bootstrap.py`, calibration and thresholds in `calibration.py`.
 """
 
@@ -23,18 +23,18 @@ from ..data.schema import LEVELS
 from ..processor.input_errors import DataError
 from .score_records import ClassScores, MajorityBaseline, Scores, StratifiedBaseline
 
-# A class is predicted for "nearly everyone" when the others get less than this share of what is truly theirs.
+# A class is predicted for "nearly everyone" if the others get less than this share of their true number.
 _COLLAPSED_SHARE = 0.1
-_SOFTMAX_TOLERANCE = 1e-3  # half precision leaves rows that far from a sum of 1
+_SOFTMAX_TOLERANCE = 1e-3  # in half precision the sum of a row may differ this much from 1
 
 
 class ClipScores(NamedTuple):
-    """One row a clip, in the order of the clips' first windows."""
+    """One row per clip, in the order of the clips' first windows."""
 
     clip_ids: np.ndarray  # (num_clips,) str
     scores: np.ndarray  # (num_clips, num_labels), mean of the windows' softmax
     label_ids: np.ndarray  # (num_clips,)
-    first_rows: np.ndarray  # (num_clips,) index of each clip's first window, to take its person or group from
+    first_rows: np.ndarray  # (num_clips,) index of each clip's first window, which has its person or group
 
 
 class _Ranking(NamedTuple):
@@ -64,13 +64,13 @@ def compute_scores(
         minority_class: its name; default: the rarest class that occurs in `label_ids` (the first of equals).
 
     Returns:
-        All scores; classes that do not occur count in none of them. Those that need a ranking are
-        None without `scores`, and where the truth holds one class only (or, for `auprc_minority`, nothing of the
-        minority); `quadratic_kappa` and `mae` are None but for the four levels of `schema.LEVELS`, and the former where
-        truth and prediction are one and the same class throughout.
+        All scores; classes that do not occur are left out of all of them. Scores of ranking are None without `scores`,
+        and if the truth contains only one class (or, for `auprc_minority`, no minority); `quadratic_kappa` and `mae`
+        are None except for the four levels of `schema.LEVELS`, and `quadratic_kappa` also if truth and predictions are
+        all the same class.
 
     Raises:
-        DataError: no example, arrays that do not belong together, unknown classes, scores that are no softmax.
+        DataError: no example, arrays that do not match, unknown classes, scores that are not a softmax.
     """
     label_ids, predicted_ids, scores = check_predictions(label_ids, predicted_ids, len(label_names), scores)
     classes = list(range(len(label_names)))
@@ -95,12 +95,12 @@ def compute_scores(
 
 
 def absent_in_words(scores: Scores) -> str | None:
-    """Which labels nothing is of, which macro-F1 leaves out; None: each occurs, or an older version counted it."""
+    """The labels without examples, left out of macro-F1; None: all occur, or an older version included them."""
     absent = [name for name, of_class in scores.per_class.items() if not of_class.support]
     present = [of_class.f1 for of_class in scores.per_class.values() if of_class.support]
     if not absent or not np.isclose(scores.macro_f1, np.mean(present)):
         return None
-    return f"nothing here is {' or '.join(absent)}: macro-F1 is over the other labels"
+    return f"no example is {' or '.join(absent)}: macro-F1 is over the other labels"
 
 
 def majority_baseline(
@@ -119,10 +119,10 @@ def stratified_baseline(
     num_draws: int = 2000,
     seed: int = 0,
 ) -> StratifiedBaseline:
-    """The scores expected of predicting at random with the training set's class shares.
+    """The expected scores of random predictions with the training set's class shares.
 
-    Means over seeded draws, since the expectation of F1 has no closed form; of a truth only its confusion matrix is
-    drawn, a multinomial for each of its rows. `confusion_matrix` is the expected one, exactly.
+    Means over seeded draws, since the expectation of F1 has no closed form; only confusion matrices are drawn, with a
+    multinomial for each row. `confusion_matrix` is the exact expectation.
     """
     train_ids = as_label_ids(train_label_ids, len(label_names), "training labels")
     shares = np.bincount(train_ids, minlength=len(label_names)) / len(train_ids)
@@ -151,7 +151,7 @@ def stratified_baseline(
 
 
 def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str, np.ndarray]:
-    """The scores of many confusion matrices at once, as resampling needs them; `compute_scores` gives the same.
+    """The scores of many confusion matrices at once, for resampling; the same as from `compute_scores`.
 
     Args:
         confusions: (..., num_labels, num_labels), rows: truth, columns: prediction.
@@ -159,7 +159,7 @@ def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str,
 
     Returns:
         `macro_f1`, `balanced_accuracy`, `accuracy`, `weighted_f1`: (...); `precision`, `recall` and `f1`: (...,
-        num_labels). NaN where `compute_scores` says None.
+        num_labels). NaN where `compute_scores` gives None.
     """
     confusions = np.asarray(confusions, dtype=float)
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
@@ -167,7 +167,7 @@ def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str,
     recall, f1 = _ratio(hits, true), _ratio(2 * hits, true + predicted)
     scores = {
         "macro_f1": np.where(true > 0, f1, 0).sum(-1) / (true > 0).sum(-1),
-        "balanced_accuracy": recall.sum(-1) / (true > 0).sum(-1),  # a class that is not there has a recall of 0
+        "balanced_accuracy": recall.sum(-1) / (true > 0).sum(-1),  # the recall of an absent class is 0
         "accuracy": hits.sum(-1) / total,
         "weighted_f1": (f1 * true).sum(-1) / total,
         "precision": _ratio(hits, predicted),
@@ -185,7 +185,7 @@ def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str,
 
 
 def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: np.ndarray) -> ClipScores:
-    """Windows → clips: the mean of the softmax of each clip's windows.
+    """Windows → clips: the mean softmax of each clip's windows.
 
     Args:
         clip_ids: (num_windows,).
@@ -193,7 +193,7 @@ def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: 
         label_ids: (num_windows,).
 
     Raises:
-        DataError: the windows of one clip differ in label, or the arrays in length.
+        DataError: the windows of a clip have different labels, or the arrays different lengths.
     """
     scores = np.asarray(scores, dtype=float)
     label_ids = as_label_ids(label_ids, scores.shape[-1], "true labels")
@@ -205,8 +205,8 @@ def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: 
     torn = np.unique(clip_of_window[label_ids != label_ids[first_rows][clip]])
     if torn.size:
         raise DataError(
-            f"Expected one label a clip, got several among the windows of {', '.join(torn[:5])} ({torn.size} clips); "
-            "prepare the data again."
+            f"The windows of {torn.size} clips have different labels (such as {', '.join(torn[:5])}); prepare the data "
+            "again."
         )
     sums = np.stack([np.bincount(clip, weights=column, minlength=len(names)) for column in scores.T], axis=1)
     means = sums / np.bincount(clip)[:, None]
@@ -217,9 +217,9 @@ def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: 
 def name_collapse(label_ids: np.ndarray, predicted_ids: np.ndarray, label_names: Sequence[str]) -> str | None:
     """One sentence if the model predicts one class for nearly everyone, else None.
 
-    "Nearly" depends on the truth: the other classes together get less than a tenth of the predictions that would be
-    theirs. So 97 % "engaged" where 95 % are is no collapse, and 97 % where 50 % are is one. Whoever predicts the
-    classes in their true shares never collapses, not even where only one class is true.
+    "Nearly" depends on the truth: the other classes together get less than a tenth of their true share of predictions.
+    So 97 % "engaged" is no collapse where 95 % are engaged, but it is where 50 % are. Predictions with the true shares
+    are never a collapse, even if there is only one true class.
     """
     label_ids, predicted_ids, _ = check_predictions(label_ids, predicted_ids, len(label_names))
     predicted = np.bincount(predicted_ids, minlength=len(label_names)) / len(label_ids)
@@ -227,17 +227,17 @@ def name_collapse(label_ids: np.ndarray, predicted_ids: np.ndarray, label_names:
     top = int(predicted.argmax())
     if 1 - predicted[top] >= _COLLAPSED_SHARE * (1 - true[top]):
         return None
-    # Heavy weights push to the rare class (seen: 20 to 1 in batches of 64 gave macro-F1 0.05 at an AUROC of 0.65).
+    # Large weights favour the rare class (20 to 1 in batches of 64 once gave macro-F1 0.05 at an AUROC of 0.65).
     remedy = "raise" if true[top] == true.max() else "lower"
     return (
-        f"Predicts '{label_names[top]}' for {predicted[top]:.1%} of {len(label_ids)} examples, and {true[top]:.1%} "
+        f"Predicts '{label_names[top]}' for {predicted[top]:.1%} of {len(label_ids)} examples, where {true[top]:.1%} "
         f"are: collapsed onto one class; {remedy} the cap of the class weights, lower the learning rate, or fit the "
         "decision threshold on validation."
     )
 
 
 def pairs_within_people(person: np.ndarray, is_rare: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a rare clip and another one of the same person: what of an AUROC tells moments apart, not people.
+    """Pairs of a rare and another clip of the same person, for an AUROC that separates moments, not people.
 
     Args:
         person: (num_clips,) index from 0.
@@ -245,8 +245,8 @@ def pairs_within_people(person: np.ndarray, is_rare: np.ndarray, score: np.ndarr
         score: (num_clips,) of that class.
 
     Returns:
-        By person, (num_people,) each: pairs that the score orders rightly, where a tie counts half, and all pairs. The
-        within-person AUROC is the sum of the first over that of the second.
+        By person, (num_people,) each: pairs in the right order by score, where a tie counts half, and all pairs. The
+        within-person AUROC is the sum of the first divided by that of the second.
     """
     num_people = int(person.max()) + 1
     right, pairs = np.zeros(num_people), np.zeros(num_people)
@@ -263,7 +263,7 @@ def is_ordered(label_names: Sequence[str]) -> bool:
 
 
 def rarest_class(label_ids: np.ndarray) -> int | None:
-    """The class with the fewest examples, but at least one (the first of equals); None if there is but one class."""
+    """The class with the fewest examples, but at least one (the first of equals); None if there is only one class."""
     counts = np.bincount(label_ids)
     present = np.flatnonzero(counts)
     return int(present[counts[present].argmin()]) if present.size > 1 else None
@@ -272,10 +272,10 @@ def rarest_class(label_ids: np.ndarray) -> int | None:
 def check_predictions(
     label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int, scores: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The three as arrays that belong together.
+    """The three as arrays of matching shapes.
 
     Raises:
-        DataError: they do not.
+        DataError: they do not match.
     """
     label_ids = as_label_ids(label_ids, num_labels, "true labels")
     predicted_ids = as_label_ids(predicted_ids, num_labels, "predictions")
@@ -288,7 +288,7 @@ def as_label_ids(label_ids: np.ndarray | Sequence[int], num_labels: int, what: s
     """(n,) class indices as int64.
 
     Raises:
-        DataError: there is none, or one that is no class.
+        DataError: there is none, or one is not a class index.
     """
     ids = np.asarray(label_ids)
     if ids.ndim != 1 or not ids.size:
@@ -304,30 +304,30 @@ def as_scores(scores: np.ndarray, num_examples: int, num_labels: int) -> np.ndar
     """(num_examples, num_labels) softmax as float64.
 
     Raises:
-        DataError: another shape, a number that is not finite, or rows that do not sum to 1.
+        DataError: a different shape, a non-finite number, or rows that do not sum to 1.
     """
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (num_examples, num_labels):
         raise DataError(f"Expected scores of shape ({num_examples}, {num_labels}), got {scores.shape}.")
     if not np.isfinite(scores).all():
         raise DataError(
-            f"Expected finite scores, got {int((~np.isfinite(scores)).any(axis=1).sum())} rows that are not."
+            f"Expected finite scores, got {int((~np.isfinite(scores)).any(axis=1).sum())} rows with non-finite ones."
         )
     if scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > _SOFTMAX_TOLERANCE:
-        raise DataError("Expected softmax scores that sum to 1, got others; pass softmax, not logits.")
+        raise DataError("The scores of some rows do not sum to 1; pass softmax scores, not logits.")
     return scores
 
 
 def _ranking_scores(
     label_ids: np.ndarray, scores: np.ndarray, label_names: Sequence[str], minority_class: str | None
 ) -> _Ranking:
-    """What depends on the order of the scores alone, and on no threshold."""
+    """Scores that depend only on the order of the scores, not on a threshold."""
     minority = rarest_class(label_ids) if minority_class is None else list(label_names).index(minority_class)
     present = np.unique(label_ids)
     is_minority = label_ids == minority
     auroc = auprc = None
     if present.size > 1:
-        # Of two classes the other's AUROC differs by ties that rounding makes or breaks, and by nothing else.
+        # With two classes the other's AUROC differs only by ties due to rounding.
         ranked = [minority] if len(label_names) == 2 else present
         auroc = float(np.mean([roc_auc_score(label_ids == label, scores[:, label]) for label in ranked]))
         auprc = float(average_precision_score(is_minority, scores[:, minority])) if is_minority.any() else None

@@ -1,4 +1,4 @@
-"""Text in figures: names that can be drawn and have room, and nothing is read as a formula."""
+"""Text in figures: names that the font can draw and that fit, never read as a formula."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ _MAX_LETTERS = 48
 
 
 def shown_name(file: str) -> str:
-    """A file's name in one line, without its middle where it is long; "?" for letters that figures do not have.
+    """A file's name in one line, without its middle if it is long; "?" for characters that the font lacks.
 
-    matplotlib warns of each letter that its font lacks at each drawing, and cannot draw half a surrogate pair at all.
+    matplotlib warns of each missing character in every drawing, and cannot draw half a surrogate pair at all.
     """
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -24,7 +24,7 @@ def shown_name(file: str) -> str:
 
 
 def take_literally(figure: "Figure") -> None:
-    """Show every text as it is written; a file or label with two dollar signs in its name is no formula."""
+    """Show every text literally; a file or label with two dollar signs in its name is not a formula."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

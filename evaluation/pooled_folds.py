@@ -1,7 +1,7 @@
 """Predictions of folds → one measurement of all people: calibrated and decided within each fold, then pooled.
 
-Logits of two trainings have no common scale. Each fold's temperature, bias and decision are fitted on the people that
-it was selected on; nothing is fitted on pooled scores, whose people are all tested somewhere.
+Logits of two trainings have no common scale. Each fold's temperature, bias and decision are fitted on its validation
+people; nothing is fitted on pooled scores, as all of their people are test people.
 """
 
 from collections import Counter
@@ -33,14 +33,14 @@ _SPLIT = "test"
 
 
 class PooledFolds(NamedTuple):
-    """All people, each predicted by the model of the fold that was tested on them."""
+    """All people, each predicted by the model of the fold in which they are tested."""
 
     predictions: SplitPredictions  # with logits calibrated in their fold
     evaluation: SplitEvaluation
 
 
 class _Fold(NamedTuple):
-    test: SplitPredictions  # as it was predicted
+    test: SplitPredictions  # without calibration
     calibrated: SplitPredictions
     offsets: np.ndarray  # (num_labels,), of calibrated scores
     validation_macro_f1: DecisionMacroF1
@@ -50,11 +50,11 @@ class _Fold(NamedTuple):
 def pool_folds(folds: Sequence[tuple[SplitPredictions, SplitPredictions]], label_names: Sequence[str]) -> PooledFolds:
     """
     Args:
-        folds: what each fold's model says of its validation and of its test people.
+        folds: each fold's predictions for its validation and its test people.
     """
     decided = [_decide(validation, test, label_names) for validation, test in folds]
     raw, pooled = _join([fold.test for fold in decided]), _join([fold.calibrated for fold in decided])
-    # Baselines know the labels of all: each fold's training people have nearly the same shares.
+    # The baselines use the labels of all people: each fold's training people have nearly the same shares.
     evaluation = evaluate_predictions(pooled, None, pooled.label_ids.tolist(), label_names)
     clips = pooled.by_clip()
     calibration = CalibrationResults(as_trained=_calibration(raw.by_clip()), scaled=_calibration(clips))
@@ -134,7 +134,7 @@ def pooled_results(
         folds: of one recipe and seed.
         fingerprint: of the data in folds.
         how: where the folds come from, in words.
-        by_subject: each fold was tested on one person, and whoever shares a recording with that one.
+        by_subject: each fold was tested on one person, and on people who share a recording with them.
     """
     first = folds[0]
     data = _data_of_all(folds, fingerprint, how)
@@ -172,7 +172,7 @@ def _test_counts(fold: Results) -> dict[str, int]:
 
 
 def write_pooled(folder: Path, results: Results, predictions: SplitPredictions) -> None:
-    """A folder with results, predictions and figures, and no model; whole or not at all, an older one is replaced."""
+    """Write a folder with results, predictions and figures, and no model, atomically; an older one is replaced."""
     fingerprint = results.measurements[0].data.fingerprint
     with whole_folder(folder) as unfinished, writing(folder):
         write_results(unfinished, results)

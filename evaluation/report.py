@@ -1,7 +1,7 @@
-"""Results files → one Markdown table and one HTML page; every number is read from `results.json`, none is typed.
+"""Results files → one Markdown table and one HTML page; every number is read from `results.json`.
 
-A row a model and data set, beside baselines that need none. What only the page needs is imported late: the table takes
-a moment.
+One row per model and data set, with baselines that need no model. The page's imports are late, so that the table takes
+only a moment.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PAGE_FILE, TABLE_FILE = "report.html", "report.md"
 
 
 def results_table(folders: Sequence[Path]) -> str:
-    """Scores on test as Markdown: a row a model, a table a data set and its labels, with what to know of them below.
+    """Scores on test as Markdown: one row per model, one table per data set and labels, with notes below.
 
     Raises:
         ModelLoadError: a folder has no results.
@@ -30,18 +30,18 @@ def results_table(folders: Sequence[Path]) -> str:
 
 
 def write_report(folders: Sequence[Path], output: Path, training_logs: Sequence[Path] = ()) -> list[Path]:
-    """The table as `report.md`; with a section a model, and all figures, as `report.html`.
+    """The table as `report.md`; with a section per model, and all figures, as `report.html`.
 
     Args:
-        output: a folder; made where there is none.
-        training_logs: CSV logs as `checkpoints.read_training_log` reads them, drawn as curves.
+        output: a folder; created if it does not exist.
+        training_logs: CSV logs in the format of `training_log.read_training_log`, drawn as curves.
 
     Returns:
         The two files. The same results give the same bytes.
 
     Raises:
         ModelLoadError: a folder has no results.
-        DataError: a log that is none, or an output that cannot be written.
+        DataError: a file that is not a log, or an output that cannot be written.
     """
     from .report_page import render_page
 
@@ -53,7 +53,7 @@ def write_report(folders: Sequence[Path], output: Path, training_logs: Sequence[
         for path, text in files.items():
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"Expected to write the report to {output}, could not ({error}).") from error
+        raise DataError(f"The report could not be written to {output} ({error}).") from error
     return list(files)
 
 

@@ -1,6 +1,6 @@
-"""The report as one HTML page (`report.html`) that holds everything itself, loads nothing and needs no script.
+"""The report as one self-contained HTML page (`report.html`), which loads nothing and needs no script.
 
-Its figures are drawn anew by `figures.save_figures`, so that none is missing or older than the numbers beside it.
+Its figures are drawn again by `figures.save_figures`, so that none is missing or older than the numbers.
 """
 
 import base64
@@ -41,16 +41,16 @@ _SCORES = {
     "mae": "mean absolute error (levels)",
 }
 _GROUP_SCORES = {name: _SCORES[name] for name in ("macro_f1", "balanced_accuracy", "accuracy", "auroc")}
-_LEVEL_SCORES = ("quadratic_kappa", "mae")  # of the four levels alone
+_LEVEL_SCORES = ("quadratic_kappa", "mae")  # only for the four levels
 _FOCUS_REGIONS = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
 _TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def render_page(runs: Sequence[Run], training_logs: Sequence[Path]) -> str:
-    """The page; logs are CSV as `read_training_log` reads them.
+    """The page; logs are CSV files in the format of `read_training_log`.
 
     Raises:
-        DataError: a log that is none.
+        DataError: a file that is not a log.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -120,14 +120,14 @@ def _section(run: Run) -> _Section:
 
 
 def _title_of(results: Results, measured: Measurement) -> str:
-    """Data that is not the model's own has its fingerprint: another's source may have the same name."""
+    """Data that is not the model's own is shown with its fingerprint: two sources may have the same name."""
     of_others = results.data is not None and not results.is_own_data(measured)
     told = [measured.data.fingerprint[:12]] * of_others + ["pooled"] * (measured.pooled is not None)
     return f"On {measured.split} of {measured.data.in_words()}" + (f" ({', '.join(told)})" if told else "")
 
 
 def _facts(results: Results) -> dict[str, str]:
-    """What was trained or imported, from what, on what."""
+    """Origin of the model: what was trained or imported, from which weights, on which data."""
     facts = {"task": results.stage, "started from": results.started_from}
     facts |= {name: str(results.recipe[name]) for name in ("encoder", "temporal", "loss") if name in results.recipe}
     facts |= _origin_facts(results.imported) if results.imported else {}
@@ -148,10 +148,10 @@ def _origin_facts(imported: ImportedFrom) -> dict[str, str]:
 
 
 def _data_facts(data: DescribedData) -> dict[str, str]:
-    """Of data that an earlier version measured, only what it recorded is known."""
+    """Facts about data; if an earlier version measured it, only those that it recorded."""
     scheme = f", label scheme {data.label_scheme}" if data.label_scheme else ""
     facts = {"data": f"{data.in_words()} ({data.kind}){scheme}", "fingerprint": data.fingerprint}
-    facts |= {"split": data.split or "not said", "examples": _listed(data.examples)} if data.examples else {}
+    facts |= {"split": data.split or "unknown", "examples": _listed(data.examples)} if data.examples else {}
     facts |= {"known people": _listed(data.subjects)} if data.subjects else {}
     if data.inputs is not None:
         facts["inputs"] = f"{data.inputs:,}, of which {data.rejected or 0:,} could not be used"
@@ -159,7 +159,7 @@ def _data_facts(data: DescribedData) -> dict[str, str]:
 
 
 def _measured_facts(results: Results, measured: Measurement) -> dict[str, str]:
-    """What it was measured on, where the model's own facts do not tell it, and what ran."""
+    """Facts about the measured data, unless the model's own facts contain them, and about device and engine."""
     facts = {} if results.is_own_data(measured) else _data_facts(measured.data)
     return facts | ({"ran on": _describe_environment(measured.environment)} if measured.environment else {})
 
@@ -178,7 +178,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class _Log:
-    """A log of somebody else's training as the page shows it."""
+    """The log of an external training as the page shows it."""
 
     name: str
     rows: list[dict[str, float]]
@@ -196,7 +196,7 @@ def _draw_logs(paths: Sequence[Path]) -> list[_Log]:
 
 
 def _embedded(files: Iterable[Path]) -> dict[str, str]:
-    """As data, each SVG is a document of its own: names in one cannot clash with those in another."""
+    """As a data address, each SVG is a separate document, so that names in two of them cannot clash."""
     return {
         path.stem: f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
         for path in files

@@ -1,6 +1,6 @@
-"""Models side by side: a row a measurement on test, a table a data set and its labels, and what must be known of them.
+"""Models side by side: one row per measurement on test, one table per data set and labels, and notes on them.
 
-Tables of other data or labels do not compare, so that a model that was measured on several has a row in each.
+Tables of different data or labels cannot be compared, so a model measured on several has a row in each.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ LIMITS = (
     "has prohibited inferring people's emotions in education and at the workplace since 2 February 2025, save for "
     "medical or safety reasons. Whether engagement is an emotion is disputed; act as if it were."
 )
-DO_NOT_COMPARE = "The tables are of different data or labels: do not compare numbers of one with those of another."
+DO_NOT_COMPARE = "The tables have different data or labels: do not compare their numbers with each other."
 DRAWN_NOTES = (
     "Drawn people who do not exist: it says nothing about real faces.",
     "Trained on drawn people who do not exist, measured on others.",
@@ -42,7 +42,7 @@ _NONE = "–"
 
 @dataclass(frozen=True)
 class Run:
-    """A model's folder, as the report names and reads it."""
+    """A model's folder: its name in the report, and its results."""
 
     name: str
     results: Results
@@ -50,15 +50,15 @@ class Run:
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """Runs whose numbers compare."""
+    """Runs whose numbers can be compared."""
 
     title: str  # data and labels
-    rows: list[list[str]] = field(default_factory=list)  # by COLUMNS; the last cell of a short row takes the rest
+    rows: list[list[str]] = field(default_factory=list)  # by COLUMNS; the last cell of a short row spans the rest
     notes: list[tuple[str, str]] = field(default_factory=list)  # the run's name, a sentence
 
 
 def short_names(paths: Sequence[Path], num_parts: int) -> list[str]:
-    """The last parts of each path, as many as tell them apart: where they lay is nobody's business."""
+    """The last parts of each path, as many as make them unique; the full path is private."""
     parts = [path.resolve().parts for path in paths]
     while True:
         names = ["/".join(of_path[-num_parts:]) for of_path in parts]
@@ -68,7 +68,7 @@ def short_names(paths: Sequence[Path], num_parts: int) -> list[str]:
 
 
 def group_runs(runs: Iterable[Run]) -> list[ResultsTable]:
-    """A table a data set and its labels, in the order in which they come up."""
+    """One table per data set and labels, in order of their first occurrence."""
     tables: dict[tuple[str | None, ...], ResultsTable] = {}
     for run in runs:
         tested = [measured for measured in run.results.measurements if measured.split == "test"]
@@ -84,7 +84,7 @@ def group_runs(runs: Iterable[Run]) -> list[ResultsTable]:
 def _table_of(
     tables: dict[tuple[str | None, ...], ResultsTable], data: DescribedData | None, labels: Sequence[str]
 ) -> ResultsTable:
-    """That of these data and labels; a new one where there is none."""
+    """The table for these data and labels; a new one if there is none."""
     where = f"{data.in_words()} ({data.fingerprint[:12]})" if data else "none yet"
     key = (data.fingerprint, data.label_scheme, *labels) if data else (None, None, *labels)
     return tables.setdefault(key, ResultsTable(f"Data: {where}; labels: {', '.join(labels)}"))
@@ -114,7 +114,7 @@ def _table_row(run: Run, measured: Measurement) -> list[str]:
 
 
 def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
-    """What must be known before a measurement is believed: a sentence → how grave it is."""
+    """Notes that a reader of a measurement must know: sentence → how serious it is."""
     evaluation, clean, trained_on = measured.evaluation, measured.without_duplicates, results.data
     notes = _drawn_note(results, measured)
     notes |= {evaluation.collapse: FAIL} if evaluation.collapse else {}
@@ -125,7 +125,7 @@ def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
     notes |= _focus_note(evaluation.face_focus) if evaluation.face_focus else {}
     if clean:
         left, score = f"{clean.num_clips:,}", format_score(clean.scores.macro_f1)
-        notes[f"Without clips that have a twin in training ({left} are left): macro-F1 {score}."] = REPORT
+        notes[f"Without clips that have a duplicate in training ({left} are left): macro-F1 {score}."] = REPORT
     if trained_on and not results.is_own_data(measured):
         notes[f"Trained on other data: {trained_on.source} ({trained_on.fingerprint[:12]})."] = REPORT
     return notes
@@ -133,8 +133,8 @@ def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
 
 def _describe_pooling(pooled: PooledTrainings) -> str:
     seeds = f"seed{'s' * (len(pooled.seeds) > 1)} {', '.join(map(str, pooled.seeds))}"
-    folds = f"{pooled.num_folds} folds{', one a person' if pooled.by_subject else ''}"
-    return f"Predictions pooled over {folds}, {seeds}: each person's are of models trained on others."
+    folds = f"{pooled.num_folds} folds{', one per person' if pooled.by_subject else ''}"
+    return f"Predictions pooled over {folds}, {seeds}: each person's are from models trained on other people."
 
 
 def _drawn_note(results: Results, measured: Measurement) -> dict[str, str]:
@@ -145,17 +145,17 @@ def _drawn_note(results: Results, measured: Measurement) -> dict[str, str]:
 
 def _audit_note(data: DescribedData) -> dict[str, str]:
     if data.audit is None:
-        return {"Nobody has audited this split for leakage.": REPORT}
+        return {"This split has not been audited for leakage.": REPORT}
     if data.audit.passed:
         return {}
-    return {"The split failed the audit for leakage: the scores measure memory, too.": FAIL}
+    return {"The split failed the audit for leakage: the scores also measure memorisation.": FAIL}
 
 
 def _people_note(intervals: Intervals) -> dict[str, str]:
     if intervals.resampled == "clips":
-        return {"Nobody knows the people: intervals are over clips, and too narrow.": REPORT}
+        return {"The people are unknown: intervals are over clips, and too narrow.": REPORT}
     row = intervals.intervals["macro_f1"]
-    worth = f"the clips that decide it are worth no more than {row.effective_clusters:.1f} people"
+    worth = f"the clips that decide it are equivalent to only {row.effective_clusters:.1f} people"
     if row.lower is None:
         return {f"No interval of macro-F1: {worth}.": REPORT}
     return {f"The interval of macro-F1 is still too narrow: {worth}.": REPORT} if row.few_clusters else {}
@@ -168,20 +168,20 @@ def _focus_note(focus: FaceFocusResults) -> dict[str, str]:
     found = f"{format_share(face.mean)} of its heat lies on the face, which is {format_share(face.chance)} of "
     verdict = "" if face.mean > face.chance else ": it does not look at the face more than at anything else"
     if focus.map_size and focus.is_coarse:
-        verdict = f", but its maps of {'×'.join(map(str, focus.map_size))} places are too coarse to tell"
+        verdict = f", but its maps of {'×'.join(map(str, focus.map_size))} cells are too coarse to be sure"
     return {f"{found}the picture{verdict}.": REPORT}
 
 
 def format_score(value: float | None) -> str:
-    """Three digits; a dash where it is undefined."""
+    """With three decimals; a dash if undefined."""
     return _NONE if value is None else f"{value:.3f}"
 
 
 def format_share(value: float) -> str:
-    """In per cent."""
+    """As a percentage."""
     return f"{100 * value:.1f} %"
 
 
 def format_interval(row: Interval | FocusRegion) -> str:
-    """Its bounds, in words where there are none."""
+    """Its bounds, or "no interval"."""
     return "no interval" if row.lower is None or row.upper is None else f"{row.lower:.3f} to {row.upper:.3f}"

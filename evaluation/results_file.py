@@ -1,7 +1,7 @@
-"""`results.json`, the one versioned file of measured results in a model's folder; later commands only add to it.
+"""`results.json`, the versioned file of measured results in a model's folder, which later commands extend.
 
-What stands in it is described in docs/results.md, which is made from `results_schema`. A file of version 2 is read as
-what it meant; the first command that writes makes it version 3.
+docs/results.md, generated from `results_schema`, describes its content. A file of version 2 is converted on reading;
+the first command that writes saves it as version 3.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from .results_v2 import ResultsV2
 
 RESULTS_FILE = "results.json"
 _EXPECTED = "measured results"
-_REMEDY = "put it right, or train, import or evaluate the model again"
+_REMEDY = "correct it, or train, import or evaluate the model again"
 
 
 def write_results(folder: Path, results: Results) -> None:
@@ -27,7 +27,7 @@ def write_results(folder: Path, results: Results) -> None:
 def read_results(folder: Path) -> Results:
     """
     Raises:
-        ModelLoadError: the file is missing, of another version, or holds something else; the key is named.
+        ModelLoadError: the file is missing, has a different version or unexpected content; the key is named.
     """
     path = folder / RESULTS_FILE
     text = read_text(path, ModelLoadError, _EXPECTED, "check the path, or train or import the model again")
@@ -36,5 +36,5 @@ def read_results(folder: Path) -> Results:
             return ResultsV2.model_validate_json(text).upgraded()
     results = parse_record(text, path, Results, ModelLoadError, _EXPECTED, _REMEDY)
     if "version" not in results.model_fields_set:
-        raise ModelLoadError(f"Expected {_EXPECTED} in {path}, got no version; {_REMEDY}.")
+        raise ModelLoadError(f"Expected {_EXPECTED} in {path}, got a file without a version; {_REMEDY}.")
     return results

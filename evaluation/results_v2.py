@@ -1,7 +1,7 @@
-"""`results.json` of version 2, as earlier versions wrote it → version 3; what a file leaves out is taken as meant.
+"""`results.json` of version 2, written by earlier versions → version 3, with defaults for what a file leaves out.
 
-Version 2 had one entry a split: measuring a split of other data took the place of the model's own. Which data a split
-was measured on stood in `evaluated_on`, else it was the model's own; for an imported model `data` was what it was first
+Version 2 had one entry per split: measuring a split of other data replaced that of the model's own. `evaluated_on`
+recorded the data of a split, else it was the model's own; for an imported model `data` was the first data that it was
 measured on.
 """
 
@@ -35,7 +35,7 @@ _CLEAN = "_without_duplicates"
 
 
 class _RecordV2(Record):
-    model_config = ConfigDict(extra="ignore")  # earlier versions differ in what they wrote, and nothing of it is read
+    model_config = ConfigDict(extra="ignore")  # earlier versions wrote different further keys, none of which is read
 
 
 class _EnvironmentV2(Record):
@@ -125,14 +125,14 @@ class _DecisionV2(_RecordV2):
 
 class _EvaluationV2(SplitEvaluation):
     model_config = ConfigDict(extra="ignore")
-    calibration: _CalibrationV2  # type: ignore[assignment] # read, and never taken for its parent
+    calibration: _CalibrationV2  # type: ignore[assignment] # only for reading, never used as its parent
     decision: _DecisionV2 | None  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _check_temperature(self) -> Self:
         """Temperature and offsets were always chosen together."""
         if self.decision is not None and self.calibration.temperature is None:
-            raise ValueError("no calibration.temperature beside its decision")
+            raise ValueError("a decision without calibration.temperature")
         return self
 
     def upgraded(self) -> SplitEvaluation:
@@ -151,7 +151,7 @@ class _EvaluationV2(SplitEvaluation):
 
 
 class ResultsV2(_RecordV2):
-    """What a file of version 2 holds, as far as anything of it is read."""
+    """The keys of a file of version 2 that are read."""
 
     version: Literal[2]
     stage: str
@@ -170,14 +170,14 @@ class ResultsV2(_RecordV2):
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
-        """As `Results` does, by the keys of this version."""
+        """As in `Results`, with the keys of this version."""
         evaluations = {f"evaluation.{split}": evaluation for split, evaluation in self.evaluation.items()}
         require_labels(self.label_names, self.train_label_counts, evaluations)
         unknown = [
             split for split in self.evaluation if self.data is None and split.split(_CLEAN)[0] not in self.evaluated_on
         ]
         if unknown:
-            raise ValueError(f"no data behind evaluation.{unknown[0]}")
+            raise ValueError(f"no data for evaluation.{unknown[0]}")
         return self
 
     def upgraded(self) -> Results:
@@ -223,7 +223,7 @@ class ResultsV2(_RecordV2):
             if passed is not None and (audit is None or audit.passed != passed):
                 audit = AuditSummary(passed=passed)
             return own.model_copy(update={"audit": audit, "label_scheme": later.label_scheme or own.label_scheme})
-        assert later is not None  # `_check_labels` refuses an evaluation of nobody knows what
+        assert later is not None  # `_check_labels` refuses an evaluation of unknown data
         return DescribedData(
             kind=later.kind or "unknown",
             source=later.source or "unknown",

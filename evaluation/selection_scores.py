@@ -1,7 +1,7 @@
-"""What a training selects its checkpoint by, beside `compute_scores`: standard errors, and macro-F1 at fitted offsets.
+"""Scores for selecting checkpoints, in addition to `compute_scores`: standard errors, and macro-F1 at fitted offsets.
 
-Standard errors are of clips, or windows, as if each were of another person: they stand for how far two epochs of one
-training may lie apart by chance, which is less than two samples of people do.
+Standard errors are over clips, or windows, as if each were of a different person: they estimate how much two epochs of
+one training differ by chance, which is less than two samples of people differ.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ _NUM_DRAWS = 200
 
 
 def selection_scores(name: str | None, label_ids: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """What Trainer logs for the score it selects by: the standard error and, of `macro_f1_fitted`, the score itself.
+    """What Trainer logs for its selection score: the standard error and, for `macro_f1_fitted`, the score itself.
 
-    Nothing for other scores: of those equals alone are alike.
+    Nothing for other scores: for those, only equal scores are within noise.
 
     Args:
         label_ids: (n,).
@@ -35,18 +35,18 @@ def selection_scores(name: str | None, label_ids: np.ndarray, scores: np.ndarray
 
 
 def auroc_standard_error(label_ids: np.ndarray, scores: np.ndarray) -> float:
-    """Of `compute_scores`' AUROC, as of DeLong et al. 1988; more than two classes: of the mean over the classes.
+    """Of `compute_scores`' AUROC, after DeLong et al. 1988; with more than two classes, of the mean over the classes.
 
-    Each example's placement is the share of the other group that it is on the right side of; the variance of the mean
-    placement is the AUROC's. An example counts in every class: its deviations are summed before they are squared.
+    Each example's placement is the share of the other group that it is ranked correctly against; the variance of the
+    mean placement is the AUROC's. An example counts in every class: its deviations are summed before squaring.
     """
     present = np.unique(label_ids)
-    # Of two classes one's AUROC is the other's.
+    # With two classes, both have the same AUROC.
     ranked = present if scores.shape[1] > 2 else present[:1]
     deviation = np.zeros(len(label_ids))
     for label in ranked:
         mine = label_ids == label
-        beaten = rankdata(scores[:, label])  # less the rank in its own group: how many of the other it lies above
+        beaten = rankdata(scores[:, label])  # minus the rank in its own group: how many of the other it is above
         for group in (mine, ~mine):
             beaten[group] -= rankdata(scores[group, label])
         placement = np.where(mine, beaten / (~mine).sum(), 1 - beaten / mine.sum())
@@ -55,13 +55,13 @@ def auroc_standard_error(label_ids: np.ndarray, scores: np.ndarray) -> float:
 
 
 def auprc_standard_error(is_minority: np.ndarray, score: np.ndarray) -> float:
-    """Of average precision, as of a share of the minority's examples (Boyd, Eng and Page 2013)."""
+    """Of average precision, as for a share of the minority's examples (Boyd, Eng and Page 2013)."""
     share = float(average_precision_score(is_minority, score))
     return float(np.sqrt(share * (1 - share) / is_minority.sum()))
 
 
 def fitted_macro_f1(label_ids: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """Macro-F1 at the offsets fitted on these very examples, and its standard error over redrawn confusion matrices."""
+    """Macro-F1 at the offsets fitted on the same examples, and its standard error over resampled confusion matrices."""
     num_labels = scores.shape[1]
     cells = label_ids * num_labels + apply_offsets(scores, fit_offsets(scores, label_ids))
     confusion = np.bincount(cells, minlength=num_labels**2)

@@ -1,8 +1,8 @@
-"""Predictions on a split → everything a sceptic asks for, as the records of `results.json`.
+"""Predictions on a split → the records of `results.json`.
 
-By clip (mean of its windows' scores) first, by window beside it and never mixed up; baselines that need no model;
-intervals from people, not clips; a decision and a calibration chosen on validation alone. The arithmetic is in
-`metrics`, `bootstrap` and `calibration`; this room puts it together, and keeps each window's logits beside it.
+Scores by clip (mean of its windows' scores) and, separately, by window; baselines that need no model; intervals from
+people, not clips; a decision and a calibration chosen only on validation. `metrics`, `bootstrap` and `calibration`
+compute them; this module combines them, and stores each window's logits.
 """
 
 import platform
@@ -52,21 +52,21 @@ from .score_records import (
 )
 
 PREDICTIONS_FILE = "predictions.parquet"
-_LOGIT = "logit/"  # a column a label
+_LOGIT = "logit/"  # prefix of one column per label
 _NULLABLE = ("data", "subject_id", "decided")
 _VERSIONED_PACKAGES = ("engagement-recognition", "transformers", "torch", "timm", "av", "facenet-pytorch")
 
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """What a model says of every window of a split, in the data's order."""
+    """A model's predictions for every window of a split, in the data's order."""
 
     split: str
     keys: Sequence[tuple[str, int]]  # clip id and window index
     subject_ids: Sequence[str | None]
     label_ids: np.ndarray  # (num_windows,)
     logits: np.ndarray  # (num_windows, num_labels)
-    # (num_windows,) class index that its clip was decided to be, where each fold had a decision of its own.
+    # (num_windows,) class index predicted for the window's clip, if each fold had its own decision.
     decided_ids: np.ndarray | None = None
 
     def take(self, rows: Sequence[int]) -> "SplitPredictions":
@@ -76,7 +76,7 @@ class SplitPredictions:
         return SplitPredictions(self.split, keys, subjects, self.label_ids[rows], self.logits[rows], decided)
 
     def by_clip(self, calibration: LogitCalibration | None = None) -> ClipScores:
-        """One row a clip: the mean of its windows' softmax."""
+        """One row per clip: the mean of its windows' softmax."""
         scores = apply_calibration(self.logits, calibration)
         return mean_scores_by_clip([clip_id for clip_id, _ in self.keys], scores, self.label_ids)
 
@@ -89,10 +89,10 @@ def evaluate_split(
     label_names: Sequence[str],
     groups: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[SplitEvaluation, SplitEvaluation | None]:
-    """The split's evaluation, and that of the rows without a twin in training, where some have one.
+    """The split's evaluation, and that of the rows without a duplicate in training, if some rows have one.
 
     Args:
-        clean_rows: those that have none; None: all of them. The rest as `evaluate_predictions`.
+        clean_rows: the rows without one; None: all of them. The rest as in `evaluate_predictions`.
     """
     shared = (validation, train_label_ids, label_names, groups)
     whole = evaluate_predictions(predictions, *shared)
@@ -114,14 +114,14 @@ def evaluate_predictions(
 ) -> SplitEvaluation:
     """
     Args:
-        validation: of the same model; what is chosen (threshold, calibration) is chosen on it. None: nothing is chosen.
+        validation: of the same model, to choose threshold and calibration on. None: neither is chosen.
         train_label_ids: for the baselines.
         groups: column → subject → group, such as {"gender": {"110001": "female"}}.
     """
     clips = predictions.by_clip()
     predicted = clips.scores.argmax(axis=1)
     subjects = [predictions.subject_ids[row] for row in clips.first_rows]
-    people = subjects if all(subjects) else None  # one unknown person can be anyone of the others
+    people = subjects if all(subjects) else None  # an unknown person may be any of the others
     fitted = None if validation is None else fit_calibration(validation.logits, validation.label_ids, label_names)
     return SplitEvaluation(
         num_clips=len(clips.clip_ids),
@@ -154,8 +154,8 @@ def evaluate_predictions(
 
 
 def _hide_what_follows(cells: dict[str, Group], num_people: int) -> dict[str, Group]:
-    """A suppressed group's scores follow from the rest and the total: the smallest others are suppressed with it, until
-    those hidden are enough people."""
+    """Suppress the smallest further groups until enough people are hidden: otherwise the scores of a suppressed group
+    would follow from the others and the total."""
     told = {name: cell for name, cell in cells.items() if isinstance(cell, GroupScores)}
     num_hidden = num_people - sum(cell.num_people for cell in told.values())
     while told and 0 < num_hidden < MIN_PEOPLE_IN_A_CELL:
@@ -172,7 +172,7 @@ def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> Sco
 
 
 def _calibrate(predictions: SplitPredictions, chosen: LogitCalibration | None) -> CalibrationResults:
-    """As the model is and, with what was fitted on validation, as it could be."""
+    """Calibration of the plain softmax and, if one was fitted on validation, with that calibration."""
     clips, scaled = predictions.by_clip(), None
     if chosen is not None:
         calibrated = predictions.by_clip(chosen)
@@ -197,8 +197,8 @@ def _decide(
 
 
 def describe_scores(evaluation: SplitEvaluation, split: str) -> str:
-    """For the terminal: headline scores, macro-F1's interval, the majority baseline, and a collapse; beside them what
-    does not hang on where the decision lies, and the scores at the decision fitted on validation."""
+    """For the terminal: main scores, macro-F1's interval, the majority baseline, a collapse, scores of ranking, and
+    scores at the decision fitted on validation."""
     scores, baseline = evaluation.scores, evaluation.majority_baseline
     headline = {"macro f1": scores.macro_f1, "balanced accuracy": scores.balanced_accuracy, "accuracy": scores.accuracy}
     measured = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
@@ -232,8 +232,8 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
         answers = evaluation.decision.answers
         if answers is not None and answers.accuracy_answered is not None:
             parts.append(
-                f"calibrated (ece {answers.ece:.3f}) it answers {answers.answered:.0%}, right in "
-                f"{answers.accuracy_answered:.3f} of them, against {answers.accuracy:.3f} of all"
+                f"calibrated (ece {answers.ece:.3f}) it answers {answers.answered:.0%} with accuracy "
+                f"{answers.accuracy_answered:.3f}, against {answers.accuracy:.3f} on all"
             )
     return "".join(f"; {part}" for part in parts)
 
@@ -241,22 +241,24 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
 def write_predictions(
     folder: Path, splits: Sequence[SplitPredictions], label_names: Sequence[str], fingerprint: str
 ) -> None:
-    """`predictions.parquet`: a row a window with its clip, person, true label, logits; what `compare` reads. Of folds
-    also the label that the fold's own decision gave, with logits calibrated in the fold.
+    """`predictions.parquet`: one row per window with its clip, person, true label, logits, for `compare`. For folds
+    also the label by the fold's own decision, with logits calibrated in the fold.
 
-    Rows of other data and splits that stand there stay where they are, and what was measured again takes the place of
-    what it was. Rows of earlier versions, which do not name their data, make way for those of the model's own.
+    Existing rows of other data and splits are kept in place, and those of the same data and split replaced. Rows of
+    earlier versions, which do not record their data, are replaced by those of the model's own data.
 
     Args:
         fingerprint: of the data set.
 
     Raises:
-        ModelLoadError: what stands there cannot be read, or is of other labels.
+        ModelLoadError: the existing file cannot be read, or has different labels.
     """
     path, schema = folder / PREDICTIONS_FILE, _predictions_schema(label_names)
     tables = _read_tables(folder) if path.exists() else {}
     if any(table.schema.names != schema.names for table in tables.values()):
-        raise ModelLoadError(f"Expected predictions of {', '.join(label_names)} in {path}, got others; move it away.")
+        raise ModelLoadError(
+            f"The predictions in {path} have other labels than {', '.join(label_names)}; move it away."
+        )
     if any(data is None for data, _ in tables) and _own_fingerprint(read_results(folder)) == fingerprint:
         measured = [(None, part.split) for part in splits]
         tables = {key: table for key, table in tables.items() if key not in measured}
@@ -282,11 +284,11 @@ def read_predictions(folder: Path, split: str, fingerprint: str | None = None) -
     """One split's predictions, in the data's order, and the label names.
 
     Args:
-        fingerprint: of the data set; default: that of the model's own data, else of what was measured first.
+        fingerprint: of the data set; default: that of the model's own data, else of the first that was measured.
 
     Raises:
-        ModelLoadError: there are none that can be read.
-        DataError: none of this split, or of this data.
+        ModelLoadError: there are no readable predictions.
+        DataError: there are none of this split, or of this data.
     """
     tables = _read_tables(folder)
     of_split = {data: table for (data, found), table in tables.items() if found == split}
@@ -300,8 +302,8 @@ def read_predictions(folder: Path, split: str, fingerprint: str | None = None) -
             table = of_split[None] if is_of_it else None
     if table is None:
         wanted = f"{split} of {fingerprint[:12]}" if fingerprint and of_split else split
-        raise DataError(f"Expected predictions of {wanted} in {folder / PREDICTIONS_FILE}, found none; run `engagement "
-                        f"evaluate {folder} --data DATA --split {split}`.")  # fmt: skip
+        raise DataError(f"{folder / PREDICTIONS_FILE} has no predictions on {wanted}; run `engagement evaluate "
+                        f"{folder} --data DATA --split {split}`.")  # fmt: skip
     columns, names = table.to_pydict(), _labels_of(table)
     keys = list(zip(columns["clip_id"], columns["window_index"], strict=True))
     label_ids = np.array([names.index(label) for label in columns["label"]], dtype=np.int64)
@@ -324,16 +326,16 @@ def _labels_of(table: pyarrow.Table) -> list[str]:
 
 
 def _read_tables(folder: Path) -> dict[tuple[str | None, str], pyarrow.Table]:
-    """Rows by data and split, as they stand in the file; of None where an earlier version wrote them.
+    """Rows by data and split, in the file's order; the data is None if an earlier version wrote them.
 
     Raises:
-        ModelLoadError: there are none that can be read.
+        ModelLoadError: there are no readable predictions.
     """
     path = folder / PREDICTIONS_FILE
     try:
         table = pyarrow.parquet.read_table(path)
         names = _labels_of(table)
-        for column in ("data", "decided"):  # which earlier versions did not write
+        for column in ("data", "decided"):  # not written by earlier versions
             if column not in table.column_names:
                 table = table.append_column(column, pyarrow.nulls(len(table), pyarrow.string()))
         schema = _predictions_schema(names)
@@ -344,8 +346,8 @@ def _read_tables(folder: Path) -> dict[tuple[str | None, str], pyarrow.Table]:
             raise ValueError(f"no value in {empty[0]}" if empty else f"no column {_LOGIT}{unknown[0]}")
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         reason = in_one_line(error)
-        raise ModelLoadError(f"Expected predictions in {path}, got none that can be read ({reason}); move away what "
-                             f"is there, and run `engagement evaluate {folder}`.") from error  # fmt: skip
+        raise ModelLoadError(f"No predictions could be read from {path} ({reason}); move the file away if there is "
+                             f"one, and run `engagement evaluate {folder}`.") from error  # fmt: skip
     keys = list(zip(table["data"].to_pylist(), table["split"].to_pylist(), strict=True))
     return {key: table.take([row for row, of_row in enumerate(keys) if of_row == key]) for key in dict.fromkeys(keys)}
 
@@ -357,14 +359,14 @@ def _own_fingerprint(results: Results) -> str | None:
 def _data_of_older_rows(
     results: Results, split: str, tables: Mapping[tuple[str | None, str], pyarrow.Table]
 ) -> str | None:
-    """What rows that do not name their data are of: of what was measured then, which has no rows that name it."""
+    """The data of rows that do not record it: the first measured data that no other rows record."""
     then = [measured for measured in results.measurements if (measured.data.fingerprint, measured.split) not in tables]
     of_split = [measured for measured in then if measured.split == split]
     return (of_split or then)[0].data.fingerprint if then else _own_fingerprint(results)
 
 
 def describe_environment(device: torch.device, engine: str = "torch", dtype: str = "float32") -> Environment:
-    """What a result measured in this process, on this device and so, depends on."""
+    """Hardware and software of a result measured in this process, on this device."""
     return Environment(
         python=platform.python_version(),
         packages={name: installed_version(name) or "not installed" for name in (*_VERSIONED_PACKAGES, engine)},

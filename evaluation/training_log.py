@@ -1,4 +1,4 @@
-"""The log of a training that somebody else ran, as rows of numbers."""
+"""The log of an external training, as rows of numbers."""
 
 import csv
 import math
@@ -11,24 +11,24 @@ TRAINING_LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "val_macro_f1")
 
 
 def read_training_log(path: Path) -> list[dict[str, float]]:
-    """The study's CSV log of one training → a row an epoch, by `TRAINING_LOG_COLUMNS`.
+    """The study's CSV log of one training → one row per epoch, by `TRAINING_LOG_COLUMNS`.
 
     Raises:
-        DataError: not a CSV file with exactly these columns, a value out of range, or epochs that do not rise.
+        DataError: not a CSV file with exactly these columns, a value out of range, or epochs that do not increase.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns, lines = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Expected a training log in CSV at {path}, got none that can be read ({error}).") from error
+        raise DataError(f"{path} could not be read as a CSV log of a training ({error}).") from error
     if columns != TRAINING_LOG_COLUMNS:
         expected = _name_first(TRAINING_LOG_COLUMNS)
         raise DataError(f"Expected the columns {expected} in {path}, got {_name_first(columns)}.")
     rows = [_parse_log_line(line, f"row {number} of {path}") for number, line in enumerate(lines, start=1)]
     epochs = [int(row["epoch"]) for row in rows]
     if not rows or epochs != sorted(set(epochs)):
-        raise DataError(f"Expected the rising epochs of one run in {path}, got {_name_first(epochs)}.")
+        raise DataError(f"Expected the increasing epochs of one run in {path}, got {_name_first(epochs)}.")
     return rows
 
 
@@ -40,7 +40,7 @@ def _parse_log_line(line: dict[str | None, str | None], place: str) -> dict[str,
             raise ValueError
     except ValueError as error:
         got = _name_first(line.values())
-        raise DataError(f"Expected whole epoch, finite losses, F1 of 0 to 1 in {place}, got {got}.") from error
+        raise DataError(f"Expected a whole epoch, finite losses and F1 from 0 to 1 in {place}, got {got}.") from error
     return row
 
 
