@@ -1,1 +1,1 @@
-"""Experiments: the published studies again, the planted shortcut, the benchmark."""
+"""Experiments: reproductions of published studies, the planted shortcut, the benchmark."""

@@ -1,8 +1,8 @@
-"""How fast are many clips? `python -m engagement_recognition.studies.batch_speed VIDEOS... --clips 200`
+"""Speed on many clips: `python -m engagement_recognition.studies.batch_speed VIDEOS... --clips 200`
 
-The clips are answered, over and over until there are as many, with each number of workers and each batch size asked
-for. Prints a line of JSON for each: clips a second, and the most memory that the process and its readers held together.
-Each way has a process of its own, which has loaded the model and answered a clip before the clock starts.
+Predicts the clips, repeated until there are that many, with each number of workers and each batch size. Prints one line
+of JSON for each: clips per second, and the peak memory of the process and its readers together. Each combination runs
+in its own process, which has loaded the model and predicted one clip before the clock starts.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _MODULE = "engagement_recognition.studies.batch_speed"
 
 
 class BatchSpeed(NamedTuple):
-    """Of one way."""
+    """The result for one combination."""
 
     workers: int
     batch_size: int
@@ -41,7 +41,7 @@ class BatchSpeed(NamedTuple):
 
 
 def measure(predictor: Predictor, files: Sequence[Path], workers: int, batch_size: int) -> BatchSpeed:
-    """Answer `files`, in a process that does nothing else."""
+    """Predict `files`, in a process that does nothing else."""
     list(predict_many(predictor.speed_up(), files[:1]))
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -56,17 +56,17 @@ def measure(predictor: Predictor, files: Sequence[Path], workers: int, batch_siz
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(description="How fast are many clips?")
+    parser = argparse.ArgumentParser(description="Speed on many clips.")
     parser.add_argument("videos", nargs="+", help="files, folders, patterns")
-    parser.add_argument("--clips", type=int, default=200, help="so many, of the videos again and again")
-    parser.add_argument("--model", default=str(shipped_expression_model()), help="default: the one in the box")
+    parser.add_argument("--clips", type=int, default=200, help="number of clips; the videos are repeated")
+    parser.add_argument("--model", default=str(shipped_expression_model()), help="default: the model of this package")
     parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, min(2, usable_cpus())}))
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
     for name, default in (("device", "auto"), ("dtype", "auto"), ("engine", "torch")):
         parser.add_argument(f"--{name}", default=default)
     options = parser.parse_args(arguments)
     ways = [(workers, batch_size) for workers in options.workers for batch_size in options.batch_sizes]
-    if len(ways) > 1:  # each alone: memory and warm caches of one are nothing to the next
+    if len(ways) > 1:  # each in its own process, so that memory and caches do not affect the next
         for workers, batch_size in ways:
             chosen = ["--workers", str(workers), "--batch-sizes", str(batch_size)]
             command = [sys.executable, "-m", _MODULE, *(arguments or sys.argv[1:]), *chosen]

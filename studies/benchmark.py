@@ -1,6 +1,6 @@
 """`engagement benchmark`: every speed that docs/performance.md quotes, in one run, each way in turn.
 
-Each part stands in a module of its own; one that cannot be measured here says why, and the others go on.
+Each part is in its own module; if one cannot be measured here, the reason is recorded, and the others are measured.
 """
 
 import json
@@ -42,7 +42,7 @@ from .speed_record import Batch, Group, Ratio, SpeedRecord
 from .warm_speed import measure_warm, time_in_turn
 
 PARTS = ("warm", "cold", "batches", "faces", "training")
-# By the folder beside a model in which `--engine` looks: its format, and whether it is int8.
+# By the folder in a model's folder in which `--engine` looks: format, and whether it is int8.
 _EXPORTS: dict[str, tuple[Format, bool]] = {
     "onnx": ("onnx", False), "openvino": ("openvino", False), "onnx_int8": ("onnx", True),
     "openvino_int8": ("openvino", True),
@@ -54,12 +54,12 @@ class BenchmarkOptions:
     """
     Args:
         video: None: ten seconds are drawn.
-        models: folders; none: ResNet-18 + LSTM and BEiT-base of single faces, untrained.
-        calibration: data for int8, as `engagement export --calibration` takes it; None: no int8.
-        num_rounds: each way is timed this often, in turn.
-        num_threads: that each way may use.
-        num_clips: of the batches.
-        parts: of `PARTS`.
+        models: folders; none: ResNet-18 + LSTM and BEiT-base for single faces, untrained.
+        calibration: data for int8, as for `engagement export --calibration`; None: no int8.
+        num_rounds: number of times that each way is timed, in turn.
+        num_threads: number that each way may use.
+        num_clips: for the part batches.
+        parts: some of `PARTS`.
     """
 
     video: Path | None = None
@@ -74,22 +74,22 @@ class BenchmarkOptions:
 def run_benchmark(
     options: BenchmarkOptions, keep: Callable[[SpeedRecord], object] = lambda record: None
 ) -> SpeedRecord:
-    """What takes longest comes last; standard error says where it is.
+    """The longest part comes last; progress is printed to standard error.
 
     Args:
-        keep: is given what has been measured after each part.
+        keep: called after each part with all results so far.
 
     Raises:
         RecipeError: no such part.
         EngagementInputError: the video or a model cannot be read.
     """
     if unknown := sorted({*options.parts} - {*PARTS}):
-        raise RecipeError(f"Expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}.")
+        raise RecipeError(f"There is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
     rounds = options.num_rounds
     with _threads(options.num_threads), tempfile.TemporaryDirectory() as folder:
         source = options.video or _draw_clip(Path(folder) / "drawn.mp4")
         for name in options.models:
-            load_model(name)  # what cannot be loaded is refused at once, and not in each part
+            load_model(name)  # so that a model that cannot be loaded is refused at once
         models = [Path(name) for name in options.models] or _write_untrained(Path(folder))
         decode, identical = _decoding(source, rounds)
         measured = []
@@ -119,7 +119,7 @@ def run_benchmark(
 
 
 class _Measured(NamedTuple):
-    folder: Path  # a copy of the model, with exports beside its weights
+    folder: Path  # a copy of the model, with its exports
     not_exported: dict[str, str]  # folder of an export -> why there is none
 
 
@@ -155,7 +155,7 @@ def _batches(source: Path, model: Path, num_clips: int) -> list[Batch]:
 
 
 def _faces(source: Path, model: Path, folder: Path, num_threads: int) -> list[Group]:
-    """The library's MTCNN against ours, by torch and, where there is an export, by ONNX Runtime."""
+    """The library's MTCNN against ours, in torch and, if there is an export, in ONNX Runtime."""
     groups, detector = [], model / "onnx" / DETECTOR_FOLDER
     for engine, networks in (("torch", []), ("ONNX Runtime", ["--networks", str(detector)])):
         if networks and not detector.is_dir():
@@ -179,13 +179,13 @@ def _training(num_threads: int) -> list[Group]:
 def _output_of(command: Sequence[str]) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise DataError(f"Expected figures from {' '.join(command[1:])}, got exit code {done.returncode}.")
+        raise DataError(f"{' '.join(command[1:])} failed with exit code {done.returncode}; see its message above.")
     return done.stdout
 
 
 @contextmanager
 def _threads(num_threads: int) -> Iterator[None]:
-    """torch computes with so many threads, as do other engines and processes that are started meanwhile."""
+    """torch, other engines and processes started within the context use this number of threads."""
     before, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(num_threads)
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
@@ -220,7 +220,7 @@ def _environment(num_threads: int) -> dict[str, str]:
 
 
 def _write_untrained(folder: Path) -> list[Path]:
-    """Folders of the two models that the figures are quoted of."""
+    """Folders of the two models that docs/performance.md reports."""
     torch.manual_seed(0)
     resnet: PreTrainedConfig = TimmWrapperConfig(architecture="resnet18")
     clips = EngagementForVideoClassification(EngagementConfig(encoder_config=resnet, image_size=224))
@@ -233,7 +233,7 @@ def _write_untrained(folder: Path) -> list[Path]:
 
 
 def _draw_clip(path: Path) -> Path:
-    """A drawn person for ten seconds, 640x480, 30 frames a second."""
+    """A drawn person for ten seconds, 640x480, 30 frames per second."""
     levels = AffectLevels(boredom=0, engagement=3, confusion=0, frustration=0)
     poses = engagement_trajectory(levels, "appearance", 10.0, 30, np.random.default_rng(0))
     frames = (draw_frame(draw_subject(0), pose, noise_seed=number) for number, pose in enumerate(poses))

@@ -1,4 +1,4 @@
-"""A prepared data set against the same frames as the CNN + LSTM reference stores them, in turn within one run."""
+"""A prepared data set compared with the storage of the CNN + LSTM study for the same frames, in turn within one run."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from .warm_speed import time_in_turn
 
 
 class Hdf5AndOurs(TypedDict):
-    """Of the reference's store, of ours, and the first over the second."""
+    """A number for the study's storage, for ours, and their ratio."""
 
     hdf5_gzip: float
     ours: float
@@ -23,7 +23,7 @@ class Hdf5AndOurs(TypedDict):
 
 
 class CacheJson(TypedDict):
-    """What `engagement benchmark` prints of a prepared data set."""
+    """The output of `engagement benchmark` for a prepared data set."""
 
     data: str
     clips: int
@@ -34,9 +34,9 @@ class CacheJson(TypedDict):
 
 
 def run_cache_benchmark(folder: Path, num_rounds: int, num_clips: int = 200) -> CacheJson:
-    """A prepared data set against the same frames as the CNN + LSTM reference stores them: gzipped arrays in HDF5.
+    """A prepared data set compared with the CNN + LSTM study's storage of the same frames: gzipped arrays in HDF5.
 
-    Returns MiB a clip, medians in milliseconds to read a random clip, and the ratios reference / ours.
+    Returns MiB per clip, median milliseconds to read a random clip, and the ratios study / ours.
 
     Raises:
         DataError: there is no prepared data set.

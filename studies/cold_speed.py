@@ -1,4 +1,4 @@
-"""From the start of a fresh process to the printed label, and the most memory that it and its children held."""
+"""Time from the start of a new process to the printed label, and peak memory of the process and its children."""
 
 import statistics
 import subprocess
@@ -16,7 +16,7 @@ _COMMAND = "from engagement_recognition.cli.main import main; main()"
 
 
 def measure_cold(video: Path, folder: Path, num_rounds: int) -> list[Cold]:
-    """The plain script, `engagement predict` with torch, and with each export beside the same model, in turn; medians.
+    """The plain script, `engagement predict` with torch, and with each export of the same model, in turn; medians.
 
     Raises:
         DataError: one of them fails.
@@ -29,7 +29,7 @@ def measure_cold(video: Path, folder: Path, num_rounds: int) -> list[Cold]:
     for round_number in range(num_rounds + 1):
         for name, command in commands.items():
             measured = _measure(command)
-            if round_number:  # the first reads files from the disk
+            if round_number:  # the first round reads files from the disk
                 found[name].append(measured)
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
     return [
@@ -52,5 +52,5 @@ def _measure(command: Sequence[str]) -> tuple[float, float]:
         said, _ = process.communicate()
         seconds = time.perf_counter() - began
     if process.returncode:
-        raise DataError(f"Expected a label from {' '.join(command[1:4])} ..., got: {said.strip()[-500:]}")
+        raise DataError(f"{' '.join(command[1:4])} ... failed: {said.strip()[-500:]}")
     return seconds, memory.peak_bytes / 1e6

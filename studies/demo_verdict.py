@@ -1,9 +1,9 @@
-"""What `make demo` ends with: a sentence for each claim with its number, the truth beside eight answers, what next.
+"""The end of `make demo`: one sentence with numbers per claim, eight answers with the truth, and commands to try next.
 
     python -m engagement_recognition.studies.demo_verdict runs/demo runs/demo_lstm runs/demo_mean drawn/daisee
 
-Nothing is trained or chosen here: claims are read from the runs' results, and a claim that its number does not bear out
-is told as such.
+Nothing is trained or chosen here: claims are checked with the runs' results, and a claim without support in the numbers
+is reported as such.
 """
 
 import os
@@ -24,11 +24,11 @@ from ..inference.predictor import Predictor, VideoPrediction
 from ..processor.input_errors import DataError, EngagementInputError, RecipeError
 
 _NUM_CLIPS = 8
-_CHANCE = 0.5  # AUROC of what knows nothing
+_CHANCE = 0.5  # AUROC of random scores
 
 
 class Claim(NamedTuple):
-    """A sentence, and whether the numbers in it bear it out."""
+    """A sentence, and whether its numbers support it."""
 
     is_shown: bool
     sentence: str
@@ -40,15 +40,15 @@ class ToldClip(NamedTuple):
     path: Path
     truth: str
     answer: str  # a label, or why there is none
-    score: float | None  # of the likeliest label; None where no face was found
+    score: float | None  # of the most probable label; None where no face was found
 
 
 def claims(run: Path, with_order: Path, without_order: Path) -> list[Claim]:
     """
     Args:
-        run: a run of both stages, of which engagement was measured with `--face-focus`.
-        with_order, without_order: runs on clips whose label lies in the order of frames alone: a head with time, and
-            the mean over time.
+        run: a run of both stages, whose engagement model was measured with `--face-focus`.
+        with_order, without_order: runs on clips whose label depends only on the order of frames: a head that reads
+            order, and the mean over time.
 
     Raises:
         ModelLoadError: a run has no results.
@@ -63,12 +63,12 @@ def claims(run: Path, with_order: Path, without_order: Path) -> list[Claim]:
         _recognised("Engagement", engagement),
         Claim(
             _is_above(read, _CHANCE) and bool(gain.excludes_zero),
-            f"An LSTM reads the order of frames where order is all there is: AUROC {_in_words(read)}, "
+            f"An LSTM learns a label that depends only on the order of frames: AUROC {_in_words(read)}, "
             f"{_signed(gain.value)} over the mean ({gain.in_words('no interval')}).",
         ),
         Claim(
             unread.lower is not None and unread.lower <= _CHANCE,
-            f"The mean over frames cannot read it: AUROC {_in_words(unread)}, chance is {_CHANCE}.",
+            f"The mean over frames cannot learn it: AUROC {_in_words(unread)}, chance is {_CHANCE}.",
         ),
         _looks_at_the_face(engagement),
     ]
@@ -77,7 +77,7 @@ def claims(run: Path, with_order: Path, without_order: Path) -> list[Claim]:
 def _measured(folder: Path) -> SplitEvaluation:
     measured = read_results(folder).measured_on("test")
     if measured is None:
-        raise DataError(f"Expected scores on test in {folder}, found none; run `engagement evaluate` on it.")
+        raise DataError(f"{folder} has no scores on test; run `engagement evaluate` on it.")
     return measured.evaluation
 
 
@@ -86,8 +86,8 @@ def _recognised(what: str, found: SplitEvaluation) -> Claim:
     people = found.people.num_people if found.people else "unknown"
     return Claim(
         _is_above(score, baseline.macro_f1),
-        f"{what} are recognised on {people} people whom the model has never seen: macro-F1 {_in_words(score)}, where "
-        f'always "{baseline.predicts}" gets {baseline.macro_f1:.3f}.'.replace("Engagement are", "Engagement is"),
+        f"{what} are recognised on {people} people the model has never seen: macro-F1 {_in_words(score)}, compared "
+        f'with {baseline.macro_f1:.3f} for always "{baseline.predicts}".'.replace("Engagement are", "Engagement is"),
     )
 
 
@@ -100,7 +100,7 @@ def _looks_at_the_face(engagement: SplitEvaluation) -> Claim:
     return Claim(
         focus.face.lower is not None and focus.face.lower > focus.face.chance and not focus.is_coarse,
         f"The model looks at the face: {focus.face.mean:.3f} of the heat lies on it ({bounds}), and the face is "
-        f"{focus.face.chance:.3f} of the picture ({focus.num_clips} clips, maps of {size} places).",
+        f"{focus.face.chance:.3f} of the picture ({focus.num_clips} clips, maps of {size} cells).",
     )
 
 
@@ -117,7 +117,7 @@ def _signed(value: float | None) -> str:
 
 
 def choose_clips(data: Path, num_clips: int = _NUM_CLIPS) -> list[tuple[Path, str]]:
-    """Test clips of different people with their truth, labels in turn; the same at each call.
+    """Test clips of different people with their truth, alternating labels; the same in each call.
 
     Raises:
         DataError: the data cannot be read, or has no test clips in a folder.
@@ -128,7 +128,7 @@ def choose_clips(data: Path, num_clips: int = _NUM_CLIPS) -> list[tuple[Path, st
             labels = by_person.setdefault(record.subject_id, {})
             labels.setdefault(binary_label(record.affects), data / record.source_path)
     if not by_person:
-        raise DataError(f"Expected test clips with levels of engagement in {data}, found none; draw it again.")
+        raise DataError(f"{data} has no test clips with levels of engagement; draw it again.")
     chosen = []
     for number, (_, clips) in enumerate(sorted(by_person.items())[:num_clips]):
         wanted = BINARY[number % 2]
@@ -138,7 +138,7 @@ def choose_clips(data: Path, num_clips: int = _NUM_CLIPS) -> list[tuple[Path, st
 
 
 def ask(predictor: Predictor, clips: Sequence[tuple[Path, str]]) -> list[ToldClip]:
-    """The model's answers beside the truth; a clip that it refuses is told, and stops nothing."""
+    """The model's answers with the truth; a clip that it refuses is reported and does not stop the rest."""
     told = []
     for path, truth in clips:
         try:
@@ -147,17 +147,17 @@ def ask(predictor: Predictor, clips: Sequence[tuple[Path, str]]) -> list[ToldCli
             told.append(ToldClip(path, truth, f"refused: {error}", None))
             continue
         if not isinstance(found, VideoPrediction):
-            raise DataError(f"Expected videos, got the photo {path}; draw the data again.")
+            raise DataError(f"{path} is a photo, not a video; draw the data again.")
         score = max(found.scores.values()) if found.scores else None
         told.append(ToldClip(path, truth, found.label or str(found.reason), score))
     return told
 
 
 def save_heat_maps(predictor: Predictor, clips: Sequence[ToldClip], folder: Path) -> list[Path]:
-    """A picture of the first clip of each truth that was answered; returns the pictures.
+    """A heat map of the first answered clip of each true label; returns the files.
 
     Raises:
-        DataError: no file can be written there.
+        DataError: the folder is not writable.
     """
     first: dict[str, Path] = {}
     for clip in clips:
@@ -169,21 +169,21 @@ def save_heat_maps(predictor: Predictor, clips: Sequence[ToldClip], folder: Path
 
 
 def render_verdict(found: Sequence[Claim], clips: Sequence[ToldClip], pictures: Sequence[Path], run: Path) -> str:
-    """The last screen of the demo, in lines."""
-    lines = ["", "What was shown, on drawn people whom no model saw while it learned (brackets: 95 % over people):", ""]
+    """The last screen of the demo."""
+    lines = ["", "Results on drawn people that no model was trained on (brackets: 95 % interval over people):", ""]
     for claim in found:
         sentence = f"{'shown' if claim.is_shown else 'NOT SHOWN'}: {claim.sentence}"
         lines += textwrap.wrap(sentence, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     shown = sum(claim.is_shown for claim in found)
     right, answered = sum(clip.answer == clip.truth for clip in clips), sum(clip.answer in BINARY for clip in clips)
-    lines += ["", f"{shown} of {len(found)} claims are shown. {len(clips)} test clips, each of another person:", ""]
+    lines += ["", f"{shown} of {len(found)} claims are shown. {len(clips)} test clips of different people:", ""]
     rows = [("clip", "truth", "answer", "score", "")]
     for clip in clips:
         score = "" if clip.score is None else f"{clip.score:.3f}"
         rows.append((clip.path.name, clip.truth, clip.answer, score, "right" if clip.answer == clip.truth else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines += [f"  {answered} answered, {right} right; where the model looked in two of them:"]
+    lines += [f"  {answered} answered, {right} right; heat maps of two of them:"]
     lines += [*(f"  {picture}" for picture in pictures), "", "Next:", ""]
     commands, folder = next_commands(clips[0].path, run), Path(sys.executable).parent
     place = f"{os.path.relpath(folder)}/" if folder.is_relative_to(Path.cwd()) else ""
@@ -191,20 +191,20 @@ def render_verdict(found: Sequence[Claim], clips: Sequence[ToldClip], pictures: 
 
 
 def next_commands(clip: Path, run: Path) -> list[str]:
-    """Three to type after the demo; docs/use.md has more."""
+    """Three commands to try after the demo; docs/use.md has more."""
     return [
         f"engagement predict {clip} --model {run / 'engagement'} --timeline 2 --plot-dir {run}    # over time",
-        f"engagement app {run / 'engagement'} {run / 'expression'}    # a page with your webcam, on this machine alone",
+        f"engagement app {run / 'engagement'} {run / 'expression'}    # a page with your webcam, only on this machine",
         f"engagement train demo --engagement_data DAiSEE/ --output_dir {run.parent / 'real'}    # your own clips",
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the verdict; what the user got wrong is one line on stderr, and exit code 2."""
+    """Prints the verdict; an error in the input is one line on stderr, with exit code 2."""
     words = sys.argv[1:] if argv is None else argv
     try:
         if len(words) != 4:
-            raise RecipeError(f"Expected RUN LSTM_RUN MEAN_RUN DATA, got {len(words)} words; see `make demo`.")
+            raise RecipeError(f"Expected RUN LSTM_RUN MEAN_RUN DATA, got {len(words)} arguments; see `make demo`.")
         run, with_order, without_order, data = map(Path, words)
         found = claims(run, with_order, without_order)
         predictor = Predictor.from_pretrained(str(run / "engagement"))

@@ -1,9 +1,9 @@
-"""Does a device say what the CPU says? `python -m engagement_recognition.studies.device_agreement --device cuda`
+"""Agreement of a device with the CPU: `python -m engagement_recognition.studies.device_agreement --device cuda`
 
-People are drawn, and the model in the box and a small clip model with random weights look at them on the CPU and on
-the device: faces, logits, heat maps, answers, and a step of training. Prints a table with the largest differences, and
-how long a clip takes on the CPU, on the device and there in half precision. Exit code 0: all within what is allowed, 1:
-not, 2: no such device. It needs no data, and a minute or two.
+People are drawn, and this package's model and a small clip model with random weights read them on the CPU and on the
+device: faces, logits, heat maps, answers, and a training step. Prints a table with the largest differences, and the
+time per clip on the CPU, on the device, and on the device in half precision. Exit code 0: all differences within the
+limits, 1: not, 2: no such device. It needs no data, and a minute or two.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from ..processor.video_processing_engagement import EngagementVideoProcessor
 _NUM_PEOPLE, _DURATION_SEC, _FPS, _WIDTH_PX, _HEIGHT_PX = 3, 2.0, 4, 320, 240
 _ENCODER = "resnet18"
 _LABELS = ("disengaged", "engaged")
-_REPEATS = 7  # of which the median counts
+_REPEATS = 7  # the median is reported
 
 
 class Comparison(NamedTuple):
-    """The largest difference of one quantity, and what of it is allowed."""
+    """The largest difference of one quantity, and its limit."""
 
     what: str
     difference: float
@@ -49,29 +49,29 @@ class Comparison(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """NaN does not."""
+        """Whether the difference is within the limit; false for NaN."""
         return self.difference <= self.allowed
 
 
 class Speed(NamedTuple):
-    """How long one way takes for a clip, warm."""
+    """Time per clip of one way, warm."""
 
     way: str
-    forward_ms: float  # the model alone, in batches as they are the default on the device
+    forward_ms: float  # only the model, with the device's default batch size
     file_to_label_ms: float
 
 
 class _Seen(NamedTuple):
-    """What one device makes of the drawn people."""
+    """One device's results on the drawn people."""
 
-    faces: list[np.ndarray]  # (num_faces, 4 + 10) boxes and landmarks a frame, in pixels
+    faces: list[np.ndarray]  # per frame (num_faces, 4 + 10) boxes and landmarks, in pixels
     relative: dict[str, np.ndarray]  # compared as a share of the largest number among the CPU's
     scores: dict[str, np.ndarray]  # (num_answers, num_labels)
     labels: dict[str, list[str | None]]
 
 
 def compare_with_cpu(device: str) -> list[Comparison]:
-    """Every comparison, those that do not agree among them.
+    """All comparisons, including those that do not agree.
 
     Raises:
         RecipeError: no such device.
@@ -82,10 +82,12 @@ def compare_with_cpu(device: str) -> list[Comparison]:
         cpu, other = _look("cpu", clips), _look(chosen, clips)
     found = [
         Comparison("boxes and landmarks, px", max(map(_difference, cpu.faces, other.faces)), 0.5),
-        Comparison("answers with another label", sum(cpu.labels[what] != other.labels[what] for what in cpu.labels), 0),
+        Comparison(
+            "answers with a different label", sum(cpu.labels[what] != other.labels[what] for what in cpu.labels), 0
+        ),
     ]
     for what, expected in cpu.relative.items():
-        # Rounding to TensorFloat-32, which cuDNN does unasked, keeps ten bits.
+        # TensorFloat-32, which cuDNN uses by default, keeps ten bits.
         allowed = 3e-2 if "as served" in what else 1e-2 if "heat" in what else 1e-3
         share = _difference(expected, other.relative[what]) / (float(abs(expected).max()) or 1.0)
         found.append(Comparison(f"{what}, of the largest", share, allowed))
@@ -95,14 +97,14 @@ def compare_with_cpu(device: str) -> list[Comparison]:
 
 
 def _difference(expected: np.ndarray, got: np.ndarray) -> float:
-    """The largest; infinite where one of them has more rows, such as faces, NaN where a number is one."""
+    """The largest difference; infinite if the shapes differ, such as numbers of faces; NaN if a number is NaN."""
     if expected.shape != got.shape:
         return float("inf")
     return float(abs(expected - got).max(initial=0.0))
 
 
 def _draw_clips(folder: Path, num_people: int | None = None) -> list[tuple[Path, Path]]:
-    """A film, and its first frame as a photo, of each person."""
+    """For each person a video, and its first frame as a photo."""
     clips = []
     for number in range(_NUM_PEOPLE if num_people is None else num_people):
         levels = AffectLevels(boredom=3 - number, engagement=number, confusion=0, frustration=0)
@@ -147,7 +149,7 @@ def _full_precision() -> Iterator[None]:
 
 
 def measure_speeds(device: str) -> list[Speed]:
-    """On the CPU, on the device, and there in half precision; with the largest clip model that needs no data."""
+    """On the CPU, on the device, and on the device in half precision; with a clip model that needs no data."""
     chosen = choose_device(device)
     halves = half_precisions(chosen) or ("bfloat16",)
     ways = dict.fromkeys([("cpu", "float32"), (str(chosen), "float32"), *((str(chosen), half) for half in halves)])
@@ -167,7 +169,7 @@ def _measure_speed(device: str, dtype: str, film: Path) -> Speed:
 
 
 def _median_ms(work: Callable[[], object]) -> float:
-    """After once unmeasured; what is measured ends with numbers on the CPU, so that nothing is still under way."""
+    """After one warm-up; `work` must end with numbers on the CPU, so that all of it is timed."""
     work()
     times_ms = []
     for _ in range(_REPEATS):
@@ -178,7 +180,7 @@ def _median_ms(work: Callable[[], object]) -> float:
 
 
 def describe_speeds(speeds: list[Speed]) -> str:
-    """A table; a ratio says how many times as fast as the first way."""
+    """A table; a ratio is the speed relative to the first way."""
     first = speeds[0]
     rows = [
         f"{speed.forward_ms:>10.1f}{first.forward_ms / speed.forward_ms:>8.2f}{speed.file_to_label_ms:>15.1f}"
@@ -198,7 +200,7 @@ def _random_clip_model(device: str, dtype: str = "float32") -> Predictor:
 
 
 def _add_logits(seen: _Seen, what: str, predictor: Predictor, frames: np.ndarray, heat: bool = True) -> None:
-    """Of frames that are the same on every device; the heat is that of one label."""
+    """Logits and one label's heat map, for frames that are the same on every device."""
     pixel_values = predictor.to_tensor(frames)
     with torch.no_grad():
         rows = pixel_values[None] if predictor.is_video_model else pixel_values
@@ -215,7 +217,7 @@ def _add_answer(seen: _Seen, what: str, answer: VideoPrediction | PhotoPredictio
 
 
 def _add_training(seen: _Seen, predictor: Predictor) -> None:
-    """The loss before and after a step, on noise."""
+    """The loss before and after a training step, on noise."""
     model = predictor.model.train()
     noise = torch.randn((2, 8, 3, 112, 112), generator=torch.Generator().manual_seed(0)).to(predictor.device)
     labels, losses = torch.tensor([0, 1]).to(predictor.device), []
@@ -232,16 +234,16 @@ def _add_training(seen: _Seen, predictor: Predictor) -> None:
 
 
 def describe(found: list[Comparison], device: str) -> str:
-    """The table, and under it the verdict."""
+    """The table, and the verdict below it."""
     rows = [f"{one.difference:>10.2e}{one.allowed:>10.0e}  {'' if one.agrees else 'NO: '}{one.what}" for one in found]
     num_disagreeing = sum(not one.agrees for one in found)
-    verdict = "says what the CPU says" if not num_disagreeing else f"differs from the CPU in {num_disagreeing} of these"
+    verdict = "agrees with the CPU" if not num_disagreeing else f"differs from the CPU in {num_disagreeing} of these"
     return "\n".join(["   largest   allowed  difference", *rows, f"{device}, torch {torch.__version__}: {verdict}"])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(description="Does a device say what the CPU says?")
+    parser = argparse.ArgumentParser(description="Does a device agree with the CPU?")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     device = parser.parse_args(arguments).device
     try:

@@ -1,6 +1,6 @@
-"""`study.json` of several studies → docs/evidence.md, and the contrasts that README shows: what helped, what did not.
+"""`study.json` of several studies → docs/evidence.md, and the contrasts in README: what helped, and what did not.
 
-A difference that is not clear of zero is a result, and stands beside those that are.
+A difference whose interval includes zero is a result, too, and shown like the others.
 """
 
 import re
@@ -22,18 +22,20 @@ from .table import (
     verdict,
 )
 
-QUESTION = "Do expressions first and time help, on people whom the model has never seen?"
-NOTHING = "Nothing was measured yet."
+QUESTION = (
+    "Does it help to train on expressions first, and to read frames in order, on people the model has never seen?"
+)
+NOTHING = "Nothing has been measured yet."
 _HOW_TO_READ = """\
 How to read it:
 
-- A difference is the second system minus the first, in the mean over seeds (± their standard deviation), on the same
-  people. Its interval is over resampled people, each with all of their clips, for just these trainings.
-- "Not shown" is a result: the difference cannot be told from zero, and may be as large as the interval's ends.
-- Each contrast is judged by the one score that its study names first; other scores stand beside it and judge nothing.
-- AUROC: how often a clip of the rarest class gets a higher score for it than another clip does; 0.5 is chance.
-  Within-person AUROC counts pairs of clips of the same person alone, so that telling people apart adds nothing to it.
-  "Fitted" is at the decision fitted on validation people."""
+- A difference is the second system minus the first, as a mean over seeds (± standard deviation), on the same people.
+  Its interval is over resampled people, each with all of their clips, for these trainings only.
+- "Not shown" is a result: the interval includes zero, and the difference may be as large as its ends.
+- Each contrast is judged only by the score that its study names first; other scores are shown for information.
+- AUROC: how often a clip of the rarest class gets a higher score for it than a clip of another class; 0.5 is chance.
+  Within-person AUROC only compares clips of the same person, so that distinguishing people does not raise it. "Fitted"
+  means with the decision fitted on validation people."""
 
 
 class _Look(NamedTuple):
@@ -43,7 +45,7 @@ class _Look(NamedTuple):
     contrast: MeasuredContrast
 
     def people(self) -> str:
-        """On whom, in a few words."""
+        """The people it was measured on, in a few words."""
         rows = [row for row in self.record.rows if row.name in self.contrast.rows and row.finished]
         if not rows:
             return "–"
@@ -52,7 +54,7 @@ class _Look(NamedTuple):
         return ("unknown" if number is None else f"{number:,}") + (" drawn" if drawn else "")
 
     def cells(self) -> list[str]:
-        """People, score, difference, interval and verdict, of the score that it is judged by."""
+        """People, score, difference, interval and verdict, for the score that judges it."""
         judged = self.contrast.scores[0]
         found = [difference_text(judged), difference_interval(judged), verdict(judged)]
         return [self.people(), score_in_words(judged.score), *found]
@@ -62,9 +64,9 @@ def render_evidence(records: Mapping[str, StudyRecord]) -> str:
     """docs/evidence.md.
 
     Args:
-        records: by the address of the file that each was read from, as seen from the page.
+        records: by the address of each record's file, relative to the page.
     """
-    opening = f"# Evidence\n\n{QUESTION} `make readme` makes this\npage from the files of the studies."
+    opening = f"# Evidence\n\n{QUESTION}\n`make readme` generates this page from the files of the studies."
     if not records:
         return f"{opening}\n\n{NOTHING}\n"
     parts = [opening, "## In one look", _look_table(records), _count(records), _HOW_TO_READ]
@@ -74,19 +76,19 @@ def render_evidence(records: Mapping[str, StudyRecord]) -> str:
 
 
 def render_contrasts(records: Mapping[str, StudyRecord], page: str) -> str:
-    """What README shows: a line a contrast.
+    """The part of README: one line per contrast.
 
     Args:
         page: address of docs/evidence.md.
     """
     if not records:
-        return f"{QUESTION} {NOTHING}\nIt will stand in [{page}]({page})."
-    told = f"How to read it, all scores and systems, and how to do it again: [{page}]({page})."
+        return f"{QUESTION} {NOTHING}\nThe results will be in [{page}]({page})."
+    told = f"How to read it, all scores and systems, and how to repeat it: [{page}]({page})."
     return "\n\n".join([QUESTION, _look_table(records, page), f"{_count(records)}\n{told}"])
 
 
 def _look_table(records: Mapping[str, StudyRecord], page: str = "") -> str:
-    """A line a contrast, with links to the studies' parts of the page."""
+    """One line per contrast, with links to the studies' parts of the page."""
     header = ["contrast", "study", "people", "score", "difference", "95 % interval over people", "verdict"]
     rows = [
         [look.contrast.name, f"[{look.record.name}]({page}#{_slug(look.record.title)})", *look.cells()]
@@ -100,11 +102,11 @@ def _looks(records: Mapping[str, StudyRecord]) -> list[_Look]:
 
 
 def _count(records: Mapping[str, StudyRecord]) -> str:
-    """How many helped, and how many would by chance."""
+    """How many contrasts have each verdict, and how many would differ from zero by chance."""
     verdicts = Counter(verdict(look.contrast.scores[0]).partition(":")[0] for look in _looks(records))
     told = ", ".join(f'{number} "{what}"' for what, number in verdicts.most_common())
     contrasts = "1 contrast" if verdicts.total() == 1 else f"{verdicts.total()} contrasts"
-    return f"{contrasts}: {told}. If nothing had any effect, about 1 in 20 would be clear of zero."
+    return f"{contrasts}: {told}. Without any effect, the interval of about 1 in 20 would exclude zero."
 
 
 def _study(record: StudyRecord, address: str) -> Iterator[str]:
@@ -116,10 +118,10 @@ def _study(record: StudyRecord, address: str) -> Iterator[str]:
         yield "Differences, the second system minus the first (95 % interval over people):"
         yield contrast_table(record)
     yield "\n".join(f"- {note}" for note in notes_of(record))
-    yield f"All numbers: [{address.rpartition('/')[2]}]({address}). Again:"
+    yield f"All numbers: [{address.rpartition('/')[2]}]({address}). To repeat it:"
     yield f"```bash\n{record.command}\n```"
 
 
 def _slug(title: str) -> str:
-    """The address of a heading within a page, as GitHub makes it."""
+    """The anchor of a heading within a page, as generated by GitHub."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

@@ -1,10 +1,9 @@
-"""Are faces found faster, and are they the same? `python -m engagement_recognition.studies.face_speed VIDEO...`
+"""Speed and agreement of face detection: `python -m engagement_recognition.studies.face_speed VIDEO...`
 
-Frames of the given videos, and of drawn people who move, enter, leave and cross, are looked at in turn as they were
-before there was `processor.mtcnn_cascade`, by facenet-pytorch's own MTCNN under the settings of
-`FaceDetector.detect_fast`, and by `FaceDetector` itself. It prints a table of ms per frame, of their ratio, and of how
-far the boxes agree; `--json` writes it. `--networks` names a folder that `conversion.export_detector` has written, to
-look with ONNX Runtime.
+Faces in frames of the given videos, and of drawn people who move, enter, leave and cross, are detected in turn in the
+old way, by facenet-pytorch's own MTCNN with the settings of `FaceDetector.detect_fast`, and by `FaceDetector`. Prints a
+table with milliseconds per frame, their ratio, and the agreement of boxes; `--json` writes it. `--networks` names a
+folder written by `conversion.export_detector`, to detect with ONNX Runtime.
 """
 
 import argparse
@@ -37,15 +36,15 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class FaceSpeed:
-    """Of one source; ms are per frame, the least of three looks, in CPU time of the process."""
+    """The results for one source; ms are CPU time per frame, the minimum of three runs."""
 
     source: str
     num_frames: int
-    num_faces: int  # that the old way finds
+    num_faces: int  # found in the old way
     ms_before: float
     ms_now: float
-    same_count: int  # frames
-    ious: list[float]  # of each face of the old way, with the nearest of the same frame; 0 where there is none
+    same_count: int  # frames with the same number of faces
+    ious: list[float]  # of each face of the old way with the closest in the same frame; 0 if there is none
 
     @property
     def ratio(self) -> float:
@@ -53,7 +52,7 @@ class FaceSpeed:
 
 
 def detect_the_old_way(frames: np.ndarray) -> list[FaceDetections]:
-    """As `FaceDetector().detect_fast`, by the library alone: (num_frames, height, width, 3), uint8 RGB."""
+    """As `FaceDetector().detect_fast`, but only with the library: (num_frames, height, width, 3), uint8 RGB."""
     ours = FaceDetector()
     reduction = max(1, max(frames.shape[1:3]) // ours.fast_long_side_px)
     found = []
@@ -84,7 +83,7 @@ def _library_s(min_face_size_px: int) -> "MTCNN":
 
 
 class _FewBatchSizes(torch.nn.Module):
-    """Fills a batch of candidates up to one of a few sizes, since oneDNN keeps kernels for each."""
+    """Pads a batch of candidates to one of a few sizes, since oneDNN compiles kernels for each size."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -99,7 +98,7 @@ class _FewBatchSizes(torch.nn.Module):
 
 def compare(source: str, frames: np.ndarray, detector: FaceDetector) -> FaceSpeed:
     """frames: (num_frames, height, width, 3), uint8 RGB."""
-    before, now = detect_the_old_way(frames), detector.detect_fast(frames)  # and so both are warm
+    before, now = detect_the_old_way(frames), detector.detect_fast(frames)  # also warms both up
     seconds = np.array(
         [[_cpu_sec(detect_the_old_way, frames), _cpu_sec(detector.detect_fast, frames)] for _ in range(_REPEATS)]
     )
@@ -161,11 +160,11 @@ def evenly_spread_frames(video: Path, num_frames: int) -> np.ndarray:
             decoded = enumerate(container.decode(video=0))
             return np.stack([frame.to_ndarray(format="rgb24") for at, frame in decoded if at in wanted])
     except (FFmpegError, IndexError, ValueError) as error:
-        raise VideoReadError(f"Expected a video in {video}, got none that decodes ({in_one_line(error)}).") from error
+        raise VideoReadError(f"{video} could not be decoded as a video ({in_one_line(error)}).") from error
 
 
 def describe(speeds: Sequence[FaceSpeed]) -> str:
-    """A row per source and one of all."""
+    """One row per source, and one for all."""
     num_frames = sum(speed.num_frames for speed in speeds)
     whole = FaceSpeed(
         source="all",
@@ -209,10 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--frames", type=int, default=32, help="of each video (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
+    parser.add_argument("--frames", type=int, default=32, help="frames per video (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (%(default)s)")
     parser.add_argument("--networks", type=Path, help="a folder of the networks as ONNX files")
-    parser.add_argument("--json", type=Path, help="where to write all of it")
+    parser.add_argument("--json", type=Path, help="file for the results as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     try:

@@ -1,4 +1,4 @@
-"""A finished run's folder → what its study keeps of it: scores, on whom they were measured, and from which data."""
+"""A finished run's folder → its record in the study: scores, the people they were measured on, and the data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from .summary import FITTED, FITTED_SCORES
 
 
 def is_finished(export: Path) -> bool:
-    """An export folder is written whole or not at all; the study's plan says of what it is a run."""
+    """Whether the run has results: an export folder is written atomically. The study's plan records its options."""
     try:
         read_results(export)
     except ModelLoadError:
@@ -23,11 +23,11 @@ def is_finished(export: Path) -> bool:
 
 
 def read_finished(output: Path, exports: Mapping[Stage, Path], seed: int, split: str) -> FinishedRun:
-    """What the study keeps of a finished run; `seconds` are those of its last sitting's training.
+    """The record of a finished run; `seconds` is the duration of the training since it was last resumed.
 
     Args:
         output: the study's folder.
-        exports: by stage, the last is the one that is measured.
+        exports: by stage; the last one is measured.
     """
     results = {stage: read_results(export) for stage, export in exports.items()}
     data = {stage: _describe_data(of_stage, exports[stage]) for stage, of_stage in results.items()}
@@ -48,7 +48,7 @@ def read_finished(output: Path, exports: Mapping[Stage, Path], seed: int, split:
 
 
 def _measured_on_own_data(export: Path, results: Results, split: str) -> tuple[SplitEvaluation, PooledTrainings | None]:
-    """On the data it was trained on. Training measures test alone; validation is measured here, from predictions."""
+    """On the data it was trained on. Training only measures test; validation is measured here, from predictions."""
     measured = results.measured_on(split)
     if measured is not None and results.is_own_data(measured):
         return measured.evaluation, measured.pooled
@@ -59,7 +59,7 @@ def _measured_on_own_data(export: Path, results: Results, split: str) -> tuple[S
 
 
 def _flat(scores: Scores) -> dict[str, float | None]:
-    """Headline scores, and those of each class under the names `bootstrap` uses."""
+    """The main scores, and those of each class under the names of `bootstrap`."""
     flat: dict[str, float | None] = {
         "macro_f1": scores.macro_f1,
         "balanced_accuracy": scores.balanced_accuracy,
@@ -74,7 +74,7 @@ def _flat(scores: Scores) -> dict[str, float | None]:
 
 
 def _beyond_argmax(evaluation: SplitEvaluation) -> dict[str, float | None]:
-    """Within people, and at the decision fitted on validation."""
+    """The score within people, and scores at the decision fitted on validation."""
     within = evaluation.intervals.intervals.get("within_person_auroc")
     fitted = _flat(evaluation.decision.scores.fitted) if evaluation.decision else {}
     return {
@@ -98,7 +98,7 @@ def _describe_people(evaluation: SplitEvaluation, pooled: PooledTrainings | None
 def _describe_data(results: Results, export: Path) -> RunData:
     data = results.data
     if data is None:
-        raise RecipeError(f"Expected a model that was trained in {export}, got an imported one; remove that folder.")
+        raise RecipeError(f"{export} contains an imported model, not one trained by the study; remove that folder.")
     return RunData(
         source=data.source,
         fingerprint=data.fingerprint,

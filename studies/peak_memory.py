@@ -1,4 +1,4 @@
-"""The most memory that a process and those it started held together, looked at many times a second."""
+"""The peak memory of a process together with its children, sampled many times per second."""
 
 import threading
 from contextlib import suppress
@@ -9,7 +9,7 @@ _SAMPLE_SEC = 0.02
 
 
 class PeakMemory:
-    """Use in a `with`; `peak_bytes` grows meanwhile.
+    """A context manager; `peak_bytes` is updated within the context.
 
     Args:
         pid: of the process; None: this one.
@@ -39,5 +39,5 @@ class PeakMemory:
 def _held_bytes(process: psutil.Process) -> int:
     with suppress(psutil.Error):  # it has ended
         memory = process.memory_full_info()
-        return int(getattr(memory, "pss", memory.rss))  # what several share is split among them, where that is known
+        return int(getattr(memory, "pss", memory.rss))  # PSS, if available, divides shared memory among processes
     return 0

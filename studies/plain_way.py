@@ -1,7 +1,7 @@
-"""The plain way from a video to a label, as a first script goes it: every frame to RGB, MTCNN with its defaults on each
-sampled frame, a crop, the model as it was loaded. What is ours is timed against it.
+"""The plain way from a video to a label, as in a first script: every frame to RGB, MTCNN with its defaults on each
+sampled frame, a crop, the model as loaded. Our own code is compared with it.
 
-`python -m engagement_recognition.studies.plain_way VIDEO MODEL` is that script, whole, for the time of a cold process.
+`python -m engagement_recognition.studies.plain_way VIDEO MODEL` runs it as a complete script, to time a cold process.
 """
 
 import sys
@@ -34,13 +34,13 @@ def predict_plainly(source: Path, processor: ClipPreparation, model: Model) -> i
     """The number of the label with the highest logit.
 
     Raises:
-        NoFaceError: MTCNN finds nobody.
+        NoFaceError: MTCNN finds no face.
     """
     frames = decode_plainly(source, processor.num_frames)
     found = [_default_mtcnn().detect(frame, landmarks=True) for frame in frames]
     seen = [i for i, (boxes, *_) in enumerate(found) if boxes is not None]
     if not seen:
-        raise NoFaceError(f"Expected a face in {source}, the plain way found none; pass another video.")
+        raise NoFaceError(f"The plain way found no face in {source}; pass a different video.")
     nearest = [found[min(seen, key=lambda j: abs(i - j))] for i in range(len(found))]
     boxes, landmarks = (np.stack([frame[part][0] for frame in nearest]).astype(np.float64) for part in (0, 2))
     size_px, margin_ratio = processor.face_crop_size_px, processor.face_margin_ratio

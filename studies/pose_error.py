@@ -1,10 +1,10 @@
-"""How far off is the head's pose? `python -m engagement_recognition.studies.pose_error`
+"""Errors of the estimated head pose: `python -m engagement_recognition.studies.pose_error`
 
-Drawn people turn, nod and lean by known angles, one at a time; the detector finds their landmarks as it does anywhere,
-and `data.face_signals.head_pose` says how they are turned: a table for every seed, and one of all. Drawn heads are
-ellipsoids with a flat nose, so two more tables do without pictures: the points of a drawn head, known exactly, say what
-is due to that shape, and faces that differ from the mean face as people do, what to expect where it is not. It needs no
-data, and about a minute.
+Drawn people turn, nod and lean by known angles, one at a time; the detector finds their landmarks as usual, and
+`data.face_signals.head_pose` estimates the angles: one table per seed, and one for all. Drawn heads are ellipsoids with
+a flat nose, so two more tables use no pictures: the exact points of a drawn head show the error due to its shape, and
+faces that vary around the mean face as people do show the error to expect otherwise. It needs no data, and about a
+minute.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from ..processor.face_detection import FaceDetector
 
 ANGLES = ("yaw", "pitch", "roll")
 _TURNS_DEG = {"yaw": (15, 30, 45), "pitch": (15, 30), "roll": (15, 30)}
-# The five points of a drawn head of average proportions, where `drawn.head` puts them, in half face widths.
+# The five points of a drawn head of average proportions, as in `drawn.head`, in half face widths.
 _DRAWN_FACE = np.array(
     [[-0.41, -0.13, 0.78], [0.41, -0.13, 0.78], [0, 0.33, 0.98], [-0.36, 0.66, 0.7], [0.36, 0.66, 0.7]]
 )
 _PEOPLE_DIFFER_MM = 3.0  # standard deviation of each coordinate of each point
 _NUM_FACES = 1000
-_PEOPLE_APART = 10_000  # so that no person of one seed is one of another's
+_PEOPLE_APART = 10_000  # so that different seeds give different people
 
 
 def poses() -> list[tuple[str, FacePose]]:
-    """Names and poses: none of the angles, then one of them at a time, both ways."""
+    """Names and poses: straight, then one angle at a time, in both directions."""
     straight = FacePose()
     turned = [
         (f"{angle} {size:+d}", replace(straight, **{f"{angle}_deg": float(size)}))
@@ -43,7 +43,7 @@ def poses() -> list[tuple[str, FacePose]]:
 
 
 def detected_landmarks(seed: int, num_people: int) -> np.ndarray:
-    """Of every pose, in pixels, (num_poses, num_people, 5, 2); NaN where no face was found."""
+    """For every pose, in pixels, (num_poses, num_people, 5, 2); NaN where no face was found."""
     detector, known = FaceDetector(), [pose for _, pose in poses()]
     landmarks = np.full((len(known), num_people, 5, 2), np.nan)
     for person in range(num_people):
@@ -57,12 +57,12 @@ def detected_landmarks(seed: int, num_people: int) -> np.ndarray:
 
 
 def exact_landmarks(faces: np.ndarray) -> np.ndarray:
-    """Of every pose, without a picture: points of faces, (num_faces, 5, 3) -> (num_poses, num_faces, 5, 2)."""
+    """For every pose, without a picture: points of faces, (num_faces, 5, 3) -> (num_poses, num_faces, 5, 2)."""
     return np.stack([_seen(faces, pose) for _, pose in poses()])
 
 
 def _seen(points: np.ndarray, pose: FacePose) -> np.ndarray:
-    """Turned as `drawn.head` turns, and seen from afar: (..., 3) -> (..., 2)."""
+    """Rotated as in `drawn.head`, and projected in parallel: (..., 3) -> (..., 2)."""
     yaw, pitch, roll = (math.radians(angle) for angle in (pose.yaw_deg, pose.pitch_deg, pose.roll_deg))
     x, y, z = np.moveaxis(points, -1, 0)
     x, z = x * math.cos(yaw) + z * math.sin(yaw), z * math.cos(yaw) - x * math.sin(yaw)
@@ -78,7 +78,7 @@ def pose_errors(landmarks: np.ndarray) -> np.ndarray:
 
 
 def describe(errors: np.ndarray) -> str:
-    """A Markdown table: a line a pose; of each angle mean absolute error and bias, and where there was no pose."""
+    """A Markdown table, one line per pose: mean absolute error and bias of each angle, and faces without a pose."""
     rows = []
     for (name, _), of_pose in zip(poses(), errors, strict=True):
         seen = of_pose[np.isfinite(of_pose).all(axis=1)]
@@ -89,9 +89,9 @@ def describe(errors: np.ndarray) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(description="How far off is the head's pose, for drawn people?")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="a table each, of other people")
-    parser.add_argument("--people", type=int, default=24, help="for each seed")
+    parser = argparse.ArgumentParser(description="Errors of the estimated head pose of drawn people.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one table each, with different people")
+    parser.add_argument("--people", type=int, default=24, help="number of people per seed")
     options = parser.parse_args(arguments)
     found = {f"drawn people, seed {seed}": detected_landmarks(seed, options.people) for seed in options.seeds}
     found["drawn people, all seeds"] = np.concatenate(list(found.values()), axis=1)

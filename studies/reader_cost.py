@@ -1,8 +1,8 @@
-"""What the reader in a process of its own costs, and what the heaviest files take.
+"""The cost of reading files in a separate process, and of the heaviest files.
 
-`python -m engagement_recognition.studies.reader_cost` predicts 100 drawn clips with the reader here and the one in a
-process of its own, in turn, and prints the times and their ratio. `--heavy` makes ten files that are as large as files
-get, predicts each in a fresh process, and prints seconds and the most memory that it and its reader held together.
+`python -m engagement_recognition.studies.reader_cost` predicts 100 drawn clips with the reader in this process and in a
+separate one, in turn, and prints the times and their ratio. `--heavy` makes ten very large files, predicts each in a
+new process, and prints seconds and the peak memory of the process and its reader together.
 """
 
 import argparse
@@ -32,16 +32,16 @@ _PREDICT = "from engagement_recognition.cli.main import main; main()"
 
 
 class Cost(NamedTuple):
-    """Of one file."""
+    """Time and memory for one file."""
 
     name: str
     seconds: float
-    megabytes: float  # the most at once
+    megabytes: float  # peak
     said: str
 
 
 def compare_readers(folder: Path, num_clips: int, num_rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds for all clips, here and in a process of its own, (num_rounds,) each, taken in turn."""
+    """Seconds for all clips, read in this process and in a separate one, (num_rounds,) each, in turn."""
     clips = [_write_film(folder / f"{number}.mp4", number, 640, 480, 25, 100) for number in range(min(num_clips, 10))]
     paths = [clips[number % len(clips)] for number in range(num_clips)]
     predictor = Predictor.from_pretrained(str(shipped_expression_model()), device="cpu").speed_up()
@@ -58,7 +58,7 @@ def compare_readers(folder: Path, num_clips: int, num_rounds: int) -> tuple[list
 
 
 def measure_heavy(folder: Path) -> list[Cost]:
-    """Ten files, the model in the box, a process each."""
+    """Ten files with the model of this package, each in a new process."""
     makers: dict[str, Callable[[Path], object]] = {
         "8192x4320.mp4": lambda path: _write_film(path, 1, 8192, 4320, 5, 8),
         "8192x4320_hevc.mp4": lambda path: _write_film(path, 1, 8192, 4320, 5, 8, "libx265"),
@@ -90,7 +90,7 @@ def _measure(path: Path) -> Cost:
     ) as process:
         whole = psutil.Process(process.pid)
         while process.poll() is None:
-            with suppress(psutil.Error):  # one has just ended
+            with suppress(psutil.Error):  # a process has just ended
                 most = max(most, sum(one.memory_info().rss for one in (whole, *whole.children(recursive=True))))
             time.sleep(0.02)
         assert process.stdout is not None
@@ -102,7 +102,7 @@ def _write_film(
     path: Path, person: int, width_px: int, height_px: int, fps: int, num_frames: int, codec: str = "libx264",
     pixels: str = "yuv420p",
 ) -> Path:  # fmt: skip
-    """A drawn person; frames larger than 1280 pixels are drawn smaller, and enlarged."""
+    """A drawn person; frames wider than 1280 pixels are drawn smaller and enlarged."""
     poses = engagement_trajectory(AffectLevels(0, 2, 0, 0), "appearance", 2.0, 4, np.random.default_rng(person))
     drawn_px = (min(width_px, 1280), min(width_px, 1280) * height_px // width_px)
     frames = [draw_frame(draw_subject(person), pose, *drawn_px) for pose in poses]
@@ -123,7 +123,7 @@ def _write_picture(path: Path, side_px: int) -> None:
     subject = draw_subject(1)
     (pose, *_) = engagement_trajectory(AffectLevels(0, 2, 0, 0), "appearance", 1.0, 4, np.random.default_rng(1))
     picture = Image.fromarray(draw_frame(subject, pose, 1280, 960)).resize((side_px, side_px), Image.Resampling.NEAREST)
-    picture.save(path, compress_level=1)  # of PNG; others do not know it
+    picture.save(path, compress_level=1)  # only PNG uses it
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -133,11 +133,11 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints what it measures."""
-    parser = argparse.ArgumentParser(description="What the reader in a process of its own costs.")
+    """Prints the measurements."""
+    parser = argparse.ArgumentParser(description="The cost of reading files in a separate process.")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--heavy", action="store_true", help="the heaviest files instead")
+    parser.add_argument("--heavy", action="store_true", help="measure the heaviest files instead")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         if options.heavy:
@@ -146,12 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         here, bounded = compare_readers(Path(folder), options.clips, options.rounds)
     ratios = [there / near for near, there in zip(here, bounded, strict=True)]
-    print(
-        f"here {', '.join(f'{one:.2f}' for one in here)} s; own process {', '.join(f'{one:.2f}' for one in bounded)} s"
-    )
-    print(
-        f"own process / here: {', '.join(f'{ratio:.3f}' for ratio in ratios)}; median {statistics.median(ratios):.3f}"
-    )
+    print(f"here {', '.join(f'{one:.2f}' for one in here)} s; separate {', '.join(f'{one:.2f}' for one in bounded)} s")
+    print(f"separate / here: {', '.join(f'{ratio:.3f}' for ratio in ratios)}; median {statistics.median(ratios):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""`engagement reproduce STUDY`: every row of a study, trained with several seeds → what was measured, beside what was
-published if anything was, in `study.json` and `table.md`.
+"""`engagement reproduce STUDY`: every row of a study, trained with several seeds → measured scores, with the published
+ones if there are any, in `study.json` and `table.md`.
 
-A study is a folder with `study.yaml` (which rows are compared, by which scores, on which split), a recipe a row and
-perhaps `improved/` recipes of the same names; ours are in recipes/. Each run is one of `train`, in a folder of its own,
-so that a study killed anywhere goes on: finished runs are read from their results, one under way resumes from its last
-whole checkpoint, a failed one is tried again. `finished_runs` says what is kept of a run, `summary` and `table` what is
-made of the runs, `study_records` what is written.
+A study is a folder with `study.yaml` (which rows are compared, by which scores, on which split), one recipe per row and
+optionally `improved/` recipes with the same names; ours are in recipes/. Each run is one `train` in its own folder, so
+that an interrupted study can be resumed: finished runs are read from their results, an unfinished one resumes from its
+last whole checkpoint, a failed one is repeated. `finished_runs` reads a run, `summary` and `table` combine the runs,
+and `study_records` defines the files.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ from .table import write_study
 
 _DESCRIPTION, _PLAN = "study.yaml", "plan.json"
 _SET_BY_STUDY = {"data", "seed", "output_dir", "resume_from_checkpoint", "push_to_hub", "hub_token"}
-# Where and how fast, not what: these change no protocol.
+# Options for where and how fast, which do not change the protocol.
 _HARMLESS = {"cache_dir", "num_preparation_processes", "dataloader_num_workers", "disable_tqdm"}
 _Runs = Mapping[tuple[str, int], Run]  # by row and seed
 
@@ -57,14 +57,14 @@ class Row:
     name: str  # also the folder of its runs
     title: str
     published: dict[str, float]
-    stages: tuple[Stage, ...]  # the last is the one that is measured
+    stages: tuple[Stage, ...]  # the last one is measured
     recipe: Recipe
-    improves: bool = False  # our way of the row above it
-    seeds: int | None = None  # at most; None: as many as are asked for
+    improves: bool = False  # our improved version of the row above it
+    seeds: int | None = None  # at most; None: as many as requested
     mean_of: str | None = None  # the row whose seeds are averaged
 
     def seeds_of(self, asked: int) -> int:
-        """How many it is trained with."""
+        """Number of seeds it is trained with."""
         return asked if self.seeds is None else min(asked, self.seeds)
 
 
@@ -72,22 +72,22 @@ class Row:
 class Study:
     """Rows in order, and which of them are compared."""
 
-    name: str  # of ours, that of its folder below recipes/, such as real/daisee
+    name: str  # for our studies, the path of the folder below recipes/, such as real/clips
     title: str
-    data: str  # what the data must be, for people
-    split: MeasuredSplit  # that is measured
+    data: str  # the data that is needed, in words
+    split: MeasuredSplit  # the one that is measured
     rows: list[Row]
     contrasts: list[Contrast]
-    scores: list[str]  # that the table shows; none: the usual ones
+    scores: list[str]  # shown in the table; none: the usual ones
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of a study."""
+    """The outcome of a study."""
 
     table: Path
-    failures: list[str]  # one line a run that failed in itself
+    failures: list[str]  # one line per failed run
 
 
 def reproduce(
@@ -99,28 +99,28 @@ def reproduce(
     improved: bool = False,
     options: Mapping[str, str] | None = None,
 ) -> Reproduction:
-    """Train every row for seeds 0 to `seeds` - 1, or find it trained; the table is renewed after every run.
+    """Train every row with seeds 0 to `seeds` - 1, unless already done; the table is updated after every run.
 
     Args:
         study: a name in recipes/, or a folder with `study.yaml`.
-        output: a new folder, or one in which the same study was begun; more seeds, and `improved`, may be added there.
-        improved: below each row also our way of the same task.
-        options: of train.py, over every recipe; the table says so.
+        output: a new folder, or one with the same study; more seeds, and `improved`, may be added there.
+        improved: also train our improved version of each row.
+        options: of train.py, overriding every recipe; the table lists them.
 
     Raises:
-        RecipeError: a study, recipe or option that is wrong, expression data that is missing, or an output folder that
-            holds something else. All of it is found before anything is trained.
+        RecipeError: a wrong study, recipe or option, missing expression data, or an output folder with other content;
+            all found before anything is trained.
         DataError: there is no data at a path.
     """
     options, named = dict(options or {}), {"expression": expression_data, "engagement": data}
     planned = read_study(study, improved, expression_data is not None)
     _check(planned, named, seeds, options)
-    # Fetched once, so that every run learns the same state of it.
+    # Downloaded once, so that all runs use the same version.
     cache_dir = Path(options.get("cache_dir", StageArguments.cache_dir))
     sources = {stage: path if path is None else local_folder(path, cache_dir) for stage, path in named.items()}
     _claim(output, planned, sources, options)
     trained = [row for row in planned.rows if row.mean_of is None]
-    # The whole table once, before it is refined.
+    # First every row with one seed, then further seeds.
     keys = [(row, seed) for seed in range(seeds) for row in trained if seed < row.seeds_of(seeds)]
     runs: dict[tuple[str, int], Run] = {
         (row.name, seed): _read_run(output, row, seed, planned.split)
@@ -148,10 +148,11 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
     """The study with all of its recipes.
 
     Args:
-        has_expression_data: an improved recipe with an expression stage then gets one, though its row needs none.
+        has_expression_data: then an improved recipe with an expression stage is trained with it, even if its row has
+            none.
 
     Raises:
-        RecipeError: no such study, or one whose files cannot be understood.
+        RecipeError: no such study, or invalid files in it.
     """
     folder = _find(study)
     described = _read_description(folder / _DESCRIPTION)
@@ -172,7 +173,7 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
 
 
 def default_output(study: str | Path) -> Path:
-    """`runs/STUDY`; raises RecipeError where there is no such study."""
+    """`runs/STUDY`; raises RecipeError if there is no such study."""
     return Path("runs") / _name_of(_find(study))
 
 
@@ -180,7 +181,7 @@ def _find(study: str | Path) -> Path:
     folder = next((path for path in (RECIPES / study, Path(study)) if (path / _DESCRIPTION).is_file()), None)
     if folder is None:
         known = ", ".join(sorted(_name_of(path.parent) for path in RECIPES.rglob(_DESCRIPTION)))
-        raise RecipeError(f"Expected a study among {known}, or a folder with {_DESCRIPTION}, got {study}.")
+        raise RecipeError(f"There is no study {study}; pass one of {known}, or a folder with {_DESCRIPTION}.")
     return folder
 
 
@@ -190,20 +191,20 @@ def _name_of(folder: Path) -> str:
 
 
 def _read_description(path: Path) -> StudyDescription:
-    text = json.dumps(read_recipe(path).options)  # YAML, as a recipe is
+    text = json.dumps(read_recipe(path).options)  # YAML, like a recipe
     return parse_record(text, path, StudyDescription, RecipeError, "a study", "compare those in recipes/")
 
 
 def _check(study: Study, sources: Mapping[str, Path | None], seeds: int, options: Mapping[str, str]) -> None:
-    """What would break a row after hours; an encoder is not looked for, since it may have to be fetched."""
+    """Find errors that would stop a row after hours; encoders are not checked, since they may need a download."""
     if seeds < 1:
         raise RecipeError(f"Expected at least one seed, got {seeds}.")
     own = [name for name in options if _without_stage(name) in _SET_BY_STUDY]
     if own:
-        raise RecipeError(f"Expected no {', '.join(own)}, which the study sets for each of its rows by itself.")
+        raise RecipeError(f"The study sets {', '.join(own)} for each of its rows; leave it out.")
     starving = [row.name for row in study.rows if any(sources[stage] is None for stage in row.stages)]
     if starving:
-        raise RecipeError(f"Expected --expression-data for {', '.join(starving)}, got none.")
+        raise RecipeError(f"{', '.join(starving)} needs expression data; pass --expression-data.")
     for row in study.rows:
         if row.mean_of is not None:
             continue
@@ -219,35 +220,37 @@ def _without_stage(option: str) -> str:
 
 
 def _protocol(options: Mapping[str, str]) -> dict[str, str]:
-    """The options that change what is measured."""
+    """The options that change the protocol."""
     return {name: value for name, value in options.items() if _without_stage(name) not in _HARMLESS}
 
 
 def _identify(path: Path, expected: str) -> str:
-    """What lies there, as far as is cheaply known: names, sizes and tables, or a prepared data set's fingerprint."""
+    """A cheap identity of the data: names, sizes and tables, or a prepared data set's fingerprint."""
     if not path.exists():
-        raise DataError(f"Expected data ({expected}) at {path}, found nothing; check the path.")
+        raise DataError(f"There is no data at {path} (needed: {expected}); check the path.")
     if is_prepared(path):
         return load_prepared(path).fingerprint
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
-        digest.update(file.read_bytes() if file.suffix.lower() == ".csv" else b"")  # a label can change, the size not
+        digest.update(
+            file.read_bytes() if file.suffix.lower() == ".csv" else b""
+        )  # labels may change, but not the size
     return digest.hexdigest()
 
 
 def _claim(output: Path, study: Study, sources: Mapping[str, Path | None], options: Mapping[str, str]) -> None:
-    """Mark the folder as this study's; refuse one that holds anything else, or a row of it that was asked otherwise."""
+    """Mark the folder as this study's; refuse other content, and rows started with other options."""
     identities = {stage: _identify(path, study.data) for stage, path in sources.items() if path is not None}
     rows = {row.name: _hash_of(row, options, [identities[stage] for stage in row.stages]) for row in study.rows}
     asked = Plan(study=study.name, rows=rows)
     text = claim_folder(output, _PLAN, asked.model_dump_json(indent=2), "a study")
-    claimed = parse_record(text, output / _PLAN, Plan, RecipeError, "a study's plan", "choose another --output")
+    claimed = parse_record(text, output / _PLAN, Plan, RecipeError, "a study's plan", "choose a different --output")
     changed = [name for name, hashed in rows.items() if claimed.rows.get(name, hashed) != hashed]
     if claimed.study != study.name or changed:
         raise RecipeError(
-            f"Expected in {output} the study, recipes, options and data it was begun with, got others for "
-            f"{', '.join(changed) or study.name}; choose another --output."
+            f"{output} was started with a different study, recipe, options or data for "
+            f"{', '.join(changed) or study.name}; choose a different --output."
         )
     write_record(output / _PLAN, Plan(study=study.name, rows={**claimed.rows, **rows}))
 
@@ -259,12 +262,12 @@ def _hash_of(row: Row, options: Mapping[str, str], data: Sequence[str]) -> str:
 
 def _options_of(row: Row, sources: Mapping[str, Path | None], options: Mapping[str, str]) -> dict[str, str]:
     data = {f"{stage}_data": str(sources[stage]) if stage in row.stages else "none" for stage in STAGES}
-    # Without its callbacks' states a resumed run would wait longer before it stops early than one in one go.
+    # Always resume: otherwise a killed run would train from the beginning.
     return {**options, **data, "resume_from_checkpoint": "true"}
 
 
 def _run(output: Path, row: Row, seed: int, split: str, options: dict[str, str]) -> Run:
-    """Train one row with one seed; what goes wrong in the row itself is recorded, the study goes on."""
+    """Train one row with one seed; an error in it is recorded, and the study continues."""
     folder = output / row.name / f"seed{seed}"
     options |= {"seed": str(seed), "output_dir": str(folder)}
     starts_elsewhere = plan_stages(row.recipe, options)[-1].stage.start_from
@@ -280,7 +283,7 @@ def _run(output: Path, row: Row, seed: int, split: str, options: dict[str, str])
 
 
 def _average(output: Path, row: Row, seeds: int, split: str) -> _Runs:
-    """The mean of the scores of another row's finished seeds, as this row's run of each of them."""
+    """The mean of the scores of another row's finished seeds, as this row's run for each of these seeds."""
     folders = {seed: output / str(row.mean_of) / f"seed{seed}" for seed in range(seeds)}
     finished = {seed: folder for seed, folder in folders.items() if is_finished(folder / row.stages[-1])}
     if len(finished) < 2:
@@ -300,18 +303,18 @@ def _read_run(output: Path, row: Row, seed: int, split: str) -> FinishedRun:
 
 
 def _without_folder(value: str) -> str:
-    """The table may be published, and where a file lay on somebody's disk is nobody's business."""
+    """Only the name of a path: the table may be published, and local paths are private."""
     return Path(value).name if Path(value).exists() else value
 
 
 def _time_left(todo: Sequence[str], runs: _Runs) -> str:
-    """From the row's own finished seeds, else from all finished rows."""
+    """Estimated from the row's own finished seeds, else from all finished rows."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for (name, _), run in runs.items():
         if isinstance(run, FinishedRun):
             seconds[name].append(run.seconds)
     if not seconds:
-        return "time left not known yet"
+        return "time left unknown"
     overall = fmean(value for values in seconds.values() for value in values)
     minutes = round(sum(fmean(seconds[name]) if name in seconds else overall for name in todo) / 60)
     if minutes < 1:

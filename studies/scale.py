@@ -1,8 +1,8 @@
-"""What many clips cost: `python -m engagement_recognition.studies.scale VIDEO --output FOLDER`
+"""The cost of many clips: `python -m engagement_recognition.studies.scale VIDEO --output FOLDER`
 
-Measures, each in a process of its own with one thread: reading a table of many paths, preparing and predicting copies
-of a video, and joining shards of many rows. From these follow hours, disk and memory for any number of clips, as long
-as the rest of the machine keeps up. `scale.json` holds what was measured.
+Measures, each in its own process with one thread: reading a table of many paths, preparing and predicting copies of a
+video, joining shards of many rows, and auditing them. Hours, disk space and memory for any number of clips are
+extrapolated from these, as long as the rest of the machine keeps up. The measurements are in `scale.json`.
 """
 
 import argparse
@@ -45,24 +45,24 @@ _NIGHT_HOURS = 10
 
 
 class Cost(Record):
-    """Of one kind of work, in one process with one thread."""
+    """The cost of one kind of work, in one process with one thread."""
 
     items: Count
     """clips, or rows"""
     seconds: Positive
     base_mb: NotNegative
-    """memory before it began"""
+    """memory before the work"""
     peak_mb: Positive
-    """the most memory in between, of the process and those it started"""
+    """peak memory during the work, of the process and its children"""
     disk_bytes: Count = 0
-    """what it left on disk"""
+    """size of its output on disk"""
 
     def hours(self, num_items: int) -> float:
-        """Of so many."""
+        """Hours for this number of items."""
         return self.seconds / self.items * num_items / 3600
 
     def memory_gb(self, num_items: int) -> float:
-        """Of so many: what grows with them, on what is there before."""
+        """Memory for this number of items: the part that grows with them, and the memory before."""
         return (self.base_mb + (self.peak_mb - self.base_mb) / self.items * num_items) / 1000
 
 
@@ -77,7 +77,7 @@ class ScaleRecord(Record):
 @contextmanager
 def _costs(num_items: int, found: list[Cost], output: Path | None = None) -> Iterator[None]:
     with PeakMemory() as memory:
-        time.sleep(0.2)  # for a look at what is there before
+        time.sleep(0.2)  # so that the memory before is sampled
         base, start = memory.peak_bytes, time.perf_counter()
         yield
         seconds = time.perf_counter() - start
@@ -90,7 +90,7 @@ def _costs(num_items: int, found: list[Cost], output: Path | None = None) -> Ite
 
 
 def measure_list(video: Path, num_paths: int, folder: Path) -> Cost:
-    """Reading a table of clips, each of which is there, and what tells this preparation from others."""
+    """Reading a table of clips that all exist, and computing the preparation's plan."""
     table, found = _write_table(video, num_paths, folder), list[Cost]()
     with _costs(num_paths, found):
         plan_of(read_source("videos", table), _SETTINGS, table)
@@ -98,7 +98,7 @@ def measure_list(video: Path, num_paths: int, folder: Path) -> Cost:
 
 
 def measure_preparing(video: Path, num_clips: int, folder: Path) -> Cost:
-    """Decoding, faces, crops and JPEG, as data is prepared."""
+    """Preparing data: decoding, faces, crops and JPEG."""
     table, output, found = _write_table(video, num_clips, folder), folder / "prepared", list[Cost]()
     source = read_source("videos", table)
     with _costs(num_clips, found, output):
@@ -107,13 +107,13 @@ def measure_preparing(video: Path, num_clips: int, folder: Path) -> Cost:
 
 
 def measure_predicting(video: Path, num_clips: int, folder: Path) -> Cost:
-    """The model in the box, PyTorch, one worker; a reader of its own runs beside it."""
+    """Predicting with the model of this package, PyTorch, one worker, and a reader in a separate process."""
     speed = measure_batches(Predictor.from_pretrained(str(shipped_expression_model())), [video] * num_clips, 1, 1)
     return Cost(items=num_clips, seconds=num_clips / speed.clips_per_sec, base_mb=speed.peak_mb, peak_mb=speed.peak_mb)
 
 
 def measure_joining(video: Path, num_rows: int, folder: Path) -> Cost:
-    """Two shards on one disk, whose rows hold little beside their names."""
+    """Joining two shards on one disk, whose rows contain little besides their names."""
     found = list[Cost]()
     for shard in (Shard(1, 2), Shard(2, 2)):
         _write_shard(shard, num_rows // 2, shard.folder(folder / "shards"))
@@ -123,7 +123,7 @@ def measure_joining(video: Path, num_rows: int, folder: Path) -> Cost:
 
 
 def measure_auditing(video: Path, num_rows: int, folder: Path) -> Cost:
-    """The audit for leakage of rows of which none is like another."""
+    """The audit for leakage on rows without duplicates."""
     found = list[Cost]()
     _write_shard(Shard(1, 1), num_rows, folder / "prepared")
     prepared = load_prepared(folder / "prepared")
@@ -142,7 +142,7 @@ _MEASURES: dict[str, tuple[Callable[[Path, int, Path], Cost], int]] = {
 
 
 def _write_table(video: Path, num_clips: int, folder: Path) -> Path:
-    """Clips of people with a split each; links to one video."""
+    """A table of clips, all links to one video; each person is in one split."""
     table, splits = folder / "clips.csv", ("train", "validation", "test")
     with table.open("w", encoding="utf-8") as file:
         file.write("path,label,subject_id,split\n")
@@ -176,7 +176,7 @@ def _write_shard(shard: Shard, num_rows: int, folder: Path) -> None:
 
 
 def scale_table(record: ScaleRecord) -> str:
-    """What so many clips take, in Markdown."""
+    """The extrapolated cost by number of clips, in Markdown."""
     cost, rows = record.costs, []
     for clips in _SIZES:
         preparing, predicting = cost["preparing"].hours(clips), cost["predicting"].hours(clips)
@@ -194,23 +194,24 @@ def scale_table(record: ScaleRecord) -> str:
 
 
 def costs_table(record: ScaleRecord) -> str:
-    """What was measured, in Markdown."""
+    """The measurements, in Markdown."""
     rows = [
         [name, f"{cost.items:,}", f"{cost.seconds:.1f}", f"{cost.items / cost.seconds:,.2f}", f"{cost.base_mb:.0f}",
          f"{cost.peak_mb:.0f}", f"{cost.disk_bytes / cost.items / 1000:.0f}" if cost.disk_bytes else ""]
         for name, cost in record.costs.items()
     ]  # fmt: skip
-    return markdown_table(("work", "items", "seconds", "items a second", "MB before", "MB at most", "kB an item"), rows)
+    header = ("work", "items", "seconds", "items per second", "MB before", "peak MB", "kB per item")
+    return markdown_table(header, rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(description="What many clips cost.")
-    parser.add_argument("video", type=Path, help="a clip like yours")
+    parser = argparse.ArgumentParser(description="The cost of many clips.")
+    parser.add_argument("video", type=Path, help="a clip similar to yours")
     parser.add_argument("--output", type=Path, help="a folder for scale.json")
-    parser.add_argument("--work", choices=_MEASURES, help="that alone, as a line of JSON")
+    parser.add_argument("--work", choices=_MEASURES, help="measure only this, and print a line of JSON")
     for name, (_, items) in _MEASURES.items():
-        parser.add_argument(f"--{name}", type=int, default=items, help="of so many (default: %(default)s)")
+        parser.add_argument(f"--{name}", type=int, default=items, help="number of items (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.work:
         measure, _ = _MEASURES[options.work]

@@ -1,9 +1,9 @@
-"""Does a session take one person for another? Calls whose people are known are read as `engagement session` reads them.
+"""Does a session confuse people? Calls with known people are read in the same way as by `engagement session`.
 
 `python -m engagement_recognition.studies.session_people --minutes 60 --model MODEL` draws a call of four tiles in which
-two leave and come back and one shows another speaker. With `--frames`, a parquet file with columns `image`,
-`subject_id` and `frame_index` of real faces (WACV 2016's release has them, mostly grey and cut close about the face),
-tiles show those instead: every tile changes its person every 20 to 40 seconds, which is harder than a call is.
+two people leave and come back and one tile shows a different speaker. With `--frames`, a parquet file with columns
+`image`, `subject_id` and `frame_index` of real faces (such as WACV 2016's, mostly grey and tightly cropped), tiles show
+those instead: every tile changes its person every 20 to 40 seconds, which is harder than a real call.
 """
 
 import argparse
@@ -41,9 +41,9 @@ _FACE_PX = 160  # of a real face in its tile
 
 
 def measure(film: Path, stays: Sequence[Stay], predictor: Predictor) -> list[str]:
-    """Lines: how long it took, memory on the way, who was taken for whom."""
+    """Lines on time, memory and identity switches."""
     index, reader, started = index_video(film), SessionReader(predictor, film.name), time.perf_counter()
-    names: dict[int, list[str]] = {}  # of each person, whose face it was, window by window
+    names: dict[int, list[str]] = {}  # by number of the counted person: the true person in each window
     lines, marks_min = [], [10, 30, 60]
     for rows in reader.rows_of(index):
         end_sec = rows[0].end_sec
@@ -55,32 +55,32 @@ def measure(film: Path, stays: Sequence[Stay], predictor: Predictor) -> list[str
         while marks_min and end_sec >= marks_min[0] * 60 - 0.1:
             minutes = (time.perf_counter() - started) / 60
             peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            lines.append(f"after {marks_min.pop(0)} minutes of film: {minutes:.1f} minutes, peak {peak_mb:.0f} MB")
+            lines.append(f"after {marks_min.pop(0)} minutes of video: {minutes:.1f} minutes, peak {peak_mb:.0f} MB")
     reader.finish()
     minutes = (time.perf_counter() - started) / 60
     switches = sum(a != b for seen in names.values() for a, b in pairwise(seen))
     true_people, num_stays = len({stay.name for stay in stays}), len(stays)
     lines.append(
-        f"{index.duration_sec / 60:.1f} minutes of film in {minutes:.1f} minutes; {true_people} people in {num_stays} "
-        f"stays, counted {len(reader.people.everybody)} people and {reader.num_passers_by} too short to count; "
-        f"identity switches, by window: {switches} of {sum(map(len, names.values()))}"
+        f"{index.duration_sec / 60:.1f} minutes of video in {minutes:.1f} minutes; {true_people} people in "
+        f"{num_stays} stays, counted {len(reader.people.everybody)} people and {reader.num_passers_by} present too "
+        f"briefly to count; identity switches, by window: {switches} of {sum(map(len, names.values()))}"
     )
     hints = [person for person in reader.people.everybody if person.may_be is not None]
     right = sum(_same(names, person.number, person.may_be) for person in hints)
-    lines.append(f"said of {len(hints)} that they may be somebody who was gone, rightly of {right}")
+    lines.append(f"hints that a person may be one who left before: {len(hints)}, of which {right} are right")
     return lines
 
 
 def _same(names: dict[int, list[str]], first: int, second: int | None) -> bool:
-    """Whether two numbers stood for one person, mostly."""
+    """Whether two numbers mostly belong to the same person."""
     mostly = [max(set(names[number]), key=names[number].count) for number in (first, second) if number in names]
     return len(mostly) == 2 and mostly[0] == mostly[1]
 
 
 def real_call(frames: Path, minutes: float, seed: int) -> tuple[list[Stay], Tile]:
-    """Tiles of real faces, a frame a second; who is in which is drawn by lot, and nobody is in two at a time.
+    """Tiles of real faces, one frame per second; people are assigned at random, and nobody is in two tiles at once.
 
-    The faces are grey, since colour would tell some of them apart; what is beside them continues their edges.
+    The faces are grey, since colour would distinguish some of them; the rest of a tile repeats their edges.
     """
     rows = pyarrow.parquet.read_table(frames).to_pylist()
     rows.sort(key=lambda row: (row["subject_id"], row["frame_index"]))
@@ -114,8 +114,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a model's folder")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--frames", type=Path, help="real faces, a parquet file")
-    parser.add_argument("--seed", type=int, default=0, help="of the lots, with --frames")
-    parser.add_argument("--film", type=Path, help="where the drawn call is kept, or lies from an earlier run")
+    parser.add_argument("--seed", type=int, default=0, help="of the random assignment, with --frames")
+    parser.add_argument("--film", type=Path, help="file for the drawn call; used as it is if it exists")
     options = parser.parse_args()
     stays = long_call(options.minutes)
     tile: Tile = drawn_tile

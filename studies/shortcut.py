@@ -1,10 +1,10 @@
-"""`engagement shortcut`: does a model look at the face? Drawn data with a planted shortcut, two recipes, one answer.
+"""`engagement shortcut`: does a model look at the face? Drawn data with a planted shortcut, and two recipes.
 
-In training and validation the colour of curtains goes with the label, in test it does not (`data/drawn_shortcut`). A
-model of whole frames and one of face crops learn the same clips. The CNN + LSTM reference found its best model to look
-at background and clothes: here whole frames do the same, score well on validation and poorly on test, and face crops
-are the cure. `shortcut.md`, `shortcut.json` and `shortcut.png` show scores, face focus and maps side by side. Finished
-models are kept, so that a killed experiment goes on. The figure is in `shortcut_figure`.
+In training and validation the curtains' colour agrees with the label, in test it does not (`data.drawn.shortcut`).
+A model of whole frames and one of face crops are trained on the same clips. The CNN + LSTM study found that its best
+model looked at background and clothes: here the model of whole frames does the same, with good scores on validation and
+poor ones on test, and face crops prevent that. `shortcut.md`, `shortcut.json` and `shortcut.png` compare scores, face
+focus and maps. Finished models are kept, so that an interrupted experiment can be resumed.
 """
 
 import json
@@ -51,20 +51,20 @@ def run_experiment(
     subjects: int = 60,
     clips_per_subject: int = 6,
 ) -> Path:
-    """Draw the data, train both recipes with seeds 0 to `seeds` - 1, measure both; what is there already is kept.
+    """Draw the data, train both recipes with seeds 0 to `seeds` - 1, and measure both; finished parts are kept.
 
     Args:
-        output: a new folder, or one in which the same experiment was begun; more seeds may be added there.
-        options: of train.py, over both recipes; the table says so.
+        output: a new folder, or one with the same experiment; more seeds may be added there.
+        options: of train.py, overriding both recipes; the table lists them.
         subjects, clips_per_subject: of the drawn data.
 
     Returns:
-        The table, `shortcut.md`; `shortcut.json` and `shortcut.png` lie beside it.
+        The table, `shortcut.md`; `shortcut.json` and `shortcut.png` are in the same folder.
 
     Raises:
-        RecipeError, ModelLoadError: no seed, an option that does not fit or that the experiment sets by itself, or a
-            folder that holds anything else. All of it is found before anything is drawn or written.
-        DataError: the folder's data was drawn otherwise, or the folder cannot be written.
+        RecipeError, ModelLoadError: no seed, an option that is invalid or set by the experiment itself, or a folder
+            with other content; all found before anything is drawn or written.
+        DataError: the folder's data was drawn with other options, or the folder cannot be written.
     """
     options = dict(options or {})
     own = sorted(name for name in options if name.removeprefix("engagement_").removeprefix("expression_") in _SET_HERE)
@@ -103,7 +103,7 @@ def _write(path: Path, text: str) -> Path:
 
 
 def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) -> dict[str, str]:
-    """What train.py is told of one model."""
+    """The options of train.py for one model."""
     places = {"engagement_data": output / "data", "output_dir": _folder(output, name, seed).parent,
               "cache_dir": output / "cache"}  # fmt: skip
     told = {place: str(path) for place, path in places.items()}
@@ -111,7 +111,7 @@ def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) 
 
 
 def _check(recipe: Recipe, options: Mapping[str, str]) -> None:
-    """What a typing error would break, before minutes of drawing."""
+    """Find typing errors before minutes of drawing."""
     register_auto_classes()
     for run in plan_stages(recipe, dict(options)):
         check_options(run)
@@ -119,7 +119,7 @@ def _check(recipe: Recipe, options: Mapping[str, str]) -> None:
 
 
 def _claim(output: Path, plan: ShortcutPlan) -> None:
-    """Mark the folder as this experiment's; refuse one that holds anything else."""
+    """Mark the folder as this experiment's; refuse one with other content."""
     text = json.dumps(plan.model_dump(), indent=2, sort_keys=True)
     begun = claim_folder(output, _PLAN, text, "a shortcut experiment")
     if begun != text:
@@ -128,8 +128,8 @@ def _claim(output: Path, plan: ShortcutPlan) -> None:
 
 
 def _require_same(output: Path, text: str, plan: ShortcutPlan) -> None:
-    """Raises RecipeError where models were begun otherwise, which would be kept as ours; drawn clips are the same."""
-    remedy = f"{output} holds something else; choose another --output"
+    """Raises RecipeError if models were trained with other options, as they would be kept; drawn clips are the same."""
+    remedy = f"{output} contains something else; choose a different --output"
     begun = parse_record(text, output / _PLAN, ShortcutPlan, RecipeError, "a shortcut experiment's plan", remedy)
     if not any((output / name).exists() for name in ROWS):
         return
@@ -137,13 +137,13 @@ def _require_same(output: Path, text: str, plan: ShortcutPlan) -> None:
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     told = ", ".join(f"{name} {now.get(name, 'left out')} (was {before.get(name, 'left out')})" for name in changed)
     raise RecipeError(
-        f"Expected in {output} the recipes and options it was begun with ({_as_typed(before) or 'no options'}), got "
-        f"others: {told or 'recipes of another version'}; repeat those or choose another --output."
+        f"{output} was started with other recipes or options ({_as_typed(before) or 'no options'}); now different: "
+        f"{told or 'recipes of another version'}; use the same ones, or choose a different --output."
     )
 
 
 def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[str, str]) -> ShortcutRun:
-    """One model, trained and measured, or found so."""
+    """One model, trained and measured unless that is already done."""
     folder, data = _folder(output, name, seed), output / "data"
     try:
         results = read_results(folder)
@@ -158,7 +158,7 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
         focus = measure_focus(predictor, find_clips(data, "test"))
         evaluation = test.evaluation.model_copy(update={"face_focus": focus})
         results = results.with_measurement(test.model_copy(update={"evaluation": evaluation}))
-        with writing(folder):  # the card first: whoever is killed between the two measures again, and writes both
+        with writing(folder):  # the card first: if killed between the two, the next run measures and writes both again
             write_card(folder, predictor.model, predictor.tensor_processor, results)
             write_results(folder, results)
     return ShortcutRun(
@@ -180,7 +180,7 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
 def _measured_on_test(folder: Path, results: Results) -> tuple[Measurement, Training]:
     measured, training = results.measured_on("test"), results.training
     if measured is None or training is None:
-        raise ModelLoadError(f"Expected a trained model measured on test in {folder}, got another; delete the folder.")
+        raise ModelLoadError(f"The model in {folder} was not trained here or not measured on test; delete the folder.")
     return measured, training
 
 
@@ -189,14 +189,14 @@ def _folder(output: Path, name: str, seed: int) -> Path:
 
 
 def _macro_f1_of_stored(folder: Path, split: str) -> float:
-    """Training measures test alone; validation is measured here, from stored predictions."""
+    """Training only measures test; validation is measured here, from stored predictions."""
     predictions, names = read_predictions(folder, split)
     clips = predictions.by_clip()
     return compute_scores(clips.label_ids, clips.scores.argmax(axis=1), names).macro_f1
 
 
 def _score_curtains(data: Path) -> CurtainsAlone:
-    """Macro-F1 by split of whoever looks at the curtains alone."""
+    """Macro-F1 by split of predicting the label from the curtains."""
     rows = read_curtains(data)
     scores = {}
     for split in ("validation", "test"):
@@ -207,7 +207,7 @@ def _score_curtains(data: Path) -> CurtainsAlone:
 
 
 def _explain_examples(output: Path, data: Path) -> list[Example]:
-    """The first test clip of each label with either colour, of different people, before both models of seed 0."""
+    """For each label and colour the first test clip, of different people, explained for both models of seed 0."""
     predictors = {name: Predictor.from_pretrained(str(_folder(output, name, 0))) for name in ROWS}
     clips = [(clip, clip.source) for clip in find_clips(data, "test")]
     paths = {clip.clip_id: (path, clip.subject_id) for clip, path in clips if isinstance(path, Path)}
@@ -232,7 +232,7 @@ def _explain(predictor: Predictor, path: Path) -> ExplainedClip:
 
 
 def render_table(record: ShortcutRecord) -> str:
-    """Markdown from what `shortcut.json` holds."""
+    """The content of `shortcut.json` as Markdown."""
     options = _as_typed(record.options)
     curtains = record.curtains_alone
     header = ["recipe", "seed", "macro-F1, validation", "macro-F1, test (95 %)", "face focus (95 %)", "face's area"]
@@ -244,10 +244,11 @@ def render_table(record: ShortcutRecord) -> str:
         "# Does it look at the face? A planted shortcut",
         "",
         f"Drawn clips. In {shares['train']:.0%} of training and validation clips the curtains have the label's colour, "
-        f"in test in {shares['test']:.0%}: there they say nothing. Face focus is the share of Grad-CAM's heat inside "
-        "the face box; its area in the model's picture is what heat without aim would give. Intervals are over people.",
+        f"in test in {shares['test']:.0%}: there they contain no information. Face focus is the share of Grad-CAM's "
+        "heat inside the face box; evenly spread heat would have the box's share of the area. Intervals are over "
+        "people.",
         "",
-        *([f"**Not the recipes as they are: trained with {options}.**", ""] if options else []),
+        *([f"**The recipes were changed: trained with {options}.**", ""] if options else []),
         markdown_table(header, rows),
         "",
         "![scores, face focus and maps](shortcut.png)",

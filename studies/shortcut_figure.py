@@ -1,8 +1,9 @@
-"""The shortcut experiment as one figure: the same test clips before both models, and what the numbers say beside them.
+"""The shortcut experiment as one figure: heat maps of both models on the same test clips, and the scores.
 
-Heat is drawn as in `explanation_figures`, over grey pictures in their own proportions, one scale a clip; the clips
-themselves are shown in colour, since the curtains' colour is the shortcut. Of each clip the last frame is shown, which
-an LSTM hears best. The same input gives the same bytes. matplotlib is imported late, and only as objects.
+Heat is drawn as in `explanation.heat_map_figure`, over grey pictures in their own proportions, with one scale per clip;
+the clips themselves are in colour, since the curtains' colour is the shortcut. The last frame of each clip is shown,
+which has the most influence on an LSTM. The same input gives the same bytes. matplotlib is imported late, and only as
+objects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes too; shapes differ as well.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; shapes differ as well.
 _STYLES = (("#0072B2", "s"), ("#D55E00", "o"))
 _GREY = "0.35"
 _TEXT_PT, _SMALL_TEXT_PT = 12, 10
@@ -36,11 +37,11 @@ def save_shortcut_figure(
     """Write the figure as PNG.
 
     Args:
-        record: what `shortcut.json` holds.
-        names: of the recipes, to be shown, by the names in the record; whole frames come first.
+        record: the content of `shortcut.json`.
+        names: the recipes' names in the record → as shown; whole frames come first.
 
     Raises:
-        DataError: no file can be written there.
+        DataError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -55,7 +56,7 @@ def save_shortcut_figure(
 
 
 def _draw_examples(figure: "SubFigure", examples: Sequence[Example], names: Mapping[str, str]) -> None:
-    """A column a clip: as it is, with the crop's outline, then the heat of each model."""
+    """One column per clip: the clip with the crop's outline, then the heat of each model."""
     grid = figure.subplots(1 + len(names), len(examples), squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[])
@@ -78,20 +79,20 @@ def _draw_examples(figure: "SubFigure", examples: Sequence[Example], names: Mapp
         axes.set_ylabel(title, fontsize=_TEXT_PT)
     add_heat_scale(figure, grid[1:].ravel())
     figure.suptitle(
-        "What speaks for the predicted label (Grad-CAM; blue: face box, dashed: what the crop shows)", fontsize=_TEXT_PT
+        "Evidence for the predicted label (Grad-CAM; blue: face box, dashed: outline of the crop)", fontsize=_TEXT_PT
     )
 
 
 def _crop_outline(crops: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """(5, 2): the crop's corners in pixels of the whole frame, the first once more at the end."""
+    """(5, 2): the crop's corners in pixels of the whole frame, the first one repeated at the end."""
     height, width = crops.shape[1:3]
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)])
     return map_points(corners, transform)
 
 
 def _verdict(clip: ExplainedClip, label: str) -> str:
-    """Of the whole clip, as its heat's share is."""
-    said = clip.explanation.label  # the decided one: none was asked for
+    """For the whole clip, like the share of heat."""
+    said = clip.explanation.label  # the predicted one, as no label was requested
     outcome = "right" if said == label else "wrong"
     share = clip.face.focus.clip["face"]["heat_share"] if clip.face else None
     on_face = "" if share is None else f"\nheat on the face {100 * share:.0f} %"
@@ -99,21 +100,21 @@ def _verdict(clip: ExplainedClip, label: str) -> str:
 
 
 def _draw_scores(axes: "Axes", record: ShortcutRecord, names: Mapping[str, str]) -> None:
-    """A point a seed with its interval over people, recipe beside recipe."""
+    """One point per seed with its interval over people, the recipes side by side."""
     for place, (name, style) in enumerate(zip(names, _STYLES, strict=True)):
         runs = [run for run in record.runs if run.recipe == name]
         for turn, run in enumerate(runs):
             aside = (0.42 * place - 0.21) + 0.1 * (turn - (len(runs) - 1) / 2)
             _draw_run(axes, run, aside, style, names[name] if turn == 0 else None)
     alone = [record.curtains_alone.validation, record.curtains_alone.test]
-    for values, marker, label in ((alone, "x", "curtains' colour alone"), ([], "_", "heat without aim")):
+    for values, marker, label in ((alone, "x", "only curtains' colour"), ([], "_", "evenly spread heat")):
         axes.plot(
             range(len(values)), values, marker, color=_GREY, markersize=9, markeredgewidth=1.8, linestyle="",
             label=label,
         )  # fmt: skip
     axes.set_xticks(range(len(_GROUPS)), _GROUPS)
     axes.set(xlim=(-0.5, len(_GROUPS) - 0.5), ylim=(0, 1.02))
-    axes.set_title("A point a seed, 95 % over people", fontsize=_TEXT_PT)
+    axes.set_title("One point per seed, 95 % interval over people", fontsize=_TEXT_PT)
     axes.tick_params(labelsize=_SMALL_TEXT_PT + 1)
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)

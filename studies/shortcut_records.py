@@ -12,10 +12,10 @@ from ..explanation.explain_files import ExplainedClip
 
 
 class ShortcutPlan(Record):
-    """What an experiment was begun with."""
+    """The options and recipes of an experiment."""
 
     options: dict[str, str]
-    """of train.py, over both recipes"""
+    """of train.py, overriding both recipes"""
     recipes: dict[str, dict[str, JsonValue]]
     """name → its options"""
 
@@ -24,13 +24,13 @@ class ShortcutMacroF1(Record):
     """Macro-F1 of one model."""
 
     validation: float
-    """where the curtains tell the label"""
+    """where the curtains agree with the label"""
     test: float
     """where they do not"""
     test_interval: Interval
-    """over people"""
+    """interval of `test` over people"""
     test_majority: float
-    """of always predicting the most frequent class"""
+    """score of always predicting the most frequent class"""
 
 
 class ShortcutRun(Record):
@@ -41,7 +41,7 @@ class ShortcutRun(Record):
     seed: int
     """of its training"""
     folder: str
-    """below the experiment's"""
+    """relative to the experiment's folder"""
     fingerprint: str
     """of its data"""
     macro_f1: ShortcutMacroF1
@@ -49,33 +49,33 @@ class ShortcutRun(Record):
     face_focus: FaceFocusResults
     """on test"""
     training_seconds: float
-    """it took"""
+    """duration of the training"""
 
 
 class CurtainsAlone(Record):
-    """Macro-F1 of whoever looks at the curtains alone."""
+    """Macro-F1 of predicting the label from the curtains."""
 
     validation: float
-    """where they tell the label"""
+    """where they agree with the label"""
     test: float
     """where they do not"""
 
 
 class ShortcutRecord(Record):
-    """What `shortcut.json` holds."""
+    """The content of `shortcut.json`."""
 
     options: dict[str, str]
-    """of train.py, over both recipes"""
+    """of train.py, overriding both recipes"""
     curtains_alone: CurtainsAlone
     """without any model"""
     runs: list[ShortcutRun]
-    """a model each"""
+    """one per model"""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One test clip as both models see it."""
+    """One test clip, explained for both models."""
 
     label: str
-    curtains: str  # the label whose colour they have
+    curtains: str  # the label that their colour stands for
     explained: Mapping[str, ExplainedClip]  # by recipe

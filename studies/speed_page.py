@@ -1,4 +1,4 @@
-"""docs/performance.md and its picture, of what `engagement benchmark` measured: no number in them is typed."""
+"""docs/performance.md and its picture, generated from the measurements of `engagement benchmark`."""
 
 import textwrap
 from collections.abc import Iterator
@@ -10,24 +10,25 @@ from ..evaluation.markdown import markdown_table
 from .speed_record import SPEED_FILE, Ratio, SpeedRecord, Warm
 
 _STAGES = ("decode", "faces", "crops", "model")
-# Okabe and Ito's, which colour-blind eyes tell apart.
+# Okabe and Ito's, which colour-blind readers can distinguish.
 _COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#0072B2")
 
 
 def render_performance(record: SpeedRecord, picture: str) -> str:
-    """The page, in Markdown; `picture` as seen from it."""
+    """The page, in Markdown; `picture`: address relative to the page."""
     return "\n\n".join(_parts(record, picture)) + "\n"
 
 
 def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield "# How fast it is"
     yield textwrap.fill(
-        "Made from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures all of it on "
-        f"your machine in one run. Times are medians of {record.rounds} rounds in which ways take turns; compare them "
-        'within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: decode every '
-        "frame, MTCNN with its defaults on each sampled frame, the model as it was loaded. Its boxes are somewhat "
-        "others than ours, so that a close label may be another. Unless `--model` names others, the two models have "
-        "drawn weights: they take the time of trained ones, but their labels say nothing, and int8 passes its gate.",
+        "Generated from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures all of it "
+        f"on your machine in one run. Times are medians of {record.rounds} rounds in which ways take turns; compare "
+        'them within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: decode '
+        "every frame, MTCNN with its defaults on each sampled frame, the model as loaded. Its boxes differ slightly "
+        "from ours, so that a close decision may give a different label. Unless `--model` names others, the two "
+        "models have randomly initialised weights: they take the time of trained ones, but their labels mean nothing, "
+        "and int8 passes its check.",
         120, break_on_hyphens=False,
     )  # fmt: skip
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
@@ -38,15 +39,13 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         yield _warm_table(warm)
         yield _floor_text(warm)
     rows = [[one.name, f"{one.seconds:.2f}", f"{one.peak_mb:.0f}", f"{one.ratio:.2f}"] for one in record.cold]
-    yield from _section(
-        "From the start of a process to its label", ("way", "seconds", "MB at most", "plain / this"), rows
-    )
+    yield from _section("From the start of a process to its label", ("way", "seconds", "peak MB", "plain / this"), rows)
     rows = [
         [one.engine, str(one.workers), str(one.batch_size), str(one.clips), f"{one.clips_per_sec:.2f}",
          f"{one.peak_mb:.0f}"]
         for one in record.batches
     ]  # fmt: skip
-    yield from _section("Many clips", ("engine", "workers", "batch", "clips", "clips a second", "MB at most"), rows)
+    yield from _section("Many clips", ("engine", "workers", "batch", "clips", "clips per second", "peak MB"), rows)
     yield from _section("Decoding", _RATIO_COLUMNS, [_ratio_row(record.decode)])
     for title, groups in (("Faces", record.faces), ("Training", record.training)):
         rows = [
@@ -83,7 +82,7 @@ def _warm_table(warm: Warm) -> str:
             f"{way.whole_ms:.0f}",
             *(f"{way.stages_ms[stage]:.0f}" if way.stages_ms else "" for stage in _STAGES),
             f"{way.ratio:.2f}",
-            "as plain" if way.same_label else "another",
+            "as plain" if way.same_label else "different",
         ]
         for way in warm.ways
     ]
@@ -93,15 +92,15 @@ def _warm_table(warm: Warm) -> str:
 def _floor_text(warm: Warm) -> str:
     floor = warm.floor
     return (
-        f"Alone, decoding the frames that are wanted takes {floor.decode_ms:.0f} ms, and {floor.arithmetic_ms:.0f} ms "
-        "are needed for "
-        f"{floor.gflop:.1f} GFLOP of arithmetic at the {floor.gflop_per_sec:.0f} GFLOP/s that a large float32 matrix "
-        "product reaches here. Convolutions that multiply less (Winograd's) and int8 fall below the latter."
+        f"Lower limits: decoding only the sampled frames takes {floor.decode_ms:.0f} ms, and {floor.gflop:.1f} GFLOP "
+        f"of arithmetic take {floor.arithmetic_ms:.0f} ms at the {floor.gflop_per_sec:.0f} GFLOP/s that a large "
+        "float32 matrix product reaches here. Convolutions with fewer multiplications (Winograd's) and int8 can be "
+        "faster than the latter."
     )
 
 
 def save_speed_figure(record: SpeedRecord, path: Path) -> None:
-    """A bar a way and model, its stages stacked; PNG. Raises DataError where it cannot be written."""
+    """One bar per way and model, with stacked stages; PNG. Raises DataError where it cannot be written."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.2 + 0.38 * sum(len(warm.ways) + 1 for warm in record.warm)), layout="constrained")
@@ -114,7 +113,7 @@ def save_speed_figure(record: SpeedRecord, path: Path) -> None:
                 axes.barh(place, width, left=left, color=colour, label=stage if place == 0 else None)
                 left += width
             rest = max(way.whole_ms - left, 0.0)
-            name = "the rest, or not told apart" if place == 0 else None
+            name = "the rest, or not separated" if place == 0 else None
             axes.barh(place, rest, left=left, color="0.75", label=name)
             axes.annotate(f" {way.whole_ms:.0f} ms", (max(left + rest, left), place), va="center", fontsize=9)
         axes.set_yticks(range(len(warm.ways)), [way.name for way in reversed(warm.ways)])
@@ -130,13 +129,13 @@ def save_speed_figure(record: SpeedRecord, path: Path) -> None:
 
 
 def write_speed(record: SpeedRecord, folder: Path) -> list[Path]:
-    """`benchmark.json`, and the page and the picture that are made of it; raises DataError where they cannot be."""
+    """`benchmark.json`, and the page and picture generated from it; raises DataError where they cannot be written."""
     data, picture, page = (folder / name for name in (SPEED_FILE, "benchmark.png", "performance.md"))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_record(data, record)
     write_whole(page, render_performance(record, picture.name))
-    if not record.warm:  # which the picture shows
+    if not record.warm:  # the picture shows only this part
         return [data, page]
     save_speed_figure(record, picture)
     return [data, picture, page]

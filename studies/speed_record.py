@@ -1,4 +1,4 @@
-"""What `engagement benchmark` measures, as a file that docs/performance.md is made from."""
+"""The measurements of `engagement benchmark`, from which docs/performance.md is generated."""
 
 from typing import Literal
 
@@ -14,18 +14,18 @@ class Way(Record):
     engine: str
     dtype: str
     whole_ms: Positive
-    stages_ms: dict[str, NotNegative]  # by stage, measured apart; none of the plain way
+    stages_ms: dict[str, NotNegative]  # by stage, measured separately; none for the plain way
     ratio: Positive  # plain over this
     same_label: bool  # as the plain way's
 
 
 class Floor(Record):
-    """What decoding and arithmetic alone take; convolutions that multiply less, and int8, fall below the latter."""
+    """Times of only decoding and only arithmetic; convolutions with fewer multiplications, and int8, can be faster."""
 
-    decode_ms: Positive  # our decoding of the frames that are wanted, alone
+    decode_ms: Positive  # our decoding of only the sampled frames
     gflop: Positive  # of the model, for one clip
     gflop_per_sec: Positive  # of a large matrix product in float32 on these threads
-    arithmetic_ms: Positive  # the former over the latter
+    arithmetic_ms: Positive  # gflop / gflop_per_sec
 
 
 class Warm(Record):
@@ -39,7 +39,7 @@ class Warm(Record):
 
 
 class Cold(Record):
-    """A fresh process: from its start to the printed label."""
+    """A new process: from its start to the printed label."""
 
     name: str
     seconds: Positive
@@ -59,7 +59,7 @@ class Batch(Record):
 
 
 class Ratio(Record):
-    """Two times of the same thing, and how many times the second goes into the first."""
+    """Two times of the same task, and the first divided by the second."""
 
     name: str
     before_ms: Positive
@@ -68,7 +68,7 @@ class Ratio(Record):
 
 
 class Group(Record):
-    """Numbers of one thing that was measured: milliseconds, ratios and shares, as their names say."""
+    """Numbers of one measurement: milliseconds, ratios and shares, according to their names."""
 
     name: str
     values: dict[str, NotNegative]
@@ -82,9 +82,9 @@ class SpeedRecord(Record):
     video: str
     rounds: Count
     threads: Count
-    decode: Ratio  # CPU time, every frame to RGB against the frames that are wanted
+    decode: Ratio  # CPU time, every frame to RGB compared with only the sampled frames
     frames_identical: bool
-    warm: list[Warm] = []  # a part that is empty was not asked for, or is named below
+    warm: list[Warm] = []  # an empty part was not requested, or is in `not_measured`
     cold: list[Cold] = []
     batches: list[Batch] = []
     faces: list[Group] = []

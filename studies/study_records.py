@@ -1,5 +1,5 @@
-"""The files of a study as records: `study.yaml` (what is asked, and what was published of it), `plan.json` (what was
-begun in a folder), and `study.json` (what came of it), which `summary` makes and `table` turns into `table.md`.
+"""The files of a study as records: `study.yaml` (the comparison and published scores), `plan.json` (what was started in
+a folder), and `study.json` (the results), which `summary` makes and `table` turns into `table.md`.
 """
 
 import re
@@ -27,44 +27,44 @@ class Contrast(Record):
     rows: Annotated[list[str], Field(min_length=2, max_length=2)]
     """the second is compared with the first"""
     score: str
-    """by which it is judged"""
+    """score by which it is judged"""
     also: list[str] = []
-    """scores that are shown beside it"""
+    """further scores that are shown"""
 
 
 class PublishedRow(Record):
     """One system of a study."""
 
     title: str | None = None
-    """for people; null: the row's name"""
+    """title for readers; null: the row's name"""
     published: dict[str, Share] | None = None
     """score, such as `macro_f1` or `recall/engaged` → value"""
     stages: Annotated[list[Stage], Field(min_length=1)] = ["engagement"]
-    """that are trained; the last is the one that is measured"""
+    """stages that are trained; the last one is measured"""
     seeds: Annotated[int, Field(ge=1)] | None = None
-    """it is trained with, at most; null: as many as are asked for"""
+    """largest number of seeds; null: as many as requested"""
     mean_of: str | None = None
-    """row in folds whose seeds' scores are averaged; null: it has a recipe of its own"""
+    """row in folds whose seeds' scores are averaged; null: it has its own recipe"""
 
 
 class StudyDescription(Record):
-    """`study.yaml`: what is compared, and what was published of it, if anything was."""
+    """`study.yaml`: the systems that are compared, and their published scores, if any."""
 
     title: str | None = None
-    """for people; null: the folder's name"""
+    """title for readers; null: the folder's name"""
     data: str = "see the recipes"
-    """what the data must be, for people"""
+    """the data that is needed, in words"""
     needs_expression_data: bool = False
-    """whether a row begins with expressions, for people"""
+    """whether a row starts with expressions; for readers"""
     split: MeasuredSplit
-    """that is measured; where there are published numbers, the one that they are of"""
+    """split that is measured; with published numbers, the one that they were measured on"""
     scores: list[str] | None = None
-    """that the table shows, such as `auroc`, `within_person_auroc` or, at the decision fitted on validation,
+    """scores in the table, such as `auroc`, `within_person_auroc` or, with the decision fitted on validation,
     `macro_f1_fitted`; null: macro-F1, accuracy and those published"""
     notes: list[str] = []
-    """what a reader must know that no file says: what was chosen on whom, how often these people were looked at"""
+    """what a reader must know and no file records: what was chosen on which people, and how often they were used"""
     rows: Annotated[dict[str, PublishedRow], Field(min_length=1)]
-    """name of a recipe beside this file → what was published of it"""
+    """name of a recipe in this folder → its published scores"""
     contrasts: list[Contrast] | None = None
     """which rows the study compares"""
 
@@ -76,57 +76,57 @@ class StudyDescription(Record):
             named += [(f"contrasts[{number}]", score) for score in (contrast.score, *contrast.also)]
         for place, score in named:
             if not _SCORE.fullmatch(score):
-                raise ValueError(f"{place} with {score}, which is no score such as macro_f1")
+                raise ValueError(f"{place} with {score}, which is not a score (such as macro_f1)")
         for name, row in self.rows.items():
             if row.mean_of is not None and (row.mean_of not in self.rows or self.rows[row.mean_of].mean_of):
-                raise ValueError(f"rows.{name}.mean_of {row.mean_of}, which is no row that is trained")
+                raise ValueError(f"rows.{name}.mean_of {row.mean_of}, which is not a trained row")
         known = {*self.rows, *(f"improved/{name}" for name in self.rows)}
         for number, contrast in enumerate(self.contrasts or ()):
             for name in contrast.rows:
                 if name not in known:
-                    raise ValueError(f"contrasts[{number}].rows with {name}, which is none of its rows")
+                    raise ValueError(f"contrasts[{number}].rows with {name}, which is not one of its rows")
         return self
 
 
 class Plan(Record):
-    """`plan.json`: what was begun in a folder, so that nothing else goes on there."""
+    """`plan.json`: what was started in a folder, so that nothing different is continued there."""
 
     study: str
     """name"""
     rows: dict[str, str]
-    """name → hash of the stages, recipe, options and data it was begun with"""
+    """name → hash of its stages, recipe, options and data"""
 
 
 class RunData(Record):
-    """What a stage learned from."""
+    """The data of a stage."""
 
     source: str
     """name of the file or folder that was read"""
     fingerprint: str
     """changes with any pixel, label, person, split or order"""
     audit: Literal["missing", "passed", "failed"]
-    """for leakage"""
+    """result of the audit for leakage"""
     leakage_allowed: bool
-    """whether it was trained all the same"""
+    """whether training was allowed anyway"""
     drawn: bool | None
-    """whether its people do not exist; null: it is not known"""
+    """whether its people do not exist; null: unknown"""
 
 
 class MeasuredOn(Record):
-    """On whom a run was measured."""
+    """The people and clips that a run was measured on."""
 
     num_clips: Count
-    """clips"""
+    """number of clips"""
     num_people: Count | None
-    """null where they are unknown"""
+    """number of people; null if unknown"""
     rarest_class: str | None
-    """name; null where one class alone is true"""
+    """its name; null if only one class occurs"""
     num_rarest_clips: Count
-    """clips of it"""
+    """clips of the rarest class"""
     num_people_with_both: Count | None
-    """people with clips of both classes; null of more classes, or where people are unknown"""
+    """people with clips of both classes; null for more classes, or if people are unknown"""
     num_folds: Count | None
-    """parts of the people, each measured by a model trained on the others; null: one model, one split"""
+    """folds of the people, each measured with a model trained on the others; null: one model, one split"""
 
 
 class FinishedRun(Record):
@@ -137,25 +137,25 @@ class FinishedRun(Record):
     failure: None = None
     """null: it did not fail"""
     folder: str
-    """of the measured model, in the study's"""
+    """folder of the measured model, relative to the study's"""
     scores: dict[str, float | None]
-    """score → value, by clip; `..._fitted` at the decision fitted on validation; null where it is not defined"""
+    """score → value, by clip; `..._fitted` with the decision fitted on validation; null where undefined"""
     scores_by_window: dict[str, float | None] | None
-    """the same with every window counting once; null where each clip has one window"""
+    """the same by window; null where each clip has one window"""
     majority_baseline: dict[str, float | None]
-    """score → that of always predicting the training set's most frequent class"""
+    """score → value of always predicting the training set's most frequent class"""
     measured_on: MeasuredOn
-    """on whom"""
+    """people and clips"""
     collapse: str | None
-    """one sentence where nearly everyone is predicted one class"""
+    """one sentence if one class is predicted for nearly every clip"""
     data: dict[Stage, RunData]
     """by stage"""
     seconds: NotNegative
-    """its stages' last trainings took"""
+    """duration of the trainings since they were last resumed"""
 
 
 class FailedRun(Record):
-    """A row that failed in itself with one seed."""
+    """A row that failed with one seed."""
 
     seed: Count
     """of the run"""
@@ -180,17 +180,17 @@ class RowRuns(Record):
     name: str
     """also the folder of its runs"""
     title: str
-    """for people"""
+    """title for readers"""
     improves: bool
-    """our way of the row above it"""
+    """whether it is our improved version of the row above it"""
     stages: list[Stage]
-    """the last is the one that is measured"""
+    """the last one is measured"""
     published: dict[str, Share]
-    """score → value"""
+    """score → published value"""
     seeds: Count | None = None
-    """asked for in this row; null: as many as in the others"""
+    """number of seeds of this row; null: as many as in the others"""
     runs: list[_TaggedRun]
-    """by seed; of the mean of seeds the same for each of them"""
+    """by seed; for the mean of seeds the same run for each of them"""
 
     @property
     def finished(self) -> list[FinishedRun]:
@@ -199,12 +199,12 @@ class RowRuns(Record):
 
 
 class Spread(Record):
-    """Over seeds."""
+    """Mean and standard deviation over seeds."""
 
     mean: float | None
-    """null where a seed does not define the score"""
+    """null where the score is undefined for a seed"""
     sd: float | None
-    """standard deviation; null of one seed"""
+    """standard deviation; null with one seed"""
 
 
 class NotComparable(Record):
@@ -218,9 +218,9 @@ class MeasuredRow(RowRuns):
     """A row with its scores over seeds."""
 
     measured: dict[str, Spread]
-    """score → over seeds, by clip"""
+    """score → mean and deviation over seeds, by clip"""
     measured_by_window: dict[str, Spread]
-    """the same by window; empty where each clip has one"""
+    """the same by window; empty where each clip has one window"""
     intervals: Intervals | NotComparable | None
     """95 % intervals of the means over seeds, by clip, by the names of `measured`; null while nothing is finished"""
 
@@ -236,19 +236,19 @@ class MeasuredDifference(Record):
     """Second row minus first in one score, by clip."""
 
     score: str
-    """which"""
+    """name of the score"""
     published: float | None
-    """difference of what was published; null where one of the two was not"""
+    """difference of the published values; null where one is missing"""
     seeds: list[Count]
-    """that both rows finished, with this score defined"""
+    """seeds that both rows finished, with this score defined"""
     differences: list[float]
     """one for each of these seeds"""
     mean: float | None
-    """of the differences; null of none"""
+    """mean of the differences; null without any"""
     sd: float | None
-    """of the differences; null of one seed"""
+    """standard deviation of the differences; null with one seed"""
     paired: RunDifference | NotComparable | None
-    """the mean over these seeds, over resampled people; null of none"""
+    """the mean over these seeds, with its interval over resampled people; null without any"""
 
 
 class MeasuredContrast(Record):
@@ -259,7 +259,7 @@ class MeasuredContrast(Record):
     rows: Annotated[list[str], Field(min_length=2, max_length=2)]
     """the second minus the first"""
     scores: Annotated[list[MeasuredDifference], Field(min_length=1)]
-    """the first is what it is judged by, the others are shown beside it"""
+    """the first one judges it, the others are shown for information"""
 
 
 class StudyHead(Record):
@@ -270,27 +270,27 @@ class StudyHead(Record):
     name: str
     """of the study"""
     title: str
-    """for people"""
+    """title for readers"""
     split: MeasuredSplit
-    """that was measured"""
+    """split that was measured"""
     seeds: Count
-    """asked for"""
+    """number of seeds requested"""
     scores: list[str]
-    """that the table shows; empty: macro-F1, accuracy and those published"""
+    """scores in the table; empty: macro-F1, accuracy and those published"""
     notes: list[str]
-    """as the study has them"""
+    """notes of the study"""
     command: str
-    """that does it again, with names of data in the place of paths"""
+    """command that repeats it, with names of data instead of paths"""
     changed_options: dict[str, str]
-    """option → value, where every row was trained otherwise than its recipe says"""
+    """option → value, where they override the recipes of all rows"""
     prepared_beforehand: list[str]
-    """names of data sets that came prepared"""
+    """names of data sets that were already prepared"""
 
 
 class StudyRecord(StudyHead):
-    """`study.json`: the runs of a study, and what they say."""
+    """`study.json`: the runs of a study, and their summary."""
 
     rows: list[MeasuredRow]
     """in the study's order, an improved one below its row"""
     contrasts: list[MeasuredContrast]
-    """those whose rows there are"""
+    """those whose rows exist"""

@@ -1,7 +1,7 @@
 """The runs of a study → `study.json`: each row's scores over seeds, and the contrasts over the seeds that rows share.
 
-Mean and deviation over seeds say what another training would change; 95 % intervals of these means are over people and
-say what other people would. A contrast is judged on the same people and the same seeds, in pairs.
+The standard deviation over seeds shows the variation between trainings; 95 % intervals of the means are over people and
+show the variation between samples of people. A contrast compares the same people and the same seeds, in pairs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +28,9 @@ from .study_records import (
     StudyRecord,
 )
 
-FITTED = "_fitted"  # ends the name of a score at the decision fitted on validation
+FITTED = "_fitted"  # suffix of a score with the decision fitted on validation
 FITTED_SCORES = ("macro_f1", "balanced_accuracy", "accuracy", "weighted_f1")
-_Folders = tuple[tuple[Path, int], ...]  # each with the time of its results
+_Folders = tuple[tuple[Path, int], ...]  # each with the modification time of its results
 _Given = ParamSpec("_Given")
 _Outcome = TypeVar("_Outcome")
 
@@ -42,7 +42,7 @@ def summarise_study(
     Args:
         output: the study's folder.
         rows: in order.
-        contrasts: those whose rows there are come in.
+        contrasts: only those whose rows exist are included.
     """
     by_name = {row.name: row for row in rows}
     asked = [contrast for contrast in contrasts if set(contrast.rows) <= by_name.keys()]
@@ -54,12 +54,12 @@ def summarise_study(
 
 
 def one_line(error: Exception, output: Path) -> str:
-    """An error's reason, with folders as seen from the study's own."""
+    """An error's message, with paths relative to the study's folder."""
     return in_one_line(error, max_chars=500).replace(f"{output}/", "")
 
 
 def _summarise(row: RowRuns, output: Path, split: str) -> MeasuredRow:
-    distinct = list({run.folder: run for run in row.finished}.values())  # a mean of seeds counts once
+    distinct = list({run.folder: run for run in row.finished}.values())  # a mean of seeds is counted once
     windows = [run.scores_by_window for run in distinct if run.scores_by_window]
     return MeasuredRow(
         **dict(row),
@@ -112,7 +112,7 @@ def _difference(rows: Sequence[RowRuns], score: str, output: Path, split: str) -
 
 
 def _runs_with(score: str, row: RowRuns) -> dict[int, FinishedRun]:
-    """By seed, the finished runs that define the score."""
+    """By seed, the finished runs for which the score is defined."""
     return {run.seed: run for run in row.finished if run.scores.get(score) is not None}
 
 
@@ -124,7 +124,7 @@ def _compare(
     output: Path,
     split: str,
 ) -> RunDifference | NotComparable:
-    """Over resampled people; or why these cannot be compared so."""
+    """The difference over resampled people, or why it cannot be computed."""
     pair = [_stamped([of_row[seed] for seed in seeds], output) for of_row in (first, second)]
     compared = _or_refused(_compare_pairs, output, pair[0], pair[1], split)
     if isinstance(compared, NotComparable):
@@ -136,7 +136,7 @@ def _compare(
         differences = compared.fitted.differences
     name = score.removesuffix(FITTED)
     if name not in differences:
-        return NotComparable(refused=f"{name} of all clips does not follow from these people's")
+        return NotComparable(refused=f"{name} cannot be computed by resampling people")
     return RunDifference(**dict(differences[name]), resampled=compared.resampled)
 
 
@@ -154,7 +154,7 @@ def _stamped(runs: Sequence[FinishedRun], output: Path) -> _Folders:
     return tuple((folder, (folder / RESULTS_FILE).stat().st_mtime_ns) for folder in folders)
 
 
-# The files are written anew after every run, and most runs stay as they are: what resampling says of them is kept.
+# The files are rewritten after every run, while most runs do not change: their resampling is cached.
 @cache
 def _intervals_of_mean(runs: _Folders, split: str) -> MeanIntervals:
     return mean_intervals([folder for folder, _ in runs], split)

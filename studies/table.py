@@ -1,10 +1,8 @@
-"""The runs of a study → `study.json`, and from it `table.md`: what was measured, beside what was published if anything
-was, then the contrasts.
+"""The runs of a study → `study.json`, and from it `table.md`: measured scores, published ones if any, and contrasts.
 
-By clip and, where clips have several windows, by window beside it, since published numbers may count windows; mean and
-deviation over seeds, intervals over people, and in words whatever a reader must know before trusting a number: a
-changed protocol, failed runs, a split that leaks. Nothing here trains or reads a clock: the same runs give the same
-files, but for what stands under `seconds`.
+Scores are by clip and, if clips have several windows, also by window, since published numbers may be by window; with
+mean and deviation over seeds, intervals over people, and notes that a reader must know: a changed protocol, failed
+runs, a split with leakage. The same runs give the same files, except for `seconds`.
 """
 
 from collections import defaultdict
@@ -31,13 +29,13 @@ from .study_records import (
 from .summary import FITTED, summarise_study
 
 RECORD_FILE, TABLE_FILE = "study.json", "table.md"
-FITTED_NOTE = '"Fitted" is at the decision that was fitted on validation people; all else ranks, or goes by argmax.'
+FITTED_NOTE = '"Fitted" uses the decision fitted on validation people; all other scores use argmax, or only ranking.'
 _USUAL_SCORES = ("macro_f1", "accuracy")
 _NONE = "–"
 
 
 def write_study(output: Path, head: StudyHead, rows: Sequence[RowRuns], contrasts: Sequence[Contrast]) -> Path:
-    """Write both files, an older one is replaced; returns the table's path. See `summarise_study`."""
+    """Write both files, replacing older ones; returns the table's path. See `summarise_study`."""
     record = summarise_study(output, head, rows, contrasts)
     write_record(output / RECORD_FILE, record)
     write_whole(output / TABLE_FILE, render_study(record) + "\n")
@@ -45,9 +43,9 @@ def write_study(output: Path, head: StudyHead, rows: Sequence[RowRuns], contrast
 
 
 def render_study(record: StudyRecord) -> str:
-    """Markdown from what `study.json` holds."""
-    seeds = f"mean ± sd over {record.seeds} seeds" if record.seeds > 1 else "of one seed"
-    mean = ", of the mean over seeds" if record.seeds > 1 else ""
+    """The content of `study.json` as Markdown."""
+    seeds = f"mean ± sd over {record.seeds} seeds" if record.seeds > 1 else "one seed"
+    mean = " for the mean over seeds" if record.seeds > 1 else ""
     fitted = [FITTED_NOTE] if any(score.endswith(FITTED) for score in record.scores) else []
     lines = [
         f"# {record.title}{': published and measured' if has_published(record) else ''}",
@@ -65,12 +63,12 @@ def render_study(record: StudyRecord) -> str:
 
 
 def has_published(record: StudyRecord) -> bool:
-    """Whether anything was published of it."""
+    """Whether there are published scores."""
     return any(row.published for row in record.rows)
 
 
 def protocol_warning(record: StudyRecord) -> list[str]:
-    """A paragraph where options were given over the recipes, else nothing."""
+    """A paragraph if options override the recipes, else nothing."""
     if not record.changed_options:
         return []
     changes = ", ".join(f"--{name} {value}" for name, value in record.changed_options.items())
@@ -79,7 +77,7 @@ def protocol_warning(record: StudyRecord) -> list[str]:
 
 
 def describe_people(record: StudyRecord) -> list[str]:
-    """On whom the rows were measured: a sentence, or one a group of rows."""
+    """The people that the rows were measured on: one sentence, or one per group of rows."""
     rows_on: dict[str, list[str]] = defaultdict(list)
     measured = [row for row in record.rows if row.finished]
     for row in measured:
@@ -90,7 +88,7 @@ def describe_people(record: StudyRecord) -> list[str]:
 
 
 def _people_in_words(measured: MeasuredOn) -> str:
-    people = "nobody knows how many people" if measured.num_people is None else f"{measured.num_people:,} people"
+    people = "an unknown number of people" if measured.num_people is None else f"{measured.num_people:,} people"
     text = f"{measured.num_clips:,} clips of {people}"
     if measured.rarest_class:
         both = measured.num_people_with_both
@@ -101,18 +99,18 @@ def _people_in_words(measured: MeasuredOn) -> str:
     return text
 
 
-# --- A row a system
+# --- Rows by system
 
 
 def score_table(record: StudyRecord) -> str:
-    """Published numbers beside measured ones, a line a score; without any, a column a score."""
+    """With published numbers one line per score; without any, one column per score."""
     return _published_table(record) if has_published(record) else _plain_table(record)
 
 
 def _published_table(record: StudyRecord) -> str:
     has_windows = any(row.measured_by_window for row in record.rows)
     measured = ["measured, by window", "measured, by clip"] if has_windows else ["measured"]
-    header = ["system", "score", "published", *measured, "95 % interval", "majority baseline", "minutes a run"]
+    header = ["system", "score", "published", *measured, "95 % interval", "majority baseline", "minutes per run"]
     lines: list[list[str]] = []
     published: Iterable[str] = ()
     for row in record.rows:
@@ -144,7 +142,7 @@ def _plain_table(record: StudyRecord) -> str:
     if finished and all(run.majority_baseline == finished[0].majority_baseline for run in finished):
         chance = [_number(_without_model(finished[0], score)) for score in scores]
         lines.append(["no model: always the most frequent class", *chance, _NONE])
-    return markdown_table(["system", *map(score_in_words, scores), "minutes a run"], lines)
+    return markdown_table(["system", *map(score_in_words, scores), "minutes per run"], lines)
 
 
 def _plain_cell(row: MeasuredRow, score: str) -> str:
@@ -153,7 +151,7 @@ def _plain_cell(row: MeasuredRow, score: str) -> str:
 
 
 def _without_model(run: FinishedRun, score: str) -> float | None:
-    """Of always predicting the most frequent class, which ranks all clips alike."""
+    """The score of always predicting the most frequent class, which ranks all clips equally."""
     measured = run.measured_on
     if score in ("auroc", "within_person_auroc"):
         return 0.5 if measured.rarest_class else None
@@ -179,7 +177,7 @@ def _minutes(row: MeasuredRow) -> str:
 
 
 def contrast_table(record: StudyRecord) -> str:
-    """A line a score of each contrast, the one that it is judged by first."""
+    """One line per score of each contrast, first the one that judges it."""
     has = has_published(record)
     published = ["published"] if has else []
     titles = {row.name: row.title for row in record.rows}
@@ -211,7 +209,7 @@ def difference_interval(difference: MeasuredDifference) -> str:
 
 
 def verdict(difference: MeasuredDifference) -> str:
-    """In words: what the interval over people says of a difference."""
+    """The conclusion from a difference's interval over people, in words."""
     paired = difference.paired
     if paired is None:
         return "not measured yet"
@@ -222,9 +220,9 @@ def verdict(difference: MeasuredDifference) -> str:
     if not paired.excludes_zero:
         return "not shown: interval includes zero"
     told = "helps: interval above zero" if paired.value > 0 else "hurts: interval below zero"
-    # The interval is over people: that other seeds might say otherwise shows in these alone.
+    # The interval is only over people; disagreement between seeds shows in the single differences.
     agree = all(value * paired.value > 0 for value in difference.differences)
-    told += "" if agree else ", though not with each seed"
+    told += "" if agree else ", but not with every seed"
     return told if paired.resampled == "people" else f"{told}, but over clips, too narrow"
 
 
@@ -242,11 +240,11 @@ def _interval_text(interval: Interval | None, form: str = ".3f") -> str:
     return _NONE if interval is None else interval.in_words(_NONE, form)
 
 
-# --- What must be said beside the numbers
+# --- Notes on the numbers
 
 
 def notes_of(record: StudyRecord) -> list[str]:
-    """The study's own, then what follows from its runs."""
+    """The study's own notes, then those on its runs."""
     notes = [*record.notes, *_notes_on_method(record), *_notes_on_data(record.rows)]
     rows_with: dict[str, list[str]] = defaultdict(list)  # several rows often fail in the same way
     for row in record.rows:
@@ -271,13 +269,13 @@ def notes_of(record: StudyRecord) -> list[str]:
 def _notes_on_method(record: StudyRecord) -> list[str]:
     notes = []
     if any(row.measured_by_window for row in record.rows):
-        notes.append("By clip is the mean of a clip's windows, by window counts each; do not mix them up.")
+        notes.append("By clip: the mean of a clip's windows; by window: each window on its own. Do not mix them up.")
     if record.split == "validation":
-        notes.append("Measured on validation, on which each run's best epoch was chosen: more favourable than a test.")
+        notes.append("Measured on validation, on which each run's best epoch was chosen: better than on a test split.")
     if record.prepared_beforehand:
         notes.append(
-            f"{' and '.join(record.prepared_beforehand)} came prepared: where a recipe asks for another subset, "
-            "other frames or crops, how the data was prepared counts."
+            f"{' and '.join(record.prepared_beforehand)} was already prepared: its subset, frames and crops are used, "
+            "whatever the recipes say."
         )
     return notes
 
@@ -304,10 +302,10 @@ def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
     for (source, state), of in leaking.items():
         notes.append(
             f"**The audit of {source} {'is missing' if state == 'missing' else 'failed'}**: its split cannot be "
-            f"trusted, and training was allowed all the same: {named(of)}."
+            f"trusted, but training was allowed: {named(of)}."
         )
     if drawn:
         notes.append(f"**Drawn people who do not exist**, which say nothing about real faces: {named(drawn)}.")
     if over_clips:
-        notes.append(f"Nobody knows the people, so that intervals are over clips, too narrow: {named(over_clips)}.")
+        notes.append(f"The people are unknown, so intervals are over clips, and too narrow: {named(over_clips)}.")
     return notes

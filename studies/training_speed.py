@@ -1,9 +1,9 @@
-"""What a training step costs: memory layout and precision, loading, features that are kept, a busy machine.
+"""The cost of a training step: memory layout and precision, loading, stored features, a busy machine.
 
 `python -m engagement_recognition.studies.training_speed --threads 1` prints JSON: milliseconds, and ratios of ways that
-were timed in turn within this run; with one thread the processor's milliseconds, as if nothing else ran. `--busy`
-starts one process that computes and does nothing else, and times a step beside it with all threads and with one less.
-Faces are drawn; models are not trained before.
+were timed in turn within this run; with one thread, milliseconds of CPU time, independent of other programs. `--busy`
+starts a process that computes all the time, and times a step next to it with all threads and with one less. Faces are
+drawn; models are untrained.
 """
 
 import argparse
@@ -37,7 +37,7 @@ Step = Callable[[], object]
 
 
 def measure(encoder: str, crop_px: int, image_px: int, num_clips: int, rounds: int) -> dict[str, float]:
-    """Milliseconds of one step of so many clips of eight frames, way by way, and what they say of each other."""
+    """Milliseconds per step with this number of clips of eight frames, for each way, and ratios of the ways."""
     rows = _draw_rows(num_clips, crop_px)
     size = {"height": image_px, "width": image_px}
     processor = EngagementVideoProcessor(size=size, face_crop_size_px=crop_px)
@@ -59,7 +59,7 @@ def measure(encoder: str, crop_px: int, image_px: int, num_clips: int, rounds: i
     kept = _model(encoder, image_px)
     features = np.zeros((num_clips * 8, kept.encoder.feature_size, 1, 1), np.float32)
     kept_rows = FeatureRows(rows, features, [list(range(8 * row, 8 * row + 8)) for row in numbers])
-    kept.encoder = KeptFeatures(kept.encoder)  # type: ignore[assignment] # what the heads ask of an encoder, it has
+    kept.encoder = KeptFeatures(kept.encoder)  # type: ignore[assignment] # it has what the heads need of an encoder
     optimizer = torch.optim.AdamW(kept.parameters())
     ways["kept"] = lambda: _take_step(
         kept, FeatureCollator(processor, False)(kept_rows.__getitems__(numbers)), optimizer
@@ -73,7 +73,7 @@ def measure(encoder: str, crop_px: int, image_px: int, num_clips: int, rounds: i
 
 
 def measure_beside_a_busy_process(encoder: str, image_px: int, num_clips: int, rounds: int) -> dict[str, float]:
-    """Milliseconds of a step with all threads and with one less, in turn, beside a process that takes a core."""
+    """Milliseconds per step with all threads and with one less, in turn, while another process occupies a core."""
     threads = torch.get_num_threads()
     frames = torch.randn(num_clips, 8, 3, image_px, image_px)
     batch = {"pixel_values": frames, "labels": torch.zeros(num_clips, dtype=torch.long)}
@@ -146,7 +146,7 @@ def _draw_rows(num_clips: int, crop_px: int) -> LabelledFrames:
 
 
 def _in_turn(ways: Mapping[str, Step], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Median milliseconds of each, timed one after the other in each round, after one round that is not counted."""
+    """Median milliseconds of each way, timed one after the other in each round, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, step in ways.items():
@@ -160,14 +160,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads torch may use")
-    parser.add_argument("--rounds", type=int, default=5, help="each way is timed this often, in turn")
-    parser.add_argument("--clips", type=int, default=8, help="of a batch, eight frames each")
+    parser.add_argument("--rounds", type=int, default=5, help="number of times that each way is timed, in turn")
+    parser.add_argument("--clips", type=int, default=8, help="clips per batch, eight frames each")
     parser.add_argument(
-        "--busy", action="store_true", help="also beside a process that takes a core; two threads or more"
+        "--busy", action="store_true", help="also time it while another process occupies a core; needs two threads"
     )
     options = parser.parse_args(argv)
     if min(options.threads - options.busy, options.rounds, options.clips) < 1:
-        parser.error("--threads, --rounds and --clips are at least 1, and --threads at least 2 beside --busy")
+        parser.error("--threads, --rounds and --clips must be at least 1, and --threads at least 2 with --busy")
     torch.set_num_threads(options.threads)
     resnet, demo = ("resnet18", 224, 224), ("face_vgg8_050", 96, 48)
     found: dict[str, object] = {"threads": options.threads, "has_fast_bf16": has_fast_bf16()}

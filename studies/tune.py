@@ -1,12 +1,12 @@
-"""`engagement tune`: a recipe's options searched by Optuna, on validation alone.
+"""`engagement tune`: search a recipe's options with Optuna, only on validation.
 
-Trainer's `hyperparameter_search` runs each trial by `train(trial=...)`, and by itself lays the values that Optuna
-proposes over TrainingArguments. Dropout, losses and augmentation are no part of those, and model and loss would stay
-what they were; so here that call plans the whole stage anew, and trains it as `train.py` does.
+Trainer's `hyperparameter_search` runs each trial by `train(trial=...)`, and by default sets the values that Optuna
+proposes in TrainingArguments. Dropout, losses and augmentation are not among those, and model and loss would not
+change; so here that call plans the whole stage again, and trains it like `train.py`.
 
-What is known of finished trials stands in `search.json`. Optuna's study is made of it anew for each trial, in memory,
-with a sampler whose random numbers follow from the recipe's seed and the trial's number: a search that was killed
-proposes what one never killed would have. The first trial is the recipe as it is. No picture of test is read.
+Finished trials are recorded in `search.json`. For each trial Optuna's study is rebuilt from it in memory, with a
+sampler seeded by the recipe's seed and the trial's number, so that an interrupted search proposes the same values as an
+uninterrupted one. The first trial is the unchanged recipe. No picture of test is read.
 """
 
 import random
@@ -68,40 +68,40 @@ if TYPE_CHECKING:
 
 BEST_RECIPE, FIGURE = "best.yaml", "trials.png"
 _SET_HERE = {"output_dir", "resume_from_checkpoint"}
-_RANDOM_TRIALS = 5  # before the sampler begins to learn; Optuna's own ten would be half of a night's
-_MOST_KILLS = 3  # of one trial: what kills it, such as a machine short of memory, would kill it for ever
-_GO_ON = "type the same command again: finished trials are kept"
+_RANDOM_TRIALS = 5  # before the sampler uses results; Optuna's default of ten would be half of a night's trials
+_MOST_KILLS = 3  # of one trial: the cause, such as too little memory, would kill it every time
+_GO_ON = "run the same command again: finished trials are kept"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is searched."""
+    """The stage that is searched."""
 
     output: Path
-    run: StageRun  # the recipe as it is; where stage one was trained for it, from that
+    run: StageRun  # the unchanged recipe; if stage one was trained for it, starting from that model
     data: StageData  # without test
 
     def place_of(self, number: int) -> dict[str, OptionValue]:
-        """Where a trial's checkpoints are, until it is finished."""
+        """The folder of a trial's checkpoints, until it is finished."""
         return {"output_dir": str(self.output / f"trial_{number}")}
 
 
 def tune(
     recipe_path: Path, output: Path, trials: int, space: Path | None = None, options: Mapping[str, str] | None = None
 ) -> Search:
-    """Search, or go on with the search in `output`, until that many trials are finished, failed ones included.
+    """Search, or resume the search in `output`, until that many trials are finished, including failed ones.
 
     Args:
         space: a YAML file, see `tune_space`; None: the default space.
-        options: of train.py, over the recipe.
+        options: of train.py, overriding the recipe.
 
     Returns:
-        What is in `search.json`; `best.yaml`, `trials.csv` and `trials.png` lie beside it.
+        The content of `search.json`; `best.yaml`, `trials.csv` and `trials.png` are in the same folder.
 
     Raises:
         EngagementInputError: Optuna is missing.
-        RecipeError: a recipe, option or space that cannot be searched, or a folder with another search; all of it is
-            found before anything is trained. Or the recipe's own values cannot be trained.
+        RecipeError: a recipe, option or space that cannot be searched, or a folder with a different search, all found
+            before anything is trained; or the recipe's own values cannot be trained.
         DataError: data that cannot be used, or a folder that cannot be written.
     """
     require_extra("tune", ("optuna",))
@@ -113,33 +113,33 @@ def tune(
     chosen = default_space(run) if space is None else read_space(space, run)
     if "encoder" in chosen and (len(runs) > 1 or run.stage.start_from):
         start = run.stage.start_from or "stage one"
-        raise RecipeError(f"Expected no encoder in {space}, got choices of it: {recipe_path.name} starts from {start}.")
+        raise RecipeError(f"{space} cannot search encoder: {recipe_path.name} starts from {start}; leave it out.")
     require_writable(output)
     with alone_in(output, "search"), _failing_in_one_line(output), without_file_bars():
         return _search(recipe_path, runs, chosen, output, trials)
 
 
 def _plan(recipe_path: Path, output: Path, options: Mapping[str, str]) -> list[StageRun]:
-    """The stages of the recipe, of which the last is searched; raises RecipeError where it cannot be."""
+    """The stages of the recipe, the last of which is searched; raises RecipeError if it cannot be."""
     own = [name for name in options if name.removeprefix("expression_").removeprefix("engagement_") in _SET_HERE]
     if own:
-        raise RecipeError(f"Expected no --{own[0]}, which a search sets by itself; --output names its folder.")
+        raise RecipeError(f"The search sets --{own[0]} itself; leave it out, and choose the folder with --output.")
     told = {"output_dir": str(output / "stage_one"), "resume_from_checkpoint": "true"}
     runs = plan_stages(read_recipe(recipe_path), {**options, **told})
     for run in runs:
         check_options(run)
     last = runs[-1]
     refused = {
-        "no folds, each of which has a validation split of its own": last.stage.folds,
-        "no push_to_hub, since a search ends in a recipe": any(run.push_to_hub for run in runs),
-        "one process, and no launcher": last.training.world_size > 1,
-        "metric_for_best_model and load_best_model_at_end, by which trials are compared": not (
+        "no folds, each of which has its own validation split": last.stage.folds,
+        "no push_to_hub, since its result is a recipe": any(run.push_to_hub for run in runs),
+        "a single process without a launcher": last.training.world_size > 1,
+        "metric_for_best_model and load_best_model_at_end, to compare trials": not (
             last.training.metric_for_best_model and last.training.load_best_model_at_end
         ),
     }
     wrong = next((expected for expected, is_wrong in refused.items() if is_wrong), None)
     if wrong:
-        raise RecipeError(f"Expected {wrong}, in a search of {recipe_path.name}, stage {last.name}.")
+        raise RecipeError(f"The search of {recipe_path.name}, stage {last.name}, needs {wrong}.")
     return runs
 
 
@@ -152,7 +152,7 @@ def _failing_in_one_line(output: Path) -> Iterator[None]:
         if not could_not_write(error):
             raise
         reason = in_one_line(error.__cause__ or error)
-        raise DataError(f"Expected to write in {output}, could not ({reason}); make room, and {_GO_ON}.") from error
+        raise DataError(f"{output} could not be written ({reason}); free disk space, and {_GO_ON}.") from error
 
 
 def _search(recipe_path: Path, runs: Sequence[StageRun], space: SearchSpace, output: Path, trials: int) -> Search:
@@ -176,7 +176,7 @@ def _search(recipe_path: Path, runs: Sequence[StageRun], space: SearchSpace, out
         require_same(output, kept, now)
     search = kept or now
     write_search(output, search)
-    # From here on by that score alone: `auto` could mean another one for a trial that draws rows again.
+    # From here on with this score: `auto` could mean a different one for a trial with repeated rows.
     given: dict[str, OptionValue] = {"metric_for_best_model": score}
     if search.expression is not None:
         given["start_from"] = str(_train_on_expressions(before[0]))
@@ -188,7 +188,7 @@ def _without_test(data: StageData) -> StageData:
 
 
 def _train_on_expressions(run: StageRun) -> Path:
-    """Stage one, once for all trials; it stays in the folder."""
+    """Train stage one, once for all trials; it stays in the folder."""
     if not is_finished(run.export_dir):
         train(Recipe({run.name: dict(run.given)}), {})
     return run.export_dir
@@ -201,13 +201,13 @@ def _run_trials(search: Search, stage: Stage, trials: int) -> Search:
         write_search(stage.output, begun)
         try:
             trial = _run_trial(begun, stage)
-        except BaseException:  # it was not killed
+        except BaseException:  # stopped, but not killed: the attempt is not counted
             with suppress(EngagementInputError):
                 write_search(stage.output, search)
             raise
         if number == 1 and trial.failure:
             write_search(stage.output, search)
-            raise RecipeError(f"Expected to train {search.recipe} as it is first, could not: {trial.failure}")
+            raise RecipeError(f"The first trial, the unchanged recipe {search.recipe}, failed: {trial.failure}")
         search = search.model_copy(update={"begun": 0, "trials": [*search.trials, trial]})
         write_search(stage.output, search)
         _write_best(search, stage)
@@ -218,20 +218,20 @@ def _run_trials(search: Search, stage: Stage, trials: int) -> Search:
 
 
 def _remove_trials(output: Path, but: int | None = None) -> None:
-    """Checkpoints, of all trials or of all but one."""
+    """Remove the checkpoints of all trials, or of all but one."""
     for folder in output.glob("trial_*"):
         if folder.name != f"trial_{but}":
             shutil.rmtree(folder, ignore_errors=True)
 
 
 class _SearchingTrainer(Trainer):
-    """Trainer whose trials are trained by somebody else."""
+    """Trainer whose trials are trained by a given function."""
 
-    objective: float | None  # what `hyperparameter_search` reads after each trial
+    objective: float | None  # read by `hyperparameter_search` after each trial
 
     def __init__(self, folder: Path, use_cpu: bool, train_trial: "Callable[[optuna.Trial], float]") -> None:
         arguments = TrainingArguments(str(folder), report_to="none", use_cpu=use_cpu)
-        # Trainer asks for a model, which nobody trains.
+        # Trainer requires a model, which is never trained.
         super().__init__(args=arguments, model_init=lambda: torch.nn.Linear(1, 1))  # type: ignore[arg-type, return-value]
         self.train_trial = train_trial
 
@@ -249,7 +249,7 @@ class _SearchingTrainer(Trainer):
 
 
 def _run_trial(search: Search, stage: Stage) -> Trial:
-    """The next trial, proposed by Optuna from those before; of a search's first, nothing is proposed."""
+    """The next trial, proposed by Optuna from those before; for the first, nothing is proposed."""
     import optuna  # an extra
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -258,7 +258,7 @@ def _run_trial(search: Search, stage: Stage) -> Trial:
 
     def train_trial(trial: optuna.Trial) -> float:
         finished.append(_train_trial(search, stage, suggest(trial, search.space) if number > 1 else {}))
-        return finished[0].score or 0.0  # of one that failed it does not matter: this study is not used again
+        return finished[0].score or 0.0  # any number will do for a failed trial: this study is not used again
 
     direction: Literal["maximize", "minimize"] = "maximize" if search.greater_is_better else "minimize"
     storage = optuna.storages.InMemoryStorage()
@@ -291,12 +291,12 @@ def _as_optuna(search: Search, trial: Trial) -> "optuna.trial.FrozenTrial":
 def _train_trial(search: Search, stage: Stage, values: dict[str, OptionValue]) -> Trial:
     """
     Args:
-        values: none: the recipe's own.
+        values: empty: the recipe's own.
     """
     number, began = len(search.trials) + 1, time.monotonic()
     known = values or own_values(stage.run, search.space)
     twin = next((trial for trial in search.trials if trial.values == known), None)
-    if twin is not None:  # the same seed would end with the same score
+    if twin is not None:  # the same seed would give the same score
         return twin.model_copy(update={"seconds": 0.0})
     score, noise, failure = None, None, None
     try:
@@ -314,22 +314,22 @@ def _train_trial(search: Search, stage: Stage, values: dict[str, OptionValue]) -
 
 
 def _train(run: StageRun, search: Search, data: StageData) -> SelectionOutcome:
-    """As `train.py` does, up to the weights that it would export."""
+    """As in `train.py`, up to the weights that it would export."""
     if changes_pictures(search.space):
         data = _without_test(load_stage_data(run))
     start = resolve_start(run.stage.start_from)
     recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
     checkpoint = choose_checkpoint(run, recipe)
     with stage_trainer(run, data, start, checkpoint, recipe) as (trainer, _):
-        trainer.pop_callback(EpochLines)  # a line a trial is enough
+        trainer.pop_callback(EpochLines)  # one line per trial is enough
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         outcome = trainer.selected()
-    assert outcome is not None  # `_plan` asked for a score
+    assert outcome is not None  # `_plan` requires a score
     return outcome
 
 
 def _write_best(search: Search, stage: Stage) -> None:
-    """The best trial as a recipe that `engagement train` takes."""
+    """The best trial as a recipe for `engagement train`."""
     best = search.best()
     values = {} if best is None or best == 1 else search.trials[best - 1].values
     planned = plan_with(stage.run, values)
@@ -356,20 +356,20 @@ def _shown(value: OptionValue) -> str:
 
 
 def describe_search(search: Search, output: Path) -> list[str]:
-    """Lines on what was found, with the command that measures it."""
+    """Lines with the result, and the command that measures it on test."""
     number = search.best() or 1
     best, own = search.trials[number - 1], search.trials[0]
     num_failed = sum(trial.failure is not None for trial in search.trials)
     failed = f" ({num_failed} failed)" if num_failed else ""
-    scores = f"trial {number}, {search.score} {best.score:.3f} on validation; the recipe as it is: {own.score:.3f}"
+    scores = f"trial {number}, {search.score} {best.score:.3f} on validation; unchanged recipe: {own.score:.3f}"
     lines = [f"The best of {len(search.trials)} trials of {printable(search.recipe)}{failed}: {scores}."]
     gain = abs((best.score or 0) - (own.score or 0))
     if number == 1:
-        lines.append("No trial was better than the recipe as it is.")
+        lines.append("No trial was better than the unchanged recipe.")
     elif best.noise is not None and gain < best.noise:
         lines.append(f"That is within the noise: the standard error of the score is {best.noise:.3f}.")
     lines += [
-        "Chosen on validation alone: as the best of several the score is optimistic. Measure it on test, once:",
+        "As the best of several on validation, this score is optimistic. Measure it on test, once:",
         f"  {train_command()} {shlex.quote(str(output / BEST_RECIPE))}",
     ]
     return lines

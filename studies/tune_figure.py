@@ -19,7 +19,7 @@ from .tune_space import Range
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by colour-blind eyes too; shapes differ as well.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; shapes differ as well.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 _COLUMNS, _PANEL_INCHES, _PNG_DPI = 3, 3.6, 150
 _TEXT_PT = 10
@@ -36,9 +36,7 @@ def save_search_figure(search: Search, path: Path) -> None:
     for place, (name, entry) in enumerate(search.space.items()):
         axes = figure.add_subplot(grid[1 + place // _COLUMNS, place % _COLUMNS])
         _draw_option(axes, search, name, entry)
-    figure.suptitle(
-        f"{shown_name(search.recipe)}, {len(search.trials)} trials, on validation alone", fontsize=_TEXT_PT + 1
-    )
+    figure.suptitle(f"{shown_name(search.recipe)}, {len(search.trials)} trials, on validation", fontsize=_TEXT_PT + 1)
     take_literally(figure)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=_PNG_DPI)
@@ -54,7 +52,7 @@ def _draw_course(axes: "Axes", search: Search) -> None:
     best = np.maximum.accumulate(scores) if search.greater_is_better else np.minimum.accumulate(scores)
     axes.errorbar(xs, scores, errors, fmt="o", color=_BLUE, ecolor="0.75", label="trial (bar: standard error)")
     axes.step([*xs, len(search.trials)], [*best, best[-1]], where="post", color=_ORANGE, label="best so far")
-    axes.plot(xs[:1], scores[:1], "s", color=_GREEN, markersize=9, label="the recipe as it is")
+    axes.plot(xs[:1], scores[:1], "s", color=_GREEN, markersize=9, label="unchanged recipe")
     first = int(np.argmax(scores == best[-1]))
     axes.plot(xs[first], scores[first], "D", color=_ORANGE, markersize=8, label="the best")
     failed = [number for number, trial in numbered if trial.score is None]
@@ -67,7 +65,7 @@ def _draw_course(axes: "Axes", search: Search) -> None:
 
 
 def _draw_option(axes: "Axes", search: Search, name: str, entry: Range | list[OptionValue]) -> None:
-    """A point a trial that has a score; the recipe's own value and the best are marked."""
+    """One point per trial with a score; the recipe's own value and the best are marked."""
     from matplotlib.ticker import NullFormatter
 
     values = [trial.values.get(name) for trial in search.trials]

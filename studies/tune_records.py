@@ -1,4 +1,4 @@
-"""What a search keeps in its folder: `search.json`, from which it goes on, and `trials.csv`, the same as a table."""
+"""The files of a search: `search.json`, from which it resumes, and `trials.csv`, the same as a table."""
 
 import csv
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ class Trial(Record):
     """One training of the search, finished."""
 
     values: dict[str, OptionValue]
-    """of the options that are searched"""
+    """values of the searched options"""
     score: float | None
-    """on validation, of the epoch that was kept; null: it failed"""
+    """score of the kept epoch on validation; null: it failed"""
     noise: float | None = None
-    """standard error of the score; null: not known"""
+    """standard error of the score; null: unknown"""
     seconds: NotNegative
-    """how long it took, in its last sitting"""
+    """duration since it was last resumed"""
     failure: str | None = None
     """why there is no score"""
 
@@ -35,29 +35,29 @@ class Search(Record):
     recipe: str
     """name of the recipe's file"""
     training: TrainingRecipe
-    """what the recipe itself trains, on which data"""
+    """the unchanged recipe's training, and its data"""
     expression: dict[str, OptionValue] | None
-    """options of stage one, which was trained once before; null: none was"""
+    """options of stage one, which was trained once before; null: there was none"""
     space: dict[str, Range | list[OptionValue]]
-    """what was tried"""
+    """ranges and choices"""
     score: str
-    """by which epochs and trials are compared"""
+    """score that compares epochs and trials"""
     greater_is_better: bool
     """whether a higher score is better"""
     begun: Count = 0
-    """how often the trial after these was begun and not finished"""
+    """how often the next trial was started and not finished"""
     trials: list[Trial] = []
-    """as they were finished; the first has the recipe's own values"""
+    """finished trials in order; the first has the recipe's own values"""
 
     def best(self) -> int | None:
-        """The number, from 1, of the first trial that none surpasses; None: none has a score."""
+        """The number, from 1, of the first of the best trials; None: none has a score."""
         sign, numbered = 1 if self.greater_is_better else -1, enumerate(self.trials, start=1)
         scored = [(sign * trial.score, -number) for number, trial in numbered if trial.score is not None]
         return -max(scored)[1] if scored else None
 
 
 def read_search(output: Path) -> Search | None:
-    """None where none was begun.
+    """The search in a folder; None if there is none.
 
     Raises:
         RecipeError: it is damaged.
@@ -65,11 +65,11 @@ def read_search(output: Path) -> Search | None:
     path = output / RECORD_FILE
     if not path.exists():
         return None
-    return read_record(path, Search, RecipeError, "a search to go on with", "choose another --output, or restore it")
+    return read_record(path, Search, RecipeError, "a search to resume", "choose a different --output, or restore it")
 
 
 def require_same(output: Path, kept: Search, now: Search) -> None:
-    """Raises RecipeError where the search in a folder began otherwise than this one would; it says in what."""
+    """Raises RecipeError, with the differences, if the search in a folder was started with other settings."""
     differing = [] if kept.training.stage == now.training.stage else [f"stage {kept.training.stage}"]
     differing += options_that_differ(kept.training, now.training.options)
     differing += inputs_that_differ(kept.training, now.training)
@@ -83,8 +83,8 @@ def require_same(output: Path, kept: Search, now: Search) -> None:
         differing += [f"{what}{name} {_shown(before.get(name))}, got {_shown(after.get(name))}" for name in names]
     if differing:
         raise RecipeError(
-            f"Expected, to go on with the search in {output}, {'; '.join(differing)}. Go on with what it began with, "
-            "or choose another --output."
+            f"To resume the search in {output}, expected {'; '.join(differing)}. Use the same settings, or choose a "
+            "different --output."
         )
 
 

@@ -1,13 +1,13 @@
-"""What a search tries: ranges and choices of a stage's options, from a YAML file or around the recipe's own values.
+"""The space of a search: ranges and choices of a stage's options, from a YAML file or around the recipe's own values.
 
     learning_rate: {low: 1e-4, high: 1e-2, log: true}
     temporal_num_layers: {low: 1, high: 3}
     augmentation.brightness: {low: 0, high: 0.4, step: 0.1}
     class_weight_cap: [1, 3, 5]
 
-Any option may be named that changes what is learned from the same data, and `augmentation.NAME` for one strength. What
-chooses or measures may not: its scores could not be compared. Each end of a range and each choice is tried on the
-recipe before the search begins, so that a mistake is told at once.
+Any option that affects learning from the same data is allowed, and `augmentation.NAME` for one strength. Options that
+affect selection or measurement are not: their scores could not be compared. Both ends of each range and all choices are
+checked with the recipe before the search starts, so that a mistake is reported at once.
 """
 
 import json
@@ -35,41 +35,41 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-_Number = Annotated[float, Field(strict=False)]  # YAML takes 1e-4 for a word
+_Number = Annotated[float, Field(strict=False)]  # YAML reads 1e-4 as text
 
 
 class Range(Record):
-    """Of an option that is a number."""
+    """The range of a numeric option."""
 
     low: _Number
-    """the least value"""
+    """smallest value"""
     high: _Number
-    """the greatest value, tried too"""
+    """largest value, included"""
     log: bool = False
-    """whether a factor counts as much anywhere in the range; not with a step"""
+    """whether values are proposed on a logarithmic scale; not with a step"""
     step: _Number | None = None
-    """between two values; null: 1 of whole numbers, else none"""
+    """distance between values; null: 1 for whole numbers, else none"""
 
 
 SearchSpace = Mapping[str, Range | list[OptionValue]]
 _AUGMENTATION = "augmentation."
-# They say what is measured or chosen, or leave it to chance.
+# Options of measurement, selection or randomness.
 _FIXED = frozenset({
     "model", "folds", "num_frames", "sampling", "window_stride_frames", "face_crop", "face_crop_size_px", "as_played",
     "picture_norm", "shuffle_frames", "metric_for_best_model", "greater_is_better", "load_best_model_at_end",
     "eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "seed", "data_seed", "full_determinism",
     "cache_features",
 })  # fmt: skip
-# What makes up a loss: that of one trial says nothing beside another's.
+# Options of the loss: losses of different trials could not be compared.
 _OF_LOSS = frozenset({"loss", "focal_gamma", "class_weight_cap", "logit_adjustment", "label_smoothing"})
-# Options whose pictures are others, so that the data has to be made ready anew.
+# Options that change the pictures, so that the data has to be loaded again.
 _OF_PICTURES = frozenset({
     "encoder", "start_from", "encoder_features", "image_size", "grayscale", "image_mean", "image_std", "oversample_to",
 })  # fmt: skip
 
 
 def default_space(run: StageRun) -> SearchSpace:
-    """Around the recipe's own values, few enough for twenty trials."""
+    """A space around the recipe's own values, small enough for twenty trials."""
     rate, decay, stage = run.training.learning_rate, run.training.weight_decay, run.stage
     space: dict[str, Range | list[OptionValue]] = {
         "learning_rate": Range(low=rate / 10, high=rate * 10, log=True),
@@ -90,23 +90,23 @@ def read_space(path: Path, run: StageRun) -> SearchSpace:
         run: of the recipe.
 
     Raises:
-        RecipeError: no file, no option, or an option, range or choice that this stage cannot have; it names the option.
+        RecipeError: no file, no option, or an option, range or choice that does not fit this stage; names the option.
     """
     if not path.is_file():
-        raise RecipeError(f"Expected a search space at {path}, found no such file.")
+        raise RecipeError(f"There is no search space {path}.")
     content = read_recipe(path).options
     if not content:
-        raise RecipeError(f"Expected at least one option in {path}, got none; docs/tuning.md shows a search space.")
+        raise RecipeError(f"{path} contains no option to search; docs/tuning.md shows an example.")
     return {name: _read_entry(name, entry, path, run) for name, entry in content.items()}
 
 
 def _read_entry(name: str, entry: object, path: Path, run: StageRun) -> Range | list[OptionValue]:
     is_fixed = name in _FIXED or name in FREE - {"start_from"}
     if is_fixed or (name in _OF_LOSS and _goes_by_loss(run)):
-        why = "changes what is chosen, measured or shown, not what is learned"
+        why = "it affects selection, measurement or output, not learning; leave it out"
         if name in _OF_LOSS:
-            why = "changes the loss that epochs are chosen by; pass --metric_for_best_model auroc, or leave it out"
-        raise RecipeError(f"Expected in {path} options whose trials can be compared, got {name}, which {why}.")
+            why = "it changes the loss that selects epochs; pass --metric_for_best_model auroc, or leave it out"
+        raise RecipeError(f"{name} in {path} cannot be searched: {why}.")
     try:
         _require_known(name, run)
         found = _parse_entry(name, entry, path)
@@ -131,7 +131,7 @@ def _parse_entry(name: str, entry: object, path: Path) -> Range | list[OptionVal
     kinds = _kinds_of(name)
     if isinstance(entry, dict):
         if not kinds & {int, float}:
-            raise RecipeError(f"Expected a list of choices for {name} in {path}, which is no number, got a range.")
+            raise RecipeError(f"{name} in {path} is not a number and cannot have a range; give a list of choices.")
         remedy = "write {low: 1, high: 2}, or a list of choices"
         return parse_record(json.dumps(entry), path, Range, RecipeError, f"a range of {name}", remedy)
     if not isinstance(entry, list) or not entry:
@@ -146,7 +146,7 @@ def _as_choice(value: object, kinds: set[type]) -> OptionValue:
         try:
             return int(value) if float not in kinds else float(value)
         except ValueError:
-            raise RecipeError(f"Expected numbers as choices, got {value!r}.") from None
+            raise RecipeError(f"Expected only numbers as choices, got {value!r}.") from None
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
@@ -168,10 +168,10 @@ def _number(name: str, value: float) -> OptionValue:
 def distribution_of(
     name: str, entry: Range | list[OptionValue]
 ) -> "CategoricalDistribution | FloatDistribution | IntDistribution":
-    """As Optuna has it.
+    """Optuna's distribution for an entry.
 
     Raises:
-        RecipeError: a range that holds nothing.
+        RecipeError: a range without values.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -186,11 +186,11 @@ def distribution_of(
             return IntDistribution(int(entry.low), int(entry.high), entry.log, int(entry.step or 1))
         return FloatDistribution(entry.low, entry.high, entry.log, entry.step)
     except ValueError as error:
-        raise RecipeError(f"Expected a range that holds something, got: {in_one_line(error)}") from error
+        raise RecipeError(f"The range is not valid: {in_one_line(error)}") from error
 
 
 def suggest(trial: "Trial", space: SearchSpace) -> dict[str, OptionValue]:
-    """A value of each option, as the study's sampler proposes it."""
+    """A value for each option, proposed by the study's sampler."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     values: dict[str, OptionValue] = {}
@@ -206,7 +206,7 @@ def suggest(trial: "Trial", space: SearchSpace) -> dict[str, OptionValue]:
 
 
 def own_values(run: StageRun, space: SearchSpace) -> dict[str, OptionValue]:
-    """The recipe's own, inside the space or not."""
+    """The recipe's own values, inside the space or not."""
     options = {**options_of(run), "start_from": run.stage.start_from}
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     strengths = {f"{_AUGMENTATION}{item.name}": getattr(augmentation, item.name) for item in fields(Augmentation)}
@@ -214,7 +214,7 @@ def own_values(run: StageRun, space: SearchSpace) -> dict[str, OptionValue]:
 
 
 def holds(space: SearchSpace, values: Mapping[str, OptionValue]) -> bool:
-    """Whether the space holds all of these."""
+    """Whether all of these values are in the space."""
     return all(_holds(entry, values[name]) for name, entry in space.items())
 
 
@@ -228,12 +228,12 @@ def _holds(entry: Range | list[OptionValue], value: OptionValue) -> bool:
 
 
 def changes_pictures(space: SearchSpace) -> bool:
-    """Whether trials differ in more than how they learn from the same pixels."""
+    """Whether trials differ in their pixels or rows, not only in how they learn."""
     return not _OF_PICTURES.isdisjoint(space)
 
 
 def plan_with(run: StageRun, values: Mapping[str, OptionValue]) -> StageRun:
-    """The stage planned anew and checked, with these values in the place of its own; what it says was said before.
+    """The stage, planned again with these values instead of its own, and checked; repeated output is hidden.
 
     Raises:
         RecipeError, ModelLoadError: as `plan_stages` and `check_options`.
@@ -250,7 +250,7 @@ def _plan(run: StageRun, values: Mapping[str, OptionValue]) -> StageRun:
         if name.startswith(_AUGMENTATION):
             given = section.get("augmentation") or {}
             strengths = parse_json(given, "augmentation", dict) if isinstance(given, str) else given
-            assert isinstance(strengths, dict)  # the recipe was planned, and so it is a mapping
+            assert isinstance(strengths, dict)  # checked when the recipe was planned
             section["augmentation"] = {**strengths, name.removeprefix(_AUGMENTATION): values[name]}
         else:
             section[name] = values[name]

@@ -1,6 +1,6 @@
-"""From a file to its label in a warm process: the plain way, then each engine, in turn, on the same file; by stage too.
+"""Time from a file to its label in a warm process: the plain way and each engine, in turn, on the same file; by stage.
 
-Without calibration data nothing is int8 but what lies beside the model.
+Without calibration data only existing int8 exports are measured.
 """
 
 import copy
@@ -19,7 +19,7 @@ from ..processor.video_decoding import decode_video
 from .plain_way import predict_plainly
 from .speed_record import Floor, Warm, Way
 
-# Where an export lies beside the model -> who runs it; torch takes the model itself.
+# Folder of an export within the model's -> engine and dtype; torch runs the model itself.
 _ENGINES = {
     "torch": ("torch", "auto"),
     "onnx": ("onnxruntime", "auto"),
@@ -33,7 +33,7 @@ _MATRIX = 1024
 def measure_warm(folder: Path, not_exported: dict[str, str], video: Path, num_rounds: int) -> Warm:
     """
     Args:
-        folder: of a model, with its exports beside the weights.
+        folder: of a model, with its exports.
         not_exported: name of an export -> why there is none.
 
     Raises:
@@ -80,7 +80,7 @@ def measure_warm(folder: Path, not_exported: dict[str, str], video: Path, num_ro
 def time_in_turn(
     ways: dict[str, Callable[[], object]], num_rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Median milliseconds of each, timed A B C A B C after one warm-up of each."""
+    """Median milliseconds of each way, timed A B C A B C after one warm-up of each."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(num_rounds + 1):
         for name, way in ways.items():
@@ -96,7 +96,7 @@ def _whole(predictor: Predictor, video: Path) -> Callable[[], object]:
 
 
 def _stages(predictor: Predictor, video: Path, num_rounds: int) -> tuple[dict[str, float], int]:
-    """Median milliseconds by stage, each fed with what the one before gave; and the number of the label."""
+    """Median milliseconds by stage, each with the output of the previous one as input; and the label's number."""
     processor = predictor.video_processor
     times: dict[str, list[float]] = {name: [] for name in ("decode", "faces", "crops", "model")}
     logits = np.zeros((1, len(predictor.engine.label_names)), np.float32)
