@@ -1,7 +1,7 @@
 """`engagement evaluate`: a trained or imported model on a prepared data set → results, predictions, figures and card.
 
-The data's pictures must have been made as the model's own processor makes them; a raw source is prepared so. What the
-scores are is in `evaluation`; this room runs the model and writes into its folder.
+The data must have been prepared with the settings of the model's processor; a raw source is prepared with them. The
+scores are computed in `evaluation`; this module runs the model and writes into its folder.
 """
 
 import csv
@@ -62,39 +62,39 @@ def evaluate_model(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> SplitEvaluation:
-    """Measure the model in `folder` on a split; its results file, predictions, figures and card are renewed.
+    """Measure the model in `folder` on a split, and update its results file, predictions, figures and card.
 
-    What was measured on other data stays; an earlier measurement of the same data, labels and split gives way. What is
-    chosen (threshold, calibration) is chosen on the data's validation split, or where it has none, on that of the
-    training data, whose predictions lie beside the model; without these, or on validation itself, nothing is chosen.
+    Measurements on other data are kept; an earlier one of the same data, labels and split is replaced. Threshold and
+    calibration are chosen on the data's validation split or, if it has none, on that of the training data, whose
+    predictions are stored with the model; without these, or on validation itself, none are chosen.
 
     Args:
-        data: a prepared data set, here or on the Hub (hf://org/name), or a raw source.
-        label_scheme: default: what the model was trained under, else what its label names fit.
+        data: a prepared data set, local or on the Hub (hf://org/name), or a raw source.
+        label_scheme: default: the one the model was trained with, else the one that matches its label names.
         groups: a CSV with a column subject_id and others, such as gender; scores are given for each group of people.
-        num_focus_clips: explain so many clips, drawn at random, and measure how much of the heat lies on the face.
+        num_focus_clips: number of random clips to explain, to measure how much of the heat lies on the face.
         device, dtype, engine: where and how the model runs; see `Placement`. A raw source is prepared on the CPU.
-        batch_size: windows, or faces, a pass of the model; None: 8 windows, 64 faces.
-        workers: processes that read prepared pictures beside this one; None: none.
+        batch_size: windows, or faces, per pass of the model; None: 8 windows, 64 faces.
+        workers: additional processes that read prepared pictures; None: none.
 
     Returns:
-        The evaluation of the split, as it stands in `results.json`.
+        The evaluation of the split, as stored in `results.json`.
 
     Raises:
         ModelLoadError: no model, or no results file, in the folder.
         DataError: data without this split, with labels the model does not know, or, for face focus, without faces.
-        RecipeError: frames that were not made as the model reads them, no such device, or face focus of an export.
+        RecipeError: frames prepared with other settings than the model's, no such device, or face focus of an export.
     """
     predictor = Predictor.from_pretrained(
         str(folder), device=device, dtype=dtype, engine=engine, batch_size=batch_size, workers=workers
     )
     results, data = read_results(folder), local_folder(data, cache_dir)
     if num_focus_clips:
-        _ = predictor.model  # which an export has not: refused before the long part
+        _ = predictor.model  # exports have none, and are refused here before the long part
     group_of = _read_groups(groups) if groups else None
     options = _options_of(predictor, results, folder, data, label_scheme, cache_dir)
     has_crops = predictor.tensor_processor.face_crop
-    # Of whole frames only the raw source tells where faces are; what is missing shows here, before the long part.
+    # For whole frames only the raw source contains face boxes; missing ones are found here, before the long part.
     focus_clips = find_clips(data, split, options.kind, options.source) if num_focus_clips and not has_crops else []
     prepared = open_or_prepare(options)
     require_same_frames(options, prepared)
@@ -132,24 +132,24 @@ def evaluate_model(
     )
     measured = _with_known_focus(measured, results)
     results = results.with_measurement(measured)
-    # The card tells of the model itself, also where an export of it was measured.
+    # The card describes the model itself, even if an export of it was measured.
     model = predictor.model if predictor.placement.engine == "torch" else load_model(str(folder))[0]
     keep_measured(model, predictor.tensor_processor, results, folder, list(found.values()), measured.data.fingerprint)
     return measured.evaluation
 
 
 def _own_validation(results: Results, folder: Path) -> SplitPredictions | None:
-    """What the model said of its training data's validation split; None where that does not lie beside it."""
+    """The model's predictions on its training data's validation split; None if they are not stored with it."""
     if results.data is None:
         return None
     try:
         return read_predictions(folder, "validation", results.data.fingerprint)[0]
-    except (DataError, ModelLoadError):  # imported, or handed on without predictions
+    except (DataError, ModelLoadError):  # imported, or published without predictions
         return None
 
 
 def _with_known_focus(measured: Measurement, results: Results) -> Measurement:
-    """Where the model looks, as it was measured earlier, of the same model and data: it still holds."""
+    """With the face focus that was measured earlier on the same model and data, which is still valid."""
     known = next((found.evaluation.face_focus for found in results.measurements if found.is_of_same(measured)), None)
     if known is None or measured.evaluation.face_focus is not None:
         return measured
@@ -157,13 +157,13 @@ def _with_known_focus(measured: Measurement, results: Results) -> Measurement:
 
 
 def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> SplitPredictions:
-    """Logits of every window of a split; shows the time left."""
+    """Logits of every window of a split; shows a progress bar."""
     single_face = not predictor.is_video_model
     batches = Batches(
         predictor.placement.batch_size or (_BATCH_FACES if single_face else _BATCH_WINDOWS), predictor.device
     )
     num_workers = predictor.num_workers if predictor.num_workers > 1 else 0
-    # Pixel values are made on the CPU, in a worker or here; the engine moves a batch.
+    # Pixel values are made on the CPU, in a worker or in this process; the engine moves each batch to its device.
     loader = DataLoader(
         rows,
         batches.size,
@@ -181,7 +181,7 @@ def predict_windows(predictor: Predictor, rows: LabelledFrames, split: str) -> S
 def _options_of(
     predictor: Predictor, results: Results, folder: Path, data: Path, label_scheme: str | None, cache_dir: Path
 ) -> DataOptions:
-    """How data is read and prepared for this model; prepared data must agree with it."""
+    """The settings with which data is read and prepared for this model; prepared data must have the same."""
     processor, trained_on, prepared_with = predictor.tensor_processor, results.data, _prepared_with(results, folder)
     known = (results.imported and results.imported.frames) or prepared_with
     video = processor if isinstance(processor, EngagementVideoProcessor) else None
@@ -189,7 +189,7 @@ def _options_of(
         num_frames=video.num_frames if video else known.num_frames,
         sampling=video.sampling if video else known.sampling,
         window_stride_frames=known.window_stride_frames,
-        # Of pictures that are faces already a clip model learned; in a video its processor looks for the face.
+        # A clip model may have learned from face crops; in a video, its processor must detect the face.
         face_crop=processor.face_crop if known.face_crop is None else known.face_crop,
         face_crop_size_px=processor.face_crop_size_px,
         as_played=processor.as_played,
@@ -200,8 +200,8 @@ def _options_of(
     options = DataOptions(path=data, label_scheme=scheme, source=source, frames=frames, cache_dir=cache_dir)
     if trained_on is None or not _is_training_source(data, trained_on, results):
         return options
-    # Otherwise the scores would be those of other data: without the people, with other splits, with pictures that were
-    # left out. To another source these options mean nothing, as a pattern of file names does.
+    # Without these options the scores would be of different data: without people, with other splits, or with pictures
+    # that were left out. They do not apply to a different source, as a pattern of file names shows.
     return replace(
         options,
         kind=trained_on.kind,
@@ -224,18 +224,18 @@ def _is_training_source(path: Path, trained_on: TrainingData, results: Results) 
 
 
 def _prepared_with(results: Results, folder: Path) -> PreparedWith:
-    """How the training data was prepared; of older results only the recipe tells it."""
+    """How the training data was prepared; in older results only the recipe records it."""
     if results.data and results.data.prepared_with:
         return results.data.prepared_with
     recipe = with_current_names(results.recipe)
     known = {name: recipe[name] for name in (*PREPARATION_OPTIONS, *SOURCE_OPTIONS) if name in recipe}
-    path, remedy = folder / RESULTS_FILE, "put it right, or train the model again"
+    path, remedy = folder / RESULTS_FILE, "correct it, or train the model again"
     with refusing(json.dumps(known), path, ModelLoadError, "options of preparation under recipe", remedy):
-        return PreparedWith.model_validate(known, strict=False)  # options of the command line stand there as text
+        return PreparedWith.model_validate(known, strict=False)  # options of the command line are stored as text
 
 
 def _scheme_of(label_names: list[str]) -> str | None:
-    """The scheme of DAiSEE's ratings whose labels these are, in whatever order; None: there is none."""
+    """The scheme of DAiSEE's ratings with these labels, in any order; None: there is none."""
     return next((scheme for scheme, (names, _) in LABEL_SCHEMES.items() if set(names) == set(label_names)), None)
 
 
@@ -243,23 +243,23 @@ def _labelled(
     prepared: PreparedData, scheme: str, names: list[str], split: str, predictor: Predictor
 ) -> dict[str, LabelledFrames]:
     if split not in prepared.splits:
-        raise DataError(f"Expected the split {split} in {prepared.folder}, got {', '.join(prepared.splits)}.")
+        raise DataError(f"{prepared.folder} has no split {split}, only {', '.join(prepared.splits)}.")
     single_face = not predictor.is_video_model
     try:
         sets = {name: labelled_frames(rows, scheme, names, single_face)[0] for name, rows in prepared.splits.items()}
     except ValueError as error:
         raise DataError(
-            f"Expected the labels {', '.join(names)} in {prepared.folder}, got others ({error}); pass --label-scheme, "
-            "or data that the model was made for."
+            f"The labels in {prepared.folder} are not the model's ({', '.join(names)}): {error}; pass --label-scheme, "
+            "or data with the model's labels."
         ) from error
     return {name: leave_out_flat(rows, predictor.tensor_processor)[0] for name, rows in sets.items()}
 
 
 def _train_labels_of(results: Results, names: list[str]) -> list[int]:
-    """The training labels by their counts, where the data has no training split."""
+    """The training labels, rebuilt from their counts, for data without a training split."""
     counts = results.train_label_counts
     if not counts:
-        raise DataError("Expected a train split, whose label shares the baselines need; prepare the data with one.")
+        raise DataError("The data has no train split, whose label shares the baselines need; prepare it with one.")
     return [label for label, name in enumerate(names) for _ in range(counts[name])]
 
 
@@ -269,10 +269,10 @@ def _read_groups(path: Path) -> dict[str, dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Expected a CSV table in {path}, could not read it: {error}.") from error
+        raise DataError(f"{path} could not be read as a CSV table: {error}.") from error
     columns = [name for name in (rows[0] if rows else {}) if name and name != "subject_id"]
     if not columns or "subject_id" not in rows[0]:
         raise DataError(
-            f"Expected a column subject_id and others in {path}, got {list(rows[0]) if rows else 'no rows'}."
+            f"Expected a column subject_id and at least one more in {path}, got {list(rows[0]) if rows else 'no rows'}."
         )
     return {column: {row["subject_id"]: row[column] for row in rows if row[column]} for column in columns}

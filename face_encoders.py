@@ -1,12 +1,12 @@
-"""Encoders of single frames: whichever of timm's and transformers' is named, and small networks for faces of our own.
+"""Encoders of single frames: any of timm's and transformers', and our own small networks for faces.
 
-`face_vgg8` is VGG's plan with four pairs of 3x3 convolutions, batch norm and a mean over space, as the best results
-from random weights on FER2013 use; `face_vgg8_075` and `face_vgg8_050` have three quarters and half of its channels.
+`face_vgg8` follows VGG, with four pairs of 3x3 convolutions, batch norm and a mean over space, as in the best results
+from random weights on FER2013; `face_vgg8_075` and `face_vgg8_050` have three quarters and half of its channels.
 
 `nezami_cnn` and `nezami_vgg` (arXiv 1808.02324), for 48x48 grey faces, follow the paper and its TFLearn code:
-convolutions and pools pad to "same", the dropout numbers there are keep probabilities (0.8 and 0.7, so p = 0.2 and 0.3
-here), local response normalisation after the first block, first weights as TFLearn draws them. The paper's classifier
-is our model's own, so both nets end at 1,024 features. Their published weights are no longer served.
+convolutions and pools pad to "same", dropout numbers there are keep probabilities (0.8 and 0.7, so p = 0.2 and 0.3
+here), local response normalisation after the first block, initial weights as in TFLearn. The paper's classifier is our
+model's own, so both networks end at 1,024 features. Their published weights are no longer available.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ _CONV_DROP, _DENSE_DROP = 0.2, 0.3
 
 
 class TimmEncoder(TimmWrapperModel):
-    """A timm model that keeps the first weights timm gave it; the wrapper would redraw each from N(0, 0.02)."""
+    """A timm model that keeps timm's initialisation; transformers' wrapper would replace it by N(0, 0.02)."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Built on the meta device (from_pretrained) there are no first weights to keep.
+        # Built on the meta device (from_pretrained), there are no initial weights to keep.
         if getattr(self, "_built_empty", False):
             super()._init_weights(module)
 
     def post_init(self) -> None:
         self._built_empty = any(parameter.is_meta for parameter in self.parameters())
-        shared: dict[nn.Parameter, str] = {}  # weights that stand in several places (CoaT), stored at the first
+        shared: dict[nn.Parameter, str] = {}  # weights used in several places (CoaT), stored under the first name
         names = {name: shared.setdefault(w, name) for name, w in self.named_parameters(remove_duplicate=False)}
         if tied := {name: first for name, first in names.items() if first != name}:
             self._tied_weights_keys = tied
@@ -51,22 +51,22 @@ class TimmEncoder(TimmWrapperModel):
 
 
 class _LocalResponseNorm(nn.LocalResponseNorm):
-    """As TFLearn: depth_radius 5, alpha 1e-4 for the plain sum; PyTorch divides alpha by the window's size."""
+    """As in TFLearn: depth_radius 5, alpha 1e-4 for the plain sum; PyTorch divides alpha by the window's size."""
 
     def __init__(self) -> None:
         super().__init__(size=11, alpha=11e-4, beta=0.75, k=1.0)
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        # The pool within has no bfloat16 kernel on the CPU.
+        # Its pooling has no bfloat16 kernel on the CPU.
         return super().forward(feature_map.float()).to(feature_map.dtype)
 
 
 class FaceNet(nn.Module):
-    """A plain stack of convolution blocks and what reads their last map, with timm's interface for encoders.
+    """A plain stack of convolution blocks with pooling and dense layers, and timm's interface for encoders.
 
     Args:
         blocks: the convolution part; its last map has `num_features` channels.
-        pool, dense: from that map to one vector a picture, and on to `head_hidden_size` features.
+        pool, dense: from that map to one vector per picture, and on to `head_hidden_size` features.
         num_classes: outputs of the classifier; 0 gives features.
     """
 
@@ -101,7 +101,7 @@ class FaceNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: list[int], prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Keep all blocks (the last map is wanted); `prune_head` cuts the dense layers away."""
+        """Keeps all blocks, as the last map is needed; `prune_head` removes the dense layers."""
         if prune_head:
             self.dense = nn.Identity()
             self.reset_classifier(0)
@@ -138,17 +138,17 @@ def _normed_block(num_in: int, num_out: int, pooled: bool) -> nn.Module:
 
 
 def face_vgg8(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1, **kwargs: object) -> FaceNet:
-    """4.7 million weights, 375 million multiplications a face of 44x44 px."""
+    """4.7 million weights, 375 million multiplications per face of 44x44 px."""
     return _face_vgg8(1.0, num_classes, in_chans)
 
 
 def face_vgg8_075(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1, **kwargs: object) -> FaceNet:
-    """2.6 million weights, 211 million multiplications a face of 44x44 px."""
+    """2.6 million weights, 211 million multiplications per face of 44x44 px."""
     return _face_vgg8(0.75, num_classes, in_chans)
 
 
 def face_vgg8_050(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1, **kwargs: object) -> FaceNet:
-    """1.2 million weights, 94 million multiplications a face of 44x44 px."""
+    """1.2 million weights, 94 million multiplications per face of 44x44 px."""
     return _face_vgg8(0.5, num_classes, in_chans)
 
 
@@ -180,7 +180,7 @@ def _conv(num_in: int, num_out: int, kernel_size: int) -> list[nn.Module]:
 
 def _cnn_block(num_in: int, num_out: int, kernel_size: int, normalised: bool) -> nn.Module:
     layers = _conv(num_in, num_out, kernel_size) + ([_LocalResponseNorm()] if normalised else [])
-    # ceil_mode: TensorFlow's "same" pool pads on the right and below, 48 -> 24 -> 12.
+    # ceil_mode: TensorFlow's "same" pooling pads on the right and at the bottom, 48 -> 24 -> 12.
     return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Dropout(_CONV_DROP))
 
 
@@ -202,14 +202,14 @@ def nezami_vgg(pretrained: bool = False, num_classes: int = 0, in_chans: int = 1
     return _nezami_net(blocks, 512, 3, (4096, 4096, 1024), num_classes)
 
 
-# As remote code this file is imported anew for every model, and timm warns at each second registration.
+# As remote code this file is imported again for every model, and timm warns of repeated registration.
 for _builder in (face_vgg8, face_vgg8_075, face_vgg8_050, nezami_cnn, nezami_vgg):
     if not timm.is_model(_builder.__name__):
         register_model(_builder)
 
 
 def other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor]:
-    """(n, C, h, w) -> of 2 views the mirror image, of 10 also four corners of 11/12 of the side, each mirrored too."""
+    """(n, C, h, w) -> the further views: the mirror image and, for 10, four corner crops (11/12 of a side), mirrored too."""
     if num_views == 1:
         return []
     height, width = pixel_values.shape[-2:]
@@ -223,14 +223,14 @@ def other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor
 
 
 def is_timm_name(encoder: Encoder) -> bool:
-    """Whether it is the bare name of an architecture of timm's, which means random weights."""
+    """Whether it is the bare name of a timm architecture, which means random weights."""
     name = str(encoder)
     return timm.is_model(name) and "." not in name and not os.path.isdir(encoder)  # noqa: PTH112 (a Hub id is no path)
 
 
 def repository_of(encoder: Encoder) -> str:
-    """timm's `resnet18.a1_in1k` and `hf_hub:timm/...` as the Hub names them, all else as it is; raises OSError where
-    timm has no weights by that tag."""
+    """timm's `resnet18.a1_in1k` and `hf_hub:timm/...` → their names on the Hub, all else unchanged; raises OSError if
+    timm has no weights with that tag."""
     name = _HUB_PREFIX.sub("", str(encoder))
     architecture, _, tag = name.partition(".")
     if os.path.isdir(encoder) or not tag or not timm.is_model(architecture):  # noqa: PTH112 (a Hub id is no path)
@@ -238,22 +238,22 @@ def repository_of(encoder: Encoder) -> str:
     known = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
     if tag not in known:
         raise OSError(
-            f"Expected weights that timm {timm.__version__} has of {architecture} ({', '.join(known) or 'none'}), got "
-            f"the tag {tag!r}; name one of these, or {architecture} alone to start from random weights."
+            f"timm {timm.__version__} has no weights with the tag {tag!r} for {architecture}, only "
+            f"{', '.join(known) or 'none'}; use one of these, or {architecture} alone to start from random weights."
         )
-    return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or f"timm/{name}"  # a few are their authors'
+    return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or f"timm/{name}"  # some are their authors'
 
 
 def image_part(config: PreTrainedConfig) -> PreTrainedConfig:
-    """CLIP's and its kin's vision tower, a masked autoencoder as the ViT that it is; raises ValueError where nothing
+    """The vision tower of CLIP and similar models, a masked autoencoder as a plain ViT; raises ValueError where no part
     reads pictures."""
     tower = getattr(config, "vision_config", None)
     if isinstance(tower, PreTrainedConfig) and _reads_pictures(type(tower)):
         return tower
-    if config.model_type == "vit_mae":  # whose own model hides three quarters of a picture and shuffles the rest
+    if config.model_type == "vit_mae":  # its own model class hides three quarters of a picture and shuffles the rest
         return CONFIG_MAPPING["vit"].from_dict({**config.to_dict(), "model_type": "vit"})
     if not _reads_pictures(type(config)) and config.model_type != "engagement":
-        raise ValueError(f"Expected an image encoder, got a model of type {config.model_type!r}; use another.")
+        raise ValueError(f"A model of type {config.model_type!r} is not an image encoder; use a different one.")
     return config
 
 
@@ -267,23 +267,23 @@ def _model_class(kind: type[PreTrainedConfig]) -> Any:  # a class of transformer
 
 
 def stored_weights(encoder: Encoder, config: PreTrainedConfig, kind: type | None = None) -> dict[str, torch.Tensor]:
-    """The stored weights of the part that `config` describes, by name, and those alone: transformers draws at random
-    what a file lacks. `kind`: the model's class, if not the library's own. Raises whatever transformers does."""
-    # Any, as the class is one of transformers', whose wrapper hides that a pair comes back.
+    """The stored weights of the part that `config` describes, by name; those that the file lacks, and transformers
+    initialises, are left out. `kind`: the model's class, if not the library's own. Raises transformers' errors."""
+    # Any: the annotations of transformers' classes hide that a pair is returned.
     own: Any = TimmEncoder if isinstance(config, TimmWrapperConfig) else kind or _model_class(type(config))
     model, report = own.from_pretrained(encoder, config=config, trust_remote_code=False, output_loading_info=True)
     return {name: weight for name, weight in model.state_dict().items() if name not in report["missing_keys"]}
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """With random weights."""
+    """An encoder with random weights."""
     if isinstance(config, TimmWrapperConfig):
         return TimmEncoder(config)
     return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def own_size(config: PreTrainedConfig) -> int | None:
-    """Height and width in pixels that an encoder with positions, or windows, was made for; None: it takes any."""
+    """Height and width in pixels that an encoder with positions, or windows, was made for; None: any size fits."""
     if isinstance(config, TimmWrapperConfig):
         known = timm.get_pretrained_cfg(config.architecture)
         size = (config.model_args or {}).get("img_size")
@@ -296,7 +296,7 @@ def own_size(config: PreTrainedConfig) -> int | None:
 
 
 def fit_to_size(config: PreTrainedConfig, image_size_px: int) -> None:
-    """Tell a timm architecture with positions which size it is built for, where it can be told. Others find out."""
+    """Build a timm architecture with positions for this size, if it has such an argument; others stay unchanged."""
     if not isinstance(config, TimmWrapperConfig) or own_size(config) in (None, image_size_px):
         return
     before = config.model_args
@@ -304,12 +304,12 @@ def fit_to_size(config: PreTrainedConfig, image_size_px: int) -> None:
     try:
         with trial(config):
             build_encoder(config)
-    except Exception:  # timm raises nearly anything for an argument that an architecture does not know
+    except Exception:  # timm raises many kinds of errors for an argument that an architecture does not have
         config.model_args = before
 
 
 def resample(weights: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Positions that timm's architecture learned at another size, by its own rule; raises OSError for other shapes."""
+    """Resize position embeddings learned at a different size, by timm's own rule; raises OSError for other shapes."""
     inner, prefix = getattr(model, "timm_model", None), "timm_model."
     convert = getattr(sys.modules[type(inner).__module__], "checkpoint_filter_fn", None)
     shapes = {name: weight.shape for name, weight in model.state_dict().items()}
@@ -318,13 +318,13 @@ def resample(weights: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[s
         weights = {prefix + name: weight for name, weight in convert(bare, inner).items()}
     for name, weight in weights.items():
         if weight.shape != (shape := shapes.get(name, weight.shape)):
-            found = f"Expected {name} of shape {tuple(shape)}, got {tuple(weight.shape)}"
+            found = f"Expected the encoder's {name} in shape {tuple(shape)}, got {tuple(weight.shape)}"
             raise OSError(f"{found}; use an encoder of this size and architecture, or its own image_size.")
     return weights
 
 
 def size_arguments(model: PreTrainedModel, size_px: tuple[int, int]) -> dict[str, bool]:
-    """What makes a transformers encoder with learned positions take pictures of another size."""
+    """The argument that makes a transformers encoder with learned positions accept a different picture size."""
     own = own_size(model.config)
     takes_others = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     return {"interpolate_pos_encoding": True} if takes_others and own and (own, own) != size_px else {}
@@ -332,21 +332,21 @@ def size_arguments(model: PreTrainedModel, size_px: tuple[int, int]) -> dict[str
 
 @contextlib.contextmanager
 def trial(config: PreTrainedConfig) -> Iterator[None]:
-    """For an encoder that is built and thrown away: timm's without memory; some of transformers' keep tensors for all
-    models of their kind, and must not keep empty ones."""
+    """For an encoder that is built only to look at: timm's on the meta device, without memory; some of transformers'
+    classes keep tensors for all their models, which must not be empty."""
     device = "meta" if isinstance(config, TimmWrapperConfig) else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
         yield
 
 
 def features_for(config: PreTrainedConfig, weights: dict[str, torch.Tensor] | None) -> str:
-    """What a classifier of the family reads, of what there are weights for; raises ValueError where it is no single
-    picture."""
+    """The features that classifiers of this family use, if there are weights for them; raises ValueError where the
+    model does not read single pictures."""
     with trial(config):
         model = build_encoder(config).eval()
         names = model.state_dict().keys()
         if isinstance(config, TimmWrapperConfig):
-            # A map's mean is all that a head without weights makes; tokens are normalised by the encoder's own pooling.
+            # A head without weights is only a mean over the map; tokens are normalised by the encoder's own pooling.
             if hasattr(model.timm_model, "patch_embed") or isinstance(model.timm_model, FaceNet):
                 return "pooled"
             cut_after_feature_map(model)
@@ -354,9 +354,9 @@ def features_for(config: PreTrainedConfig, weights: dict[str, torch.Tensor] | No
         size = own_size(config) or 224
         try:
             outputs = model(torch.zeros(2, getattr(config, "num_channels", 3), size, size))
-        except (TypeError, ValueError) as error:  # it wants several frames, or more than pixels
-            found = f"{config.model_type!r} ({str(error).splitlines()[0][:200]})"
-            raise ValueError(f"Expected an image encoder, got a model of type {found}; use another.") from error
+        except (TypeError, ValueError) as error:  # it needs several frames, or more than pixels
+            found = f"of type {config.model_type!r} is not an image encoder ({str(error).splitlines()[0][:200]})"
+            raise ValueError(f"A model {found}; use a different one.") from error
     has_pooler = getattr(outputs, "pooler_output", None) is not None
     if has_pooler and not (weights and any("pooler" in name and name not in weights for name in names)):
         return "pooled"
@@ -366,16 +366,16 @@ def features_for(config: PreTrainedConfig, weights: dict[str, torch.Tensor] | No
 
 
 def cut_after_feature_map(model: PreTrainedModel) -> None:
-    """Drop what lies behind the last feature map, so that no weight is carried that is never used."""
+    """Remove the layers after the last feature map, whose weights are never used."""
     if isinstance(model, TimmWrapperModel):
-        with contextlib.suppress(AttributeError):  # a few timm models have no such method, and keep their head
+        with contextlib.suppress(AttributeError):  # a few timm models lack this method, and keep their head
             model.timm_model.prune_intermediate_layers([-1], prune_head=True)
     elif hasattr(model, "pooler"):
-        model.pooler = nn.Identity()  # not None, which ResNet and its kin would call
+        model.pooler = nn.Identity()  # not None: ResNet and similar models call it
 
 
 def feature_size(model: PreTrainedModel, features: str, num_channels: int) -> int:
-    """Of one picture's features; where a config of transformers has no name for it, it is seen on an empty picture."""
+    """Number of features per picture; if a transformers config does not record it, an empty picture shows it."""
     if isinstance(model, TimmWrapperModel):
         return model.timm_model.num_features if features == "map" else model.timm_model.head_hidden_size
     for name in ("neck_hidden_sizes", "embed_dims", "hidden_dim", "hidden_sizes", "hidden_size"):
@@ -389,12 +389,12 @@ def feature_size(model: PreTrainedModel, features: str, num_channels: int) -> in
 def token_grid(
     num_tokens: int, image_size_px: tuple[int, int], patch_size: int | tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Rows and columns of the patch tokens among `num_tokens`, leading class and register tokens left out."""
+    """Rows and columns of the patch tokens among `num_tokens`, without leading class and register tokens."""
     if patch_size is not None:
         rows_px, columns_px = patch_size if isinstance(patch_size, (tuple, list)) else (patch_size, patch_size)
         rows, columns = image_size_px[0] // rows_px, image_size_px[1] // columns_px
         if 0 <= num_tokens - rows * columns <= 8:
             return rows, columns
-    # timm's token models and merged patches (Swin) do not say: faces are square, and so is their grid.
+    # Unknown for timm's token models and merged patches (Swin): faces are square, and so is their grid.
     side = math.isqrt(num_tokens)
     return side, side

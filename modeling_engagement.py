@@ -1,9 +1,9 @@
 """Engagement models: one frame encoder, two heads (single face, clip of faces).
 
 `EngagementFrameEncoder` wraps any timm or transformers vision model: a map for explanations, a vector for each frame.
-`EngagementForImageClassification` classifies one face, `EngagementForVideoClassification` a clip. Both hold the encoder
-as `self.encoder`: what learned expressions (stage one) starts a model of engagement (stage two) by `from_encoder`.
-Stages as in Nezami et al. (arXiv 1808.02324), CNN + LSTM as in the DAiSEE study. Copied to the Hub beside the weights.
+`EngagementForImageClassification` classifies one face, `EngagementForVideoClassification` a clip. Both have the encoder
+as `self.encoder`: an encoder trained on expressions (stage one) starts an engagement model (stage two) by
+`from_encoder`. Stages as in Nezami et al. (arXiv 1808.02324), CNN + LSTM as in the DAiSEE study. Uploaded with weights.
 """
 
 import math
@@ -36,17 +36,17 @@ from .face_encoders import (  # registers our nets with timm, too
     trial,
 )
 
-_ASKED = ("output_hidden_states", "output_attentions")  # of an encoder's layers, by whoever calls it
-_Layers = dict[str, Any]  # by such a name, what each gives: tensors, and None of one that was not asked for
+_ASKED = ("output_hidden_states", "output_attentions")  # outputs of an encoder's layers that a caller may request
+_Layers = dict[str, Any]  # name → outputs of each layer: tensors, or None where not requested
 
 
 class EngagementPreTrainedModel(PreTrainedModel):
-    """What the encoder and both heads share: how they are loaded, and how they start from a pretrained encoder."""
+    """Base class of the encoder and both models: how they are loaded, and how they start from a pretrained encoder."""
 
     config_class = EngagementConfig
-    if TYPE_CHECKING:  # transformers evaluates annotations before that class is there
+    if TYPE_CHECKING:  # transformers evaluates annotations before that class exists
         config: EngagementConfig
-        encoder: "EngagementFrameEncoder"  # of both heads, and what they make of its features
+        encoder: "EngagementFrameEncoder"  # in both models, as is the method below
 
         def classify_features(self, features: torch.Tensor) -> torch.Tensor: ...
 
@@ -54,9 +54,9 @@ class EngagementPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
-    # The loss is a mean over clips, never over tokens: Trainer must not divide it by their number.
+    # The loss is a mean over clips, never over tokens: Trainer must not divide it by a number of tokens.
     accepts_loss_kwargs = False
-    answer_rule: AnswerRule | None = None  # fitted to the weights that were loaded; never saved with those trained on
+    answer_rule: AnswerRule | None = None  # fitted to the loaded weights; not saved, as further training changes them
     _supports_sdpa = True
     _supports_flash_attn = True
 
@@ -66,13 +66,13 @@ class EngagementPreTrainedModel(PreTrainedModel):
                 module._set_gradient_checkpointing(enable, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
-        """What reads pixels first: a CNN's first convolution, a patch embedding's one, or (SigLIP 2) linear layer."""
+        """The layer that reads pixels: a CNN's first convolution, or a patch embedding's (SigLIP 2: a linear layer)."""
         return next(module for module in self.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:  # as transformers' own: a model, or a pair with it
-        """As transformers' own, with the `answer_rule` that lies beside; weights on the CPU get memory of their own:
-        mapped from the file they lie unaligned, PyTorch's kernels then round otherwise, and logits differ by 1e-8."""
+        """As transformers' own, with the `answer_rule` of the folder. Weights on the CPU are copied: mapped from the
+        file they may be unaligned, where PyTorch's kernels round differently, and logits differ by 1e-8."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         for tensor in (*model.parameters(), *model.buffers()):
@@ -84,28 +84,28 @@ class EngagementPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_encoder(cls, encoder: Encoder, **config_arguments: Any) -> Self:  # the config's
-        """A model on a pretrained encoder: its weights are loaded, the heads are drawn anew.
+        """A model with a pretrained encoder: its weights are loaded, the heads are initialised at random.
 
         Args:
             encoder: a Hub id (`"timm/resnet18.a1_in1k"`, `"microsoft/beit-base-patch16-224-pt22k-ft22k"`), a local
                 folder of either, the folder of an engagement model, or the bare name of a timm architecture
-                (`"resnet18"`), which starts from random weights; with a tag (`"resnet18.a1_in1k"`) it means the Hub's.
-            config_arguments: further fields of `EngagementConfig`. By default `image_size` is the encoder's own, if it
-                was made for one, and `encoder_features` what a classifier of its family reads.
+                (`"resnet18"`), which starts from random weights; with a tag (`"resnet18.a1_in1k"`) from the Hub's.
+            config_arguments: further fields of `EngagementConfig`. By default `image_size` is the encoder's own, if
+                fixed, and `encoder_features` the features that classifiers of its family use.
 
         Raises:
-            OSError: the encoder cannot be fetched or found, or its weights do not fit its config.
-            ValueError: it is no encoder of single pictures, or of none of this size.
+            OSError: the encoder cannot be found or fetched, or its weights do not fit its config.
+            ValueError: it does not read single pictures, or none of this size.
         """
         weights = None if is_timm_name(encoder) else _load_encoder_weights(encoder)
         model = cls(plan_config(encoder, weights, **config_arguments))
         if weights is not None:
             inner = model.encoder.model
-            missing, _ = inner.load_state_dict(resample(weights, inner), strict=False)  # layers cut away are left over
+            missing, _ = inner.load_state_dict(resample(weights, inner), strict=False)  # weights of removed layers stay
             if missing:
                 raise OSError(
-                    f"Expected weights for every layer of the encoder, got none for {len(missing)} (first: "
-                    f"{missing[0]}) in {encoder}; pass an encoder of the same architecture."
+                    f"{encoder} has no weights for {len(missing)} layers of the encoder (first: {missing[0]}); pass an "
+                    "encoder of the same architecture."
                 )
         return model
 
@@ -117,7 +117,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
     `pooler_output`, the features (num_images, feature_size) the heads read.
     """
 
-    # A whole model's heads.
+    # The heads of a whole model.
     _keys_to_ignore_on_load_unexpected = [r"^normalization\.", r"^temporal\.", r"^classifier\."]
 
     def __init__(self, config: EngagementConfig) -> None:
@@ -129,23 +129,23 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> "EngagementFrameEncoder":
-        """A frozen encoder stays in evaluation mode: its BatchNorm layers would go on adapting to what they see."""
+        """A frozen encoder stays in evaluation mode: otherwise its BatchNorm statistics would keep changing."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     @can_return_tuple
     def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
         """pixel_values: (num_images, num_channels, height, width), float, normalised. `output_hidden_states` and
-        `output_attentions` ask for what each layer of the encoder gives, (num_images, ...), as the encoder has it;
-        raises ValueError where it has none, of attentions where none without `attn_implementation="eager"`."""
+        `output_attentions` request the outputs of each layer, (num_images, ...), in the encoder's own form; raises
+        ValueError where it has none (most have attentions only with `attn_implementation="eager"`)."""
         views = [] if self.training else other_views(pixel_values, self.config.test_time_views)
         others = [self._read(view, {})[1] for view in views]
-        feature_map, features, layers = self._read(pixel_values, kwargs)  # last: explanations take the map seen last
+        feature_map, features, layers = self._read(pixel_values, kwargs)  # last: explanations use the last map
         if others:
             features = torch.stack([features, *others]).mean(dim=0)
         return BaseModelOutputWithPooling(last_hidden_state=feature_map, pooler_output=features, **layers)
 
     def _read(self, pixel_values: torch.Tensor, asked: dict[str, object]) -> tuple[torch.Tensor, torch.Tensor, _Layers]:
-        """(n, C, height, width) -> the last feature map (n, D', h, w), the features (n, D), and what else is asked."""
+        """(n, C, height, width) -> the last feature map (n, D', h, w), the features (n, D), and requested outputs."""
         features, size_px = self.config.encoder_features, (pixel_values.shape[-2], pixel_values.shape[-1])
         is_timm = isinstance(self.model, TimmWrapperModel)
         arguments = {"do_pooling": features == "pooled"} if is_timm else size_arguments(self.model, size_px)
@@ -154,8 +154,8 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         outputs = self.model(pixel_values.to(self.dtype), return_dict=True, **arguments, **asked)
         layers = {name: outputs.get(name) for name in (name.removeprefix("output_") for name in asked)}
         if absent := [name for name, states in layers.items() if not states]:
-            remedy = "leave it out, or load the model with attn_implementation='eager' if it has attention"
-            raise ValueError(f"Expected an encoder with {absent[0]}, got {type(self.model).__name__}; {remedy}.")
+            remedy = "leave that out, or load the model with attn_implementation='eager' if it has attention"
+            raise ValueError(f"The encoder {type(self.model).__name__} gives no {absent[0]}; {remedy}.")
         feature_map = self.to_feature_map(outputs.last_hidden_state, size_px)
         if features == "map":
             return feature_map, feature_map.mean(dim=(2, 3)), layers  # (n, D, h, w) -> (n, D)
@@ -164,9 +164,9 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
         return feature_map, pooled, layers
 
     def to_feature_map(self, hidden: torch.Tensor, image_size_px: tuple[int, int]) -> torch.Tensor:
-        """Hidden states as the encoder has them, tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w).
+        """Hidden states in the encoder's form, tokens (n, T, D) or a channels-last map (n, h, w, D) -> (n, D, h, w).
 
-        Also of hidden states from before the last layer, and of gradients that stand at either.
+        Also for hidden states before the last layer, and for gradients of either.
         """
         if hidden.ndim == 4:
             channels_last = getattr(getattr(self.model, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
@@ -177,7 +177,7 @@ class EngagementFrameEncoder(EngagementPreTrainedModel):
 
 
 class _EngagementClassifier(EngagementPreTrainedModel):
-    """What both heads share: faces, alone or frames of clips, through the encoder, and its features to logits."""
+    """Base class of both models: faces, single or in clips, through the encoder, and its features to logits."""
 
     _axes = "batch_size, num_channels, height, width"
 
@@ -193,25 +193,25 @@ class _EngagementClassifier(EngagementPreTrainedModel):
     ) -> ImageClassifierOutput:
         """
         Args:
-            pixel_values: (batch_size, [num_frames,] num_channels, height, width), float, normalised; of any length.
+            pixel_values: (batch_size, [num_frames,] num_channels, height, width), float, normalised; any num_frames.
             labels: (batch_size,), class indices.
             kwargs: `output_hidden_states`, `output_attentions`, as the encoder's; (batch_size, [num_frames,] ...).
         """
         if pixel_values.ndim != len(self._axes.split(", ")):
             raise ValueError(f"Expected pixel_values of shape ({self._axes}), got {tuple(pixel_values.shape)}.")
         shape = pixel_values.shape[:-3]  # (batch,) or (batch, frames)
-        # (batch, frames, C, H, W) -> (batch*frames, C, H, W), and what comes of it back
+        # (batch, frames, C, H, W) -> (batch*frames, C, H, W); the features are unflattened again
         found = self.encoder(pixel_values.flatten(0, -4), return_dict=True, **kwargs)
         logits = self.classify_features(found.pooler_output.unflatten(0, shape))
         loss = self.loss_function(labels, logits, self.config) if labels is not None else None
         layers: _Layers = {name: found[name] for name in ("hidden_states", "attentions") if name in found}
-        for name, states in layers.items() if len(shape) == 2 else ():  # of Swin's attentions -1 is frames * windows
+        for name, states in layers.items() if len(shape) == 2 else ():  # for Swin's attentions -1 is frames * windows
             layers[name] = tuple(state if state is None else state.unflatten(0, (shape[0], -1)) for state in states)
         return ImageClassifierOutput(loss=loss, logits=logits, **layers)
 
 
 class EngagementForImageClassification(_EngagementClassifier):
-    """One face -> logits: facial expressions (stage one) and every single-face engagement system."""
+    """One face -> logits: facial expressions (stage one) and single-face engagement models."""
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
@@ -231,7 +231,7 @@ class EngagementForVideoClassification(_EngagementClassifier):
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
-        if config.normalize_features:  # without weights: what is learned are its running mean and variance
+        if config.normalize_features:  # without weights: it learns only its running mean and variance
             self.normalization = nn.BatchNorm1d(self.encoder.feature_size, affine=False)
         self.temporal = TEMPORAL_HEADS[config.temporal](config, self.encoder.feature_size)
         self.classifier = nn.Linear(self.temporal.output_size, len(config.label_names))
@@ -240,7 +240,7 @@ class EngagementForVideoClassification(_EngagementClassifier):
     def classify_features(self, features: torch.Tensor) -> torch.Tensor:
         """The encoder's features of clips' frames, (batch, frames, D) -> logits (batch, num_labels).
 
-        For whoever keeps features, such as a live window that moves on by a frame.
+        For callers that reuse features, such as a live window that moves by one frame.
         """
         if self.config.normalize_features:
             # (batch, frames, D) -> (batch*frames, D) -> (batch, frames, D)
@@ -255,16 +255,16 @@ class LSTMHead(nn.LSTM):
         super().__init__(feature_size, config.temporal_hidden_size, config.temporal_num_layers, batch_first=True)
         self.output_size = config.temporal_hidden_size
 
-    # The weights keep an LSTM's names in stored models; its other arguments and answers have no use here.
+    # A subclass, so that stored weights have an LSTM's names; its other arguments and outputs are not used.
     def forward(self, features: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        if torch.is_autocast_enabled("cpu"):  # which asks oneDNN for an LSTM that it has with AVX-512 alone
+        if torch.is_autocast_enabled("cpu"):  # oneDNN has a bfloat16 LSTM only with AVX-512
             with torch.autocast("cpu", enabled=False):
                 return self.forward(features.to(next(self.parameters()).dtype))
         return super().forward(features)[1][0][-1]  # h_n: (layers, batch, hidden) -> (batch, hidden)
 
 
 class TransformerHead(nn.Module):
-    """Self-attention over any number of frames, then their mean; sinusoids or a convolution tell their order."""
+    """Self-attention over any number of frames, then their mean; sinusoids or a convolution encode their order."""
 
     def __init__(self, config: EngagementConfig, feature_size: int) -> None:
         super().__init__()
@@ -303,7 +303,7 @@ class MeanHead(nn.Module):
 
 
 class LastHead(MeanHead):
-    """(batch, frames, D) -> the last frame (batch, D): the control that sees no other."""
+    """(batch, frames, D) -> the last frame (batch, D): the control that sees only one frame."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return features[:, -1]
@@ -323,15 +323,15 @@ def sinusoidal_positions(num_frames: int, size: int) -> torch.Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)[:, :size]
 
 
-# Of the config, so they may be Any.
+# Any: the arguments are fields of the config.
 def plan_config(encoder: Encoder, weights: dict[str, torch.Tensor] | None = None, **arguments: Any) -> EngagementConfig:
-    """The config that `from_encoder` builds, arguments and errors as there, where these weights are there (or all)."""
+    """The config that `from_encoder` builds from these weights (None: all weights); arguments and errors as there."""
     encoder_config = found = load_encoder_config(encoder)
     if isinstance(found, EngagementConfig):
         encoder_config, shared = found.encoder_config, ("encoder_features", "num_channels")
         arguments = {**{name: getattr(found, name) for name in shared}, **arguments}
         if arguments["num_channels"] != found.num_channels:
-            raise ValueError(f"Expected {found.num_channels} channels, as {encoder} was trained on; pass these.")
+            raise ValueError(f"{encoder} was trained with num_channels {found.num_channels}; pass the same number.")
     elif is_timm_name(encoder):
         found.model_args = {"in_chans": arguments.get("num_channels", 3)}
     arguments.setdefault("image_size", own_size(encoder_config) or EngagementConfig.image_size)
@@ -343,37 +343,37 @@ def plan_config(encoder: Encoder, weights: dict[str, torch.Tensor] | None = None
 
 
 def load_encoder_config(encoder: Encoder) -> PreTrainedConfig:
-    """The config behind a Hub id, a local folder or a timm architecture's name; an engagement model's is the whole.
-    Raises OSError where nothing is found there, ValueError where it reads no single pictures."""
+    """The config of a Hub id, local folder or timm architecture; of an engagement model the whole config. Raises
+    OSError where none is found, ValueError where the model does not read single pictures."""
     if is_timm_name(encoder):
         return TimmWrapperConfig(architecture=str(encoder))
     source = repository_of(encoder)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)  # nor is anybody asked
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)  # and without a prompt
     except (OSError, ValueError) as error:
         raise OSError(_not_fetched(encoder)) from error
     config = image_part(config)
     if os.path.isdir(source):  # noqa: PTH112 (a Hub id is no path)
-        config.name_or_path = ""  # exported with the model, and where a file lay is nobody's business
+        config.name_or_path = ""  # it is exported with the model, and a local path is private
     return config
 
 
 def _load_encoder_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """By name; those that the file lacks are left out."""
+    """Weights by name; those missing in the file are left out."""
     config = load_encoder_config(encoder)
     kind, prefix = (EngagementFrameEncoder, "model.") if isinstance(config, EngagementConfig) else (None, "")
     try:
         weights = stored_weights(repository_of(encoder), config, kind)
-    except Exception as error:  # of an old pickle, too, which is read as data
+    except Exception as error:  # also from an old pickle, which is read as data
         raise OSError(_not_fetched(encoder)) from error
     return {name.removeprefix(prefix): weight for name, weight in weights.items()}
 
 
 def _not_fetched(encoder: Encoder) -> str:
     return (
-        f"Expected a pretrained encoder at '{encoder}', and it could be neither found here nor fetched from the Hub "
-        "(no network, no such repository, or no weights in it); pass a local folder with config.json and "
-        "model.safetensors, or a timm architecture such as resnet18 to start from random weights."
+        f"The pretrained encoder '{encoder}' was neither found on this machine nor on the Hub (no network, no such "
+        "repository, or no weights in it); pass a local folder with config.json and model.safetensors, or a timm "
+        "architecture such as resnet18 to start from random weights."
     )
 
 
@@ -387,13 +387,11 @@ def _require_fitting(config: EngagementConfig) -> None:
             frames = EngagementFrameEncoder(config).eval()
             found = frames(torch.zeros(2, config.num_channels, size, size)).pooler_output.shape
             assert found == (2, frames.feature_size), f"it gives features of shape {tuple(found)}"
-    except NotImplementedError:  # an operation that needs numbers: whoever trains will see
+    except NotImplementedError:  # an operation that the meta device lacks: the training will show
         return
     except Exception as error:  # timm and transformers raise nearly anything
-        said = f"{name} ({(str(error).strip().splitlines() or [type(error).__name__])[0][:200]})"
-        raise ValueError(
-            f"Expected an encoder that reads pictures of {size}x{size} px, got {said}; {remedy}."
-        ) from error
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"The encoder {name} cannot read pictures of {size}x{size} px ({said}); {remedy}.") from error
 
 
 __all__ = ["EngagementForImageClassification", "EngagementForVideoClassification", "EngagementFrameEncoder"]

@@ -4,8 +4,8 @@
     python train.py my_recipe.yaml --expression_data fer2013/
     accelerate launch train.py demo --engagement_learning_rate 1e-4
 
-Options are those of `StageArguments` and of transformers' TrainingArguments; `--help` explains each. Each stage ends in
-one export folder, `OUTPUT_DIR/expression` and `OUTPUT_DIR/engagement`: weights, config, processor, code, measured
+Options are those of `StageArguments` and of transformers' TrainingArguments; `--help` explains each. Each stage writes
+one export folder, `OUTPUT_DIR/expression` or `OUTPUT_DIR/engagement`: weights, config, processor, code, measured
 results and a card.
 """
 
@@ -85,8 +85,8 @@ from engagement_recognition.training.training_sets import FrameCollator, Labelle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a recipe; returns the exit code. What the user got wrong is one line on stderr, and exit code 2; Ctrl-C and
-    SIGTERM are one line with the command that goes on, and exit codes 130 and 143."""
+    """Run a recipe; returns the exit code. An error in the input gives one line on stderr and exit code 2; Ctrl-C and
+    SIGTERM give one line with the command that resumes, and exit codes 130 and 143."""
     with sigterm_interrupts():
         try:
             require_packages()
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:
-            if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            if os.environ.get("RANK", "0") == "0":  # only one of several processes prints it
                 print(how_to_go_on(stop, argv), file=sys.stderr)
             return exit_code(stop)
     return 0
@@ -105,10 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 @without_file_bars()
 @failures_in_one_line()
 def train(recipe: Recipe, options: Mapping[str, str]) -> list[Path]:
-    """Both stages of a recipe, the second from the first's weights; returns the export folders."""
+    """Train both stages of a recipe, the second from the first's weights; returns the export folders."""
     register_auto_classes()
     runs = plan_stages(recipe, options)
-    # First what a typing error would break, in both stages: preparing and training take hours.
+    # First check both stages for typing errors: preparing and training take hours.
     for run in runs:
         check_options(run)
     _require_own_repositories(runs)
@@ -133,19 +133,19 @@ def _train_all(runs: Sequence[StageRun]) -> list[Path]:
             exported.append(stage_one_dir)
         else:
             exported.append(train_on_engagement(run, stage_data, stage_one_dir))
-    for run in runs:  # after all training: a Hub that does not answer stops none
+    for run in runs:  # after all training, so that an unreachable Hub interrupts none
         if run.push_to_hub and run.training.process_index == 0:
             print(f"pushed to {_push(run)}")
     return exported
 
 
 def check_options(run: StageRun) -> None:
-    """What can be refused before data is prepared.
+    """Check all options that can be checked before data is prepared.
 
     Raises:
-        RecipeError: an option out of its range, an augmentation or a score to select by that does not exist, frames to
-            shuffle of single faces, LoRA without attention layers, or a push to nowhere.
-        ModelLoadError: an encoder that does not exist, or a model to start from with results that cannot be read.
+        RecipeError: an option out of range, an unknown augmentation or selection score, shuffle_frames with single
+            faces, LoRA without attention layers, or a push without a repository.
+        ModelLoadError: an encoder that does not exist, or unreadable results in the model to start from.
     """
     use_one_gpu(run.training)
     check_options_alone(run)
@@ -154,7 +154,7 @@ def check_options(run: StageRun) -> None:
     Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     if run.stage.shuffle_frames and run.stage.model == "image":
         raise RecipeError(
-            f"Expected a stage of clips for shuffle_frames, got single faces in stage {run.name}; leave it out there."
+            f"shuffle_frames needs clips, and stage {run.name} trains on single faces; leave it out there."
         )
     if run.training.metric_for_best_model:
         full_name(run.training.metric_for_best_model)
@@ -167,21 +167,19 @@ def check_options(run: StageRun) -> None:
 
 
 def _repository_of(run: StageRun) -> str:
-    """The repository on the Hub that the stage's model goes to; raises RecipeError where none was named."""
+    """The Hub repository that the stage's model is pushed to; raises RecipeError if none was given."""
     if not run.training.hub_model_id:
-        raise RecipeError(
-            f"Expected --{run.name}_hub_model_id org/name beside --push_to_hub, got none; each stage has its own."
-        )
+        raise RecipeError(f"--push_to_hub needs a repository for each stage; pass --{run.name}_hub_model_id org/name.")
     return run.training.hub_model_id
 
 
 def _require_own_repositories(runs: Sequence[StageRun]) -> None:
-    """Raises RecipeError where one stage's model would replace the other's on the Hub, which ignores case."""
+    """Raises RecipeError if one stage's model would overwrite the other's on the Hub, which ignores case."""
     pushed = [_repository_of(run) for run in runs if run.push_to_hub]
     if len({name.lower() for name in pushed}) < len(pushed):
         raise RecipeError(
-            f"Expected a repository for each stage, got {pushed[0]} for both; pass --expression_hub_model_id and "
-            "--engagement_hub_model_id with two names."
+            f"Both stages would be pushed to {pushed[0]}; pass --expression_hub_model_id and --engagement_hub_model_id "
+            "with two different names."
         )
 
 
@@ -196,7 +194,7 @@ def train_on_engagement(run: StageRun, data: StageData, stage_one_dir: Path | No
 
 
 def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
-    """Stage two once a fold, or what is left of it; returns the folder of the pooled scores."""
+    """Train stage two once per fold that is not finished yet; returns the folder of the pooled scores."""
     run, finished, began = folded.run, [], time.monotonic()
     resumes, num_trained = bool(run.training.resume_from_checkpoint), 0
     for fold in range(len(folded)):
@@ -222,8 +220,8 @@ def train_in_folds(folded: FoldedStage, stage_one_dir: Path | None) -> Path:
 def stage_trainer(
     run: StageRun, data: StageData, start: str | Path | None, checkpoint: Path | None, recipe: TrainingRecipe
 ) -> Iterator[tuple[EngagementTrainer, StageData]]:
-    """A stage's trainer, whose model, loss and random numbers begin anew, and the splits as it reads them: frames, or
-    features of a frozen encoder. It will go on from `checkpoint`, and keeps `recipe` in its own."""
+    """A stage's trainer, with a new model, loss and random state, and the splits as it reads them: frames, or features
+    of a frozen encoder. It will resume from `checkpoint`, and records `recipe` in its own checkpoints."""
     set_seed(run.training.seed)
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
     model = _build_model(run.stage, data, start)
@@ -240,13 +238,13 @@ def stage_trainer(
 
 def _train_stage(run: StageRun, data: StageData, start_from: str | Path | None) -> Path:
     start = resolve_start(start_from)
-    results = _describe_run(run, data, start_from)  # what a results file does not take is refused before the hours
+    results = _describe_run(run, data, start_from)  # before the training, so that invalid values are found early
     recipe = describe_training(run, data.description.fingerprint, data.label_names, start)
     checkpoint = by_the_first(run.training, partial(choose_checkpoint, run, recipe))
     with stage_trainer(run, data, start, checkpoint, recipe) as (trainer, learned):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        merge_adapters(trained, run)  # what is measured is what is exported
+        merge_adapters(trained, run)  # before measuring: the exported model is the one measured
         validation, test = _predict(trainer, learned.validation, "validation"), _predict(trainer, learned.test, "test")
         environment = describe_environment(run.training.device)
     training = Training(
@@ -269,7 +267,7 @@ def _export(
     run: StageRun, data: StageData, trained: EngagementPreTrainedModel, results: Results,
     predictions: tuple[SplitPredictions, SplitPredictions], started_in: Path,
 ) -> None:  # fmt: skip
-    """Measure what was trained, and write its folder."""
+    """Evaluate the trained model, and write its export folder."""
     validation, test = predictions
     evaluation, without_duplicates = evaluate_split(
         test, validation, data.clean_test_rows, data.train.label_ids, data.label_names
@@ -292,7 +290,7 @@ def _export(
 
 
 def _push(run: StageRun) -> str:
-    """What `engagement publish` does; a stage's model goes to a repository of its own."""
+    """As `engagement publish`; each stage's model has its own repository."""
     folder, repository = run.run_dir / f"{run.name}_hub", _repository_of(run)
     assemble(run.export_dir, folder, repository)
     return push_folder(folder, repository, run.training.hub_private_repo, run.training.hub_token)
@@ -374,7 +372,7 @@ def _build_trainer(
 
 
 def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None) -> Results:
-    """All that is known before the training."""
+    """The parts of the results that are known before the training."""
     return Results(
         stage=run.name,
         label_names=data.label_names,
@@ -389,7 +387,7 @@ def _describe_run(run: StageRun, data: StageData, start_from: str | Path | None)
 
 
 def _data_behind(start_from: str | Path) -> str | None:
-    """What the model that a stage starts from was trained on; None: nobody knows here."""
+    """The training data of the model that a stage starts from; None: unknown."""
     folder = Path(start_from)
     data = read_results(folder).data if (folder / RESULTS_FILE).is_file() else None
     return data.in_words() if data else None
