@@ -384,7 +384,7 @@ BAD_ROWS = (
 )  # fmt: skip
 BAD_LOGS = {
     "": "Expected the columns", "epoch,loss\n1,2\n": "got epoch, loss", HEADER.replace("\n", ",lr\n"): "columns",
-    HEADER: "rising epochs", HEADER + "1,2,3,0.4\n2,2,3,0.4\n1,2,3,0.4\n": "one run .* got 1, 2, 1",
+    HEADER: "increasing epochs", HEADER + "1,2,3,0.4\n2,2,3,0.4\n1,2,3,0.4\n": "one run .* got 1, 2, 1",
     "\xff\xfe\x00": "can be read", HEADER + '"1,2,3,0.4': "can be read",
     **{HEADER + f"0,2,3,0.4\n{row}\n": "row 2 of" for row in BAD_ROWS},
 }  # fmt: skip

@@ -205,7 +205,7 @@ def test_the_script_finds_that_the_cpu_agrees_with_itself_and_a_fake_gpu_with_it
         assert device_agreement.main(["--device", "cuda:0"]) == 0
     assert set(looked_on) == {"cpu", "cuda:0"}
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].endswith("says what the CPU says")
+    assert said.splitlines()[-1].endswith("agrees with the CPU")
     for way in ("cpu, float32, 1 a pass", "cpu, bfloat16, 1", "cuda:0, float32, 16", "cuda:0, bfloat16, 16"):
         assert way in said
 

@@ -79,9 +79,9 @@ def test_the_page_is_what_the_record_says():
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.title)
 def test_what_is_no_encoder_of_pictures_is_refused_in_a_line(refusal: Refusal, tmp_path: Path):
     line = refuse(refusal, tmp_path / "folder")
-    assert line.startswith("Expected") and "\n" not in line and len(line) < 450 and str(tmp_path) not in line
+    assert "\n" not in line and len(line) < 450 and str(tmp_path) not in line
     if "model" in refusal.title:
-        assert line.startswith("Expected an image encoder, got a model of type")
+        assert line.startswith("A model of type") and "not an image encoder" in line
 
 
 def save_timm(folder: Path, architecture: str, **model_args: object) -> TimmWrapperModel:
@@ -116,7 +116,7 @@ def test_a_name_with_a_tag_means_those_weights(said: str, tmp_path: Path, monkey
 
 
 def test_a_tag_that_timm_does_not_have_is_refused_by_a_line_with_those_that_it_has():
-    with pytest.raises(OSError, match=r"a1_in1k.*got the tag 'no_such_tag'; name one of these") as caught:
+    with pytest.raises(OSError, match=r"tag 'no_such_tag' .*a1_in1k") as caught:
         EngagementForImageClassification.from_encoder("resnet18.no_such_tag")
     assert "\n" not in str(caught.value) and "resnet18 alone" in str(caught.value)
     assert timm.is_model("resnet18") and "resnet18.no_such_tag" not in timm.list_pretrained()
@@ -147,6 +147,6 @@ def test_a_transformers_vit_interpolates_its_positions_at_another_size(tmp_path:
 def test_weights_that_do_not_fit_another_size_are_refused_in_a_line(tmp_path: Path):
     # timm's Hiera is built for any size, and has no rule for the positions that it has learned.
     save_timm(tmp_path, "hiera_tiny_224", embed_dim=16, stages=(1, 1, 1, 1))
-    with pytest.raises(OSError, match=r"Expected timm_model.pos_embed of shape .* or its own image_size") as caught:
+    with pytest.raises(OSError, match=r"timm_model.pos_embed in shape .* or its own image_size") as caught:
         EngagementForImageClassification.from_encoder(tmp_path, image_size=320)
     assert "\n" not in str(caught.value)

@@ -316,7 +316,7 @@ def test_weights_that_do_not_cover_the_encoder_are_refused(tmp_path: Path):
     kept = {name: weight for name, weight in weights.items() if "layers.1." not in name and "layer.1." not in name}
     assert len(kept) < len(weights)
     save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(OSError, match=r"Expected weights for every layer of the encoder, got none for \d+"):
+    with pytest.raises(OSError, match=r"no weights for \d+ layers of the encoder"):
         EngagementForVideoClassification.from_encoder(tmp_path)
 
 
@@ -339,7 +339,7 @@ def test_a_bare_architecture_takes_as_many_channels_as_asked(encoder: str, num_c
 def test_stage_two_cannot_change_stage_one_s_channels(tmp_path: Path):
     EngagementForImageClassification.from_encoder("resnet18", num_channels=1).save_pretrained(tmp_path)
     assert EngagementForVideoClassification.from_encoder(tmp_path).config.num_channels == 1
-    with pytest.raises(ValueError, match=rf"Expected 1 channels, as .*{tmp_path.name} was trained on"):
+    with pytest.raises(ValueError, match=rf"{tmp_path.name} was trained with num_channels 1"):
         EngagementForVideoClassification.from_encoder(tmp_path, num_channels=3)
 
 

@@ -9,7 +9,7 @@ from made_up_studies import made_up_study
 
 import engagement_recognition
 from engagement_recognition.data.json_records import write_record
-from engagement_recognition.studies.evidence import render_contrasts, render_evidence
+from engagement_recognition.studies.evidence import NOTHING, render_contrasts, render_evidence
 from engagement_recognition.studies.study_records import Contrast, StudyRecord
 
 ROOT = Path(engagement_recognition.__file__).parent
@@ -79,12 +79,12 @@ def test_the_readme_has_the_contrasts_and_leads_to_the_page(records: dict[str, S
     part = render_contrasts(records, PAGE)
     (helps,) = lines_of(part, "expressions first")
     assert helps[1] == "[real/crops](docs/evidence.md#a-realcrops-study)" and helps[6] == "helps: interval above zero"
-    assert f"[{PAGE}]({PAGE})" in part and "Nothing was measured yet" not in part
+    assert f"[{PAGE}]({PAGE})" in part and NOTHING not in part
 
 
 def test_without_studies_both_say_that_nothing_was_measured(tmp_path: Path):
-    assert "Nothing was measured yet." in render_contrasts({}, PAGE)
-    assert render_evidence({}).endswith("\n\nNothing was measured yet.\n") and "|" not in render_evidence({})
+    assert NOTHING in render_contrasts({}, PAGE)
+    assert render_evidence({}).endswith(f"\n\n{NOTHING}\n") and "|" not in render_evidence({})
     assert runpy.run_path(str(ROOT / ".ci/readme.py"))["read_studies"](tmp_path / "nowhere") == {}
 
 

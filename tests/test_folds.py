@@ -173,7 +173,7 @@ def test_killed_within_the_second_fold_and_resumed_the_scores_are_equal(
     resumed, whole = (read_results(folder / "engagement").measurements for folder in (tmp_path / "run", folds_run))
     assert resumed == whole
 
-    with pytest.raises(RecipeError, match="a fold of this seed, these options and this data, got another"):
+    with pytest.raises(RecipeError, match="a fold with a different seed, options or data"):
         run(recipe, tmp_path / "run", resume_from_checkpoint="true", learning_rate="0.5")
 
 
@@ -200,7 +200,7 @@ def test_by_subject_terminated_and_gone_on_with_as_told_the_scores_are_equal(
     with monkeypatch.context() as patch:
         patch.setattr(EngagementTrainer, "evaluate", killed)
         assert train.main([str(tmp_path / "recipe.json")]) == 143
-    told = capfd.readouterr().err.partition("go on with engagement train ")[2]
+    told = capfd.readouterr().err.partition("resume with engagement train ")[2]
     assert train.main(shlex.split(told)) == 0
     said = capfd.readouterr().out
     assert "fold 2 of 5" not in said and "fold 3 of 5" in said
@@ -219,7 +219,7 @@ def test_by_subject_terminated_and_gone_on_with_as_told_the_scores_are_equal(
                 read_predictions(folder / f"folds/{fold}/engagement", split)[0] for folder in (whole, again)
             )
             assert list(first.keys) == list(second.keys)
-    with pytest.raises(RecipeError, match=r"Expected 5 folds to start from in .*, got 5 by subject"):
+    with pytest.raises(RecipeError, match=r"needs 5 folds, got 5 by subject"):
         run({**by_subject, "engagement": {**section, "folds": 5}}, tmp_path / "other")
 
 
@@ -233,9 +233,9 @@ def test_folds_go_on_from_folds_with_the_same_people(recipe: dict[str, object], 
         weights = [_encoder_weights(folder) for folder in (first, second)]
         assert weights[0].keys() == weights[1].keys()
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    with pytest.raises(RecipeError, match="Expected --folds beside start_from"):
+    with pytest.raises(RecipeError, match=r"start_from .* contains folds; pass --folds"):
         run({**recipe, "engagement": {**section, "folds": None}}, tmp_path / "other")
-    with pytest.raises(RecipeError, match=r"Expected 4 folds to start from in .*, got 3; ask"):
+    with pytest.raises(RecipeError, match=r"needs 4 folds, got 3; "):
         run({**recipe, "engagement": {**section, "folds": 4}}, tmp_path / "other")
 
 
@@ -248,9 +248,12 @@ def _encoder_weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"expression_folds": "3"}, "folds of stage two alone"),
-        ({"engagement_data": "none", "expression_data": "somewhere"}, "Expected engagement_data with folds"),
-        ({"engagement_push_to_hub": "true", "engagement_hub_model_id": "a/b"}, "no --push_to_hub with --folds"),
+        ({"expression_folds": "3"}, "not to stage one"),
+        ({"engagement_data": "none", "expression_data": "somewhere"}, "pass --engagement_data"),
+        (
+            {"engagement_push_to_hub": "true", "engagement_hub_model_id": "a/b"},
+            "--push_to_hub cannot be used with --folds",
+        ),
     ],
 )
 def test_what_has_no_folds_is_one_line(

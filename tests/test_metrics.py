@@ -158,8 +158,8 @@ BAD_ARRAYS = {
     "lengths": (([0, 1], [0], None), "a prediction for each of 2"),
     "unknown class": (([0, 2], [0, 1], None), "from 0 to 1, got 0 to 2"),
     "not whole": (([0, 0.5], [0, 1], None), "whole numbers"),
-    "logits": (([0, 1], [0, 1], [[2.0, -1.0], [0.0, 3.0]]), "pass softmax, not logits"),
-    "nan": (([0, 1], [0, 1], [[np.nan, 1.0], [0.0, 1.0]]), "1 rows that are not"),
+    "logits": (([0, 1], [0, 1], [[2.0, -1.0], [0.0, 3.0]]), "pass softmax"),
+    "nan": (([0, 1], [0, 1], [[np.nan, 1.0], [0.0, 1.0]]), "1 rows with"),
     "shape": (([0, 1], [0, 1], [[1.0], [1.0]]), r"shape \(2, 2\), got \(2, 1\)"),
 }
 

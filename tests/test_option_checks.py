@@ -62,8 +62,8 @@ NO_EVALUATION = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_
         ({"dataloader_num_workers": 0, "dataloader_prefetch_factor": 2}, "num_workers > 0"),
         ({"dataloader_num_workers": 0, "dataloader_multiprocessing_context": "spawn"}, "num_workers > 0"),
         ({"use_liger_kernel": True}, "liger-kernel"),
-        ({"debug": "tpu_metrics_debug"}, "first step with these options"),
-        ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint as it is, False"),
+        ({"debug": "tpu_metrics_debug"}, "step with these options"),
+        ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint is fixed at False"),
         ({"folds": "people"}, "a number of folds, or subject, got 'people'"),
         ({"folds": 2}, "folds of at least 3"),
         ({"folds": NAN}, "a number of folds, or subject"),
@@ -127,7 +127,7 @@ def refused_before_data(encoder: str | Path, **options: object) -> str:
 def test_an_encoder_is_asked_for_its_size_before_data_is_read(tmp_path: Path):
     save_levit(tmp_path / "levit")
     said = refused_before_data(tmp_path / "levit", image_size=32)
-    assert "reads pictures of 32x32 px, got levit" in said and said.endswith("pass image_size 64.")
+    assert "levit cannot read pictures of 32x32 px" in said and said.endswith("pass image_size 64.")
     for encoder, size in ((str(tmp_path / "levit"), 64), ("resnet18", 112), ("vit_tiny_patch16_224", 224)):
         (run,) = plan_stages(Recipe({"engagement": {"data": "there_is_none", "encoder": encoder}}), {})
         train.check_options(run)

@@ -201,7 +201,7 @@ def test_what_does_not_compare_stands_apart(like: Results, tmp_path: Path):
     other = write_run(change_data(like, fingerprint="0" * 64), tmp_path / "three", test)
     together, apart = results_table([first, second, first]), results_table([first, second, other])
     assert together.count("| model |") == 1 and together.count("/one |") == 1 and "do not compare" not in together
-    assert apart.count("| model |") == 2 and apart.startswith("The tables are of different data or labels")
+    assert apart.count("| model |") == 2 and apart.startswith("The tables have different data or labels")
     assert f"**Data: daisee ({'0' * 12}); labels: disengaged, engaged**" in apart
     renamed = write_run(like, tmp_path / "four", test, ["no", "yes"])
     assert results_table([first, renamed]).count("| model |") == 2
@@ -218,7 +218,7 @@ def test_a_model_that_was_measured_on_several_data_sets_has_a_row_in_each(like: 
     assert "**Data: daisee (" in table and "**Data: elsewhere (ffffffffffff)" in table
     notes = [line for line in table.splitlines() if line.startswith("- ")]
     assert sum("Trained on other data: daisee" in note for note in notes) == 1
-    assert sum("Nobody has audited this split" in note for note in notes) == 1
+    assert sum("not been audited" in note for note in notes) == 1
     page = page_of([folder], tmp_path / "out")
     assert "On test of daisee\n" in page.text and "On test of elsewhere (ffffffffffff)" in page.text
     assert "NVIDIA H200, torch" in page.text and page.text.count("cpu, torch") == 1
@@ -293,13 +293,13 @@ def test_what_a_score_rests_on_is_said_below_the_table(trained: TrainedStages, l
     collapse = scores_on_test(read_results(bad)).collapse
     assert "collapsed onto one class" in collapse and said["bad"][0] == collapse
     assert said["bad"][1].startswith("The split failed the audit") and "too narrow" in said["bad"][2]
-    assert said["unaudited"] == ["Nobody has audited this split for leakage.", said["bad"][2]]
-    assert "worth no more than 1.0 people" in said["engagement"][-1]  # one person in test
+    assert said["unaudited"] == ["This split has not been audited for leakage.", said["bad"][2]]
+    assert "only 1.0 people" in said["engagement"][-1]  # one person in test
     assert table.count(" | unknown | ") == table.count(", over clips)") == 2
     page, _ = write_report([bad], tmp_path / "out")
     source = page.read_text(encoding="utf-8")
     assert f'<p class="note fail"><strong>{collapse.replace(chr(39), "&#39;")}</strong></p>' in source
-    assert "Eve is in train and test." in source and "Nobody knows who is in the clips." in source
+    assert "Eve is in train and test." in source and "The people in the clips are unknown." in source
 
 
 def test_no_group_s_scores_follow_from_the_others(like: Results, tmp_path: Path):
@@ -317,7 +317,7 @@ def test_no_group_s_scores_follow_from_the_others(like: Results, tmp_path: Path)
 
 def test_few_people_are_not_described(trained: TrainedStages, tmp_path: Path):
     page = page_of([trained.engagement], tmp_path / "out")  # one person in test
-    assert "Not shown: how fewer than 5 people differ" in page.text and "lower quartile" not in page.text
+    assert "Not shown: for fewer than 5 people" in page.text and "lower quartile" not in page.text
     assert "within one person" not in page.text
 
 
@@ -369,5 +369,5 @@ def test_a_folder_that_is_no_run_is_named(content: str | None, trained: TrainedS
 
 def test_a_file_in_the_way_is_one_line(trained: TrainedStages, tmp_path: Path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(DataError, match=r"write the report to .*out"):
+    with pytest.raises(DataError, match=r"report could not be written to .*out"):
         write_report([trained.engagement], tmp_path / "out")

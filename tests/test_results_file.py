@@ -327,7 +327,7 @@ MISTAKES_2 = [
     ("imported", {**IMPORTED, "from": 3}, "3 as imported.from"),
     ("imported", {**IMPORTED, "frames": {"num_frames": 8}}, "no imported.frames.sampling"),
     ("imported", {**IMPORTED, "frames": SIZELESS}, "no imported.frames.face_crop_size_px"),
-    ("evaluation.test.calibration.temperature", GONE, "no calibration.temperature beside its decision"),
+    ("evaluation.test.calibration.temperature", GONE, "without calibration.temperature"),
     ("data", None, "no data behind evaluation.test"),
     ("label_names", ["low", "high"], "disengaged, engaged as train_label_counts"),
     labels("evaluation.test.scores.confusion_matrix", [[1, 2]], "1 rows"),

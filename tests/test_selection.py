@@ -141,9 +141,7 @@ def test_of_a_score_without_an_error_only_equals_are_decided_by_the_loss():
 def test_a_score_that_never_moved_is_named():
     constant = describe_selection(log_of((0.5, 3.0), (0.5, 2.0), (0.5, 2.5)), "auroc", True)
     assert constant.step == 20 and constant.num_evaluations == 3
-    assert constant.warning == (
-        "auroc was the same in all 3 evaluations: the selection had nothing to go by but the loss"
-    )
+    assert constant.warning is not None and "auroc was the same in all 3 evaluations" in constant.warning
     assert describe_selection(log_of((0.5, 3.0), (0.51, 2.0)), "auroc", True).warning is None
     assert describe_selection(log_of((0.5, 3.0)), "auroc", True).warning is None  # one evaluation cannot move
     assert "macro_f1 was undefined" in describe_selection(log_of((0.5, 3.0)), "macro_f1", True).warning

@@ -158,7 +158,7 @@ def test_finished_models_are_kept(output: Path):
 def test_another_experiment_is_not_mixed_in(output: Path):
     changed = {**OPTIONS, "learning_rate": "1", "num_frames": "3"}
     del changed["image_size"]
-    begun_with = r"begun with \(.*--image_size 32, .*\), got others: "
+    begun_with = r"\(.*--image_size 32, .*\); now different: "
     differs = r"image_size left out \(was 32\), learning_rate 1 \(was left out\), num_frames 3 \(was 2\); repeat"
     with pytest.raises(RecipeError, match=begun_with + differs):
         run_experiment(output, options=changed, subjects=10, clips_per_subject=3)
@@ -279,4 +279,4 @@ def test_several_seeds_have_a_mean_and_what_is_unknown_stays_so():
     assert "| whole frame | 0 | 0.900 | 0.400 (0.200 to 0.600) | 0.100 | 0.100 |" in table
     assert "| **whole frame** | mean of 2 | 0.900 | 0.450 | unknown | unknown |" in table
     assert "| **face crop** | mean of 2 | 0.900 | 0.850 | 0.700 | 0.100 |" in table
-    assert "Not the recipes" not in table
+    assert "recipes were changed" not in table

@@ -107,5 +107,5 @@ def test_single_faces_have_no_order_to_lose(
     typed = [str(tmp_path / "recipe.yaml"), "--engagement_model", "image", "--shuffle_frames", "true"]
     assert train.main(typed) == 2
     lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: Expected a stage of clips for shuffle_frames")
+    assert len(lines) == 1 and lines[0].startswith("error: shuffle_frames needs clips")
     assert "stage engagement" in lines[0] and not (tmp_path / "run").exists()

@@ -162,7 +162,7 @@ def test_a_batch_larger_than_the_data_is_refused_where_it_would_be_dropped(
     leaking: Path, tiny_recipe: dict[str, object]
 ):
     options = {"per_device_train_batch_size": 999, "allow_leakage": True}
-    with pytest.raises(DataError, match="at least 999 training examples, one whole batch, beside dataloader_drop_last"):
+    with pytest.raises(DataError, match="dataloader_drop_last needs at least one whole batch of 999 training examples"):
         load(tiny_recipe, leaking, "expression", **options, dataloader_drop_last=True)
     assert len(load(tiny_recipe, leaking, "expression", **options).train)
 

@@ -100,7 +100,7 @@ def test_a_plan_edited_by_hand_is_one_line(name: str, folder: Path):
     (output / "plan.json").write_text(text)
     with pytest.raises(RecipeError, match=f"Expected a study's plan in {output}/plan.json, .*{told}") as refusal:
         reproduce(folder, folder / "study.yaml", output)
-    assert str(refusal.value).endswith("; choose another --output.") and "\n" not in str(refusal.value)
+    assert str(refusal.value).endswith("; choose a different --output.") and "\n" not in str(refusal.value)
     assert (output / "plan.json").read_text() == text and len(list(output.iterdir())) == 1
 
 
@@ -119,7 +119,7 @@ def test_an_imported_model_in_the_place_of_a_run_is_refused(folder: Path):
         reproduce(folder, folder / "study.yaml", folder / "out")
     place.mkdir(parents=True)
     write_results(place, Results(stage="engagement", label_names=["no", "yes"], started_from="theirs.pth"))
-    with pytest.raises(RecipeError, match=f"Expected a model that was trained in {place}, got an imported one"):
+    with pytest.raises(RecipeError, match=f"{place} contains an imported model"):
         reproduce(folder, folder / "study.yaml", folder / "out")
 
 
@@ -188,11 +188,11 @@ RECORD = {
 TABLE = """\
 # A small study: published and measured
 
-Scores on test, by clip, of one seed; 95 % intervals over people.
+Scores on test, by clip, one seed; 95 % intervals over people.
 
 Measured on 20 clips of 6 people, 5 of them "disengaged" (4 people have both classes).
 
-| system | score | published | measured | 95 % interval | majority baseline | minutes a run |
+| system | score | published | measured | 95 % interval | majority baseline | minutes per run |
 | --- | --- | --- | --- | --- | --- | --- |
 | One frame | macro-F1 | 0.4935 | 0.250 | 0.100 to 0.500 | 0.400 | below 1 |
 | One frame | accuracy | – | 0.500 | – | 0.750 | below 1 |

@@ -79,7 +79,7 @@ def test_without_published_numbers_the_table_has_a_line_a_system(record: StudyRe
     table = render_study(record)
     assert table.startswith("# A small study\n") and "published" not in table
     assert 'Measured on 192 clips of 24 people, 48 of them "disengaged" (24 people have both classes).' in table
-    header = "| system | AUROC | within-person AUROC | balanced accuracy, fitted | minutes a run |"
+    header = "| system | AUROC | within-person AUROC | balanced accuracy, fitted | minutes per run |"
     lines = table.splitlines()
     assert header in lines
     weak, strong = (next(line for line in lines if line.startswith(f"| {name} |")) for name in ("Weak", "Strong"))
@@ -158,7 +158,7 @@ def test_the_command_puts_it_under_runs_and_says_how_to_do_it_again(tmp_path: Pa
     told = json.loads((tmp_path / "runs/real/daisee/study.json").read_text())
     assert told["command"] == "engagement reproduce real/daisee --data recipes --seeds 2 --image_size 48"
     assert told["rows"][0]["intervals"] is None and told["contrasts"] == []
-    with pytest.raises(RecipeError, match="choose another --output"):
+    with pytest.raises(RecipeError, match="choose a different --output"):
         reproduce("real/daisee", tmp_path / "recipes", tmp_path / "runs/real/daisee", options={"image_size": "64"})
 
 

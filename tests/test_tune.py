@@ -208,7 +208,7 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
         tuning.tune(recipe, tmp_path / "output", 7, write_space(tmp_path))
     assert len(read_search(tmp_path / "output").trials) == 6
     errors[1] = NonFiniteLossError("Expected a finite loss.")
-    with pytest.raises(RecipeError, match=r"Expected to train faces.yaml as it is first, could not: Expected a finite"):
+    with pytest.raises(RecipeError, match=r"faces.yaml, failed: Expected a finite"):
         tuning.tune(recipe, tmp_path / "none", 2, write_space(tmp_path))
 
 
@@ -259,9 +259,9 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(recipe: P
     output = tmp_path / "output"
     empty = tmp_path / "empty.yaml"
     empty.write_text("seed: 0\n")
-    refuse("expression_data or engagement_data", empty, output)
+    refuse("--engagement_data", empty, output)
     refuse("at least one trial, got 0", recipe, output, 0)
-    refuse("search space at", recipe, output, space=tmp_path / "none.yaml")
+    refuse("no search space", recipe, output, space=tmp_path / "none.yaml")
     for options, said in (
         ({"folds": "3"}, "no folds"), ({"output_dir": "elsewhere"}, "no --output_dir"),
         ({"load_best_model_at_end": "false"}, "load_best_model_at_end"), ({"engagement_data": "nowhere"}, "nowhere"),
@@ -295,7 +295,7 @@ def test_another_search_in_the_folder_is_refused_and_nothing_is_lost(
     refuse("optuna .*, got ", recipe, output, 3, space=write_space(tmp_path))
     assert (output / "search.json").read_bytes() == before
     (output / "search.json").write_bytes(before[:100])
-    refuse("a search to go on with in", recipe, output, 3, space=space)
+    refuse("a search to resume in", recipe, output, 3, space=space)
 
 
 def test_without_optuna_a_line_says_what_to_install(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

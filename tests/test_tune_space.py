@@ -19,9 +19,9 @@ def planned(**options: object) -> StageRun:
 
 
 BAD_SPACES = {
-    "nothing": ({}, "at least one option in"),
+    "nothing": ({}, "contains no option to search"),
     "an unknown option": ({"learning_rat": [1]}, "did you mean learning_rate?"),
-    "an unknown strength": ({"augmentation.flp": [0.1]}, "augmentations among"),
+    "an unknown strength": ({"augmentation.flp": [0.1]}, "augmentation flp"),
     "upside down": ({"dropout": {"low": 0.5, "high": 0.1}}, "low <= high"),
     "log from zero": ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "low > 0"),
     "log with a step": ({"dropout": {"low": 0.1, "high": 0.5, "log": True, "step": 0.1}}, "log"),
@@ -37,9 +37,9 @@ BAD_SPACES = {
     "a number alone": ({"dropout": 0.3}, "range or a list of choices"),
     "a choice that is no number": ({"temporal_num_layers": ["two"]}, "got 'two'"),
     "a choice that does not exist": ({"temporal": ["lstm", "gru"]}, "got 'gru'"),
-    "what chooses": ({"metric_for_best_model": ["auroc", "loss"]}, "options whose trials can be compared"),
-    "chance": ({"seed": [0, 1]}, "options whose trials can be compared"),
-    "the data": ({"data": ["a", "b"]}, "options whose trials can be compared"),
+    "what chooses": ({"metric_for_best_model": ["auroc", "loss"]}, "cannot be searched"),
+    "chance": ({"seed": [0, 1]}, "cannot be searched"),
+    "the data": ({"data": ["a", "b"]}, "cannot be searched"),
     "the other stage": ({"expression_dropout": [0.1]}, "got 'expression_dropout'"),
 }  # fmt: skip
 

@@ -60,7 +60,7 @@ _BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "state without a step, of an earlier version": ("trainer_state.json", _earlier(_write("trainer_state.json", "{}"))),
     "state that is a list, of an earlier version": ("trainer_state.json", _earlier(_write("trainer_state.json", "[]"))),
     "config cut, of an earlier version": ("config.json", _earlier(cut("config.json"))),
-    "marked as incomplete": ("not written to its end", _write("checkpoint-is-incomplete.txt", "")),
+    "marked as incomplete": ("not completely written", _write("checkpoint-is-incomplete.txt", "")),
     "recipe cut, of an earlier version": ("training_recipe.json", _earlier(cut("training_recipe.json"))),
     "checksums cut": ("SHA256SUMS", cut("SHA256SUMS")),
 }  # fmt: skip
@@ -86,7 +86,7 @@ _CHECKPOINTS = [
         "checkpoint without random numbers ends with the same weights",
         lambda folder: killed_run(folder, lambda checkpoint: (checkpoint / "rng_state.pth").unlink()),
         resumed_as_straight,
-        Comes(says=(NEWEST, "rng_state.pth is missing", f"goes on from {BEFORE}")),
+        Comes(says=(NEWEST, "rng_state.pth is missing", f"resumes from {BEFORE}")),
         kind=40,
     ),
     Row(
@@ -94,7 +94,7 @@ _CHECKPOINTS = [
         lambda folder: killed_run(folder, lambda newest: (cut("optimizer.pt")(newest), cut("scheduler.pt", 0)(
             newest.with_name(BEFORE)))),
         resumed_as_straight,
-        Comes(says=("optimizer.pt", "scheduler.pt is empty", "begins anew")),
+        Comes(says=("optimizer.pt", "scheduler.pt is empty", "starts again")),
         kind=40,
     ),
     Row(
@@ -212,7 +212,7 @@ _RESUMING = [
         "begun before recipes lay in checkpoints, and named",
         lambda folder: killed_run(folder, _without_recipe),
         lambda bench, killed: resumed_as_straight(bench, killed, "--resume_from_checkpoint", str(killed.newest)),
-        Comes(says=("does not say which options",)),
+        Comes(says=("does not record the options",)),
         kind=39,
     ),
     Row(
@@ -226,7 +226,7 @@ _RESUMING = [
         "named checkpoint is none",
         killed_run,
         lambda bench, killed: killed.train(bench, "--resume_from_checkpoint", str(killed.checkpoints)),
-        Refused(("resume_from_checkpoint", "which is none", "such as")),
+        Refused(("resume_from_checkpoint", "is not a checkpoint", "such as")),
         kind=39,
     ),
     Row(
