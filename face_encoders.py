@@ -209,7 +209,7 @@ for _builder in (face_vgg8, face_vgg8_075, face_vgg8_050, nezami_cnn, nezami_vgg
 
 
 def other_views(pixel_values: torch.Tensor, num_views: int) -> list[torch.Tensor]:
-    """(n, C, h, w) -> the further views: the mirror image and, for 10, four corner crops (11/12 of a side), mirrored too."""
+    """(n, C, h, w) -> the further views: mirrored and, for 10, four corner crops (11/12 of a side), mirrored too."""
     if num_views == 1:
         return []
     height, width = pixel_values.shape[-2:]

@@ -385,12 +385,12 @@ BAD_ROWS = (
 BAD_LOGS = {
     "": "Expected the columns", "epoch,loss\n1,2\n": "got epoch, loss", HEADER.replace("\n", ",lr\n"): "columns",
     HEADER: "increasing epochs", HEADER + "1,2,3,0.4\n2,2,3,0.4\n1,2,3,0.4\n": "one run .* got 1, 2, 1",
-    "\xff\xfe\x00": "can be read", HEADER + '"1,2,3,0.4': "can be read",
+    "\xff\xfe\x00": "be read", HEADER + '"1,2,3,0.4': "be read",
     **{HEADER + f"0,2,3,0.4\n{row}\n": "row 2 of" for row in BAD_ROWS},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "told"), [*BAD_LOGS.items(), (None, "can be read")])
+@pytest.mark.parametrize(("content", "told"), [*BAD_LOGS.items(), (None, "be read")])
 def test_a_log_that_cannot_be_drawn_is_refused(content: str | None, told: str, tmp_path: Path):
     path = tmp_path / "log.csv"
     if content is not None:

@@ -138,8 +138,8 @@ def test_a_file_comes_before_a_name_and_a_folder_does_not(elsewhere: Path):
         ("recipes/demo.yaml", "did you mean demo?"),
         ("resnet18_lstm_subset", "did you mean cnn_lstm/resnet18_lstm_subset or "),
         ("nothing/like/it.yaml", "it.yaml'; `engagement recipes` lists all."),
-        ("cnn_lstm", "got 'cnn_lstm'; "),
-        ("cnn_lstm/protocol", "got 'cnn_lstm/protocol'; "),
+        ("cnn_lstm", "named 'cnn_lstm'; "),
+        ("cnn_lstm/protocol", "named 'cnn_lstm/protocol'; "),
     ],
 )
 def test_an_unknown_name_is_told_which_are_near(given: str, near: str, elsewhere: Path):

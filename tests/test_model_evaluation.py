@@ -240,5 +240,5 @@ def test_runs_of_other_labels_or_clips_are_not_compared(trained: TrainedStages, 
         compare_runs(trained.expression, trained.engagement)
     table = pyarrow.parquet.read_table(run / "predictions.parquet")
     pyarrow.parquet.write_table(table.slice(0, table.num_rows - 1), run / "predictions.parquet")
-    with pytest.raises(DataError, match="same clips"):
+    with pytest.raises(DataError, match="different clips"):
         compare_runs(trained.engagement, run)

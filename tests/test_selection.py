@@ -62,7 +62,7 @@ def test_a_score_that_cannot_select_is_one_line():
     with pytest.raises(RecipeError, match="got 'auroq'"):
         full_name("auroq")
     with pytest.raises(
-        RecipeError, match=r"at least two classes in validation .* auroc, got engaged alone; pass macro_f1"
+        RecipeError, match=r"auroc needs at least two classes in validation, .* only engaged; pass macro_f1"
     ):
         choose_score("auroc", RARE, [1, 1], NAMES)
 

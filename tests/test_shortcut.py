@@ -182,8 +182,8 @@ def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"nonsense": "3"}, "got 'nonsense'"),
-        ({"engagement_nonsense": "3"}, "got 'engagement_nonsense'"),
+        ({"nonsense": "3"}, "no option 'nonsense'"),
+        ({"engagement_nonsense": "3"}, "no option 'engagement_nonsense'"),
         ({"num_frames": "0"}, "num_frames of at least 1, got 0"),
         ({"learning_rate": "true"}, "invalid float value"),
         ({"augmentation": '{"blur": 1}'}, "blur"),

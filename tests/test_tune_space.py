@@ -40,7 +40,7 @@ BAD_SPACES = {
     "what chooses": ({"metric_for_best_model": ["auroc", "loss"]}, "cannot be searched"),
     "chance": ({"seed": [0, 1]}, "cannot be searched"),
     "the data": ({"data": ["a", "b"]}, "cannot be searched"),
-    "the other stage": ({"expression_dropout": [0.1]}, "got 'expression_dropout'"),
+    "the other stage": ({"expression_dropout": [0.1]}, "no option 'expression_dropout'"),
 }  # fmt: skip
 
 

@@ -233,7 +233,7 @@ _RESUMING = [
         "named checkpoint is broken",
         lambda folder: killed_run(folder, cut("optimizer.pt")),
         lambda bench, killed: killed.train(bench, "--resume_from_checkpoint", str(killed.newest)),
-        Refused((NEWEST, "optimizer.pt", "pass another")),
+        Refused((NEWEST, "optimizer.pt", "pass a different")),
         kind=40,
     ),
     Row(
