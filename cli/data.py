@@ -1,4 +1,4 @@
-"""Data: drawn, prepared, audited."""
+"""Commands that draw, prepare and audit data."""
 
 import json
 from enum import StrEnum
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..data.preparation.prepared_data import PreparedData
 
 app = typer.Typer()
-_DETECTOR_HELP = "Where faces are looked for: cpu, auto, cuda, cuda:1 or mps. Off the CPU boxes may differ by a hair."
+_DETECTOR_HELP = "Device of the face detector: cpu, auto, cuda, cuda:1 or mps. Boxes differ slightly between devices."
 
 
 class DrawnFormat(StrEnum):
@@ -26,7 +26,7 @@ class DrawnFormat(StrEnum):
 
 
 class DrawnVariant(StrEnum):
-    """Where a drawn clip's label shows."""
+    """What in a drawn clip shows its label."""
 
     appearance = "appearance"
     dynamics = "dynamics"
@@ -38,13 +38,13 @@ def draw(
     output: Annotated[Path, typer.Option(help="Folder to write to.")],
     format: Annotated[DrawnFormat, typer.Option(help="Layout and labels.")] = DrawnFormat.daisee,
     subjects: Annotated[int, typer.Option(min=3, max=10_000, help="People, split by person.")] = 12,
-    clips_per_subject: Annotated[int, typer.Option(min=1, max=10_000, help="Clips (or pictures) a person.")] = 8,
+    clips_per_subject: Annotated[int, typer.Option(min=1, max=10_000, help="Clips (or pictures) per person.")] = 8,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
-    variant: Annotated[DrawnVariant, typer.Option(help="Clips: label in the frames, their order, or curtains too.")] = (
+    variant: Annotated[DrawnVariant, typer.Option(help="Clips: label in frames, their order, or also curtains.")] = (
         DrawnVariant.appearance
     ),
-    fps: Annotated[int, typer.Option(min=1, max=60, help="Clips: frames a second.")] = 30,
-    duration_sec: Annotated[float, typer.Option(min=0.5, max=60, help="Clips: seconds each.")] = 10.0,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="Clips: frames per second.")] = 30,
+    duration_sec: Annotated[float, typer.Option(min=0.5, max=60, help="Clips: length in seconds.")] = 10.0,
     height_px: Annotated[int, typer.Option(min=120, max=1080, help="Clips: height; 4:3.")] = 480,
 ) -> None:
     """Draw labelled data of people who do not exist, in the layout of a real data set."""
@@ -52,11 +52,11 @@ def draw(
     from ..processor.input_errors import RecipeError
 
     if format is DrawnFormat.daisee:
-        size_px = height_px * 4 // 3 // 2 * 2, height_px // 2 * 2  # h264 wants even sizes
+        size_px = height_px * 4 // 3 // 2 * 2, height_px // 2 * 2  # h264 needs even sizes
         counts = write_daisee(output, subjects, clips_per_subject, seed, variant.value, fps, duration_sec, *size_px)
     elif variant is not DrawnVariant.appearance:
         name = variant.value
-        raise RecipeError(f"Expected no variant for pictures, got {name!r}; {name} exists for daisee alone.")
+        raise RecipeError(f"--variant {name} is only for --format daisee; leave it out for pictures.")
     else:
         write = write_expressions if format is DrawnFormat.expressions else write_states
         counts = write(output, subjects, clips_per_subject, seed)
@@ -84,7 +84,7 @@ class Sampling(StrEnum):
 
 
 class PicturesAs(StrEnum):
-    """What pictures are."""
+    """How pictures are read."""
 
     pictures = "pictures"
     clips = "clips"
@@ -99,7 +99,7 @@ class WindowLabel(StrEnum):
 
 
 class VoteLabels(StrEnum):
-    """What becomes of people's votes."""
+    """How people's votes are used."""
 
     soft = "soft"
     majority = "majority"
@@ -120,22 +120,22 @@ class PreparedBy(StrEnum):
 
 @app.command()
 def prepare(
-    output: Annotated[Path, typer.Option(help="Folder for the prepared data; a killed run goes on where it was.")],
+    output: Annotated[Path, typer.Option(help="Folder for the prepared data; an interrupted run continues there.")],
     kind: Annotated[DataKind | None, typer.Argument(help="What the source is.")] = None,
     source: Annotated[
         Path | None, typer.Argument(help="A folder, an archive (.zip), a table (.csv, .parquet), an .h5 file.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames a window; default: 8.")] = None,
-    sampling: Annotated[Sampling | None, typer.Option(help="One uniform window a clip, or many in a row.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames per window; default: 8.")] = None,
+    sampling: Annotated[Sampling | None, typer.Option(help="One window over the whole clip, or many in a row.")] = None,
     stride_frames: Annotated[
         int | None,
-        typer.Option(min=1, max=10**6, help="Consecutive windows; default: 16, of pictures as clips --frames."),
+        typer.Option(min=1, max=10**6, help="Between consecutive windows; default: 16, with --as clips: --frames."),
     ] = None,
     face_crop: Annotated[
         bool | None,
         typer.Option(
             "--face-crop/--whole-frames",
-            help="Default: faces of videos, pictures as they are (affectnet: the boxes of its lists).",
+            help="Default: crop faces of videos, not of pictures (affectnet: crop the boxes in its lists).",
         ),
     ] = None,
     crop_size: Annotated[
@@ -143,34 +143,34 @@ def prepare(
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Default: one a processor; on a GPU, whose memory each needs, at most 4."),
+        typer.Option(min=1, max=1024, help="Default: one per processor; on a GPU, whose memory they share, at most 4."),
     ] = None,
     device: Annotated[str, typer.Option(help=_DETECTOR_HELP)] = "cpu",
     subset: Annotated[Subset | None, typer.Option(help="daisee: the published stratified subset.")] = None,
-    subject_pattern: Annotated[str | None, typer.Option(help="images, videos: regex, the person in a path.")] = None,
-    no_subjects: Annotated[bool, typer.Option(help="Tables: nobody knows the people; the results say so.")] = False,
+    subject_pattern: Annotated[str | None, typer.Option(help="images, videos: regex for the person in a path.")] = None,
+    no_subjects: Annotated[bool, typer.Option(help="Tables: the people are unknown; the results say so.")] = False,
     pictures_as: Annotated[
         PicturesAs | None,
-        typer.Option("--as", help="images: each by itself, or frames in order; default: by frame_index, if there."),
+        typer.Option("--as", help="images: single, or frames of clips; default: clips if there is a frame_index."),
     ] = None,
     window_label: Annotated[
-        WindowLabel | None, typer.Option(help="images as clips: of its frames' labels; default: majority.")
+        WindowLabel | None, typer.Option(help="images as clips: how frames' labels combine; default: majority.")
     ] = None,
     votes: Annotated[Path | None, typer.Option(help="fer2013: a CSV table of FER+ votes.")] = None,
     vote_labels: Annotated[
         VoteLabels | None,
-        typer.Option(help="With --votes: shares beside the labels, or in their place; default: soft."),
+        typer.Option(help="With --votes: add vote shares, or replace labels by the majority; default: soft."),
     ] = None,
-    drop_conflicts: Annotated[bool, typer.Option(help="Leave out equal pictures with different labels.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split, where the source has none.")] = 0,
+    drop_conflicts: Annotated[bool, typer.Option(help="Leave out identical pictures with different labels.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split, if the source has none.")] = 0,
     push_to_hub: Annotated[
-        str | None, typer.Option(help="org/name: then push it to the Hub, in place of an earlier version.")
+        str | None, typer.Option(help="org/name: push the result to the Hub, replacing an earlier version.")
     ] = None,
     public: Annotated[
-        bool | None, typer.Option("--public/--private", help="With --push-to-hub; default: drawn people are public.")
+        bool | None, typer.Option("--public/--private", help="With --push-to-hub; default: public for drawn people.")
     ] = None,
     license: Annotated[
-        str | None, typer.Option(help="With --push-to-hub: of the data, as the Hub spells it; default: unknown.")
+        str | None, typer.Option(help="With --push-to-hub: the data's, in the Hub's spelling; default: unknown.")
     ] = None,
     engine: Annotated[PreparedBy, typer.Option(help="What does the work: processes here, or a Ray cluster.")] = (
         PreparedBy.processes
@@ -190,9 +190,9 @@ def prepare(
     from ..processor.input_errors import RecipeError
 
     if push_to_hub is None and (public is not None or license is not None):
-        raise RecipeError("Expected --push-to-hub org/name beside --public, --private or --license, got none.")
+        raise RecipeError("--public, --private and --license need --push-to-hub org/name; add it, or leave them out.")
     if push_to_hub is not None and shard is not None:
-        raise RecipeError("Expected --push-to-hub beside --join, where all shards are there, got it beside --shard.")
+        raise RecipeError("--push-to-hub does not push a single shard; pass it with --join, when all are finished.")
     part = parse_shard(shard, join, output, kind, source)
     require_writable(output)
     if join is not None:
@@ -225,11 +225,11 @@ def prepare(
     found = read_source(kind.value, source, options, asked)
     if found.media == "picture" and (frames or sampling or stride_frames or window_label):
         raise RecipeError(
-            "Expected no --frames, --sampling, --stride-frames or --window-label for pictures, which are single "
-            "frames; pass --as clips where they are frames in order."
+            "--frames, --sampling, --stride-frames and --window-label do not apply to single pictures; leave them out, "
+            "or pass --as clips if the pictures are frames in order."
         )
     if found.media == "frames" and sampling is Sampling.uniform:
-        raise RecipeError("Expected --sampling consecutive for frames that come as pictures, got uniform.")
+        raise RecipeError("--sampling uniform does not apply to frames stored as pictures; use --sampling consecutive.")
     settings = settings_for(found.media, asked)
     if push_to_hub is not None:
         from ..hub.push_data import check_push
@@ -238,7 +238,7 @@ def prepare(
     if part is not None:
         prepared = prepare_shard(found, settings, source, output, part, processes, drop_conflicts, detector_device)
         typer.echo(f"{part.folder(output)}: {describe_counts(prepared.description)}")
-        typer.echo(f"next, when all {part.count} are there: engagement prepare --join {output} --output FOLDER")
+        typer.echo(f"next, when all {part.count} are finished: engagement prepare --join {output} --output FOLDER")
         return
     if engine is PreparedBy.ray:
         from ..data.ray_cluster import ray_cluster
@@ -251,31 +251,31 @@ def prepare(
 
 
 def _finish(prepared: "PreparedData", push_to_hub: str | None, public: bool | None, license: str | None) -> None:
-    """Say what came out, and push it where that was asked for."""
+    """Print what was prepared, and push it if asked to."""
     from ..data.preparation.prepare import describe_counts
     from ..hub.push_data import push_data
 
     description, output = prepared.description, prepared.folder
     typer.echo(f"{output}: {describe_counts(description)}")
     if description.media == "video" and not description.settings.as_played:
-        typer.echo("  begun by an earlier version, and ended likewise: frames by number, pixels as they are stored")
+        typer.echo("  begun and finished as an earlier version did: frames by number, pixels as stored")
     if description.notes.no_subjects:
-        typer.echo("take care: nobody knows the people, so that one person may be in several splits", err=True)
+        typer.echo("take care: the people are unknown, so one person may be in several splits", err=True)
     for split, counts in description.splits.items():
         typer.echo(f"  {split}: {json.dumps(counts.model_dump(exclude_none=True), ensure_ascii=False)}")
     if push_to_hub is None:
         typer.echo(f"next: engagement audit {output}")
         return
     typer.echo(f"pushed to {push_data(output, push_to_hub, public, license)}")
-    typer.echo(f"from now on hf://{push_to_hub} names it wherever data is named")
+    typer.echo(f"use it as hf://{push_to_hub} wherever a command takes data")
 
 
 @app.command()
 def audit(
     folder: Annotated[Path, typer.Argument(help="A prepared data set; hf://org/name: one on the Hub.")],
-    label_scheme: Annotated[str | None, typer.Option(help="For data rated as DAiSEE is; default: binary.")] = None,
-    suggest_split: Annotated[Path | None, typer.Option(help="Write the data, split anew, to this folder.")] = None,
-    deduplicate: Annotated[Path | None, typer.Option(help="Write the part without duplicates to this folder.")] = None,
+    label_scheme: Annotated[str | None, typer.Option(help="For data rated like DAiSEE; default: binary.")] = None,
+    suggest_split: Annotated[Path | None, typer.Option(help="Write the data with a new split to this folder.")] = None,
+    deduplicate: Annotated[Path | None, typer.Option(help="Write the data without duplicates to this folder.")] = None,
 ) -> None:
     """Can the split be trusted? Writes audit.json and audit.html. Exit code 0: yes, 1: no."""
     from ..data.audit import resplit

@@ -1,6 +1,6 @@
-"""What this runs on: versions, devices, codecs and threads, as lines to paste into a report of a problem.
+"""Versions, devices, codecs and threads, as lines to paste into a bug report.
 
-It works where packages are too old for everything else, and holds no path and no name of a person or a machine.
+It works where packages are too old for the other commands, and contains no path and no name of a person or machine.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def describe_environment() -> Iterator[tuple[str, str]]:
 
 
 def _or_error(describe: Callable[[], str]) -> str:
-    """A library that cannot be imported is what such a report is about."""
+    """The error is reported, not raised: a failing import may be what the bug report is about."""
     try:
         return describe()
     except Exception as error:
@@ -71,7 +71,7 @@ def _describe_engines() -> str:
 
 
 def _describe_default() -> str:
-    """What `--device auto --dtype auto` comes to; which half precision agrees, only a model can tell."""
+    """What `--device auto --dtype auto` selects; which half precision agrees depends on the model."""
     from ..inference.devices import choose_device, half_precisions
 
     device = choose_device()

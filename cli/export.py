@@ -1,4 +1,4 @@
-"""`engagement export`: a model in forms that others serve, and in those that other engines than torch run."""
+"""`engagement export`: write a model in a format that other software serves or another engine runs."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,7 @@ app = typer.Typer()
 
 
 class ExportFormat(StrEnum):
-    """Forms that others serve, and that other engines run."""
+    """Formats that other software serves or other engines run."""
 
     stock = "stock"
     onnx = "onnx"
@@ -22,7 +22,7 @@ class ExportFormat(StrEnum):
 
 
 class Part(StrEnum):
-    """What of an encoder may stay in float32: `conversion.export_int8.PARTS`."""
+    """Parts of an encoder that may stay in float32: `conversion.export_int8.PARTS`."""
 
     first = "first"
     last = "last"
@@ -30,28 +30,28 @@ class Part(StrEnum):
 
 
 _TO_HELP = (
-    "For plain transformers, ONNX (one file, or a folder that --engine and --model take), OpenVINO (such a folder), or "
+    "stock: plain transformers; onnx: one file, or a folder for --engine and --model; openvino: such a folder; space: "
     "a page on the Hub."
 )
-_INT8_HELP = "The encoder in int8, written only where at least 99 % of labels stay what they are."
+_INT8_HELP = "The encoder in int8, written only if at least 99 % of labels stay the same."
 _CALIBRATION_HELP = (
     "For --int8: prepared data or a raw source, as evaluate takes it, or a folder of videos without labels; one part "
-    "is calibrated on, another checked on."
+    "is for calibration, the rest for the check."
 )
-_KEEP_HELP = "For --int8: what stays in float32, where a refusal says that it is enough; repeatable."
+_KEEP_HELP = "For --int8: a part that stays in float32, as a refusal suggests; repeatable."
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A model's folder, or a Hub id.")],
     to: Annotated[ExportFormat, typer.Option(help=_TO_HELP)],
-    output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file; MODEL/onnx is found by --engine.")],
+    output: Annotated[Path, typer.Option(help="A new folder, or a new .onnx file; --engine finds MODEL/onnx.")],
     int8: Annotated[bool, typer.Option("--int8", help=_INT8_HELP)] = False,
     calibration: Annotated[Path | None, typer.Option(help=_CALIBRATION_HELP)] = None,
     int8_keep: Annotated[list[Part] | None, typer.Option(help=_KEEP_HELP)] = None,
     cache_dir: Annotated[Path, typer.Option(help="For --int8: where a raw source is prepared.")] = Path("runs/cache"),
 ) -> None:
-    """Write a model in a form that others serve or another engine runs; refused where it would not answer the same."""
+    """Write a model in a format that others serve or another engine runs; refused if its answers would differ."""
     _check_int8(int8, calibration, int8_keep, to, output)
     _tell_warnings(Path(model))
     if to is ExportFormat.space:
@@ -82,14 +82,14 @@ def _check_int8(int8: bool, calibration: Path | None, keep: list[Part] | None, t
     if not int8:
         if calibration is not None or keep:
             given = "--calibration" if calibration is not None else "--int8-keep"
-            raise RecipeError(f"Expected {given} with --int8 alone, got it without; add --int8, or leave it out.")
+            raise RecipeError(f"{given} is only for --int8; add --int8, or leave {given} out.")
         return
     if to not in (ExportFormat.onnx, ExportFormat.openvino) or output.suffix.lower() == ".onnx":
-        raise RecipeError(f"Expected --int8 with --to onnx or openvino and a folder, got {to} to {output}.")
+        raise RecipeError(f"--int8 needs --to onnx or openvino and a folder, got --to {to} --output {output}.")
     if calibration is None:
         raise RecipeError(
-            "Expected data that int8 is calibrated and checked on, got none; add --calibration with prepared data, a "
-            "raw source, or a folder of videos."
+            "--int8 needs data for calibration and the check; add --calibration with prepared data, a raw source, or a "
+            "folder of videos."
         )
 
 
@@ -106,7 +106,7 @@ def _export_space(model: str, output: Path) -> None:
 
     files = export_space(model, output)
     size_mb = sum(path.stat().st_size for path in files) / 1e6
-    origin = "" if Path(model).is_dir() else f"; {model} is no folder here, the Space will load it from the Hub"
+    origin = "" if Path(model).is_dir() else f"; {model} is not a local folder: the Space will load it from the Hub"
     typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
     typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
 
@@ -118,11 +118,11 @@ def _say(record: "ExportRecord", output: Path) -> None:
     said, gate = f"float32 logits differ by at most {record.logits_difference:.1e}", record.gate
     if gate is not None:
         said += (
-            f"; int8 gives {gate.label_agreement:.1%} of {gate.num_checked} {gate.of} that it was not calibrated on "
-            f"the same label, {gate.answer_agreement:.1%} the same answer, where there may be no label, and scores "
+            f"; on {gate.num_checked} {gate.of} outside calibration int8 gives the same label for "
+            f"{gate.label_agreement:.1%}, the same answer (or none) for {gate.answer_agreement:.1%}, and scores "
             f"that differ by at most {gate.largest_score_difference:.2g}"
         )
         if gate.num_checked < FEW:
-            typer.echo(f"take care: {gate.num_checked} {gate.of} are few to tell; check it on {FEW} or more", err=True)
+            typer.echo(f"take care: {gate.num_checked} {gate.of} are too few; check on {FEW} or more", err=True)
     typer.echo(f"{output}: {said}")
-    typer.echo(f"run it: engagement predict FILE --model {output}, which is for {engine_of(record.format)}")
+    typer.echo(f"run it with {engine_of(record.format)}: engagement predict FILE --model {output}")

@@ -1,4 +1,4 @@
-"""How far a command is with many files: a bar on a terminal, out of the way while something is printed."""
+"""Progress through many files: a bar on a terminal, hidden while something is printed."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class FileProgress:
-    """With the time left; use in a `with`."""
+    """A bar with the time left; use in a `with`."""
 
     def __init__(self, num_files: int) -> None:
         self._bar = _draw_bar(num_files) if sys.stderr.isatty() else None
@@ -24,23 +24,23 @@ class FileProgress:
             self._bar.stop()
 
     def on_window(self, done: int, total: int) -> None:
-        """Of a long film, where in it the work is."""
+        """Show the progress within a long video."""
         part = f"window {done} of {total}" if total > 1 else ""
         self._update(self._num_done + done / total, part)
 
     def tell(self, part: str) -> None:
-        """What is done with the file now."""
+        """Show what is being done with the current file."""
         self._update(None, part)
         if self._bar is not None:
             self._bar.start()
 
     def hide(self) -> None:
-        """Before something is printed."""
+        """Hide the bar before something is printed."""
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self) -> None:
-        """A file is done."""
+        """Count one more file as done."""
         self._num_done += 1
         self._update(self._num_done, "")
         if self._bar is not None:
@@ -52,7 +52,7 @@ class FileProgress:
 
 
 def _draw_bar(num_files: int) -> "Progress":
-    """Only where somebody sees it: rich takes a while to import."""
+    """Called only on a terminal: rich takes a while to import."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,7 +1,7 @@
-"""The `engagement` command. It only reads options and prints; what it prints is computed in the other rooms.
+"""The `engagement` command. It only reads options and prints; what it prints is computed in the other folders.
 
-Imports of ours are inside the commands: torch and transformers take seconds, and `engagement --help` must answer at
-once. A module a group of commands, which import nothing at their top either.
+Our own imports are inside the commands: torch and transformers take seconds, and `engagement --help` must answer at
+once. Each group of commands is a module that imports nothing slow at its top either.
 """
 
 import errno
@@ -22,18 +22,18 @@ from . import training as cli_training
 from . import use as cli_use
 
 _USE = "Use a model"
-_STOPPED = 130  # as shells say it of SIGINT
-# What a command says of Ctrl-C that does not say it itself.
-_NOTHING_KEPT = "nothing of this is kept; type the same command to begin anew"
+_STOPPED = 130  # a shell's exit code for SIGINT
+# Printed on Ctrl-C by commands without a message of their own.
+_NOTHING_KEPT = "nothing was saved; type the same command to start again"
 _KEPT = {
-    "prepare": "what is prepared lies in the output folder; type the same command to go on",
-    "reproduce": "finished trainings and the last checkpoint are kept; type the same command to go on",
-    "tune": "finished trials and the last checkpoint are kept; type the same command to go on",
+    "prepare": "finished files are in the output folder; type the same command to go on",
+    "reproduce": "finished trainings and the last checkpoint are saved; type the same command to go on",
+    "tune": "finished trials and the last checkpoint are saved; type the same command to go on",
 }
 
 
 def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
-    """Ctrl-C ends the command with one line: what is kept, and what to type."""
+    """Ctrl-C ends the command with one line: what was saved, and what to type."""
 
     @wraps(command)
     def run(*arguments: object, **options: object) -> None:
@@ -48,22 +48,22 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _require_finite(options: dict[str, object]) -> None:
-    """Bounds of an option let nan through, which is neither below nor above them."""
+    """Refuse nan, which typer's bounds let through: it is neither below nor above them."""
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
             from ..processor.input_errors import RecipeError
 
-            raise RecipeError(f"Expected a number for --{name.replace('_', '-')}, got {value}; correct it.")
+            raise RecipeError(f"--{name.replace('_', '-')} needs a finite number, got {value}.")
 
 
 def _require_words(arguments: list[str]) -> None:
-    """An empty word, as of a shell's variable that is not set, would mean this folder where a path is expected."""
+    """Refuse empty values, as an unset shell variable gives: as a path, one would mean the current folder."""
     for before, word in zip(["the command", *arguments], arguments, strict=False):
         if not word.strip() or (word.startswith("--") and word.endswith("=")):
             from ..processor.input_errors import RecipeError
 
-            found = f"nothing after {before}" if not word.strip() else f"{word} without one"
-            raise RecipeError(f"Expected a value, got {found}; is a variable of the shell not set?")
+            place = f"after {before}" if not word.strip() else f"in {word}"
+            raise RecipeError(f"Expected a value {place}, got an empty one; is a shell variable not set?")
 
 
 app = typer.Typer(
@@ -89,13 +89,13 @@ for group, title in _GROUPS:
 
 
 def main() -> None:
-    """What a user got wrong is one line and exit code 2; only our own mistakes show a traceback."""
-    # A name that is not text, or a terminal without our characters, is no reason to stop.
+    """A user's mistake gives one line and exit code 2; only a bug shows a traceback."""
+    # A file name that is not text, or a terminal that lacks our characters, must not stop a command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # `env` says it, among all else; the others may run without torch, and look where they find that they do not.
+        # `env` reports missing packages itself; predict and serve may run without torch, and check when they need it.
         if sys.argv[1:2] not in (["env"], ["predict"], ["serve"]):
             from ..data.required_packages import require_packages
 
@@ -105,11 +105,11 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
-        # Of standard output, the one file here without a name: a full disk, or a terminal that is gone. Python would
-        # try what is left once more at its end, and complain.
+        # Standard output is the only file without a name here: its disk is full, or its terminal is closed. At exit
+        # Python would try to write the rest again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        problem = f"Expected to print the results, could not ({error.strerror})"
-        typer.echo(f"error: {problem}; make room where standard output goes, or send it elsewhere.", err=True)
+        problem = f"Could not print the results ({error.strerror})"
+        typer.echo(f"error: {problem}; make room where standard output goes, or redirect it.", err=True)
         sys.exit(2)
     except ValueError as error:
         from ..processor.input_errors import EngagementInputError, printable

@@ -7,7 +7,7 @@ import typer
 Faces = Annotated[
     bool,
     typer.Option(
-        "--faces", help="The pictures, and a video's frames, are faces already: look for none, take them as they are."
+        "--faces", help="Pictures and video frames are face crops already: use them whole, without face detection."
     ),
 ]
 Device = Annotated[
@@ -16,22 +16,20 @@ Device = Annotated[
 DType = Annotated[
     str,
     typer.Option(
-        help="float32, bfloat16, float16 or, of an export, int8; auto: on CUDA the half precision that agrees, else "
-        "float32."
+        help="float32, bfloat16, float16 or, for an export, int8; auto: on CUDA a half precision whose scores agree, "
+        "else float32."
     ),
 ]
 Engine = Annotated[
     str,
-    typer.Option(help="torch, onnxruntime or openvino: the export beside the model, or one made once and kept."),
+    typer.Option(help="torch, onnxruntime or openvino; these run an export in the model's folder, else a cached one."),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Clips, or faces, a pass of the model; default: on CUDA 16 clips, else one. Halved if too much."),
+    typer.Option(help="Clips, or faces, per forward pass; default: on CUDA 16 clips, else one. Halved if too large."),
 ]
-Workers = Annotated[
-    int | None, typer.Option(help="Files read at once, each in a process of its own that may be ended; default: 1.")
-]
+Workers = Annotated[int | None, typer.Option(help="Files read at once, each in its own process; default: 1.")]
 Address = Annotated[
     str | None,
-    typer.Option(help="With --engine ray: its cluster, host:port, or auto for the one here; default: this machine."),
+    typer.Option(help="With --engine ray: the cluster, as host:port, or auto for a local one; default: this machine."),
 ]

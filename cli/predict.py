@@ -1,4 +1,4 @@
-"""Predictions of files: the command `engagement predict`, its progress, its lines, its tables and timelines."""
+"""Predictions of files: the command `engagement predict`, its progress, printed lines, tables and timelines."""
 
 import json
 import sys
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..inference.predictor import Predictor
 
 app = typer.Typer()
-_TRACK_HELP = "Of videos with several tracks, from 1; default: the one that a player shows."
-_ABSTAIN_HELP = "No label under this certainty; default: what the model's validation says."
+_TRACK_HELP = "Which of several video tracks, from 1; default: the one that a player shows."
+_ABSTAIN_HELP = "No label below this certainty; default: as chosen on the model's validation split."
 
 
 @app.command()
@@ -28,23 +28,23 @@ def predict(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line on standard input; "
-            "with a single-face model photos too."
+            help="Videos, folders, patterns, a CSV table with a column path, or - for one path per line on standard "
+            "input; with a single-face model also photos."
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Folder written by train.py, or a Hub id; default: this package's, of facial expressions."),
+        typer.Option(help="Folder written by train.py, or a Hub id; default: this package's expression model."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="A table (.csv, .jsonl, .parquet) that grows as answers come; the same command goes on."),
+        typer.Option(help="A table (.csv, .jsonl, .parquet) that grows by each answer; the same command goes on."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: an object an input.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per input.")] = False,
     faces: Faces = False,
-    recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
-    timeline: Annotated[float | None, typer.Option(min=0.2, help="Also a score every so many seconds.")] = None,
-    plot_dir: Annotated[Path, typer.Option(help="Where a timeline's PNG and CSV go.")] = Path(),
+    recursive: Annotated[bool, typer.Option("--recursive", help="Include subfolders.")] = False,
+    timeline: Annotated[float | None, typer.Option(min=0.2, help="Also predict at this interval, in seconds.")] = None,
+    plot_dir: Annotated[Path, typer.Option(help="Folder for a timeline's PNG and CSV.")] = Path(),
     video_track: Annotated[int | None, typer.Option(min=1, help=_TRACK_HELP)] = None,
     abstain_below: Annotated[float | None, typer.Option(min=0, max=1, help=_ABSTAIN_HELP)] = None,
     device: Device = "auto",
@@ -62,8 +62,8 @@ def predict(
     shard: ShardOption = None,
     join: JoinOption = None,
 ) -> None:
-    """Predict apparent engagement, or, without a model of yours, facial expressions. Exit code 0: all came out, 1: some
-    inputs were refused, 2: all were."""
+    """Predict apparent engagement or, without --model, facial expressions. Exit code 0: all inputs succeeded, 1: some
+    were refused, 2: all were."""
     part = parse_shard(shard, join, output, inputs)
     if join is not None and output is not None:
         _join(join, output)
@@ -72,7 +72,7 @@ def predict(
     from ..processor.bounded_reader import BoundedReader
 
     on_ray, engine = _on_ray(engine, address, output, timeline, as_json, shard)
-    bounded = None if on_ray else BoundedReader().start()  # which takes as long as loading a model does, and meanwhile
+    bounded = None if on_ray else BoundedReader().start()  # takes as long as loading a model
     from ..inference.input_files import list_files
     from ..inference.many_files import predict_many
     from ..inference.predictions import Refusal, VideoPrediction
@@ -144,7 +144,7 @@ def predict(
                     table.write(result)
                 progress.hide()
                 if names and not as_json and not has_said_names and not isinstance(result, Refusal):
-                    typer.echo(names)  # heads the answers; where nothing comes out there is nothing to head
+                    typer.echo(names)  # a heading, printed only if an answer follows
                     has_said_names = True
                 _say(result, predictor, names, as_json)
                 if isinstance(result, VideoPrediction) and result.timeline:
@@ -190,11 +190,11 @@ def _on_ray(engine: str, address: str | None, output: Path | None, *others: obje
 
 
 def _left_to_do(files: list[Path], table: "AnswerTable") -> list[Path]:
-    """Each file once, without those that the table answers already; says how many it skips."""
+    """Each file once, without those that the table has already; prints how many it skips."""
     left = [file for file in dict.fromkeys(files) if table.name_of(str(file)) not in table.done]
     if num_skipped := len(set(files)) - len(left):
         typer.echo(
-            f"{table.path}: skips {num_skipped} files that it answers already, {table.num_refused} of them refused "
+            f"{table.path}: skips {num_skipped} files that it contains already, {table.num_refused} of them refused "
             "(delete their rows to try these again)",
             err=True,
         )
@@ -204,8 +204,8 @@ def _left_to_do(files: list[Path], table: "AnswerTable") -> list[Path]:
 def _what_is_kept(num_done: int, num_files: int, output: Path | None) -> str:
     done = f"{num_done} of {num_files} files are answered"
     if output is None:
-        return f"{done}, above; with --output answers.csv the same command would go on from there"
-    return f"{done} and kept in {output}; type the same command to go on"
+        return f"{done}, see above; with --output answers.csv the same command could have gone on from there"
+    return f"{done} and saved in {output}; type the same command to go on"
 
 
 def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_json: bool) -> None:
@@ -218,11 +218,11 @@ def _say(result: "Prediction", predictor: "Predictor", names: str | None, as_jso
     if as_json:
         about = {"names": names} if names and not isinstance(result, Refusal) else {}
         typer.echo(to_json_line(to_json(result, predictor.about) | about, sys.stdout.encoding))
-    sys.stdout.flush()  # whoever reads over a pipe waits for each
+    sys.stdout.flush()  # a reader on a pipe waits for each line
 
 
 def _timeline_plots(inputs: list[Path], folder: Path) -> dict[Path, Path]:
-    """A picture an input, known to be writable; inputs of one name but for their folders or suffixes are numbered.
+    """One picture's path per input, in a writable folder; inputs that share a stem are numbered.
 
     Raises:
         DataError: `folder` is a file, or nothing can be written there.

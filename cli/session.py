@@ -1,4 +1,4 @@
-"""Whole recordings: the command `engagement session`, its progress and its lines."""
+"""Whole recordings: the command `engagement session`, its progress and printed lines."""
 
 import errno
 from pathlib import Path
@@ -20,19 +20,19 @@ app = typer.Typer()
 
 @app.command()
 def session(
-    output: Annotated[Path, typer.Option(help="A new folder, or this session's, to go on.")],
+    output: Annotated[Path, typer.Option(help="A new folder, or that of an interrupted session to continue.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Videos, folders, patterns, a CSV table with a column path, or - for a path a line."),
+        typer.Argument(help="Videos, folders, patterns, a CSV table with a column path, or - for one path per line."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder written by train.py, or a Hub id.")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="The folders within a folder, too.")] = False,
-    blur: Annotated[bool, typer.Option("--blur", help="Also copies of the films with faces blurred.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Include subfolders.")] = False,
+    blur: Annotated[bool, typer.Option("--blur", help="Also write copies of the videos with blurred faces.")] = False,
     video_track: Annotated[
-        int | None, typer.Option(min=1, help="Of recordings with several tracks, from 1; default: a player's.")
+        int | None, typer.Option(min=1, help="Which of several video tracks, from 1; default: a player's.")
     ] = None,
     abstain_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
+        float | None, typer.Option(min=0, max=1, help="No label below this certainty; default: the model's own.")
     ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -41,8 +41,8 @@ def session(
     shard: ShardOption = None,
     join: JoinOption = None,
 ) -> None:
-    """Follow everybody in recorded sessions of people who agreed: a row a person and window, as tables and a page. Exit
-    code 0: all came out, 1: some recordings were refused, 2: all were."""
+    """Follow everybody in recorded sessions of people who agreed: one row per person and window, as tables and a page.
+    Exit code 0: all recordings succeeded, 1: some were refused, 2: all were."""
     part = parse_shard(shard, join, output, inputs, model)
     if join is not None:
         _join(join, output)
@@ -83,7 +83,7 @@ def session(
                     try:
                         video = folder.read(file, progress.on_window)
                         folder.write_tables(refused, names)
-                    except Exception as error:  # of one recording; the others still come out
+                    except Exception as error:  # concerns one recording; the others go on
                         _raise_where_no_room(error)
                         refused.append(refuse(str(file), error))
                         progress.hide()
@@ -104,7 +104,7 @@ def session(
         except KeyboardInterrupt:
             folder.write_tables(refused, names)
             raise KeyboardInterrupt(
-                f"what was read is in {output}, tables and page too; type the same command to go on"
+                f"what was read is in {output}, with tables and page; type the same command to go on"
             ) from None
         folder.write_tables(refused, names)
         if part is not None:
@@ -124,7 +124,7 @@ def _join(shards: Path, output: Path) -> None:
 
 
 def _raise_where_no_room(error: Exception) -> None:
-    """There will be none for the next recording either."""
+    """Stop at a full disk: the next recording would not fit either."""
     if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         raise error
 
@@ -141,18 +141,18 @@ def _in_words(video: "SessionVideo") -> str:
     else:
         line += "nobody was seen"
     if num_short := video.num_passers_by:
-        line += f"; {num_short} {'face was' if num_short == 1 else 'faces were'} seen too shortly to count"
+        line += f"; {num_short} {'face was' if num_short == 1 else 'faces were'} seen too briefly to count"
     return "\n".join([line, *(f"  {note}" for note in video.notes)])
 
 
 def _blur(folder: "SessionFolder", file: Path, device: str, progress: "FileProgress", video_track: int | None) -> None:
-    """A copy of the film, where there is none yet, and what is to be said of it."""
+    """Write the blurred copy unless it exists, and print the report on it."""
     from ..inference.timeline import clock
     from ..live.session.blur import blur_faces
 
     copy = folder.blurred_copy(file)
     if copy.exists():
-        typer.echo(f"  {copy}: there already")
+        typer.echo(f"  {copy}: exists already")
         return
     copy.parent.mkdir(exist_ok=True)
     report = blur_faces(file, copy, lambda done_sec: progress.tell(f"blurring, {clock(done_sec)}"), device, video_track)

@@ -1,4 +1,4 @@
-"""Models: trained, taken in, measured."""
+"""Commands that train, import and measure models."""
 
 import json
 from enum import StrEnum
@@ -12,10 +12,10 @@ from .placement_options import BatchSize, Device, DType, Engine, Workers
 app = typer.Typer()
 
 
-# Every word is train.py's to read, --help too: it lists some hundred options.
+# train.py parses every word, --help too: it lists about a hundred options.
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(context: typer.Context) -> None:
-    """Train a recipe, a file or a name; the same as `python train.py RECIPE [OPTIONS]`."""
+    """Train a recipe, given as a file or a name; the same as `python train.py RECIPE [OPTIONS]`."""
     from ..train import main as train_main
 
     raise typer.Exit(train_main(context.args))
@@ -36,7 +36,7 @@ def recipes() -> None:
 
 
 class Split(StrEnum):
-    """Parts of a data set, no person in two of them."""
+    """Parts of a data set that share no person."""
 
     train = "train"
     validation = "validation"
@@ -47,11 +47,11 @@ class Split(StrEnum):
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder written by train.py or import-checkpoint.")],
     data: Annotated[Path, typer.Option(help="A prepared data set, hf://org/name too, or a raw source.")],
-    split: Annotated[Split, typer.Option(help="What is measured.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="The part to measure.")] = Split.test,
     label_scheme: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV: subject_id and columns such as gender.")] = None,
     face_focus: Annotated[
-        int | None, typer.Option(min=1, max=10**6, help="Also where it looks, on so many clips drawn at random.")
+        int | None, typer.Option(min=1, max=10**6, help="Also measure where it looks, on this many random clips.")
     ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -59,7 +59,7 @@ def evaluate(
     batch_size: BatchSize = None,
     workers: Workers = None,
 ) -> None:
-    """Measure a model: results.json, predictions, figures and card in its folder are renewed."""
+    """Measure a model, and update results.json, predictions, figures and card in its folder."""
     from ..evaluate_model import evaluate_model
     from ..evaluation.split_evaluation import describe_scores
     from ..explanation.data_set_focus import describe_focus
@@ -70,15 +70,15 @@ def evaluate(
     )  # fmt: skip
     typer.echo(describe_scores(measured, split.value))
     if measured.decided_on:
-        typer.echo(f"no validation split here: threshold and temperature are those of the {measured.decided_on}'s")
+        typer.echo(f"no validation split here: threshold and temperature come from the {measured.decided_on}")
     elif measured.decision is None and split is not Split.validation:
-        typer.echo("no validation split, here or beside the model: no threshold and no temperature were chosen")
+        typer.echo("no validation split here or in the model's folder: no threshold or temperature was chosen")
     if measured.face_focus:
         typer.echo(describe_focus(measured.face_focus, split.value))
-    typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are renewed")
+    typer.echo(f"{model}: results.json, predictions.parquet, figures/ and README.md are updated")
 
 
-# `--with` stands among the folders, where its place says which are which: an option of the parser takes one value.
+# `--with` is parsed as an argument: its place separates the folders, and an option of typer takes one value.
 @app.command(context_settings={"ignore_unknown_options": True})
 def compare(
     runs: Annotated[
@@ -90,9 +90,9 @@ def compare(
     ],
     split: Annotated[Split, typer.Option(help="Whose predictions are compared.")] = Split.test,
     data: Annotated[str | None, typer.Option(help="Name or fingerprint; default: what each was trained on.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, not a table.")] = False,
 ) -> None:
-    """Is the second better than the first, or were these just other people? A paired bootstrap over people."""
+    """Is the second better than the first, or is it chance which people were tested? A paired bootstrap over people."""
     from ..evaluation.comparison import compare_pairs, describe_comparison
 
     first, second = _split_at_with(runs)
@@ -108,7 +108,7 @@ def _split_at_with(runs: list[str]) -> tuple[list[Path], list[Path]]:
     first, second = runs[:place], [run for run in runs[place:] if run != "--with"]
     unknown = [run for run in (*first, *second) if run.startswith("-")]
     if unknown:
-        raise RecipeError(f"Expected folders and a known option, got {unknown[0]}; see engagement compare --help.")
+        raise RecipeError(f"{unknown[0]} is not an option of compare; see engagement compare --help.")
     if not first or len(first) != len(second):
         raise RecipeError(
             f"Expected two folders, or as many before --with as after it, got {len(first)} and {len(second)}."
@@ -118,10 +118,10 @@ def _split_at_with(runs: list[str]) -> tuple[list[Path], list[Path]]:
 
 @app.command()
 def average(
-    runs: Annotated[list[Path], typer.Argument(help="Runs of one recipe in folds, with other seeds.")],
+    runs: Annotated[list[Path], typer.Argument(help="Runs of one recipe in folds, with different seeds.")],
     output: Annotated[Path, typer.Option(help="Folder for the scores; no model is made.")],
 ) -> None:
-    """The mean of several seeds' scores in folds, as one measurement: calibrated and decided anew in each fold."""
+    """Average several seeds' scores in folds into one measurement; each fold is calibrated and thresholded again."""
     from ..evaluation.fold_runs import average_seeds
     from ..evaluation.split_evaluation import describe_scores
 
@@ -140,7 +140,7 @@ def report(
     from ..processor.input_errors import RecipeError
 
     if training_log and output is None:
-        raise RecipeError("Expected --output beside --training-log: curves are drawn on the page.")
+        raise RecipeError("--training-log needs --output: its curves are drawn on the page.")
     typer.echo(results_table(folders))
     for path in write_report(folders, output, training_log or ()) if output else ():
         typer.echo(path)
@@ -151,12 +151,12 @@ def reproduce(
     context: typer.Context,
     study: Annotated[str, typer.Argument(help="Such as cnn_lstm, nezami or beit, or a folder with study.yaml.")],
     data: Annotated[Path, typer.Option(help="What the study measures on: DAiSEE, faces or states.")],
-    expression_data: Annotated[Path | None, typer.Option(help="FER2013, for rows that begin with it.")] = None,
+    expression_data: Annotated[Path | None, typer.Option(help="FER2013, for rows pretrained on it.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Each row is trained this often.")] = 1,
-    improved: Annotated[bool, typer.Option(help="Also each row's improved recipe.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Default: runs/STUDY; a killed study goes on there.")] = None,
+    improved: Annotated[bool, typer.Option(help="Also train each row's improved recipe.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Default: runs/STUDY; a killed study continues there.")] = None,
 ) -> None:
-    """Train every row of a study; measured beside published, and contrasts. Further options go to train.py."""
+    """Train every row of a study; compare measured and published results. Further options go to train.py."""
     from ..studies.reproduce import default_output
     from ..studies.reproduce import reproduce as run_study
     from ..training.command_line import read_options
@@ -174,16 +174,16 @@ def tune(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe, a file or a name.")],
     trials: Annotated[
-        int, typer.Option(min=1, max=100_000, help="All in all; the first is the recipe as it is. More may be added.")
+        int, typer.Option(min=1, max=100_000, help="In total; the first is the unchanged recipe. Can be raised later.")
     ] = 20,
     space: Annotated[
         Path | None, typer.Option(help="YAML: options with ranges or choices. Default: a few around the recipe's own.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Default: runs/tune/RECIPE; a killed search goes on there.")
+        Path | None, typer.Option(help="Default: runs/tune/RECIPE; an interrupted search continues there.")
     ] = None,
 ) -> None:
-    """Search a recipe's options with Optuna, on validation alone; best.yaml. Further options go to train.py."""
+    """Search a recipe's options with Optuna, on validation data; writes best.yaml. Further options go to train.py."""
     from ..studies.tune import describe_search
     from ..studies.tune import tune as run_search
     from ..training.command_line import read_options
@@ -199,7 +199,7 @@ def tune(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def shortcut(
     context: typer.Context,
-    output: Annotated[Path, typer.Option(help="A new folder; a killed experiment goes on there.")],
+    output: Annotated[Path, typer.Option(help="A new folder; an interrupted experiment continues there.")],
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Each recipe is trained this often.")] = 1,
 ) -> None:
     """Face or wallpaper? Whole frames and face crops learn clips with a planted shortcut. Options go to train.py."""
@@ -215,9 +215,9 @@ def shortcut(
 def import_checkpoint(
     source: Annotated[str, typer.Argument(help="A .pth file of the CNN + LSTM study, or a stock BEiT or timm model.")],
     output: Annotated[Path, typer.Option(help="A new folder.")],
-    labels: Annotated[str | None, typer.Option(help="By index, with commas; default: the original's.")] = None,
+    labels: Annotated[str | None, typer.Option(help="In order of index, with commas; default: the original's.")] = None,
 ) -> None:
-    """Take in a model that people have; it gives the logits of the original. No code in it runs."""
+    """Import an existing model; it gives the same logits as the original. No code in it runs."""
     from ..conversion import import_reference as checkpoints
     from ..hub.card import write_card
 
@@ -234,7 +234,7 @@ def import_checkpoint(
 
 @app.command()
 def benchmark(
-    video: Annotated[Path | None, typer.Argument(help="A video; without one, ten seconds are drawn.")] = None,
+    video: Annotated[Path | None, typer.Argument(help="A video; default: ten drawn seconds.")] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="A folder; repeatable. Default: ResNet-18 + LSTM and BEiT-base of single faces, untrained."),
@@ -246,9 +246,9 @@ def benchmark(
     part: Annotated[
         list[str] | None, typer.Option(help="warm, cold, batches, faces or training; repeatable. Default: all.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Each way is timed this often, in turn.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads that each way may use.")] = 2,
-    clips: Annotated[int, typer.Option(min=1, max=100_000, help="Of the part batches.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="How often each variant is timed, in turn.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads that each variant may use.")] = 2,
+    clips: Annotated[int, typer.Option(min=1, max=100_000, help="Number of clips in the part batches.")] = 200,
     data: Annotated[Path | None, typer.Option(help="A prepared data set: time reading it instead.")] = None,
 ) -> None:
     """Every engine against the plain way, from video file to label: warm, cold, in batches; faces, and training."""

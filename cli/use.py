@@ -1,4 +1,4 @@
-"""Models in use: explanations, live predictions, the page, publication."""
+"""Commands that use a model: explanations, live predictions, the page, publication."""
 
 import json
 import sys
@@ -14,18 +14,18 @@ app = typer.Typer()
 
 @app.command()
 def explain(
-    source: Annotated[Path, typer.Argument(help="A video; a photo too, with a single-face model.")],
+    source: Annotated[Path, typer.Argument(help="A video or, with a single-face model, a photo.")],
     model: Annotated[str, typer.Option(help="Folder written by train.py, or a Hub id.")],
     output: Annotated[Path, typer.Option(help="The picture (.png).")],
-    label: Annotated[str | None, typer.Option(help="What speaks for it; default: the predicted one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Scores and face focus as JSON, too.")] = False,
+    label: Annotated[str | None, typer.Option(help="The label to explain; default: the predicted one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Also print scores and face focus as JSON.")] = False,
     faces: Faces = False,
     device: Device = "auto",
     dtype: DType = "auto",
     engine: Engine = "torch",
     batch_size: BatchSize = None,
 ) -> None:
-    """Where does the model look? Heat over the frames, and the share of it that lies on the face."""
+    """Where does the model look? A heat map over the frames, and the share of heat on the face."""
     from ..explanation.explain_files import explain_file, to_json
     from ..explanation.heat_map_figure import picture_path, save_explanation
     from ..inference.predictor import Predictor
@@ -39,13 +39,13 @@ def explain(
 
 
 def _require_gradients(dtype: str, engine: str) -> None:
-    """Refused before anything is loaded."""
+    """Raise RecipeError before anything is loaded."""
     from ..processor.input_errors import RecipeError
 
     if engine != "torch":
-        raise RecipeError(f"Expected --engine torch with explain, which asks for gradients, got {engine}.")
+        raise RecipeError(f"explain needs gradients, which --engine {engine} does not compute; use --engine torch.")
     if dtype not in ("auto", "float32"):
-        raise RecipeError(f"Expected --dtype float32 with explain, whose gradients are small numbers, got {dtype}.")
+        raise RecipeError(f"explain needs --dtype float32, got {dtype}: its gradients are too small for it.")
 
 
 @app.command()
@@ -55,21 +55,23 @@ def live(
         str, typer.Option(help="webcam, webcam:1, screen, screen:X,Y,WIDTH,HEIGHT, an address or a video.")
     ] = ("webcam"),
     window: Annotated[bool, typer.Option("--window/--no-window", help="Show boxes, labels and scores.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a frame.")] = False,
-    output: Annotated[Path | None, typer.Option(help="A film (.mp4) of the annotated frames.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per frame.")] = False,
+    output: Annotated[Path | None, typer.Option(help="A video (.mp4) of the annotated frames.")] = None,
     abstain_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="No label under this certainty; default: the model's own.")
+        float | None, typer.Option(min=0, max=1, help="No label below this certainty; default: the model's own.")
     ] = None,
-    smoothing: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the newest scores; 1: none.")] = 0.3,
+    smoothing: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Weight of the newest scores; 1: no smoothing.")
+    ] = 0.3,
     window_sec: Annotated[
-        float | None, typer.Option(min=0.1, max=3600, help="Clip models: time that a window spans.")
+        float | None, typer.Option(min=0.1, max=3600, help="Clip models: length of a window in seconds.")
     ] = None,
-    small_faces: Annotated[bool, typer.Option(help="Look for small faces too, slower.")] = False,
+    small_faces: Annotated[bool, typer.Option(help="Also find small faces; slower.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
     engine: Engine = "torch",
 ) -> None:
-    """Watch a webcam, a call on the screen or a file: one smoothed prediction a person. Ctrl-C or Q ends it."""
+    """Watch a webcam, a call on the screen or a file: one smoothed prediction per person. Ctrl-C or Q ends it."""
     import threading
 
     from ..inference.predictor import Predictor
@@ -83,11 +85,11 @@ def live(
     from ..processor.input_errors import RecipeError
 
     if not (window or as_json or output):
-        raise RecipeError("Expected --json or --output beside --no-window: there would be nothing to see.")
+        raise RecipeError("--no-window needs --json or --output: otherwise nothing would be shown.")
     if window and source.lower() == "screen":
         raise RecipeError(
-            "Expected a part of the screen (screen:X,Y,WIDTH,HEIGHT) that leaves room for the window, got all of it, "
-            "where the window would see itself; name a part, or pass --no-window."
+            "On --source screen the window would film itself; pass a part of the screen (screen:X,Y,WIDTH,HEIGHT) that "
+            "leaves space for the window, or --no-window."
         )
     if output is not None:
         check_film(output, source)
@@ -116,20 +118,20 @@ def live(
 
 def _echo_line(line: str) -> None:
     typer.echo(line)
-    sys.stdout.flush()  # whoever reads them over a pipe waits for each
+    sys.stdout.flush()  # a reader on a pipe waits for each line
 
 
 @app.command("app")
 def serve_page(
     models: Annotated[list[str], typer.Argument(help="Folders written by train.py, or Hub ids; to choose from.")],
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
-    host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="127.0.0.1: only this machine.")] = "127.0.0.1",
     device: Device = "auto",
     dtype: DType = "auto",
     engine: Engine = "torch",
     batch_size: BatchSize = None,
 ) -> None:
-    """A page in the browser: webcam, videos, photos, and why. All on this machine; consent first."""
+    """A page in the browser: webcam, videos, photos, and explanations. All on this machine, after consent."""
     from ..inference.placement import Placement
     from ..live.page import name_models, serve
 
@@ -141,17 +143,17 @@ def publish(
     run: Annotated[Path, typer.Argument(help="A measured model's folder.")],
     repo: Annotated[
         str,
-        typer.Option(help="org/name on the Hub; an earlier version of the model there is replaced, all else refused."),
+        typer.Option(help="org/name on the Hub; replaces only an earlier version of this model."),
     ],
-    private: Annotated[bool, typer.Option(help="Refused where a public one is there already.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Write the exact folder and list it, and push nothing.")] = False,
+    private: Annotated[bool, typer.Option(help="Refused if the repository exists and is public.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Write and list the folder, but push nothing.")] = False,
     license: Annotated[
-        str | None, typer.Option(help="Of the weights, as the Hub spells it; default: mit, or other if imported.")
+        str | None, typer.Option(help="The weights', in the Hub's spelling; default: mit, or other if imported.")
     ] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Hub id of data it was trained on; repeatable.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where that folder goes; default: RUN_hub.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write the folder; default: RUN_hub.")] = None,
 ) -> None:
-    """Push a model with its measured results and a card made of them; what cannot be trusted is not published."""
+    """Push a model with its measured results and card; refused if the results cannot be trusted."""
     from ..evaluation.results_file import read_results
     from ..hub.publish import assemble
     from ..hub.push import push_folder
@@ -162,13 +164,13 @@ def publish(
         typer.echo(f"{(folder / file).stat().st_size:>12,}  {file}")
     for warning in read_results(run).warnings():
         typer.echo(f"take care: {warning}", err=True)
-    typer.echo(f"{folder} is what {'would go' if dry_run else 'goes'} to {repo}")
+    typer.echo(f"{folder} {'would be' if dry_run else 'is'} pushed to {repo}")
     typer.echo("" if dry_run else push_folder(folder, repo, private or None))
 
 
 @app.command()
 def env() -> None:
-    """Versions, devices, codecs and threads: a block to paste into a report of a problem."""
+    """Versions, devices, codecs and threads: lines to paste into a bug report."""
     from .environment import describe_environment
 
     for name, value in describe_environment():
@@ -178,10 +180,10 @@ def env() -> None:
 @app.command()
 def serve(
     export: Annotated[Path, typer.Argument(help="Folder that `engagement export --to onnx` or openvino wrote.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
-    host: Annotated[str, typer.Option(help="0.0.0.0: whoever reaches this machine may ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8080,
+    host: Annotated[str, typer.Option(help="0.0.0.0: whoever can reach this machine may send requests.")] = "127.0.0.1",
 ) -> None:
-    """Answer over HTTP, without PyTorch: post a video, or to a single-face model a picture; its label comes as JSON."""
+    """Answer over HTTP, without PyTorch: post a video or, for a single-face model, a picture; the answer is JSON."""
     from ..hub.endpoint.export_handler import ExportHandler
     from ..hub.endpoint.server import make_server, serve_until_stopped
     from ..hub.use_limits import limits_for_terminal
@@ -192,9 +194,7 @@ def serve(
     try:
         server = make_server(handler, host, port)
     except (OSError, OverflowError) as error:
-        raise RecipeError(
-            f"Expected a free address at {host}:{port}, got none ({error}); name another --port."
-        ) from error
+        raise RecipeError(f"Cannot listen at {host}:{port} ({error}); choose another --port.") from error
     at = "{}:{}".format(*server.server_address[:2])
     typer.echo(f"{export} answers at http://{at} (curl --data-binary @clip.mp4 http://{at}); Ctrl-C ends it", err=True)
     serve_until_stopped(server)

@@ -143,7 +143,7 @@ def _run(
     device: torch.device,
     cluster: RayCluster | None,
 ) -> Iterator[int]:
-    """Prepare these parts in this process, in several, or on a cluster; yields each part's number when it is on disk."""
+    """Prepare these parts, here or on a cluster; yields each part's number when it is on disk."""
     work = (source.read, source.media, settings, parts)
     if cluster is not None:
         prepare_one = partial(_prepare_chunk, *work, torch.device(cluster.device))
