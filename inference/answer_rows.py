@@ -1,6 +1,6 @@
-"""Answers as rows of a table: one a file, or of a photo one a face; CSV, Parquet, and the shards of a large job joined.
+"""Answers as rows of a table: one per file, or per face of a photo; as CSV or Parquet, also from a large job's shards.
 
-Answers come as lines of JSON, one at a time: there may be more of them than memory holds.
+Answers are read as lines of JSON, one at a time: all of them together may not fit in memory.
 """
 
 import csv
@@ -16,7 +16,7 @@ from ..data.json_records import read_record
 from ..data.shards import SHARD_FILE, ShardRecord, read_shards
 from ..processor.input_errors import DataError, printable
 
-ANSWERS_FILE = "answers.jsonl"  # of a shard
+ANSWERS_FILE = "answers.jsonl"  # in a shard
 LABELS = "label names"  # in a shard's record
 MADE_WITH, NOTES = "made_with", "notes"
 _BOX = ("left_px", "top_px", "right_px", "bottom_px")
@@ -27,7 +27,7 @@ Cell = str | float | int | bool | None
 
 
 def columns_of(label_names: Sequence[str]) -> list[str]:
-    """A table's columns; a photo has a row for each of its faces, every other file one."""
+    """A table's columns; a photo has one row per face, a video one row."""
     scores, spread = [f"score/{name}" for name in label_names], [f"spread/{name}" for name in label_names]
     video = ["face_coverage", "num_repeated_frames", "num_people", "num_windows", "num_unreadable_windows", *spread]
     face = ["face", *_BOX, "face_probability"]
@@ -36,9 +36,9 @@ def columns_of(label_names: Sequence[str]) -> list[str]:
 
 
 def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
-    """One JSON answer → a row, or of a photo a row a face."""
+    """One JSON answer → one row, or for a photo one row per face."""
     shared: dict[str, Cell] = {name: answer.get(name) for name in ("error", MADE_WITH)}
-    shared["source"] = printable(answer["source"])  # neither CSV's lines nor Parquet's text hold any name
+    shared["source"] = printable(answer["source"])  # neither CSV nor Parquet can store every file name
     shared |= {name: answer["model"][name] for name in ("trained_on", "calibrated") if "model" in answer}
     shared[NOTES] = "; ".join(answer.get(NOTES) or ()) or None
     if "faces" not in answer:
@@ -51,21 +51,21 @@ def _rows_of(answer: dict[str, Any]) -> list[dict[str, Cell]]:  # as JSON has it
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Cell]:  # as JSON has it
-    """What is a single value, and scores and spread by label."""
+    """Single values, and scores and spread by label."""
     flat = {name: value for name, value in answer.items() if isinstance(value, Cell)}
     scores = {f"score/{name}": score for name, score in (answer.get("scores") or {}).items()}
     return flat | scores | {f"spread/{name}": value for name, value in (answer.get("spread") or {}).items()}
 
 
 def csv_line(cells: Sequence[Cell]) -> str:
-    """A line of a CSV table, with its end."""
+    """One line of a CSV table, with the line break."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
 def csv_lines(answer: str | bytes, columns: Sequence[str]) -> str:
-    """One JSON answer → its lines of a CSV table."""
+    """One JSON answer → its lines in a CSV table."""
     return "".join(csv_line([row.get(name) for name in columns]) for row in _rows_of(json.loads(answer)))
 
 
@@ -75,7 +75,7 @@ def write_parquet(answers: Iterable[bytes], columns: Sequence[str], path: Path) 
     Raises:
         DataError: it cannot be written.
     """
-    import pyarrow  # a fifth of a second, which no other table has to wait for
+    import pyarrow  # takes a fifth of a second, needed for Parquet only
     import pyarrow.parquet
 
     kinds = {**dict.fromkeys(_TEXTS, pyarrow.string()), **dict.fromkeys(_COUNTS, pyarrow.int64())}
@@ -93,16 +93,16 @@ def write_parquet(answers: Iterable[bytes], columns: Sequence[str], path: Path) 
 
 
 def join_answers(folder: Path, output: Path) -> tuple[int, int]:
-    """The table that one run would have made, from all shards in a folder; the numbers of files and of refused ones.
+    """Join a folder's shards into the table that one run would have made; returns the numbers of files and refusals.
 
     Args:
         output: a new table, .csv, .jsonl or .parquet.
 
     Raises:
-        DataError: a shard is missing, unfinished or made otherwise, or the table is there or cannot be written.
+        DataError: a shard is missing, unfinished or made with other settings, or the table exists or cannot be written.
     """
     if output.exists():
-        raise DataError(f"Expected a new table, got {output}, which is there; name another.")
+        raise DataError(f"{output} exists already; name a new table.")
     shards = read_shards(folder, "predict")
     record = read_record(shards[0] / SHARD_FILE, ShardRecord, DataError, "a shard", "run it again")
     columns, counted = columns_of(json.loads(record.made_with[LABELS] or "[]")), CountedAnswers()

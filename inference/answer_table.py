@@ -1,8 +1,8 @@
-"""A table of answers that grows as they come: whoever stops in the middle goes on with the same command.
+"""A table that grows with each answer: after an interruption the same command continues it.
 
-CSV and JSON Lines are their own journal: what a killed process left half written is cut off when the table is opened
-again. Parquet cannot grow; it is made at the end from a journal beside it. Every row tells by a short fingerprint which
-model and settings it was made with, so that no table mixes two.
+CSV and JSON Lines are their own journal: a row that a killed process left half written is cut off when the table is
+opened again. Parquet cannot grow; it is made at the end from a journal next to it. Every row contains a short
+fingerprint of the model and settings, so that no table mixes two.
 """
 
 import csv
@@ -24,22 +24,22 @@ _FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 class _Done(TypedDict):
-    """What a whole line of a table tells of its file."""
+    """What a complete line of a table says about its file."""
 
     source: str
     made_with: str
     is_refused: bool
-    num_lines: int  # that the file has in the table
+    num_lines: int  # of this file in the table
 
 
 def fingerprint(predictor: Predictor, timeline_step_sec: float | None, video_track: int | None = None) -> str:
     """12 hexadecimal digits that change with weights, answer rule, preprocessing and options; not with the device, nor
-    with the half precision that one may choose by itself, whose scores agree."""
+    with a half precision chosen by `auto`, whose scores agree."""
     digest = hashlib.sha256()
     for piece in predictor.engine.weights():
         digest.update(piece)
-    preprocessing = predictor.processor.to_dict()  # type: ignore[union-attr]  # an export has it, and transformers
-    # Tables that earlier versions began go on.
+    preprocessing = predictor.processor.to_dict()  # type: ignore[union-attr]  # exports and transformers both have it
+    # So that tables begun by earlier versions can be continued.
     if not preprocessing.get("as_played"):
         preprocessing.pop("as_played", None)
     settings = [asdict(predictor.rule), preprocessing, predictor.faces_given, timeline_step_sec]
@@ -57,12 +57,12 @@ class AnswerTable:
         made_with: the `fingerprint` of model and settings.
 
     Raises:
-        DataError: another ending, a file that holds something else or was made otherwise, or no place to write.
+        DataError: a different suffix, a file with other content or from other settings, or the file cannot be written.
     """
 
     def __init__(self, path: Path, label_names: Sequence[str], about: AboutModel, made_with: str) -> None:
         if path.suffix.lower() not in _FORMATS:
-            raise DataError(f"Expected a table called {', '.join(_FORMATS)}, got {path}; give it such a name.")
+            raise DataError(f"{path} must end in {', '.join(_FORMATS)} to be a table of answers; rename it.")
         self.path, self._about, self._made_with = path, about, made_with
         self._columns = columns_of(label_names)
         self._is_parquet = path.suffix.lower() == ".parquet"
@@ -76,17 +76,17 @@ class AnswerTable:
         self._file = GrowingFile(self.journal, self._read_journal())
 
     def _read_journal(self) -> int:
-        """Notes what is done; returns where the last whole file's lines end, in bytes."""
+        """Record the finished files; returns where the lines of the last complete file end, in bytes."""
         if not self.journal.exists():
             if self.path.exists():
-                raise DataError(f"Expected a new table, got {self.path} without its journal {self.journal.name}; name "
-                                "another.")  # fmt: skip
+                raise DataError(f"{self.path} exists without its journal {self.journal.name} and cannot be continued; "
+                                "name another table.")  # fmt: skip
             return 0
         try:
             content = self.journal.read_bytes()
         except OSError as error:
             raise DataError(
-                f"Expected a table of answers in {self.journal}, could not read it ({error.strerror})."
+                f"The table of answers {self.journal} cannot be read ({error.strerror}); name another."
             ) from error
         earlier = [name for name in self._columns if name != NOTES]
         if self._is_csv and content.startswith(csv_line(earlier).encode()):  # begun before there were notes
@@ -94,7 +94,7 @@ class AnswerTable:
         at = end = len(self._header.encode())
         if content[:at] != self._header.encode():
             if b"\n" in content or not self._header.encode().startswith(content):
-                raise self._other("got other columns")
+                raise self._other("has other columns")
             return 0  # killed while the header was written
         lines: dict[str, int] = {}
         for line in content[at:].splitlines(keepends=True):
@@ -103,7 +103,7 @@ class AnswerTable:
             at += len(line)
             done = self._parse(line)
             if done["made_with"] != self._made_with:
-                raise self._other("got answers of another model, or with other settings")
+                raise self._other("contains answers of another model or with other settings")
             lines[done["source"]] = lines.get(done["source"], 0) + 1
             if lines[done["source"]] == done["num_lines"]:
                 end = at
@@ -125,12 +125,12 @@ class AnswerTable:
                 source=answer["source"], made_with=answer[MADE_WITH], is_refused="error" in answer, num_lines=1
             )
         except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise self._other("got something else") from error
+            raise self._other("contains something other than answers") from error
 
     def _other(self, found: str) -> DataError:
         return DataError(
-            f"Expected a new file, or answers of this very model and these settings, in {self.journal}, {found}; name "
-            "another file."
+            f"{self.journal} {found}; only answers of the same model and settings can be continued, so name another "
+            "file."
         )
 
     def __enter__(self) -> "AnswerTable":
@@ -143,10 +143,10 @@ class AnswerTable:
         self._file.__exit__()
 
     def write(self, result: Prediction) -> None:
-        """A file's answer or refusal, whole or not at all.
+        """Write a file's answer or refusal, completely or not at all.
 
         Raises:
-            DataError: a full disk; what was written before is kept.
+            DataError: the disk is full; earlier answers remain.
         """
         answer = to_json_line({**to_json(result, self._about), MADE_WITH: self._made_with})
         self._append(csv_lines(answer, self._columns) if self._is_csv else f"{answer}\n")
@@ -154,7 +154,7 @@ class AnswerTable:
         self.num_refused += isinstance(result, Refusal)
 
     def name_of(self, source: str) -> str:
-        """What a file is called in `done`: in CSV escaped, where its name holds line breaks or is not text."""
+        """A file's name in `done`: in CSV escaped, if it contains line breaks or is not text."""
         return printable(source) if self._is_csv else source
 
     def _append(self, text: str) -> None:
@@ -162,12 +162,12 @@ class AnswerTable:
             self._file.append(text)
         except OSError as error:
             raise DataError(
-                f"Expected room for answers in {self.journal}, got none ({in_one_line(error)}); {len(self.done)} files "
-                "are kept in it: make room and type the same command again."
+                f"No room for more answers in {self.journal} ({in_one_line(error)}); those of {len(self.done)} files "
+                "are saved in it: make room and type the same command again."
             ) from error
 
     def finish(self) -> None:
-        """After the last answer: of a Parquet table, make it from the journal."""
+        """After the last answer, make a Parquet table from its journal."""
         if not self._is_parquet:
             return
         with self.journal.open("rb") as journal:

@@ -1,5 +1,5 @@
-"""What was read of files → what is said of them. The clips and faces of one file after the other fill the model's
-batches; answers come in the order of the files, each as soon as all of it is scored."""
+"""Files as they were read → answers. Clips and faces of consecutive files share the model's batches; answers come in
+the order of the files, each as soon as the whole file is scored."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ _NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)
 
 @dataclass(frozen=True)
 class VideoReading:
-    """A video as a model reads it: its windows, and of each the prepared clip or what is wrong with it, when asked."""
+    """A video as a model reads it: its windows, and lazily for each the prepared clip or the error."""
 
     source: str
     windows: list[FilmWindow]
@@ -35,7 +35,7 @@ class PhotoReading:
 
     source: str
     faces: PreparedFaces
-    faces_given: bool = False  # the picture is a face: nobody has looked for one
+    faces_given: bool = False  # the picture is a face crop; no detection was run
 
 
 Reading = VideoReading | PhotoReading
@@ -54,10 +54,10 @@ Answer = VideoPrediction | PhotoPrediction | Refusal | Failure
 def answer_readings(
     scorer: Scorer, readings: Iterable[Reading | Refusal], on_window: OnWindow | None = None
 ) -> Iterator[Answer]:
-    """One answer a reading, in order. Memory holds the crops of a batch, and of whole frames none.
+    """One answer per reading, in order. Only the crops of one batch are in memory, and no whole frames.
 
     Args:
-        on_window: told the number of a video's windows read, and of all.
+        on_window: called with the number of a video's windows read so far, and of all.
     """
     opened: deque[_OpenFile | Refusal] = deque()
     waiting: list[tuple[_OpenFile, np.ndarray]] = []
@@ -76,7 +76,7 @@ def answer_readings(
 
 
 class _OpenFile:
-    """A file whose clips, or faces, are read and scored by and by."""
+    """A file whose clips, or faces, are being read and scored."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -90,7 +90,7 @@ class _OpenFile:
         return self.error is not None or (self._is_read and not self._num_waiting)
 
     def parts(self, on_window: OnWindow | None) -> Iterator[np.ndarray]:
-        """(num_frames, height, width, 3) of each clip that there is, or of a photo's faces; none after an error."""
+        """(num_frames, height, width, 3) of each readable clip, or of a photo's faces; none after an error."""
         try:
             if isinstance(self.reading, PhotoReading):
                 self._num_waiting = 1
@@ -115,7 +115,7 @@ class _OpenFile:
                 on_window(number, len(reading.windows))
 
     def take(self, scored: np.ndarray | Exception) -> None:
-        """Of the next part."""
+        """Take the scores of the next part, or its error."""
         self._num_waiting -= 1
         if isinstance(scored, Exception):
             self.error = self.error or scored
@@ -124,7 +124,7 @@ class _OpenFile:
 
 
 def _score(scorer: Scorer, waiting: list[tuple[_OpenFile, np.ndarray]]) -> None:
-    """All that waits, which is let go of."""
+    """Score everything that waits, and release it."""
     scored = scorer.score([crops for _, crops in waiting])
     for (file, _), found in zip(waiting, scored, strict=True):
         file.take(found)
@@ -151,7 +151,7 @@ def _answer(rule: AnswerRule, file: _OpenFile) -> Answer:
 def _answer_video(rule: AnswerRule, reading: VideoReading, file: _OpenFile) -> VideoPrediction:
     of_file, timeline, notes, scores = [], [], list(reading.notes), iter(file.scores)
     for window, clip in zip(reading.windows, file.clips, strict=True):
-        # Of a single-face model a row of scores a frame; their mean is the clip's.
+        # A single-face model gives one row of scores per frame; their mean is the clip's.
         row = None if isinstance(clip, EngagementInputError) else next(scores).mean(axis=0)
         found = answer_window(rule, clip, row)
         if not isinstance(clip, EngagementInputError):

@@ -1,5 +1,4 @@
-"""Where a model runs: one object decides it for the model, what goes into it, and the face detector; how precisely it
-computes there."""
+"""Where a model runs (one device for the model, its inputs and the face detector), and in which precision."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,39 +8,38 @@ import torch
 from ..processor.input_errors import ModelLoadError, RecipeError
 
 _NAMES = "auto, cpu, cuda, cuda:1 or mps"
-HALF_TOLERANCE = 5e-3  # of a score, within which half precision says what float32 says
+HALF_TOLERANCE = 5e-3  # by which scores in half precision may differ from float32
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto`: CUDA, then MPS, then the CPU; else the one that is named.
+    """`auto`: CUDA, then MPS, then the CPU; else the named one.
 
     Raises:
-        RecipeError: no such device here, or no such name.
+        RecipeError: this machine has no such device, or there is no such name.
     """
     has_mps = torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or not (number.isdigit() or ":" not in name):
-        raise RecipeError(f"Expected a device ({_NAMES}), got {name!r}.")
+        raise RecipeError(f"Unknown device {name!r}; choose {_NAMES}.")
     num_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(has_mps)}[kind]
     if int(number or 0) >= num_devices:
         known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *(["mps"] if has_mps else [])]
-        raise RecipeError(f"Expected a device that is here ({', '.join(known)}), got {name}; choose one, or auto.")
+        raise RecipeError(f"This machine has no device {name}, only {', '.join(known)}; choose one, or auto.")
     return torch.device(name)
 
 
 def half_precisions(device: torch.device) -> tuple[str, ...]:
-    """Those that may pay on a device, the one that cannot overflow first. None on a CPU, where it takes one with
-    AVX-512 or AMX to gain by them and others lose, and none on MPS."""
+    """Those that may be faster on a device; bfloat16, which cannot overflow, comes first. None on a CPU, where only
+    those with AVX-512 or AMX gain, and none on MPS."""
     if device.type != "cuda":
         return ()
     return ("bfloat16", "float16") if torch.cuda.is_bf16_supported() else ("float16",)
 
 
 def choose_dtype(candidates: Sequence[str], scores_in: Callable[[str], np.ndarray]) -> str:
-    """The first candidate in which scores agree with those in float32, to `HALF_TOLERANCE` and in every label; else
-    float32.
+    """The first candidate whose scores agree with float32 within `HALF_TOLERANCE` and in every label; else float32.
 
     Args:
         scores_in: a dtype's name -> (n, num_labels) scores of the same inputs.
@@ -52,7 +50,7 @@ def choose_dtype(candidates: Sequence[str], scores_in: Callable[[str], np.ndarra
     for dtype in candidates:
         try:
             got = scores_in(dtype)
-        except ModelLoadError:  # numbers too large for it
+        except ModelLoadError:  # overflow
             continue
         is_close = np.allclose(got, expected, rtol=0, atol=HALF_TOLERANCE)
         if is_close and np.array_equal(got.argmax(axis=1), expected.argmax(axis=1)):

@@ -1,7 +1,7 @@
-"""What runs a model's networks: pixel values in, features and logits out, as numpy arrays whatever is behind.
+"""What runs a model's networks: pixel values in, features and logits out, as numpy arrays for every library.
 
 A model is two networks: an encoder, which reads each face alone, and a head, which reads the features of a clip's
-frames together. `live` keeps features of the frames it has seen, so that both are asked for one by one.
+frames together. `live` reuses the features of earlier frames, so it calls the two separately.
 """
 
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Runs one model. Arrays that come in may be of numpy or torch, on any device; what goes out lies on the CPU.
+    """Runs one model. Inputs may be arrays of numpy or torch, on any device; outputs are on the CPU.
 
     Raises (all three methods):
-        ModelLoadError: logits or features that are no numbers (nan, infinity).
+        ModelLoadError: logits or features contain nan or infinity.
     """
 
     name: str  # library and version: "torch 2.14.1"
     device: str  # "cpu", "cuda:0"
     dtype: str  # "float32", "bfloat16", "float16", "int8"
     reads_clips: bool  # else single faces
-    num_frames: int  # of a clip; a model of single faces reads a video in so many
+    num_frames: int  # per clip; a single-face model samples this many of a video
     label_names: tuple[str, ...]
 
     def encode(self, faces: "np.ndarray | torch.Tensor") -> np.ndarray:
@@ -42,15 +42,15 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> Iterator[bytes]:
-        """What no model with other weights has, piece by piece, for a digest."""
+        """Bytes that differ for other weights, piece by piece, for a digest."""
         ...
 
 
 def require_finite(values: np.ndarray) -> np.ndarray:
-    """The same; raises ModelLoadError for nan and infinity, of which no label may be made."""
+    """The values unchanged; raises ModelLoadError for nan or infinity, which must not become a label."""
     if not np.isfinite(values).all():
         raise ModelLoadError(
-            "Expected numbers as the model's scores, got nan or infinity; its weights or its processor's settings make "
-            "none of these pictures, so use another model or train it anew."
+            "The model's scores are nan or infinity, because of its weights or its processor's settings; use another "
+            "model or train it again."
         )
     return values

@@ -1,7 +1,7 @@
-"""An export as a folder: the model's two networks for an engine other than torch, and all that answers need besides.
+"""An export as a folder: the model's two networks for an engine other than torch, and all else that answers need.
 
-`export.json` says what lies in it, and of which model it was made, by the digests of the files that make that model's
-answers: an export of other weights, settings or another answer rule is noticed. Nothing here imports torch.
+`export.json` describes the content and identifies the model by digests of the files that determine its answers, so that
+an export of other weights, settings or another answer rule is noticed. Nothing here imports torch.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from ..data.json_records import Count, NotNegative, Record, Share, read_record
 from ..processor.input_errors import ModelLoadError, in_one_line
 
 EXPORT_FILE = "export.json"
-FORMAT_OF = {"onnxruntime": "onnx", "openvino": "openvino"}  # engine -> the format that it runs
+FORMAT_OF = {"onnxruntime": "onnx", "openvino": "openvino"}  # engine -> its format
 NETWORKS = ("encoder", "head")
 SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
 PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
@@ -24,13 +24,13 @@ _REMEDY = "export the model again"
 
 
 class Gate(Record):
-    """What int8 says beside float32, of examples that it was not calibrated on."""
+    """How int8 agrees with float32 on examples outside the calibration data."""
 
     of: Literal["clips", "faces"]
     num_calibrated: Count
     num_checked: Count
-    label_agreement: Share  # how many get the same label by the answer rule, were none left out as uncertain
-    answer_agreement: Share  # how many get the same answer, which may be that there is no label
+    label_agreement: Share  # share with the same label by the answer rule, without abstaining
+    answer_agreement: Share  # share with the same answer, which may be no label
     largest_score_difference: NotNegative
     kept_float32: list[str]  # parts of the encoder that were not quantised
 
@@ -46,44 +46,44 @@ class ExportRecord(Record):
     num_channels: Count
     image_size_px: Count
     label_names: list[str]
-    source_sha256: dict[str, str]  # file of the model -> its digest
+    source_sha256: dict[str, str]  # file of the model -> digest
     made_with: dict[str, str]  # package -> version
-    logits_difference: NotNegative  # of float32 from the model in torch, the largest on noise
-    gate: Gate | None  # of int8
+    logits_difference: NotNegative  # largest difference between float32 and torch, on noise
+    gate: Gate | None  # int8 only
 
 
 def is_export(folder: Path) -> bool:
-    """Whether an export lies there, whole or not."""
+    """Whether the folder contains an export, complete or not."""
     return (folder / EXPORT_FILE).is_file()
 
 
 def read_export(folder: Path) -> ExportRecord:
-    """What an export folder says of itself, with every network there.
+    """The record of an export folder, after checking that every network exists.
 
     Raises:
-        ModelLoadError: it holds no export, a damaged one, or one of a later version.
+        ModelLoadError: the folder contains no export, a damaged one, or one of a later version.
     """
     record = read_record(folder / EXPORT_FILE, ExportRecord, ModelLoadError, _EXPECTED, _REMEDY)
     for path in network_files(folder, record.format):
         if not path.is_file():
-            raise ModelLoadError(f"Expected {path.name} in the export {folder}, found none; {_REMEDY}.")
+            raise ModelLoadError(f"The export {folder} has no {path.name}; {_REMEDY}.")
     return record
 
 
 def network_files(folder: Path, export_format: str) -> list[Path]:
-    """The files of both networks; the first of each is the one that an engine opens."""
+    """The files of both networks; an engine opens the first of each."""
     return [folder / f"{name}{suffix}" for name in NETWORKS for suffix in SUFFIXES[export_format]]
 
 
 def source_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 by name of the files in a model's folder that make its answers: weights, config, processor, answer rule.
+    """SHA-256 by name of the files that determine a model's answers: weights, config, processor, answer rule.
 
     Raises:
-        ModelLoadError: no weights lie there, or a file cannot be read.
+        ModelLoadError: there are no weights, or a file cannot be read.
     """
     weights = sorted(path for path in folder.glob(_WEIGHTS) if path.is_file())
     if not weights:
-        raise ModelLoadError(f"Expected a model's weights in {folder}, found no model.safetensors; check the path.")
+        raise ModelLoadError(f"{folder} contains no model.safetensors; check the path.")
     files = [*(folder / name for name in _BESIDE if (folder / name).is_file()), *weights]
     return {path.name: _digest(path) for path in sorted(files)}
 
@@ -93,14 +93,14 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()  # read in parts
     except OSError as error:
-        raise ModelLoadError(f"Expected to read {path}, could not ({in_one_line(error)}).") from error
+        raise ModelLoadError(f"{path} cannot be read ({in_one_line(error)}).") from error
 
 
 def what_differs(record: ExportRecord, digests: dict[str, str]) -> str | None:
-    """The file by which an export's model is not the one of these digests, weights first; None: it is that one."""
-    told = record.source_sha256
-    names = sorted({*told, *digests}, key=lambda name: (not name.startswith("model"), name))
-    return next((name for name in names if told.get(name) != digests.get(name)), None)
+    """The first file, weights first, whose digest is not the export's; None: they are of the same model."""
+    recorded = record.source_sha256
+    names = sorted({*recorded, *digests}, key=lambda name: (not name.startswith("model"), name))
+    return next((name for name in names if recorded.get(name) != digests.get(name)), None)
 
 
 def engine_of(export_format: str) -> str:

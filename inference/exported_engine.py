@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 Network = Callable[[np.ndarray], np.ndarray]
 Shape = tuple[int | None, ...]  # None: any
-_FACES_AT_ONCE = 4  # more take more memory, and hardly less time
+_FACES_AT_ONCE = 4  # more need more memory, and save hardly any time
 
 
 class _ExportedEngine:
     """
     Args:
-        folder: of an export.
-        threads: of the networks' arithmetic; None: OMP_NUM_THREADS, or as many as this process may use.
+        folder: an export.
+        threads: for the networks; None: OMP_NUM_THREADS, or as many as this process may use.
 
     Raises:
         EngagementInputError: the engine is not installed.
-        ModelLoadError: no export for this engine is there, or a damaged one.
+        ModelLoadError: the folder has no export for this engine, or a damaged one.
     """
 
-    engine: str  # as `--engine` says it
+    engine: str  # its name for `--engine`
     dtype: str
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.record = record = read_export(folder)
         if record.format != FORMAT_OF[self.engine]:
             raise ModelLoadError(
-                f"Expected an export for {self.engine} in {folder}, got one in {record.format}; name the engine "
+                f"The export {folder} is in {record.format}, which {self.engine} does not run; use the engine "
                 f"{engine_of(record.format)}."
             )
         self.name = f"{self.engine} {self._version()}"
@@ -53,11 +53,10 @@ class _ExportedEngine:
         paths = [folder / f"{name}{SUFFIXES[record.format][0]}" for name in ("encoder", "head")]
         try:
             (self._encoder, faces, features), (self._head, takes, logits) = (self._open(p, threads) for p in paths)
-        except Exception as error:  # each library has its own for a file that is damaged
-            _require(self.engine)  # or is it too old?
+        except Exception as error:  # each library has its own errors for a damaged file
+            _require(self.engine)  # the library may be too old instead
             raise ModelLoadError(
-                f"Expected networks that {self.name} can run in {folder}, got others ({in_one_line(error)}); export "
-                "the model again."
+                f"{self.name} cannot run the networks in {folder} ({in_one_line(error)}); export the model again."
             ) from error
         frames = (record.num_frames,) if record.reads_clips else ()
         size = features[-1]
@@ -67,8 +66,8 @@ class _ExportedEngine:
         )  # fmt: skip
         if (faces, features, takes, logits) != expected:
             raise ModelLoadError(
-                f"Expected networks of the shapes that export.json says in {folder}, got {faces} -> {features} and "
-                f"{takes} -> {logits}; a file there is of another model, so export it again."
+                f"The networks in {folder} have other shapes than its export.json says ({faces} -> {features} and "
+                f"{takes} -> {logits}); a file there is of another model, so export it again."
             )
 
     def encode(self, faces: "np.ndarray | torch.Tensor") -> np.ndarray:
@@ -92,13 +91,13 @@ class _ExportedEngine:
         return self.classify(features.reshape(*values.shape[:2], -1))  # (n*frames, D) -> (n, frames, D)
 
     def weights(self) -> Iterator[bytes]:
-        """As `Engine.weights`: digests of the files that it was made of, and how it was made."""
+        """As `Engine.weights`: digests of its source files, its format and dtype."""
         for name, sha256 in sorted(self.record.source_sha256.items()):
             yield f"{name} {sha256}".encode()
         yield f"{self.record.format} {self.dtype}".encode()
 
     def _version(self) -> str:
-        """Of the library, imported; what was noted on installing takes a tenth of a second to read."""
+        """The imported library's own; reading the installed metadata takes a tenth of a second."""
         try:
             library = silent_openvino() if self.engine == "openvino" else importlib.import_module(self.engine)
         except ImportError:
@@ -107,12 +106,12 @@ class _ExportedEngine:
         return str(library.__version__).partition("-")[0]
 
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
-        """A network, and the shapes of what goes in and out."""
+        """A network, and the shapes of its input and output."""
         raise NotImplementedError
 
 
 class OnnxEngine(_ExportedEngine):
-    """An export in ONNX, run by ONNX Runtime; arguments and errors as of both engines."""
+    """An export in ONNX, run by ONNX Runtime; arguments and errors as in the base class."""
 
     engine = "onnxruntime"
 
@@ -121,9 +120,9 @@ class OnnxEngine(_ExportedEngine):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.enable_cpu_mem_arena = False  # which keeps 30 MB more, and gains nothing here
-        options.log_severity_level = 3  # errors; the rest is of its own optimisations
-        # Between two runs its threads would go on spinning, where those that decode the next file need the cores.
+        options.enable_cpu_mem_arena = False  # it takes 30 MB more and gains nothing here
+        options.log_severity_level = 3  # errors only; the rest is about its own optimisations
+        # Between runs its threads would keep spinning, while decoding the next file needs the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         (taken,), (given,) = session.get_inputs(), session.get_outputs()
@@ -136,17 +135,17 @@ class OnnxEngine(_ExportedEngine):
 
 
 class OpenVinoEngine(_ExportedEngine):
-    """An export in OpenVINO's format; arguments and errors as of both engines."""
+    """An export in OpenVINO's format; arguments and errors as in the base class."""
 
     engine = "openvino"
 
     def _open(self, path: Path, threads: int) -> tuple[Network, Shape, Shape]:
-        # Processors with bf16 would round what is not int8 to it.
+        # Otherwise processors with bf16 would use it for all that is not int8.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         network = _openvino_core().compile_model(path, "CPU", settings)
 
         def run(values: np.ndarray) -> np.ndarray:
-            return network(values)[0].copy()  # it writes the next run's over this one's
+            return network(values)[0].copy()  # the next run overwrites it
 
         ends = (network.input().partial_shape, network.output().partial_shape)
         shapes = [tuple(None if size.is_dynamic else size.get_length() for size in end) for end in ends]
@@ -155,30 +154,30 @@ class OpenVinoEngine(_ExportedEngine):
 
 @cache
 def _openvino_core() -> "openvino.Core":
-    """One for the whole process, which keeps it to its end.
+    """One for the whole process, never released.
 
-    Where a processor has AVX-512 each gives signals a stack, and gives back the one before when it goes; of two that go
-    in the order in which they came, the second gives back the first one's, which is no more: the next signal, such as
-    Ctrl-C, is a segmentation fault then.
+    On processors with AVX-512 each core installs an alternate signal stack, and restores the previous one when it is
+    released. If two are released in the order of their creation, the second restores the first one's stack, which is
+    already freed, and the next signal, such as Ctrl-C, is a segmentation fault.
     """
     return silent_openvino().Core()
 
 
 def load_engine(folder: Path, threads: int | None = None) -> OnnxEngine | OpenVinoEngine:
-    """The engine that an export folder is for; arguments and errors as those of the engines."""
+    """The engine for an export folder; arguments and errors as in the engines."""
     kind = OnnxEngine if read_export(folder).format == "onnx" else OpenVinoEngine
     return kind(folder, threads)
 
 
 def silent_openvino(name: str = "openvino") -> ModuleType:
-    """OpenVINO, or a package on top of it, imported without the module by which both report to their makers.
+    """OpenVINO, or a package on top of it, imported without its telemetry module.
 
-    On import `openvino` tells Google Analytics of it, and writes into the home folder, without having asked; nothing
-    that this package does tells anybody anything. Where that module is missing both work without it.
+    On import `openvino` reports to Google Analytics and writes into the home folder without asking; this package sends
+    no telemetry. Both packages work without that module.
     """
     reporter = "openvino_telemetry"
     known = sys.modules.get(reporter)
-    sys.modules[reporter] = None  # type: ignore[assignment] # Python's own way to say that there is no such module
+    sys.modules[reporter] = None  # type: ignore[assignment] # Python then treats the module as missing
     try:
         return importlib.import_module(name)
     finally:
@@ -188,21 +187,21 @@ def silent_openvino(name: str = "openvino") -> ModuleType:
 
 
 def _require(engine: str) -> None:
-    """Raises EngagementInputError where the engine is missing or too old."""
+    """Raises EngagementInputError if the engine is missing or too old."""
     from ..data.required_packages import require_extra
 
     require_extra(FORMAT_OF[engine], (engine,))
 
 
 def _as_float32(values: "np.ndarray | torch.Tensor") -> np.ndarray:
-    # OpenVINO's ReLU makes a number of nan, so that what comes out tells nothing of what went in.
+    # OpenVINO's ReLU turns nan into a number, so that outputs do not reveal nan in the inputs.
     return require_finite(np.ascontiguousarray(values, np.float32))
 
 
 def _threads() -> int:
-    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if told.isdigit() and int(told) > 0:
-        return int(told)
+    setting = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if setting.isdigit() and int(setting) > 0:
+        return int(setting)
     from ..data.worker_processes import usable_cpus  # joblib takes a while to import
 
     return usable_cpus()

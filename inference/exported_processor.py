@@ -1,4 +1,4 @@
-"""What makes pixel values beside an export: the settings of the model's processor, without torch or transformers."""
+"""The processor of an export: the settings of the model's processor, without torch or transformers."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from ..processor.processor_settings import RULES, require_sound
 DETECTOR_FOLDER = "face_detector"
 Setting = str | float | bool | list[float] | dict[str, int] | None
 _SETTINGS = (*RULES, "size", "image_mean", "image_std", "as_played", "do_center_crop", "do_pad")
-# Where transformers looks for them, the first that is there, and under which name all of several lie in one file.
+# Where transformers looks for settings; the first existing file counts. The first may contain several processors.
 _OF_CLIPS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
 _OF_PICTURES = ("processor_config.json", "preprocessor_config.json")
 
@@ -25,11 +25,11 @@ _OF_PICTURES = ("processor_config.json", "preprocessor_config.json")
 class _Exported(FacePreparation):
     """
     Args:
-        settings: by the names of `FacePreparation`; what is not named there is passed over, as `auto_map`.
-        detector: a folder of the face detector's networks; None: facenet-pytorch's MTCNN finds faces, by torch.
+        settings: by the names in `FacePreparation`; others, such as `auto_map`, are ignored.
+        detector: folder of the face detector's networks; None: MTCNN of facenet-pytorch, which needs torch.
 
     Raises:
-        EngagementInputError: a setting that gives no pixel values.
+        EngagementInputError: a setting does not give pixel values.
     """
 
     def __init__(self, settings: Mapping[str, Setting], detector: Path | None = None) -> None:
@@ -38,41 +38,41 @@ class _Exported(FacePreparation):
             if name in settings:
                 setattr(self, name, settings[name])
         if not isinstance(self.size, dict) or not {"height", "width"} <= self.size.keys():
-            raise EngagementInputError(f"Expected height and width as the processor's size, got {self.size!r}.")
+            raise EngagementInputError(f"The processor's size needs height and width, got {self.size!r}.")
         require_sound(self)
 
     @property
     def face_detector(self) -> FaceDetector:
-        """As `FacePreparation.face_detector`, of the export's own networks."""
+        """As `FacePreparation.face_detector`, with the export's own networks."""
         if self.detector is not None:
             return FaceDetector(networks=str(self.detector))
         require_packages(("torch", "facenet-pytorch"))
         return FaceDetector()
 
     def to_dict(self) -> dict[str, Setting]:
-        """The settings, as they would be saved."""
+        """The settings to save."""
         return {name: getattr(self, name) for name in _SETTINGS if hasattr(self, name)}
 
 
 class ExportedClips(_Exported, ClipPreparation):
-    """Of a model of clips."""
+    """For a clip model."""
 
 
 class ExportedPictures(_Exported, PicturePreparation):
-    """Of a model of single faces."""
+    """For a single-face model."""
 
     def of_clips(self, names: tuple[str, ...], num_frames: int, face_crop: bool) -> ExportedClips:
-        """What reads videos before such a model, with the settings that are named."""
+        """The video processor for the same model, with the named settings."""
         shared = {name: copy.copy(getattr(self, name)) for name in names}
         return ExportedClips({**shared, "num_frames": num_frames, "face_crop": face_crop}, self.detector)
 
 
 def load_processor(folder: Path, reads_clips: bool) -> ExportedClips | ExportedPictures:
-    """The processor of an export. A folder without a face detector, where faces are to be found, says so on standard
-    error: MTCNN finds them then, by torch.
+    """The processor of an export. If faces must be found and the folder has no face detector, a line on standard
+    error says so, and MTCNN in torch is used.
 
     Raises:
-        ModelLoadError: its settings are missing or make no pixel values.
+        ModelLoadError: its settings are missing or do not give pixel values.
     """
     kind = ExportedClips if reads_clips else ExportedPictures
     path, settings = _read_settings(folder, reads_clips)
@@ -81,9 +81,9 @@ def load_processor(folder: Path, reads_clips: bool) -> ExportedClips | ExportedP
         processor = kind(settings, detector if detector.is_dir() else None)
     except (EngagementInputError, TypeError, KeyError) as error:
         raise ModelLoadError(f"{in_one_line(error, 500).rstrip('.')} (in {path}).") from error
-    # A model of pictures that are faces already still looks for faces in photos and videos.
+    # A model trained on face crops still needs faces found in photos and videos.
     if processor.detector is None and not (processor.pictures_are_frames or (reads_clips and not processor.face_crop)):
-        said = f"{folder} holds no {DETECTOR_FOLDER}: faces are found by MTCNN in torch; export the model again"
+        said = f"{folder} has no {DETECTOR_FOLDER}: faces are found by MTCNN in torch; export the model again"
         print(said, file=sys.stderr, flush=True)
     return processor
 
@@ -98,14 +98,13 @@ def _read_settings(folder: Path, reads_clips: bool) -> tuple[Path, Mapping[str, 
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelLoadError(
-                f"Expected a processor's settings in {path}, could not read them ({in_one_line(error)}); export the "
-                "model again."
+                f"The processor's settings in {path} cannot be read ({in_one_line(error)}); export the model again."
             ) from error
         if path.name == "processor_config.json":
             content = content.get(part) if isinstance(content, dict) else None
             if content is None:
                 continue
         if not isinstance(content, dict):
-            raise ModelLoadError(f"Expected a processor's settings in {path}, got something else.")
+            raise ModelLoadError(f"{path} does not contain a processor's settings; export the model again.")
         return path, content
-    raise ModelLoadError(f"Expected a processor's settings in {folder}, found none; export the model again.")
+    raise ModelLoadError(f"{folder} contains no processor's settings; export the model again.")

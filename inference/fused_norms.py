@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same features, sooner."""
+"""Batch norms folded into the convolutions before them: the same features, faster."""
 
 import copy
 from itertools import pairwise
@@ -13,8 +13,8 @@ _Module = TypeVar("_Module", bound=torch.nn.Module)
 def fuse_batch_norms(encoder: _Module) -> _Module:
     """A copy with each batch norm folded into the convolution registered just before it.
 
-    Registered as neighbours, the two need not follow each other in the forward pass: whoever takes the copy compares
-    its output first.
+    Two modules registered as neighbours need not follow each other in the forward pass, so the caller must compare the
+    copy's output with the original's.
     """
     fused = copy.deepcopy(encoder)
     for block in list(fused.modules()):

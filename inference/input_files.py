@@ -1,4 +1,4 @@
-"""What is given to `engagement predict` → files: folders, patterns, a table's column `path`, and standard input."""
+"""Arguments of `engagement predict` → files: folders, patterns, a table's column `path`, and standard input."""
 
 import glob
 import io
@@ -15,15 +15,15 @@ TABLE_SUFFIXES = (".csv", ".tsv", *WORKBOOK_SUFFIXES)
 
 
 def list_files(inputs: Iterable[str], recursive: bool = False) -> list[Path]:
-    """In order. A folder stands for the photos and videos in it, by name; without one it stays, to be refused, and so
-    does what is not there.
+    """Files in order. A folder is replaced by its photos and videos, sorted by name; without any it stays, as does a
+    missing file, and is refused by its reader.
 
     Args:
-        inputs: files, folders, patterns such as `clips/*.mp4`, tables, or `-` for a path a line on standard input.
-        recursive: the folders within a folder, too.
+        inputs: files, folders, patterns such as `clips/*.mp4`, tables, or `-` for one path per line on standard input.
+        recursive: include subfolders.
 
     Raises:
-        DataError: a table without a column `path`, or one that is none.
+        DataError: a table has no column `path`, or cannot be read as a table.
     """
     return [file for given in inputs for file in _files_of(given, recursive)]
 
@@ -37,7 +37,7 @@ def _files_of(given: str, recursive: bool) -> Iterator[Path]:
     path = Path(given)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
-    except (OSError, ValueError):  # a folder above that nobody may look into, a name too long: its reader says so
+    except (OSError, ValueError):  # no permission for a parent folder, or too long a name: reported by its reader
         is_folder, is_there = False, True
     if is_folder:
         yield from _media_in(path, recursive) or [path]
@@ -51,7 +51,7 @@ def _files_of(given: str, recursive: bool) -> Iterator[Path]:
 
 
 def _lines_of_standard_input() -> Iterable[str]:
-    """Names of files need not be text."""
+    """File names need not be valid text."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     return sys.stdin
@@ -68,13 +68,13 @@ def _media_in(folder: Path, recursive: bool) -> list[Path]:
 def _files_in_table(path: Path) -> list[Path]:
     """Paths are relative to the table's folder, or absolute."""
     from ..data.readers.found_files import find_below
-    from ..data.readers.tables import is_blank, read_table  # which take longer to import than one file to answer
+    from ..data.readers.tables import is_blank, read_table  # slower to import than to answer one file
 
     try:
         with path.open("rb") as file:
             rows = list(read_table(file, str(path), ["path"]).rows)
     except OSError as error:
-        raise DataError(f"Expected a table in {path}, could not read it ({error.strerror}).") from error
+        raise DataError(f"The table {path} cannot be read ({error.strerror}).") from error
     names = [
         row.cells["path"].replace("\\", "/") if "/" not in row.cells["path"] else row.cells["path"] for row in rows
     ]

@@ -1,4 +1,4 @@
-"""A folder or a Hub id → a whole model and its processor; anything less is refused, never filled in at random."""
+"""A folder or a Hub id → a complete model and its processor; missing weights are refused, never initialised."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +29,10 @@ LoadedModel = tuple[
 
 
 def load_model(model: str) -> LoadedModel:
-    """From an export folder or a Hub id. No code that lies there is run: see `model_source`.
+    """From an export folder or a Hub id. No code from there is run: see `model_source`.
 
     Raises:
-        ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
+        ModelLoadError: there is nothing, or no engagement model, or parts of it are missing.
     """
     register_auto_classes()
     try:
@@ -44,19 +44,19 @@ def load_model(model: str) -> LoadedModel:
         return loaded
     except EngagementInputError:
         raise
-    except Exception as error:  # transformers, safetensors, json, torch and timm each have their own
+    except Exception as error:  # transformers, safetensors, json, torch and timm each raise their own
         reason = in_one_line(error)
         raise ModelLoadError(
-            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id; {reason}"
+            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id; got: {reason}"
         ) from error
 
 
 def rule_of(loaded: LoadedModel, folder: Path) -> AnswerRule:
-    """The answer rule that lies beside a model or, in a folder from before there was one, that its results tell; of one
-    without either, an uncalibrated one.
+    """The answer rule stored with a model; in older folders, the one that its results give; without either, an
+    uncalibrated one.
 
     Raises:
-        ModelLoadError: it is of other labels.
+        ModelLoadError: the rule has other labels than the model.
     """
     model, processor = loaded
     names = tuple(model.config.label_names)
@@ -67,37 +67,37 @@ def rule_of(loaded: LoadedModel, folder: Path) -> AnswerRule:
         return AnswerRule(names)
     if rule.label_names != names:
         raise ModelLoadError(
-            f"Expected how to answer with the labels {', '.join(names)} in {folder}, got that of "
-            f"{', '.join(rule.label_names)}; evaluate the model again."
+            f"The answer rule in {folder} has the labels {', '.join(rule.label_names)}, its model {', '.join(names)}; "
+            "evaluate the model again."
         )
     return rule
 
 
 def _require_folder_or_hub_id(model: str) -> None:
-    """A mistyped folder is refused at once; the Hub would be asked for it again and again, and say nothing of it."""
+    """Refuse a mistyped folder at once; otherwise the Hub would be asked repeatedly, without a useful message."""
     folder = Path(model)
     if folder.is_dir():
         if not (folder / "config.json").exists() and (fold := folder.parent / "folds/1" / folder.name).exists():
-            raise ModelLoadError(f"Expected a model at {model}, got pooled scores of folds; a fold's model is {fold}.")
+            raise ModelLoadError(f"{model} contains pooled scores of folds, not a model; a fold's model is {fold}.")
         return
-    # A folder here that holds models is meant, and not an organisation that happens to have its name.
+    # A local folder that contains models is meant, not an organisation with the same name.
     is_among_models = any(True for depth in ("*", "*/*") for _ in folder.parent.glob(f"{depth}/config.json"))
     if folder.exists() or model.count("/") != 1 or is_among_models:
-        found = "a file" if folder.exists() else "no such folder"
+        found = "it is a file" if folder.exists() else "there is no such folder"
         raise ModelLoadError(
-            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id (org/name), found "
+            f"Expected an engagement model at {model}: a folder written by train.py, or a Hub id (org/name), but "
             f"{found}; check the path."
         )
 
 
 @contextmanager
 def without_file_bars() -> Iterator[None]:
-    """transformers' bars over files on this disk are gone in a blink, and leave lines; bars of downloads stay."""
+    """Hide transformers' progress bars for local files, which only leave lines behind; those of downloads stay."""
     if not transformers_logging.is_progress_bar_enabled():
         yield
         return
     shows_downloads = not are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()  # and those of downloads
+    transformers_logging.disable_progress_bar()  # this hides those of downloads too
     if shows_downloads:
         enable_progress_bars()
     try:
@@ -122,38 +122,38 @@ def _require_answer(
     processor: EngagementVideoProcessor | EngagementImageProcessor,
     source: str,
 ) -> None:
-    """Raises ModelLoadError unless noise, as the processor hands it on, gives a number for each label."""
+    """Raises ModelLoadError unless noise, passed through the processor, gives a finite score for each label."""
     frames = np.random.default_rng(0).integers(0, 256, (1, _NOISE_PX, _NOISE_PX, 3), np.uint8)
     try:
         pixel_values = processor.on_device(model.device).to_pixel_values(frames)  # (1, C, H, W)
         is_clip_model = isinstance(model, EngagementForVideoClassification)
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
+        with torch.no_grad():  # not inference_mode: BEiT caches a tensor, with which it could not be trained
             logits = model(pixel_values[None] if is_clip_model else pixel_values).logits
-    except Exception as error:  # whatever two configs that do not fit each other lead to
+    except Exception as error:  # two configs that do not fit can raise anything
         raise ModelLoadError(
-            f"Expected configs of one model and its processor in {source}, got others ({in_one_line(error)})."
+            f"The configs of model and processor in {source} do not fit each other ({in_one_line(error)})."
         ) from error
     expected = (1, len(model.config.label_names))
     if pixel_values.shape[1] != model.config.num_channels or tuple(logits.shape) != expected:
         raise ModelLoadError(
-            f"Expected {model.config.num_channels} channels and scores of shape {expected}, as the config of {source} "
-            f"says, got {pixel_values.shape[1]} and {tuple(logits.shape)}; one of its files is of another model."
+            f"The config of {source} says {model.config.num_channels} channels and scores of shape {expected}, its "
+            f"files give {pixel_values.shape[1]} and {tuple(logits.shape)}; one of them is of another model."
         )
     if not logits.isfinite().all():
         raise ModelLoadError(
-            f"Expected numbers as scores of the model at {source}, got nan or infinity; its weights make none, so use "
-            "another model or train it anew."
+            f"The scores of the model at {source} are nan or infinity, because of its weights; use another model or "
+            "train it again."
         )
 
 
 def _load_whole(kind: type[_Model], model: str) -> _Model:
-    """A model with every weight; transformers itself would draw missing ones at random and only warn."""
+    """A model with every weight; transformers would initialise missing ones at random and only warn."""
     with without_file_bars():
         loaded, report = kind.from_pretrained(model, use_safetensors=True, output_loading_info=True)
     absent = sorted(report["missing_keys"])
     if absent:
-        raise ModelLoadError(f"Expected all weights in {model}, {len(absent)} are missing (first: {absent[0]}).")
+        raise ModelLoadError(f"{len(absent)} weights are missing in {model} (first: {absent[0]}); copy it again.")
     broken = next((name for name, weights in loaded.state_dict().items() if not weights.isfinite().all()), None)
     if broken:
-        raise ModelLoadError(f"Expected numbers as weights in {model}, got nan or infinity in {broken}; train it anew.")
+        raise ModelLoadError(f"The weights {broken} in {model} contain nan or infinity; train the model again.")
     return loaded

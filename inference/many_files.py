@@ -1,7 +1,7 @@
-"""Many files, in order, each answered when it is ready: what `engagement predict`, the page and tables use.
+"""Many files, answered in order, each as soon as it is ready; used by `engagement predict`, the page and tables.
 
-What reads the files can be exchanged: anything that takes paths and yields, in their order, each as the model reads it
-or what is wrong with it.
+The reader can be replaced: anything that takes paths and yields, in their order, each file as the model reads it or its
+refusal.
 """
 
 import sys
@@ -30,13 +30,13 @@ def predict_many(
     video_track: int | None = None,
     bounded: BoundedReader | None = None,
 ) -> Iterator[Prediction]:
-    """One prediction a path, in order, when it is ready; whatever goes wrong with a file is that file's `Refusal`.
+    """One prediction per path, in order, as soon as it is ready; any error with a file becomes that file's `Refusal`.
 
     Args:
-        timeline_step_sec: also predict a span of each video every so many seconds.
+        timeline_step_sec: also predict spans of each video, at this interval.
         reader: None: `read_bounded`.
-        on_window: told the number of a video's windows read, and of all.
-        video_track: of videos with several, from 1; None: the default one.
+        on_window: called with the number of a video's windows read so far, and of all.
+        video_track: which of several, from 1; None: the default one.
         bounded: as for `read_bounded`.
     """
     readings = reader(paths) if reader else read_bounded(predictor, paths, timeline_step_sec, video_track, bounded)
@@ -51,22 +51,22 @@ def read_bounded(
     video_track: int | None = None,
     bounded: BoundedReader | None = None,
 ) -> Iterator[Reading | Refusal]:
-    """Reads in processes of their own, the predictor's if it has some: what hangs, crashes or starves a decoder is that
-    file's refusal. One worker opens the next file while one is answered, and begins with it; several read as many files
-    at once, and find the faces in them too.
+    """Reads in separate processes, the predictor's if it has any: a file that hangs or crashes its decoder, or exhausts
+    memory, is refused. One worker opens and starts the next file while the current one is answered; several workers
+    read one file each and also find the faces.
 
     Args:
-        bounded: whose processes these are, when it has begun already; it is closed at the end.
+        bounded: a reader that was started earlier; it is closed at the end.
     """
     if bounded is None and predictor.reader is HERE:
         bounded = BoundedReader()
     own = bounded or nullcontext(predictor.reader)
     num_workers = predictor.num_workers
     if (asked := predictor.placement.workers or 1) > num_workers:
-        said = f"workers: {num_workers} of {asked}, as many as there are processors for this process"
+        said = f"workers: {num_workers} instead of {asked}, since this process may use {num_workers} processors"
         print(said, file=sys.stderr, flush=True)
     if num_workers == 1:
-        # The reader is closed first, which ends what the thread may be waiting for.
+        # The reader is closed first, which ends any read that the thread waits for.
         with ThreadPoolExecutor(1) as thread, own as files:
             readings = read_here(predictor.with_reader(files), paths, timeline_step_sec, video_track)
             ahead = thread.submit(next, readings, None)
@@ -80,7 +80,7 @@ def read_bounded(
         def read(path: Path) -> Reading | Refusal:
             return next(read_here(reading_one, [path], timeline_step_sec, video_track))
 
-        # Of a reader of its own the processes are ended; another's finish what they are at.
+        # Our own reader's processes are stopped; another's finish their current files.
         yield from read_at_once(read, paths, num_workers, None if bounded is None else bounded.close)
 
 
@@ -90,7 +90,7 @@ def read_here(
     timeline_step_sec: float | None = None,
     video_track: int | None = None,
 ) -> Iterator[Reading | Refusal]:
-    """Reads in this process, each file when it is asked for."""
+    """Reads in this process, each file when it is requested."""
     for path in paths:
         try:
             reading: Reading | Refusal = predictor.read(path, timeline_step_sec, video_track)
@@ -100,7 +100,7 @@ def read_here(
 
 
 def refuse(source: str, error: Exception) -> Refusal:
-    """A file's refusal in one line; that of an unexpected error begins with its type."""
+    """A file's refusal in one line; an unexpected error's begins with its type."""
     if isinstance(error, EngagementInputError):
         return Refusal(source, in_one_line(error, max_chars=1000), type(error).__name__)
     return Refusal(source, f"{source}: {type(error).__name__}: {in_one_line(error)}", type(error).__name__)

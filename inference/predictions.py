@@ -1,4 +1,4 @@
-"""What a model answers: for a video, its spans, a photo's faces, or a file that gave nothing; and all of it as JSON."""
+"""A model's answers: for a video, its spans, a photo's faces, or a refused file; and their JSON."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ..processor.input_errors import printable
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a video and what was predicted in it. Without a label, `reason` says why."""
+    """A span of a video and its prediction. Without a label, `reason` says why."""
 
     start_sec: float
     end_sec: float
@@ -22,30 +22,30 @@ class Span:
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """What was predicted for a whole video and, if asked for, for spans of it. Without a label, `reason` says why.
+    """The prediction for a whole video and, if requested, for spans of it. Without a label, `reason` says why.
 
-    A video much longer than the clips that the model learned from is read in windows of their length: its scores are
-    the mean of theirs.
+    A video much longer than the clips of the training is read in windows of their length; its scores are the mean over
+    the windows.
     """
 
     source: str
     label: str | None
-    scores: dict[str, float] | None  # calibrated where validation told how, by label name
+    scores: dict[str, float] | None  # by label name; calibrated if validation data allowed it
     face_coverage: float | None  # share of sampled frames with the person's face; None for whole-frame models
     num_repeated_frames: int
     timeline: list[Span] = field(default_factory=list)
     reason: str | None = None
-    certainty: float | None = None  # of the label that is, or would be, decided
-    num_people: int | None = None  # the most faces in one frame; None where nobody looked
+    certainty: float | None = None  # of the label that is, or would be, chosen
+    num_people: int | None = None  # the most faces in one frame; None without face detection
     num_windows: int = 1
     num_unreadable_windows: int = 0
-    spread: dict[str, float] | None = None  # standard deviation of the scores over windows; None of one alone
-    notes: tuple[str, ...] = ()  # what was done or found in the file that a user should know, each a phrase
+    spread: dict[str, float] | None = None  # standard deviation of the scores over windows; None for one
+    notes: tuple[str, ...] = ()  # phrases: what a user should know about the file
 
 
 @dataclass(frozen=True)
 class FacePrediction:
-    """One face of a photo: where it is and what was predicted for it. Without a label, `reason` says why."""
+    """One face of a photo: its place and its prediction. Without a label, `reason` says why."""
 
     label: str | None
     scores: dict[str, float] | None
@@ -57,11 +57,11 @@ class FacePrediction:
 
 @dataclass(frozen=True)
 class PhotoPrediction:
-    """All faces of a photo, from left to right: the first is number 1 wherever faces have numbers."""
+    """All faces of a photo, from left to right: faces are numbered from 1 in this order."""
 
     source: str
     faces: list[FacePrediction]
-    notes: tuple[str, ...] = ()  # as those of a `VideoPrediction`
+    notes: tuple[str, ...] = ()  # as in `VideoPrediction`
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ Prediction = VideoPrediction | PhotoPrediction | Refusal
 
 
 class AboutModel(TypedDict):
-    """What stands beside every answer: what the model learned from, and where and how it ran."""
+    """Stored with every answer: what the model was trained on, and where and how it ran."""
 
     trained_on: str  # "drawn people", a data set's name, or "unknown"
     calibrated: bool
@@ -87,7 +87,7 @@ class AboutModel(TypedDict):
 
 
 class SpanJson(TypedDict):
-    """A `Span` as JSON has it."""
+    """A `Span` in JSON."""
 
     start_sec: float
     end_sec: float
@@ -99,7 +99,7 @@ class SpanJson(TypedDict):
 
 
 class VideoAnswer(TypedDict):
-    """What was predicted for a whole video; an endpoint answers just this."""
+    """The prediction for a whole video, as an endpoint answers."""
 
     label: str | None
     reason: str | None
@@ -116,14 +116,14 @@ class VideoAnswer(TypedDict):
 
 
 class VideoJson(VideoAnswer):
-    """A `VideoPrediction` as JSON has it."""
+    """A `VideoPrediction` in JSON."""
 
     source: str
     timeline: NotRequired[list[SpanJson]]
 
 
 class FaceAnswer(TypedDict):
-    """A `FacePrediction` as JSON has it."""
+    """A `FacePrediction` in JSON."""
 
     label: str | None
     reason: str | None
@@ -134,7 +134,7 @@ class FaceAnswer(TypedDict):
 
 
 class PhotoAnswer(TypedDict):
-    """What was predicted for the faces of a picture; an endpoint answers just this."""
+    """The predictions for the faces of a picture, as an endpoint answers."""
 
     faces: list[FaceAnswer]
     notes: list[str]
@@ -142,13 +142,13 @@ class PhotoAnswer(TypedDict):
 
 
 class PhotoJson(PhotoAnswer):
-    """A `PhotoPrediction` as JSON has it."""
+    """A `PhotoPrediction` in JSON."""
 
     source: str
 
 
 class RefusalJson(TypedDict):
-    """A `Refusal` as JSON has it."""
+    """A `Refusal` in JSON."""
 
     source: str
     error: str
@@ -205,8 +205,8 @@ def _span_to_json(span: Span) -> SpanJson:
 
 
 def to_json_line(content: object, encoding: str | None = "utf-8") -> str:
-    """JSON on one line; letters as they are where the encoding has them, and escaped where it has not, as it has none
-    for a name that is not text."""
+    """JSON on one line. Characters are escaped if the encoding lacks any of them, such as those of a file name that is
+    not valid text."""
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode(encoding or "utf-8")
@@ -216,7 +216,7 @@ def to_json_line(content: object, encoding: str | None = "utf-8") -> str:
 
 
 def to_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
-    """For people: a video in a line; a photo in one, and one a face, numbered from left to right."""
+    """For people: one line per video; for a photo one, and one per face, numbered from left to right."""
     if isinstance(result, PhotoPrediction):
         lines = [f"{printable(result.source)}: {len(result.faces)} face{'s' if len(result.faces) != 1 else ''}"]
         for number, face in enumerate(result.faces, start=1):
@@ -242,7 +242,7 @@ def _note_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
 
 
 def scores_in_words(scores: dict[str, float] | None) -> str:
-    """Behind a label; nothing where there are none."""
+    """Text after a label; empty without scores."""
     return "" if scores is None else "  " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
 
 

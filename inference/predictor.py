@@ -1,7 +1,7 @@
-"""A trained model and a user's files → predictions: a label and all scores a video, a timeline, every face of a photo.
+"""A trained model and a user's files → predictions: label and scores per video, a timeline, every face of a photo.
 
-Files only; the command line prints what this returns. A video's crops come from the model's own processor, and what is
-said of its scores from the answer rule that lies beside its weights.
+This module prints nothing; the command line prints what it returns. A video's crops come from the model's own
+processor, and the answer from the answer rule stored with its weights.
 """
 
 import copy
@@ -47,9 +47,9 @@ class Predictor:
 
     Args:
         model: a model of ours, or an engine that runs one.
-        faces_given: pictures, and frames of videos, are faces already: nobody looks for one.
-        device, dtype, batch_size, workers: where the model runs and faces are found, and how; see `Placement`.
-        rule: how logits become an answer; None: the one that was loaded with the model, else an uncalibrated one.
+        faces_given: pictures, and frames of videos, are face crops already: no face detection.
+        device, dtype, batch_size, workers: where and how the model and the face detector run; see `Placement`.
+        rule: how logits become an answer; None: the one loaded with the model, else an uncalibrated one.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Predictor:
         self.placement = Placement(device, dtype, kind, batch_size, workers)
         if _is_engine(model):
             self.engine: Engine = model
-        else:  # torch takes a second to import, and an export runs without
+        else:  # torch takes a second to import, and exports do not need it
             from .devices import choose_device
             from .torch_engine import TorchEngine
 
@@ -83,13 +83,13 @@ class Predictor:
         if isinstance(processor, ClipPreparation):
             self.video_processor = processor
         else:
-            # A video before a single-face model: the person's face is found in it, unless it reads whole frames.
+            # For videos with a single-face model: the person's face is found, unless the model reads whole frames.
             self.reads_frames = processor.pictures_are_frames and not processor.face_crop
             self.video_processor = _of_clips(processor, self.engine.num_frames, not self.reads_frames)
             self.video_processor = self.video_processor.on_device(self.device)
         if faces_given:
             if not self.video_processor.face_crop:
-                raise RecipeError("Expected --faces with a model of faces, got one of whole frames; leave it out.")
+                raise RecipeError("--faces does not apply to a model of whole frames; leave it out.")
             self.video_processor = copy.copy(self.video_processor)
             self.video_processor.face_crop = False
 
@@ -105,15 +105,15 @@ class Predictor:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> "Predictor":
-        """From a model's folder, a Hub id, or a folder that `engagement export` wrote, which names its engine itself.
+        """From a model's folder, a Hub id, or a folder written by `engagement export`, which determines the engine.
 
         Args:
             faces_given: as for `Predictor`.
             device, dtype, engine, batch_size, workers: as for `Placement`.
-            abstain_below: a certainty, in place of that of the model's answer rule.
+            abstain_below: a certainty that replaces the one in the model's answer rule.
 
         Raises:
-            ModelLoadError: nothing is there, it holds no engagement model, or parts of it are missing.
+            ModelLoadError: there is nothing, or no engagement model, or parts of it are missing.
             RecipeError: no such device, dtype or engine.
         """
         Placement(device, dtype, engine, batch_size, workers)  # refused before anything is loaded
@@ -123,7 +123,7 @@ class Predictor:
             return cls(networks, processor, faces_given, "cpu", rule, dtype, batch_size, workers)
         from ..data.required_packages import require_packages
 
-        require_packages()  # before any is imported
+        require_packages()  # before any of them is imported
         from .devices import choose_device
         from .loading import load_model, rule_of
 
@@ -136,17 +136,14 @@ class Predictor:
 
     @property
     def model(self) -> "Model":
-        """The model itself, for what asks for gradients or weights; raises RecipeError for an export."""
+        """The torch model, for gradients or weights; raises RecipeError for an export."""
         if _is_of_torch(self.engine):
             return self.engine.model
-        raise RecipeError(
-            f"Expected the engine torch for this, which asks for the model itself, got {self.engine.name}."
-        )
+        raise RecipeError(f"This needs the model in the engine torch, got {self.engine.name}; use the model's folder.")
 
     @property
     def tensor_processor(self) -> "EngagementVideoProcessor | EngagementImageProcessor":
-        """The processor as transformers has it, for what works with torch beside the engine; of an export one with the
-        same settings."""
+        """The processor of transformers, for torch code outside the engine; for an export, one of the same settings."""
         from ..processor.image_processing_engagement import EngagementImageProcessor
         from ..processor.video_processing_engagement import EngagementVideoProcessor
 
@@ -154,17 +151,17 @@ class Predictor:
             return self.processor
         assert isinstance(self.processor, (ExportedClips, ExportedPictures))
         kind = EngagementVideoProcessor if isinstance(self.processor, ExportedClips) else EngagementImageProcessor
-        return kind(**self.processor.to_dict())  # type: ignore[arg-type]  # as they were read from its config
+        return kind(**self.processor.to_dict())  # type: ignore[arg-type]  # settings read from its config
 
     def to_tensor(self, crops: np.ndarray) -> "torch.Tensor":
-        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size), for what asks the model itself."""
+        """(num_frames, height, width, 3) uint8 RGB -> (num_frames, C, size, size), as input of the torch model."""
         import torch
 
         return torch.as_tensor(self.video_processor.to_pixel_values(crops))
 
     @property
     def about(self) -> AboutModel:
-        """What is to stand beside every answer."""
+        """What is stored with every answer."""
         return {
             "trained_on": self.rule.trained_on,
             "calibrated": self.rule.is_calibrated,
@@ -175,7 +172,7 @@ class Predictor:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user must be told once a run, each a sentence without a stop."""
+        """Warnings to show once per run, each a sentence without a full stop."""
         warnings = []
         if self.rule.trained_on == DRAWN_PEOPLE:
             warnings.append("this model learned from drawn people who do not exist; it says nothing about real faces")
@@ -185,12 +182,12 @@ class Predictor:
 
     @property
     def scorer(self) -> Scorer:
-        """What makes scores of crops, by the rule that the predictor has now."""
+        """Computes scores of crops, by the predictor's current rule."""
         return Scorer(self.engine, self.processor, self.rule, self.batches)
 
     @property
     def num_workers(self) -> int:
-        """Files that are read at once: no more than there are processors to read them."""
+        """How many files are read at once: at most one per usable processor."""
         asked = self.placement.workers or 1
         if asked == 1:
             return 1
@@ -200,18 +197,18 @@ class Predictor:
 
     @property
     def reader(self) -> MediaReader:
-        """Who opens files for it."""
+        """Opens the files."""
         return self.video_processor.reader
 
     def with_reader(self, reader: MediaReader) -> "Predictor":
-        """A copy, of the same model, for which this reader opens files."""
+        """A copy with the same model that opens files with this reader."""
         changed = copy.copy(self)
         changed.processor = self.processor.with_reader(reader)
         changed.video_processor = self.video_processor.with_reader(reader)
         return changed
 
     def speed_up(self) -> "Predictor":
-        """What costs a moment and pays when many files follow; scores stay as they are, within float noise."""
+        """Optimise the model, worthwhile before many files; scores stay the same within float noise."""
         if _is_of_torch(self.engine):
             self.engine.fuse()
         return self
@@ -221,16 +218,16 @@ class Predictor:
     ) -> VideoPrediction | PhotoPrediction:
         """
         Args:
-            timeline_step_sec: also predict a span of a video every so many seconds.
-            video_track: of a video with several, from 1; None: the default one.
+            timeline_step_sec: also predict spans of a video, at this interval.
+            video_track: which of several, from 1; None: the default one.
 
         Raises:
-            EngagementInputError: the file cannot be read, shows no face, or is a photo before a clip model.
+            EngagementInputError: the file cannot be read, shows no face, or is a photo given to a clip model.
         """
         return self.answer(self.read(source, timeline_step_sec, video_track))
 
     def predict_video(self, source: Path, timeline_step_sec: float | None = None) -> VideoPrediction:
-        """One prediction for the whole video and, with `timeline_step_sec`, one a span."""
+        """One prediction for the whole video and, with `timeline_step_sec`, one per span."""
         answer = self.answer(self.read_video(source, timeline_step_sec))
         assert isinstance(answer, VideoPrediction)
         return answer
@@ -242,7 +239,7 @@ class Predictor:
         return answer
 
     def read(self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None) -> Reading:
-        """A file as the model reads it; of a video the windows are read while they are answered."""
+        """A file as the model reads it; a video's windows are read lazily, while they are answered."""
         if source.suffix.lower() in PICTURE_SUFFIXES:
             return PhotoReading(str(source), self.prepare_photo(source), self.faces_given)
         return self.read_video(source, timeline_step_sec, video_track)
@@ -259,7 +256,7 @@ class Predictor:
     def answer(self, reading: Reading, on_window: OnWindow | None = None) -> VideoPrediction | PhotoPrediction:
         """
         Args:
-            on_window: told the number of a video's windows read, and of all.
+            on_window: called with the number of a video's windows read so far, and of all.
 
         Raises:
             EngagementInputError: no window can be read, or none shows a face.
@@ -267,19 +264,17 @@ class Predictor:
         (answer,) = answer_readings(self.scorer, [reading], on_window)
         if isinstance(answer, Failure):
             raise answer.error
-        assert not isinstance(answer, Refusal)  # of which there is none among readings
+        assert not isinstance(answer, Refusal)  # a reading is never answered by one
         return answer
 
     def prepare_photo(self, source: Path | np.ndarray) -> PreparedFaces:
-        """The faces of a photo, as the model reads them; raises EngagementInputError for a model that reads none."""
+        """The faces of a photo, as the model reads them; raises EngagementInputError if it reads no photos."""
         if isinstance(self.processor, ClipPreparation):
             raise EngagementInputError(
-                f"Expected a video for this clip model, got the photo {source}; pass a video, or a single-face model."
+                f"This model reads clips, got the photo {source}; pass a video, or a single-face model."
             )
         if self.reads_frames:
-            raise EngagementInputError(
-                f"Expected a video for this model of whole frames, got the photo {source}; pass a video."
-            )
+            raise EngagementInputError(f"This model reads whole video frames, got the photo {source}; pass a video.")
         if self.faces_given:
             return self.processor.take_as_face(source)
         try:
@@ -288,14 +283,14 @@ class Predictor:
             raise NoFaceError(f"{error} If the picture is a face already, pass --faces.") from error
 
     def score_clip(self, clip: PreparedClip) -> np.ndarray:
-        """(num_labels,), as the answer rule makes them; of a single-face model the mean over the frames."""
+        """(num_labels,), as the answer rule gives them; for a single-face model the mean over the frames."""
         return self.score_clips([clip])[0]
 
     def score_clips(self, clips: Sequence[PreparedClip]) -> np.ndarray:
-        """(num_clips, num_labels), as `score_clip`; `batch_size` of them a pass of the model.
+        """(num_clips, num_labels), as `score_clip`; `batch_size` clips per forward pass.
 
         Raises:
-            EngagementInputError: one of them cannot be read by the model, or a pass does not fit in memory.
+            EngagementInputError: the model cannot read one of them, or a pass does not fit in memory.
         """
         scores = np.empty((len(clips), len(self.rule.label_names)))
         for number, scored in enumerate(self.scorer.score([clip.frames for clip in clips])):
@@ -310,11 +305,11 @@ def _is_engine(model: "Model | Engine") -> "TypeIs[Engine]":
 
 
 def _is_of_torch(engine: Engine) -> TypeGuard["TorchEngine"]:
-    return hasattr(engine, "fuse")  # its class cannot be asked for without torch
+    return hasattr(engine, "fuse")  # its class cannot be imported without torch
 
 
 def _of_clips(processor: PicturePreparation, num_frames: int, face_crop: bool) -> ClipPreparation:
-    """What reads videos before a model of single faces, as its own processor reads pictures."""
+    """The video processor for a single-face model, with the settings of its picture processor."""
     if isinstance(processor, ExportedPictures):
         return processor.of_clips(_SHARED_SETTINGS, num_frames, face_crop)
     from ..processor.video_processing_engagement import EngagementVideoProcessor

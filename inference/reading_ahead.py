@@ -1,5 +1,5 @@
-"""Several files read at once, each in a thread with a killable process: opened, decoded, faces found and cropped. What
-is read waits, in the order of the files, for whoever answers; of each file only so much that memory does not fill."""
+"""Several files read at once, each in a thread with a killable process: opened, decoded, faces found and cropped. The
+results wait in the order of the files; how much of each file may wait is limited, so that memory does not fill."""
 
 import sys
 import threading
@@ -18,8 +18,8 @@ from ..processor.input_errors import EngagementInputError
 from .answering import Reading, VideoReading
 from .predictions import Refusal
 
-_FILES_AHEAD = 4  # a worker: while the first takes long the others go on so far
-_CLIPS_AHEAD = 8  # a file
+_FILES_AHEAD = 4  # per worker: how far the others go on while the first file takes long
+_CLIPS_AHEAD = 8  # per file
 _NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)
 _LOOK_SEC = 0.1
 
@@ -30,12 +30,12 @@ def read_at_once(
     num_workers: int,
     end: Callable[[], None] | None = None,
 ) -> Iterator[Reading | Refusal]:
-    """What `read` makes of each path, in order. Torch computes on one thread in each worker meanwhile, and here on
-    those that are left.
+    """The result of `read` for each path, in order. Meanwhile torch uses one thread in each worker, and the remaining
+    ones here.
 
     Args:
-        read: raises nothing; what goes wrong while a video's clips are taken is raised to whoever takes them here.
-        end: called when nobody wants more, it ends what `read` may be waiting for.
+        read: raises nothing; an error while a video's clips are read is raised when they are taken.
+        end: called when no more is wanted; it ends whatever `read` waits for.
     """
     left, ahead, stop = iter(paths), deque[_Handover](), threading.Event()
     with _threads_shared(num_workers), ThreadPoolExecutor(num_workers, initializer=_use_threads, initargs=(1,)) as pool:
@@ -48,7 +48,7 @@ def read_at_once(
                     return
                 handover = ahead.popleft()
                 yield handover.take()
-                handover.is_left = True  # also where not all of its clips were wanted
+                handover.is_left = True  # even if not all of its clips were taken
         finally:
             stop.set()
             if end is not None:
@@ -57,14 +57,14 @@ def read_at_once(
 
 
 class _Handover:
-    """One file, from the thread that reads it to the one that answers."""
+    """Hands one file from the thread that reads it to the one that answers."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop, self.is_left = stop, False
         self._queue: Queue[Reading | Refusal | PreparedClip | Exception] = Queue(_CLIPS_AHEAD)
 
     def fill(self, read: Callable[[Path], Reading | Refusal], path: Path) -> None:
-        """In a worker."""
+        """Called in a worker."""
         if self._stop.is_set():
             return
         try:
@@ -76,11 +76,11 @@ class _Handover:
                         clip = replace(clip, whole_frames=_NO_FRAMES)
                     if not self._put(clip):
                         return
-        except Exception as error:  # of this file; the thread goes on with another
+        except Exception as error:  # concerns this file; the thread goes on with the next
             self._put(_Raised(error))
 
     def _put(self, item: "Reading | Refusal | PreparedClip | Exception") -> bool:
-        """Whether it was wanted."""
+        """Returns whether the item was accepted."""
         while not (self._stop.is_set() or self.is_left):
             try:
                 self._queue.put(item, timeout=_LOOK_SEC)
@@ -90,9 +90,9 @@ class _Handover:
         return False
 
     def take(self) -> Reading | Refusal:
-        """Here."""
+        """Called in the answering thread."""
         reading = self._queue.get()
-        assert isinstance(reading, Reading | Refusal)  # the first
+        assert isinstance(reading, Reading | Refusal)  # always the first item
         return (
             replace(reading, clips=self._clips(len(reading.windows))) if isinstance(reading, VideoReading) else reading
         )
@@ -107,7 +107,7 @@ class _Handover:
 
 
 class _Raised(Exception):
-    """What ended a film's reading, as against what is wrong with one of its clips."""
+    """An error that ended a video's reading, as opposed to one in a single clip."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -116,7 +116,7 @@ class _Raised(Exception):
 
 @contextmanager
 def _threads_shared(num_workers: int) -> Iterator[None]:
-    """Threads of torch that outnumber the processors wait for each other, many times longer than they compute."""
+    """Leave threads to the workers: if torch's threads outnumber the processors, they mostly wait for each other."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -130,6 +130,6 @@ def _threads_shared(num_workers: int) -> Iterator[None]:
 
 
 def _use_threads(count: int) -> None:
-    """Of torch, in this thread."""
+    """Set torch's number of threads in this thread."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)

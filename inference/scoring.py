@@ -1,5 +1,5 @@
-"""Crops of clips and faces → scores: many in one pass of the model, of however many files, and fewer where memory does
-not hold as many. What is wrong with one of them is its own affair."""
+"""Crops of clips and faces → scores: many in one forward pass, from any number of files, and fewer if memory is short.
+An error in one of them does not affect the others."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from ..processor.face_preparation import FacePreparation
 from ..processor.input_errors import EngagementInputError, in_one_line
 from .engines import Engine
 
-# What libraries say of memory that they did not get: torch on a CPU, CUDA and MPS, ONNX Runtime and OpenVINO.
-_SAID_WITHOUT_MEMORY = (
+# Libraries' messages when memory runs out: torch on a CPU, CUDA and MPS, ONNX Runtime and OpenVINO.
+_OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "failed to allocate memory", "bad allocation",
     "bad_alloc", "cublas_status_alloc_failed",
 )  # fmt: skip
 
 
 class BatchDoesNotFitError(EngagementInputError):
-    """Even a single clip or face is too much for the device's memory."""
+    """Even a single clip or face does not fit in the device's memory."""
 
 
 class Batches:
@@ -33,11 +33,11 @@ class Batches:
         self.size, self._device = size, device
 
     def run(self, compute: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-        """What `compute`, from (n, ...) to (n, ...), makes of all rows, at least one, in order. A batch that does not
-        fit in memory is halved, for good; standard error says so.
+        """Results of `compute`, from (n, ...) to (n, ...), for all rows (at least one), in order. If a batch does not
+        fit in memory, the size is halved permanently; a line on standard error says so.
 
         Raises:
-            BatchDoesNotFitError: one row alone does not fit either.
+            BatchDoesNotFitError: even one row does not fit.
         """
         found, at, too_large = [], 0, 0
         while at < len(rows):
@@ -50,8 +50,8 @@ class Batches:
                     raise
                 if len(batch) == 1:
                     raise BatchDoesNotFitError(
-                        f"Expected memory for the model's work on {self._device}, got none even for one at a time "
-                        f"({in_one_line(error)}); end what else uses it, or choose another --device."
+                        f"Not enough memory on {self._device} even for one input at a time ({in_one_line(error)}); end "
+                        "other programs that use it, or choose another --device."
                     ) from error
                 too_large, self.size = too_large or len(batch), len(batch) // 2
         if too_large:
@@ -61,18 +61,20 @@ class Batches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library says that it did not get the memory it asked for; each says so in its own way."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which may be absent
+    """Whether a library ran out of memory; each reports it in its own way."""
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's, which may not be installed
         return True
-    return not isinstance(error, ValueError) and any(words in str(error).lower() for words in _SAID_WITHOUT_MEMORY)
+    return not isinstance(error, ValueError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 class Scorer:
     """
     Args:
-        processor: makes pixel values, of which a clip model reads one row a clip, another one a face.
-        rule: makes scores of logits.
-        batches: says how many rows a pass of the model takes.
+        processor: makes pixel values, which a clip model reads as one row per clip, any other as one per face.
+        rule: turns logits into scores.
+        batches: determines how many rows go into one forward pass.
     """
 
     def __init__(self, engine: Engine, processor: FacePreparation, rule: AnswerRule, batches: Batches) -> None:
@@ -80,16 +82,16 @@ class Scorer:
         self._processor = processor.on_device("cpu")  # the engine moves a whole batch at once
 
     def num_rows(self, crops: np.ndarray) -> int:
-        """How many rows of a batch (num_frames, height, width, 3) make."""
+        """How many rows of a batch (num_frames, height, width, 3) become."""
         return 1 if self.engine.reads_clips else len(crops)
 
     def score(self, parts: Sequence[np.ndarray]) -> list[np.ndarray | Exception]:
         """
         Args:
-            parts: (num_frames, height, width, 3) uint8 RGB each, a clip, or faces.
+            parts: (num_frames, height, width, 3) uint8 RGB each, a clip or faces.
 
         Returns:
-            of each part (num_rows, num_labels), as the answer rule makes them, or what is wrong with it.
+            for each part (num_rows, num_labels), as the answer rule gives them, or its error.
         """
         rows = [self._rows_of(part) for part in parts]
         good = [row for row in rows if not isinstance(row, Exception)]
@@ -113,4 +115,4 @@ class Scorer:
         except Exception as error:
             if len(parts) == 1:
                 return [error]
-        return [scored for part in parts for scored in self._score_each([part])]  # only one may be to blame
+        return [scored for part in parts for scored in self._score_each([part])]  # perhaps only one of them fails

@@ -1,8 +1,8 @@
-"""The facial expression model that comes with this package: the folder it lies in, and what its answers are.
+"""The facial expression model that comes with this package: its folder, and what its answers mean.
 
-A small net that learned FER2013's seven labels, made by `.ci/box.py`. It has a licence of its own, which is not MIT. It
-is what `engagement predict` takes where no model is named; recipes start from it by the word `box`. Live predictions
-and the page take no model but one that was asked for.
+A small network trained on FER2013's seven labels, made by `.ci/box.py`. It has its own licence, which is not MIT.
+`engagement predict` uses it when no model is named; recipes start from it with the word `box`. Live predictions and the
+page use only models that are named.
 """
 
 from pathlib import Path
@@ -19,19 +19,19 @@ def shipped_expression_model() -> Path:
     """Its folder, for `Predictor.from_pretrained` or `start_from`.
 
     Raises:
-        ModelLoadError: this installation lacks a part of it.
+        ModelLoadError: this installation lacks part of the model.
     """
     missing = [name for name in _NEEDED if not (_FOLDER / name).is_file()]
     if missing:
         raise ModelLoadError(
-            f"Expected the expression model of this package in {_FOLDER}, found no {missing[0]}; install the package "
-            "again, or name another model."
+            f"The expression model of this package in {_FOLDER} lacks {missing[0]}; install the package again, or name "
+            "another model."
         )
     return _FOLDER
 
 
 def resolve_start(start_from: str | Path | None) -> str | Path | None:
-    """`box` becomes the folder of the shipped model; a folder of that name here is `./box`.
+    """`box` becomes the folder of the shipped model; write `./box` for a folder of that name.
 
     Raises:
         ModelLoadError: as `shipped_expression_model`.

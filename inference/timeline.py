@@ -1,7 +1,7 @@
-"""A video's timeline for people and for tables: a line in the terminal, a PNG, CSV.
+"""A video's timeline: lines in the terminal, a PNG, and a CSV table.
 
-With two classes it is one line, the score of the second label; with more, a line per label. Long timelines are drawn
-in as many columns as the terminal has. Where no answer could be given the reason is shown: uncertain, or no face.
+With two classes it is one line, the score of the second label; with more, one line per label. Long timelines are merged
+to fit the terminal's columns. If there is no answer, the reason is shown: uncertain, or no face.
 """
 
 import csv
@@ -26,32 +26,32 @@ _WITHOUT_BLOCKS = {ord(block): str(height) for height, block in enumerate(_BLOCK
     ord("·"): ".", ord("–"): "-", ord("…"): "...",
 }  # fmt: skip
 _UNCERTAIN = "uncertain"
-# Okabe and Ito's colours, told apart by colour-blind eyes too.
+# Okabe and Ito's colours, which colour-blind people can distinguish.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 UNCERTAIN_COLOR = OKABE_ITO[4]
 _MIN_COLUMNS = 10
-_MANY_SPANS = 120  # points of full size would run together
+_MANY_SPANS = 120  # points of full size would overlap
 _TICK_STEPS_SEC = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _MAX_TICKS = 9
 
 
 @dataclass(frozen=True)
 class _Column:
-    """What one character of the terminal stands for: a span, or the mean over several."""
+    """One character in the terminal: a span, or the mean over several."""
 
     scores: dict[str, float] | None  # None: no face in any of them
     is_uncertain: bool
 
 
 def clock(seconds: float, with_hours: bool = False) -> str:
-    """mm:ss, or h:mm:ss from one hour on or `with_hours`; to the nearest second."""
+    """mm:ss, or h:mm:ss from one hour or `with_hours`; to the nearest second."""
     minutes, second = divmod(int(seconds + 0.5), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours or with_hours else f"{minute:02}:{second:02}"
 
 
 def clock_ticks(start_sec: float, end_sec: float) -> list[tuple[float, str]]:
-    """Times for an axis, at whole seconds, minutes or hours, and what to write at them; ten at the most."""
+    """Times for an axis, at whole seconds, minutes or hours, and their labels; at most ten."""
     fitting = (step for step in _TICK_STEPS_SEC if (end_sec - start_sec) / step < _MAX_TICKS)
     step_sec = next(fitting, 3600 * int(np.ceil((end_sec - start_sec) / 3600 / _MAX_TICKS)))
     ticks_sec = [float(tick) for tick in np.arange(np.ceil(start_sec / step_sec) * step_sec, end_sec + 1e-6, step_sec)]
@@ -66,7 +66,7 @@ def draw_in_terminal(
 
     Args:
         band: scores of the second of two labels between which an answer is uncertain; for the legend.
-        width_chars: of the terminal, asked of it where not given; spans that do not fit are merged by their mean.
+        width_chars: None: the terminal's width; spans that do not fit are merged by their mean.
     """
     width_chars = shutil.get_terminal_size().columns if width_chars is None else width_chars
     names = _shown_labels(prediction)
@@ -85,7 +85,7 @@ def draw_in_terminal(
 
 
 def in_terminal(drawing: str, encoding: str | None) -> str:
-    """The drawing; for a terminal without blocks, heights as digits from 1 to 8."""
+    """The drawing; for an encoding without blocks, heights as digits from 1 to 8."""
     try:
         drawing.encode(encoding or "utf-8")
     except UnicodeEncodeError:
@@ -94,13 +94,13 @@ def in_terminal(drawing: str, encoding: str | None) -> str:
 
 
 def _shown_labels(prediction: VideoPrediction) -> list[str]:
-    """Of two scores one says all: the second label's, which is the one that a band of uncertain scores speaks of."""
+    """All labels; of two only the second, which determines the first and has the band of uncertain scores."""
     names = _label_names(prediction) or [""]
     return names[1:] if len(names) == 2 else names
 
 
 def _label_names(prediction: VideoPrediction) -> list[str]:
-    """Of whichever scores there are; none where the face was never there for long enough."""
+    """Names from the first scores found; empty if a face was never visible for long enough."""
     known = (scores for scores in (prediction.scores, *(span.scores for span in prediction.timeline)) if scores)
     return list(next(known, {}))
 
@@ -120,7 +120,7 @@ def _merge(spans: Sequence[Span]) -> _Column:
 
 
 def _shows_face(span: Span) -> bool:
-    """Not where the reason is that no face was there, or not for long enough."""
+    """False if there was no face, or not for long enough."""
     return span.scores is not None and span.reason in (None, _UNCERTAIN)
 
 
@@ -133,7 +133,7 @@ def _block(score: float | None) -> str:
 
 
 def _clocks(times_sec: Sequence[float]) -> list[str]:
-    """All in the form that the last one needs."""
+    """All in the format that the last one needs."""
     with_hours = int(times_sec[-1] + 0.5) >= 3600
     return [clock(time_sec, with_hours) for time_sec in times_sec]
 
@@ -142,7 +142,7 @@ def _legend(prediction: VideoPrediction, columns: Sequence[_Column], band: tuple
     parts = []
     if len(columns) < len(prediction.timeline):
         length_sec = (prediction.timeline[-1].end_sec - prediction.timeline[0].start_sec) / len(columns)
-        parts.append(f"a column is the mean over about {clock(length_sec)}")
+        parts.append(f"each column is a mean over about {clock(length_sec)}")
     if any(column.is_uncertain for column in columns):
         name = _shown_labels(prediction)[0]
         parts.append("? uncertain" + ("" if band is None else f" ({name} {band[0]:.2f} to {band[1]:.2f})"))
@@ -158,7 +158,7 @@ def save_plot(
 
     Args:
         band: scores of the second of two labels between which an answer is uncertain; shaded.
-        note: what must be known of the model, for instance that it learned from drawn people; under the title.
+        note: what must be known about the model, such as that it was trained on drawn people; under the title.
     """
     from matplotlib.figure import Figure
 
@@ -189,13 +189,13 @@ def save_plot(
 
 def _draw_line(axes: "Axes", spans: Sequence[Span], name: str, color: str) -> None:
     heights = [span.scores[name] if span.scores and _shows_face(span) else float("nan") for span in spans]
-    # Points at any rate: of a span between two without a face no line can be drawn.
+    # Always points: a span between two without a face would have no line.
     size = 4 if len(spans) <= _MANY_SPANS else 1.5
     axes.plot(_centers_sec(spans), heights, color=color, label=name, marker="o", markersize=size, lw=1.5)
 
 
 def _mark_uncertain(axes: "Axes", spans: Sequence[Span], names: Sequence[str]) -> None:
-    """Hollow points on the line, or on the highest of several."""
+    """Hollow points on the line, or on the highest of several lines."""
     if uncertain := [span for span in spans if _is_uncertain(span)]:
         heights = [max(span.scores[name] for name in names) if span.scores else float("nan") for span in uncertain]
         size, label = 4 if len(spans) <= _MANY_SPANS else 2.5, "no label:\nuncertain"
@@ -215,8 +215,8 @@ def _put_clock_below(axes: "Axes", start_sec: float, end_sec: float) -> None:
 def timeline_rows(prediction: VideoPrediction) -> list[list[str | float]]:
     """A header and a row per span: start_sec, end_sec, label, reason, face_coverage, certainty, a column per score.
 
-    "" stands for what is not there: the label of a span without an answer, the reason of one with a label, scores
-    where no face was seen, the coverage of a model of whole frames.
+    Missing values are "": the label of a span without an answer, the reason of one with a label, scores without a face,
+    face coverage for a model of whole frames.
     """
     names = _label_names(prediction)
     header = ["start_sec", "end_sec", "label", "reason", "face_coverage", "certainty", *names]

@@ -1,4 +1,4 @@
-"""The engine of PyTorch: the model as it was loaded, on any of its devices."""
+"""The engine of PyTorch: the loaded model, on any of its devices."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +19,10 @@ _NUM_NOISE_CLIPS = 4
 class TorchEngine:
     """
     Args:
-        model: moved to `device`, and set to evaluation. Its weights stay in float32, whatever it computes in.
-        dtype: float32, bfloat16 or float16; auto: the half precision that pays on the device, if its scores are those
-            of float32 (`choose_dtype`), else float32.
-        rule: makes the scores that `auto` compares; None: an uncalibrated one.
+        model: moved to `device` and set to evaluation mode. Its weights stay in float32 for every dtype.
+        dtype: float32, bfloat16 or float16; auto: a half precision that is faster on the device, if its scores agree
+            with float32 (`choose_dtype`), else float32.
+        rule: gives the scores that `auto` compares; None: an uncalibrated one.
     """
 
     def __init__(self, model: Model, device: torch.device, dtype: str = "auto", rule: AnswerRule | None = None) -> None:
@@ -30,7 +30,7 @@ class TorchEngine:
         self.device, self.dtype = str(device), dtype
         self.reads_clips = isinstance(model, EngagementForVideoClassification)
         self.num_frames, self.label_names = model.config.num_frames, tuple(model.config.label_names)
-        # Channels last pays on CPUs and on NVIDIA's tensor cores; on MPS nobody has shown that it does.
+        # Channels last is faster on CPUs and on NVIDIA's tensor cores; on MPS it has not been measured.
         layout = torch.preserve_format if device.type == "mps" else torch.channels_last
         self.model: Model = model.eval().to(device=device, memory_format=layout)
         if dtype == "auto":
@@ -38,7 +38,7 @@ class TorchEngine:
             self.dtype = choose_dtype(half_precisions(device), lambda candidate: rule.to_scores(self._try(candidate)))
 
     def _try(self, dtype: str) -> np.ndarray:
-        """(n, num_labels) logits of noise, computed so."""
+        """(n, num_labels) logits of noise in this dtype."""
         self.dtype, noise = dtype, self._noise(_NUM_NOISE_CLIPS * self.num_frames)
         return self.logits(noise.unflatten(0, (_NUM_NOISE_CLIPS, -1)) if self.reads_clips else noise)
 
@@ -58,7 +58,7 @@ class TorchEngine:
             return to_array(self.model(self._here(pixel_values)).logits)
 
     def fuse(self) -> None:
-        """Fold batch norms into convolutions where that leaves the features as they are, within float noise."""
+        """Fold batch norms into convolutions if the features stay the same within float noise."""
         encoder, noise = self.model.encoder, self._here(self._noise(2) / 3)
         fused = fuse_batch_norms(encoder)
         with torch.no_grad():
@@ -67,14 +67,14 @@ class TorchEngine:
             self.model.encoder = fused
 
     def _noise(self, num_faces: int) -> torch.Tensor:
-        """(num_faces, C, size, size), as normalised pixels are spread."""
+        """(num_faces, C, size, size), distributed like normalised pixels."""
         config = self.model.config
         size = (num_faces, config.num_channels, config.image_size, config.image_size)
         return torch.randn(size, generator=torch.Generator().manual_seed(0))
 
     @contextmanager
     def _precisely(self) -> Iterator[None]:
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+        with torch.no_grad():  # not inference_mode: BEiT caches a tensor made here
             if self.dtype == "float32":
                 yield
                 return
@@ -90,11 +90,11 @@ class TorchEngine:
     def _here(self, values: np.ndarray | torch.Tensor) -> torch.Tensor:
         tensor = torch.as_tensor(values)
         if self.device.startswith("cuda") and tensor.device.type == "cpu":
-            # From pinned memory the copy runs beside what this process does next.
+            # From pinned memory the copy runs while this process goes on.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
 
 def to_array(values: torch.Tensor) -> np.ndarray:
-    """(...) float32 on the CPU; raises ModelLoadError for nan and infinity, of which no label may be made."""
+    """(...) float32 on the CPU; raises ModelLoadError for nan or infinity, which must not become a label."""
     return require_finite(values.detach().float().cpu().numpy())
