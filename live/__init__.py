@@ -1,1 +1,1 @@
-"""Frames in, tracked and smoothed predictions out; on a page too."""
+"""Frames in, tracked and smoothed predictions out; also on a page."""

@@ -1,10 +1,10 @@
-"""Annotated frames: a box and a small plate a person on a copy of the frame, and videos of such frames.
+"""Annotated frames: a box and a small plate per person on a copy of the frame, and videos of such frames.
 
-White on a darkened plate and a coloured line in a black one show on light and dark pictures alike. People have numbers,
-in order of appearance; no order says who is better. A plate has bars where there is room for them, a single line in a
-group, and in the thick of a crowd the number alone. It lies beside its face, else in the nearest free place with a line
-to the face, and hides nobody while any place is free. A face that the latest detection misses has no box, since what is
-there now may be a chest. A window or a page to show frames in is left to others.
+White text on a darkened plate and a coloured line in a black one are visible on light and dark pictures. People are
+numbered in order of appearance, which ranks nobody. A plate has bars if there is space for them, a single line in a
+group, and in a dense crowd only the number. It is next to its face, else in the nearest free place with a line to the
+face, and hides nobody while any place is free. A face that the latest detection missed has no box, since something else
+may be there now. Windows and pages that show the frames are elsewhere.
 """
 
 from collections.abc import Sequence
@@ -20,35 +20,35 @@ from PIL import Image, ImageDraw, ImageFont
 from ..answer_rule import DRAWN_PEOPLE, AnswerRule
 from .engine import PersonState
 
-# Okabe and Ito's colours but the black, told apart by colour-blind eyes too.
+# Okabe and Ito's colours without black, which colour-blind people can distinguish.
 COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
 WHITE, GREY, BLACK = (255, 255, 255), (200, 200, 200), (0, 0, 0)
 PLATE_LIGHT = 0.3  # share of the picture's light that a plate lets through
 FONT_SHARE = 1 / 32  # of the frame's height
 MIN_FONT_PX = 11
-MAX_FULL_PLATES = 4  # with more people, nobody's plate has bars
-FACE_COST, PLATE_COST = 1e8, 1e4  # of a covered pixel, in pixels of distance: no distance is worse than hiding a face
+MAX_FULL_PLATES = 4  # with more people, no plate has bars
+FACE_COST, PLATE_COST = 1e8, 1e4  # per covered pixel, in pixels of distance: hiding a face is worse than any distance
 TIME_BASE = Fraction(1, 90_000)
-# A film that could not be finished, since the disk was full or the process killed, plays up to its last second or so; a
-# finished one is an ordinary mp4. FFmpeg crashes on one without frames unless told "empty_moov".
+# An unfinished video, after a full disk or a killed process, plays up to its last second or so; a finished one is an
+# ordinary mp4. Without "empty_moov" FFmpeg crashes on one that has no frames.
 PLAYS_UNFINISHED = {"movflags": "hybrid_fragmented+empty_moov", "frag_duration": "1000000"}  # microseconds
-NOT_WHOLE = "the film plays up to there; free space or choose another place"
-MAX_FPS = Fraction(1000)  # some files name the ticks of their clock as their rate
+NOT_WHOLE = "the video plays up to there; free space or choose another place"
+MAX_FPS = Fraction(1000)  # some files give their clock's ticks as frame rate
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-Kind = Literal["bars", "line", "number"]  # of a plate: two lines and a bar a score; number and verdict; number alone
-AT_CORNER: Box = (0, 0, 0, 0)  # where the plate of a whole picture belongs
+Kind = Literal["bars", "line", "number"]  # of a plate: two lines and a bar per score; number and verdict; number only
+AT_CORNER: Box = (0, 0, 0, 0)  # for the plate of a whole picture
 
 
 @dataclass(frozen=True)
 class _Plate:
     place: Box
     kind: Kind
-    is_near: bool  # free, and beside the face
+    is_near: bool  # free, and next to the face
 
 
 def model_note(rule: AnswerRule) -> str:
-    """What every annotated frame says of a model that learned from drawn people or is uncalibrated; else nothing."""
+    """Text on every annotated frame if the model was trained on drawn people or is uncalibrated; else empty."""
     notes = ["model of drawn people"] if rule.trained_on == DRAWN_PEOPLE else []
     return ", ".join([*notes, *([] if rule.is_calibrated else ["uncalibrated"])])
 
@@ -80,14 +80,14 @@ def draw_states(
 
 @lru_cache(maxsize=8)
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu comes with matplotlib and knows the letters of most languages; Pillow's own knows English alone."""
+    """DejaVu comes with matplotlib and has the letters of most languages; Pillow's own font only those of English."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size_px)
 
 
 def _size_px(font: ImageFont.FreeTypeFont) -> int:
-    """Whole, as `_font` makes them; Pillow takes and declares any."""
+    """An integer, as given to `_font`; Pillow's type also allows fractions."""
     return round(font.size)
 
 
@@ -108,7 +108,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, font_px: 
 
 
 def _draw_leader(draw: ImageDraw.ImageDraw, box: Box, state: PersonState, place: Box, font_px: int) -> None:
-    """A thin line from the face's box to a plate that lies elsewhere."""
+    """A thin line from the face's box to a plate elsewhere."""
     width = max(1, font_px // 12)
     ends = []
     for low, high in ((0, 2), (1, 3)):
@@ -129,7 +129,7 @@ def _lines(state: PersonState, kind: Kind) -> list[str]:
 
 
 def _plate_size(state: PersonState, kind: Kind, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """Width and height: a stripe, a line of text or two, and a line a score."""
+    """Width and height: a stripe, one or two lines of text, and a line per score."""
     lines = _lines(state, kind)
     names = list(state.scores or {}) if kind == "bars" else []
     pad, small = _size_px(font) // 2, _small(font)
@@ -140,7 +140,7 @@ def _plate_size(state: PersonState, kind: Kind, font: ImageFont.FreeTypeFont) ->
 
 
 def _draw_plate(canvas: Image.Image, plate: _Plate, state: PersonState, font: ImageFont.FreeTypeFont) -> None:
-    """Names are white, since not every colour can be read on the plate; the stripe at the left has the colour."""
+    """Names are white, since some colours are unreadable on the plate; the stripe at the left has the colour."""
     _darken(canvas, plate.place)
     draw, pad, stripe_px = ImageDraw.Draw(canvas), _size_px(font) // 2, _stripe_px(font)
     left, y = plate.place[0] + stripe_px + pad, plate.place[1] + pad // 4
@@ -167,7 +167,7 @@ def _darken(canvas: Image.Image, place: Box) -> None:
 def _corner_texts(
     size_px: tuple[int, int], rate: str, note: str, font: ImageFont.FreeTypeFont
 ) -> list[tuple[str, Box, ImageFont.FreeTypeFont]]:
-    """The frame rate at the top right, the note at the bottom left: text, place and font of each that there is."""
+    """The frame rate at the top right, the note at the bottom left: text, place and font of each that is not empty."""
     width_px, height_px = size_px
     texts = []
     if rate:
@@ -183,7 +183,7 @@ def _corner_texts(
 def _arrange(
     states: Sequence[PersonState], canvas_size: tuple[int, int], font: ImageFont.FreeTypeFont, taken: list[Box]
 ) -> list[_Plate]:
-    """As much as there is room for beside the faces; if somebody is left without, all get less."""
+    """The largest plates that fit next to the faces; if one does not fit, all plates get smaller."""
     few: list[tuple[Kind, ...]] = [("bars", "line"), ("line",)]
     many: list[tuple[Kind, ...]] = [("line", "number"), ("number",)]
     for kinds in few if len(states) <= MAX_FULL_PLATES else many:
@@ -200,7 +200,7 @@ def _place_plates(
     font: ImageFont.FreeTypeFont,
     taken: list[Box],
 ) -> list[_Plate]:
-    """One after the other, each of the first kind that has room beside the face, else of the last."""
+    """One after the other, each of the first kind that fits next to the face, else of the last."""
     gap_px = _size_px(font) // 3
     boxes = [_grown(_to_pixels(state.box_xyxy_px), gap_px) if state.box_xyxy_px else AT_CORNER for state in states]
     faces, others = [box for box in boxes if box is not AT_CORNER], [_grown(place, gap_px) for place in taken]
@@ -217,7 +217,7 @@ def _place_plates(
 
 
 def _near_place(size: tuple[int, int], face: Box, canvas_size: tuple[int, int], others: list[Box]) -> Box | None:
-    """Below, above or beside the face or at its corners: the first place that is free."""
+    """The first free place below, above or beside the face or at its corners."""
     width, height = size
     left, top, right, bottom = face
     middle, above, before = (left + right - width) // 2, top - height, left - width
@@ -235,8 +235,8 @@ def _near_place(size: tuple[int, int], face: Box, canvas_size: tuple[int, int], 
 def _any_place(
     size: tuple[int, int], face: Box, canvas_size: tuple[int, int], faces: list[Box], plates: list[Box]
 ) -> Box:
-    """The free place nearest to the face; with none, what covers least of faces, then of plates."""
-    # Pushed towards the face, a free place stops where it is level with it, or at another box's or the picture's edge.
+    """The free place nearest to the face; without one, the place that covers least of faces, then of plates."""
+    # The nearest free place is level with the face, or touches another box or the picture's edge: only these are tried.
     others = np.array([*faces, *plates, (0, 0, *canvas_size)])
     axes = []
     for axis, length in enumerate(size):

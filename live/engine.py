@@ -1,10 +1,10 @@
-"""Frames and their times in, predictions for everybody in the picture out: followed, smoothed, and silent when unsure.
+"""Frames and their times in, predictions for everybody in the picture out: tracked, smoothed, unlabelled if uncertain.
 
-`LiveEngagement.step` takes one frame after the other. Each person has a window of frames and a smoother of their own.
-Faces are found and cropped by the model's own processor, and a clip model's windows are made of frames in which faces
-were really looked for, so that what is served is what was trained. The encoder sees every crop once and its features
-are kept, not the crops. `run_live` joins a source of frames to it. Nobody is identified and nothing is stored.
-Cameras and files are `live_sources`', following faces is `live_tracking`'s, pictures and videos are `live_drawing`'s.
+`LiveEngagement.step` takes one frame after the other. Each person has their own window of frames and smoothed scores.
+The model's own processor finds and crops faces, and a clip model's windows contain only frames in which faces were
+detected, so that inputs match those of the training. The encoder reads every crop once; its features stay in memory,
+not the crops. `run_live` connects a source of frames. Nobody is identified and nothing is written to disk.
+Cameras and files are in `sources`, tracking in `tracking`, annotated pictures in `drawing`.
 """
 
 import json
@@ -26,21 +26,21 @@ from .settings import LiveSettings
 from .sources import FrameSource
 from .tracking import FaceTracker, LiveTrack
 
-SHORT_VIDEO_CLIPS = 1.5  # a file shorter than so many gets shorter windows, or it would be over before they are full
-CLIP_FPS = 30.0  # of DAiSEE, whose neighbouring frames make consecutive windows
-COLLECTING, NO_FACE_FOR = "collecting", "no face for"  # how a status begins
-RATE_STEPS = 10  # that the shown frame rate is taken over
+SHORT_VIDEO_CLIPS = 1.5  # in clips; a shorter file gets shorter windows, or it would end before one is full
+CLIP_FPS = 30.0  # DAiSEE's frame rate, for windows of consecutive frames
+COLLECTING, NO_FACE_FOR = "collecting", "no face for"  # beginnings of a status
+RATE_STEPS = 10  # over which the shown frame rate is averaged
 
 _Verdict = tuple[str | None, dict[str, float] | None, str | None]  # label, scores and status of a `PersonState`
 
 
 @dataclass(frozen=True)
 class PersonState:
-    """What is known of one person at one moment. Without a label, `status` says why."""
+    """One person at one moment. Without a label, `status` says why."""
 
-    number: int | None  # 1, 2, ... in order of appearance; None: the whole picture, of a model that crops no faces
-    box_xyxy_px: tuple[float, float, float, float] | None  # None: the face is missing, or the whole picture is meant
-    found: bool  # the face, by the latest detection
+    number: int | None  # 1, 2, ... in order of appearance; None: the whole picture, for a model of whole frames
+    box_xyxy_px: tuple[float, float, float, float] | None  # None: no face, or the whole picture
+    found: bool  # whether the latest detection found the face
     label: str | None
     scores: dict[str, float] | None  # smoothed, by label name
     status: str | None
@@ -62,9 +62,9 @@ class LiveResult:
     frame: np.ndarray  # (height, width, 3), uint8 RGB
     time_sec: float
     states: list[PersonState]
-    frames_per_sec: float  # steps a second, over the last ten
+    frames_per_sec: float  # steps per second, over the last ten
     delay_sec: float  # since the frame was taken
-    num_dropped: int  # frames of the source passed over so far
+    num_dropped: int  # frames of the source skipped so far
 
 
 class _Person:
@@ -72,7 +72,7 @@ class _Person:
 
     def __init__(self, num_frames: int, stride: int) -> None:
         self.num_frames, self.stride = num_frames, stride
-        # More samples than frames: a new window begins with each of them. None where no face was found or looked for.
+        # More samples than frames: a window begins with each sample. None: no face was found or looked for.
         self.max_samples = stride * (num_frames - 1) + 1
         self.samples: deque[np.ndarray | None] = deque(maxlen=self.max_samples)
         self.scores: np.ndarray | None = None  # (num_labels,)
@@ -83,8 +83,8 @@ class _Person:
         return list(self.samples)[:: -self.stride][::-1]
 
     def add(self, features: np.ndarray | None, num_due: int) -> None:
-        """One look, and how many samples fell due since the last. A slow camera's frame stands for up to as many as lie
-        between two frames of the window; what is due beyond that nobody has seen."""
+        """Add one detection, and how many samples have become due since the last. A slow camera's frame counts for at
+        most the samples between two frames of the window; any further due samples are unseen."""
         is_first = not self.samples
         num_seen = 1 if is_first else min(num_due, self.stride)
         num_unseen = 0 if is_first else min(num_due - num_seen, self.max_samples)
@@ -93,33 +93,33 @@ class _Person:
 
     @property
     def num_collected(self) -> int:
-        """Of a window's frames, how many the looks so far are worth."""
+        """How many of a window's frames have been collected."""
         num_found = sum(features is not None for features in self.samples)
         return min(self.num_frames, -(-num_found // self.stride))
 
     @property
     def num_found(self) -> int:
-        """How many of them show the face."""
+        """How many of the window's frames show the face."""
         return sum(features is not None for features in self.frames)
 
     @property
     def is_ready(self) -> bool:
-        """The window is full, and shows the face often enough."""
+        """Whether the window is full and shows the face often enough."""
         return len(self.samples) == self.max_samples and self.num_found >= MIN_FACE_COVERAGE * self.num_frames
 
     def filled_frames(self) -> np.ndarray:
-        """(num_frames, D); a frame without the face takes the one nearest in time (of two, the earlier)."""
+        """(num_frames, D); a frame without the face is replaced by the nearest with it (of two, the earlier)."""
         found = [(place, features) for place, features in enumerate(self.frames) if features is not None]
         nearest = [min(found, key=lambda frame: abs(i - frame[0])) for i in range(self.num_frames)]
         return np.stack([features for _, features in nearest])
 
     def smooth(self, scores: np.ndarray, alpha: float) -> None:
-        """An exponential moving average; the first scores are taken as they are."""
+        """Exponential moving average; the first scores are used unchanged."""
         self.scores = scores if self.scores is None else alpha * scores + (1 - alpha) * self.scores
 
 
 class LiveEngagement:
-    """A model at work on a live picture; one object a picture, since it remembers who is there."""
+    """A model running on a live picture; use one object per source, since it stores who is in the picture."""
 
     def __init__(self, predictor: Predictor, settings: LiveSettings | None = None) -> None:
         self.settings = settings or LiveSettings()
@@ -143,19 +143,19 @@ class LiveEngagement:
 
     @property
     def window_sec(self) -> float:
-        """How long a person must be seen before a clip model says anything; 0 for a single-face model."""
+        """How long a person must be seen before a clip model predicts; 0 for a single-face model."""
         return self.window_spacing_sec * self._num_frames
 
     @property
     def num_frames(self) -> int:
-        """Of a window; 1 for a single-face model."""
+        """Frames per window; 1 for a single-face model."""
         return self._num_frames
 
     def step(self, frame: np.ndarray, time_sec: float) -> list[PersonState]:
-        """One frame, (height, width, 3) uint8 RGB, and its time, which never falls → one state a person, by number.
+        """One frame, (height, width, 3) uint8 RGB, and its time, never decreasing → one state per person, by number.
 
         Raises:
-            EngagementInputError: another kind of frame, or a time before the last one.
+            EngagementInputError: an array of another kind, or a time before the last one.
         """
         frame = self._checked(frame, time_sec)
         num_due = self._count_due(time_sec)
@@ -169,7 +169,7 @@ class LiveEngagement:
         return [self._state_of(track, time_sec) for track in self._tracker.people]
 
     def seen_faces(self) -> list[SeenFace]:
-        """By number, in the frame stepped last; without those that the latest detection misses."""
+        """Faces in the latest frame, by number; without those that the latest detection missed."""
         return [
             SeenFace(track.number, track.box_at(self._time_sec), track.landmarks_at(self._time_sec))
             for track in self._tracker.people
@@ -177,7 +177,7 @@ class LiveEngagement:
         ]
 
     def _sampling(self) -> tuple[float, int]:
-        """Seconds between two samples, and how many of them lie from one frame of a window to the next."""
+        """Seconds between two samples, and the number of samples from one frame of a window to the next."""
         if not self._is_clip_model:
             return 0.0, 1
         is_uniform = self._processor.sampling == "uniform"
@@ -199,13 +199,13 @@ class LiveEngagement:
             raise EngagementInputError(f"Expected a frame as (height, width, 3) uint8 RGB, got {got}; convert it.")
         if not self._time_sec <= time_sec < math.inf:
             raise EngagementInputError(
-                f"Expected times in seconds that do not fall, got {time_sec} after {self._time_sec}; "
+                f"Times in seconds must not decrease, got {time_sec} after {self._time_sec}; "
                 "start a new LiveEngagement for another video."
             )
         return np.ascontiguousarray(frame)
 
     def _count_due(self, time_sec: float) -> int:
-        """Samples that fall due with this frame: with frames that come too slowly, several are the same frame."""
+        """Samples that become due with this frame; at a low frame rate one frame counts as several."""
         if not self._is_clip_model:
             return 1
         if self._start_sec is None:
@@ -226,7 +226,7 @@ class LiveEngagement:
         self._people = {track: person for track, person in self._people.items() if track in self._tracker.tracks}
 
     def _sample(self, frame: np.ndarray, time_sec: float, num_due: int) -> None:
-        """Give everybody's window this frame, and predict for those who are in it."""
+        """Add this frame to everybody's window, and predict for those who are in it."""
         features = self._encode(frame, time_sec)
         for track, found in features.items():
             person = self._people.setdefault(track, _Person(self._num_frames, self._stride))
@@ -234,17 +234,17 @@ class LiveEngagement:
         seen = [self._people[track] for track, found in features.items() if found is not None]
         for person in seen:
             if not person.is_ready:
-                person.scores = None  # from before the face was away for most of a window
+                person.scores = None  # older than a window in which the face was mostly missing
         ready = [person for person in seen if person.is_ready]
         for person, scores in zip(ready, self._classify(ready), strict=True):
             person.smooth(scores, self.settings.smoothing_alpha)
 
     def _encode(self, frame: np.ndarray, time_sec: float) -> dict[LiveTrack | None, np.ndarray | None]:
-        """The features (D,) of everybody's crop; None for who is not to be seen, or too small."""
+        """The features (D,) of everybody's crop; None for a face that is not visible, or too small."""
         if self.whole_frames:
             (features,) = self._features_of(self._processor.shrink_whole_frames(frame[None]))
             return {None: features}
-        # Whoever has no number yet may get one, and has a window by then; a single face needs none.
+        # People without a number may get one later, and then need a filled window; single-face models need none.
         tracks = self._tracker.tracks if self._is_clip_model else self._tracker.people
         everybody: dict[LiveTrack | None, np.ndarray | None] = dict.fromkeys(tracks)
         tracks = [track for track in tracks if track.found and not _is_too_small(track)]
@@ -262,7 +262,7 @@ class LiveEngagement:
         return self._engine.encode(self._processor.to_pixel_values(crops))
 
     def _classify(self, people: Sequence[_Person]) -> list[np.ndarray]:
-        """Softmax scores, (num_labels,) a person."""
+        """Softmax scores, (num_labels,) per person."""
         if not people:
             return []
         features = np.stack([person.filled_frames() for person in people])  # (people, frames, D)
@@ -277,7 +277,7 @@ class LiveEngagement:
             verdict = (None, None, FACE_TOO_SMALL)
         else:
             verdict = self._verdict(self._people.get(track))
-        if not track.found:  # where it would be by now, a chest may be
+        if not track.found:  # something else may be at its expected place
             return PersonState(track.number, None, False, *verdict)
         left, top, right, bottom = (round(float(edge), 1) for edge in track.box_at(time_sec))
         return PersonState(track.number, (left, top, right, bottom), True, *verdict)
@@ -295,7 +295,7 @@ def _is_too_small(track: LiveTrack) -> bool:
 
 
 def window_of_short(predictor: Predictor, duration_sec: float | None) -> float | None:
-    """A window, in seconds, for a file that would end before, or soon after, a clip model's first; else None."""
+    """A shorter window, in seconds, for a file hardly longer than a clip model's window, or shorter; else None."""
     if not predictor.is_video_model or predictor.video_processor.sampling != "uniform" or not duration_sec:
         return None
     return duration_sec / 3 if duration_sec < SHORT_VIDEO_CLIPS * (predictor.rule.clip_sec or CLIP_SEC) else None
@@ -307,13 +307,13 @@ def run_live(
     on_result: Callable[[LiveResult], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Step through a source and hand on every result, until the source ends, `stop` is set, or Ctrl-C.
+    """Step through a source and pass on every result, until the source ends, `stop` is set, or Ctrl-C.
 
-    A camera that is faster than this machine loses frames, so that results stay with what is in front of it; a file is
-    read whole. The source is closed in any case.
+    Frames of a camera that is faster than this machine are dropped, so that results stay current; a file is read
+    completely. The source is always closed.
 
     Raises:
-        EngagementInputError: the source broke; one line says where and what to do.
+        EngagementInputError: the source failed; one line says where and what to do.
     """
     num_dropped, ends_sec = 0, deque([time.perf_counter()], maxlen=RATE_STEPS + 1)
     with source:
@@ -332,7 +332,7 @@ def run_live(
 
 
 def to_json_line(time_sec: float, states: Sequence[PersonState]) -> str:
-    """One JSON object, without a line's end; `person` null stands for the whole picture."""
+    """One JSON object, without a line break; `person` null means the whole picture."""
     people = [
         {
             "person": state.number,

@@ -1,4 +1,4 @@
-"""A film of annotated or other frames, whole however it ends; with the sound of the file they are from, if wanted."""
+"""A video of annotated or other frames, playable after any kind of end; optionally with the source file's sound."""
 
 import math
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ ROOM_OR_PLACE = "free space or choose another place"
 
 
 class AnnotatedVideo:
-    """An mp4 file that frames are written to, each with its own time; closed by leaving the `with`.
+    """An mp4 file to which frames are written, each with its own time; closed by leaving the `with`.
 
     Args:
-        path: where the file goes; its folder must be there.
+        path: the file to write; its folder must exist.
         size: width and height in pixels.
-        fps: about how many frames a second will come. A frame lasts to the next one, the last 1 / fps seconds.
-        sound: goes along, in time with the frames.
-        whole_as: the film's name once it is whole, where `path` is that of a part which nobody will play.
+        fps: approximate frames per second. A frame lasts until the next one, the last for 1 / fps seconds.
+        sound: is added, in time with the frames.
+        whole_as: the finished video's name, if `path` is a temporary file that nobody plays.
 
     Raises:
-        EngagementInputError: the file cannot be written, at the start or later on, or a rate that is none.
+        EngagementInputError: the file cannot be written, now or later, or the rate is not positive.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class AnnotatedVideo:
         self._width_px, self._height_px = size
         self._last_tick = -1
         if not (math.isfinite(fps) and fps > 0):
-            raise EngagementInputError(f"Expected a frame rate above 0 a second, got {fps}; leave it out.")
+            raise EngagementInputError(f"The frame rate must be above 0 per second, got {fps}; leave it out.")
         rate = min(Fraction(fps).limit_denominator(1001), MAX_FPS)
         with self._writing("choose another place"):
-            # Fragments have no edit list, without which sound that begins before the pictures would shift them.
+            # Fragmented files have no edit list, without which sound that begins before the pictures would shift them.
             options = PLAYS_UNFINISHED if whole_as is None else {"movie_timescale": str(TIME_BASE.denominator)}
             self._container = av.open(str(path), "w", format="mp4", container_options=options)
             self._stream = self._add_stream(rate)
@@ -56,18 +56,18 @@ class AnnotatedVideo:
             self._container.start_encoding()
 
     def _add_stream(self, rate: Fraction) -> av.VideoStream:
-        # Frames that refer to later ones ("bf") are decoded out of order, and where times are uneven the file then says
-        # that it is shorter than it is.
+        # If frames refer to later ones ("bf") and are decoded out of order, uneven times would give a file whose stated
+        # duration is too short.
         options = {"crf": "23", "preset": "veryfast", "bf": "0"}
         stream = self._container.add_stream("libx264", rate=rate, options=options)
-        # h264 has half as many colours each way: an odd side gets one more row or column.
+        # h264 stores colours at half resolution: an odd side gets one more row or column.
         stream.width, stream.height = (side + side % 2 for side in (self._width_px, self._height_px))
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = TIME_BASE
         return stream
 
     def write(self, frame: np.ndarray, time_sec: float) -> None:
-        """frame: (height, width, 3), uint8 RGB, of the size given before; times rise."""
+        """frame: (height, width, 3), uint8 RGB, of the size given before; times increase."""
         if frame.shape != (self._height_px, self._width_px, 3):
             size = f"{self._width_px}x{self._height_px}"
             raise EngagementInputError(f"Expected frames of {size} px, got shape {frame.shape}; open another video.")
@@ -75,13 +75,13 @@ class AnnotatedVideo:
         picture = av.VideoFrame.from_ndarray(np.pad(frame, [*odd, (0, 0)], mode="edge"), format="rgb24")
         self._last_tick = max(self._last_tick + 1, round(time_sec / TIME_BASE))
         picture.pts, picture.time_base = self._last_tick, TIME_BASE
-        # What the encoder has given and nobody wrote is missing in the middle of the film.
+        # Packets taken from the encoder but not written would be missing in the middle of the video.
         with signals_held(), self._writing(self._not_whole):
             self._container.mux(self._stream.encode(picture))
             self._write_sound(time_sec)
 
     def close(self) -> None:
-        """Write what is left and finish the file, deaf to Ctrl-C: an mp4 without its end lacks its last moments."""
+        """Write the rest and finish the file, ignoring Ctrl-C: an unfinished mp4 lacks its last moments."""
         with signals_held(forget=True), self._writing(self._not_whole):
             try:
                 self._container.mux(self._stream.encode())
@@ -100,14 +100,12 @@ class AnnotatedVideo:
             yield
         except (OSError, av.FFmpegError) as error:
             reason = in_one_line(error)
-            raise EngagementInputError(
-                f"Expected to write a video to {self._name}, could not ({reason}); {remedy}."
-            ) from error
+            raise EngagementInputError(f"The video {self._name} cannot be written ({reason}); {remedy}.") from error
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if error_type is not None:
-            self._sound = None  # where the pictures break off, it does
+            self._sound = None  # the sound ends with the pictures
         self.close()

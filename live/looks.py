@@ -1,8 +1,8 @@
-"""How somebody looks in one picture: colours and shades about the face, by which tracks of one film are told apart.
+"""How a person looks in one picture: colours and shades around the face, to distinguish tracks within one video.
 
-Hair, skin, clothes and what is behind them, and no measure of the face itself: a look finds out that the tile of a call
-shows another person now, or that who comes back to a seat is dressed and placed as who left it. It says nothing beyond
-one film, and two people dressed alike before the same wall look alike.
+A look contains hair, skin, clothes and background, and no measurement of the face itself. It shows that the tile of a
+call contains another person now, or that a person returning to a seat has the same clothes and place as the one who
+left. It is meaningless outside one video, and two people dressed alike before the same wall look alike.
 """
 
 import math
@@ -11,50 +11,50 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-COLOR_BINS = 8  # a channel
+COLOR_BINS = 8  # per channel
 _SIDE_PX, _SHADES_PX = 32, 16
 _CHANGED_LEVELS = 20  # of 255
-_QUARTERS = 2  # each way
+_QUARTERS = 2  # in each direction
 _SHADES_WEIGHT = 0.3
-# A lamp that goes on changes all colours: each look has the same mean and contrast before its colours are counted.
+# Switching on a lamp changes all colours, so mean and contrast are normalised before colours are counted.
 _MEAN, _CONTRAST, _LEAST_CONTRAST = 128.0, 50.0, 5.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is about one face: its colours from the hair to the upper clothes, and the head as a small picture."""
+    """The surroundings of one face: colours from the hair to the upper clothes, and the head as a small picture."""
 
-    colors: np.ndarray  # (COLOR_BINS ** 3,): how often each colour occurs where no other face's surroundings are; sum 1
-    quarters: np.ndarray  # (4 * COLOR_BINS ** 3,): the same of each quarter of the head, at one mean and contrast
-    shades: np.ndarray  # (256,): the head as a grey picture, mean 0, length 1; all 0 of a flat one
-    is_shared: bool  # another person reaches in there
+    colors: np.ndarray  # (COLOR_BINS ** 3,): frequency of each colour outside other faces' surroundings; sum 1
+    quarters: np.ndarray  # (4 * COLOR_BINS ** 3,): the same for each quarter of the head, normalised
+    shades: np.ndarray  # (256,): the head as a grey picture, mean 0, length 1; all 0 if flat
+    is_shared: bool  # another person is partly in it
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a part of the picture about somebody showed, small; to be compared with what the same part shows later."""
+    """The region around a person, as a small picture, to compare with the same region later."""
 
     place: tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the frame
     pixels: np.ndarray  # (32, 32, 3) uint8 RGB
 
     @classmethod
     def about(cls, frame: np.ndarray, box_xyxy_px: np.ndarray) -> "Scene":
-        """A face's, twice its width and more of what is behind it."""
+        """The region around a face: twice its width, with some background."""
         height = box_xyxy_px[3] - box_xyxy_px[1]
         place = _within(box_xyxy_px + np.array([-0.5, -0.4, 0.5, 0.7]) * height, frame)
         return cls(place, _cut(frame, place))
 
     def change_to(self, frame: np.ndarray) -> float:
-        """Share of it that another frame of the same size shows otherwise: a head that moves leaves what is behind it,
-        another picture in a call's tile nothing."""
+        """Share of the region that differs in another frame of the same size: a moving head leaves the background
+        unchanged, a different picture in a call's tile changes everything."""
         moved = np.abs(_cut(frame, self.place).astype(np.int16) - self.pixels).max(axis=2)
         return float((moved > _CHANGED_LEVELS).mean())
 
 
 def looks_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[Look]:
-    """One look a face.
+    """One look per face.
 
-    frame: (height, width, 3) uint8 RGB; boxes: (num_faces, 4), which may reach over the frame's edge.
+    frame: (height, width, 3) uint8 RGB; boxes: (num_faces, 4), which may extend beyond the frame.
     """
     places = [_within(surroundings(box), frame) for box in boxes_xyxy_px]
     looks = []
@@ -72,12 +72,12 @@ def looks_about(frame: np.ndarray, boxes_xyxy_px: np.ndarray) -> list[Look]:
 
 
 def distance_of_colors(first: np.ndarray, second: np.ndarray) -> float:
-    """Hellinger's distance of two histograms that sum to 1: 0 for the same colours .. 1 for none in common."""
+    """Hellinger distance between two histograms that sum to 1: from 0 for equal colours to 1 for none in common."""
     return math.sqrt(max(0.0, 1.0 - float(np.sqrt(first * second).sum())))
 
 
 def distance_of_looks(first: Look, second: Look) -> float:
-    """0 for the same picture, and rarely above 1; at most 1.6."""
+    """0 for the same picture, rarely above 1, at most 1.6."""
     likeness_of_shades = float((first.shades * second.shades).sum())
     return distance_of_colors(first.quarters, second.quarters) + _SHADES_WEIGHT * (1 - likeness_of_shades)
 
@@ -89,25 +89,25 @@ def surroundings(box_xyxy: np.ndarray) -> np.ndarray:
 
 
 def head_about(box_xyxy: np.ndarray) -> np.ndarray:
-    """A face's box -> (4,), with the hair, the collar and a little of what is beside them: in the tiles of a call that
-    a face nearly fills, more would be the neighbour's."""
+    """A face's box -> (4,), with hair, collar and a narrow margin: in a call whose tiles faces nearly fill, a wider one
+    would include the neighbour."""
     height = box_xyxy[3] - box_xyxy[1]
     return box_xyxy + np.array([-0.1, -0.3, 0.1, 0.35]) * height
 
 
 def reaches_into(box_xyxy: np.ndarray, head_xyxy: np.ndarray) -> bool:
-    """Whether a person with this face's box is seen in another's head: by the face, or the body a little beside it."""
+    """Whether a person with this face box overlaps another's head, with the face or the body next to it."""
     width = box_xyxy[2] - box_xyxy[0]
     return overlap(box_xyxy + np.array([-0.2, 0.0, 0.2, 0.0]) * width, head_xyxy)
 
 
 def overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:
-    """Whether two boxes, (4,) each, have an area in common."""
+    """Whether two boxes, (4,) each, overlap."""
     return bool((np.maximum(first_xyxy[:2], second_xyxy[:2]) < np.minimum(first_xyxy[2:], second_xyxy[2:])).all())
 
 
 def _within(box_xyxy: np.ndarray, frame: np.ndarray) -> tuple[int, int, int, int]:
-    """The part of a box that lies in a frame, a pixel at least."""
+    """The part of a box inside a frame, at least one pixel."""
     height_px, width_px = frame.shape[:2]
     left, top, right, bottom = box_xyxy.astype(int).tolist()
     left, top = min(max(left, 0), width_px - 1), min(max(top, 0), height_px - 1)

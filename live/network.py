@@ -1,4 +1,4 @@
-"""Cameras and films at an address (rtsp://, http://, ...), opened within seconds or refused in a line; never a hang."""
+"""Cameras and videos at an address (rtsp://, http://, ...), opened within seconds or refused in one line."""
 
 import re
 import threading
@@ -13,28 +13,28 @@ from ..processor.shown_picture import ShownPictures, shown_pictures, to_shown
 from ..processor.video_container import DEFAULT_MAX_PIXELS, video_stream
 from .sources import PATIENCE_SEC, CameraSource, FileSource, FrameSource
 
-OPEN_SEC = 10.0  # a camera's first answer may take some seconds
+OPEN_SEC = 10.0  # a camera's first answer may take seconds
 _NO_ANSWER = "no answer within seconds"
 _FORMATS = "rtsp,sdp,rtp,mpjpeg,mjpeg,hls,mpegts,mov,matroska,webm,avi,flv,h264,hevc"
-_PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,crypto"  # never "file": a play list must not reach this machine's
-_FILE_FORMATS = ("mov", "matroska", "avi", "flv")  # of those that come with a length, one that ends
+_PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,crypto"  # never "file": a playlist must not read local files
+_FILE_FORMATS = ("mov", "matroska", "avi", "flv")  # formats that, if they have a duration, are finite files
 
 
 def is_address(name: str) -> bool:
-    """Whether somebody means a place in a network."""
+    """Whether this is a network address."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def without_password(text: str) -> str:
-    """Addresses in a text, for messages and titles."""
+    """A text whose addresses lose user and password, for messages and titles."""
     return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 def open_address(address: str, as_played: bool = True) -> FrameSource:
-    """A camera that goes on, of which the newest frame is taken, or a film, of which every frame is.
+    """A camera, of which the newest frame is used, or a finite video, of which every frame is.
 
     Raises:
-        VideoReadError: nothing there that can be read; one line says what to do.
+        VideoReadError: it cannot be opened; one line says what to do.
     """
     container = _open_in_time(address)
     name = without_password(address)
@@ -55,14 +55,14 @@ def open_address(address: str, as_played: bool = True) -> FrameSource:
 
 
 def _open_in_time(address: str) -> av.container.InputContainer:
-    """FFmpeg's own limits do not hold while a name is looked up, so it is waited for from outside."""
+    """FFmpeg's own timeouts do not cover looking up a host name, so a thread opens the address."""
     found: list[av.container.InputContainer | Exception] = []
 
     def open_it() -> None:
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
         try:
             found.append(av.open(address, container_options=options, timeout=(OPEN_SEC, PATIENCE_SEC)))
-        except Exception as error:  # handed to whoever waits
+        except Exception as error:  # passed to the caller
             found.append(error)
 
     thread = threading.Thread(target=open_it, name="opening", daemon=True)
@@ -74,31 +74,31 @@ def _open_in_time(address: str) -> av.container.InputContainer:
     reason = _NO_ANSWER if answer is None else _reason(answer)
     shown = without_password(address)
     raise VideoReadError(
-        f"Expected a camera or film at {shown}, got none ({reason}); check the address, its user and password, record "
-        f"it first (ffmpeg -i {shown} -t 60 clip.mp4) and pass the file, or use a device (webcam:0)."
+        f"No camera or video can be opened at {shown} ({reason}); check the address, its user and password, record it "
+        f"first (ffmpeg -i {shown} -t 60 clip.mp4) and pass the file, or use a device (webcam:0)."
     )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, av.error.ExitError):  # PyAV's own limit
         return _NO_ANSWER
-    # FFmpeg's words alone: the whole of the error repeats the address, with its password.
+    # Only FFmpeg's message: the full error repeats the address with its password.
     return without_password(getattr(error, "strerror", None) or in_one_line(error))
 
 
 def _pictures(
     container: av.container.InputContainer, stream: av.VideoStream, as_played: bool
 ) -> Iterator[np.ndarray | None]:
-    """(height, width, 3), uint8 RGB, upright, of the first one's size; None for what was damaged on the way."""
+    """(height, width, 3), uint8 RGB, upright, scaled to the first one's size; None for a damaged picture."""
     shown: ShownPictures | None = None
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
-            raise VideoReadError(f"it broke off ({_reason(error)})") from error
+            raise VideoReadError(f"the connection failed ({_reason(error)})") from error
         if packet is None:
-            raise VideoReadError("it ended")
+            raise VideoReadError("the stream ended")
         try:
             frames = packet.decode()
         except av.FFmpegError:

@@ -1,7 +1,7 @@
-"""Where live results go: a window, lines of JSON, a film; all three at once if wanted, and a file's progress.
+"""Outputs of live results: a window, lines of JSON, a video, in any combination, and a file's progress.
 
-The window is SDL's (pygame), since the OpenCV that comes without its own window system has none. Frames are drawn by
-`live_drawing`. Everything is closed when the `with` is left, so that a film of a broken source still plays.
+The window is SDL's (pygame), since headless OpenCV has none. `drawing` annotates the frames. Everything is closed when
+the `with` is left, so that the video of a source that failed still plays.
 """
 
 import os
@@ -22,11 +22,11 @@ from .drawing import draw_states
 from .engine import COLLECTING, LiveResult, to_json_line
 from .film import AnnotatedVideo
 
-MAX_SHOWN_SHARE = 0.9  # of the screen, that a window takes for a large picture
+MAX_SHOWN_SHARE = 0.9  # of the screen, for the window of a large picture
 
 
 class LiveWindow:
-    """A window that shows frames; Q, Escape or its cross closes it.
+    """A window that shows frames; Q, Escape or its close button closes it.
 
     Raises:
         EngagementInputError: there is no screen, or the extra `live` is not installed.
@@ -38,7 +38,7 @@ class LiveWindow:
         import pygame
 
         self._pygame = pygame
-        # Where it is not set, Wayland's library says so on stderr; nothing can be found in a folder that is none.
+        # If it is unset, Wayland's library complains on stderr; a path that is not a folder is silently ignored.
         is_unset = "XDG_RUNTIME_DIR" not in os.environ
         os.environ.setdefault("XDG_RUNTIME_DIR", os.devnull)
         try:
@@ -48,15 +48,15 @@ class LiveWindow:
         finally:
             if is_unset:
                 del os.environ["XDG_RUNTIME_DIR"]
-        # Without a screen SDL would draw where nobody sees it.
+        # Without a screen SDL would draw off-screen.
         if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
-            raise _no_screen("none")
+            raise _no_screen("SDL would draw off-screen")
         self._screen_px = pygame.display.get_desktop_sizes()[0]
         self._title = title
         self._is_open = self.is_closed = False
 
     def show(self, frame: np.ndarray) -> None:
-        """frame: (height, width, 3) uint8 RGB; with its own proportions, however the window is drawn out."""
+        """frame: (height, width, 3) uint8 RGB; keeps its proportions when the window is resized."""
         pygame, (height, width) = self._pygame, frame.shape[:2]
         if not self._is_open:
             most_width, most_height = (MAX_SHOWN_SHARE * side for side in self._screen_px)
@@ -68,7 +68,7 @@ class LiveWindow:
         scale = min(window_width / width, window_height / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         picture = pygame.image.frombuffer(np.ascontiguousarray(frame).data, (width, height), "RGB")
-        surface = pygame.display.get_surface()  # another one after it was drawn out
+        surface = pygame.display.get_surface()  # a new one after resizing
         surface.fill((0, 0, 0))
         place = (window_width - size[0]) // 2, (window_height - size[1]) // 2
         surface.blit(pygame.transform.smoothscale(picture.convert(surface), size), place)
@@ -78,31 +78,31 @@ class LiveWindow:
             self.is_closed |= is_key or event.type == pygame.QUIT
 
     def close(self) -> None:
-        """Take the window away."""
+        """Close the window."""
         self._pygame.display.quit()
 
 
 def _no_screen(reason: str) -> EngagementInputError:
     return EngagementInputError(
-        f"Expected a screen for the window, got {reason}; log in to a desktop, or pass --no-window."
+        f"There is no screen for the window ({reason}); log in to a desktop, or pass --no-window."
     )
 
 
 class LiveOutputs:
-    """Hand this to `run_live`; use in a `with`.
+    """Pass this to `run_live`; use in a `with`.
 
     Args:
         title: of the window.
         window: show the annotated frames.
-        json_lines: takes a line of JSON a step.
-        film: an .mp4 file of the annotated frames; written anew.
-        fps: of the source, which a film keeps.
-        duration_sec: of a file, whose progress is shown on a terminal when nothing else is.
-        note: stands on every annotated frame.
-        on_close: called when the person closes the window.
+        json_lines: called with one line of JSON per step.
+        film: an .mp4 file for the annotated frames; overwritten.
+        fps: of the source and the written video.
+        duration_sec: of a file; its progress is shown on a terminal if nothing else is.
+        note: text on every annotated frame.
+        on_close: called when the user closes the window.
 
     Raises:
-        EngagementInputError: no screen, a film that cannot be written, or a missing package.
+        EngagementInputError: there is no screen, the video cannot be written, or a package is missing.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class LiveOutputs:
         self._statuses: set[str] = set()
         self._note = note
         self._json_lines, self._film_path, self._on_close = json_lines, film, on_close
-        self._film: AnnotatedVideo | None = None  # its first frame tells its size
+        self._film: AnnotatedVideo | None = None  # opened when the first frame gives the size
         self._film_size_px, self._has_scaled = (0, 0), False
         self._fps = fps
         self._closing = ExitStack()
@@ -145,16 +145,18 @@ class LiveOutputs:
         self._closing.close()
 
     def last_words(self, source: str, reason: str, window_sec: float) -> list[str]:
-        """Why it ended, what came out and, where that was no label, why not.
+        """Why the run ended, what it produced and, if there was no label, why not.
 
         Args:
-            window_sec: of a clip model; 0 for another.
+            window_sec: a clip model's; 0 for others.
         """
         words = [f"{source}: {reason}; {self.num_frames} frames, {self.num_dropped} dropped"]
         if self.num_frames and not self.num_labels:
             words.append(f"no label: {self._why_no_label(window_sec)}")
         if self._film is not None and self._film_path is not None:
-            scaled = " (the picture's size changed; all of it has the first)" if self._has_scaled else ""
+            scaled = (
+                " (the picture's size changed; all frames are scaled to the first size)" if self._has_scaled else ""
+            )
             words.append(f"{self._film_path}{scaled}")
         return words
 
@@ -162,13 +164,13 @@ class LiveOutputs:
         if UNCERTAIN in self._statuses:
             return "every answer was uncertain"
         if any(status.startswith(COLLECTING) for status in self._statuses):
-            return f"nobody was seen through a window of {window_sec:.1f} s; pass a shorter --window-sec"
+            return f"nobody was seen for a whole window of {window_sec:.1f} s; pass a shorter --window-sec"
         if FACE_TOO_SMALL in self._statuses:
             return f"every face was smaller than {MIN_FACE_PX} px"
         return "nobody's face was seen for long enough"
 
     def __call__(self, result: LiveResult) -> None:
-        """One step's result to wherever it is wanted."""
+        """Pass one step's result to all outputs."""
         self.num_frames, self.num_dropped = self.num_frames + 1, result.num_dropped
         self.num_labels += sum(state.label is not None for state in result.states)
         self._statuses |= {state.status for state in result.states if state.status}
@@ -184,29 +186,27 @@ class LiveOutputs:
             self._progress.update(self._task, completed=result.time_sec)
 
     def _film_frame(self, path: Path, result: LiveResult) -> None:
-        drawn = draw_states(
-            result.frame, result.states, note=self._note
-        )  # how fast this machine was is nothing to a viewer
+        drawn = draw_states(result.frame, result.states, note=self._note)  # viewers do not need this machine's speed
         if self._film is None:
             self._film_size_px = drawn.shape[1], drawn.shape[0]
             self._film = self._closing.enter_context(AnnotatedVideo(path, self._film_size_px, self._fps))
-        if drawn.shape[1::-1] != self._film_size_px:  # of a camera; a film's frames come in one size
+        if drawn.shape[1::-1] != self._film_size_px:  # only with cameras; a file's frames have one size
             self._has_scaled = True
             drawn = cv2.resize(drawn, self._film_size_px, interpolation=cv2.INTER_AREA)
         self._film.write(drawn, result.time_sec)
 
 
 def check_film(film: Path, source: str) -> None:
-    """Before a model is loaded: can a film of this source be written there?
+    """Check the path of an output video before a model is loaded.
 
     Raises:
-        EngagementInputError: another format, no such folder, a folder of that name, or the source itself.
+        EngagementInputError: it is not .mp4, its folder is missing, it is a folder, or the source itself.
     """
     if film.suffix.lower() != ".mp4":
-        raise EngagementInputError(f"Expected a film's name that ends in .mp4, got {film}; choose such a name.")
+        raise EngagementInputError(f"The output video must end in .mp4, got {film}; rename it.")
     if not film.parent.is_dir():
-        raise EngagementInputError(f"Expected a folder to write {film.name} to, got {film.parent}; make it first.")
+        raise EngagementInputError(f"The folder {film.parent} for {film.name} does not exist; create it first.")
     if film.is_dir():
-        raise EngagementInputError(f"Expected a name for the film, got the folder {film}; name a file in it.")
+        raise EngagementInputError(f"{film} is a folder; name a file in it for the video.")
     if film.exists() and Path(source).exists() and film.samefile(source):
-        raise EngagementInputError(f"Expected another film than the video itself, got {film}; choose another name.")
+        raise EngagementInputError(f"{film} is the source video and must not be overwritten; choose another name.")

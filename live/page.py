@@ -1,8 +1,8 @@
-"""The web page: a webcam, a video or a photo in, what a model makes of the faces in it out. Also the page of a Space.
+"""The web page: a webcam, a video or a photo in, a model's predictions for its faces out. Also the page of a Space.
 
-The camera starts only after a plain statement and a consent, and "stop and forget" is in sight from every tab. Gradio
-hands camera pictures over in memory; uploads go to a temporary folder that is emptied. No telemetry, no fonts or
-scripts from elsewhere. What happens is in `app_actions`, what the page says in `app_pages`; gradio is imported late.
+The camera starts only after a plain statement and consent, and "stop and forget" is visible in every tab. Gradio passes
+camera pictures in memory; uploads go to a temporary folder that is emptied. No telemetry, no external fonts or scripts.
+Actions are in `page_actions`, texts in `page_html`; gradio is imported late.
 """
 
 import json
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 TITLE = "Apparent engagement"
 CAMERA_SIZE_PX = (640, 480)
-STREAM_EVERY_SEC = 0.2  # as often as faces are looked for
+STREAM_EVERY_SEC = 0.2  # the interval of face detection
 MAX_FILE_SIZE = "500mb"
-DELETE_UPLOADS = (60, 300)  # every so many seconds, those older than so many
-FORGET_AFTER_SEC = 300  # a camera session from which no picture came
+DELETE_UPLOADS = (60, 300)  # interval, and age from which uploads are deleted, in seconds
+FORGET_AFTER_SEC = 300  # a camera session without new pictures
 ASK_SERVER_EVERY_MS, SERVER_ANSWERS_MS = 2000, 10000  # while a camera is on; a busy server is slow
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-# Gradio's camera says nothing when it is refused, so the browser is asked first: "granted", or an exception's name.
+# Gradio's camera is silent when it is refused, so the browser is asked first: "granted", or an exception's name.
 _ASK_FOR_CAMERA = """async (agreed, model) => {
     try {
         const stream = await navigator.mediaDevices.getUserMedia({video: true});
@@ -50,10 +50,10 @@ _ASK_FOR_CAMERA = """async (agreed, model) => {
         return [agreed, model, "granted"];
     } catch (error) { return [agreed, model, error.name]; }
 }"""
-# Consent was given: the camera's own two buttons need not be pressed as well, and are hidden, since its "Stop" would
-# leave the camera on. They stay where this does not find them.
-# "Stop and forget" turns the camera off in the browser itself, at once: Gradio runs nothing, not even an event's `js`,
-# once the server is gone. Nor does a camera stay on that nobody answers.
+# After consent the camera's own two buttons are pressed by this script and hidden, since its "Stop" would leave the
+# camera on. If the script does not find them, they stay visible.
+# "Stop and forget" turns the camera off directly in the browser: once the server is gone, Gradio runs nothing, not even
+# an event's `js`. The camera is also turned off when the server does not answer.
 _START_CAMERA = """async () => {
     const camera = () => document.querySelector("#camera");
     const turnOff = () => camera()?.querySelector("video")?.srcObject?.getTracks().forEach((track) => track.stop());
@@ -61,7 +61,7 @@ _START_CAMERA = """async () => {
     clearInterval(window.cameraWatch);
     delete document.body.dataset.serverLost;
     if (camera()) delete camera().dataset.started;
-    document.addEventListener("click", function onClick(event) {  // before Gradio, whatever it does with the button
+    document.addEventListener("click", function onClick(event) {  // before Gradio handles the button
         if (!event.target.closest("#stop")) return;
         run.isStopped = true;
         turnOff();
@@ -79,7 +79,7 @@ _START_CAMERA = """async () => {
     document.querySelector("#stop")?.focus();
     window.cameraWatch = setInterval(async () => {
         if (run.isStopped && !camera()) return clearInterval(window.cameraWatch);
-        if (run.isStopped) turnOff();  // also a stream that was still on its way
+        if (run.isStopped) turnOff();  // also a stream that was still starting
         try {
             await fetch(location.href, {method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS)});
         } catch {
@@ -89,7 +89,7 @@ _START_CAMERA = """async () => {
         }
     }, WATCH_MS);
 }""".replace("ANSWER_MS", str(SERVER_ANSWERS_MS)).replace("WATCH_MS", str(ASK_SERVER_EVERY_MS))
-# What screen readers would call nothing, or by a picture's name: Gradio gives these no names of their own.
+# Elements for which Gradio gives screen readers no name, or a picture's file name.
 _NAMES = {
     "#model": "Model",
     "#camera video": "The camera's own picture",
@@ -109,15 +109,15 @@ _GIVE_NAMES = """() => {
     new MutationObserver(give).observe(document.body, {childList: true, subtree: true});
     give();
 }""".replace("NAMES", json.dumps(_NAMES))
-_TRANSLATIONS = {"common.complete": "Done"}  # Gradio says the key itself
+_TRANSLATIONS = {"common.complete": "Done"}  # Gradio would show the key
 _CSS = """
 #stop-bar { position: sticky; top: 0; z-index: 30; }
-html { scroll-padding-top: 80px; }  /* what the keyboard reaches is not below it */
+html { scroll-padding-top: 80px; }  /* so that the bar does not cover focused elements */
 .care { color: #b45309; } .dark .care { color: #fbbf24; }
 .refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; }
 body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #server-lost { display: none; }
 #camera[data-started] :is(button, .button-wrap) { display: none; }
-@media (max-width: 600px) {  /* the drawn picture says all, and there is no room for two */
+@media (max-width: 600px) {  /* the annotated picture is enough; two do not fit */
     #camera[data-started] { position: absolute; width: 1px; height: 1px; min-width: 0; overflow: hidden; opacity: 0; }
     #camera-column { min-width: 0 !important; flex: 0 !important; }
 }
@@ -133,8 +133,8 @@ body[data-server-lost] :is(#stop, #camera-panel), body:not([data-server-lost]) #
 
 
 def name_models(models: Sequence[str]) -> dict[str, str]:
-    """Folders or Hub ids by the name that is shown: the card's title or the folder's name, with its place where two
-    would be the same."""
+    """Folders or Hub ids by displayed name: the card's title or the folder's name, with its parent folder if two would
+    be the same."""
     titles = [title_of(Path(model)) if Path(model).is_dir() else model for model in models]
     places = [f"{title} ({Path(model).parent})" for title, model in zip(titles, models, strict=True)]
     shown = [place if titles.count(title) > 1 else title for title, place in zip(titles, places, strict=True)]
@@ -150,18 +150,18 @@ def build_app(
     """The page, ready for `launch`.
 
     Args:
-        models: folder or Hub id by the name that is shown.
-        is_local: whether the page is for this machine only; what it says of pictures depends on it.
-        placement: of every model.
+        models: folder or Hub id by displayed name.
+        is_local: whether the page is for this machine only; its statement about pictures depends on it.
+        placement: for every model.
 
     Raises:
-        EngagementInputError: no model was named, one cannot be loaded, or the extra `app` is not installed.
+        EngagementInputError: no model is named, one cannot be loaded, or the extra `app` is not installed.
     """
     _require_gradio()
     import gradio as gr
 
     if not models:
-        raise EngagementInputError("Expected at least one model, got none; name a folder or a Hub id.")
+        raise EngagementInputError("The page needs at least one model; name a folder or a Hub id.")
     placed = asdict(placement or Placement())
     predictors = {name: Predictor.from_pretrained(model, **placed).speed_up() for name, model in models.items()}
     for name, predictor in predictors.items():
@@ -175,13 +175,13 @@ def build_app(
         model = gr.Radio(list(models), value=first, label="Model", elem_id="model")
         said_of_model = gr.HTML(page.about(first), elem_id="about-model", elem_classes="result")
         model.change(page.about, model, said_of_model, api_visibility="private", show_progress="hidden")
-        with gr.Row(visible=False, elem_id="stop-bar") as bar:  # above the tabs: it is to be seen from each of them
+        with gr.Row(visible=False, elem_id="stop-bar") as bar:  # above the tabs, so that it is visible in each
             stop = gr.Button("The camera is on: stop and forget", variant="stop", elem_id="stop")
         gr.HTML(refusal_page(SERVER_LOST), elem_id="server-lost", elem_classes="result")
         with gr.Tab("Camera"):
             _add_camera(page, model, bar, stop, about)
         with gr.Tab("Video"):
-            step = gr.Slider(1, 60, value=5, step=1, label="Seconds a step of the timeline", render=False)
+            step = gr.Slider(1, 60, value=5, step=1, label="Seconds per step of the timeline", render=False)
             _add_upload(page, model, "video", list(VIDEO_SUFFIXES), page.look_at_video, step)
         with gr.Tab("Photo"):
             reason = page.no_photo(first)
@@ -199,20 +199,20 @@ def build_app(
 
 
 def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1") -> str:
-    """Serve the page in threads, without telemetry, history or pages beside it; returns its address."""
+    """Serve the page in threads, without telemetry, history or extra pages; returns its address."""
     import gradio as gr
 
     theme = gr.themes.Default(
         primary_hue="blue",
-        font=["system-ui", "sans-serif"],  # the machine's own
+        font=["system-ui", "sans-serif"],  # the visitor's own fonts
         font_mono=["ui-monospace", "monospace"],
     )
-    # White letters need a darker ground than the theme's.
+    # White text needs a darker background than the theme's.
     theme.set(button_primary_background_fill="*primary_700", button_cancel_background_fill="#b91c1c")
     _, address, _ = app.launch(
         server_name=host,
         server_port=port,
-        share=False,  # which would send pictures through somebody else's server
+        share=False,  # sharing would send pictures through another server
         theme=theme,
         css=_CSS,
         footer_links=[],
@@ -233,12 +233,12 @@ def launch(app: "gradio.Blocks", port: int | None = None, host: str = "127.0.0.1
 def serve(
     models: dict[str, str], port: int | None = None, host: str = "127.0.0.1", placement: Placement | None = None
 ) -> None:
-    """Serve a page for these models, by the name that is shown, until a signal to quit; uploads are gone when it ends.
+    """Serve a page for these models, by displayed name, until a signal to quit; then uploads are deleted.
 
     Raises:
-        EngagementInputError: as `build_app`, or the port is taken.
+        EngagementInputError: as `build_app`, or the port is in use.
     """
-    for number in quit_signals():  # or visitors' pictures would stay behind
+    for number in quit_signals():  # otherwise visitors' pictures would remain
         signal.signal(number, signal.default_int_handler)
     with TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -246,14 +246,14 @@ def serve(
         try:
             address = launch(app, port, host)
         except OSError as error:
-            raise EngagementInputError(f"Expected a free port, got {port}; name another. ({error})") from error
-        with suppress(KeyboardInterrupt):  # also before Gradio waits for it
+            raise EngagementInputError(f"The port {port} is not free ({error}); name another.") from error
+        with suppress(KeyboardInterrupt):  # Ctrl-C may come before Gradio waits for it
             print(f"{address} shows the page; Ctrl-C ends it", flush=True)
             app.block_thread()
 
 
 def _require_gradio() -> None:
-    """Before it is imported."""
+    """Check and configure gradio before it is imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
     require_extra("app", ("gradio",))
 
@@ -272,16 +272,16 @@ def _add_camera(
         refusal = gr.HTML(elem_classes="result")
     with gr.Column(visible=False, elem_id="camera-panel") as panel:
         words = gr.HTML(elem_id="words", elem_classes="result", html_template='<div aria-live="polite">${value}</div>')
-        with gr.Row():  # on a phone, one below the other
+        with gr.Row():  # stacked on a phone
             with gr.Column(scale=3, min_width=320):
                 drawn = gr.HTML(elem_id="drawn", elem_classes="result")
             with gr.Column(scale=1, min_width=240, elem_id="camera-column"):
-                # Not mirrored: what is served is what was trained.
+                # Not mirrored: inputs must match those of the training.
                 options = gr.WebcamOptions(mirror=False, constraints=wanted)
                 camera = gr.Image(
                     sources="webcam", streaming=True, webcam_options=options, label="Camera", elem_id="camera"
                 )
-        why = gr.Button("Why?", interactive=False)  # until somebody is there of whom something is predicted
+        why = gr.Button("Why?", interactive=False)  # until there is a prediction to explain
         heat = gr.HTML(elem_id="camera-why", elem_classes="result")
 
     agreed.change(
@@ -295,7 +295,7 @@ def _add_camera(
             gr.Column(visible=held is None),
             *[gr.Column(visible=held is not None)] * 2,
             "",
-            gr.Accordion(open=held is None),  # read and agreed to
+            gr.Accordion(open=held is None),  # closed once it was agreed to
         ),
         session,
         [gate, panel, bar, heat, about],
@@ -309,7 +309,7 @@ def _add_camera(
         is_on = held is not None and held.live is not None
         shown = [gr.skip() if html is None else html for html in (picture, new_words)]
         button = gr.skip() if can_explain is None else gr.Button(interactive=can_explain)
-        # Handing the session back lets it live on; one that was stopped meanwhile must not come back.
+        # Returning the session keeps it; a session that was stopped meanwhile must not come back.
         return held if is_on else gr.skip(), *shown, button
 
     camera.stream(
@@ -325,8 +325,8 @@ def _add_camera(
     def forget(held: LiveSession | None) -> tuple[object, ...]:
         page.stop(held)
         gone = gr.Column(visible=False)
-        begin_anew = gr.Column(visible=True), gone, gone, gr.Accordion(open=True), gr.Button(interactive=False)
-        return None, "", "", "", False, *begin_anew
+        start_page = gr.Column(visible=True), gone, gone, gr.Accordion(open=True), gr.Button(interactive=False)
+        return None, "", "", "", False, *start_page
 
     explained = why.click(page.explain_camera, session, heat, api_visibility="private")
     model.change(lambda: "", None, heat, api_visibility="private", show_progress="hidden")
@@ -355,8 +355,8 @@ def _add_upload(
     heat = gr.HTML(elem_id=f"{kind}-why", elem_classes="result")
     look_button.click(look, [file, model, *options], result, api_visibility="private")
     why.click(page.explain, [file, model], heat, api_visibility="private")
-    # A result that comes later than a change says itself what it is of: `cancels` here would also end one that was
-    # asked for right after the change.
+    # A result that arrives after a change names its own input and model: `cancels` would also end one that was
+    # requested right after the change.
     gr.on(
         [file.change, model.change],
         lambda: ("", ""),

@@ -1,7 +1,7 @@
-"""What happens on the web page when something is pressed or a picture arrives; layout and events are `app`'s.
+"""The web page's actions when a button is pressed or a picture arrives; layout and events are in `page`.
 
-A camera session exists between consent and "stop and forget". Each session has a lock of its own, so that no visitor
-waits for another's video, and explanations, which hook into a model, have models of their own.
+A camera session exists between consent and "stop and forget". Each session has its own lock, so that no visitor waits
+for another's video, and explanations, which hook into a model, use separate models.
 """
 
 import copy
@@ -43,12 +43,12 @@ from .page_html import (
 )
 from .settings import LiveSettings
 
-MAX_VIDEO_SEC = 900.0  # a page is for a look; longer videos are for the command line
+MAX_VIDEO_SEC = 900.0  # longer videos are for the command line
 
 
 @dataclass(frozen=True)
 class KeptFrame:
-    """A camera picture, (height, width, 3) uint8 RGB, and whose face is where in it."""
+    """A camera picture, (height, width, 3) uint8 RGB, and the people's faces in it."""
 
     pixels: np.ndarray
     faces: list[SeenFace]
@@ -56,31 +56,31 @@ class KeptFrame:
 
 @dataclass
 class LiveSession:
-    """One visitor's camera, between consent and "stop and forget"; `lock` is held while any of it is used."""
+    """One visitor's camera, between consent and "stop and forget"; hold `lock` while using any of it."""
 
     model_name: str
-    live: LiveEngagement | None  # None: it is over, and holds nothing
+    live: LiveEngagement | None  # None: the session is over and empty
     states: list[PersonState] = field(default_factory=list)
     words: str = ""
-    can_explain: bool = False  # as the page was last told
-    frames: deque[KeptFrame] = field(default_factory=deque)  # of the last window, for "why?"
+    can_explain: bool = False  # as last sent to the page
+    frames: deque[KeptFrame] = field(default_factory=deque)  # the last window, for "Why?"
     last_frame_sec: float = -math.inf
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def use(self, model_name: str, live: LiveEngagement | None) -> None:
-        """Another model's turn, which begins anew."""
+        """Switch to another model, with an empty session; None ends the session."""
         self.model_name, self.live, self.states, self.words = model_name, live, [], ""
         self.frames.clear()
         self.last_frame_sec = -math.inf
 
     @property
     def explained(self) -> list[int | None]:
-        """Of whom something is predicted and whose face is there now; None: the whole picture."""
+        """Numbers of people with a prediction and a visible face; None: the whole picture."""
         return [state.number for state in self.states if state.scores and state.found]
 
     def keep(self, live: LiveEngagement, frame: np.ndarray, time_sec: float) -> None:
-        """Remember a picture where the next of a window of `live` is due."""
-        if self.frames and self.frames[0].pixels.shape != frame.shape:  # a phone was turned, or another camera chosen
+        """Store a picture if the next frame of a window of `live` is due."""
+        if self.frames and self.frames[0].pixels.shape != frame.shape:  # a phone was rotated, or the camera changed
             self.frames.clear()
         if not self.frames or time_sec - self.last_frame_sec >= live.window_spacing_sec:
             self.frames.append(KeptFrame(frame, live.seen_faces()))
@@ -90,42 +90,42 @@ class LiveSession:
 
 
 class Page:
-    """What happens on the page; every method takes and gives what the page's parts hold."""
+    """The page's actions; methods take and return the values of the page's components."""
 
     def __init__(self, predictors: dict[str, Predictor], settings: LiveSettings) -> None:
-        files = BoundedReader()  # anybody's uploads
+        files = BoundedReader()  # uploads may come from anybody
         self.predictors = {
             name: _with_rule(predictor.with_reader(files), settings) for name, predictor in predictors.items()
         }
         self.settings = settings
-        # An explanation hooks into its model, which must not see another's frames: models of its own, one at a time.
+        # An explanation hooks into its model, which must not run on others' frames: separate models, one at a time.
         self._explaining = threading.Lock()
         self._explainers: dict[str, Predictor] = {}
 
     def about(self, model_name: str) -> str:
-        """What a model reads, and what must be known of it."""
+        """What a model reads, and its warnings."""
         predictor = self.predictors[model_name]
         return model_page(_reads(predictor), predictor.warnings)
 
     def no_photo(self, model_name: str) -> str:
-        """Why the photo tab is not for this model; "" where it is."""
+        """Why this model takes no photos; "" if it does."""
         others = [name for name, predictor in self.predictors.items() if _reads_photos(predictor)]
         return "" if model_name in others else no_photo_page(model_name, _reads(self.predictors[model_name]), others)
 
     def start(self, has_agreed: bool, model_name: str, camera: str) -> tuple[LiveSession | None, str]:
-        """A camera session, or why there is none.
+        """A camera session, or the reason why there is none.
 
         Args:
             camera: "granted", or the name of the browser's exception.
         """
         if not has_agreed:
-            return None, refusal_page("Expected your consent first; tick the box above.")
+            return None, refusal_page("The camera needs your consent first; tick the box above.")
         if camera != "granted":
             return None, camera_refusal(camera)
         return LiveSession(model_name, self._new_live(model_name)), ""
 
     def stop(self, session: LiveSession | None) -> None:
-        """Forget all; whoever still holds the session, such as a picture on its way, holds nothing."""
+        """Delete all data of the session, also for requests that still refer to it."""
         if session is not None:
             with session.lock:
                 session.use(session.model_name, None)
@@ -133,10 +133,10 @@ class Page:
     def watch(
         self, frame: np.ndarray | None, model_name: str, session: LiveSession | None
     ) -> tuple[str | None, str | None, bool | None]:
-        """One camera picture, (height, width, 3) uint8 RGB → the drawn picture and, where they are new, words and
-        whether there is somebody to explain.
+        """One camera picture, (height, width, 3) uint8 RGB → the annotated picture and, if they changed, words and
+        whether there is a prediction to explain.
 
-        Without a session, which only consent gives, no picture is looked at.
+        Without a session, which requires consent, no picture is processed.
         """
         if frame is None or session is None:
             return None, None, None
@@ -158,17 +158,19 @@ class Page:
             return live_picture(frame, session.states, self.predictors[model_name].rule), *news
 
     def explain_camera(self, session: LiveSession | None) -> str:
-        """Heat maps of what the camera showed last, of everybody who is there and of whom something is predicted.
+        """Heat maps of the camera's latest pictures, for everybody who is visible and has a prediction.
 
-        Nothing, where the session was stopped or got another model meanwhile.
+        Empty if the session was stopped or switched to another model meanwhile.
         """
         if session is None:
-            return refusal_page("Expected the camera's pictures, got none; start it first.")
+            return refusal_page("There are no camera pictures yet; start the camera first.")
         with session.lock:
             live, frames, numbers = session.live, list(session.frames), session.explained
             model_name = session.model_name
         if not numbers:
-            return refusal_page("Nothing is predicted of anybody in the picture now, so there is nothing to explain.")
+            return refusal_page(
+                "There is no prediction for anybody in the picture now, so there is nothing to explain."
+            )
         html = _said(
             None,
             lambda: self._explain(
@@ -179,7 +181,7 @@ class Page:
             return html if session.live is live else ""
 
     def look_at_video(self, file: str | None, model_name: str, step_sec: float) -> str:
-        """A prediction for the whole video, and one a span."""
+        """A prediction for the whole video, and one per span."""
         return _answer(file, "video", lambda path: self._video_page(path, model_name, step_sec))
 
     def look_at_photo(self, file: str | None, model_name: str) -> str:
@@ -207,20 +209,20 @@ class Page:
         predictor = self.predictors[model_name]
         prediction = _predict(predictor, _checked(path, predictor), step_sec)
         if not isinstance(prediction, VideoPrediction):
-            return _refused(path, f"Expected a video, got the photo {path}; use the tab for photos.")
+            return _refused(path, f"{path} is a photo, not a video; use the tab for photos.")
         return by_model(model_name, path.name, video_page(prediction, predictor.rule), predictor.warnings)
 
     def _photo_page(self, path: Path, model_name: str) -> str:
         predictor = self.predictors[model_name]
         prediction = _predict(predictor, path)
         if not isinstance(prediction, PhotoPrediction):
-            return _refused(path, f"Expected a photo, got the video {path}; use the tab for videos.")
+            return _refused(path, f"{path} is a video, not a photo; use the tab for videos.")
         page = photo_page(predictor.processor.load_picture(path), prediction, predictor.rule)
         return by_model(model_name, path.name, page, predictor.warnings)
 
 
 class _Refused(Exception):
-    """What `engagement predict` refuses; the message is its line."""
+    """A refusal as of `engagement predict`, with the same message."""
 
 
 def _predict(predictor: Predictor, path: Path, step_sec: float | None = None) -> VideoPrediction | PhotoPrediction:
@@ -231,7 +233,7 @@ def _predict(predictor: Predictor, path: Path, step_sec: float | None = None) ->
 
 
 def _with_rule(predictor: Predictor, settings: LiveSettings) -> Predictor:
-    """Files and camera are answered alike."""
+    """A predictor for files with the camera's answer rule."""
     alike = copy.copy(predictor)
     alike.rule = settings.rule_of(predictor)
     return alike
@@ -244,7 +246,7 @@ def _reads_photos(predictor: Predictor) -> bool:
 def _reads(predictor: Predictor) -> str:
     frames = f"{predictor.video_processor.num_frames} frames"
     what = "one face" if _reads_photos(predictor) else f"a clip of {frames}" if predictor.is_video_model else frames
-    return f"It reads {what} and tells {', '.join(predictor.rule.label_names)}."
+    return f"It reads {what} and predicts {', '.join(predictor.rule.label_names)}."
 
 
 def _explain_people(
@@ -261,7 +263,7 @@ def _explain_people(
         if track.found.any():
             people.append((number, explain_track(predictor, pixels[wanted], track)))
     if not people:
-        raise NoFaceError("Expected a face of the live picture, found none; wait a little.")
+        raise NoFaceError("No face of the live picture was found; wait a little.")
     return people
 
 
@@ -274,25 +276,25 @@ def _track_of(number: int | None, frames: list[KeptFrame]) -> FaceTrack:
 
 
 def _checked(path: Path, predictor: Predictor) -> Path:
-    """Raises VideoTooLargeError for a video that is too long for a page."""
+    """Raises VideoTooLargeError for a video that is too long for the page."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         duration_sec = predictor.video_processor.reader.index_video(path).duration_sec
         if duration_sec > MAX_VIDEO_SEC:
             raise VideoTooLargeError(
-                f"Expected a video of at most {MAX_VIDEO_SEC:g} s on this page, got {duration_sec:.0f} s in {path}; "
-                "use the command `engagement predict`."
+                f"This page takes videos of at most {MAX_VIDEO_SEC:g} s, got {duration_sec:.0f} s in {path}; use the "
+                "command `engagement predict`."
             )
     return path
 
 
 def _answer(file: str | None, kind: str, look: Callable[[Path], str]) -> str:
-    """What `look` makes of an upload, or why it makes nothing of it."""
+    """The result of `look` for an upload, or its refusal."""
     if file is None:
-        return refusal_page(f"Expected a {kind}, got none; choose one first.")
+        return refusal_page(f"Choose a {kind} first.")
     path = Path(file)
     if not path.exists():
         return refusal_page(
-            f"{path.name} has been deleted here, since uploads are kept for minutes only; choose it again."
+            f"{path.name} was deleted from this page, which keeps uploads only for minutes; choose it again."
         )
     return _said(path, lambda: look(path))
 
@@ -301,7 +303,7 @@ def _said(path: Path | None, look: Callable[[], str]) -> str:
     """A result, or its refusal in words for somebody who only sees the page.
 
     Args:
-        path: of an upload; None: it is the camera's.
+        path: an upload; None: the camera.
     """
     try:
         return look()
@@ -312,6 +314,6 @@ def _said(path: Path | None, look: Callable[[], str]) -> str:
 
 
 def _refused(path: Path | None, text: str) -> str:
-    """Where uploads lie is nobody's business; Pillow quotes it, with backslashes doubled."""
+    """A refusal without the uploads' folder, which must stay private; Pillow quotes it with doubled backslashes."""
     folder = "" if path is None else f"{path.parent}{os.sep}"
     return refusal_page(text.replace(folder, "").replace(repr(folder)[1:-1], ""))

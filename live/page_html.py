@@ -1,8 +1,8 @@
-"""What the web page says: the statement before the camera, and results as pieces of HTML.
+"""The web page's texts: the statement before the camera, and results as HTML.
 
-Pictures and tables stand in the HTML itself, as data URLs, so that no frame and no result becomes a file on the server.
-People have numbers and are named in that order; nothing is sorted by a score. Labels, and why there is none, are the
-words of the model's answer rule, as `engagement predict` prints them. Layout and events are those of `page`.
+Pictures and tables are embedded as data URLs, so that no frame and no result becomes a file on the server. People are
+listed by number; nothing is sorted by a score. Labels, and reasons for none, are those of the model's answer rule, as
+`engagement predict` prints them. Layout and events are in `page`.
 """
 
 import base64
@@ -28,11 +28,11 @@ from .engine import NO_FACE_FOR, PersonState
 
 _STAYS_HERE = """\
 **Where pictures go.** All work is done on this machine. Nothing is sent anywhere. Camera pictures are never written to
-disk; uploads lie in a temporary folder and are deleted within minutes."""
+disk; uploads are stored in a temporary folder and deleted within minutes."""
 
 _GOES_TO_SERVER = """\
-**Where pictures go.** To the server that this page comes from, and nowhere else. Camera pictures are never written to
-disk there; uploads lie in a temporary folder and are deleted within minutes."""
+**Where pictures go.** To the server of this page, and nowhere else. Camera pictures are never written to disk there;
+uploads are stored in a temporary folder and deleted within minutes."""
 
 AGREEMENT = (
     "I am an adult, everybody in view agrees to this, and I will not use it for what is ruled out above. "
@@ -43,17 +43,17 @@ _CAMERA_REFUSALS = {
     "NotAllowedError": "The camera was refused. Allow it for this page in the browser's settings, then press Start "
     "again. Videos and photos work without it.",
     "NotFoundError": "No camera was found. Plug one in, then press Start again. Videos and photos work without it.",
-    "NotReadableError": "The camera is used by another program. Close that, then press Start again.",
-    "TypeError": "The browser gives no camera to a page at this address. Open it as http://127.0.0.1 or by https.",
+    "NotReadableError": "Another program uses the camera. Close it, then press Start again.",
+    "TypeError": "Browsers allow no camera on a page at this address. Open it at http://127.0.0.1 or over https.",
 }
 _ADVICE = {FACE_TOO_SMALL: "come closer"}
-# Hidden until the browser finds that nobody answers.
+# Hidden until the server stops answering.
 SERVER_LOST = (
-    "The program behind this page does not answer, so the camera was turned off here. Reload the page to begin again."
+    "The program behind this page does not answer, so the camera was turned off. Reload the page to start again."
 )
-NO_FACE = "No face is seen. Sit in front of the camera, in good light, and look at it."
+NO_FACE = "No face is visible. Sit in front of the camera, in good light, and look at it."
 _JPEG_QUALITY = 80
-_PANELS_ON_A_PHONE = 2  # of heat maps side by side
+_PANELS_ON_A_PHONE = 2  # heat maps side by side
 
 
 def statement(is_local: bool) -> str:
@@ -63,34 +63,36 @@ def statement(is_local: bool) -> str:
 
 
 def refusal_page(text: str) -> str:
-    """Why there is no result, as an alert that screen readers speak at once."""
+    """Why there is no result, as an alert that screen readers announce at once."""
     return f'<p role="alert" class="refusal">{escape(text)}</p>'
 
 
 def camera_refusal(error_name: str) -> str:
     """What the browser's DOMException means to a person, and what to do."""
-    return refusal_page(_CAMERA_REFUSALS.get(error_name, f"The browser gave no camera ({error_name})."))
+    return refusal_page(
+        _CAMERA_REFUSALS.get(error_name, f"The browser did not give access to a camera ({error_name}).")
+    )
 
 
 def no_face_in(name: str) -> str:
-    """For somebody who can choose another file."""
-    return f"No face was found in {name}. Choose one in which a face is larger, well lit and turned to the camera."
+    """The refusal of a file without a face."""
+    return f"No face was found in {name}. Choose a file in which the face is larger, well lit and turned to the camera."
 
 
 def live_picture(frame: np.ndarray, states: Sequence[PersonState], rule: AnswerRule) -> str:
-    """frame: (height, width, 3) uint8 RGB → it, with everybody's box, label and scores."""
+    """frame: (height, width, 3) uint8 RGB → the frame with everybody's box, label and scores."""
     drawn = draw_states(frame, states, note=model_note(rule))
     return _picture(_to_jpeg(drawn), "image/jpeg", "the camera's picture, a box around each face")
 
 
 def live_words(states: Sequence[PersonState]) -> str:
-    """A line a person, in order of appearance; without scores, so that it changes only when there is something new."""
+    """One line per person, in order of appearance; without scores, so that it changes only with the labels."""
     lines = [f"{_name(state)}: {_verdict(state)}" for state in states]
     return _list(lines) if lines else f"<p>{NO_FACE}</p>"
 
 
 def photo_page(picture: np.ndarray, prediction: PhotoPrediction, rule: AnswerRule) -> str:
-    """picture: (height, width, 3) uint8 RGB → it with all its faces, and a line each."""
+    """picture: (height, width, 3) uint8 RGB → the picture with all its faces, and a line per face."""
     states = [_state_of(number, face) for number, face in enumerate(prediction.faces, start=1)]
     count = f"{len(states)} face{'s' if len(states) != 1 else ''}, numbered from left to right"
     drawn = draw_states(picture, states, note=model_note(rule))
@@ -133,11 +135,11 @@ def why_page(explanation: Explanation) -> str:
 
 
 def camera_why_page(people: Sequence[tuple[int | None, ExplainedClip]], warnings: Sequence[str]) -> str:
-    """The heat maps of what the camera showed last, and how to read them.
+    """Heat maps of the camera's latest pictures, and how to read them.
 
     Args:
-        people: the number of each in the live picture, None for the whole picture, and what is explained of them.
-        warnings: of the model.
+        people: each person's number in the live picture, None for the whole picture, and the explanation.
+        warnings: the model's.
     """
     is_window = len(people[0][1].pictures) > 1
     what = f"the most probable label in {'the last window of pictures' if is_window else 'the last picture'} alone, "
@@ -154,23 +156,23 @@ def camera_why_page(people: Sequence[tuple[int | None, ExplainedClip]], warnings
 
 
 def model_page(reads: str, warnings: Sequence[str]) -> str:
-    """Below the choice of a model: what it reads, and what must be known of it."""
+    """Text below the choice of a model: what it reads, and its warnings."""
     care = "".join(f'<p class="care">Take care: {escape(warning)}.</p>' for warning in warnings)
     return f'<div role="note"><p>{escape(reads)}</p>{care}</div>'
 
 
 def no_photo_page(model_name: str, reads: str, others: Sequence[str]) -> str:
-    """Instead of the photo tab of a model that reads none.
+    """Text in place of the photo tab, for a model that takes no photos.
 
     Args:
-        others: names of models on this page that do.
+        others: names of models on this page that take photos.
     """
     where = f"For photos choose {' or '.join(others)} above." if others else "No model on this page reads photos."
     return f'<p class="refusal" role="note">{escape(f"{model_name} takes no photos. {reads} {where}")}</p>'
 
 
 def by_model(model_name: str, source: str, html: str, warnings: Sequence[str]) -> str:
-    """A result under the names of what it is from, so that it is not taken for another's where it comes late."""
+    """A result headed by its model and input, so that a late one is not taken for another's."""
     care = "".join(f' <b class="care">Take care: {escape(warning)}.</b>' for warning in warnings)
     return f"<p>Model: {escape(model_name)}; input: {escape(printable(source))}.{care}</p>{html}"
 
@@ -180,7 +182,7 @@ def _heat_maps(explanation: Explanation, what: str, alt: str, numbers: Sequence[
 
 
 def _how_to_read(what: str) -> str:
-    words = f"What spoke for {what}; brighter for more. It shows where the model looked, not why a face looks so."
+    words = f"The evidence for {what}; brighter means more. It shows where the model looked, not why a face looks so."
     return f"<p>{escape(words)}</p>"
 
 
@@ -197,7 +199,7 @@ def _name(state: PersonState) -> str:
 def _verdict(state: PersonState) -> str:
     status = state.status or ""
     if status.startswith(NO_FACE_FOR):
-        status = "no face"  # for how long would be read out anew several times a second
+        status = "no face"  # its duration would be read out several times per second
     return state.label or "; ".join(filter(None, [status, _ADVICE.get(status)]))
 
 
@@ -213,7 +215,7 @@ def _table(prediction: VideoPrediction) -> str:
 
 
 def _wide(name: str, html: str) -> str:
-    """What may be wider than a phone: it scrolls by itself, by the keyboard too."""
+    """Content that may be wider than a phone: it scrolls separately, also with the keyboard."""
     return f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">{html}</div>'
 
 
@@ -228,7 +230,7 @@ def _to_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def _drawn(save: Callable[[Path], object]) -> bytes:
-    """What `save` writes as PNG; the file is gone afterwards."""
+    """The PNG that `save` writes; its file is deleted."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "drawn.png"
         save(path)

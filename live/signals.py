@@ -1,6 +1,6 @@
-"""What ends a live run or a page from outside (Ctrl-C, SIGTERM, a closed terminal), and how that waits for its moment.
+"""Signals that end a live run or a page (Ctrl-C, SIGTERM, a closed terminal), and how to delay them.
 
-Signals are handled by Python's main thread alone. What is finished before a run ends is left to others.
+Python handles signals only in the main thread. Finishing work before a run ends is left to the callers.
 """
 
 import signal
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 
 def quit_signals() -> tuple[int, ...]:
-    """Signals that ask a program to end: SIGINT, SIGTERM, and a closed terminal's SIGHUP where the system has it.
+    """Signals that ask a program to end: SIGINT, SIGTERM, and a closed terminal's SIGHUP if the system has it.
 
-    Without SIGHUP where it is ignored, as nohup does: who asks for that wants the program to outlive the terminal.
+    SIGHUP is left out if it is ignored, as under nohup: the program is then meant to outlive the terminal.
     """
     hangup: int | None = getattr(signal, "SIGHUP", None)
     if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
@@ -22,9 +22,9 @@ def quit_signals() -> tuple[int, ...]:
 
 @contextmanager
 def stopping_on_signals(stop: threading.Event) -> Iterator[list[int]]:
-    """Within it a signal to quit sets `stop`, so that a step is finished; a second one interrupts at once.
+    """Inside, a signal to quit sets `stop`, so that the current step is finished; a second one interrupts at once.
 
-    Yields the numbers of those that came.
+    Yields the numbers of received signals.
     """
     before = {number: signal.getsignal(number) for number in quit_signals()}
     came: list[int] = []
@@ -45,11 +45,11 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[list[int]]:
 
 
 def why_ended(came: Sequence[int], stop: threading.Event) -> str:
-    """Of a run that did not break off.
+    """The reason why a run ended without an error.
 
     Args:
         came: as `stopping_on_signals` yields them.
-        stop: set by them, or by whoever closed the window.
+        stop: set by a signal, or when the window was closed.
     """
     if came:
         return f"ended by {'Ctrl-C' if came[0] == signal.SIGINT else signal.Signals(came[0]).name}"
@@ -58,12 +58,12 @@ def why_ended(came: Sequence[int], stop: threading.Event) -> str:
 
 @contextmanager
 def signals_held(forget: bool = False) -> Iterator[None]:
-    """Signals to quit take effect after the block, or never. Outside the main thread there is nothing to do."""
+    """Delay signals to quit until after the block, or drop them. Outside the main thread this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    # A handler that was not installed from Python reads as None and could not be put back.
+    # A handler that was not installed from Python reads as None and could not be restored.
     numbers = [number for number in quit_signals() if signal.getsignal(number) is not None]
     handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:

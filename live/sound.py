@@ -1,8 +1,8 @@
-"""The sound of a video file, for another film of the same pictures: every audio stream, in time with them.
+"""The sound of a video file, for a new video of the same pictures: every audio stream, in time with them.
 
-A stream is copied as it is where an mp4 can hold its codec, and encoded to AAC where it cannot. Nothing else comes
-along: no titles, languages, chapters or other metadata, no subtitles, data streams or cover pictures. Packets are read
-as the film comes to them, so that memory does not grow with its length. The film is `film`'s.
+A stream is copied unchanged if an mp4 can contain its codec, else encoded to AAC. Nothing else is copied: no titles,
+languages, chapters or other metadata, no subtitles, data streams or cover pictures. Packets are read as the new video
+needs them, so that memory does not grow with its length. `film` writes the video.
 """
 
 import math
@@ -16,20 +16,20 @@ from av.container import OutputContainer
 
 from ..processor.video_container import DEFAULT_MAX_PIXELS, open_container, resolve_source
 
-SoundPacket: TypeAlias = "av.Packet[av.AudioStream]"  # in quotes: a class of Cython takes no [] when it runs
+SoundPacket: TypeAlias = "av.Packet[av.AudioStream]"  # in quotes: a Cython class takes no [] at run time
 COPIED_CODECS = {"aac", "mp3", "ac3", "eac3", "alac", "opus"}
-NEED_EXTRADATA = {"alac", "opus"}  # an mp4 says in its head how these are decoded
-ENCODED_BITS_A_CHANNEL = 96_000  # a second
+NEED_EXTRADATA = {"alac", "opus"}  # an mp4 stores decoder settings for these in its header
+ENCODED_BITS_A_CHANNEL = 96_000  # per second
 MAX_ENCODED_CHANNELS = 2
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000}
 
 
 class SourceSound:
-    """Every audio stream of a file, from the time of its first picture on; closed by leaving the `with`.
+    """Every audio stream of a file, from the time of its first picture; closed by leaving the `with`.
 
     Args:
-        source: the file whose pictures go into the film.
-        start_sec: when its first picture is shown, by its own clock.
+        source: the file whose pictures are used.
+        start_sec: time of its first picture, by its own clock.
         end_sec: sound that begins later than this after the first picture is left out.
 
     Raises:
@@ -40,8 +40,8 @@ class SourceSound:
         self._start_sec, self._end_sec = start_sec, end_sec
         self._container = open_container(*resolve_source(source), DEFAULT_MAX_PIXELS)
         streams = tuple(stream for stream in self._container.streams.audio if stream.codec_context is not None)
-        self.num_left_out = len(self._container.streams.audio) - len(streams)  # streams that FFmpeg has no decoder for
-        self.is_damaged = False  # some of it could not be read so far
+        self.num_left_out = len(self._container.streams.audio) - len(streams)  # streams for which FFmpeg has no decoder
+        self.is_damaged = False  # some of the sound could not be read
         self._tracks: dict[int, _Track] = {
             stream.index: (_CopiedTrack if _can_be_copied(stream) else _EncodedTrack)(stream, start_sec)
             for stream in streams
@@ -50,12 +50,12 @@ class SourceSound:
         self._next = next(self._packets, None)
 
     def add_to(self, film: OutputContainer) -> None:
-        """Give the film a stream for each of the file's, in their order; before its first packet."""
+        """Add a stream to the new video for each of the file's, in order; call it before the first packet."""
         for track in self._tracks.values():
             track.add_to(film)
 
     def packets_until(self, time_sec: float) -> Iterator[SoundPacket]:
-        """What is heard up to this time after the first picture, and was not given before; infinity: all the rest."""
+        """Packets up to this time after the first picture that were not yielded before; infinity: all the rest."""
         while self._next is not None:
             at_sec = self._time_of(self._next)
             if at_sec is not None and at_sec > time_sec:
@@ -80,13 +80,13 @@ class SourceSound:
     def _demux(self, streams: tuple[av.AudioStream, ...]) -> Iterator[SoundPacket]:
         try:
             yield from self._container.demux(streams) if streams else ()
-        except av.FFmpegError:  # of a file that was cut; what is wrong with it, its pictures tell
+        except av.FFmpegError:  # a truncated file; reading its pictures reports the error
             self.is_damaged = True
 
     def _take(self, packet: SoundPacket) -> Iterator[SoundPacket]:
         try:
             yield from self._tracks[packet.stream.index].take(packet)
-        except (av.FFmpegError, ValueError):  # PyAV's ValueError: its rate or channels change on the way
+        except (av.FFmpegError, ValueError):  # PyAV's ValueError: rate or channels change within the stream
             self.is_damaged = True
 
     def _time_of(self, packet: SoundPacket) -> float | None:
@@ -109,7 +109,7 @@ class _Track(ABC):
 
     @abstractmethod
     def take(self, packet: SoundPacket) -> Iterator[SoundPacket]:
-        """A packet of the source -> those of the film."""
+        """A packet of the source -> packets of the new video."""
 
     def rest(self) -> Iterator[SoundPacket]:
         yield from ()
@@ -124,7 +124,7 @@ class _CopiedTrack(_Track):
     def take(self, packet: SoundPacket) -> Iterator[SoundPacket]:
         if packet.dts is None or not packet.size:
             return
-        # An mp4 takes no packet that goes back.
+        # An mp4 takes no packets whose times go back.
         if self._last_dts is not None and packet.dts <= self._last_dts:
             return
         self._last_dts = packet.dts
@@ -146,7 +146,7 @@ class _EncodedTrack(_Track):
     def take(self, packet: SoundPacket) -> Iterator[SoundPacket]:
         for frame in packet.decode():
             if not isinstance(frame, av.AudioFrame):
-                continue  # which PyAV's types do not rule out
+                continue  # allowed by PyAV's types only
             if frame.pts is not None and frame.time_base:
                 frame.pts -= round(self._start_sec / frame.time_base)
             yield from self._stream.encode(frame)

@@ -1,8 +1,8 @@
-"""Where live frames come from: a webcam, the screen or a video file, each as frames with times.
+"""Sources of live frames: a webcam, the screen or a video file, each as frames with times.
 
-A camera goes on while a frame is worked on, so a thread of its own keeps only the newest frame; the screen is looked at
-when a frame is wanted, and a file is read in order, none left out, with the container's own times. What cannot be
-opened, or breaks on the way, is one line that says what to do. What becomes of the frames is `live`'s.
+A camera delivers frames while one is processed, so a separate thread keeps only the newest; the screen is captured when
+a frame is requested, and a file is read in order and completely, with the container's own times. If a source cannot be
+opened, or fails later, one line says what to do. `engine` uses the frames.
 """
 
 import os
@@ -34,9 +34,9 @@ from ..processor.video_container import DEFAULT_MAX_PIXELS, open_container, reso
 from ..processor.video_structure import find_short_part
 from ..processor.video_tracks import choose_track
 
-PATIENCE_SEC = 5.0  # a camera that gives nothing for this long is broken
-SCREEN_FPS = 30.0  # a screen can be looked at any number of times a second, to no use
-ASSUMED_FPS = 25.0  # of a file that names neither times nor a rate
+PATIENCE_SEC = 5.0  # a camera without a frame for this long has failed
+SCREEN_FPS = 30.0  # the screen could be captured more often, to no benefit
+ASSUMED_FPS = 25.0  # for a file with neither times nor a frame rate
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,27 @@ class SourceFrame:
 
     pixels: np.ndarray  # (height, width, 3), uint8 RGB
     time_sec: float  # since the source's first frame
-    taken_sec: float  # by time.perf_counter, when it came out of the camera or the decoder
-    num_dropped: int = 0  # frames passed over since the one before
+    taken_sec: float  # by time.perf_counter, when the camera or decoder delivered it
+    num_dropped: int = 0  # frames skipped since the previous one
 
 
 class FrameSource(ABC):
-    """Something that gives frames, once, and is closed afterwards."""
+    """Yields frames once and is closed afterwards."""
 
-    duration_sec: float | None = None  # None: it goes on until it is stopped, or nobody knows
-    fps: float = 30.0  # about how many frames a second it gives, if they are taken as they come
-    notes: tuple[str, ...] = ()  # what was done or found so far that a user should know, each a phrase
+    duration_sec: float | None = None  # None: endless or unknown
+    fps: float = 30.0  # approximate frames per second, if none are skipped
+    notes: tuple[str, ...] = ()  # phrases: what a user should know about the source
 
     @abstractmethod
     def frames(self) -> Iterator[SourceFrame]:
         """Frames in order of time.
 
         Raises:
-            VideoReadError: the source broke.
+            VideoReadError: the source failed.
         """
 
     def close(self) -> None:
-        """Let go of the device or file; more than once does no harm."""
+        """Release the device or file; may be called again."""
         return
 
     def __enter__(self) -> Self:
@@ -79,14 +79,14 @@ def open_source(source: str | os.PathLike[str], as_played: bool = True) -> Frame
     """`webcam`, `webcam:N`, `screen`, `screen:X,Y,WIDTH,HEIGHT` (in pixels), an address, or a video file's path.
 
     Args:
-        as_played: of a file, see `FileSource`.
+        as_played: for a file, see `FileSource`.
 
     Raises:
         EngagementInputError: there is no such camera, screen, address or file; one line says what to do.
     """
     name = os.fspath(source)
     if not name.strip():
-        raise EngagementInputError("Expected webcam, screen or a video file, got no name; name one of them.")
+        raise EngagementInputError("The source is empty; name webcam, screen, an address or a video file.")
     if match := re.fullmatch(r"webcam(?::(\d+))?", name, re.IGNORECASE):
         return _open_webcam(int(match[1] or 0))
     if match := re.fullmatch(r"screen(?::(-?\d+),(-?\d+),(\d+),(\d+))?", name, re.IGNORECASE):
@@ -95,26 +95,26 @@ def open_source(source: str | os.PathLike[str], as_played: bool = True) -> Frame
         left, top, width, height = map(int, match.groups())
         return ScreenSource((left, top, width, height))
     if re.match(r"(webcam|screen):", name, re.IGNORECASE):
-        raise EngagementInputError(f"Expected webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
-    from .network import is_address, open_address  # which is built on this module
+        raise EngagementInputError(f"A device is webcam:NUMBER or screen:X,Y,WIDTH,HEIGHT, got {name}; correct it.")
+    from .network import is_address, open_address  # it imports this module
 
     if is_address(name):
         return open_address(name, as_played)
     if name.isdecimal() and not os.path.lexists(name):
-        raise EngagementInputError(f"Expected webcam, screen, an address or a file, got {name}; pass webcam:{name}.")
+        raise EngagementInputError(f"There is no file {name}; for a camera pass webcam:{name}.")
     return FileSource(name, as_played)
 
 
 class FileSource(FrameSource):
-    """Every frame of a video file, upright and of the first one's size, as fast as it is asked for.
+    """Every frame of a video file, upright and scaled to the first one's size, as fast as requested.
 
     Args:
         as_played: as a player shows them; see `FacePreparation.as_played`.
-        video_track: of a file with several, from 1; None: the default one, or, without `as_played`, the first.
-        name: of a file without one, for messages.
+        video_track: which of several, from 1; None: the default one or, without `as_played`, the first.
+        name: for messages about a file without a name.
     """
 
-    start_sec = 0.0  # by the container's clock, of the first frame, once that was given
+    start_sec = 0.0  # time of the first frame by the container's clock, once it was read
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class FileSource(FrameSource):
         return open_container(self._source, self.name, DEFAULT_MAX_PIXELS)
 
     def frames(self) -> Iterator[SourceFrame]:
-        """As `FrameSource.frames`; a file that was cut gives the frames it has before it is refused."""
+        """As `FrameSource.frames`; a truncated file yields its frames before the error."""
         step_sec = 1 / self.fps
         first_sec: float | None = None
         time_sec: float | None = None
@@ -158,7 +158,7 @@ class FileSource(FrameSource):
                 if first_sec is None:
                     self.start_sec = first_sec = stamp_sec
                 stamp_sec -= first_sec
-                # AVI's times may stand still or go back.
+                # Times in AVI files may repeat or go back.
                 time_sec = stamp_sec if time_sec is None or stamp_sec > time_sec else time_sec + step_sec
                 if shown is None:
                     shown = shown_pictures(frame, self._stream, self._as_played, DEFAULT_MAX_PIXELS)
@@ -171,14 +171,14 @@ class FileSource(FrameSource):
         except av.FFmpegError as error:
             raise self._broken(time_sec, str(error)) from error
         short = find_short_part(self._source, self.name)
-        if short and num_frames != self._stream.frames:  # else its sizes alone are wrong
+        if short and num_frames != self._stream.frames:  # else only its stated sizes are wrong
             raise self._broken(time_sec, str(short))
         if time_sec is None:
-            raise NoDecodableFrameError(f"Expected frames, got none that decodes, in {self.name}; record it again.")
+            raise NoDecodableFrameError(f"No frame of {self.name} can be decoded; record it again.")
 
     def _note_size(self, first_px: tuple[int, int], frame: av.VideoFrame, time_sec: float) -> None:
         words = "from {}x{} px".format(*first_px)
-        if not any(words in note for note in self.notes):  # said once, however often it changes
+        if not any(words in note for note in self.notes):  # noted only once
             others = f"its pictures change {words} to {frame.width}x{frame.height} after {time_sec:.1f} s"
             self.notes += (f"{others}; all are scaled to the first size",)
 
@@ -188,19 +188,17 @@ class FileSource(FrameSource):
 
     def _broken(self, time_sec: float | None, reason: str) -> TruncatedVideoError:
         at = "before its first frame" if time_sec is None else f"after {time_sec:.1f} s"
-        return TruncatedVideoError(
-            f"Expected a whole video, got one that breaks off {at} ({reason}): {self.name}; copy or record it again."
-        )
+        return TruncatedVideoError(f"The video {self.name} breaks off {at} ({reason}); copy or record it again.")
 
 
 class CameraSource(FrameSource):
-    """The newest frame of a camera that goes on by itself.
+    """The newest frame of a camera.
 
     Args:
-        read: waits for the camera's next frame, (height, width, 3) uint8 RGB; None when it gave none.
-        release: lets go of the camera.
+        read: waits for the camera's next frame, (height, width, 3) uint8 RGB; None if there was none.
+        release: releases the camera.
         name: for messages.
-        patience_sec: without a frame for this long, the camera is broken.
+        patience_sec: without a frame for this long, the camera has failed.
         remedy: what to do then.
     """
 
@@ -210,7 +208,7 @@ class CameraSource(FrameSource):
         release: Callable[[], None],
         name: str,
         patience_sec: float = PATIENCE_SEC,
-        remedy: str = "check its cable and whether another program took it",
+        remedy: str = "check its cable, and whether another program uses it",
     ) -> None:
         self.name, self._patience_sec, self._remedy = name, patience_sec, remedy
         self._read, self._release = read, release
@@ -218,12 +216,12 @@ class CameraSource(FrameSource):
         self._num_taken = 0
         self._error: Exception | None = None
         self._changed, self._closed = threading.Condition(), threading.Event()
-        # A daemon, or a driver that hangs would keep the process from ending.
+        # A daemon, since a hanging driver must not keep the process from ending.
         self._thread = threading.Thread(target=self._take_frames, name=name, daemon=True)
         self._thread.start()
 
     def frames(self) -> Iterator[SourceFrame]:
-        """As `FrameSource.frames`; never one that a newer one has come after."""
+        """As `FrameSource.frames`; always the newest frame."""
         num_seen, first_sec = 0, None
         while not self._closed.is_set():
             with self._changed:
@@ -236,7 +234,7 @@ class CameraSource(FrameSource):
             yield SourceFrame(pixels, taken_sec - first_sec, taken_sec, num_dropped)
 
     def close(self) -> None:
-        """Stop the thread, which lets go of the camera."""
+        """Stop the thread, which releases the camera."""
         self._closed.set()
         self._thread.join(timeout=self._patience_sec)
 
@@ -245,13 +243,13 @@ class CameraSource(FrameSource):
             while not self._closed.is_set():
                 pixels = self._read()
                 if pixels is None:
-                    self._closed.wait(0.01)  # cameras skip a frame now and then; for how long is for `frames` to judge
+                    self._closed.wait(0.01)  # cameras skip frames now and then; `frames` limits for how long
                     continue
                 with self._changed:
                     self._newest = (pixels, time.perf_counter())
                     self._num_taken += 1
                     self._changed.notify()
-        except Exception as error:  # handed to whoever waits for a frame
+        except Exception as error:  # passed to `frames`
             with self._changed:
                 self._error = error
                 self._changed.notify()
@@ -259,25 +257,25 @@ class CameraSource(FrameSource):
             self._release()
 
     def _broken(self) -> VideoReadError:
-        reason = in_one_line(self._error) if self._error else f"got no frame for {self._patience_sec:g} s"
-        return VideoReadError(f"Expected {self.name} to go on, {reason}; {self._remedy}.")
+        reason = in_one_line(self._error) if self._error else f"no frame for {self._patience_sec:g} s"
+        return VideoReadError(f"{self.name} stopped giving frames ({reason}); {self._remedy}.")
 
 
 class ScreenSource(FrameSource):
-    """The screen, or a part of it, as it is when a frame is asked for.
+    """The screen, or a part of it, captured when a frame is requested.
 
     Args:
         region_px: left, top, width, height; default: the first monitor.
 
     Raises:
-        EngagementInputError: no screen, nothing of the region on it, or the package mss is missing.
+        EngagementInputError: there is no screen, the region is outside it, or the package mss is missing.
     """
 
     def __init__(self, region_px: tuple[int, int, int, int] | None = None) -> None:
         require_extra("live", ("mss",))
         import mss
 
-        # mss asserts that a screen answers, which one that went away does not.
+        # mss raises AssertionError if the screen has gone away.
         self._closed, self._errors = threading.Event(), (mss.ScreenShotError, AssertionError)
         try:
             self._screen = mss.MSS()
@@ -287,7 +285,7 @@ class ScreenSource(FrameSource):
         self._region = monitors[1] if region_px is None else _shown_part(region_px, monitors[0])
 
     def frames(self) -> Iterator[SourceFrame]:
-        """As `FrameSource.frames`, at most `SCREEN_FPS` a second."""
+        """As `FrameSource.frames`, at most `SCREEN_FPS` per second."""
         first_sec = taken_sec = None
         while not self._closed.is_set():
             if taken_sec is not None:
@@ -297,10 +295,10 @@ class ScreenSource(FrameSource):
             yield SourceFrame(pixels, taken_sec - first_sec, taken_sec)
 
     def close(self) -> None:
-        """Let go of the screen."""
+        """Release the screen."""
         if not self._closed.is_set():
             self._closed.set()
-            with suppress(*self._errors):  # a screen that went away was let go of; `frames` has said so
+            with suppress(*self._errors):  # for a screen that has gone away; `frames` reported it
                 self._screen.close()
 
     def _grab(self) -> np.ndarray:
@@ -313,17 +311,17 @@ class ScreenSource(FrameSource):
 
 def _no_screen(error: Exception) -> VideoReadError:
     reason = in_one_line(error)
-    return VideoReadError(f"Expected a screen to look at, got: {reason}; log in to a desktop, or use a webcam or file.")
+    return VideoReadError(f"The screen cannot be captured ({reason}); log in to a desktop, or use a webcam or file.")
 
 
 def _shown_part(region_px: tuple[int, int, int, int], everything: dict[str, int]) -> dict[str, int]:
-    """What of a region lies on the screens; `everything` is the box about all of them."""
+    """The part of a region on the screens; `everything` is the box around all of them."""
     left, top = max(region_px[0], everything["left"]), max(region_px[1], everything["top"])
     right = min(region_px[0] + region_px[2], everything["left"] + everything["width"])
     bottom = min(region_px[1] + region_px[3], everything["top"] + everything["height"])
     if left >= right or top >= bottom:
         size = f"{everything['width']}x{everything['height']}"
-        raise EngagementInputError(f"Expected a part of the {size} px screen, got {region_px}; correct the region.")
+        raise EngagementInputError(f"The region {region_px} is outside the {size} px screen; correct it.")
     return {"left": left, "top": top, "width": right - left, "height": bottom - top}
 
 
@@ -333,10 +331,10 @@ def _open_webcam(number: int) -> CameraSource:
     name = f"webcam:{number}"
     if not capture.isOpened():
         raise VideoReadError(
-            f"Expected a camera at {name}, and it cannot be opened; plug it in, close other programs that use it, "
-            "allow access to it, or try another number (webcam:1)."
+            f"The camera {name} cannot be opened; plug it in, close other programs that use it, allow access to it, or "
+            "try another number (webcam:1)."
         )
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver heeds it: a buffer is delay
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # if the driver supports it: a buffer adds delay
     return camera_of(capture, name)
 
 
@@ -352,7 +350,7 @@ def camera_of(capture: cv2.VideoCapture, name: str, patience_sec: float = PATIEN
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """OpenCV prints a warning a back end that finds no camera."""
+    """OpenCV prints a warning for each back end that finds no camera."""
     logging = cv2.utils.logging
     before = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)

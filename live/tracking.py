@@ -1,12 +1,12 @@
-"""Follows several faces through a live picture: one track a face, and a number once it was seen for long enough.
+"""Tracks several faces through a live picture: one track per face, with a number once it was seen for long enough.
 
-The faces that a detection finds go to the tracks one to one, the cheapest pair first: a pair costs how far the face
-lies from where its track was expected at its speed, how its size changed, and how the colours about it (skin, hair,
-clothes) differ. Two who cross so keep their numbers, and so does a person who is away for a moment. Where all that is
-about a face changes at once, as when a call shows another speaker in the same place, it is another person's. Who only
-passes by gets no number and uses none up.
-Looks are kept for as long as a track is, and identify nobody. The few frames of a stored clip lie too far apart for
-speeds: those are `processor/face_tracking`'s.
+Detected faces are assigned to tracks one to one, the cheapest pair first. The cost of a pair grows with the distance of
+the face from the track's expected place, the change of size, and the difference of the colours around it (skin, hair,
+clothes). So two people who cross keep their numbers, as does a person who is away for a moment. If everything around
+a face changes at once, as when a call shows another speaker in the same place, it belongs to another person. Passers-by
+get no number and use none up.
+Looks are stored as long as their track and identify nobody. The few frames of a stored clip are too far apart for speed
+estimates; `processor/face_tracking` tracks those.
 """
 
 import math
@@ -30,65 +30,65 @@ from .looks import (
     surroundings,
 )
 
-# A detector overlooks a face now and then; only a face that stays away this long is missing.
+# A detector misses a face now and then; only after this long is the face missing.
 MISSING_AFTER_SEC = 0.5
-REACH_FACE_SIZES, REACH_FACE_SIZES_A_SEC = 0.5, 5.0  # how far from the expected place a face may turn up
-MAX_UNWATCHED_SEC = 1.0  # nobody looked for longer than this: who is away since then was not seen to be away
-COAST_SEC = 0.7  # a head stops sooner or later: an unseen one moves on by at most its speed times this
+REACH_FACE_SIZES, REACH_FACE_SIZES_A_SEC = 0.5, 5.0  # how far from its expected place a face may appear
+MAX_UNWATCHED_SEC = 1.0  # in a longer gap without detections nobody counts as absent
+COAST_SEC = 0.7  # a head stops eventually: an unseen one moves by at most its speed times this
 SPEED_MEMORY_SEC = 0.3  # speeds are averaged over about this long, since boxes jitter by a pixel or two
 COLOR_MEMORY_SEC = LOOK_MEMORY_SEC = 2.0
 COLOR_WEIGHT = 2.0
-# A head that looks this different from the last time, where this share of what is about it has changed too, is another
-# person's. Of looks 0.6 s apart: all 29 changes of person in calls of real faces (grey, cut close) and all 56 of drawn
-# ones are beyond both, and so are 2 of 33 steps of people signing, 0 of drawn ones, and 0.057 of the real faces' own,
-# whose pictures leap.
+# A head belongs to another person if its look changed by more than the first, and more than the second as a share of
+# its surroundings. For looks 0.6 s apart, both are exceeded by all 29 changes of person in calls of real faces (grey,
+# closely cropped) and all 56 of drawn ones, but also by 2 of 33 steps of people signing, by none of drawn people,
+# and by a share of 0.057 of the real faces' own steps, whose pictures jump.
 OTHER_LOOK, OTHER_SCENE = 0.36, 0.4
-OTHER_SCENE_UNSEEN = 0.5  # who was not found a moment ago was hidden by somebody, who may still be half in the way
-AT_REST_FACE_SIZES_A_SEC = 0.5  # who walks leaves a scene, and is half hidden by others: there looks tell nothing
-# A track not seen for long reaches far, and would take the face of one seen just now: so waiting costs as well, and
-# who was away long must look the more alike.
+OTHER_SCENE_UNSEEN = 0.5  # a face not found a moment ago may still be half hidden by somebody
+AT_REST_FACE_SIZES_A_SEC = 0.5  # people who walk change their surroundings, so looks mean nothing
+# A track not seen for long reaches far, and could take the face of one seen just now. So waiting costs as well: after
+# a longer absence the look must be more similar.
 WAITING_WEIGHT = 0.3
-# Move and growth are 1 at their own limits; beyond twice that it is somebody else.
+# Move and growth are 1 at their limits; a sum above this is another person.
 MAX_COST = 2.0
 
 
 @dataclass(eq=False)
 class LiveTrack:
-    """One face: where it was last found, how fast it moved there, and the colours about it."""
+    """One face: where it was last found, its speed there, and the colours around it."""
 
     box_xyxy_px: np.ndarray  # (4,) float64
     landmarks_xy_px: np.ndarray  # (5, 2) float64
-    colors: np.ndarray  # (COLOR_BINS ** 3,) float32, a slow mean
+    colors: np.ndarray  # (COLOR_BINS ** 3,) float32, slow moving average
     first_seen_sec: float
     seen_sec: float
-    number: int | None = None  # 1, 2, ... in order of appearance; never given to somebody else; None: nobody yet
+    number: int | None = None  # 1, 2, ... in order of appearance; never reused; None: not yet a person
     velocity_xy_px_sec: np.ndarray = field(default_factory=lambda: np.zeros(2))
     found: bool = True  # by the latest detection
     num_sightings: int = 1
-    looks: list[tuple[float, Look]] = field(default_factory=list)  # seconds and look, with nobody else there: at most
-    # the newest and one from `LOOK_MEMORY_SEC` before, since who passes in front is in the newest
-    scene: Scene | None = None  # about the face, when it was last found
+    looks: list[tuple[float, Look]] = field(default_factory=list)  # seconds and look, without other people: at most the
+    # newest and one from `LOOK_MEMORY_SEC` earlier, since a person passing in front is in the newest
+    scene: Scene | None = None  # around the face, when it was last found
 
     def box_at(self, time_sec: float) -> np.ndarray:
         """(4,), where the box is expected; at the time of its detection, the detected one itself."""
         return self.box_xyxy_px + np.tile(self._moved_px(time_sec), 2)
 
     def landmarks_at(self, time_sec: float) -> np.ndarray:
-        """(5, 2), moved as the box."""
+        """(5, 2), moved like the box."""
         return self.landmarks_xy_px + self._moved_px(time_sec)
 
     @property
     def look(self) -> Look | None:
-        """The newest; None: somebody else always reached in."""
+        """The newest look; None: other people always overlapped."""
         return self.looks[-1][1] if self.looks else None
 
     def remember(self, look: Look, time_sec: float) -> None:
-        """How the person looked just now."""
+        """Store the person's current look."""
         is_due = len(self.looks) == 2 and time_sec - self.looks[0][0] >= 2 * LOOK_MEMORY_SEC
         self.looks = [*(self.looks[1:] if is_due else self.looks[:1]), (time_sec, look)]
 
     def is_missing(self, time_sec: float) -> bool:
-        """Not found, and for longer than a detector's slip."""
+        """Whether the face is not found for longer than a detector misses one."""
         return not self.found and time_sec - self.seen_sec > MISSING_AFTER_SEC
 
     def _moved_px(self, time_sec: float) -> np.ndarray:
@@ -99,12 +99,12 @@ class FaceTracker:
     """The tracks of everybody in the picture; `update` takes one detection after the other.
 
     Args:
-        keep_lost_sec: how long a person is waited for whose face is gone; one seen a single time is not, and one
-            without a number for as long as a detector's slip.
-        max_people: the most with a number; a new one takes the place of the one gone longest, or is left without.
-        min_seen_sec: a face seen for this long gets a number. Who is there in the first picture gets one at once: they
-            were there before anybody looked, and of a single picture all are wanted.
-        slip_sec: how long a detector overlooks a face now and then.
+        keep_lost_sec: how long a person without a visible face is remembered; a face seen only once is not, and one
+            without a number only for `slip_sec`.
+        max_people: the most people with a number; a new one replaces the one absent longest, or gets none.
+        min_seen_sec: a face seen for this long gets a number. Everybody in the first picture gets one at once: they
+            were there before, and in a single picture all are wanted.
+        slip_sec: how long a detector may miss a face.
     """
 
     def __init__(
@@ -124,15 +124,15 @@ class FaceTracker:
         return sorted((t for t in self.tracks if t.number is not None), key=lambda track: track.number or 0)
 
     def clock(self) -> tuple[int, float | None]:
-        """The next number, and the time of the latest update: with `tracks`, all that a tracker knows."""
+        """The next number, and the time of the latest update: with `tracks`, a tracker's whole state."""
         return self._next_number, self._updated_sec
 
     def set_clock(self, next_number: int, updated_sec: float | None) -> None:
-        """As another tracker's `clock` had it."""
+        """Set the values from another tracker's `clock`."""
         self._next_number, self._updated_sec = next_number, updated_sec
 
     def update(self, faces: FaceDetections, frame: np.ndarray, time_sec: float) -> None:
-        """faces: of this frame, (height, width, 3) uint8 RGB, and no others."""
+        """faces: all faces of this frame, (height, width, 3) uint8 RGB."""
         is_first = self._updated_sec is None
         unwatched_sec = 0.0 if self._updated_sec is None else max(0.0, time_sec - self._updated_sec - MAX_UNWATCHED_SEC)
         for track in self.tracks:
@@ -160,7 +160,7 @@ class FaceTracker:
     def _waits_for(self, track: LiveTrack, time_sec: float) -> bool:
         if track.number is not None:
             return time_sec - track.seen_sec <= self.keep_lost_sec
-        return track.found or time_sec - track.seen_sec <= self.slip_sec  # found: by the detection before this one
+        return track.found or time_sec - track.seen_sec <= self.slip_sec  # found: by the previous detection
 
     def _match(
         self, faces: FaceDetections, looks: Sequence[Look], frame: np.ndarray, time_sec: float
@@ -173,7 +173,7 @@ class FaceTracker:
         box = faces.boxes_xyxy_px[face].astype(np.float64)
         others = [other.box_at(time_sec) for other in self.tracks if other is not track]
         elapsed_sec = time_sec - track.seen_sec
-        if not any(overlap(surroundings(box), surroundings(other)) for other in others):  # else they are shared
+        if not any(overlap(surroundings(box), surroundings(other)) for other in others):  # else the colours are mixed
             track.colors = track.colors - math.expm1(-elapsed_sec / COLOR_MEMORY_SEC) * (look.colors - track.colors)
         if not any(reaches_into(other, head_about(box)) for other in others):
             track.remember(look, time_sec)
@@ -207,7 +207,7 @@ class FaceTracker:
 def matching_costs(
     tracks: Sequence[LiveTrack], boxes_xyxy_px: np.ndarray, looks: Sequence[Look], frame: np.ndarray, time_sec: float
 ) -> np.ndarray:
-    """Tracks and found boxes, (num_boxes, 4), -> (num_tracks, num_boxes); `MAX_COST` where the two cannot be one."""
+    """Tracks and found boxes, (num_boxes, 4), -> (num_tracks, num_boxes); `MAX_COST` for impossible pairs."""
     costs = np.full((len(tracks), len(boxes_xyxy_px)), MAX_COST)
     for i, track in enumerate(tracks):
         expected = track.box_at(time_sec)
@@ -238,5 +238,5 @@ def _center(box_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _face_size_px(box_xyxy_px: np.ndarray) -> float:
-    """The side of the square of equal area."""
+    """The side of a square with the box's area."""
     return math.sqrt(float(np.prod(box_xyxy_px[2:] - box_xyxy_px[:2])))

@@ -1,1 +1,1 @@
-"""Whole recordings: everybody in them followed, a row a person and window, a page, a copy with faces blurred."""
+"""Whole recordings: everybody tracked, one row per person and window, a page, a copy with blurred faces."""

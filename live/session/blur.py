@@ -1,10 +1,10 @@
-"""A copy of a film with the faces in it blurred, for who wants to show or keep it with less of people's faces.
+"""A copy of a video with blurred faces, to show or store it with less of people's faces.
 
-The film is read twice. First faces are looked for at several times a second, small ones too, and linked over time; then
-every frame is written, upright, with its own time, and with a blur wherever a face was seen or may be at that time (see
-`face_paths`): so what comes later in the film is known without keeping frames. Of a face a handful of blocks of colour
-remain, drawn smoothly into each other. All its sound goes along (see `live/sound`). No subtitles, data streams, cover
-pictures, chapters or metadata do: titles, places and names may identify somebody. People are not made anonymous by it.
+The video is read twice. First faces, also small ones, are detected several times per second and linked over time. Then
+every frame is written, upright, with its own time, and blurred wherever a face was seen or may be at that time (see
+`face_paths`); later detections are thus known without storing frames. A handful of colour blocks with soft transitions
+remain of a face. All sound is copied (see `live/sound`), but no subtitles, data streams, cover pictures, chapters or
+metadata: titles, places and names may identify somebody. This does not make people anonymous.
 """
 
 import math
@@ -27,31 +27,31 @@ from .face_paths import FacePaths
 
 NOT_ANONYMOUS = (
     "Blurred faces do not make people anonymous: voices, clothes, bodies, the room and what is said remain, and a face "
-    "that no detector finds, in profile or half hidden, stays as it is."
+    "that no detector finds, in profile or half hidden, stays visible."
 )
-LOOK_EVERY_SEC = 0.1  # at a fifth of a second, people who cross the picture fast are uncovered now and then
-LOOKS_PER_BATCH = 4  # frames held at a time
-LOOKING_SHARE = 0.8  # of the time all of it takes, about
-COVER_RATIO = 1.5  # the ellipse's axes, of a detected box's sides, which leave out the forehead and the ears
-EDGE_RATIO = 1.25  # of the ellipse, over which the blur fades out
-BLOCKS_ACROSS = 4  # of a detected box; of 8, MTCNN finds a face again in up to half of the frames
+LOOK_EVERY_SEC = 0.1  # at 0.2 s, people who cross the picture fast are sometimes uncovered
+LOOKS_PER_BATCH = 4  # frames in memory at a time
+LOOKING_SHARE = 0.8  # of the total time, approximately
+COVER_RATIO = 1.5  # the ellipse's axes by a detected box's sides, since boxes leave out forehead and ears
+EDGE_RATIO = 1.25  # of the ellipse, up to where the blur fades out
+BLOCKS_ACROSS = 4  # of a detected box; with 8, MTCNN still finds a face in up to half of the frames
 
 
 @dataclass(frozen=True)
 class BlurReport:
-    """What was done to a film, in frames of the copy."""
+    """What was done, in frames of the copy."""
 
     num_frames: int
     num_frames_looked_at: int
     num_frames_with_faces: int  # with at least one face covered
-    num_frames_covered_between: int  # with a face covered that no detection of this very frame shows
+    num_frames_covered_between: int  # with a covered face not detected in this very frame
     duration_sec: float  # of the pictures
-    notes: tuple[str, ...] = ()  # sentences without a stop, of what a user should know
+    notes: tuple[str, ...] = ()  # sentences without a full stop: what a user should know
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the first reading tells."""
+    """The result of the first reading."""
 
     paths: FacePaths
     num_frames: int
@@ -71,22 +71,22 @@ def blur_faces(
     device: str = "cpu",
     video_track: int | None = None,
 ) -> BlurReport:
-    """Write a copy of a film, an mp4, with its faces blurred, and its pictures as a player shows them.
+    """Write a copy of a video, an mp4, with blurred faces, and its pictures as a player shows them.
 
-    Of a film that breaks off, as the recording of a crashed computer does, all that can be read is copied, and a note
-    says where it ends: the copy is as whole as its source is, and nobody can record it again.
+    If a video breaks off, like the recording of a crashed computer, everything readable is copied and a note says where
+    it ends, since it cannot be recorded again.
 
     Args:
-        output: whole or not there, however this ends; what is there is replaced.
-        on_progress: takes the seconds of film done.
-        device: to look for faces on.
-        video_track: of a film with several, from 1; None: the default one.
+        output: written completely or not at all; an existing file is replaced.
+        on_progress: called with the seconds of video done.
+        device: for face detection.
+        video_track: which of several, from 1; None: the default one.
 
     Raises:
         EngagementInputError: the source cannot be read, or is the output; the output cannot be written.
     """
     if output.exists() and source.exists() and output.samefile(source):
-        raise EngagementInputError(f"Expected another file than the video itself, got {output}; choose another name.")
+        raise EngagementInputError(f"{output} is the source video and must not be overwritten; choose another name.")
     tell = on_progress or (lambda _: None)
     with whole_file(output) as partial:
         seen = _look_for_faces(source, video_track, device, lambda time_sec: tell(time_sec * LOOKING_SHARE))
@@ -120,7 +120,7 @@ def _look_for_faces(source: Path, video_track: int | None, device: str, tell: Ca
                 raise
             breaks_off = True
     if first is None:
-        raise NoDecodableFrameError(f"Expected frames, got none, in {source}; record it again.")
+        raise NoDecodableFrameError(f"{source} contains no frames; record it again.")
     _look(detector, looked_at, paths)
     paths.finish()
     height_px, width_px = last.pixels.shape[:2]
@@ -147,7 +147,7 @@ def _write_copy(
     tell: Callable[[float], None],
 ) -> BlurReport:
     num_with_faces = num_between = 0
-    # A frame that could not be read may lie in the middle of the film, and its sound goes on.
+    # An unreadable frame may be in the middle of the video, while its sound continues.
     sound_until_sec = seen.duration_sec if seen.breaks_off else math.inf
     with (
         FileSource(source, video_track=video_track) as film,
@@ -171,7 +171,7 @@ def _write_copy(
 def _notes(seen: _Seen, num_with_faces: int, sound: SourceSound) -> Iterator[str]:
     yield from seen.notes
     if seen.breaks_off:
-        yield f"the film breaks off after {seen.duration_sec:.1f} s, and the copy ends there"
+        yield f"the video breaks off after {seen.duration_sec:.1f} s, and the copy ends there"
     if not num_with_faces:
         yield "no face was found, so nothing is blurred"
     if sound.num_left_out:
@@ -181,18 +181,18 @@ def _notes(seen: _Seen, num_with_faces: int, sound: SourceSound) -> Iterator[str
 
 
 def blur_face(frame: np.ndarray, box_xyxy_px: np.ndarray) -> None:
-    """Blur an ellipse about a face's box, (4,), in a frame, (height, width, 3) uint8 RGB, which is changed."""
+    """Blur an ellipse around a face's box, (4,), in place in a frame, (height, width, 3) uint8 RGB."""
     center, axes = (box_xyxy_px[:2] + box_xyxy_px[2:]) / 2, (box_xyxy_px[2:] - box_xyxy_px[:2]) / 2 * COVER_RATIO
     outer = np.concatenate([np.floor(center - axes * EDGE_RATIO), np.ceil(center + axes * EDGE_RATIO)]).astype(int)
     left, top = np.maximum(outer[:2], 0).tolist()
     right, bottom = np.minimum(outer[2:], frame.shape[1::-1]).tolist()
     if right <= left or bottom <= top:
-        return  # outside of the picture
+        return  # outside the picture
     part = frame[top:bottom, left:right]
     block_px = (box_xyxy_px[2:] - box_xyxy_px[:2]).max() / BLOCKS_ACROSS
     num_blocks = [max(1, round(side / block_px)) for side in (right - left, bottom - top)]
-    # First to a few averages: what is not in them no sharpening brings back, as it may after a blur alone. Then these
-    # are blurred, or they flicker wherever a face moves on by a part of a block.
+    # First reduce to a few averages: unlike after a blur alone, sharpening cannot bring anything back. Then blur these,
+    # since they would flicker when a face moves by a fraction of a block.
     blocks = cv2.resize(part, num_blocks, interpolation=cv2.INTER_AREA)
     blocks = cv2.GaussianBlur(blocks, (3, 3), 0, borderType=cv2.BORDER_REPLICATE)
     blurred = cv2.resize(blocks, (right - left, bottom - top), interpolation=cv2.INTER_CUBIC)

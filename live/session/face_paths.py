@@ -1,9 +1,8 @@
-"""Where faces are at any time of a film, from where they were seen at some times of it.
+"""Where faces are at any time of a video, from detections at some times.
 
-Sightings of one face are linked by `live/tracking`. Between two of them its box goes straight from one place to the
-other. Before the first and after the last it stays for a while, and reaches to where a face as fast would be: who walks
-out of the picture is not found in profile or cut off by its edge. The longer a face was not seen, the less is known of
-where it is, so the larger the box. What is done with the boxes is left to others.
+`live/tracking` links the sightings of one face. Between two of them its box moves in a straight line. Before the first
+and after the last it stays for a while, and extends to where a face of the same speed would be, since a person leaving
+the picture is not detected in profile or cut off by the edge. The longer a face was not seen, the larger the box.
 """
 
 import math
@@ -16,14 +15,14 @@ import numpy as np
 from ...processor.face_detection import FaceDetections
 from ..tracking import FaceTracker, LiveTrack
 
-# Who reads from a sheet or looks aside is not found for seconds on end, and is still there. A gap that is longer is
-# covered at both its ends. To cover somebody's empty place harms nobody.
+# People who read from a sheet or look aside are still there, but not detected for seconds. Longer gaps are covered at
+# both ends. Covering an empty place does no harm.
 MAX_GAP_SEC = 5.0
 AROUND_SEC = 1.0
-MOVING_ON_SEC = 0.5  # at most, at the speed that two sightings tell which lie no further apart
-GROWTH_A_SEC = 0.5  # shares of its size that a box grows by in a second without a sighting
+MOVING_ON_SEC = 0.5  # the longest motion, at the speed between two sightings no further apart
+GROWTH_A_SEC = 0.5  # share of its size by which a box grows per second without a sighting
 MAX_GROWTH = 0.5
-MAX_FACES = 1000  # at a time; nobody in the picture may be left out
+MAX_FACES = 1000  # at a time; nobody may be left out
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,14 @@ class FacePlace:
     """Where a face is, or may be."""
 
     box_xyxy_px: np.ndarray  # (4,) float64
-    is_seen: bool  # a detection of this very time
+    is_seen: bool  # detected at exactly this time
 
 
 @dataclass(eq=False)
 class _Path:
-    """The sightings of one face; thousands of them, so in arrays."""
+    """The sightings of one face, in arrays since there are thousands."""
 
-    times_sec: "array[float]" = field(default_factory=lambda: array("d"))  # rising
+    times_sec: "array[float]" = field(default_factory=lambda: array("d"))  # increasing
     boxes_px: "array[float]" = field(default_factory=lambda: array("d"))  # four numbers each
 
     def box_at(self, time_sec: float) -> FacePlace | None:
@@ -63,9 +62,9 @@ class _Path:
 
 
 class FacePaths:
-    """The paths of everybody in a film: `add` what was seen, in order of time; then `finish`, and ask `faces_at`.
+    """The paths of all faces in a video: call `add` in order of time, then `finish`, then `faces_at`.
 
-    It keeps 40 bytes a sighting: 14 MB for ten faces looked for ten times a second through an hour.
+    It needs 40 bytes per sighting: 14 MB for ten faces detected ten times per second for an hour.
     """
 
     def __init__(self) -> None:
@@ -75,7 +74,7 @@ class FacePaths:
         self._by_second: defaultdict[int, list[_Path]] = defaultdict(list)
 
     def add(self, faces: FaceDetections, frame: np.ndarray, time_sec: float) -> None:
-        """faces: all of this frame, (height, width, 3) uint8 RGB; times rise."""
+        """faces: all faces of this frame, (height, width, 3) uint8 RGB; times must increase."""
         self._tracker.update(faces, frame, time_sec)
         self._open = {track: self._open.get(track) or self._new_path() for track in self._tracker.tracks}
         for track, path in self._open.items():
@@ -84,7 +83,7 @@ class FacePaths:
                 path.boxes_px.extend(track.box_xyxy_px.tolist())
 
     def finish(self) -> None:
-        """After the last sighting; from then on places can be asked for."""
+        """Call after the last sighting and before `faces_at`."""
         for path in self._paths:
             first, last = path.times_sec[0] - AROUND_SEC, path.times_sec[-1] + AROUND_SEC
             for second in range(math.floor(first), math.floor(last) + 1):
@@ -101,11 +100,11 @@ class FacePaths:
 
 
 def _reach(times_sec: np.ndarray, boxes: np.ndarray, end: int, inward: int, unseen_sec: float) -> np.ndarray:
-    """The box at one end of a path and where it would have moved since, in one: (4,).
+    """The box at one end of a path, extended to where it would have moved since: (4,).
 
     Args:
-        end: index of a sighting that has none on its other side, or none for long.
-        inward: 1 or -1, to the sighting before it on the path.
+        end: index of a sighting followed by none, or by a long gap.
+        inward: 1 or -1, the direction of the previous sighting on the path.
     """
     other = end + inward
     if not 0 <= other < len(times_sec) or (apart_sec := abs(times_sec[end] - times_sec[other])) > MOVING_ON_SEC:
@@ -115,6 +114,6 @@ def _reach(times_sec: np.ndarray, boxes: np.ndarray, end: int, inward: int, unse
 
 
 def grown(box_xyxy: np.ndarray, share: float) -> np.ndarray:
-    """A box (4,) -> one about the same centre whose sides are this share longer."""
+    """A box (4,) -> a box with the same centre whose sides are longer by this share."""
     half = (box_xyxy[2:] - box_xyxy[:2]) / 2 * share
     return box_xyxy + np.concatenate([-half, half])

@@ -1,7 +1,7 @@
-"""A session's folder: which recordings it is of, what was read of each, and the tables and the page made of it.
+"""A session's folder: its recordings, what was read from each, and the tables and page made from that.
 
-`session.json` says what it is a session of, and `parts/` has a journal a recording. Tables and page are made anew of
-the journals whenever a recording is done, so that they are there however the work ends.
+`session.json` lists the recordings, and `parts/` has one journal per recording. Tables and page are written from the
+journals again whenever a recording is finished, so that they exist after any kind of end.
 """
 
 import csv
@@ -33,7 +33,7 @@ WINDOWS_TABLE, WINDOWS_PARQUET, PEOPLE_TABLE = "windows.csv", "windows.parquet",
 REFUSED_TABLE = "refused.csv"
 PAGE_FILE, BLURRED_FOLDER = "session.html", "blurred"
 _PARTS = "parts"
-_HASHED_BYTES = 1 << 20  # of a recording's start and its end; all of an hour would take a while to read
+_HASHED_BYTES = 1 << 20  # at a recording's start and end; reading all of an hour would take a while
 _REMEDY = "choose another folder"
 Cell = str | float | int | None
 
@@ -42,14 +42,14 @@ class Recording(Record):
     """One file of a session."""
 
     source: str
-    """its path, as it was given"""
+    """its path, as given"""
     num_bytes: Count
     content: str
-    """SHA-256 of its first and last megabyte, by which another file is noticed"""
+    """SHA-256 of its first and last megabyte, to notice a different file"""
 
 
 class SessionRecord(Record):
-    """What a folder is a session of."""
+    """The content of a session's folder."""
 
     version: Literal[1]
     made_with: str
@@ -61,12 +61,12 @@ class SessionRecord(Record):
 class SessionFolder:
     """
     Args:
-        sources: all recordings asked for; those that the folder knows already must be among them.
-        video_track: of recordings with several, from 1; None: the default one.
+        sources: all requested recordings; they must include those in the folder.
+        video_track: which of several, from 1; None: the default one.
 
     Raises:
-        DataError: the folder holds something else, another session, or other recordings.
-        RecipeError: the model reads whole frames, in which nobody is told from anybody.
+        DataError: the folder contains something else, another session, or other recordings.
+        RecipeError: the model reads whole frames, which cannot be assigned to people.
     """
 
     def __init__(
@@ -75,44 +75,40 @@ class SessionFolder:
         self.path, self._predictor, self._sources = path, predictor, list(sources)
         self._video_track = video_track
         if not predictor.video_processor.face_crop:
-            raise RecipeError("Expected a model of faces to follow people, got one of whole frames; use another.")
+            raise RecipeError("A session needs a model of faces, got one of whole frames; use another model.")
         record = SessionRecord(version=1, made_with=_made_with(predictor, video_track), recordings=[])
         claim_folder(path, SESSION_FILE, record.model_dump_json(indent=2), "a session")
         self._record = read_record(path / SESSION_FILE, SessionRecord, DataError, "a session", _REMEDY)
         if self._record.made_with != record.made_with:
-            raise DataError(
-                f"Expected a new folder, or a session of this model and these settings, in {path}, got one of others; "
-                f"{_REMEDY}."
-            )
+            raise DataError(f"The session in {path} was made with another model or other settings; {_REMEDY}.")
         asked = set(map(name_of, self._sources))
         recordings = enumerate(self._record.recordings, start=1)
         read = [known.source for number, known in recordings if self._journal(number).exists()]
         if others := [source for source in read if source not in asked]:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             raise DataError(
-                f"Expected a session of the recordings named in {path}, got one of {others[0]}{more}; {_REMEDY}, or "
-                "name those too."
+                f"The session in {path} also contains {others[0]}{more}; {_REMEDY}, or name those recordings too."
             )
 
     def read(self, source: Path, on_window: Callable[[int, int], None] | None = None) -> SessionVideo:
-        """A recording, as far as it was not read before.
+        """Read a recording, from where an earlier run stopped.
 
         Args:
-            on_window: told the number of windows done, and of all.
+            on_window: called with the number of windows done, and of all.
 
         Raises:
-            EngagementInputError: it cannot be read, is another file than before, or there is no room for what is read;
-                what was read before is kept.
+            EngagementInputError: it cannot be read, is a different file than before, or the disk is full; what was read
+                before is not lost.
         """
         journal = self._journal(self._number_of(source))
         return read_recording(self._predictor, source, name_of(source), journal, on_window, self._video_track)
 
     def write_tables(self, refused: Sequence[Refusal], names: str | None = None) -> list[SessionVideo]:
-        """Tables and page, of all that was read so far, which is returned in the order asked for.
+        """Write tables and page for all recordings read so far; returns these in the requested order.
 
         Args:
-            refused: what could not be read.
-            names: what the model names, where that is not engagement.
+            refused: recordings that could not be read.
+            names: what the model predicts, if not engagement.
 
         Raises:
             DataError: they cannot be written.
@@ -144,7 +140,7 @@ class SessionFolder:
         return videos
 
     def blurred_copy(self, source: Path) -> Path:
-        """Where the copy of a recording with blurred faces goes; of several with one name, the later are numbered."""
+        """Path of a recording's copy with blurred faces; copies after the first of the same name are numbered."""
         number = self._number_of(source)
         earlier = {Path(known.source).stem.casefold() for known in self._record.recordings[: number - 1]}
         stem = Path(name_of(source)).stem
@@ -152,18 +148,17 @@ class SessionFolder:
 
     @property
     def made_with(self) -> str:
-        """Changes with model and settings."""
+        """A fingerprint that changes with model and settings."""
         return self._record.made_with
 
     def _number_of(self, source: Path) -> int:
-        """A recording's, which it has for good from now on."""
+        """A recording's number, assigned permanently."""
         found = _describe(source)
         for number, known in enumerate(self._record.recordings, start=1):
             if known.source == found.source:
                 if known != found:
                     raise DataError(
-                        f"Expected {source} as it was when this session began, got another file; {_REMEDY}, or give "
-                        "it another name."
+                        f"{source} has changed since this session began; {_REMEDY}, or give the file another name."
                     )
                 return number
         recordings = [*self._record.recordings, found]
@@ -176,12 +171,12 @@ class SessionFolder:
 
 
 def name_of(source: Path) -> str:
-    """What a recording is called in tables, which hold no name that is no text."""
+    """A recording's name in tables, which can only contain valid text."""
     return str(source).encode("utf-8", "replace").decode()
 
 
 def columns_of(label_names: Sequence[str]) -> list[str]:
-    """Of `windows.csv`: one row a person and window."""
+    """Columns of `windows.csv`, which has one row per person and window."""
     scores = [f"score/{name}" for name in label_names]
     return [
         "source", "person", "start_sec", "end_sec", "label", "reason", "certainty", *scores, "face_coverage", *SIGNALS,
@@ -189,7 +184,7 @@ def columns_of(label_names: Sequence[str]) -> list[str]:
 
 
 def _column_types(columns: Sequence[str]) -> dict[str, pyarrow.DataType]:
-    """Given, or a session in which nobody got a label would have a column of no type."""
+    """Explicit types: without any label in a session, the column's type would be unknown."""
     text = dict.fromkeys(("source", "label", "reason"), pyarrow.string())
     return dict.fromkeys(columns, pyarrow.float64()) | text | {"person": pyarrow.int32()}
 
@@ -213,7 +208,7 @@ def _made_with(predictor: Predictor, video_track: int | None) -> str:
 
 
 def _describe(source: Path) -> Recording:
-    resolve_source(source)  # says what an address, a folder or a picture is
+    resolve_source(source)  # refuses addresses, folders and pictures
     try:
         with source.open("rb") as file:
             num_bytes = file.seek(0, io.SEEK_END)
@@ -222,7 +217,5 @@ def _describe(source: Path) -> Recording:
                 file.seek(start)
                 content.update(file.read(_HASHED_BYTES))
     except (OSError, ValueError) as error:
-        raise VideoReadError(
-            f"Expected a readable video file, got {in_one_line(error)}: {source}; check the path."
-        ) from error
+        raise VideoReadError(f"The video {source} cannot be read ({in_one_line(error)}); check the path.") from error
     return Recording(source=name_of(source), num_bytes=num_bytes, content=content.hexdigest())

@@ -1,4 +1,4 @@
-"""Sessions in shards, one after the other in one table; each shard keeps the page of its own recordings."""
+"""Joins the tables of sessions in shards; each shard's page stays in its folder."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from .folder import PEOPLE_TABLE, REFUSED_TABLE, SESSION_FILE, WINDOWS_PARQUET, 
 
 
 def join_sessions(folder: Path, output: Path) -> int:
-    """The tables that one session would have made of the recordings of all shards; returns how many these are.
+    """Write the tables that one session of all shards' recordings would have; returns the number of recordings.
 
     Args:
         output: a new folder.
 
     Raises:
-        DataError: a shard is missing, unfinished or made otherwise, or the folder is there or cannot be written.
+        DataError: a shard is missing, unfinished or made with other settings; the folder exists or cannot be written.
     """
     shards = read_shards(folder, "session")
     require_new_folder(output, "joined tables")

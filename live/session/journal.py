@@ -1,6 +1,6 @@
-"""What is read of one recording, kept as it comes: a line that says which, a line a window, a last one about people.
+"""The journal of one recording: a first line that names it, one line per window, and a last line about people.
 
-While it is read, a second file says where the reading stands; both are good for going on after any kind of end.
+During reading, a second file stores the reader's state; with both, reading continues after any interruption.
 """
 
 import json
@@ -19,15 +19,15 @@ from .reader import SessionReader, plan_looks
 from .records import SessionPerson, SessionRow, SessionVideo, Visit
 from .state import load_state, save_state
 
-_SAVED_EVERY = 6  # windows: of a minute of film at most is read again
+_SAVED_EVERY = 6  # windows: at most a minute of video is read again
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a journal holds."""
+    """The content of a journal."""
 
     video: SessionVideo
-    line_ends: list[int]  # in bytes, of the head and each window
+    line_ends: list[int]  # in bytes, of the first line and each window
     is_finished: bool
 
 
@@ -39,16 +39,16 @@ def read_recording(
     on_window: Callable[[int, int], None] | None = None,
     video_track: int | None = None,
 ) -> SessionVideo:
-    """A recording, from where its journal ends.
+    """Read a recording, from where its journal ends.
 
     Args:
-        path: of the recording.
-        source: what it is called in the rows.
-        on_window: told the number of windows done, and of all.
-        video_track: of a recording with several, from 1; None: the default one.
+        path: the recording.
+        source: its name in the rows.
+        on_window: called with the number of windows done, and of all.
+        video_track: which of several, from 1; None: the default one.
 
     Raises:
-        EngagementInputError: it cannot be read, or there is no room for what is read; what was read before is kept.
+        EngagementInputError: it cannot be read, or the disk is full; what was read before is not lost.
     """
     kept = kept_in(journal)
     if kept is not None and kept.is_finished:
@@ -58,7 +58,7 @@ def read_recording(
     if kept is not None and load_state(reader, state):
         if reader.num_windows >= len(kept.line_ends):
             raise DataError(
-                f"Expected {reader.num_windows} windows in {journal}, got fewer; delete {state.name} there."
+                f"{journal} has fewer than the {reader.num_windows} windows in {state}; delete {state.name}."
             )
         end = kept.line_ends[reader.num_windows]
     num_windows = len(plan_looks(predictor, index))
@@ -80,19 +80,19 @@ def read_recording(
     state.unlink(missing_ok=True)
     finished = kept_in(journal)
     if finished is None:
-        raise DataError(f"Expected what was read in {journal}, found nothing; somebody took it away.")
+        raise DataError(f"The journal {journal} was deleted during reading; type the same command again.")
     return finished.video
 
 
 def kept_in(journal: Path) -> "_Kept | None":
-    """What was read of a recording so far; None where nothing was. Of one that is not finished, people are not known.
+    """What was read of a recording so far, or None. People are known only once it is finished.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file is not a journal.
     """
     try:
         lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
-        lines = [line for line in lines if line.endswith(b"\n")]  # a killed process may leave a part of one
+        lines = [line for line in lines if line.endswith(b"\n")]  # a killed process may leave an incomplete line
         if not lines:
             return None
         head, *entries = [json.loads(line) for line in lines]
@@ -103,8 +103,7 @@ def kept_in(journal: Path) -> "_Kept | None":
         num_passers_by, notes = (last["num_passers_by"], tuple(last["notes"])) if last else (0, ())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"Expected what was read of a recording in {journal}, got something else ({in_one_line(error)}); delete "
-            "that file, and the recording is read anew."
+            f"{journal} is not a recording's journal ({in_one_line(error)}); delete it to read the recording again."
         ) from error
     if last is None:
         read_sec = rows[-1].end_sec if rows else 0.0
@@ -116,13 +115,13 @@ def kept_in(journal: Path) -> "_Kept | None":
     return _Kept(video, ends, last is not None)
 
 
-def _append(file: GrowingFile, line: dict[str, Any]) -> None:  # as JSON has it
+def _append(file: GrowingFile, line: dict[str, Any]) -> None:  # JSON
     try:
         file.append(json.dumps(line, allow_nan=False) + "\n")
     except OSError as error:
         raise DataError(
-            f"Expected room for what is read in {file.path}, got none ({in_one_line(error)}); what was read before is "
-            "kept: make room and type the same command again."
+            f"No room in {file.path} ({in_one_line(error)}); what was read before is saved: make room and type the "
+            "same command again."
         ) from error
 
 
@@ -140,5 +139,5 @@ def _notes(reader: SessionReader, index: VideoIndex) -> list[str]:
     if index.cut:
         notes.append(f"the file breaks off after {clock(index.end_sec)} ({index.cut}), and was read up to there")
     if reader.num_unreadable_looks:
-        notes.append(f"{reader.num_unreadable_looks} of the frames looked at cannot be read")
+        notes.append(f"{reader.num_unreadable_looks} of the sampled frames cannot be read")
     return notes

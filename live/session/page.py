@@ -1,7 +1,7 @@
-"""A recorded session as one HTML page that holds everything itself, loads nothing and needs no script.
+"""A recorded session as one self-contained HTML page without scripts.
 
-A figure per person, by number, and the counts over all recordings together. There is no ranking, no score of a person
-as a whole, and no colour that says good or bad: a page that had them would invite what `hub.use_limits` rules out.
+One figure per person, by number, and counts over all recordings together. There is no ranking, no overall score of a
+person, and no colour for good or bad: these would invite uses that `hub.use_limits` rules out.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from ...inference.timeline import OKABE_ITO, UNCERTAIN_COLOR, clock, clock_ticks
 from .person_plot import PersonPlot, plot_person, score_px
 from .records import NOBODY_SEEN, SessionPerson, SessionRow, SessionVideo, Visit
 
-NUM_BINS = 10  # of the histogram of scores
+NUM_BINS = 10  # of the scores' histogram
 _REASONS = (UNCERTAIN, NO_FACE_LONG_ENOUGH, FACE_TOO_SMALL, UNREADABLE)
 _MOST_SPANS_IN_WORDS = 12
 _TEMPLATE = Path(__file__).with_name("session.html")
@@ -40,11 +40,11 @@ def render_page(
     warnings: Sequence[str] = (),
     names: str | None = None,
 ) -> str:
-    """The whole page; it can be written as UTF-8, whatever bytes are in the files' names.
+    """The whole page; it can be written as UTF-8, whatever bytes the files' names contain.
 
     Args:
-        warnings: of the model, without a stop.
-        names: what the model names, where that is not engagement.
+        warnings: the model's, without a full stop.
+        names: what the model predicts, if not engagement.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -58,7 +58,7 @@ def render_page(
         warnings=warnings,
         names=names,
         rule=rule,
-        learned_from="nobody here knows what" if rule.trained_on == UNKNOWN else rule.trained_on,
+        learned_from="unknown data" if rule.trained_on == UNKNOWN else rule.trained_on,
         band=rule.uncertain_band(),
         sections=sections,
         refused=[(name, it.error) for name, it in zip(files[len(videos) :], refused, strict=True)],
@@ -71,11 +71,11 @@ def render_page(
 
 @dataclass(frozen=True)
 class _Counts:
-    """What became of the windows of all recordings."""
+    """Counts over the windows of all recordings."""
 
-    answers: dict[str, int]  # windows with a person, by label or why there is none
+    answers: dict[str, int]  # windows with a person, by label or reason for none
     windows: dict[str, int]  # windows of the recordings, by whether somebody was seen
-    histogram: list[int]  # windows by the second label's score; empty of more labels
+    histogram: list[int]  # windows by the second label's score; empty for more than two labels
 
     @property
     def num_scored(self) -> int:
@@ -102,17 +102,17 @@ def _count(sections: Sequence["_Section"], rule: AnswerRule) -> _Counts:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A person as the page shows them."""
+    """A person on the page."""
 
     person: SessionPerson
     visits: str
     plot: PersonPlot
-    in_words: str  # the figure, for those who do not see it
+    in_words: str  # the figure's text alternative
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A recording as the page shows it."""
+    """A recording on the page."""
 
     name: str
     video: SessionVideo
@@ -124,7 +124,7 @@ class _Section:
 
 
 def _section(video: SessionVideo, name: str, rule: AnswerRule) -> _Section:
-    # A file of no length has an axis all the same.
+    # A file without duration needs an axis too.
     end_sec = max([video.duration_sec, *(row.end_sec for row in video.rows)]) or 1.0
     by_person: dict[int | None, list[SessionRow]] = {}
     for row in video.rows:
@@ -156,7 +156,7 @@ def _visits_in_words(visits: Sequence[Visit], end_sec: float) -> str:
 
 
 def _spans_in_words(spans_sec: Sequence[tuple[float, float]], end_sec: float) -> str:
-    """All of them, or of very many the first ones and how many more."""
+    """All spans; of very many, the first ones, the number of further ones and the last."""
     with_hours = clock(end_sec).count(":") == 2
     told = [f"{clock(start, with_hours)} to {clock(end, with_hours)}" for start, end in spans_sec]
     more = len(told) - _MOST_SPANS_IN_WORDS
@@ -169,9 +169,9 @@ def _spans_in_words(spans_sec: Sequence[tuple[float, float]], end_sec: float) ->
 
 
 def _plot_in_words(person: SessionPerson, rows: Sequence[SessionRow], plot: PersonPlot) -> str:
-    """What a look at the figure tells: when there are scores, how far they reach, and why there are none elsewhere.
+    """The figure in words: when there are scores, their range, and why there are none elsewhere.
 
-    No count of labels: a number per person would be there to be compared.
+    No count of labels: a number per person would invite comparison.
     """
     what = " and ".join(filter(None, [", ".join(lane.name for lane in plot.scores[:-1]), plot.scores[-1].name]))
     said = [f"Person {person.number}, {_spans_in_words([(0, plot.end_sec)], plot.end_sec)}: score of {what} over time"]
@@ -181,7 +181,7 @@ def _plot_in_words(person: SessionPerson, rows: Sequence[SessionRow], plot: Pers
         said.append("there is no score in any window")
     for lane in plot.scores:
         if scores := [row.scores[lane.name] for row in rows if row.scores is not None]:
-            said.append(f"{lane.name} lies between {min(scores):.2f} and {max(scores):.2f}")
+            said.append(f"{lane.name} is between {min(scores):.2f} and {max(scores):.2f}")
     reasons = Counter(row.reason for row in rows if row.label is None and row.reason)
     said += [f"{_counted(count, 'window')} without an answer: {reason}" for reason, count in reasons.items()]
     return "; ".join(said) + "."
@@ -193,7 +193,7 @@ def _counted(count: int, one: str, many: str | None = None) -> str:
 
 
 def _share(count: int, total: int) -> str:
-    """In percent; what is rounded to nothing or to all says that it is neither."""
+    """In percent; a share that would round to 0% or 100% is marked as above or below it."""
     if not total:
         return "–"
     if 0 < count / total < 0.0005:

@@ -1,8 +1,8 @@
-"""Who is who in a recording: joins what the tracker followed into people, where place and looks leave no doubt.
+"""Joins tracks in a recording into people, if place and look leave no doubt.
 
-A face that turns up on the seat, or in the tile, of somebody who is gone, and looks alike, is that person again; so are
-people whom a call moves to other tiles within a few seconds. Who looks alike elsewhere, later, may be the same, which
-is said and not decided. Faces are not compared, and nothing is kept beyond a recording.
+A face that appears in the seat, or the tile, of an absent person and has a similar look is that person again; so are
+people whom a call moves to other tiles within a few seconds. A similar look elsewhere, later, may be the same person,
+which is reported but not decided. Faces are not compared, and nothing is stored beyond a recording.
 """
 
 from dataclasses import dataclass, field
@@ -13,24 +13,24 @@ from ..looks import Look, distance_of_looks
 from ..tracking import LiveTrack
 from .records import SessionPerson, Visit
 
-LONGER_BREAK_SEC = 15.0  # a person not found for less than this was there all the same: hands, a bowed head
-_MOVED_SEC = 5.0  # a call rearranges its tiles within this, faces are found again included
+LONGER_BREAK_SEC = 15.0  # a person not found for less than this was still there: hands, a bowed head
+_MOVED_SEC = 5.0  # a call rearranges its tiles, and faces are found again, within this time
 _SAME_PLACE_FACE_SIZES = 1.0
 _SAME_SIZE_RATIO = 1.5
-_SAME_LOOK = 0.25  # half of real people's own looks ten seconds apart, and hardly any two people's
+_SAME_LOOK = 0.25  # met by half of real people's own looks ten seconds apart, and by hardly any two people's
 _LOOKS_KEPT, _LOOKS_EVERY_SEC = 4, 10.0
 
 
 @dataclass(eq=False)
 class Person:
-    """Somebody in a recording, as long as it is read."""
+    """A person in a recording, while it is read."""
 
     number: int
     box_xyxy_px: np.ndarray  # (4,), where last seen
     visits: list[Visit]
-    looks: list[tuple[float, Look]] = field(default_factory=list)  # seconds and look, some of the newest
+    looks: list[tuple[float, Look]] = field(default_factory=list)  # seconds and look, some recent ones
     may_be: int | None = None
-    track: LiveTrack | None = None  # that follows this person now
+    track: LiveTrack | None = None  # the person's current track
 
     @property
     def seen_sec(self) -> float:
@@ -38,7 +38,7 @@ class Person:
         return self.visits[-1].end_sec
 
     def see(self, track: LiveTrack) -> None:
-        """Their face was found in the picture just now."""
+        """Update with a face found just now."""
         time_sec, self.box_xyxy_px = track.seen_sec, track.box_xyxy_px
         if time_sec - self.seen_sec <= LONGER_BREAK_SEC:
             self.visits[-1] = Visit(self.visits[-1].start_sec, time_sec)
@@ -48,7 +48,7 @@ class Person:
             self.looks = [*self.looks, (time_sec, track.look)][-_LOOKS_KEPT:]
 
     def distance_to(self, look: Look) -> float:
-        """Of the nearest of the looks that are kept."""
+        """Distance to the nearest of the stored looks."""
         return min((distance_of_looks(own, look) for _, own in self.looks), default=np.inf)
 
 
@@ -59,10 +59,10 @@ class People:
         self.everybody: list[Person] = []  # by number
 
     def update(self, tracks: list[LiveTrack], time_sec: float) -> None:
-        """After a look.
+        """Update after a detection.
 
         Args:
-            tracks: all that the tracker follows; that of a person who is found to be followed by another is removed.
+            tracks: all of the tracker's; if a person turns out to have a new track, the old one is removed.
         """
         known = {person.track: person for person in self.everybody if person.track is not None}
         numbered = [track for track in tracks if track.found and track.number is not None]
@@ -79,15 +79,15 @@ class People:
                 person.track = None
 
     def person_of(self, track: LiveTrack) -> Person | None:
-        """Who is followed by it; None: nobody yet."""
+        """The person of a track; None: not yet a person."""
         return next((person for person in self.everybody if person.track is track), None)
 
     def records(self) -> tuple[SessionPerson, ...]:
-        """Who came and went, by number."""
+        """All people and their visits, by number."""
         return tuple(SessionPerson(person.number, tuple(person.visits), person.may_be) for person in self.everybody)
 
     def _who_is(self, track: LiveTrack, time_sec: float) -> Person:
-        """Somebody who is away now, or else a new person."""
+        """A person who is absent now, or else a new one."""
         may_be = None
         if track.look is not None:
             away = [person for person in self.everybody if person.track is None or not person.track.found]

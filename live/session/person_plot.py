@@ -1,7 +1,7 @@
-"""What the model said of one person over a recording, as paths for an SVG: seconds to the right, pixels down.
+"""One person's scores over a recording, as paths for an SVG: seconds to the right, pixels down.
 
-A score holds for its whole window, so that a line has steps. Where there is no score the line ends and the ground is
-grey: nothing is drawn from the last window with one to the next.
+A score applies to its whole window, so lines have steps. Without a score the line is interrupted and the background is
+grey: windows with scores are not connected across a gap.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,46 +10,46 @@ from dataclasses import dataclass
 from ...answer_rule import UNCERTAIN, AnswerRule
 from .records import SessionRow
 
-ONE_LINE_PX, LANE_PX, STRIP_PX = 128, 34, 14  # heights: of the only line, of one of several, of what lies below
-_GAP_PX = 8  # between them, and above the first
-_TOUCH_SEC = 0.1  # windows no further apart than this lie end to end
+ONE_LINE_PX, LANE_PX, STRIP_PX = 128, 34, 14  # heights: of a single line, of one of several, of strips below
+_GAP_PX = 8  # between lanes, and above the first
+_TOUCH_SEC = 0.1  # windows no further apart than this are adjacent
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A strip of the plot, from `top_px` down by `height_px`, with a path to fill or to draw in it."""
+    """A strip of the plot, `height_px` high from `top_px` down, with paths to fill or draw."""
 
     name: str
     top_px: int
     height_px: int
     line: str = ""  # to draw
-    dots: str = ""  # to draw thicker: windows with no neighbour, which nobody would see on the line
+    dots: str = ""  # to draw thicker: windows without a neighbour, too short to see as a line
     area: str = ""  # to fill
 
     @property
     def bottom_px(self) -> int:
-        """Where 0 is."""
+        """The position of 0."""
         return self.top_px + self.height_px
 
 
 @dataclass(frozen=True)
 class PersonPlot:
-    """All that is drawn of one person; everything lies in one SVG that is `end_sec` wide and `height_px` high."""
+    """One person's plot, an SVG `end_sec` wide and `height_px` high."""
 
     end_sec: float
     height_px: int
-    without_score: str  # path: windows of no score, to fill
-    scores: tuple[Lane, ...]  # of two labels the second; else a lane a label, its area where it is the answer
-    uncertain: Lane | None  # where there is a score and no answer; None of two labels, whose band shows it
-    coverage: Lane  # how much of the frames show the face
-    stretches_sec: tuple[tuple[float, float], ...]  # from when to when there are scores without a gap
+    without_score: str  # path to fill: windows without a score
+    scores: tuple[Lane, ...]  # of two labels the second; else one per label, filled where it is the answer
+    uncertain: Lane | None  # windows with scores but no answer; None for two labels, which have a band
+    coverage: Lane  # share of the frames that show the face
+    stretches_sec: tuple[tuple[float, float], ...]  # start and end of spans with scores and no gap
 
 
 def plot_person(rows: Sequence[SessionRow], rule: AnswerRule, end_sec: float) -> PersonPlot:
     """
     Args:
-        rows: of one person, by time.
-        end_sec: of the recording; the same for everybody in it, so that times lie below each other.
+        rows: one person's, by time.
+        end_sec: the recording's end; the same for everybody, so that times are aligned.
     """
     scored = list(_stretches([row for row in rows if row.scores is not None]))
     is_one_line = len(rule.label_names) == 2
@@ -77,7 +77,7 @@ def plot_person(rows: Sequence[SessionRow], rule: AnswerRule, end_sec: float) ->
 
 
 def score_px(score: float, lane: Lane) -> float:
-    """How far down a score lies."""
+    """Vertical position of a score."""
     return lane.top_px + (1 - score) * lane.height_px
 
 
@@ -93,7 +93,7 @@ def _scale(top_px: int, height_px: int, to_share: Callable[[SessionRow], float])
 
 
 def _stretches(rows: Sequence[SessionRow]) -> Iterator[list[SessionRow]]:
-    """Rows that lie end to end, together."""
+    """Groups of adjacent rows."""
     stretch: list[SessionRow] = []
     for row in rows:
         if stretch and row.start_sec - stretch[-1].end_sec > _TOUCH_SEC:
@@ -105,7 +105,7 @@ def _stretches(rows: Sequence[SessionRow]) -> Iterator[list[SessionRow]]:
 
 
 def _between(spans_sec: Sequence[tuple[float, float]], end_sec: float) -> list[tuple[float, float]]:
-    """What the spans leave free from 0 to `end_sec`."""
+    """The gaps between the spans from 0 to `end_sec`."""
     edges = [0.0, *(edge for span in spans_sec for edge in span), end_sec]
     return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end - start > _TOUCH_SEC]
 
@@ -120,7 +120,7 @@ def _area(stretches: Sequence[Sequence[SessionRow]], to_px: Callable[[SessionRow
 
 
 def _steps(rows: Sequence[SessionRow], to_px: Callable[[SessionRow], str]) -> str:
-    """Down or up to each row's height and on to its end; equal ones are one step."""
+    """Vertically to each row's height and horizontally to its end; equal heights are one step."""
     heights = [to_px(row) for row in rows]
     return "".join(
         f"V{height}H{_short(row.end_sec)}"
@@ -134,5 +134,5 @@ def _blocks(spans_sec: Sequence[tuple[float, float]], top_px: int, bottom_px: in
 
 
 def _short(number: float, num_digits: int = 2) -> str:
-    """Hundreds of thousands of them make a page: no digit that nobody sees."""
+    """Without invisible digits: a page may contain hundreds of thousands of numbers."""
     return f"{number:.{num_digits}f}".rstrip("0").rstrip(".")

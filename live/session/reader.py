@@ -1,8 +1,8 @@
-"""One recording, window by window: everybody followed, and of each what the model answers, as of a clip of them alone.
+"""One recording, window by window: everybody is tracked, and the model answers for each as for a clip of them alone.
 
-The windows and the frames that the model reads are those of `engagement predict`: for one person alone in the picture
-the two answer alike. Between those frames faces are looked for as well, so that nobody is lost from sight. The film is
-decoded once; memory holds the frames of one window.
+Windows and frames for the model are those of `engagement predict`: for one person alone in the picture, answers are the
+same. Faces are also detected between those frames, so that tracks are not lost. The video is decoded once; memory
+holds the frames of one window.
 """
 
 from collections import defaultdict
@@ -24,26 +24,26 @@ from ..tracking import FaceTracker, LiveTrack
 from .people import People, Person
 from .records import NOBODY_SEEN, SessionRow
 
-LOOK_EVERY_SEC = 0.625  # halves the time between two of eight frames in ten seconds
-MIN_SEEN_SEC = 3.0  # who is there for less passes by
+LOOK_EVERY_SEC = 0.625  # half the interval of eight frames in ten seconds
+MIN_SEEN_SEC = 3.0  # seen for less: a passer-by
 KEEP_LOST_SEC = 3.0
-_SLIP_SEC = 2.5 * LOOK_EVERY_SEC  # two looks in a row may overlook a face that is there
+_SLIP_SEC = 2.5 * LOOK_EVERY_SEC  # two consecutive detections may miss a face
 MAX_PEOPLE = 64  # at a time
 Face = tuple[np.ndarray, np.ndarray]  # box (4,), landmarks (5, 2)
-Reading = list[tuple[int, np.ndarray, np.ndarray]]  # of a track: place among a window's looks, and the face there
+Reading = list[tuple[int, np.ndarray, np.ndarray]]  # a track's: index among a window's detections, and the face
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Which frames of one window are looked at."""
+    """The frames of one window that are used."""
 
     window: FilmWindow
     looks: np.ndarray  # (num_looks,) frame numbers, ascending
-    read: np.ndarray  # (num_frames,) frame numbers that the model reads; some may repeat
+    read: np.ndarray  # (num_frames,) frame numbers for the model; some may repeat
 
 
 class SessionReader:
-    """Who was seen so far in one recording; `rows_of` reads its windows on from where it stands."""
+    """Everybody seen so far in one recording; `rows_of` continues with the next window."""
 
     def __init__(self, predictor: Predictor, source: str) -> None:
         self._predictor, self._source = predictor, source
@@ -54,7 +54,7 @@ class SessionReader:
         self.num_unreadable_looks = 0
 
     def rows_of(self, index: VideoIndex) -> Iterator[list[SessionRow]]:
-        """The rows of each window from `num_windows` on: one a person seen in it, or one that says that nobody was.
+        """The rows of each window from `num_windows` on: one per person seen in it, or one that says that nobody was.
 
         Raises:
             VideoReadError: the file has changed since it was indexed.
@@ -66,8 +66,8 @@ class SessionReader:
         newest, picture = -1, None
         for plan in plans:
             seen: dict[LiveTrack, Reading] = defaultdict(list)
-            people: dict[LiveTrack, Person] = {}  # of those seen, the ones who are somebody by the window's end
-            pictures: dict[int, np.ndarray] = {}  # that the model reads
+            people: dict[LiveTrack, Person] = {}  # of those seen, the ones with a number by the window's end
+            pictures: dict[int, np.ndarray] = {}  # frames for the model
             for place, number in enumerate(plan.looks.tolist()):
                 while newest < number:
                     newest, picture = next(frames)
@@ -89,12 +89,12 @@ class SessionReader:
             yield rows
 
     def finish(self) -> None:
-        """After the last window."""
+        """Call after the last window."""
         self.num_passers_by += sum(track.number is None and track.num_sightings > 1 for track in self.tracker.tracks)
         self.tracker.tracks = []
 
     def _look(self, picture: np.ndarray, time_sec: float, is_read: bool) -> dict[LiveTrack, Face]:
-        """Whom the picture shows, and where."""
+        """The tracks visible in the picture, with their faces."""
         detector = self._predictor.video_processor.face_detector
         (faces,) = detector.detect_close(picture[None])
         before = list(self.tracker.tracks)
@@ -103,7 +103,7 @@ class SessionReader:
         self.num_passers_by += sum(track.number is None and track.num_sightings > 1 for track in gone)
         self.people.update(self.tracker.tracks, time_sec)
         seen = {track: (track.box_xyxy_px, track.landmarks_xy_px) for track in self.tracker.tracks if track.found}
-        if is_read:  # by the boxes of that look by which the model learned, where it finds the face
+        if is_read:  # use the detection of the training, if it finds the face
             (others,) = detector.detect_fast(picture[None])
             for track in seen:
                 for box, landmarks in zip(others.boxes_xyxy_px, others.landmarks_xy_px, strict=True):
@@ -145,7 +145,7 @@ class SessionReader:
         person: Person,
         everybody: dict[Person, FaceTrack],
     ) -> PreparedClip | None:
-        """A person alone, as a clip; None of who was seen only between the frames that the model reads."""
+        """A clip of one person; None if they were seen only between the model's frames."""
         own = everybody[person]
         if not own.found.any():
             return None
@@ -155,7 +155,7 @@ class SessionReader:
         others = [track for other, track in everybody.items() if other is not person]
         for place in np.flatnonzero(~own.found):
             if any(_holds(track.boxes_xyxy_px[place], filled.boxes_xyxy_px[place]) for track in others):
-                # Somebody else is there now: a face of this person's own, the nearest in time, and not theirs.
+                # Another person is there now: use this person's own face that is nearest in time.
                 found = np.flatnonzero(own.found)
                 crops[place] = crops[found[np.abs(found - place).argmin()]]
         times_sec = index.frame_times_sec[plan.read]
@@ -172,7 +172,7 @@ class SessionReader:
             return self._row(plan, person.number, answer.label, answer.reason, face_coverage=0.0)
         answer = self._predictor.rule.answer(scores, clip.face_coverage, clip.face_px)
         found, boxes, landmarks = clip.found, clip.boxes_xyxy_px, clip.landmarks_xy_px
-        assert found is not None and boxes is not None and landmarks is not None  # of `_clip_of`
+        assert found is not None and boxes is not None and landmarks is not None  # set by `_clip_of`
         signals = face_signals(clip.frames, found, boxes, landmarks, clip.frame_times_sec)
         return self._row(
             plan, person.number, answer.label, answer.reason, answer.certainty, answer.scores,
@@ -198,7 +198,7 @@ class SessionReader:
 
 
 def plan_looks(predictor: Predictor, index: VideoIndex) -> list[WindowPlan]:
-    """All windows of a recording, end to end."""
+    """All windows of a recording, without gaps."""
     processor = predictor.video_processor
     plans = []
     for window in processor.windows_of(index, predictor.rule.clip_sec, None, predictor.is_video_model):
@@ -213,12 +213,12 @@ def plan_looks(predictor: Predictor, index: VideoIndex) -> list[WindowPlan]:
 
 
 def _is_apart(time_sec: float, others_sec: np.ndarray) -> bool:
-    """Not so near to a frame that is looked at anyway that it would tell nothing new."""
+    """Whether a time is far enough from the model's frames for a detection of its own."""
     return bool(np.abs(others_sec - time_sec).min() > LOOK_EVERY_SEC / 2)
 
 
 def _by_place(reading: Reading, places: np.ndarray) -> FaceTrack:
-    """What was seen at some of the looks -> (num_frames,) entries, NaN where not found."""
+    """A person's detections -> (num_frames,) entries, NaN where not found."""
     at = {place: (box, landmarks) for place, box, landmarks in reading}
     found = np.array([place in at for place in places.tolist()])
     boxes, landmarks = np.full((len(places), 4), np.nan, np.float32), np.full((len(places), 5, 2), np.nan, np.float32)
@@ -228,6 +228,6 @@ def _by_place(reading: Reading, places: np.ndarray) -> FaceTrack:
 
 
 def _holds(box_xyxy: np.ndarray, other_xyxy: np.ndarray) -> bool:
-    """Whether the other's middle lies in a box; NaN holds nothing."""
+    """Whether a box contains the other's centre; False for NaN."""
     middle = (other_xyxy[:2] + other_xyxy[2:]) / 2
     return bool((box_xyxy[:2] < middle).all() and (middle < box_xyxy[2:]).all())

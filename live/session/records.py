@@ -1,8 +1,8 @@
-"""What is known of a recorded session: a row a person and window, who came and went, what could not be read."""
+"""Records of a session: one row per person and window, people's visits, what could not be read."""
 
 from dataclasses import dataclass, field
 
-NOBODY_SEEN = "nobody seen"  # `SessionRow.reason` of a window without a person, beside those of `Answer.reason`
+NOBODY_SEEN = "nobody seen"  # `SessionRow.reason` of a window without a person; others are `Answer.reason`
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class SessionRow:
     label: str | None
     reason: str | None
     certainty: float | None = None
-    scores: dict[str, float] | None = None  # calibrated where validation told how, by label name
-    face_coverage: float | None = None  # share of the frames looked at that show this person's face
+    scores: dict[str, float] | None = None  # by label name; calibrated if validation data allowed it
+    face_coverage: float | None = None  # share of the sampled frames that show this person's face
     signals: dict[str, float | None] = field(default_factory=dict)  # of `data.face_signals.SIGNALS`
 
 
 @dataclass(frozen=True)
 class Visit:
-    """From when to when somebody was in the picture without a longer break."""
+    """When a person was in the picture, without a longer break."""
 
     start_sec: float
     end_sec: float
@@ -31,12 +31,12 @@ class Visit:
 
 @dataclass(frozen=True)
 class SessionPerson:
-    """Somebody in a video; a number, and never a name."""
+    """A person in a video: a number, never a name."""
 
     number: int
     visits: tuple[Visit, ...]
-    # Who was gone by then and looked alike (hair, clothes, background), but sat elsewhere: nobody knows, so the two
-    # keep numbers of their own.
+    # An earlier person with a similar look (hair, clothes, background) in another place: perhaps the same, so both keep
+    # their own numbers.
     may_be: int | None = None
 
 
@@ -48,5 +48,5 @@ class SessionVideo:
     duration_sec: float
     rows: tuple[SessionRow, ...]  # by window, then by person
     people: tuple[SessionPerson, ...]
-    num_passers_by: int = 0  # faces seen too shortly to be counted as a person
-    notes: tuple[str, ...] = ()  # sentences without a stop: where it breaks off, what was not read
+    num_passers_by: int = 0  # faces seen too briefly to count as people
+    notes: tuple[str, ...] = ()  # sentences without a full stop: where it breaks off, what was not read

@@ -1,7 +1,7 @@
-"""Where the reading of a recording stands, as a file: whoever stops in the middle goes on there, with the same people.
+"""The state of reading a recording, as a file: after an interruption reading continues there, with the same people.
 
-It holds where everybody was and how they looked (colours and shades, see `live/looks.py`), and is deleted when the
-recording is read.
+It contains everybody's place and look (colours and shades, see `live/looks.py`), and is deleted when the recording is
+finished.
 """
 
 import io
@@ -58,15 +58,15 @@ def save_state(reader: SessionReader, path: Path) -> None:
     meta |= {"tracks": tracks, "people": people, "tracker": reader.tracker.clock()}
     arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # NumPy declares its own option among the arrays
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # NumPy's signature mixes its option with the arrays
     write_whole(path, file.getvalue())
 
 
 def load_state(reader: SessionReader, path: Path) -> bool:
-    """Put a new reader where the file says; False where there is no file.
+    """Set a new reader to the stored state; False if there is no file.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file contains something else.
     """
     if not path.exists():
         return False
@@ -101,7 +101,6 @@ def load_state(reader: SessionReader, path: Path) -> bool:
             setattr(reader, name, int(meta[name]))
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"Expected where a recording was left in {path}, got something else; delete that file, and the recording "
-            "is read from its start."
+            f"{path} does not contain the state of a recording; delete it to read the recording from the start."
         ) from error
     return True
