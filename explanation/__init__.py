@@ -1,1 +1,1 @@
-"""Where a model looks, checks of that, and a number for it."""
+"""Heat maps of where a model looks, checks of the maps, and a measure of face focus."""

@@ -1,8 +1,8 @@
-"""How much of what a model looks at is the face, over a data set: maps of heat for the predicted class, read by people.
+"""Face focus over a data set: the share of heat for the predicted class on the face, with intervals over people.
 
-Clips are drawn at random and explained as `explain` does it, each video through the model's own processor. For a model
-of whole frames the detector then looks for the face in the frames of the file, since prepared whole frames are squeezed
-and nobody has looked for faces in them. What has no face, or no heat, is counted beside the mean, never inside it.
+Clips are sampled at random and explained as `explain` does, each video through the model's own processor. For a model
+of whole frames the detector then searches the file's frames for the face, since prepared whole frames are resized to
+squares and have no detections. Clips without a face, or without heat, are counted separately, outside the mean.
 """
 
 from collections import Counter
@@ -29,13 +29,13 @@ from .face_focus import REGIONS, FaceFocus, PeopleFocus, RegionFocus, face_focus
 from .heat_maps import ClipExplanation, explain_clip
 from .map_checks import deletion_insertion, randomisation_check
 
-CHECKED_CLIPS = 5  # of which maps are put to the checks that they can fail
+CHECKED_CLIPS = 5  # number of clips whose maps are checked
 _UNTRAINED_DRAWS = 2
 _DELETION = {"steps": 8, "num_random_orders": 3}
 
 
 class FaceCropRow(TypedDict):
-    """What is read of a row of prepared face crops; by frame."""
+    """The columns used of a row of prepared face crops; one entry per frame."""
 
     frames: list[bytes]
     boxes_xyxy_px: list[list[float]]
@@ -46,11 +46,11 @@ class FaceCropRow(TypedDict):
 
 @dataclass(frozen=True)
 class FocusClip:
-    """One clip to be explained, and whose it is."""
+    """One clip to be explained, and its person."""
 
     clip_id: str
     subject_id: str | None
-    source: Path | Callable[[], FaceCropRow]  # a video file, or what reads a row of prepared face crops
+    source: Path | Callable[[], FaceCropRow]  # a video file, or a function that reads a row of prepared face crops
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,15 @@ class _Explained:
 def find_clips(
     data: Path, split: str = "test", kind: str | None = None, options: SourceOptions | None = None
 ) -> list[FocusClip]:
-    """The clips of a split: the video files of a raw source, or the face crops of prepared data (of a clip in several
-    windows the first).
+    """The clips of a split: the video files of a raw source, or the face crops of prepared data (the first
+    window of each clip).
 
     Args:
-        kind, options: of a raw source, as for `read_source`.
+        kind, options: for a raw source, as for `read_source`.
 
     Raises:
-        DataError: no such split, pictures that are faces already, or prepared whole frames, in which no face is known.
+        DataError: there is no such split, or the data are single face pictures, or prepared whole frames, whose faces
+            are unknown.
     """
     if is_prepared(data):
         return _find_prepared(load_prepared(data), split)
@@ -91,13 +92,13 @@ def measure_focus(
 
     Args:
         clips: from `find_clips`.
-        num_clips: so many of them, drawn at random; None: all.
+        num_clips: size of a random sample; None: all.
 
     Raises:
-        DataError: no clips.
+        DataError: there are no clips.
     """
     if not clips:
-        raise DataError("Expected clips to explain, got none; choose a split that has some.")
+        raise DataError("There are no clips to explain in this split; choose another.")
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(clips), min(num_clips or len(clips), len(clips)), replace=False)
     chosen = [clips[i] for i in sorted(drawn)]
@@ -131,13 +132,13 @@ def measure_focus(
 
 
 def describe_focus(focus: FaceFocusResults, split: str) -> str:
-    """For the terminal: the share of heat on the face beside chance, and what was left out."""
+    """For the terminal: the share of heat on the face, chance, and what was left out."""
     face = focus.face
     if face.mean is None or face.chance is None:
         return f"face focus unknown: none of {focus.num_clips} {split} clips shows both heat and a face"
     bounds = "unknown" if face.lower is None else f"{face.lower:.3f} to {face.upper:.3f}"
     size = "×".join(str(places) for places in focus.map_size or ())
-    coarse = f"; maps of {size} places are too coarse to tell a face from what is around it"
+    coarse = f"; maps of {size} places are too coarse to separate a face from its surroundings"
     counts = {
         "without face": focus.num_without_face,
         "without heat": focus.num_without_heat,
@@ -153,7 +154,9 @@ def describe_focus(focus: FaceFocusResults, split: str) -> str:
 
 def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
     if split not in prepared.splits:
-        raise DataError(f"Expected the split {split} in {prepared.folder}, got {', '.join(prepared.splits)}.")
+        raise DataError(
+            f"{prepared.folder} has no split {split}, only {', '.join(prepared.splits)}; choose one of them."
+        )
     rows = prepared.splits[split]
     if rows["boxes_xyxy_px"][0] is None:
         raise _not_defined(prepared.folder, prepared.description.media)
@@ -167,26 +170,26 @@ def _find_prepared(prepared: PreparedData, split: str) -> list[FocusClip]:
 def _not_defined(data: Path, media: str) -> DataError:
     if media in ("picture", "frames"):
         return DataError(
-            f"Expected clips, or prepared face crops, for face focus, got pictures in {data}; of pictures that "
-            "are faces already it is not defined, so leave out --face-focus."
+            f"{data} contains pictures that are faces already, for which face focus is not defined; leave out "
+            "--face-focus."
         )
     return DataError(
-        f"Expected video files, or prepared face crops, for face focus, got frames in {data} in which nobody has "
-        "looked for faces; pass the raw source."
+        f"{data} contains whole frames without detected faces; for --face-focus pass the raw source, or prepared face "
+        "crops."
     )
 
 
 def _file_of(record: ClipRecord, video: object, data: Path) -> Path:
     if not isinstance(video, Path) or record.clip_start_sec is not None or record.clip_end_sec is not None:
         raise DataError(
-            f"Expected whole video files in a folder for face focus, got {record.source_path} of {data}, which is a "
-            "span or lies in an archive; prepare the data with face crops, and pass that."
+            f"--face-focus needs whole video files in a folder, but {record.source_path} of {data} is a span or in an "
+            "archive; prepare the data with face crops, and pass that."
         )
     return video
 
 
 def _explain(predictor: Predictor, clip: FocusClip) -> _Explained | str:
-    """One clip, or why it is left out."""
+    """One clip, or the reason why it is left out."""
     source = clip.source
     try:
         explained = _explain_file(predictor, source) if isinstance(source, Path) else _explain_row(predictor, source())
@@ -210,7 +213,7 @@ def _explain_file(predictor: Predictor, path: Path) -> _Explained | None:
 
 
 def _explain_row(predictor: Predictor, row: FaceCropRow) -> _Explained:
-    """A row of prepared data, whose crops are those that the model is evaluated on."""
+    """A row of prepared data; its crops are those of the evaluation."""
     frames = np.stack([decode_picture(content) for content in row["frames"]])
     pixel_values = predictor.to_tensor(frames)
     explanation = explain_clip(predictor.model, pixel_values, rule=predictor.rule)
@@ -244,13 +247,13 @@ def _region(clips: Sequence[RegionFocus], over: PeopleFocus | None) -> FocusRegi
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are defined."""
+    """The mean of the defined values."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 
 
 def _check(predictor: Predictor, explained: _Explained, seed: int) -> FocusSanity:
-    """Of one clip; see `randomisation_check` and `deletion_insertion`."""
+    """Check one clip; see `randomisation_check` and `deletion_insertion`."""
     model, pixel_values, maps = predictor.model, explained.pixel_values, explained.explanation.maps
     label = explained.explanation.label
     untrained = randomisation_check(model, pixel_values, label, num_draws=_UNTRAINED_DRAWS, seed=seed)
@@ -264,7 +267,7 @@ def _check(predictor: Predictor, explained: _Explained, seed: int) -> FocusSanit
 
 
 def _sanity(checks: Sequence[FocusSanity]) -> FocusSanity:
-    """Means over the checked clips, of each check over those that define it."""
+    """Mean of each check over the clips for which it is defined."""
     return FocusSanity(
         num_clips=len(checks),
         randomised_rank_correlation=_mean(check.randomised_rank_correlation for check in checks),

@@ -1,4 +1,4 @@
-"""Files and frames of the live page, explained: which face, its heat, and the share of the heat on it."""
+"""Explanations of files and of the live page's frames: the face, the heat, and the share of heat on the face."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from .heat_maps import ClipExplanation, explain_clip
 
 
 class FaceFocusJson(TypedDict):
-    """Shares of heat and of area by region, of the clip and of each frame."""
+    """Shares of heat and area by region, for the clip and each frame."""
 
     clip: dict[str, RegionFocus]
     frames: dict[str, dict[str, list[float | None]]]
@@ -53,7 +53,7 @@ class ExplanationJson(TypedDict):
 
 @dataclass(frozen=True)
 class FaceInClip:
-    """Where the face is, and how much of the heat lies on it."""
+    """The face's place, and the share of heat on it."""
 
     boxes_xyxy_px: np.ndarray  # (num_frames, 4) in the whole frame
     found: np.ndarray  # (num_frames,) bool
@@ -68,7 +68,7 @@ class ExplainedClip:
     pictures: np.ndarray  # (num_frames, height, width, 3) uint8 RGB: face crops, or whole frames
     transforms: np.ndarray | None  # (num_frames, 2, 3) from pixels of the pictures to those of the whole frame
     frame_times_sec: np.ndarray  # (num_frames,), NaN for photos
-    answer: Answer  # what is said of this clip; without a label, why
+    answer: Answer  # the answer for this clip; without a label, the reason
     face: FaceInClip | None = None  # None: no face was found
 
 
@@ -78,17 +78,17 @@ class Explanation:
 
     source: str
     clips: list[ExplainedClip]
-    span_sec: tuple[float, float] | None = None  # of a long video, the explained window
-    warnings: tuple[str, ...] = ()  # of the model, as `Predictor.warnings`
+    span_sec: tuple[float, float] | None = None  # in a long video, the explained window
+    warnings: tuple[str, ...] = ()  # as `Predictor.warnings`
 
 
 def explain_file(predictor: Predictor, path: Path, label: str | None = None, method: str = "gradcam") -> Explanation:
-    """A video, or every face of a photo, through the model's own processor, so that maps lie on its very pixels.
+    """Explain a video, or every face of a photo, through the model's own processor, so that maps match its pixels.
 
-    Of a video that is read in windows, the one whose scores are nearest to the whole video's.
+    In a video that is read in windows, the one whose scores are nearest to the whole video's is explained.
 
     Args:
-        label: the class to explain; default: the one that is decided, or would be, in a photo each face's own.
+        label: the class to explain; default: the predicted or most probable one; in a photo, each face's own.
         method: as for `explain_clip`.
 
     Raises:
@@ -107,16 +107,16 @@ def explain_file(predictor: Predictor, path: Path, label: str | None = None, met
 def explain_frames(
     predictor: Predictor, frames: np.ndarray, label: str | None = None, method: str = "gradcam"
 ) -> ExplainedClip:
-    """As `explain_file`, of frames (num_frames, height, width, 3) uint8 RGB that are a clip."""
+    """As `explain_file`, for the frames of a clip, (num_frames, height, width, 3) uint8 RGB."""
     return _explain_clip(predictor, predictor.video_processor.prepare_clip(frames), label, method)
 
 
 def explain_track(
     predictor: Predictor, frames: np.ndarray, track: FaceTrack, label: str | None = None, method: str = "gradcam"
 ) -> ExplainedClip:
-    """One person of a live picture, whose face is known in these frames, (num_frames, height, width, 3) uint8 RGB.
+    """Explain one person of a live picture, tracked in these frames, (num_frames, height, width, 3) uint8 RGB.
 
-    As the live picture reads it: a frame without the face takes the crop nearest in time.
+    As in the live picture, a frame without the face uses the crop nearest in time.
     """
     processor, filled = predictor.video_processor, fill_missing(track)
     crops, transforms = processor.crop(frames, filled.boxes_xyxy_px, filled.landmarks_xy_px)
@@ -140,18 +140,18 @@ def to_json(explanation: Explanation) -> ExplanationJson:
 
 
 def _typical_window(predictor: Predictor, path: Path) -> tuple[float, float] | None:
-    """None: the video is read at once."""
+    """The window to explain; None: the video is one window."""
     clip_sec, index = predictor.rule.clip_sec, predictor.video_processor.index_file(path)
     if len(predictor.video_processor.windows_of(index, clip_sec, None, predictor.is_video_model)) == 1:
         return None
     prediction = predictor.predict_video(path, clip_sec or CLIP_SEC)
     windows = [span for span in prediction.timeline if span.scores is not None]
     if not windows:
-        raise NoFaceError(f"Expected a face in {path} for long enough to explain it, found {prediction.reason}.")
+        raise NoFaceError(f"No face in {path} is visible for long enough to explain it: {prediction.reason}.")
     rows = np.array([list((span.scores or {}).values()) for span in windows])
-    # Where few windows show a face, the whole video has no scores.
+    # If few windows show a face, the whole video has no scores.
     mean = rows.mean(axis=0) if prediction.scores is None else np.array(list(prediction.scores.values()))
-    distances = np.abs(rows - mean).sum(axis=1).round(6)  # of two windows both are as near, but for float noise
+    distances = np.abs(rows - mean).sum(axis=1).round(6)  # two windows are equally near, but for float noise
     nearest = windows[int(distances.argmin())]
     return nearest.start_sec, nearest.end_sec
 
@@ -179,7 +179,7 @@ def _answer(
 def _look_for_face(
     predictor: Predictor, clip: PreparedClip
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """A model of whole frames needs no face; whether its heat lies on one is all the more worth knowing."""
+    """The face in whole frames, which the model does not need but face focus does; None if there is none."""
     try:
         person = predictor.video_processor.find_person(clip.whole_frames, clip.source)
     except NoFaceError:
@@ -196,7 +196,7 @@ def _explain_photo(predictor: Predictor, photo: Path, label: str | None, method:
         face_px = None if predictor.faces_given else float(max(box[2] - box[0], box[3] - box[1]))
         answer = _answer(predictor, explanation, None, face_px)
         pictures = (faces.frames[one], faces.transforms[one], np.array([np.nan]))
-        if predictor.faces_given:  # where its eyes and mouth are, nobody has looked
+        if predictor.faces_given:  # eyes and mouth were not detected
             clips.append(ExplainedClip(explanation, *pictures, answer))
             continue
         points = (faces.boxes_xyxy_px[one], faces.landmarks_xy_px[one], np.array([True]))

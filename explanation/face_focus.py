@@ -1,9 +1,9 @@
-"""How much of an explanation's heat lies on the face, on eyes and brows and on the mouth, read against chance.
+"""The share of an explanation's heat on the face, on eyes and brows and on the mouth, compared with chance.
 
-A detector's box says where the face is; the other two regions are rectangles about its five landmarks. They are
-measured in eye distances `d`, along the line through the eyes and at right angles to it, so that they scale and lean
-with the face (and narrow with a face that turns aside). A region's share of the picture's area is what heat without
-any aim would give it: chance. Where heat comes from is for `explain` to say; nothing here knows a model.
+The face is a detector's box; the other two regions are rectangles around its five landmarks. They are measured in eye
+distances `d`, along the line through the eyes and perpendicular to it, so that they scale and tilt with the face (and
+become narrower when it turns aside). Chance is a region's share of the picture's area, which evenly spread heat would
+give. `heat_maps` computes the heat; nothing here depends on a model.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from ..evaluation.bootstrap import MIN_PEOPLE_IN_A_CELL
 from ..processor.face_cropping import map_points
 from ..processor.input_errors import DataError
 
-# Beyond each of two landmarks along the eyes' line, above the line between them, below it; in eye distances.
+# Margins beyond two landmarks along the eyes' line, above the line between them, and below it; in eye distances.
 _EYES_AND_BROWS = (0.4, 0.5, 0.25)
-_MOUTH = (0.15, 0.3, 0.4)  # more below than above, for the jaw that falls in a yawn
+_MOUTH = (0.15, 0.3, 0.4)  # more below than above, for the open jaw of a yawn
 REGIONS = ("face", "eyes", "mouth")
 
 
 class RegionFocus(TypedDict):
-    """One region in a clip: means over the frames that count; None where there are none."""
+    """One region in a clip: means over frames with heat and a face; None if there are none."""
 
     heat_share: float | None  # of the heat
     area_share: float | None  # of the area: chance
-    ratio: float | None  # of the two, 1 for heat without aim
+    ratio: float | None  # heat by area, 1 for evenly spread heat
 
 
 class PersonFocus(NamedTuple):
@@ -41,20 +41,20 @@ class PersonFocus(NamedTuple):
 
 @dataclass(frozen=True)
 class PeopleFocus:
-    """A share over people. It names some: keep them out of what is published."""
+    """A share over people. It identifies some, who must not be published."""
 
     mean: float  # over clips
-    lower: float | None  # 95 % interval over people (BCa); None where all people are alike
+    lower: float | None  # 95 % interval over people (BCa); None if all people are equal
     upper: float | None
     num_clips: int
-    num_without_share: int  # clips that count in nothing else
+    num_without_share: int  # clips excluded from all else
     num_people: int
     lowest_people: list[PersonFocus]  # lowest first
 
 
 @dataclass(frozen=True)
 class FaceFocus:
-    """Shares by region ("face", "eyes" with brows, "mouth") and frame; None: no heat there, or no face was found."""
+    """Shares by region ("face", "eyes" with brows, "mouth") and frame; None: the frame has no heat or no face."""
 
     heat_share: dict[str, list[float | None]]  # of the frame's heat
     area_share: dict[str, list[float | None]]  # of the frame's area: chance
@@ -79,11 +79,11 @@ def face_focus(
 
     Args:
         maps: (num_frames, height, width), heat >= 0.
-        boxes_xyxy_px, landmarks_xy_px: (num_frames, 4) and (num_frames, 5, 2), in pixels of the whole frame; NaN
-            landmarks leave the box alone.
+        boxes_xyxy_px, landmarks_xy_px: (num_frames, 4) and (num_frames, 5, 2), in pixels of the whole frame; with
+            NaN landmarks only the box is used.
         transforms: (num_frames, 2, 3) from pixels of the maps to pixels of the whole frame (`input_transforms`); None
-            where they are the same.
-        found: (num_frames,), False where the box is another frame's; None: all were found.
+            if they are the same.
+        found: (num_frames,), False if the box is another frame's; None: all were found.
     """
     no_heat = maps.sum(axis=(1, 2)) <= 0
     no_face = ~np.isfinite(boxes_xyxy_px).all(axis=1)
@@ -109,7 +109,7 @@ def input_transforms(
 
     Args:
         transforms: (num_frames, 2, 3) from pixels of the picture (a face crop) to those of the whole frame; None for
-            whole frames, whose sides the model's input squeezes.
+            whole frames, resized to the model's input.
         picture_size_px, input_size_px: height and width of the picture, and of the model's input.
     """
     if transforms is None:
@@ -128,18 +128,18 @@ def focus_over_people(
     """The mean share over clips, its 95 % interval by resampling people, and the people with the lowest means.
 
     Args:
-        clip_shares: a clip's `FaceFocus.clip[region]["heat_share"]` (or ratio); clips with None are left out, counted.
+        clip_shares: a clip's `FaceFocus.clip[region]["heat_share"]` (or ratio); those with None are only counted.
         person_ids: of the same clips.
 
     Returns:
-        None under five people, since the numbers would be about persons.
+        None for fewer than five people, since the numbers would describe individuals.
 
     Raises:
-        DataError: not a person for each clip.
+        DataError: a clip has no person.
     """
     if len(clip_shares) != len(person_ids) or None in person_ids:
         raise DataError(
-            f"Expected a person for each of {len(clip_shares)} clips, got {len(person_ids)}; name them all."
+            f"Each of {len(clip_shares)} clips needs a person, got {len(person_ids)} people; name them all."
         )
     known = [(person, share) for person, share in zip(person_ids, clip_shares, strict=True) if share is not None]
     people, of_clip = np.unique([str(person) for person, _ in known], return_inverse=True)
@@ -164,8 +164,8 @@ def focus_over_people(
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, num_resamples: int, seed: int) -> tuple[float | None, float | None]:
-    """People are drawn with all of their clips: the mean over clips is a ratio of two sums over people."""
-    if np.ptp(sums / counts) == 0:  # resampling says nothing
+    """People are resampled with all their clips: the mean over clips is a ratio of two sums over people."""
+    if np.ptp(sums / counts) == 0:  # nothing to resample
         return None, None
 
     def mean(drawn: np.ndarray) -> dict[str, np.ndarray]:
@@ -176,14 +176,14 @@ def _interval(sums: np.ndarray, counts: np.ndarray, num_resamples: int, seed: in
 
 
 def _pixel_centres(size_px: tuple[int, ...], transform: np.ndarray | None) -> np.ndarray:
-    """size_px: height and width -> (height, width, 2): where each pixel's centre lies in the whole frame."""
+    """size_px: height and width -> (height, width, 2): each pixel's centre in the whole frame."""
     rows, columns = np.indices(size_px)
     centres = np.stack([columns, rows], axis=-1) + 0.5
     return centres if transform is None else map_points(centres, transform)
 
 
 def _region_masks(points: np.ndarray, box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray) -> dict[str, np.ndarray]:
-    """points: (height, width, 2) -> by region, (height, width) bool; the box alone without landmarks."""
+    """points: (height, width, 2) -> by region, (height, width) bool; only the box without landmarks."""
     inside: np.ndarray = (points >= box_xyxy_px[:2]) & (points < box_xyxy_px[2:])
     masks: dict[str, np.ndarray] = {"face": np.all(inside, axis=-1)}
     left_eye, right_eye, _, left_mouth, right_mouth = np.asarray(landmarks_xy_px, dtype=float)
@@ -199,7 +199,7 @@ def _region_masks(points: np.ndarray, box_xyxy_px: np.ndarray, landmarks_xy_px: 
 def _about(
     points: np.ndarray, first: np.ndarray, second: np.ndarray, beyond: float, above: float, below: float
 ) -> np.ndarray:
-    """All in eye distances: a rectangle about two landmarks -> (height, width) bool."""
+    """A rectangle around two landmarks -> (height, width) bool; all in eye distances."""
     aside, down = np.moveaxis(points - (first + second) / 2, -1, 0)
     half_width = abs(second[0] - first[0]) / 2 + beyond
     return (abs(aside) <= half_width) & (down >= -above) & (down <= below)

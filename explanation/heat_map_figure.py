@@ -1,8 +1,8 @@
-"""An explained file as a figure: its frames in a row with the heat over each, and what the numbers say of the face.
+"""An explained file as a figure: its frames in rows with the heat over each, and the face focus in numbers.
 
-Pictures are drawn grey, so that colour means heat and nothing else; heat is drawn with the picture's own proportions,
-a whole frame's squeezed map stretched back. One scale serves all frames of a clip, since they share one logit, and each
-face of a photo has its own. The same input gives the same bytes. matplotlib is imported late, and only as objects.
+Pictures are grey, so that colour only means heat; heat has the picture's proportions, so a whole frame's square map is
+stretched back. All frames of a clip have one scale, since they share one logit; each face of a photo has its own. The
+same input gives the same bytes. matplotlib is imported late, and without pyplot.
 """
 
 import math
@@ -30,30 +30,29 @@ if TYPE_CHECKING:
 _MAX_WIDTH_INCHES = 12.5
 _TEXT_PT, _SMALL_TEXT_PT = 13, 11
 _PNG_DPI = 200
-_FRAME_INCHES, _FACE_INCHES = 1.45, 2.5  # the least width of a clip's frame, of which eight stand in a row, and a face
-_MIN_WIDTH_INCHES = 5.8  # so that a single frame, too, has room for sentences below it
-_SCALE_INCHES = 0.9  # the bar of colours and its words
-_BOX_COLOR = "#56B4E9"  # Okabe and Ito's light blue, which no heat has
+_FRAME_INCHES, _FACE_INCHES = 1.45, 2.5  # least widths of a clip's frame (eight in a row) and of a face
+_MIN_WIDTH_INCHES = 5.8  # so that there is space for sentences below a single frame
+_SCALE_INCHES = 0.9  # the colour bar and its label
+_BOX_COLOR = "#56B4E9"  # Okabe and Ito's light blue, not a colour of heat
 _METHOD_NAMES = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 _REGION_NAMES = {"face": "face box", "eyes": "eyes and brows", "mouth": "mouth"}
 
 
 def picture_path(output: Path, source: Path) -> Path:
-    """Where the picture goes that was asked for as `output`, known to be writable before anything is computed.
+    """The picture's path for a requested `output`, checked to be writable before anything is computed.
 
     Raises:
-        EngagementInputError: a folder, another suffix than .png, the explained file itself, or no file can be written
-            there.
+        EngagementInputError: it is a folder, does not end in .png, is the explained file itself, or cannot be written.
     """
     path = output if output.suffix or not output.name else output.with_name(f"{output.name}.png")
     if output.name and path.suffix.lower() != ".png":
-        raise EngagementInputError(f"Expected a name that ends in .png for the picture, got {output}; choose another.")
+        raise EngagementInputError(f"The picture must end in .png, got {output}; rename it.")
     with writing(path):
         if output.is_dir():
-            raise EngagementInputError(f"Expected a name for the picture, got the folder {output}; name a file in it.")
+            raise EngagementInputError(f"{output} is a folder; name a file in it for the picture.")
         if path.exists() and source.exists() and path.samefile(source):
             raise EngagementInputError(
-                f"Expected another --output than the explained file itself, got {path}; choose another name."
+                f"{path} is the explained file and must not be overwritten; choose another --output."
             )
         if path.exists():
             path.open("ab").close()
@@ -69,7 +68,7 @@ def save_explanation(explanation: Explanation, path: Path, numbers: Sequence[int
         numbers: as for `draw_explanation`.
 
     Raises:
-        DataError: no file can be written there.
+        DataError: the file cannot be written.
     """
     figure = draw_explanation(explanation, numbers)
     with writing(path):
@@ -79,10 +78,10 @@ def save_explanation(explanation: Explanation, path: Path, numbers: Sequence[int
 
 
 def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = None) -> "Figure":
-    """Rows of panels, narrow ones of a clip's frames and wider ones of a photo's faces, of which more is said.
+    """Rows of panels: narrow ones for a clip's frames, wider ones for a photo's faces, which have longer titles.
 
     Args:
-        numbers: what a photo's faces are called. Default: 1, 2, ... in their order.
+        numbers: the numbers of a photo's faces. Default: 1, 2, ... in their order.
     """
     from matplotlib.figure import Figure
 
@@ -112,7 +111,7 @@ def draw_explanation(explanation: Explanation, numbers: Sequence[int] | None = N
     figure.suptitle(heading, fontsize=_TEXT_PT)
     figure.supxlabel(caption, fontsize=_SMALL_TEXT_PT)
     take_literally(figure)
-    # Laid out twice, here and when it is saved: the first time measures titles over pictures of another size.
+    # The layout runs here and again on saving, since the first pass measures titles at other picture sizes.
     figure.draw_without_rendering()
     return figure
 
@@ -123,7 +122,7 @@ def _text_height(text: str, size_pt: float) -> float:
 
 
 def _wrap(text: str, width_inches: float, size_pt: float) -> str:
-    """Each line in as many lines as it needs; a letter is taken to be 0.58 of its size wide."""
+    """Wrap each line; a letter's width is estimated as 0.58 of its size."""
     return "\n".join(textwrap.fill(line, int(width_inches * 72 / (0.58 * size_pt))) for line in text.split("\n"))
 
 
@@ -140,17 +139,17 @@ def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
         axes.imshow(heat, cmap=_heat_colors(), vmin=0, vmax=1, extent=extent, interpolation="bilinear")
     if clip.face is not None and clip.face.found[index]:
         axes.plot(*_box_outline(clip.face, clip.transforms, index).T, color=_BOX_COLOR, linewidth=1.4)
-    axes.set(xlim=(0, width), ylim=(height, 0))  # a box may reach over the edge
+    axes.set(xlim=(0, width), ylim=(height, 0))  # a box may extend beyond the edge
 
 
 def _shows_heat(clip: ExplainedClip) -> np.ndarray:
-    """(num_frames,) bool: a crop from where the face was in other frames shows no face to put heat on."""
+    """(num_frames,) bool: False for a crop at the place of other frames' faces, which shows no face."""
     is_crop = clip.transforms is not None and clip.face is not None
     return clip.face.found if is_crop and clip.face else np.ones(len(clip.pictures), dtype=bool)
 
 
 def _heat_colors() -> "ListedColormap":
-    """Inferno, told apart by colour-blind eyes and in grey print; the less heat, the more of the picture is seen."""
+    """Inferno, readable for colour-blind people and in grey print; more transparent for less heat."""
     import matplotlib
     from matplotlib.colors import ListedColormap
 
@@ -160,14 +159,14 @@ def _heat_colors() -> "ListedColormap":
 
 
 def _box_outline(face: FaceInClip, transforms: np.ndarray | None, index: int) -> np.ndarray:
-    """(5, 2): the box's corners in pixels of the picture, the first once more at the end."""
+    """(5, 2): the box's corners in pixels of the picture, the first repeated at the end."""
     left, top, right, bottom = face.boxes_xyxy_px[index]
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
     return corners if transforms is None else map_points(corners, invert_transform(transforms[index]))
 
 
 def add_heat_scale(figure: "FigureBase", grid: np.ndarray) -> None:
-    """The colours of `draw_frame_heat`, as a bar beside these axes."""
+    """The colours of `draw_frame_heat`, as a bar next to these axes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
 
@@ -181,7 +180,7 @@ def add_heat_scale(figure: "FigureBase", grid: np.ndarray) -> None:
 
 
 def _heading(explanation: Explanation) -> str:
-    """The file's name and, of a single clip, what the heat speaks for, what was predicted and where a face was."""
+    """The file's name and, for a single clip, the explained and the predicted label, and in which frames a face was."""
     clip, name = explanation.clips[0], shown_name(explanation.source)
     if len(explanation.clips) > 1:
         return f"{name}: {len(explanation.clips)} faces"
@@ -200,8 +199,8 @@ def _heading(explanation: Explanation) -> str:
 
 
 def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, index: int) -> str:
-    """Of a face in a photo: its number, label and score, what was predicted if that is another label, and how much of
-    the heat lies on the face; of a frame when it was.
+    """For a face in a photo: number, label and score, the predicted label if different, and the share of heat on the
+    face; for a frame, its time.
     """
     notes = ["no face"] if clip.face is not None and not clip.face.found[index] else []
     notes += ["no heat"] if clip.explanation.zero_heat[index] else []
@@ -217,29 +216,29 @@ def _panel_title(explanation: Explanation, number: int, clip: ExplainedClip, ind
 
 
 def _caption(explanation: Explanation) -> list[str]:
-    """What the heat is and, of a single clip, how much of it lies where; a paragraph each."""
+    """The method and, for a single clip, the shares of heat by region; one paragraph each."""
     first = explanation.clips[0].explanation
     rows, columns = first.map_size
-    coarse = ", too coarse to tell a face from what is around it" if min(rows, columns) < FINE_MAP else ""
+    coarse = ", too coarse to separate a face from its surroundings" if min(rows, columns) < FINE_MAP else ""
     method = f"{_METHOD_NAMES[first.method]} of a {rows}×{columns} map{coarse}."
     faces = [(clip, clip.face.focus) for clip in explanation.clips if clip.face is not None]
     if not faces:
         return [*_cold_frames(explanation), f"{method} No face was found to measure it against."]
-    scale = f"{method} 1.0×: as heat spread evenly. Blue: face box."
+    scale = f"{method} 1.0×: as for evenly spread heat. Blue: face box."
     if len(explanation.clips) > 1:
-        return [*_cold_frames(explanation), f"{scale} Each face has a heat scale of its own."]
+        return [*_cold_frames(explanation), f"{scale} Each face has its own heat scale."]
     shares = _shares(*faces[0])
     return [*shares, *_cold_frames(explanation), scale if "×" in "".join(shares) else f"{method} Blue: face box."]
 
 
 def _shares(clip: ExplainedClip, focus: FaceFocus) -> list[str]:
-    """Empty where no frame has heat, of which `_cold_frames` speaks."""
+    """Shares by region; empty if no frame has heat, which `_cold_frames` reports."""
     counted = sum(share is not None for share in focus.heat_share["face"])
     if not counted:
-        unknown = "No frame shows both heat and a face: how much of the heat lies on it is unknown."
+        unknown = "No frame shows both heat and a face: the share of heat on the face is unknown."
         return [unknown] if clip.explanation.maps.any() else []
     shares = ", ".join(_region_text(focus, region) for region in REGIONS)
-    # A frame that is hardly warm counts as much as the hottest, while the picture shows it cold.
+    # A frame with little heat counts as much as the hottest, although the picture hardly shows its heat.
     mean = f": the mean over {counted} of {_frames(len(focus.heat_share['face']))}, however hot each is"
     return [f"Heat in {shares}{mean if focus.num_frames > 1 else ''}."]
 
@@ -253,14 +252,14 @@ def _region_text(focus: FaceFocus, region: str) -> str:
 
 
 def _cold_frames(explanation: Explanation) -> list[str]:
-    """What "no heat" over a panel means, where it stands."""
+    """An explanation of "no heat" over panels, if there is any."""
     cold = [is_cold for clip in explanation.clips for is_cold in clip.explanation.zero_heat]
     if not any(cold):
         return []
     if len(explanation.clips) > 1:
-        return [f"No heat: in {sum(cold)} of {len(cold)} faces nothing speaks for the label."]
+        return [f"No heat: in {sum(cold)} of {len(cold)} faces there is no evidence for the label."]
     place = "it" if len(cold) == 1 else f"{'all' if all(cold) else f'{sum(cold)} of'} {_frames(len(cold))}"
-    return [f"No heat: in {place} nothing speaks for {explanation.clips[0].explanation.label}."]
+    return [f"No heat: in {place} there is no evidence for {explanation.clips[0].explanation.label}."]
 
 
 def _frames(count: int) -> str:

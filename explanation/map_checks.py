@@ -1,4 +1,4 @@
-"""Two checks that a heat map can fail: untrained weights, and taking away what is hot."""
+"""Two checks of heat maps: comparison with untrained weights, and deleting the hottest cells."""
 
 import copy
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from ..modeling_engagement import EngagementForVideoClassification
 from .heat_maps import EngagementModel, _evaluating, _label_id, explain_clip
 
-_CELLS_A_SIDE = 8  # deletion and insertion take a frame away in 8x8 cells: single pixels would add noise of their own
+_CELLS_A_SIDE = 8  # deletion and insertion use 8x8 cells per frame: single pixels would add noise
 _CLIPS_PER_BATCH = 8
 
 
@@ -19,8 +19,8 @@ class RandomisationCheck(NamedTuple):
     """Spearman's rank correlation of maps with those of untrained models, mean over frames."""
 
     label: str
-    rank_correlation: float | None  # mean of those that are defined
-    rank_correlations: list[float | None]  # of each untrained model; None: one of the two has no heat
+    rank_correlation: float | None  # mean of the defined ones
+    rank_correlations: list[float | None]  # by untrained model; None: one of the two maps has no heat
 
 
 class ScoreCurve(NamedTuple):
@@ -33,7 +33,7 @@ class ScoreCurve(NamedTuple):
 
 
 class DeletionInsertion(NamedTuple):
-    """What the score does when the hottest cells go, or come, first."""
+    """The score when the hottest cells are deleted, or inserted, first."""
 
     label: str
     fractions: list[float]  # 0 to 1
@@ -49,14 +49,14 @@ def randomisation_check(
     num_draws: int = 5,
     seed: int = 0,
 ) -> RandomisationCheck:
-    """Do the maps depend on what was learned? Adebayo et al., "Sanity Checks for Saliency Maps" (arXiv 1810.03292).
+    """Do the maps depend on the training? Adebayo et al., "Sanity Checks for Saliency Maps" (arXiv 1810.03292).
 
     Args:
         pixel_values, label, method: as for `explain_clip`.
-        num_draws: models of the same architecture with weights as before training.
+        num_draws: number of untrained models of the same architecture.
 
     Returns:
-        Near 1 the maps show the picture and the architecture, not the training.
+        Near 1, the maps show the picture and the architecture, not the training.
     """
     trained = explain_clip(model, pixel_values, label, method)
     correlations = []
@@ -81,25 +81,25 @@ def deletion_insertion(
     """Does the model use what the maps show? Petsiuk et al., RISE (arXiv 1806.07421).
 
     Cells of the frames (8x8 each), hottest first over the whole clip, are replaced by the processor's mean colour
-    (deletion), or put back on it (insertion); random orders of the same cells are the control. Where the maps are
-    right, the score falls sooner and rises sooner than at random.
+    (deletion), or put back on it (insertion); random orders of the same cells are the control. If the maps are
+    right, the score falls and rises sooner than at random.
 
     Args:
         pixel_values, label: as for `explain_clip`.
         maps: (num_frames, height, width), as `explain_clip` gives them.
 
     Raises:
-        ValueError: maps of another clip, or without any heat, which say nothing of an order.
+        ValueError: maps of another clip, or without any heat, which give no order.
     """
     frames = (
         pixel_values if pixel_values.ndim == 4 else pixel_values[None]
-    ).cpu()  # as the cells, until a batch is made
+    ).cpu()  # like the cells, until a batch is made
     if maps.shape != (len(frames), *frames.shape[-2:]) or not maps.any():
         raise ValueError(f"Expected maps with heat for frames of shape {tuple(frames.shape)}, got {maps.shape}.")
     cells = F.adaptive_avg_pool2d(torch.from_numpy(maps), _CELLS_A_SIDE)  # (frames, H, W) -> (frames, 8, 8)
     generator = torch.Generator().manual_seed(seed)
     shuffled = [torch.randperm(cells.numel(), generator=generator) for _ in range(num_random_orders + 1)]
-    # Most cells of a map may be cold alike: among those, too, chance decides, and not who lies on the upper left.
+    # Most cells of a map may have no heat: their order is random too, not by position.
     hottest_first = shuffled[0][cells.flatten()[shuffled[0]].argsort(descending=True, stable=True)]
     orders = [order.argsort().reshape(cells.shape) / cells.numel() for order in (hottest_first, *shuffled[1:])]
     fractions = torch.linspace(0, 1, steps + 1)
@@ -136,7 +136,7 @@ def _score_curve(
 ) -> np.ndarray:
     """The label's score with each fraction of the cells deleted or inserted: (num_fractions,).
 
-    ranks: (num_frames, 8, 8), the cells' places in the order, 0 for the first and below 1 for the last.
+    ranks: (num_frames, 8, 8), the cells' ranks, from 0 for the first to below 1 for the last.
     """
     ranks = F.interpolate(ranks[None], size=frames.shape[-2:], mode="nearest")[0, :, None]  # (frames, 1, H, W)
     curve = []
