@@ -1,1 +1,1 @@
-"""Models people have become ours, and ours become what others serve."""
+"""Import of existing models, and export to formats that other software serves."""

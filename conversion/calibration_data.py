@@ -1,5 +1,5 @@
-"""What int8 is calibrated on, and what it is then checked on, which is never the same: pixel values as the model reads
-them, made when they are asked for."""
+"""Examples for calibrating and for checking int8, which never overlap: pixel values as the model reads them, computed
+on request."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,46 +30,46 @@ _TABLES = (".csv", ".parquet", ".h5", ".hdf5")
 class Examples:
     """Clips, or single faces, by number."""
 
-    read: list[Callable[[], np.ndarray]]  # (num_frames, C, size, size) of a clip, (C, size, size) of a face
+    read: list[Callable[[], np.ndarray]]  # (num_frames, C, size, size) per clip, (C, size, size) per face
 
     def __len__(self) -> int:
         return len(self.read)
 
     def spread(self, most: int) -> "Examples":
-        """At most so many, evenly drawn from all."""
+        """At most this many, evenly spread over all."""
         if len(self) <= most:
             return self
         return Examples([self.read[place] for place in np.linspace(0, len(self) - 1, most).astype(int)])
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """(size, ...) float32, the last one smaller."""
+        """(size, ...) float32; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield np.stack([read() for read in self.read[start : start + size]]).astype(np.float32)
 
 
 def find_examples(predictor: Predictor, data: Path, cache_dir: Path) -> tuple[Examples, Examples]:
-    """What to calibrate on, and what to check on.
+    """Examples for calibration, and others for the check.
 
     Args:
-        data: a prepared data set, or a raw source that is prepared as `engagement evaluate` does it: its training split
-            is calibrated on and its validation split checked on, whose halves by person take both parts where there is
-            no training split. Or a folder of videos (for a single-face model photos too) without labels, of which none
-            are needed: every second file is calibrated on.
+        data: a prepared data set, or a raw source that is prepared as `engagement evaluate` does: the training split is
+            for calibration and the validation split for the check; without a training split, validation is divided in
+            halves by person. Or a folder of videos (for a single-face model also photos), which need no labels: every
+            second file is for calibration.
 
     Raises:
-        DataError: nothing is there that can be used, or nothing that is not calibrated on.
-        RecipeError: frames that were not made as the model reads them.
+        DataError: there are no usable examples for one of the two.
+        RecipeError: the frames were not prepared as the model reads them.
     """
     data = local_folder(data, cache_dir)
     calibrated, checked = _of_files(predictor, data) if _is_loose(data) else _of_splits(predictor, data, cache_dir)
     for found, use in ((calibrated, "calibrate on"), (checked, "check on")):
         if not len(found):
-            raise DataError(f"Expected examples to {use} in {data}, found none that can be read; pass more data.")
+            raise DataError(f"{data} has no readable examples to {use}; pass more data.")
     return calibrated, checked
 
 
 def _is_loose(data: Path) -> bool:
-    """Whether media lie in the folder itself, with no table beside them that says more."""
+    """Whether the folder itself contains media files and no table."""
     if not data.is_dir() or is_prepared(data):
         return False
     suffixes = {path.suffix.lower() for path in data.iterdir()}
@@ -88,7 +88,7 @@ def _of_files(predictor: Predictor, data: Path) -> tuple[Examples, Examples]:
 
 
 def _clips_of(predictor: Predictor, path: Path) -> Iterator[np.ndarray]:
-    """(num_frames, height, width, 3) of every window, or (1, ...) of every face; of what cannot be read none."""
+    """(num_frames, height, width, 3) of every window, or (1, ...) of every face; nothing for unreadable files."""
     (reading,) = read_here(predictor, [path])
     if isinstance(reading, Refusal):
         return
@@ -114,14 +114,13 @@ def _of_splits(predictor: Predictor, data: Path, cache_dir: Path) -> tuple[Examp
     splits = {name: _frames_of(rows, predictor) for name, rows in prepared.splits.items()}
     if "validation" not in splits:
         raise DataError(
-            f"Expected a validation split in {data}, on which int8 is checked, got {', '.join(splits)}; prepare the "
-            "data with one."
+            f"{data} has no validation split to check int8 on, only {', '.join(splits)}; prepare the data with one."
         )
     validation = splits["validation"]
     if "train" in splits:
         return _examples(predictor, splits["train"]), _examples(predictor, validation)
     people = list(dict.fromkeys(validation.subject_ids))
-    first = set(people[::2]) if len(people) > 1 else None  # of nobody known, every second row
+    first = set(people[::2]) if len(people) > 1 else None  # people unknown: every second row
     rows = range(len(validation))
     is_first = [validation.subject_ids[row] in first if first is not None else row % 2 == 0 for row in rows]
     halves = [[row for row in rows if is_first[row] is half] for half in (True, False)]
@@ -148,7 +147,7 @@ def _open(predictor: Predictor, data: Path, cache_dir: Path) -> PreparedData:
 
 
 def _frames_of(rows: Dataset, predictor: Predictor) -> LabelledFrames:
-    """Every row, whatever its label: none is needed."""
+    """Every row; labels are not needed."""
     keys = list(zip(rows["clip_id"][:], rows["window_index"][:], strict=True))
     unlabelled = LabelledFrames(
         rows.select_columns(["frames"]), keys, rows["subject_id"][:], [0] * len(rows), not predictor.is_video_model

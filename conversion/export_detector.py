@@ -1,7 +1,7 @@
 """The face detector's three networks as ONNX files, for `FaceDetector(networks=folder)`, which then needs no torch.
 
-The weights are facenet-pytorch's, under the MIT licence, which is written beside them. The graphs are written layer by
-layer and not by torch.onnx: its PRelu takes ONNX Runtime ten times as long as the same said as a maximum.
+The weights are facenet-pytorch's, under the MIT licence, which is written to the same folder. The graphs are built
+layer by layer and not by torch.onnx: ONNX Runtime needs ten times as long for its PRelu as for an equivalent maximum.
 """
 
 import importlib.metadata
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 FILES = tuple(f"{name}.onnx" for name in NETWORK_NAMES)
 LICENSE_FILE = "LICENSE-mtcnn.txt"
-_MAX_DIFFERENCE = 1e-3  # of logits and of moves in boxes
-_OPSET, _IR_VERSION = 17, 8  # which onnxruntime 1.20 reads
+_MAX_DIFFERENCE = 1e-3  # of logits and box offsets
+_OPSET, _IR_VERSION = 17, 8  # readable by onnxruntime 1.20
 
 
 def export_face_detector(folder: Path) -> float:
@@ -42,15 +42,15 @@ def export_face_detector(folder: Path) -> float:
     (batch, 15), as `processor.mtcnn_cascade.MtcnnNetworks` says.
 
     Args:
-        folder: made if it is not there; it may hold other files, but none of these.
+        folder: created if it is missing; it may contain other files, but none of these.
 
     Returns:
         The largest difference between their answers in ONNX Runtime and torch's, on noise.
 
     Raises:
         EngagementInputError: the extra is not installed.
-        DataError: such a file is there, or the folder cannot be written.
-        ModelLoadError: ONNX Runtime does not repeat a network within 1e-3.
+        DataError: such a file exists, or the folder cannot be written.
+        ModelLoadError: ONNX Runtime's answers differ by more than 1e-3.
     """
     require_extra("onnx", ("onnx", "onnxruntime"))
     import onnx
@@ -58,7 +58,7 @@ def export_face_detector(folder: Path) -> float:
     paths = [folder / name for name in (*FILES, LICENSE_FILE)]
     for path in paths:
         if path.exists():
-            raise DataError(f"Expected a folder without a face detector, got {path}, which exists; name another.")
+            raise DataError(f"The folder has a face detector already ({path}); name another.")
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +66,10 @@ def export_face_detector(folder: Path) -> float:
                 onnx.save(_graph(layers, name), folder / f"{name}.onnx")
             (folder / LICENSE_FILE).write_text(_license(), encoding="utf-8")
         difference = _largest_difference(folder)
-        if not difference <= _MAX_DIFFERENCE:  # NaN is not
+        if not difference <= _MAX_DIFFERENCE:  # also refuses NaN
             raise ModelLoadError(
-                f"Expected ONNX Runtime to repeat MTCNN within {_MAX_DIFFERENCE:g}, got answers that differ by "
-                f"{difference:.2g}; find faces with torch."
+                f"MTCNN in ONNX Runtime differs by {difference:.2g}, more than {_MAX_DIFFERENCE:g}; find faces with "
+                "torch."
             )
     except BaseException:
         for path in paths:
@@ -129,7 +129,7 @@ def _graph(layers: "nn.Sequential", name: str) -> "onnx.ModelProto":
 
 
 class _Steps:
-    """Nodes one after the other, each of which takes what the last one gave."""
+    """A chain of nodes, each of which takes the previous one's output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -138,7 +138,7 @@ class _Steps:
         self._last = "pixels"
 
     def add(self, kind: str, *constants: np.ndarray, perm: list[int] | None = None, transB: int | None = None) -> None:
-        """With the attributes of Transpose and of Gemm."""
+        """Add a node, with attributes for Transpose or Gemm."""
         self._last = self._node(kind, self._last, *map(self._constant, constants))
         given = {"perm": perm, "transB": transB}
         self._set({name: value for name, value in given.items() if value is not None})
@@ -149,7 +149,7 @@ class _Steps:
         self._set({"kernel_shape": [side] * 2, "strides": [stride] * 2, "ceil_mode": int(layer.ceil_mode)})
 
     def add_prelu(self, slopes: np.ndarray, per_pixel: bool) -> None:
-        """x where it is positive, else slope * x; the faster way holds for slopes up to 1."""
+        """x if positive, else slope * x; the faster form is valid for slopes up to 1."""
         values = self._last
         by_channel = self._constant(slopes.reshape(-1, 1, 1) if per_pixel else slopes)
         if (slopes <= 1).all():

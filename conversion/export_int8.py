@@ -1,8 +1,8 @@
-"""A model in int8 behind a gate: its encoder is quantised, and written only where labels stay what they are.
+"""A model in int8 behind a gate: its encoder is quantised, and written only if labels stay the same.
 
-nncf quantises the ONNX graph, of which OpenVINO's network is made too: one graph for both engines. It was taken over
-onnxruntime.quantization, with which a ResNet-18 was an eighth slower in ONNX Runtime. The head stays in float32: it is
-small, and recurrent networks lose most.
+nncf quantises the ONNX graph, from which OpenVINO's network is made too: one graph for both engines. It was preferred
+to onnxruntime.quantization, with which a ResNet-18 was an eighth slower in ONNX Runtime. The head stays in float32: it
+is small, and recurrent networks lose the most accuracy.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     import onnx
 
 LEAST_AGREEMENT = 0.99  # of labels
-FEW = 50  # examples; of so few a share tells little
-PARTS = ("first", "last", "attention")  # that may be left in float32
-_MOST_CLIPS, _MOST_FACES = 500, 2000  # that are checked
+FEW = 50  # examples; a share of fewer is unreliable
+PARTS = ("first", "last", "attention")  # may stay in float32
+_MOST_CLIPS, _MOST_FACES = 500, 2000  # limits of the check
 _CALIBRATION_FACES = 300
-_LAST_SHARE = 0.1  # of the layers with weights: the last block of a ResNet-18 or a BEiT
+_LAST_SHARE = 0.1  # of the layers with weights: the last block in ResNet-18 and BEiT
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
 
@@ -50,25 +50,25 @@ def export_int8(
 ) -> ExportRecord:
     """A model → a folder as `export_networks` writes it, with the encoder in int8.
 
-    It is written where at least 99 % of labels, by the answer rule, are those of the model in float32, of examples that
-    it was not calibrated on.
+    It is written only if at least 99 % of labels, by the answer rule, equal those in float32, on examples outside the
+    calibration data.
 
     Args:
         model: a model's folder, or its Hub id.
         output: a new or empty folder.
-        data: what to calibrate and to check on; see `calibration_data.find_examples`.
-        keep: parts of the encoder that stay in float32, of PARTS: its first layer, its last ones, its attention.
+        data: for calibration and the check; see `calibration_data.find_examples`.
+        keep: parts of the encoder, from PARTS, that stay in float32: its first layer, its last ones, its attention.
         cache_dir: where a raw source is prepared.
 
     Returns:
-        What `export.json` says, with the gate's result.
+        The content of `export.json`, with the gate's result.
 
     Raises:
         EngagementInputError: the packages are not installed.
-        ModelLoadError: no model is there, one that ONNX cannot hold, or one that answers otherwise in int8; the line
-            says by how much, and what quantising less would give.
-        RecipeError: the model has no such part, or the data's frames were not made as the model reads them.
-        DataError: the data cannot be used, or the folder holds something or cannot be written.
+        ModelLoadError: there is no model, ONNX cannot express it, or its answers differ in int8; the line says by how
+            much, and the result of quantising less.
+        RecipeError: the model has no such part, or the data's frames were not prepared as the model reads them.
+        DataError: the data cannot be used, or the folder is not empty or cannot be written.
     """
     require_new_folder(output, "the export")
     require_packages_of("onnx")
@@ -92,7 +92,7 @@ class _Answers:
 
 
 class _Trials:
-    """One encoder in int8, with more or less of it quantised; what float32 answers is computed once."""
+    """One encoder in int8, with more or less of it quantised; the answers in float32 are computed once."""
 
     def __init__(self, source: Source, to: Format, work: Path, calibrated: Examples, checked: Examples) -> None:
         self.source, self.to, self.work = source, to, work
@@ -113,7 +113,7 @@ class _Trials:
         _quantise(self.graph, self.faces, left_out, bool(self._nodes("attention")), encoder)
         for network in (encoder, self.float32 / "head.onnx"):
             to_format(network, folder, self.to)
-        complete_folder(self.source, folder, self.to, self.difference)  # the engine asks what it is
+        complete_folder(self.source, folder, self.to, self.difference)  # the engine reads export.json
         got, expected = self._answers(load_engine(folder).logits), self.expected
         is_same = got.label_ids == expected.label_ids
         is_same_answer = np.where(got.is_certain & expected.is_certain, is_same, got.is_certain == expected.is_certain)
@@ -128,12 +128,10 @@ class _Trials:
         )
 
     def nodes_of(self, part: str) -> list[str]:
-        """The names of a part's nodes; raises RecipeError where the encoder has none."""
+        """The names of a part's nodes; raises RecipeError if the encoder has none."""
         if nodes := self._nodes(part):
             return nodes
-        raise RecipeError(
-            f"Expected an encoder with {part} to keep in float32, got {self.source.folder}; leave it out."
-        )
+        raise RecipeError(f"The encoder of {self.source.folder} has no part {part}; leave --int8-keep {part} out.")
 
     def has(self, part: str) -> bool:
         """Whether the encoder has such a part."""
@@ -143,7 +141,7 @@ class _Trials:
         weights = {weight.name for weight in self.graph.graph.initializer}
         nodes = [node for node in self.graph.graph.node if node.op_type in _LAYERS]
         layers = [node.name for node in nodes if not weights.isdisjoint(node.input)]
-        if part == "attention":  # of which both factors are computed
+        if part == "attention":  # products of two computed factors
             return [node.name for node in nodes if weights.isdisjoint(node.input)]
         return layers[:1] if part == "first" else layers[-max(1, round(_LAST_SHARE * len(layers))) :]
 
@@ -156,7 +154,7 @@ class _Trials:
 
 
 def _draw_faces(examples: Examples, of_clips: bool) -> list[np.ndarray]:
-    """At most 300, each (1, C, size, size): of each clip as many as it takes, of other frames in each."""
+    """At most 300, each (1, C, size, size): from each clip an equal number, at shifted frames."""
     drawn = examples.spread(_CALIBRATION_FACES)
     if not of_clips:
         return list(drawn.batches(1))
@@ -180,8 +178,10 @@ def _quantise(
     import onnx
 
     if importlib.util.find_spec("openvino"):
-        silent_openvino()  # nncf would import it as it is
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which nncf imports: it misses a GPU
+        silent_openvino()  # nncf would import it with telemetry
+    logging.getLogger("torch.utils.cpp_extension").setLevel(
+        logging.ERROR
+    )  # nncf imports it, and it warns without a GPU
     nncf = silent_openvino("nncf")
     nncf.set_log_level(logging.ERROR)
     parameters = silent_openvino("nncf.quantization.advanced_parameters")
@@ -192,14 +192,14 @@ def _quantise(
             subset_size=len(faces),
             model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
             ignored_scope=nncf.IgnoredScope(names=left_out) if left_out else None,
-            # Half the range of weights: processors without VNNI add up products in 16 bits, which overflow.
+            # Half the weights' range: processors without VNNI sum products in 16 bits, which would overflow.
             advanced_parameters=parameters.AdvancedQuantizationParameters(overflow_fix=parameters.OverflowFix.ENABLE),
         )
     onnx.save(quantised, path)
 
 
 def _refusal(trials: _Trials, keep: Sequence[str], gate: Gate, data: Path) -> str:
-    """By how much int8 missed, and what quantising less would give."""
+    """The refusal: how far int8 missed, and the result of quantising less."""
     parts = [part for part in PARTS if part not in keep and trials.has(part)]
     more = [[part] for part in parts] + ([parts] if len(parts) > 1 else [])
     tried = {}
@@ -210,10 +210,9 @@ def _refusal(trials: _Trials, keep: Sequence[str], gate: Gate, data: Path) -> st
         tried[options] = trials.run([*keep, *added], folder).label_agreement
     less = ", ".join(f"{share:.1%} with {options}" for options, share in tried.items())
     enough = next((options for options, share in tried.items() if share >= LEAST_AGREEMENT), None)
-    remedy = f"add {enough}" if enough else "none of these is enough, so keep float32"
-    few = f" (so few tell little; pass more than {FEW})" if gate.num_checked < FEW else ""
+    remedy = f"add {enough}" if enough else "none of these is enough, so use float32"
+    few = f" (too few; pass more than {FEW})" if gate.num_checked < FEW else ""
     return (
-        f"Expected int8 to give the label of float32 for at least {LEAST_AGREEMENT:.0%} of {gate.num_checked} "
-        f"{gate.of} in {data}{few}, got {gate.label_agreement:.1%}; quantising less gives "
-        f"{less or 'nothing else'}: {remedy}."
+        f"int8 gives the label of float32 for only {gate.label_agreement:.1%} of {gate.num_checked} {gate.of} in {data}"
+        f"{few}, below {LEAST_AGREEMENT:.0%}; quantising less gives {less or 'nothing else'}: {remedy}."
     )

@@ -1,8 +1,8 @@
-"""A model as a folder for ONNX Runtime or OpenVINO: its two networks, and all that answers need besides.
+"""A model as a folder for ONNX Runtime or OpenVINO: its two networks, and all else that answers need.
 
-Both formats start from one ONNX graph a network, which torch writes. `transformers.exporters` is not used: it is new in
-5.24, where we go back to 5.20, is called experimental, exports a model whole, where `live` asks for the encoder and the
-head one by one, and adds nothing to torch's own exporter for the encoders that were tried here.
+Both formats start from one ONNX graph per network, which torch writes. `transformers.exporters` is not used: it is new
+in 5.24, while we support 5.20, is called experimental, exports a model as a whole, while `live` needs encoder and head
+separately, and adds nothing to torch's own exporter for the encoders tried here.
 """
 
 import shutil
@@ -51,7 +51,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Source:
-    """A model that is exported, on the CPU, and the folder that it lies in."""
+    """A model to export, on the CPU, and its folder."""
 
     folder: Path
     predictor: Predictor
@@ -59,39 +59,39 @@ class Source:
 
     @property
     def model(self) -> Model:
-        """In evaluation mode, its attention in the form that torch.export takes."""
+        """In evaluation mode, with attention in a form that torch.export supports."""
         return self.predictor.model
 
     @property
     def rule(self) -> AnswerRule:
-        """How its logits become an answer."""
+        """How logits become an answer."""
         return self.predictor.rule
 
 
 def open_source(model: str) -> Source:
-    """A model of ours, from its folder or the Hub; raises ModelLoadError where none is there."""
+    """A model of ours, from its folder or the Hub; raises ModelLoadError if there is none."""
     folder = local_folder(model)
     predictor = Predictor.from_pretrained(str(folder), device="cpu")
-    # To mypy transformers' wrapper of `to` is a function without self.
+    # For mypy, transformers' wrapper of `to` is a function without self.
     predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
-    predictor.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
+    predictor.model.set_attn_implementation("eager")  # torch.export fails with BEiT's mask in fused attention
     return Source(folder, predictor, source_digests(folder))
 
 
 def export_networks(model: str, output: Path, to: Format) -> ExportRecord:
-    """A model → a folder of its encoder and its head in float32, for any batch size; `--engine` and `--model` take it.
+    """A model → a folder of its encoder and head in float32, for any batch size, for `--engine` and `--model`.
 
     Args:
         model: a model's folder, or its Hub id.
         output: a new or empty folder.
 
     Returns:
-        What `export.json` says.
+        The content of `export.json`.
 
     Raises:
         EngagementInputError: the packages of the format are not installed.
-        ModelLoadError: no model is there, or one that the format cannot hold or does not repeat within 1e-3.
-        DataError: the folder holds something, or cannot be written.
+        ModelLoadError: there is no model, the format cannot express it, or logits differ by more than 1e-3.
+        DataError: the folder is not empty, or cannot be written.
     """
     require_new_folder(output, "the export")
     require_packages_of(to)
@@ -102,12 +102,12 @@ def export_networks(model: str, output: Path, to: Format) -> ExportRecord:
 
 
 def require_packages_of(to: Format) -> None:
-    """Raises EngagementInputError where what writes and runs the format is not installed."""
+    """Raises EngagementInputError if packages for writing and running the format are missing."""
     require_extra(to, _PACKAGES[to])
 
 
 def write_networks(source: Source, folder: Path, to: Format) -> None:
-    """The networks' files alone; raises ModelLoadError for a model that the format cannot hold."""
+    """Write only the networks' files; raises ModelLoadError for a model that the format cannot express."""
     with tempfile.TemporaryDirectory() as temporary:
         for name in NETWORKS:
             path = Path(temporary) / f"{name}.onnx"
@@ -116,23 +116,23 @@ def write_networks(source: Source, folder: Path, to: Format) -> None:
 
 
 def to_format(network: Path, folder: Path, to: Format) -> None:
-    """An ONNX file as the folder's network of that name."""
+    """Write an ONNX file as the folder's network of that name."""
     if to == "onnx":
         shutil.copyfile(network, folder / network.name)
         return
     openvino = silent_openvino()
     path = folder / network.with_suffix(".xml").name
-    openvino.save_model(openvino.convert_model(network), path, compress_to_fp16=False)  # in fp16 weights are rounded
+    openvino.save_model(openvino.convert_model(network), path, compress_to_fp16=False)  # fp16 would round weights
 
 
 def complete_folder(
     source: Source, folder: Path, to: Format, difference: float | None = None, gate: Gate | None = None
 ) -> ExportRecord:
-    """What belongs beside the networks, `export.json` last.
+    """Write all files besides the networks, `export.json` last.
 
     Args:
-        difference: of float32 logits from the model's, the largest on noise; None: it is measured.
-        gate: of networks in int8.
+        difference: the largest between float32 logits and the model's, on noise; None: it is measured.
+        gate: for networks in int8.
 
     Raises:
         ModelLoadError: the logits differ by more than 1e-3.
@@ -166,17 +166,17 @@ def complete_folder(
 
 
 def measure_difference(source: Source, folder: Path) -> float:
-    """Of logits from the model's, the largest on noise in batches of 1 and 3; ModelLoadError where it is above 1e-3."""
+    """The largest difference from the model's logits, on noise in batches of 1 and 3; ModelLoadError if above 1e-3."""
     engine, difference = load_engine(folder), 0.0
     for batch_size in (1, 3):
         noise = draw_noise(source.model, batch_size)
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+        with torch.no_grad():  # not inference_mode: BEiT caches a tensor made here
             expected = to_array(source.model(noise).logits)
         difference = max(difference, float(np.abs(engine.logits(noise) - expected).max()))
     if not difference <= MAX_DIFFERENCE:
         raise ModelLoadError(
-            f"Expected {engine.name} to repeat the model in {source.folder} within {MAX_DIFFERENCE:g}, got logits that "
-            f"differ by {difference:.2g}; run it with PyTorch."
+            f"The logits of {source.folder} in {engine.name} differ by {difference:.2g}, more than {MAX_DIFFERENCE:g}; "
+            "run the model with PyTorch."
         )
     return difference
 
@@ -221,30 +221,28 @@ def write_onnx(
     metadata: Mapping[str, str] | None = None,
     any_length: bool = False,
 ) -> None:
-    """A module of one tensor in and one out as an ONNX file, for any batch size.
+    """Write a module with one input and one output tensor as an ONNX file, for any batch size.
 
     Args:
-        example: of a batch of 2.
-        taken, given: the tensors' names.
-        origin: the model's, for what is said when it cannot be done.
-        metadata: what the file says of itself.
-        any_length: along the second axis, too.
+        example: an input with a batch of 2.
+        taken, given: names of input and output.
+        origin: the model, for messages.
+        metadata: stored in the file.
+        any_length: also for any size of the second axis.
 
     Raises:
-        ModelLoadError: ONNX cannot hold it.
+        ModelLoadError: ONNX cannot express it.
     """
     axes = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "frames")[: 1 + any_length])}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's, of its own internals
+            warnings.simplefilter("ignore")  # torch.export's, about its internals
             program: torch.onnx.ONNXProgram = torch.onnx.export(  # type: ignore[assignment]  # None without dynamo
                 module.eval().requires_grad_(False), (example,), dynamo=True, verbose=False,
                 dynamic_shapes=(axes,), input_names=[taken], output_names=[given],
             )  # fmt: skip
         program.model.metadata_props.update(metadata or {})
         program.save(path, external_data=False)
-    except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each have their own
+    except Exception as error:  # torch.export, the converter and protobuf (above 2 GiB) each raise their own
         reason = in_one_line(error)
-        raise ModelLoadError(
-            f"Expected a model that ONNX can hold in {origin}, got one it cannot ({reason})."
-        ) from error
+        raise ModelLoadError(f"The model {origin} cannot be expressed in ONNX ({reason}).") from error

@@ -1,4 +1,4 @@
-"""A model as one ONNX file, its answer rule folded in; refused where its logits would differ."""
+"""A model as one ONNX file, with its answer rule folded in; refused if its logits differ."""
 
 import json
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ _MAX_ONNX_DIFFERENCE = 1e-3  # of logits
 def export_onnx(folder: Path, output: Path) -> float:
     """A model → one ONNX file: `pixel_values` (batch, [num_frames,] C, size, size) → `logits` (batch, num_labels).
 
-    The batch may be of any size, and clips of any number of frames (of as many as the config says where ONNX cannot
-    hold that: the input's shape tells); the rest is fixed. The file's metadata say how `pixel_values` are made and
-    what the logits stand for, in JSON: `preprocessor_config`, `label_names`, and `answer_rule`, which is folded into
-    the last layer (`export_stock.decided_logits`): the highest of softmax(logits) is how sure the label is, to be
-    compared with its `abstain_below`; softmax(logits - its `offsets`) are the scores. Needs the extra `onnx`.
+    The batch may have any size, and clips any number of frames (the config's number if ONNX cannot express that; see
+    the input's shape); the rest is fixed. The file's metadata describe, in JSON, how `pixel_values` are made and what
+    the logits mean: `preprocessor_config`, `label_names`, and `answer_rule`, which is folded into the last layer
+    (`export_stock.decided_logits`): the highest of softmax(logits) is the label's certainty, to be compared with
+    `abstain_below`; softmax(logits - `offsets`) are the scores. Needs the extra `onnx`.
 
     Args:
-        folder: of a model of ours, or its Hub id.
+        folder: a model's folder, or its Hub id.
         output: a new file, .onnx.
 
     Returns:
@@ -40,29 +40,29 @@ def export_onnx(folder: Path, output: Path) -> float:
 
     Raises:
         EngagementInputError: the extra is not installed.
-        ModelLoadError: no model is there, or one that ONNX cannot hold or does not repeat within 1e-3.
-        DataError: there is such a file, it is called otherwise, or it cannot be written.
+        ModelLoadError: there is no model, ONNX cannot express it, or logits differ by more than 1e-3.
+        DataError: the file exists, has another suffix, or cannot be written.
     """
     if output.suffix.lower() != ".onnx":
-        raise DataError(f"Expected a file called .onnx for the model, got {output}; give it that ending.")
+        raise DataError(f"The model's file must end in .onnx, got {output}; rename it.")
     with writing(output):
         if output.exists():
-            raise DataError(f"Expected a new file for the model, got {output}, which exists.")
+            raise DataError(f"{output} exists already; name a new file.")
     require_extra("onnx", ("onnx", "onnxruntime", "onnxscript"))
     with whole_file(output) as unfinished:
         model, processor, rule = _load(folder)
         _write_onnx(_fold_rule(model, rule), processor, rule, unfinished, folder)
         difference = max(_onnx_difference(model, rule, unfinished, batch_size) for batch_size in (1, 3))
-        if not difference <= _MAX_ONNX_DIFFERENCE:  # NaN is not
+        if not difference <= _MAX_ONNX_DIFFERENCE:  # also refuses NaN
             raise ModelLoadError(
-                f"Expected ONNX to repeat the model in {folder} within {_MAX_ONNX_DIFFERENCE:g}, got logits that "
-                f"differ by {difference:.2g}; serve it with PyTorch."
+                f"The logits of {folder} in ONNX differ by {difference:.2g}, more than {_MAX_ONNX_DIFFERENCE:g}; serve "
+                "the model with PyTorch."
             )
     return difference
 
 
 class _Logits(nn.Module):
-    """One tensor in, one out: what ONNX calls inputs and outputs."""
+    """One tensor in, one out, as ONNX needs."""
 
     def __init__(self, model: EngagementPreTrainedModel) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def _write_onnx(
     folder: Path,
 ) -> None:
     exported = _Logits(model)
-    exported.model.set_attn_implementation("eager")  # torch.export stumbles over BEiT's mask in the fused one
+    exported.model.set_attn_implementation("eager")  # torch.export fails with BEiT's mask in fused attention
     metadata = {
         "preprocessor_config": processor.to_json_string(),
         "label_names": json.dumps(model.config.label_names),
@@ -95,21 +95,21 @@ def _write_onnx(
 def _write_any_length(
     module: nn.Module, clips: torch.Tensor, path: Path, origin: str, metadata: Mapping[str, str]
 ) -> bool:
-    """For clips of any number of frames; whether it could be done, and clips twice as long get the same logits."""
-    example = torch.cat([clips[:, :1], clips[:, -1:]], dim=1)  # of one frame the number would be a constant
+    """Write for any number of frames; returns whether that worked, with the same logits for clips twice as long."""
+    example = torch.cat([clips[:, :1], clips[:, -1:]], dim=1)  # with one frame the number would become a constant
     longer = torch.cat([clips, clips.roll(1, -1)], dim=1)
     try:
         write_onnx(module, example, "pixel_values", "logits", path, origin, metadata, any_length=True)
         got = _run(path, longer)
-    except Exception:  # the export's, and onnxruntime's of several kinds; then of a fixed length
+    except Exception:  # of the export or onnxruntime; the caller then uses a fixed length
         return False
-    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+    with torch.no_grad():  # not inference_mode: BEiT caches a tensor made here
         return float((got - module(longer)).abs().max()) <= _MAX_ONNX_DIFFERENCE
 
 
 def _onnx_difference(model: EngagementPreTrainedModel, rule: AnswerRule, path: Path, batch_size: int) -> float:
     noise = draw_noise(model, batch_size)
-    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+    with torch.no_grad():  # not inference_mode: BEiT caches a tensor made here
         expected = decided_logits(model(noise).logits, rule)
     return float((_run(path, noise) - expected).abs().max())
 

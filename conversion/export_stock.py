@@ -1,10 +1,10 @@
-"""Models of ours → forms that others serve: a stock transformers folder without custom code, and ONNX.
+"""Our models → formats that other software serves: a stock transformers folder without custom code, and ONNX.
 
-A stock folder is what the Hub's widget can run; it holds a single-face model only, and its processor finds no faces: it
-is fed with crops. ONNX holds any model, from pixel values to logits. Whoever serves these knows no answer rule, so that
-it is folded into the last layer: logits are (ours + bias) / temperature + offsets, whose highest is the label that we
-give, and whose softmax says how sure the decision is. Either is written only when it says the same as the model it came
-from; how far apart the two are is returned. `import_reference.import_stock_classifier` is the way back.
+The Hub's widget can run a stock folder; it contains a single-face model only, and its processor finds no faces, so it
+needs face crops. ONNX contains any model, from pixel values to logits. Other software has no answer rule, so it is
+folded into the last layer: logits are (ours + bias) / temperature + offsets; the highest is our label, and their
+softmax is its certainty. Both are written only if they agree with the original model; the difference is returned.
+`import_reference.import_stock_classifier` is the reverse.
 """
 
 import copy
@@ -58,13 +58,13 @@ _CARD = """\
 
 # {title}, in stock form
 
-A face goes in, one of these labels comes out: {labels}. They are estimates of what annotators would say of a face, not
-of attention, learning, effort or emotion. Plain transformers runs it, without custom code. It was made from {origin},
-whose card says what was measured, and which learned from {trained_on}. {answers}{warnings}
+The input is a face, the output one of these labels: {labels}. They are estimates of what annotators would say of a
+face, not of attention, learning, effort or emotion. Plain transformers runs it, without custom code. It was made from
+{origin}, whose card says what was measured, and which was trained on {trained_on}. {answers}{warnings}
 
-## It must be fed with face crops
+## It needs face crops
 
-{crops} The processor here resizes and normalises, and finds no face: of a whole photo the model says nothing.
+{crops} The processor here resizes and normalises, but finds no faces: predictions for a whole photo mean nothing.
 
 ```python
 from transformers import pipeline
@@ -83,16 +83,16 @@ Populations, cameras, disability, neurodivergence and culture other than those o
 {license} The data it was trained on has licences of its own.
 """
 _CALIBRATED = """\
-Its scores are calibrated: the temperature and the bias that fit them to how often they are right on validation lie in
-the last layer."""
+Its scores are calibrated: the temperature and the bias that were fitted on validation data are part of the last
+layer."""
 _DECIDED = """\
-Temperature, bias and the decision that were fitted on validation lie in the last layer: the first label is the one
-that the original gives, and its score is how sure that decision is. Calibrated scores are softmax(logits - offsets),
+Temperature, bias and the decision that were fitted on validation data are part of the last layer: the first label is
+the original model's, and its score is the certainty of that decision. Calibrated scores are softmax(logits - offsets),
 with the offsets {offsets}."""
-_ABSTAIN = "The original gives no label below {threshold:.3f}; here every face gets one, so leave those out."
+_ABSTAIN = "The original gives no label below {threshold:.3f}; here every face gets one, so ignore labels below that."
 _UNCALIBRATED = "It is uncalibrated: its scores do not say how often it is right."
 _OURS = "The licence of the weights is the one above."
-_NOT_KNOWN = "Whose licence the weights have is not known here; see the model it was made from."
+_NOT_KNOWN = "The licence of the weights is not known here; see the original model."
 _MAX_STOCK_DIFFERENCE = 1e-5  # of logits up to 1, and the same share of larger ones
 
 
@@ -100,20 +100,20 @@ def export_stock(folder: Path, output: Path) -> float:
     """A single-face model → a plain folder of its family's image classifier (`BeitForImageClassification`,
     `TimmWrapperForImageClassification`, ...).
 
-    Weights, the answer rule within them, labels and the settings of a stock processor, which resizes and normalises as
-    ours does. A timm model's stand in its config.json, where the stock processor looks for them.
+    It contains weights with the answer rule folded in, labels and the settings of a stock processor, which resizes and
+    normalises as ours does. A timm model's settings are in its config.json, where the stock processor looks for them.
 
     Args:
-        folder: of a model of ours, or its Hub id.
+        folder: a model's folder, or its Hub id.
         output: a new or empty folder.
 
     Returns:
         The largest difference between its logits and ours by the answer rule, on noise.
 
     Raises:
-        ModelLoadError: no model is there, or one that no stock architecture holds: a temporal head, a network that timm
-            itself does not have, features other than the stock ones, grey or norm-scaled pictures.
-        DataError: the output folder holds something, or cannot be written.
+        ModelLoadError: there is no model, or no stock architecture for it: a temporal head, a network that is not in
+            timm, features other than the stock ones, grey or norm-scaled pictures.
+        DataError: the output folder is not empty, or cannot be written.
     """
     require_new_folder(output, "the model")
     with whole_folder(output) as unfinished:
@@ -132,16 +132,16 @@ def export_stock(folder: Path, output: Path) -> float:
 def _stock_difference(
     model: EngagementPreTrainedModel, rule: AnswerRule, stock: PreTrainedModel, folder: Path
 ) -> float:
-    """The largest difference of their logits on noise; raises ModelLoadError where it is one."""
+    """The largest difference of their logits on noise; raises ModelLoadError if it exceeds float noise."""
     noise = draw_noise(model, batch_size=2)
-    with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
+    with torch.no_grad():  # not inference_mode: BEiT caches a tensor, with which it could not be trained
         expected = decided_logits(model(noise).logits, rule)
         try:
             logits = stock(noise).logits
-        except ValueError as error:  # positions are interpolated only where that is asked for at each call
-            raise _not_stock(folder, f"pictures that it does not read ({in_one_line(error)})") from error
+        except ValueError as error:  # positions are interpolated only if requested at each call
+            raise _not_stock(folder, f"an input that the stock model does not read ({in_one_line(error)})") from error
     difference = float((logits - expected).abs().max())
-    if not difference <= _MAX_STOCK_DIFFERENCE * max(1.0, float(expected.abs().max())):  # NaN is not
+    if not difference <= _MAX_STOCK_DIFFERENCE * max(1.0, float(expected.abs().max())):  # also refuses NaN
         raise _not_stock(folder, f"{model.config.encoder_features!r} features; logits differ by {difference:.2g}")
     return difference
 
@@ -153,8 +153,8 @@ def _load(
     EngagementVideoProcessor | EngagementImageProcessor,
     AnswerRule,
 ]:
-    predictor = Predictor.from_pretrained(str(folder), device="cpu")  # where its logits are compared
-    # To mypy transformers' wrapper of `to` is a function without self.
+    predictor = Predictor.from_pretrained(str(folder), device="cpu")  # logits are compared on the CPU
+    # For mypy, transformers' wrapper of `to` is a function without self.
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
     return model, predictor.tensor_processor, predictor.rule
 
@@ -162,7 +162,7 @@ def _load(
 def decided_logits(logits: torch.Tensor, rule: AnswerRule) -> torch.Tensor:
     """(n, num_labels) raw logits -> (n, num_labels), the highest of which is the label by the rule.
 
-    The highest of their softmax is the rule's certainty; without offsets the softmax are the calibrated scores.
+    The highest of their softmax is the rule's certainty; without offsets the softmax gives the calibrated scores.
     """
     temperature, bias, offsets = _folded(rule, logits)
     return (logits + bias) / temperature + offsets
@@ -175,7 +175,7 @@ def _folded(rule: AnswerRule, like: torch.Tensor) -> tuple[float, torch.Tensor, 
 
 
 def _fold_rule(model: _Model, rule: AnswerRule) -> _Model:
-    """A copy whose forward gives `decided_logits`; of a rule that changes nothing, the weights as they are."""
+    """A copy whose forward gives `decided_logits`; if the rule changes nothing, with unchanged weights."""
     folded = copy.deepcopy(model)
     classifier = folded.classifier
     temperature, bias, offsets = _folded(rule, classifier.bias.data)
@@ -187,7 +187,7 @@ def _fold_rule(model: _Model, rule: AnswerRule) -> _Model:
 
 
 def draw_noise(model: EngagementPreTrainedModel, batch_size: int) -> torch.Tensor:
-    """Pixel values of a batch as the model takes them, from N(0, 1), the same at every call."""
+    """A batch of pixel values for the model, from N(0, 1), the same at every call."""
     config = model.config
     frames = () if isinstance(model, EngagementForImageClassification) else (config.num_frames,)
     shape = (batch_size, *frames, config.num_channels, config.image_size, config.image_size)
@@ -205,18 +205,18 @@ def _not_stock(folder: Path, got: str) -> ModelLoadError:
 def _require_stock_parts(
     model: EngagementPreTrainedModel, processor: FacePreparation, folder: Path
 ) -> EngagementForImageClassification:
-    """The model itself, when a stock one can hold it."""
+    """The model, if a stock one can contain it; raises ModelLoadError."""
     encoder = model.config.encoder_config
     if not isinstance(model, EngagementForImageClassification):
         raise _not_stock(folder, f"one that reads clips (temporal head {model.config.temporal!r})")
     if type(encoder) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise _not_stock(folder, f"an encoder of type {encoder.model_type!r}")
     if isinstance(encoder, TimmWrapperConfig) and not _is_timms_own(encoder.architecture):
-        raise _not_stock(folder, f"the encoder {encoder.architecture!r}, which timm has from our code only")
+        raise _not_stock(folder, f"the encoder {encoder.architecture!r}, which is in our code, not in timm")
     if model.config.test_time_views > 1:
-        raise _not_stock(folder, "several views of a face averaged, which no stock model does")
+        raise _not_stock(folder, "scores averaged over several views of a face")
     if processor.do_grayscale or processor.picture_norm is not None:
-        raise _not_stock(folder, "pictures made grey or scaled to a norm, which no stock processor does")
+        raise _not_stock(folder, "a processor that makes pictures grey or scales them to a norm")
     return model
 
 
@@ -225,7 +225,7 @@ def _is_timms_own(architecture: str) -> bool:
 
 
 def _build_stock(model: EngagementForImageClassification, processor: FacePreparation, folder: Path) -> PreTrainedModel:
-    """The stock model with our weights, all of them, in evaluation mode."""
+    """The stock model with all our weights, in evaluation mode."""
     encoder = model.config.encoder_config
     if isinstance(encoder, TimmWrapperConfig):
         stock, parts = _timm_parts(model, encoder, processor)
@@ -254,7 +254,7 @@ def _build_stock(model: EngagementForImageClassification, processor: FacePrepara
 def _transformers_parts(
     model: EngagementForImageClassification, encoder: PreTrainedConfig
 ) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
-    """An empty stock model, and which of our modules stand where in it."""
+    """An empty stock model, and our modules by their place in it."""
     stock = AutoModelForImageClassification.from_config(_with_labels(copy.deepcopy(encoder), model.config))
     heads = _last_layers([head for name, head in stock.named_children() if "classifier" in name], stock, model)
     return stock, {stock.base_model_prefix: model.encoder.model, **heads}
@@ -263,11 +263,11 @@ def _transformers_parts(
 def _timm_parts(
     model: EngagementForImageClassification, encoder: PreTrainedConfig, processor: FacePreparation
 ) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
-    """An empty stock model, and which of our modules stand where in it."""
+    """An empty stock model, and our modules by their place in it."""
     size_px = processor.size["height"]
-    # A new config: a loaded one may hold ImageNet's label names beside ours.
+    # A new config, since a loaded one may also contain ImageNet's label names.
     config = TimmWrapperConfig(architecture=encoder.architecture, model_args=encoder.model_args)
-    # Squeezed to a square, nothing cut away: timm's own settings would crop the middle of a face.
+    # Resize to a square without cropping: timm's own settings would crop the middle of a face.
     resizing = {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
     mean, std = _mean_and_std(processor)
     config.pretrained_cfg = {"input_size": [3, size_px, size_px], "mean": mean, "std": std, **resizing}
@@ -280,27 +280,27 @@ def _timm_parts(
 def _last_layers(
     heads: Iterable[nn.Module], stock: PreTrainedModel, model: EngagementForImageClassification
 ) -> dict[str, nn.Module]:
-    """Ours by their names in the stock model: the classifier, in each head of those that average two (LeViT)."""
+    """Our last layers by their names in the stock model: the classifier, for both of LeViT's averaged heads."""
     names = {module: name for name, module in stock.named_modules()}
     parts: dict[str, nn.Module] = {}
     for layer in (layer for head in heads for layer in head.modules()):
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             parts[names[layer]] = model.classifier
-        elif isinstance(layer, nn.BatchNorm1d):  # before LeViT's; ours has none, and this one changes nothing
+        elif isinstance(layer, nn.BatchNorm1d):  # before LeViT's; ours has none, so this one is an identity
             parts[names[layer]] = same = nn.BatchNorm1d(layer.num_features, layer.eps)
             same.running_var = torch.full((layer.num_features,), 1 - layer.eps)
     return parts
 
 
 def _with_labels(config: _Config, ours: PreTrainedConfig) -> _Config:
-    config.name_or_path = ""  # published, and where an encoder lay is nobody's business
-    config.num_labels = len(ours.id2label or {})  # a field of its own in PVT's
+    config.name_or_path = ""  # the config is published and must not contain a local path
+    config.num_labels = len(ours.id2label or {})  # a separate field in PVT's config
     config.id2label, config.label2id = copy.copy(ours.id2label), copy.copy(ours.label2id)
     return config
 
 
 def _mean_and_std(processor: FacePreparation) -> tuple[list[float], list[float]]:
-    """For pixels in 0..1, which is what timm subtracts them from."""
+    """Mean and deviation for pixels in 0..1, as timm uses them."""
     scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
     return [value / scale for value in mean], [value / scale for value in std]
@@ -308,26 +308,26 @@ def _mean_and_std(processor: FacePreparation) -> tuple[list[float], list[float]]
 
 def _stock_processor(
     processor: FacePreparation, stock: PreTrainedModel
-) -> BeitImageProcessor | ViTImageProcessor:  # which do the same, and others cut the middle out
+) -> BeitImageProcessor | ViTImageProcessor:  # both do the same; others crop the middle
     kind = BeitImageProcessor if isinstance(stock.config, BeitConfig) else ViTImageProcessor
     names = ("size", "image_mean", "image_std", "rescale_factor", "do_resize", "do_rescale", "do_normalize")
     return kind(**{name: getattr(processor, name) for name in names}, resample=Resampling.BILINEAR)
 
 
-# --- Their cards
+# --- Cards of stock folders
 
 
 def _write_card(
     folder: Path, model: EngagementPreTrainedModel, processor: FacePreparation, rule: AnswerRule, origin: Path
 ) -> None:
-    """The README.md of `folder`.
+    """Write the README.md of `folder`.
 
     Args:
-        processor: of the model of ours, which finds and crops faces.
+        processor: the original model's, which finds and crops faces.
         origin: that model's folder, or its Hub id.
 
     Raises:
-        ModelLoadError: the origin has results or a card that cannot be read.
+        ModelLoadError: the origin's results or card cannot be read.
     """
     results = read_results(origin) if (origin / RESULTS_FILE).is_file() else None
     license_name = _license_of(origin, results)
@@ -343,7 +343,7 @@ def _write_card(
         title=title_of(model, results.stage) if results else f"Labels of a face: {encoder_name(model)}",
         labels=", ".join(model.config.label_names),
         origin=f"`{origin.resolve().name if origin.is_dir() else origin}`",
-        trained_on=rule.trained_on if rule.trained_on != UNKNOWN else "nobody here knows what",
+        trained_on=rule.trained_on if rule.trained_on != UNKNOWN else "unknown data",
         answers=_describe_answers(rule),
         warnings="".join(warnings),
         crops=_describe_crops(processor),
@@ -363,7 +363,7 @@ def _describe_answers(rule: AnswerRule) -> str:
 
 def _describe_crops(processor: FacePreparation) -> str:
     if not processor.face_crop:
-        return "One picture is one face that fills it, as those are that it was trained on."
+        return "One picture is one face that fills it, as in the training data."
     return (
         "One picture is one face: a square around the face's box, turned until the eyes are level, with "
         f"{processor.face_margin_ratio:.0%} of the box's longer side as margin on each side."
@@ -371,10 +371,10 @@ def _describe_crops(processor: FacePreparation) -> str:
 
 
 def _license_of(origin: Path, results: Results | None) -> str:
-    """As its own card has it, else what is known of its weights."""
+    """The licence in the origin's card, else the one known for its weights."""
     card = origin / CARD_FILE
     try:
-        told = (metadata_load(card) or {}).get("license") if card.is_file() else None
+        named = (metadata_load(card) or {}).get("license") if card.is_file() else None
     except (ValueError, yaml.YAMLError) as error:
-        raise ModelLoadError(f"Expected a card with YAML in front in {card}, got none that can be read.") from error
-    return told or (choose_license(results) if results else "other")
+        raise ModelLoadError(f"The YAML at the top of the card {card} cannot be read; correct it.") from error
+    return named or (choose_license(results) if results else "other")

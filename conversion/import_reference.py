@@ -1,8 +1,8 @@
-"""Models people already have → ours: the CNN + LSTM study's `.pth` files, stock BEiT and timm classifiers, CSV logs.
+"""Imports existing models: the CNN + LSTM study's `.pth` files, and stock BEiT and timm classifiers.
 
-An imported model gives the logits of the original and is stored as a trained one is (weights, config, processor,
-`results.json`), but without scores: nothing was measured here. Files are told apart by the names and shapes of their
-weights, never by their own name, and loaded as data (`weights_only=True`): no code in them runs.
+An imported model gives the same logits as the original and is stored like a trained one (weights, config, processor,
+`results.json`), but without scores, since nothing was measured here. Files are recognised by the names and shapes of
+their weights, never by file name, and loaded as data (`weights_only=True`): no code in them runs.
 """
 
 import hashlib
@@ -45,9 +45,9 @@ _STUDY_FRAMES = ImportedFrames(
     num_frames=8, sampling="consecutive", window_stride_frames=16, face_crop=False, face_crop_size_px=_FRAME_SIZE_PX
 )
 _STUDY_LABEL_NAMES = {2: ("disengaged", "engaged"), 3: ("engaged", "bored", "other")}  # in the order of its files
-_COUNTER = "num_batches_tracked"  # of a BatchNorm; nothing reads it, and a file may lack it
-# A numpy scalar is data (a score of scikit-learn), under numpy 1's or numpy 2's name for it.
-_NUMPY_SCALAR: Callable[..., object] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]  # a str in no numpy
+_COUNTER = "num_batches_tracked"  # of a BatchNorm; unused, and may be missing in a file
+# A numpy scalar is data (such as a score of scikit-learn); numpy 1 and numpy 2 name it differently.
+_NUMPY_SCALAR: Callable[..., object] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]  # never a str in numpy
 _HARMLESS: list[Callable[..., object] | tuple[Callable[..., object], str]]
 _HARMLESS = [(_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")]
 _HARMLESS += [np.dtype, type(np.dtype(np.float64))]
@@ -55,12 +55,12 @@ _HARMLESS += [np.dtype, type(np.dtype(np.float64))]
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """What an import wrote to `folder`, which the Auto classes load."""
+    """An imported model, written to `folder`, which the Auto classes load."""
 
     folder: Path
     model: EngagementPreTrainedModel  # in evaluation mode
     processor: EngagementVideoProcessor | EngagementImageProcessor
-    origin: ImportedFrom  # as its results tell it
+    origin: ImportedFrom  # as in its results
     results: Results  # without scores
 
 
@@ -69,29 +69,31 @@ def import_checkpoint(path: Path, output: Path, label_names: Sequence[str] | Non
 
     ResNet-18 + LSTM, MobileNetV3-Large + LSTM or MobileNetV3-Large on one frame, any number of classes; as
     `{"model_state_dict", "epoch", "val_f1"}` or a bare state dict, from `DataParallel` or not. Frames are read as in
-    the study: whole, 112x112 px, 8 consecutive ones. Whether the encoder was frozen in training is not in a file.
+    the study: whole, 112x112 px, 8 consecutive ones. Files do not say whether the encoder was frozen in training.
 
     Args:
         output: a new or empty folder.
         label_names: by class index. Default: the study's own, for two and three classes.
 
     Raises:
-        ModelLoadError: not such a file, damaged, with code in it, or weights that are missing, unknown, of another
-            shape or not finite.
-        DataError: label names of another number than classes, or an output folder that is not empty.
+        ModelLoadError: the file is of another kind, damaged or contains code, or weights are missing, unknown, of
+            another shape or not finite.
+        DataError: the number of label names differs from that of classes, or the output folder is not empty.
     """
     register_auto_classes()
     _require_new_folder(output)
     weights, reported = _read_checkpoint(path)
     system = _recognise_system(weights, path)
     rows = weights.get(system.classifier_key)
-    num_classes = len(rows) if rows is not None and rows.ndim == 2 and len(rows) > 0 else 2  # else refused just below
+    num_classes = (
+        len(rows) if rows is not None and rows.ndim == 2 and len(rows) > 0 else 2
+    )  # other shapes are refused below
     original = system.empty_original(num_classes).state_dict()
     _require_layout(weights, original, f"{system.name} in {path}")
     names = _require_label_names(label_names or _STUDY_LABEL_NAMES.get(num_classes, ()), num_classes, path)
     _require_finite(weights, path)
     model, processor = system.build(names)
-    # timm has torchvision's layers in the same order; the one behind MobileNetV3's map is a 1x1 convolution there.
+    # timm has torchvision's layers in the same order; the layer after MobileNetV3's map is a 1x1 convolution in timm.
     pairs = zip(model.state_dict().items(), original, strict=True)
     model.load_state_dict({ours: weights.get(name, like).reshape(like.shape) for (ours, like), name in pairs})
     origin = ImportedFrom(
@@ -111,8 +113,8 @@ def import_stock_classifier(
 ) -> ImportedModel:
     """A stock `BeitForImageClassification` or `TimmWrapperForImageClassification` → a folder of ours, logits equal.
 
-    The processor takes size, mean and deviation from the stock one and finds the face first, as the BEiT reference
-    does: MTCNN, a margin of 20 %, eyes level. A stock ViT, which reads a bare class token, is refused.
+    The processor uses the stock one's size, mean and deviation, and first finds the face as the BEiT reference does:
+    MTCNN, a margin of 20 %, eyes level. A stock ViT, which reads only a class token, is refused.
 
     Args:
         source: a local folder or a Hub id; code in it does not run.
@@ -120,9 +122,9 @@ def import_stock_classifier(
         label_names: by class index. Default: those in the stock config.
 
     Raises:
-        ModelLoadError: not such a model, damaged, with weights that are missing, unknown or not finite, or with logits
-            that ours does not repeat.
-        DataError: label names of another number than classes, or an output folder that is not empty.
+        ModelLoadError: the model is of another kind or damaged, weights are missing, unknown or not finite, or our
+            logits differ.
+        DataError: the number of label names differs from that of classes, or the output folder is not empty.
     """
     register_auto_classes()
     _require_new_folder(output)
@@ -132,7 +134,7 @@ def import_stock_classifier(
     names = _require_label_names(label_names or own_names, len(own_names), source)
     processor = processor_of_stock(stock, source)
     model = _rebuild_stock_classifier(stock, names, processor, source)
-    shown = Path(source).name if Path(source).exists() else str(source)  # where it lay is nobody's business
+    shown = Path(source).name if Path(source).exists() else str(source)  # without local folders
     origin = ImportedFrom(
         source=shown,
         system=type(stock).__name__,
@@ -144,16 +146,16 @@ def import_stock_classifier(
 
 @dataclass(frozen=True)
 class _System:
-    """One architecture of the CNN + LSTM study: how its weights are named there, and what it is here."""
+    """One architecture of the CNN + LSTM study: its weights' names there, and the equivalent here."""
 
     name: str
     architecture: str  # timm's name
     model_args: dict[str, float] | None
     is_video: bool
-    classifier_key: str  # the last layer's weight: a row a class
+    classifier_key: str  # the last layer's weight, one row per class
 
     def empty_original(self, num_classes: int) -> nn.Module:
-        """The layers of the study's PyTorch module under its names, without memory."""
+        """The layers of the study's PyTorch module under its names, without allocating memory."""
         with torch.device("meta"):
             if not self.is_video:
                 return mobilenet_v3_large(num_classes=num_classes)
@@ -167,7 +169,7 @@ class _System:
         """Our model and processor."""
         config = EngagementConfig(
             encoder_config=TimmWrapperConfig(architecture=self.architecture, model_args=self.model_args),
-            # One frame is classified from the layer behind the map, after torchvision's own dropout.
+            # A single frame is classified from the layer after the map, after torchvision's own dropout.
             encoder_features="map" if self.is_video else "pooled",
             dropout=0.5 if self.is_video else 0.2,
             image_size=_FRAME_SIZE_PX,
@@ -195,13 +197,13 @@ _SYSTEMS = (
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], ReportedByFile]:
-    """Weights by name; epoch and validation F1 as the file reports them, None where it does not."""
+    """Weights by name; epoch and validation F1 if the file reports them, else None."""
     loaded = _load_as_data(path)
     content = loaded if isinstance(loaded, Mapping) else {}
     weights = content.get("model_state_dict", content)
     if not isinstance(weights, Mapping) or not weights or not all(map(_is_plain_weight, weights, weights.values())):
         got = _name_first(weights) if isinstance(weights, Mapping) and weights else type(loaded).__name__
-        raise ModelLoadError(f"Expected dense tensors by name, or model_state_dict with them, in {path}, got {got}.")
+        raise ModelLoadError(f"{path} must contain dense tensors by name, or model_state_dict with them, got {got}.")
     weights = dict(weights)
     consume_prefix_in_state_dict_if_present(weights, "module.")  # DataParallel's
     reported = ReportedByFile(epoch=_finite_number(content.get("epoch")), val_f1=_finite_number(content.get("val_f1")))
@@ -209,22 +211,26 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], ReportedByFil
 
 
 def _finite_number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and abs(value) < math.inf else None  # NaN is not below it
+    return float(value) if isinstance(value, (int, float)) and abs(value) < math.inf else None  # false for NaN
 
 
 def _load_as_data(path: Path) -> object:
     if not path.is_file():
-        found = f"a folder in {path}" if path.is_dir() else f"no such file as {path}"
-        raise ModelLoadError(f"Expected a checkpoint file (.pth), got {found}.")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelLoadError(f"{path} {found}; pass a checkpoint file (.pth).")
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickle protocols, before they are refused
+            warnings.simplefilter("ignore")  # about other pickle protocols, which are refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises nearly anything
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"a pickle with code in it ({code[1]}), which was not run" if code else "a damaged, cut or other file"
+        reason = (
+            f"a pickle with code in it ({code[1]}), which was not run"
+            if code
+            else "a damaged, truncated or different file"
+        )
         reason = reason if path.stat().st_size else "an empty file"
-        raise ModelLoadError(f"Expected model.state_dict() saved by torch.save, got {reason}, in {path}.") from error
+        raise ModelLoadError(f"Expected model.state_dict() saved by torch.save in {path}, got {reason}.") from error
 
 
 def _is_plain_weight(name: object, value: object) -> bool:
@@ -242,11 +248,11 @@ def _weight_names() -> dict[str, set[str]]:
 
 
 def _recognise_system(weights: Mapping[str, torch.Tensor], path: Path) -> _System:
-    """The system that shares most names with the file."""
+    """The system that has most weight names in common with the file."""
     names = _weight_names()
     best = max(_SYSTEMS, key=lambda system: len(names[system.name] & weights.keys()))
     if len(names[best.name] & weights.keys()) < len(names[best.name]) / 2:
-        raise ModelLoadError(f"Expected weights of {' or '.join(names)} in {path}, got {_name_first(weights)}.")
+        raise ModelLoadError(f"{path} has no weights of {' or '.join(names)}, but {_name_first(weights)}.")
     return best
 
 
@@ -256,7 +262,7 @@ def _require_layout(weights: Mapping[str, torch.Tensor], original: Mapping[str, 
     for name, weight in weights.items():
         expected, got = tuple(original[name].shape), tuple(weight.shape)
         if got != expected:
-            raise ModelLoadError(f"Expected {name} of shape {expected} for {described}, got {got}.")
+            raise ModelLoadError(f"{name} must have the shape {expected} for {described}, got {got}.")
 
 
 def _load_stock_classifier(source: str | Path) -> StockClassifier:
@@ -271,20 +277,20 @@ def _load_stock_classifier(source: str | Path) -> StockClassifier:
         )
     except ModelLoadError:
         raise
-    except Exception as error:  # transformers, safetensors, pickle, json and timm each have their own
-        reason = f"got none that can be imported ({in_one_line(error)})"
-        raise ModelLoadError(f"Expected a stock classifier, a folder or Hub id, at {source}, {reason}.") from error
+    except Exception as error:  # transformers, safetensors, pickle, json and timm each raise their own
+        reason = in_one_line(error)
+        raise ModelLoadError(f"{source} cannot be imported as a stock BEiT or timm classifier ({reason}).") from error
     _require_all(report["missing_keys"], report["unexpected_keys"], f"{type(stock).__name__} in {source}")
-    stock.config.name_or_path = ""  # ours keeps this config, and is published
+    stock.config.name_or_path = ""  # our model stores this config, and is published
     for tensor in (*stock.parameters(), *stock.buffers()):
-        tensor.data = tensor.data.clone()  # mapped from the file it lies unaligned, and kernels round otherwise
+        tensor.data = tensor.data.clone()  # memory-mapped weights are unaligned, for which kernels round differently
     return stock.eval()
 
 
 def _rebuild_stock_classifier(
     stock: StockClassifier, label_names: Sequence[str], processor: EngagementImageProcessor, source: str | Path
 ) -> EngagementForImageClassification:
-    """Our model with the stock one's weights; both must say the same of noise."""
+    """Our model with the stock one's weights; their logits on noise must be equal."""
     size_px, num_channels = processor.size["height"], 1 if processor.do_grayscale else 3
     try:
         config = EngagementConfig(
@@ -307,12 +313,12 @@ def _rebuild_stock_classifier(
         model.encoder.model.load_state_dict({name: w for name, w in weights if id(w) not in last_layer})
         model.classifier.load_state_dict(classifier.state_dict())
         noise = torch.randn(2, num_channels, size_px, size_px)
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here, and could not be trained with it
+        with torch.no_grad():  # not inference_mode: BEiT caches a tensor, with which it could not be trained
             difference = float((stock(noise).logits - model(noise).logits).abs().max())
-        if not difference <= 1e-5:  # NaN is not
+        if not difference <= 1e-5:  # also refuses NaN
             raise ValueError(f"logits differ by {difference:.2g}")
     except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
-        reason = f"got one that ours does not repeat ({in_one_line(error)})"
+        reason = f"but our model differs from it ({in_one_line(error)})"
         raise ModelLoadError(f"Expected a classifier that ends in one linear layer in {source}, {reason}.") from error
     return model
 
@@ -323,7 +329,7 @@ def _label2id(label_names: Sequence[str]) -> dict[str, int]:
 
 def _require_label_names(names: Sequence[str], num_classes: int, source: str | Path) -> list[str]:
     if len(names) != num_classes or len(set(names)) != num_classes:
-        raise DataError(f"Expected {num_classes} different label names for {source}, got {_name_first(names)}.")
+        raise DataError(f"{source} needs {num_classes} different label names, got {_name_first(names)}.")
     return list(names)
 
 
@@ -331,24 +337,26 @@ def _require_all(missing: Iterable[str], unknown: Iterable[str], described: str)
     missing, unknown = sorted(missing), sorted(unknown)
     if missing or unknown:
         got = f"{len(missing)} missing ({_name_first(missing)}) and {len(unknown)} unknown ({_name_first(unknown)})"
-        raise ModelLoadError(f"Expected the weights of {described}, got {got}.")
+        raise ModelLoadError(f"The weights of {described} do not fit: {got}.")
 
 
 def _require_finite(weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
     broken = [name for name, weight in weights.items() if not torch.isfinite(weight.float()).all()]
     if broken:
-        raise ModelLoadError(f"Expected finite weights in {source}, got NaN or infinity in {_name_first(broken)}.")
+        raise ModelLoadError(
+            f"The weights {_name_first(broken)} in {source} contain NaN or infinity; use another file."
+        )
 
 
 def _require_new_folder(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"Expected a new or empty folder for the model, got {output}, which holds something.")
+        raise DataError(f"{output} exists and is not an empty folder; name a new or empty one for the model.")
 
 
 def _write(
     model: EngagementPreTrainedModel, processor: _Processor, origin: ImportedFrom, output: Path
 ) -> ImportedModel:
-    """The folder, whole or not at all; `origin` stands in its results under "imported"."""
+    """Write the folder, completely or not at all; its results have `origin` under "imported"."""
     label_names = model.config.label_names
     results = Results(stage="engagement", label_names=label_names, started_from=origin.source, imported=origin)
     output = output.resolve()

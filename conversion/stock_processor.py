@@ -1,4 +1,4 @@
-"""How a stock BEiT or timm classifier prepares pictures → a processor of ours, which finds the face before."""
+"""A stock BEiT or timm classifier's picture settings → a processor of ours, which also finds the face."""
 
 import json
 import math
@@ -17,7 +17,7 @@ StockClassifier = BeitForImageClassification | TimmWrapperForImageClassification
 
 
 class _StockSettings(TypedDict, total=False):
-    """What is read of `preprocessor_config.json`."""
+    """The settings read from `preprocessor_config.json`."""
 
     size: int | Sequence[int] | dict[str, int]
     crop_size: int | Sequence[int] | dict[str, int]
@@ -30,10 +30,10 @@ class _StockSettings(TypedDict, total=False):
 
 
 def processor_of_stock(stock: StockClassifier, source: str | Path) -> EngagementImageProcessor:
-    """With the settings of `preprocessor_config.json`; a model without one has its architecture's.
+    """Our processor with the settings of `preprocessor_config.json` or, without one, of the architecture.
 
     Raises:
-        ModelLoadError: they cannot be read, or do not make squares.
+        ModelLoadError: the settings cannot be read, or do not give square pictures.
     """
     quietly = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
     path = cached_file(source, "preprocessor_config.json", **dict.fromkeys(quietly, False))
@@ -41,14 +41,14 @@ def processor_of_stock(stock: StockClassifier, source: str | Path) -> Engagement
         settings, num_channels = _architecture_settings(stock)
         settings |= json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
         size = settings["crop_size"] if settings.get("do_center_crop") else settings["size"]
-        (size_px,) = set(size.values()) if isinstance(size, dict) else {size}  # a square, in any form it was stored
+        (size_px,) = set(size.values()) if isinstance(size, dict) else {size}  # a square, in any stored form
         mean, std = ([float(value) for value in values] for values in (settings["image_mean"], settings["image_std"]))
         is_scale = all(map(math.isfinite, mean)) and all(0 < value < math.inf for value in std)
         if not isinstance(size_px, int) or size_px < 1 or not is_scale:
             raise ValueError(f"size {size_px}, mean {mean}, std {std}")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"got others ({in_one_line(error)})"
-        raise ModelLoadError(f"Expected a stock processor's settings for squares in {source}, {reason}.") from error
+        reason = in_one_line(error)
+        raise ModelLoadError(f"The processor's settings in {source} do not give square pictures ({reason}).") from error
     return EngagementImageProcessor(
         size={"height": size_px, "width": size_px},
         image_mean=mean,
@@ -64,7 +64,7 @@ def processor_of_stock(stock: StockClassifier, source: str | Path) -> Engagement
 
 
 def _architecture_settings(stock: StockClassifier) -> tuple[_StockSettings, int]:
-    """How pictures are prepared for this architecture by default, and the number of their channels."""
+    """The architecture's default settings, and the number of channels."""
     config = stock.config
     if config.model_type == "beit":
         return {"size": config.image_size, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, config.num_channels
