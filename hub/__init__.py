@@ -1,1 +1,1 @@
-"""A model's card, what is published of it, and how it gets there."""
+"""Cards, and publishing models and data on the Hub."""

@@ -1,6 +1,6 @@
-"""The model card: `model_card.md` filled from measured results, with the Hub's front matter; no number in it is typed.
+"""The model card: `model_card.md` filled from measured results, with the Hub's front matter; no number is typed.
 
-What it says of intended and prohibited uses stands in `use_limits`.
+The text on intended and prohibited uses is in `use_limits`.
 """
 
 import re
@@ -38,13 +38,13 @@ def write_card(
     datasets: Sequence[str] = (),
     is_shipped: bool = False,
 ) -> None:
-    """The folder's README.md. A licence that lies in the folder is that of the weights.
+    """Write the folder's README.md. A licence file in the folder is that of the weights.
 
     Args:
-        repository: of the Hub, as the card's example names it; None: a made-up one, for a folder nobody has published.
-        license_name: of the weights, as the Hub spells it; None: see `choose_license`.
-        datasets: Hub ids of what it was trained on.
-        is_shipped: whether it comes with the package, without the code and figures of other folders.
+        repository: on the Hub, for the card's example; None: a placeholder, for an unpublished folder.
+        license_name: the weights' licence in the Hub's spelling; None: see `choose_license`.
+        datasets: Hub ids of the training data.
+        is_shipped: whether the model comes with the package, without the code and figures of other folders.
     """
     title = license_title(folder)
     card = render_card(model, processor, results, repository, license_name, datasets, title, is_shipped)
@@ -61,7 +61,7 @@ def render_card(
     own_license: str | None = None,
     is_shipped: bool = False,
 ) -> str:
-    """See `write_card`; `own_license`: title of the weights' own licence, where they have one."""
+    """See `write_card`; `own_license`: title of the weights' own licence, if they have one."""
     is_video = isinstance(model, EngagementForVideoClassification)
     pipeline = "video-classification" if is_video else "image-classification"
     measured = results.headline()
@@ -99,43 +99,43 @@ def render_card(
 
 
 def takes_face_alone(model: EngagementPreTrainedModel, processor: FacePreparation) -> bool:
-    """Whether its pictures are faces already, so that the pipeline looks for none in what it is given."""
+    """Whether the model's pictures are face crops already, so that the pipeline detects no faces."""
     is_video = isinstance(model, EngagementForVideoClassification)
     return not (is_video or processor.face_crop or processor.pictures_are_frames)
 
 
 def _example(model: EngagementPreTrainedModel, processor: FacePreparation) -> str:
-    """The name of a file such as it takes."""
+    """An example name of an input file."""
     if isinstance(model, EngagementForVideoClassification):
         return "clip.mp4"
     return "face_crop.jpg" if takes_face_alone(model, processor) else "face.jpg"
 
 
 def title_of(model: EngagementPreTrainedModel, stage: str) -> str:
-    """What it recognises, and with what."""
+    """What the model recognises, and its architecture."""
     head = f" + {model.config.temporal}" if isinstance(model, EngagementForVideoClassification) else ""
     return f"{stage.capitalize()} recognition: {encoder_name(model)}{head}"
 
 
 def encoder_name(model: EngagementPreTrainedModel) -> str:
-    """timm's name of the architecture, or transformers' of the family."""
+    """timm's name of the architecture, or transformers' name of the family."""
     config = model.config.encoder_config
     return getattr(config, "architecture", None) or config.model_type
 
 
 def license_title(folder: Path) -> str | None:
-    """The first line of the licence that lies beside the weights, if there is one."""
+    """The first line of the weights' licence file, if there is one."""
     path = folder / LICENSE_FILE
     return path.read_text(encoding="utf-8").lstrip().partition("\n")[0].strip() if path.is_file() else None
 
 
 def choose_license(results: Results) -> str:
-    """Of the weights, where nobody has said: ours for what was trained here; of others' weights we know none."""
+    """The weights' default licence: ours if they were trained here, else unknown."""
     return "mit" if results.training else "other"
 
 
 def _elsewhere(results: Results) -> str | None:
-    """A Markdown table of what was measured on other data than what speaks for the model; None: nothing was."""
+    """A Markdown table of measurements on data other than the headline's; None: there are none."""
     headline = results.headline()
     fingerprint = headline and headline.data.fingerprint
     others = [found for found in results.measurements if found.data.fingerprint != fingerprint]
@@ -162,7 +162,7 @@ def _score(value: float | None) -> str:
 
 
 def _start_of(model: EngagementPreTrainedModel, results: Results) -> str:
-    """What the encoder's weights were before this training, as words within a sentence."""
+    """The encoder's weights before this training, as part of a sentence."""
     start = results.started_from
     if "/" in start:  # a Hub id: folders are recorded by their last name only
         return f"those of [`{start}`](https://huggingface.co/{start})"
@@ -170,7 +170,7 @@ def _start_of(model: EngagementPreTrainedModel, results: Results) -> str:
         return "random"
     on = f" on {results.started_from_data}" if results.started_from_data else ""
     if start == "expression" and results.stage == "engagement":
-        return f"those of stage one (`{start}`), which had learned to name facial expressions{on},"
+        return f"those of stage one (`{start}`), which was trained to recognise facial expressions{on},"
     return f"those of an earlier model, `{start}`{on and f', trained{on}'},"
 
 

@@ -16,17 +16,17 @@ from .model_files import CARD_FILE
 from .use_limits import MUST_NOT_BE_USED
 
 _TEMPLATE = Path(__file__).with_suffix(".md")
-_UNKNOWN = "unknown"  # as the Hub spells it
+_UNKNOWN = "unknown"  # the Hub's spelling
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
 
 def write_data_card(
     folder: Path, prepared: PreparedData, audited: AuditRecord, repository: str, license_name: str | None
 ) -> None:
-    """The folder's README.md.
+    """Write the folder's README.md.
 
     Args:
-        license_name: of the data, as the Hub spells it; None: unknown.
+        license_name: the data's licence in the Hub's spelling; None: unknown.
     """
     described, is_rated = prepared.description, "binary" in prepared.label_schemes
     counted = described.splits.values()
@@ -52,7 +52,7 @@ def write_data_card(
 
 
 def _counts(described: DatasetDescription, labels: list[str], is_rated: bool) -> str:
-    """A Markdown table, a line a split."""
+    """A Markdown table, one row per split."""
     header = ["split", "clips", "windows", "known people", *labels]
     header += [f"engagement {level}" for level in LEVELS] if is_rated else []
     rows = []

@@ -1,4 +1,4 @@
-"""The export folder that training ends in: weights, config, processor, code, measured results, figures and a card."""
+"""The export folder at the end of training: weights, config, processor, code, measured results, figures and a card."""
 
 import shutil
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ def export_model(
     fingerprint: str,
     started_in: Path | None = None,
 ) -> None:
-    """Write the export folder, whole or not at all; an older one is replaced.
+    """Write the export folder, completely or not at all; an older one is replaced.
 
     Args:
-        results: the card is rendered from them.
-        predictions: of validation and test, from which later commands compare and calibrate.
+        results: also for the card.
+        predictions: on validation and test, for later comparison and calibration.
         fingerprint: of their data.
-        started_in: where the first weights are from; a licence that lies there is theirs, and goes with the model.
+        started_in: the initial weights' folder; a licence file there is copied, since it applies to the model.
     """
     with whole_folder(folder) as unfinished, writing(folder):
         model.save_pretrained(unfinished)
@@ -40,7 +40,7 @@ def export_model(
         if started_in and (started_in / LICENSE_FILE).is_file():
             shutil.copyfile(started_in / LICENSE_FILE, unfinished / LICENSE_FILE)
         keep_measured(model, processor, results, unfinished, predictions, fingerprint)
-        # transformers makes a package of the copied code; the Hub needs none of it.
+        # transformers imports the copied code; the Hub does not need the bytecode.
         shutil.rmtree(unfinished / "__pycache__", ignore_errors=True)
 
 
@@ -52,8 +52,7 @@ def keep_measured(
     predictions: Sequence[SplitPredictions],
     fingerprint: str,
 ) -> None:
-    """Write results, how to answer by them, predictions, and what is drawn from results; arguments as those of
-    `export_model`."""
+    """Write results, answer rule, predictions, figures and card; arguments as for `export_model`."""
     write_results(folder, results)
     answer_rule(results, processor).save(folder)
     write_predictions(folder, predictions, results.label_names, fingerprint)

@@ -1,6 +1,6 @@
-"""Which files of a folder belong to a model, and which lie there by chance: only the former are copied and published.
+"""Which files of a folder belong to a model: only these are copied and published.
 
-Names are those that transformers and this package give; code is what the configs name, and what that imports.
+File names are those of transformers and this package; code files are those named by the configs, and their imports.
 """
 
 import json
@@ -17,22 +17,22 @@ from ..processor.input_errors import ModelLoadError
 HANDLER_FILE, REQUIREMENTS_FILE = "handler.py", "requirements.txt"
 ENDPOINT_FILES = (HANDLER_FILE, REQUIREMENTS_FILE)
 CARD_FILE = "README.md"
-LICENSE_FILE = "LICENSE"  # of the weights, where what they started from has one
+LICENSE_FILE = "LICENSE"  # of the weights, if the initial weights have one
 EXAMPLE_PICTURE = "examples/drawn_face.png"
 _CONFIGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _ROOT_CODE = ("answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py")
 _CODE = (*_ROOT_CODE, *(path.name for path in (Path(__file__).parents[1] / "processor").glob("[!_]*.py")))
-_BESIDE = (RESULTS_FILE, ANSWER_RULE_FILE, LICENSE_FILE)  # where there are any
+_BESIDE = (RESULTS_FILE, ANSWER_RULE_FILE, LICENSE_FILE)  # optional
 _NAMES = {*_CONFIGS, _WEIGHTS, _SHARDS, *_CODE, *ENDPOINT_FILES, *_BESIDE, EXAMPLE_PICTURE}
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Configs, weights, their licence, results and answer rule if there are any, and the code that the configs name.
+    """Configs, weights, the code that configs name and, if they exist, licence, results and answer rule.
 
     Raises:
-        ModelLoadError: a file that another of them names is missing.
+        ModelLoadError: a file named by another one is missing.
     """
     configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     weights = {_WEIGHTS}
@@ -43,12 +43,12 @@ def model_files(folder: Path) -> list[Path]:
         files |= {module, *_imported_by(module)}
     missing = sorted(path.name for path in files if not path.is_file())
     if missing:
-        raise ModelLoadError(f"Expected {missing[0]} in {folder}, found none; train or import the model again.")
+        raise ModelLoadError(f"{folder} has no {missing[0]}; train or import the model again.")
     return sorted(files | {folder / name for name in _BESIDE if (folder / name).is_file()})
 
 
 def title_of(folder: Path) -> str:
-    """Its card's title, which says what it is; without one, the folder's name."""
+    """The card's title or, without a card, the folder's name."""
     card = folder / CARD_FILE
     lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
     return next((line[2:].strip() for line in lines if line.startswith("# ")), folder.resolve().name)
@@ -59,7 +59,7 @@ def _name_of(path: str) -> str:
 
 
 def _code_of(config: Path) -> list[Path]:
-    """The modules of its classes, which `auto_map` names as module.Class or repository--module.Class."""
+    """The modules of the config's classes, which `auto_map` names as module.Class or repository--module.Class."""
     classes = _read_names(config, "auto_map")
     return [config.parent / f"{name.rpartition('--')[2].partition('.')[0]}.py" for name in classes]
 
@@ -69,20 +69,20 @@ def _imported_by(module: Path) -> list[Path]:
         return [Path(path) for path in get_relative_import_files(module)]
     except OSError as error:
         missing = Path(error.filename).name
-        raise ModelLoadError(f"Expected {missing} in {module.parent}, found none; train or import again.") from error
+        raise ModelLoadError(f"{module.parent} has no {missing}; train or import the model again.") from error
 
 
 def _read_names(path: Path, key: str) -> list[str]:
-    """What stands under `key` in a JSON file: names of files, or of classes; none where it has no such key."""
+    """The names of files or classes under `key` in a JSON file; empty without such a key."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelLoadError(f"Expected JSON in {path}, could not read it ({error}).") from error
+        raise ModelLoadError(f"{path} cannot be read as JSON ({error}); train or import the model again.") from error
     return list(content.get(key, {}).values()) if isinstance(content, dict) else []
 
 
 def is_published_name(name: str) -> bool:
-    """Whether some model's publication may hold a file of this name, as a path in its repository; the card aside."""
+    """Whether a published model may contain a file of this name, a path in its repository; except the card."""
     folder, _, file = name.rpartition("/")
     if folder == FIGURES_FOLDER:
         return bool(FIGURE_NAME.fullmatch(file))
@@ -90,7 +90,7 @@ def is_published_name(name: str) -> bool:
 
 
 def first_stranger(folder: Path) -> Path | None:
-    """What in a folder publishing did not write, or of what it writes does not find; None: it is a published model."""
+    """A path in a folder that publishing did not write, or one that is missing; None: it is a published model."""
     try:
         known = {*model_files(folder), *(folder / name for name in (RESULTS_FILE, CARD_FILE, *ENDPOINT_FILES))}
     except ModelLoadError:

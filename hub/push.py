@@ -1,4 +1,4 @@
-"""An assembled folder goes to the Hub, in place of an earlier version of the same model or data and of nothing else."""
+"""Pushes an assembled folder to the Hub; replaces only an earlier version of the same model or data."""
 
 import contextlib
 import json
@@ -14,19 +14,19 @@ from ..data.hub_errors import cause_of, reason_of, wants_a_token
 from ..processor.input_errors import EngagementInputError
 from .model_files import CARD_FILE, is_published_name
 
-_ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub itself makes both
+_ALWAYS_THERE = {".gitattributes", CARD_FILE}  # the Hub creates both
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a repository holds, and how an earlier version of it is told from all else."""
+    """A kind of repository, and how to recognise an earlier version of its content."""
 
     repo_type: Literal["model", "dataset"]
     noun: str
-    described_in: str  # nothing of ours is pushed without it: files alone are somebody else's
-    may_hold: Callable[[str], bool]  # whether some version holds a file of this name; the card aside
-    identity: Callable[[Path], str]  # of such a description: another one is another model, or data set
-    card_remedy: str  # where the Hub refuses the card
+    described_in: str  # always pushed by us; without it the files are not ours
+    may_hold: Callable[[str], bool]  # whether a version may contain a file of this name; except the card
+    identity: Callable[[Path], str]  # from the description: if it differs, so does the model or data set
+    card_remedy: str  # if the Hub refuses the card
 
 
 def _architecture(config: Path) -> str:
@@ -43,7 +43,7 @@ MODEL = Pushed(
     described_in="config.json",
     may_hold=is_published_name,
     identity=_architecture,
-    card_remedy="publish again with what it names mended, such as --license or --dataset",
+    card_remedy="correct what it names, such as --license or --dataset, and publish again",
 )
 
 
@@ -55,24 +55,24 @@ def push_folder(
     kind: Pushed = MODEL,
     made_of: Path | None = None,
 ) -> str:
-    """Upload a folder as it is, in one commit; returns the repository's address. Can be repeated after a failure.
+    """Upload a folder in one commit; returns the repository's address. Can be repeated after a failure.
 
     Args:
-        made_of: what a folder that goes away again was made of, for messages; None: it stays.
+        made_of: the source of a temporary folder, for messages; None: the folder is permanent.
 
     Raises:
-        EngagementInputError: the Hub refused or did not answer, a private repository was asked for and the one there
-            is public, or it holds what is no earlier version of this model or data set.
+        EngagementInputError: the Hub refused or did not answer, the repository is public although a private one was
+            requested, or it contains something other than an earlier version of this model or data set.
     """
     api = HfApi(token=token)
-    with _hub_refusals(f"push {made_of or folder} to {repository}", "the folder is whole", kind):
+    with _hub_refusals(f"push {made_of or folder} to {repository}", "the folder is complete", kind):
         # First, so that no empty repository is left behind.
         RepoCard.load(folder / CARD_FILE).validate(kind.repo_type)
         created = api.create_repo(repository, repo_type=kind.repo_type, private=private, exist_ok=True)
-        there = _info(api, created.repo_id, kind)  # it may have been there before
+        there = _info(api, created.repo_id, kind)  # it may have existed before
         _require_private(there, private)
         _require_earlier_version(api, there, kind, folder)
-        # What an earlier version left there and this one does not hold goes away.
+        # Files of an earlier version that this one lacks are deleted.
         api.upload_folder(
             repo_id=there.id, repo_type=kind.repo_type, folder_path=folder, commit_message=f"Add {kind.noun}",
             delete_patterns="*",
@@ -83,10 +83,10 @@ def push_folder(
 def check_repository(
     repository: str, private: bool | None, license_name: str | None, kind: Pushed, token: str | None = None
 ) -> None:
-    """What would stop a push however its folder turns out: asked before hours of work; the Hub is left as it is.
+    """Check, before hours of work, whether a push would be refused; the Hub is not changed.
 
     Args:
-        license_name: what the card will say; None: something that the Hub takes.
+        license_name: the card's licence; None: one that the Hub accepts.
 
     Raises:
         EngagementInputError: as `push_folder`.
@@ -98,7 +98,7 @@ def check_repository(
         known = api.whoami()
         if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise EngagementInputError(
-                f"Expected a token that may write to {repository}, got one that may only read; log in with one by "
+                f"The Hub's token may only read, and pushing to {repository} needs write access; log in with another: "
                 "`hf auth login`."
             )
         with contextlib.suppress(RepositoryNotFoundError):
@@ -109,7 +109,7 @@ def check_repository(
 
 @contextlib.contextmanager
 def _hub_refusals(job: str, kept: str, kind: Pushed) -> Iterator[None]:
-    """Raises EngagementInputError, in one line, where the Hub refuses what the block does, or does not answer."""
+    """Raises EngagementInputError, in one line, if the Hub refuses the block's requests or does not answer."""
     try:
         yield
     except EngagementInputError:
@@ -118,7 +118,7 @@ def _hub_refusals(job: str, kept: str, kind: Pushed) -> Iterator[None]:
         cause = cause_of(error)
         remedy = kind.card_remedy if type(error) is ValueError else _advice(cause, kept)
         raise EngagementInputError(
-            f"Expected to {job}, the Hub did not take it ({reason_of(cause)}); {remedy}."
+            f"Could not {job}: the Hub did not accept it ({reason_of(cause)}); {remedy}."
         ) from error
 
 
@@ -129,18 +129,18 @@ def _info(api: HfApi, repository: str, kind: Pushed) -> ModelInfo | DatasetInfo:
 def _require_private(there: ModelInfo | DatasetInfo, private: bool | None) -> None:
     if private and not there.private:
         raise EngagementInputError(
-            f"Expected to push to a private repository, got {there.id}, which is public; make it private in its "
-            "settings, or pass another."
+            f"{there.id} is public, but a private repository was requested; make it private in its settings, or pass "
+            "another."
         )
 
 
 def _require_earlier_version(
     api: HfApi, there: ModelInfo | DatasetInfo, kind: Pushed, folder: Path | None = None
 ) -> None:
-    """Raises EngagementInputError where the upload would take away what is not an earlier version of this.
+    """Raises EngagementInputError if the upload would replace anything but an earlier version.
 
     Args:
-        folder: what will be uploaded; None: nobody knows yet, and any model or data set of ours will do.
+        folder: the folder to upload; None: not known yet, so any model or data set of ours is accepted.
     """
     names = [file.rfilename for file in there.siblings or ()]
     is_described = kind.described_in in names
@@ -153,16 +153,16 @@ def _require_earlier_version(
         new = kind.identity(folder / kind.described_in)
         described = api.hf_hub_download(there.id, kind.described_in, repo_type=kind.repo_type, revision=there.sha)
         old = kind.identity(Path(described))
-        found = f"another {kind.noun} ({kind.described_in} names {old}, this one {new})" if old != new else ""
+        found = f"a different {kind.noun} ({kind.described_in} names {old}, this one {new})" if old != new else ""
     if found:
         raise EngagementInputError(
-            f"Expected {there.id} to be empty or to hold an earlier version of this {kind.noun}, which would be "
-            f"replaced, got {found}; name another repository, or delete what is there first."
+            f"{there.id} contains {found}; only an empty repository or an earlier version of this {kind.noun} is "
+            "replaced, so name another repository, or delete its content first."
         )
 
 
 def _advice(cause: BaseException, kept: str) -> str:
-    """What may help against it."""
+    """The remedy for a failure."""
     if isinstance(cause, OfflineModeIsEnabled):
         return "unset HF_HUB_OFFLINE and push again"
     return f"{kept}, so {'log in with `hf auth login` and ' if wants_a_token(cause) else ''}push again"

@@ -1,7 +1,7 @@
 """A prepared data set → the Hub: Parquet that `datasets` and the Hub's viewer read, its description, audit and card.
 
-Data whose terms forbid handing it on is refused, drawn people excepted. What goes up is private unless somebody says
-otherwise, but for drawn people, whom it cannot hurt. Names of folders on this machine stay here.
+Data whose terms forbid sharing is refused, except drawn people. Pushed data is private by default, except drawn people,
+whom it cannot hurt. Names of local folders are not published.
 """
 
 import csv
@@ -29,18 +29,18 @@ from .data_card import write_data_card
 from .publish import require_hub_names
 from .push import Pushed, check_repository, push_folder
 
-# Kinds of data that are not ours to hand on, and whom to ask for them; drawn people in their layout are free.
+# Kinds of data that must not be shared, and whose they are; drawn people in the same layout may be.
 _TERMS = {
-    "daisee": "DAiSEE, which its authors give for research to those who ask them",
-    "reference-h5": "frames of DAiSEE, which its authors give for research to those who ask them",
-    "fer2013": "FER2013, pictures of people whom nobody asked, given under the rules of its competition",
+    "daisee": "DAiSEE, which its authors give for research on request",
+    "reference-h5": "frames of DAiSEE, which its authors give for research on request",
+    "fer2013": "FER2013, pictures of people who were not asked, given under the rules of its competition",
     "engagenet": "EngageNet, which its authors give to those who sign its agreement",
     "affectnet": "AffectNet, which its authors give to institutions that sign its agreement",
-    "rafdb": "RAF-DB, which its authors give for research to those who ask them",
+    "rafdb": "RAF-DB, which its authors give for research on request",
 }
-_RATED = "data rated as DAiSEE is (boredom, engagement, confusion, frustration), which is taken for DAiSEE"
+_RATED = "data rated like DAiSEE (boredom, engagement, confusion, frustration), which is treated as DAiSEE"
 _TABLE = re.compile(rf"{TABLES_FOLDER}/({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.parquet")
-_PATH_START = r"(?<![^\s'\"(\[])(?:[A-Za-z]:[/\\]|[/~]|\\\\)"  # of a path from the top of a disk
+_PATH_START = r"(?<![^\s'\"(\[])(?:[A-Za-z]:[/\\]|[/~]|\\\\)"  # of an absolute path
 
 
 def _kind_in_words(description_file: Path) -> str:
@@ -57,7 +57,7 @@ DATA_SET = Pushed(
     described_in=DESCRIPTION_FILE,
     may_hold=lambda name: name in (*BESIDE_TABLES, CHECKSUMS_FILE) or bool(_TABLE.fullmatch(name)),
     identity=_kind_in_words,
-    card_remedy="push again with what it names mended, such as --license",
+    card_remedy="correct what it names, such as --license, and push again",
 )
 
 
@@ -68,12 +68,12 @@ def check_push(
     license_name: str | None = None,
     token: str | None = None,
 ) -> None:
-    """What would stop a push of a source that is not prepared yet: asked before hours of work.
+    """Check, before hours of preparing a source, whether a push would be refused.
 
     Raises:
-        RecipeError: an id or a licence that the Hub does not take.
-        DataError: the data is not ours to hand on.
-        EngagementInputError: the Hub does not answer, or what is there stands in the way.
+        RecipeError: the Hub does not accept an id or the licence.
+        DataError: the data must not be shared.
+        EngagementInputError: the Hub does not answer, or the repository's content must not be replaced.
     """
     require_hub_names(repository, license_name)
     _require_free(source.kind, source.drawn, any(record.affects for record in source.records))
@@ -87,21 +87,21 @@ def push_data(
     license_name: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Push the prepared data set in `folder`, which stays as it is; returns the repository's address.
+    """Push the prepared data set in `folder`, which is not changed; returns the repository's address.
 
-    What nobody has audited as it is now is audited first. Can be repeated after a failure: files that the Hub has are
-    not sent again.
+    Data without a current audit is audited first. Can be repeated after a failure: files that the Hub has are not sent
+    again.
 
     Args:
         repository: org/name; an earlier version of the data set there is replaced.
-        public: None: drawn people are, others are private.
-        license_name: of the data, as the Hub spells it; None: unknown.
+        public: None: only drawn people are public.
+        license_name: the data's licence in the Hub's spelling; None: unknown.
 
     Raises:
-        RecipeError: an id or a licence that the Hub does not take.
-        DataError: the data is not ours to hand on, damaged, or names folders of a machine.
-        EngagementInputError: the Hub refused or did not answer, holds something else there, or a public repository
-            where a private one is wanted.
+        RecipeError: the Hub does not accept an id or the licence.
+        DataError: the data must not be shared, is damaged, or names local folders.
+        EngagementInputError: the Hub refused or did not answer, the repository contains something else, or is public
+            although a private one was requested.
     """
     require_hub_names(repository, license_name)
     require_undamaged(folder)
@@ -125,32 +125,32 @@ def _is_private(public: bool | None, is_drawn: bool) -> bool:
 
 
 def _require_free(kind: str, is_drawn: bool, is_rated: bool) -> None:
-    """Raises DataError for data that is not ours to hand on."""
+    """Raises DataError for data that must not be shared."""
     found = _TERMS.get(kind, _RATED if is_rated else None)
     if found and not is_drawn:
-        raise DataError(f"Expected data that may be handed on, got {found}; it is not pushed, private or not.")
+        raise DataError(f"This is {found}; it must not be shared and is not pushed, not even to a private repository.")
 
 
 def _require_relative(prepared: PreparedData) -> None:
-    """Raises DataError where rows name a place on somebody's disk, as tables of videos may."""
+    """Raises DataError if rows contain absolute paths, as tables of videos may."""
     for rows in prepared.splits.values():
         for column in ("source_path", "clip_id"):
             named = next((name for name in rows.unique(column) if re.match(_PATH_START, name)), None)
             if named is not None:
                 raise DataError(
-                    f"Expected names below the source in {prepared.folder}, got {named}, which tells of this machine; "
-                    "give the table paths relative to its folder, and prepare it again."
+                    f"{prepared.folder} contains the absolute path {named}, which would be published; use paths "
+                    "relative to the table's folder, and prepare the data again."
                 )
 
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """Where the files for the Hub lie until they are there."""
+    """A temporary folder for the files until they are on the Hub."""
     staged = unfinished_beside(folder.resolve().with_name(f"{folder.resolve().name}_hub"))
     with alone_in(folder, "push"):
         try:
             with writing(staged):
-                shutil.rmtree(staged, ignore_errors=True)  # of a push that was killed
+                shutil.rmtree(staged, ignore_errors=True)  # left by a killed push
                 staged.mkdir()
             yield staged
         finally:
@@ -163,7 +163,9 @@ def _assemble(
     print(f"{prepared.folder}: writing Parquet for {repository}", flush=True)
     with writing(staged):
         names = write_tables(prepared.splits, staged)
-        beside = [name for name in BESIDE_TABLES if (prepared.folder / name).is_file()]  # no page: it shows people
+        beside = [
+            name for name in BESIDE_TABLES if (prepared.folder / name).is_file()
+        ]  # not the page, which shows people
         for name in beside:
             shutil.copyfile(prepared.folder / name, staged / name)
         _leave_out_places(staged / REJECTS_FILE)
@@ -172,7 +174,7 @@ def _assemble(
 
 
 def _leave_out_places(rejects: Path) -> None:
-    """Where files lay on this machine, which reasons may tell, is nobody's business."""
+    """Remove local folders from the reasons of rejects."""
     with rejects.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         columns, rows = reader.fieldnames or (), list(reader)

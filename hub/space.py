@@ -1,8 +1,8 @@
 """A model and the page in `app.py` → a folder that runs as a Hugging Face Space.
 
-This package is not on PyPI, so the folder carries it: `engagement_recognition/`, beside the model in `model/` (or its
+This package is not on PyPI, so the folder contains it as `engagement_recognition/`, with the model in `model/` (or its
 Hub id), requirements and a README whose front matter tells the Hub how to run it. Pushing is left to the user: a public
-page is the riskiest part of all this, and the README says so.
+page has the highest risks, and the README says so.
 """
 
 import platform
@@ -25,14 +25,14 @@ PACKAGE = "engagement_recognition"
 _SOURCE = Path(__file__).parents[1]
 _CODE_SUFFIXES = (".py", ".html", ".md")
 _NOT_CODE = ("README.md", "CHANGELOG.md")
-# What the page imports; versions are the package's own. Gradio's is in the front matter.
+# What the page imports, with the package's own versions. Gradio's is in the front matter.
 _IMPORTED = (
     *OF_A_MODEL, "matplotlib", "opencv-python-headless", "packaging", "pydantic", "safetensors", "scikit-learn",
     "scipy",
 )  # fmt: skip
 
 _APP = '''\
-"""The page of this Space: the model beside this file, or one on the Hub."""
+"""The page of this Space, with the model in this folder or one on the Hub."""
 
 from pathlib import Path
 
@@ -63,24 +63,24 @@ _README = """\
 
 {must_not}
 
-**Before this goes public.** Pictures of visitors come to this server. Whoever runs the page answers for what it is used
-for; keep the Space private, or with people who agreed.
+**Before you make it public.** Visitors' pictures are sent to this server. Whoever runs the page is responsible for its
+use; keep the Space private, or share it only with people who agreed.
 
 The page is `app.py` of engagement-recognition; the model is {model}.{warnings}
 """
 
 
 def export_space(model: Path | str, output: Path) -> list[Path]:
-    """Write the Space; returns its files, by path.
+    """Write the Space; returns its files, sorted by path.
 
     Args:
         model: a folder written by train.py, which is copied, or a Hub id, which the Space will load.
         output: a new or empty folder.
 
     Raises:
-        DataError: the output folder holds something, or cannot be written.
-        ModelLoadError: there is no such folder, and it is no Hub id.
-        EngagementInputError: gradio, whose version the Space is given, is missing or too old.
+        DataError: the output folder is not empty, or cannot be written.
+        ModelLoadError: the model is neither a folder nor a Hub id.
+        EngagementInputError: gradio, whose version the Space needs, is missing or too old.
     """
     require_extra("app", ("gradio",))
     require_new_folder(output, "the Space")
@@ -102,22 +102,24 @@ def export_space(model: Path | str, output: Path) -> list[Path]:
 
 
 def _require_hub_id(model: str) -> None:
-    """Nobody asks the Hub here, so that a mistyped folder would make a Space that never starts."""
+    """Check the id without asking the Hub: with a mistyped folder the Space would never start."""
     expected = "Expected a model's folder with a config.json, or a Hub id (org/name)"
     if Path(model).exists():
-        raise ModelLoadError(f"{expected}, got {model}, which has no config.json; name a model's folder.")
+        raise ModelLoadError(f"{expected}, but {model} has no config.json; name a model's folder.")
     organisation, slash, _ = model.partition("/")
     try:
         validate_repo_id(model)
-        is_id = bool(slash) and not Path(organisation).is_dir()  # a folder here is meant, not who has its name there
+        is_id = (
+            bool(slash) and not Path(organisation).is_dir()
+        )  # a local folder is meant, not an organisation of that name
     except HFValidationError:
         is_id = False
     if not is_id:
-        raise ModelLoadError(f"{expected}, got {model}, found no such folder; check the path.")
+        raise ModelLoadError(f"{expected}, but there is no such folder as {model}; check the path.")
 
 
 def _render_readme(name: str, folder: Path | None) -> str:
-    """Of a model that is copied from `folder`, or (None) lies on the Hub under its name."""
+    """The README for a model copied from `folder` or, for None, on the Hub under its name."""
     card = f"model/{CARD_FILE}" if folder else f"https://huggingface.co/{name}"
     has_card = folder is None or (folder / CARD_FILE).is_file()
     model = f"[{name}]({card}), whose card says what was measured" if has_card else f"`{name}`, which has no card"
@@ -144,7 +146,7 @@ def _render_readme(name: str, folder: Path | None) -> str:
 
 
 def _copy_model(folder: Path, target: Path) -> None:
-    """Without its code, which is in the package, and what else lies there, such as predictions for each clip."""
+    """Copy the model without its code, which is in the package, and without files such as each clip's predictions."""
     target.mkdir()
     card = folder / CARD_FILE
     for path in [*model_files(folder), *([card] if card.is_file() else [])]:
@@ -162,7 +164,7 @@ def _copy_code(target: Path) -> None:
 
 
 def _packages(folder: Path) -> Iterator[Path]:
-    """A folder of code and those in it; tests, documents and what else lies in a checkout have no __init__.py."""
+    """A package and its subpackages; tests, documents and other folders of a checkout have no __init__.py."""
     yield folder
     for init in sorted(folder.glob("*/__init__.py")):
         yield from _packages(init.parent)

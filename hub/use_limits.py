@@ -1,15 +1,15 @@
-"""What a prediction is, and what it must not be used for: the one text, for cards, pages, Spaces and the README."""
+"""What a prediction is, and what it must not be used for: one text for cards, pages, Spaces and the README."""
 
 import re
 from html import escape
 
 WHAT_IT_IS = """\
 **What it is.** An estimate of how annotators would rate the *apparent* engagement, or the expression, of a face. It is
-often wrong, and it is the more wrong the less you look like the people it was trained on.
+often wrong, and more often for people who look unlike those it was trained on.
 
 **What it is not.** It does not measure attention, learning, effort or emotion, and it recognises nobody."""
 
-# Below a heading, or a line that says as much: "What it must not be used for".
+# Follows a heading or line "What it must not be used for".
 MUST_NOT_BE_USED = """\
 - **Learners or employees in the EU**: since 2 February 2025 the AI Act, Article 5(1)(f), prohibits inferring emotions
   of people in education and at the workplace, save for medical or safety reasons. Whether engagement is an emotion is
@@ -22,12 +22,12 @@ legal advice."""
 
 
 def limits_for_terminal() -> str:
-    """All of it, without Markdown's marks."""
+    """The whole text, without Markdown."""
     return f"{WHAT_IT_IS}\n\nWhat it must not be used for:\n{MUST_NOT_BE_USED}\n".replace("*", "")
 
 
 def limits_as_html() -> str:
-    """All of it as paragraphs and a list, for pages that no Markdown is rendered on."""
+    """The whole text as HTML paragraphs and a list, for pages that do not render Markdown."""
     text = f"{WHAT_IT_IS}\n\n**What it must not be used for.**\n\n{MUST_NOT_BE_USED}"
     html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text, quote=False), flags=re.DOTALL)
     html = re.sub(r"\*(.+?)\*", r"<em>\1</em>", html, flags=re.DOTALL)

@@ -1,1 +1,1 @@
-"""What an Inference Endpoint runs."""
+"""Code for an Inference Endpoint and a server."""

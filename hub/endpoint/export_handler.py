@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 class ExportHandler(EndpointHandler):
     """
     Args:
-        path: an export folder, of this disk.
+        path: a local export folder.
         limits: of one request.
 
     Raises:
-        ModelLoadError: no whole export lies there.
+        ModelLoadError: there is no complete export.
         EngagementInputError: its engine is not installed.
     """
 
     def __init__(self, path: str = "", limits: Limits | None = None) -> None:
         if not is_export(Path(path)):
             raise ModelLoadError(
-                f"Expected a folder that `engagement export` wrote, got {path}; export the model: engagement export "
-                "MODEL --to onnx --output FOLDER"
+                f"{path} was not written by `engagement export`; export the model: engagement export MODEL --to onnx "
+                "--output FOLDER"
             )
         self.engine, processor, self.rule = load_exported(path)
         self.is_video_model, self.device = self.engine.reads_clips, self.engine.device
@@ -44,8 +44,8 @@ class ExportHandler(EndpointHandler):
             "engine": self.engine.name,
             "dtype": self.engine.dtype,
         }
-        self.code = film_windows  # which knows what the processor's module does, of windows and errors
-        self._turn = threading.Lock()  # OpenVINO's networks answer one at a time
+        self.code = film_windows  # has the names of windows and errors that the base class uses
+        self._turn = threading.Lock()  # OpenVINO's networks run one request at a time
 
     def _score(self, pixel_values: "np.ndarray | torch.Tensor") -> np.ndarray:
         with self._turn:

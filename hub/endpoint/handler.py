@@ -1,10 +1,10 @@
 """A model's folder as a Hugging Face Inference Endpoint: one video or picture in, a label and all scores out.
 
-This file is copied beside the weights and runs there without this package; whatever it needs comes from the model's own
-code. Create the endpoint with the task "Custom": for others Hugging Face's toolkit refuses or decodes strings before
-they come here (serialization/base.py of huggingface-inference-toolkit). It answers HTTP 200 with what is returned and
-HTTP 400 with what is raised (webservice_starlette.py), so a refusal is returned, with a status of its own. What the
-answers may be used for stands in the model card.
+This file is copied to the model's folder and runs there without this package, with the model's own code. Create the
+endpoint with the task "Custom": for others Hugging Face's toolkit refuses or decodes strings first
+(serialization/base.py of huggingface-inference-toolkit). The toolkit answers HTTP 200 with a return value and HTTP 400
+for an exception (webservice_starlette.py), so a refusal is returned, with its own status. The model card says what the
+answers may be used for.
 """
 
 import base64
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from PIL import Image
 
-if TYPE_CHECKING:  # where this file runs, there is no such package
+if TYPE_CHECKING:  # the package is missing where this file runs
     import numpy as np
     import torch
 
@@ -37,26 +37,26 @@ if TYPE_CHECKING:  # where this file runs, there is no such package
     from ...processor.input_errors import EngagementInputError
 
 _PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-# Not at the first comma: a parameter in quotes may hold one, as in codecs="avc1.42, mp4a".
+# Not at the first comma: a quoted parameter may contain one, as in codecs="avc1.42, mp4a".
 _BASE64_MARKER = re.compile(";base64,", re.IGNORECASE)
 _DATA_URL_HEAD_CHARS = 1000
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may cost; whoever serves the model sets others by `EndpointHandler.limits`."""
+    """Limits of one request; set `EndpointHandler.limits` to change them."""
 
     max_bytes: int = 64 << 20
     max_duration_sec: float = 600.0
-    max_frames: int = 36_000  # ten minutes at 60 a second; a frame may take as long to decode in a small file
+    max_frames: int = 36_000  # ten minutes at 60 fps; frames of small files may also take long to decode
     max_picture_pixels: int = 50_000_000
-    download_timeout_sec: float = 20.0  # for all of a download; names are resolved in the system's own time
-    # Off, since an endpoint stands within somebody's network: an address there is no file of the asker's.
+    download_timeout_sec: float = 20.0  # for a whole download; resolving names is not included
+    # Off, since an endpoint runs inside a private network, whose addresses clients must not read.
     allow_private_addresses: bool = False
 
 
 class Refusal(Exception):
-    """An input that gets no prediction: 400 not understood, 413 too large, 415 of a wrong kind, 422 not usable."""
+    """An input without a prediction: 400 not understood, 413 too large, 415 wrong kind, 422 unusable."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -64,7 +64,7 @@ class Refusal(Exception):
 
 
 class RefusalAnswer(TypedDict):
-    """What is answered where there is no prediction: why, and an HTTP status."""
+    """The answer without a prediction: the reason and an HTTP status."""
 
     error: str
     status: int
@@ -73,13 +73,13 @@ class RefusalAnswer(TypedDict):
 class EndpointHandler:
     """
     Args:
-        path: the model's folder; its code runs, as that of this file does.
+        path: the model's folder; its code is run.
     """
 
     limits = Limits()
 
     def __init__(self, path: str = "") -> None:
-        import torch  # here: `export_handler`, which has the rest of this class, answers without
+        import torch  # here, since its subclass in `export_handler` does not need torch
         import transformers as hf
 
         config = hf.AutoConfig.from_pretrained(path, trust_remote_code=True)
@@ -88,7 +88,7 @@ class EndpointHandler:
         model, processor = kinds if self.is_video_model else (hf.AutoModelForImageClassification, hf.AutoImageProcessor)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = processor.from_pretrained(path, trust_remote_code=True).on_device(self.device)
-        self.processor = loaded.with_bounded_reader()  # askers may send what hangs or crashes a decoder
+        self.processor = loaded.with_bounded_reader()  # clients may send files that hang or crash a decoder
         self.model = model.from_pretrained(path, trust_remote_code=True).eval().to(self.device)
         rule = sys.modules[type(config).__module__].AnswerRule
         self.rule: AnswerRule = self.model.answer_rule or rule(tuple(config.label_names))  # else uncalibrated
@@ -96,14 +96,14 @@ class EndpointHandler:
             "trained_on": self.rule.trained_on, "calibrated": self.rule.is_calibrated, "device": self.device,
             "engine": f"torch {torch.__version__.partition('+')[0]}", "dtype": "float32",
         }  # fmt: skip
-        # The processor's module: under whatever name it was imported, it knows the readers of files and their errors.
+        # The processor's module, under any imported name, has the file readers and their errors.
         self.code = sys.modules[type(self.processor).__module__]
 
     def __call__(self, data: object) -> "VideoAnswer | PhotoAnswer | RefusalAnswer":
         """
         Args:
             data: `{"inputs": ...}`: bytes, a base64 string, a data URL or an http(s) URL of a video (a picture, for a
-                model of single faces), or a PIL picture, which the toolkit makes of an `image/*` body.
+                single-face model), or a PIL picture, which the toolkit makes from an `image/*` body.
 
         Returns:
             For a video `label` or, where it is null, `reason`; `scores` by label and `certainty`; `face_coverage` (the
@@ -124,14 +124,14 @@ class EndpointHandler:
 
     def _predict_video(self, content: bytes | Image.Image) -> "VideoAnswer":
         if isinstance(content, Image.Image) or _picture_size_px(content):
-            raise Refusal(415, "Expected a video, got a picture; this model reads clips.")
+            raise Refusal(415, "This model reads clips, got a picture; send a video.")
         index = self.processor.index_file(content)
         limits = self.limits
         if index.duration_sec > limits.max_duration_sec or index.num_frames > limits.max_frames:
             raise Refusal(
                 413,
-                f"Expected a video of at most {limits.max_duration_sec:g} s and {limits.max_frames} frames, got "
-                f"{index.duration_sec:.1f} s and {index.num_frames}; cut it.",
+                f"A video may have at most {limits.max_duration_sec:g} s and {limits.max_frames} frames, got "
+                f"{index.duration_sec:.1f} s and {index.num_frames}; send a shorter one.",
             )
         windows = self.processor.windows_of(index, self.rule.clip_sec)
         spans = [(window.start_sec, window.end_sec) for window in windows]
@@ -166,7 +166,7 @@ class EndpointHandler:
         if size_px is None:
             raise Refusal(415, f"Expected a picture ({', '.join(_PICTURE_FORMATS)}), got something else.")
         if size_px[0] * size_px[1] > self.limits.max_picture_pixels:
-            limit = f"Expected a picture of at most {self.limits.max_picture_pixels} pixels"
+            limit = f"A picture may have at most {self.limits.max_picture_pixels} pixels"
             raise Refusal(413, f"{limit}, got {size_px[0]}x{size_px[1]}; make it smaller.")
         if isinstance(content, Image.Image):
             _decode(content)
@@ -215,15 +215,15 @@ class EndpointHandler:
         """(n, ...) -> (n, num_labels)."""
         import torch
 
-        with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
+        with torch.no_grad():  # not inference_mode: BEiT caches a tensor made here
             logits = self.model(pixel_values.to(self.device)).logits
         if not logits.isfinite().all():
-            raise Refusal(422, "Expected numbers as the model's scores, got nan or infinity; deploy another model.")
+            raise Refusal(422, "The model's scores are nan or infinity; deploy another model.")
         return self.rule.to_scores(logits.float().cpu().numpy())
 
 
 def _read_content(data: object, limits: Limits) -> bytes | Image.Image:
-    """What a request carries, as bytes; no string is ever taken for a path on this machine."""
+    """A request's content as bytes; a string is never used as a local path."""
     inputs = data.get("inputs") if isinstance(data, dict) else None
     if isinstance(inputs, str):
         inputs = _read_string(inputs, limits)
@@ -233,9 +233,9 @@ def _read_content(data: object, limits: Limits) -> bytes | Image.Image:
         got = "none" if inputs is None else type(inputs).__name__
         raise Refusal(400, f'Expected {{"inputs": ...}} with bytes, a base64 string, a data URL or a URL, got {got}.')
     if not inputs:
-        raise Refusal(400, "Expected a video or a picture, got 0 bytes.")
+        raise Refusal(400, "The request contains 0 bytes; send a video or a picture.")
     if len(inputs) > limits.max_bytes:
-        raise Refusal(413, f"Expected at most {limits.max_bytes} bytes, got {len(inputs)}; send a shorter video.")
+        raise Refusal(413, f"At most {limits.max_bytes} bytes are accepted, got {len(inputs)}; send a shorter video.")
     return bytes(inputs)
 
 
@@ -249,8 +249,8 @@ def _read_string(text: str, limits: Limits) -> bytes:
                 400, f"Expected a data URL in base64 (data:video/mp4;base64,...), got {text[:40]!r} without ';base64,'."
             )
         text = text[marker.end() :]
-    if len(text) > limits.max_bytes * 1.4:  # four characters are three bytes; the rest may be line ends
-        raise Refusal(413, f"Expected base64 of at most {limits.max_bytes} bytes, got {len(text)} characters.")
+    if len(text) > limits.max_bytes * 1.4:  # four characters are three bytes; the rest may be line breaks
+        raise Refusal(413, f"At most {limits.max_bytes} bytes in base64 are accepted, got {len(text)} characters.")
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -258,29 +258,29 @@ def _read_string(text: str, limits: Limits) -> bytes:
 
 
 def _picture_size_px(content: bytes) -> tuple[int, int] | None:
-    """Width and height by the file's head; None for what is no picture."""
+    """Width and height from the file's header; None if it is not a picture."""
     try:
         with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as picture:
             return picture.size
     except Image.DecompressionBombError as error:
-        raise Refusal(413, f"Expected a picture of fewer pixels, got one that is too large ({error}).") from error
-    except Exception:  # each of PIL's readers has its own
+        raise Refusal(413, f"The picture has too many pixels ({error}); send a smaller one.") from error
+    except Exception:  # each of PIL's readers raises its own
         return None
 
 
 def _decode(picture: Image.Image) -> None:
-    """PIL decodes a file's pixels when they are first asked for, which is then too late for a refusal."""
+    """Decode now, since PIL would decode pixels only on first use, too late for a refusal."""
     if 0 in picture.size:
-        raise Refusal(422, f"Expected a picture with pixels, got {picture.width}x{picture.height}; send another.")
+        raise Refusal(422, f"The picture has no pixels ({picture.width}x{picture.height}); send another.")
     try:
         picture.load()
-    except Exception as error:  # each of PIL's decoders has its own
+    except Exception as error:  # each of PIL's decoders raises its own
         reason = " ".join(str(error).split())[:200]
-        raise Refusal(422, f"Expected a picture, got one that cannot be decoded ({reason}); send it whole.") from error
+        raise Refusal(422, f"The picture cannot be decoded ({reason}); send the whole file.") from error
 
 
 def _download(url: str, limits: Limits) -> bytes:
-    """The bytes behind an address, within the limits; every address on the way must be a public one."""
+    """Download a URL within the limits; all addresses, also of redirects, must be public."""
     with _Guard(limits) as guard:
         try:
             with guard.opener().open(_request(url)) as response:
@@ -288,24 +288,22 @@ def _download(url: str, limits: Limits) -> bytes:
                 length = response.headers.get("Content-Length", "")
         except urllib.error.HTTPError as error:
             remedy = "send the file itself" if error.code in (401, 403, 406, 429) else "check the address"
-            raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}); {remedy}.") from error
+            raise Refusal(400, f"No file can be downloaded from {url[:200]} ({error}); {remedy}.") from error
         except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
             if not guard.is_late():
-                raise Refusal(400, f"Expected a file at {url[:200]}, got no answer ({error}).") from error
-        if guard.is_late():  # whether that ended in an error or in a part depends on what was being read
-            raise Refusal(400, f"Expected a file at {url[:200]} within {limits.download_timeout_sec:g} s, got a part.")
+                raise Refusal(400, f"No file can be downloaded from {url[:200]} ({error}).") from error
+        if guard.is_late():  # after a timeout there may be an error or only part of the content
+            raise Refusal(400, f"The download of {url[:200]} took longer than {limits.download_timeout_sec:g} s.")
     if len(content) > limits.max_bytes:
-        raise Refusal(413, f"Expected at most {limits.max_bytes} bytes, got more from {url[:200]}.")
+        raise Refusal(413, f"The file at {url[:200]} has more than {limits.max_bytes} bytes.")
     if length.isdigit() and len(content) < int(length):
         after = f"after {len(content)} of {length} bytes"
-        raise Refusal(
-            400, f"Expected a whole file from {url[:200]}, it broke off {after}; try again, or send the file."
-        )
+        raise Refusal(400, f"The download of {url[:200]} broke off {after}; try again, or send the file.")
     return content
 
 
 def _request(url: str) -> urllib.request.Request:
-    """With blanks and letters beyond ASCII as addresses have them; "Python-urllib" is refused by many hosts."""
+    """A request with spaces and non-ASCII letters encoded; many hosts refuse the agent "Python-urllib"."""
     parts = urllib.parse.urlsplit(url)
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     address = urllib.parse.quote(urllib.parse.urlunsplit(parts._replace(netloc=host)), safe="%/:=&?~#+!$,;'@()*[]")
@@ -313,9 +311,9 @@ def _request(url: str) -> urllib.request.Request:
 
 
 class _Guard:
-    """The connections of one download: to public addresses only, and all cut when its time is up.
+    """The connections of one download: only to public addresses, and all closed after the time limit.
 
-    A socket's own timeout starts anew with every byte that arrives, so that a slow sender could hold it for days.
+    A socket's own timeout restarts with every byte, so a slow sender could keep it open for days.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -343,10 +341,10 @@ class _Guard:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """Resolved once, and connected to what was looked at: a name may mean another address a moment later."""
+        """Resolve the name once and connect to the checked addresses, since a name may resolve differently later."""
         addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         if not self.limits.allow_private_addresses and not all(map(_is_public, addresses)):
-            raise Refusal(400, f"Expected a public address, got {host}, which lies within a private network.")
+            raise Refusal(400, f"{host} is in a private network; send a public address, or the file itself.")
         failure: OSError = TimeoutError()
         for address in addresses:
             try:
@@ -354,12 +352,12 @@ class _Guard:
             except OSError as error:
                 failure = error
                 continue
-            self.sockets.append(connection.dup())  # TLS takes the connection over; this one still reaches it
+            self.sockets.append(connection.dup())  # TLS takes over the connection; the copy can still close it
             return connection
         raise failure
 
     def opener(self) -> urllib.request.OpenerDirector:
-        """http and https only, without the proxies of this machine; redirects pass by `connect` too."""
+        """http and https only, without this machine's proxies; redirects use `connect` too."""
         guard = self
 
         class Plain(http.client.HTTPConnection):
@@ -367,7 +365,7 @@ class _Guard:
                 self.sock = guard.connect(self.host, self.port)
 
         class Encrypted(http.client.HTTPSConnection, Plain):
-            """Its `connect` wraps the socket that Plain's made."""
+            """Its `connect` wraps the socket of Plain."""
 
         class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
             def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
@@ -383,14 +381,14 @@ class _Guard:
         return opener
 
 
-# Every public IPv6 address lies within the first. What carries an IPv4 one does not, but for 6to4 and Teredo, nor does
-# what is for this machine or network: mapped, compatible and translated addresses, NAT64, site-local ones.
+# Every public IPv6 address is in the first network. Addresses that contain an IPv4 one are not, except 6to4 and Teredo,
+# nor are those for this machine or network: mapped, compatible and translated addresses, NAT64, site-local ones.
 _PUBLIC_V6 = ipaddress.ip_network("2000::/3")
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/23", "3fff::/20", "192.88.99.0/24")))
 
 
 def _is_public(address: str) -> bool:
-    """Not loopback, not a private network, not a cloud's metadata service; nor such an address within an IPv6 one."""
+    """Not loopback, a private network or a cloud's metadata service, nor such an address inside an IPv6 one."""
     ip = ipaddress.ip_address(address)
     if ip.version == 6 and ip not in _PUBLIC_V6:
         return False
