@@ -88,7 +88,7 @@ def test_the_camera_starts_after_consent_and_is_forgotten(browser: Browser, addr
     browser.ask("window.scrollTo(0, document.body.scrollHeight)")
     browser.wait_for("window.scrollY > 300")
     assert browser.ask(f"(({IN_VIEW})(document.querySelector('#stop').getBoundingClientRect()))"), "wherever one reads"
-    browser.wait_for(f"/no face|No face is seen/.test({WORDS})")
+    browser.wait_for(f"/no face|No face is visible/.test({WORDS})")
     browser.wait_for(f"/too small/.test({WORDS})")
     assert browser.ask(FITS)
     assert files_under(os.environ["GRADIO_TEMP_DIR"]) == [], "camera pictures are not to be written anywhere"
@@ -208,7 +208,7 @@ def test_uploads_are_deleted(
                 break
             time.sleep(0.05)
     browser.click("button", "Look at the photo")
-    browser.wait_for("/short_lived.png has been deleted here/.test(document.querySelector('#photo-result').innerText)")
+    browser.wait_for("/short_lived.png was deleted/.test(document.querySelector('#photo-result').innerText)")
     app.close()
 
 

@@ -74,8 +74,8 @@ def test_a_camera_that_is_turned_begins_a_new_window_to_explain(page: Page):
 
 
 def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pytest.MonkeyPatch):
-    assert "start it first" in page.explain_camera(None)
-    assert "Nothing is predicted" in page.explain_camera(page.start(True, "engagement", "granted")[0])
+    assert "start the camera first" in page.explain_camera(None)
+    assert "There is no prediction" in page.explain_camera(page.start(True, "engagement", "granted")[0])
     clock = iter(np.arange(0, 10, 0.1))
     monkeypatch.setattr(app_actions.time, "monotonic", lambda: next(clock))
     for model, num_kept in (("expression", 1), ("engagement", 4)):
@@ -92,7 +92,7 @@ def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pyt
         assert f"the most probable label in {what}" in html and ("of person 1" in html) == (num_kept > 1)
     for _ in range(4):
         page.watch(EMPTY_ROOM, model, session)
-    assert "Nothing is predicted of anybody in the picture now" in page.explain_camera(session), "they have just left"
+    assert "There is no prediction for anybody" in page.explain_camera(session), "they have just left"
 
 
 def test_why_of_the_camera_calls_people_as_the_live_picture_does(page: Page, monkeypatch: pytest.MonkeyPatch):

@@ -178,7 +178,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_said_once(error: Except
         np.testing.assert_array_equal(batches.run(no_memory(5, error), rows), rows * 2)
     assert batches.size == 4
     assert capsys.readouterr().err == "batch of 16 did not fit in memory: 4 from now on\n"
-    with pytest.raises(BatchDoesNotFitError, match="on cuda:0, got none even for one at a time"):
+    with pytest.raises(BatchDoesNotFitError, match="on cuda:0 even for one input"):
         batches.run(no_memory(0, error), rows)
 
 
@@ -235,9 +235,9 @@ def test_options_that_a_command_cannot_honour_are_refused_by_name(engagement: Co
         "live": ["--model", "m"],
     }
     for command, option, value, words in (
-        ("explain", "--engine", "openvino", "Expected --engine torch with explain"),
-        ("explain", "--dtype", "bfloat16", "Expected --dtype float32 with explain"),
-        ("predict", "--dtype", "int8", "Expected --engine onnxruntime or openvino beside dtype int8"),
+        ("explain", "--engine", "openvino", "use --engine torch"),
+        ("explain", "--dtype", "bfloat16", "explain needs --dtype float32"),
+        ("predict", "--dtype", "int8", "dtype int8 needs --engine onnxruntime or openvino"),
         ("predict", "--engine", "tensorrt", "Expected engine torch, onnxruntime, openvino, got 'tensorrt'"),
         ("predict", "--batch-size", "0", "Expected batch_size from 1 to 4096, got 0"),
         ("live", "--workers", "2", "No such option"),
@@ -248,4 +248,4 @@ def test_options_that_a_command_cannot_honour_are_refused_by_name(engagement: Co
 
 def test_more_workers_than_processors_is_said(films: list[Path], two_cpus: None, capsys: pytest.CaptureFixture):
     assert len(list(predict_many(build(workers=5), films[:1]))) == 1
-    assert capsys.readouterr().err == "workers: 2 of 5, as many as there are processors for this process\n"
+    assert capsys.readouterr().err == "workers: 2 instead of 5, since this process may use 2 processors\n"

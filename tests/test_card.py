@@ -63,7 +63,7 @@ def test_its_lines_say_what_predict_says(
 def test_it_warns_of_whole_photos(published: Path, trained: TrainedStages):
     for card in (published / "README.md", trained.expression / "README.md"):
         text = " ".join(ModelCard.load(card).text.split())
-        assert "takes **a picture of a face alone**" in text and "a label all the same, which means nothing" in text
+        assert "needs **a picture of only a face**" in text and "a label, which means nothing" in text
         assert ("handler.py" in text) == (card.parent == published)
     assert "`engagement predict photo.jpg --model org/faces`" in ModelCard.load(published / "README.md").text
 
@@ -75,6 +75,6 @@ def test_a_model_of_whole_pictures_has_no_such_warning(settings: dict, trained: 
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     assemble(folder, tmp_path / "hub", "org/faces")
     card = ModelCard.load(tmp_path / "hub/README.md").text
-    assert 'classify("face.jpg")' in card and "face alone" not in card and "prepare_faces" not in card
+    assert 'classify("face.jpg")' in card and "only a face" not in card and "prepare_faces" not in card
     whole = draw_frame(draw_subject(0), FacePose())
     assert np.array_equal(np.asarray(Image.open(tmp_path / "hub" / EXAMPLE_PICTURE)), whole)

@@ -333,16 +333,16 @@ def change_weight(folder: Path, name: str, weight: torch.Tensor | None) -> None:
 
 
 STOCK_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "can be imported"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "cannot be imported"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "a JSON object as config.json"),
     "cut": (lambda folder: (folder / WEIGHTS).write_bytes(b"cut"), "header too small"),
-    "code": (lambda folder: (folder / WEIGHTS).rename(folder / PICKLED).write_bytes(CODE), "can be imported"),
+    "code": (lambda folder: (folder / WEIGHTS).rename(folder / PICKLED).write_bytes(CODE), "cannot be imported"),
     "missing": (lambda folder: change_weight(folder, "classifier.bias", None), r"1 missing \(classifier.bias\)"),
     "unknown": (lambda folder: change_weight(folder, "extra", torch.ones(1)), r"1 unknown \(extra\)"),
     "shape": (lambda folder: change_weight(folder, "classifier.bias", torch.ones(7)), r"got \(7,\)"),
     "nan": (lambda folder: change_weight(folder, "classifier.bias", torch.ones(4) / 0), "NaN or infinity"),
-    "settings": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "stock processor's settings"),
-    "wide": (lambda folder: change_json(folder / "preprocessor_config.json", size=[32, 16]), "settings for squares"),
+    "settings": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "processor's settings"),
+    "wide": (lambda folder: change_json(folder / "preprocessor_config.json", size=[32, 16]), "square pictures"),
     "std": (lambda folder: change_json(folder / "preprocessor_config.json", image_std=[0, 1, 1]), "settings"),
 }  # fmt: skip
 

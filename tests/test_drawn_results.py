@@ -114,7 +114,9 @@ def test_results_from_before_still_make_a_card(trained: TrainedStages):
 
 def test_the_card_says_what_stage_one_learned_from(trained: TrainedStages):
     card = card_of(trained.engagement, read_results(trained.engagement))
-    assert "to name facial expressions on drawn people, in the layout of class folders" in " ".join(card.text.split())
+    assert "to recognise facial expressions on drawn people, in the layout of class folders" in " ".join(
+        card.text.split()
+    )
 
 
 def test_a_real_model_measured_on_drawings_is_told_apart(trained: TrainedStages):

@@ -208,9 +208,9 @@ def test_the_winner_is_explained_unless_another_is_asked_for():
 def test_what_cannot_be_explained_is_refused():
     model = tiny_model("resnet18", "lstm")
     pixel_values = one_clip(model)
-    with pytest.raises(EngagementInputError, match=r"Expected a label out of LABEL_0, LABEL_1, LABEL_2, got 'asleep'"):
+    with pytest.raises(EngagementInputError, match=r"no label 'asleep'; choose one of LABEL_0, LABEL_1, LABEL_2"):
         explain_clip(model, pixel_values, "asleep")
-    with pytest.raises(EngagementInputError, match=r"Expected a method out of gradcam, hirescam, got 'lime'"):
+    with pytest.raises(EngagementInputError, match=r"method 'lime'; choose gradcam or hirescam"):
         explain_clip(model, pixel_values, method="lime")
     with pytest.raises(ValueError, match=r"Expected pixel_values of shape \(num_frames, num_channels, height, width\)"):
         explain_clip(model, pixel_values[None])
@@ -222,7 +222,7 @@ def test_an_encoder_without_a_map_on_the_path_is_refused():
     model = tiny_model("corner", "lstm", encoder_features="pooled")
     net = model.encoder.model.timm_model
     net.forward_head = lambda feature_map: feature_map.detach().mean(dim=(2, 3))
-    with pytest.raises(EngagementInputError, match=r"Expected an encoder with a feature map that leads to the logits"):
+    with pytest.raises(EngagementInputError, match=r"No feature map of the encoder .* leads to the logits"):
         explain_clip(model, one_clip(model))
 
 

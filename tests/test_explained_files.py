@@ -127,7 +127,7 @@ def test_a_single_face_model_is_explained_on_a_video_but_no_clip_model_on_a_phot
     video = predictor.predict_video(files / "person.mp4")
     assert clip.explanation.scores == pytest.approx(video.scores, abs=1e-5)
     assert clip.explanation.maps.shape == (4, 64, 64)
-    with pytest.raises(EngagementInputError, match=r"Expected a video for this clip model, got the photo .*two\.png"):
+    with pytest.raises(EngagementInputError, match=r"reads clips, got the photo .*two\.png"):
         explain_file(warm_predictor(face_crop=True), files / "two.png")
 
 

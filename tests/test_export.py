@@ -231,7 +231,8 @@ def test_the_card_says_how_it_answers_and_that_the_pipeline_does_not(trained: Tr
     decision = scores_on_test(results).decision.model_copy(update={"answers": answers})
     text = " ".join(rendered(trained.engagement, change_test(results, decision=decision)).text.split())
     assert (
-        "87 % of the clips, those with a certainty of 0.625 or more; right in 0.814 of them, against 0.750 of all. "
+        "87 % of the clips get a label, those with a certainty of 0.625 or more; 0.814 of these labels are right, "
+        "and 0.750 if all clips get one. "
         "Expected calibration error 0.036." in text
     )
     assert "The pipeline's scores are raw" in text and "`model.answer_rule.to_scores(logits)`" in text
@@ -239,7 +240,10 @@ def test_the_card_says_how_it_answers_and_that_the_pipeline_does_not(trained: Tr
     none = answers.model_copy(update={"answered": 0.0, "accuracy_answered": None})
     decision = decision.model_copy(update={"answers": none})
     text = " ".join(rendered(trained.engagement, change_test(results, decision=decision)).text.split())
-    assert "0 % of the clips, those with a certainty of 0.625 or more; of all it would be right in 0.750." in text
+    assert (
+        "0 % of the clips get a label, those with a certainty of 0.625 or more; if all clips got one, 0.750 would be "
+        "right." in text
+    )
 
 
 def test_the_card_says_what_was_pooled(trained: TrainedStages):
@@ -259,7 +263,9 @@ def test_the_card_names_what_the_model_is_and_what_it_started_from(trained: Trai
     card = rendered(trained.engagement, results)
     assert card.text.strip().startswith("# Engagement recognition: test_resnet + lstm")
     assert card.data.model_name == "engagement-recognition-test_resnet-lstm"
-    assert "weights were those of stage one (`expression`), which had learned to name facial expressions" in card.text
+    assert (
+        "weights were those of stage one (`expression`), which was trained to recognise facial expressions" in card.text
+    )
     face = rendered(trained.expression, read_results(trained.expression))
     assert face.text.strip().startswith("# Expression recognition: test_resnet\n")
     assert "The encoder's weights were random before this training." in face.text and "evenly" not in face.text
@@ -278,7 +284,7 @@ def test_the_card_says_how_frames_are_chosen(trained: TrainedStages, tmp_path: P
     for sampling, words in {
         "uniform": "evenly over the **whole** file, however long it is, and give one prediction. In training they "
         "spanned clips of about 11.7 s.",
-        "consecutive": "neighbours from the start of the file; what comes later is not looked at. In training they "
+        "consecutive": "consecutive, from the start of the file; later frames are not read. In training they "
         "spanned about 8.75 s.",
     }.items():
         (folder / "video_preprocessor_config.json").write_text(json.dumps({**settings, "sampling": sampling}))
@@ -300,7 +306,7 @@ def test_of_imported_weights_nothing_is_claimed(trained: TrainedStages):
     names = ["disengaged", "engaged"]
     results = Results(stage="engagement", label_names=names, started_from="best.pth", imported=origin)
     card = rendered(trained.engagement, results)
-    assert card.data.license == "other" and "Whose licence the weights have is not known here" in card.text
+    assert card.data.license == "other" and "licence of the weights is not known here" in card.text
     assert card.data.metrics is None and "The scores above" not in card.text and "untested" in card.text
     assert "results.json" not in card.text.partition("## What it must not")[0]
     given = rendered(trained.engagement, results, license_name="apache-2.0")
@@ -314,7 +320,7 @@ def test_the_card_reads_as_a_page(trained: TrainedStages):
         assert "table_open" not in [after for before, after in pairwise(tokens) if before == "table_close"]
         assert tokens.count("bullet_list_open") == 2
     text = ModelCard.load(folder / "README.md").text
-    assert "looked up on test\nitself, so they are what could be had at best" in text and "\n\n\n" not in text
+    assert "chosen on test itself" in text and "\n\n\n" not in text
 
 
 def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path):

@@ -82,7 +82,7 @@ def test_a_focus_that_came_out_unknown_is_said_to_be(run: Path):
     unknown = FocusRegion(mean=None, chance=None, ratio=None, lower=None, upper=None)
     results = change_test(results, face_focus=focus_of(run).model_copy(update={"face": unknown}))
     card = render_card(predictor.model, predictor.processor, results)
-    assert "none of the 2 clips that were looked at has both a face and heat" in card
+    assert "none of the 2 examined clips has both a face and heat" in card
     assert "has not been measured" not in card
 
 
@@ -99,7 +99,7 @@ def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prep
 def test_pictures_have_no_focus_and_nothing_is_evaluated(trained: TrainedStages, tmp_path: Path):
     folder = Path(shutil.copytree(trained.expression, tmp_path / "expression"))
     before = read_results(folder)
-    with pytest.raises(DataError, match="it is not defined, so leave out --face-focus"):
+    with pytest.raises(DataError, match="not defined; leave out --face-focus"):
         evaluate_model(
             folder, Path(trained.recipe["expression"]["data"]), num_focus_clips=2, cache_dir=tmp_path / "cache"
         )

@@ -96,7 +96,7 @@ def test_int8_that_changes_labels_is_refused_and_says_what_less_would_give(
     clear, unclear = clear_and_unclear(model)
     absurd = clear * 1e-3  # whatever is larger is cut off
     monkeypatch.setattr(module, "find_examples", lambda *_: (as_examples(absurd), as_examples(unclear[:40])))
-    with pytest.raises(ModelLoadError, match=r"of 40 faces in DATA \(so few tell little; pass more than 50\)") as found:
+    with pytest.raises(ModelLoadError, match=r"of 40 faces in DATA \(too few; pass more than 50\)") as found:
         export_int8(str(model), model / "onnx_int8", "onnx", Path("DATA"))
     said = str(found.value)
     print(said)
@@ -155,5 +155,5 @@ def test_the_command_writes_int8_from_a_raw_source(
         "--cache-dir", tmp_path / "cache",
     )  # fmt: skip
     assert code == 0, errors
-    assert f"engagement predict FILE --model {output}" in said and "are few to tell" in errors
+    assert f"engagement predict FILE --model {output}" in said and "are too few" in errors
     assert Predictor.from_pretrained(str(output)).engine.label_names == tuple(STATES)

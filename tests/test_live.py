@@ -276,7 +276,7 @@ def test_time_does_not_go_back(time_sec: float):
     live = LiveEngagement(whole_frame_model())
     live.step(EMPTY_ROOM, 1.0)
     live.step(EMPTY_ROOM, 1.0)
-    with pytest.raises(EngagementInputError, match="do not fall"):
+    with pytest.raises(EngagementInputError, match="must not decrease"):
         live.step(EMPTY_ROOM, time_sec)
 
 

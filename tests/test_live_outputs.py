@@ -49,7 +49,7 @@ def test_a_camera_whose_picture_changes_its_size_is_scaled_to_the_first_and_says
         for number, size_px in enumerate([(160, 120), (320, 240), (320, 240), (160, 120)]):
             outputs(result_at(number / 10, size_px))
     (word,) = [words for words in outputs.last_words("webcam:0", "stopped", 0) if "size" in words]
-    assert str(film) in word and "all of it has the first" in word
+    assert str(film) in word and "scaled to the first size" in word
     with av.open(str(film)) as container:
         assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(160, 120)] * 4
 
@@ -84,7 +84,7 @@ def test_a_clip_model_says_what_it_waits_for(options: tuple[str, ...], film: Pat
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--window-sec", "9"], "nobody was seen through a window of 9.0 s; pass a shorter --window-sec"),
+        (["--window-sec", "9"], "nobody was seen for a whole window of 9.0 s; pass a shorter --window-sec"),
         (["--window-sec", "0.8", "--abstain-below", "1"], "every answer was uncertain"),
     ],
 )
@@ -153,14 +153,14 @@ def test_what_nohup_ignores_ends_nothing():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--no-window"], "Expected --json or --output beside --no-window"),
-        (["--no-window", "--output", "same"], "another film than the video itself"),
-        (["--no-window", "--output", "hard link"], "another film than the video itself"),
-        (["--no-window", "--output", "film.avi"], "ends in .mp4"),
-        (["--no-window", "--output", "no/such/folder/film.mp4"], "Expected a folder to write film.mp4 to"),
-        (["--no-window", "--model", "no/such/model", "--output", "folder"], "got the folder"),
-        (["--no-window", "--json", "--source", ""], "got no name"),
-        (["--source", "screen"], "where the window would see itself"),
+        (["--no-window"], "--no-window needs --json or --output"),
+        (["--no-window", "--output", "same"], "is the source video"),
+        (["--no-window", "--output", "hard link"], "is the source video"),
+        (["--no-window", "--output", "film.avi"], "must end in .mp4"),
+        (["--no-window", "--output", "no/such/folder/film.mp4"], "for film.mp4 does not exist"),
+        (["--no-window", "--model", "no/such/model", "--output", "folder"], "is a folder"),
+        (["--no-window", "--json", "--source", ""], "source is empty"),
+        (["--source", "screen"], "the window would film itself"),
         (["--no-window", "--json", "--source", "no.mp4"], "no.mp4"),
         (["--no-window", "--json", "--source", "webcam:x"], "webcam:NUMBER"),
         (["--no-window", "--json", "--model", "no/such/model"], "no/such/model"),

@@ -107,7 +107,7 @@ def test_a_table_grows_and_goes_on(engagement: Command, clips: Path, trained: Tr
     with table.open("a") as file:
         file.write(f"{clips / 'b.mp4'},engaged,,0.9")
     code, out, err = engagement("predict", clips, *options, "--output", table)
-    assert code == 1 and "skips 2 files that it answers already, 1 of them refused" in err and "a.mp4" not in out
+    assert code == 1 and "skips 2 files that it contains already, 1 of them refused" in err and "a.mp4" not in out
     again = rows_of(table)
     assert again[:2] == first and [Path(row["source"]).name for row in again[2:]] == ["b.mp4", "photo.png"]
     assert "2 files, 1" not in err and "4 files, 2 of them refused" in err
@@ -145,7 +145,7 @@ def test_a_table_of_another_model_or_other_settings_is_left_alone(
         assert (code, out) == (2, "") and table.read_bytes() == before
         assert err.splitlines()[-1].startswith("error: ") and "answers.csv" in err.splitlines()[-1]
     code, _, err = engagement("predict", clips / "b.mp4", *other, "--output", tmp_path / "answers.txt")
-    assert code == 2 and "answers.txt; give it such a name" in err
+    assert code == 2 and "answers.txt must end in .csv" in err
 
 
 def test_a_photo_of_which_a_face_is_missing_is_read_again(trained: TrainedStages, tmp_path: Path):

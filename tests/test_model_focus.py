@@ -78,7 +78,7 @@ def test_what_says_nothing_is_counted_and_not_in_the_mean(measured):
 
 def test_the_terminal_says_when_maps_are_too_coarse(measured):
     warned = {side: describe_focus(measured.model_copy(update={"map_size": [side, side]}), "test") for side in (2, 4)}
-    assert "maps of 2×2 places are too coarse to tell a face from what is around it" in warned[2]
+    assert "maps of 2×2 places are too coarse to separate a face from its surroundings" in warned[2]
     assert "coarse" not in warned[4]
 
 
@@ -128,13 +128,13 @@ def test_prepared_crops_say_what_the_files_say(drawn_daisee: Path, tmp_path: Pat
 
 
 def test_where_no_face_can_be_known_focus_is_refused(drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="pictures that are faces already it is not defined"):
+    with pytest.raises(DataError, match="pictures that are faces already, for which face focus is not defined"):
         find_clips(drawn_expressions)
     prepare_drawn(drawn_expressions, tmp_path / "pictures")
-    with pytest.raises(DataError, match="got pictures in"):
+    with pytest.raises(DataError, match="contains pictures"):
         find_clips(tmp_path / "pictures")
     prepare_drawn(drawn_daisee, tmp_path / "frames", num_frames=2, face_crop=False, face_crop_size_px=32)
-    with pytest.raises(DataError, match=r"nobody has looked for faces; pass the raw source"):
+    with pytest.raises(DataError, match=r"without detected faces.*pass the raw source"):
         find_clips(tmp_path / "frames")
     with pytest.raises(DataError, match="no split dev"):
         find_clips(tmp_path / "frames", "dev")
@@ -150,5 +150,5 @@ def test_a_raw_source_is_read_as_it_is_asked_for(tmp_path: Path):
 
 
 def test_a_raw_split_without_clips_is_refused(predictor: Predictor, drawn_daisee: Path):
-    with pytest.raises(DataError, match="Expected clips to explain, got none"):
+    with pytest.raises(DataError, match="no clips to explain"):
         measure_focus(predictor, find_clips(drawn_daisee, "dev"))

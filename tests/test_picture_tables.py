@@ -135,9 +135,9 @@ def test_what_cannot_go_with_a_kind_is_one_line(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--as", "pictures", "--frames", "2"], "which are single frames; pass --as clips"),
-        (["--as", "pictures", "--window-label", "last"], "which are single frames; pass --as clips"),
-        (["--sampling", "uniform"], "--sampling consecutive for frames that come as pictures"),
+        (["--as", "pictures", "--frames", "2"], "or pass --as clips"),
+        (["--as", "pictures", "--window-label", "last"], "or pass --as clips"),
+        (["--sampling", "uniform"], "use --sampling consecutive"),
     ],
 )
 def test_options_of_the_command_that_do_not_fit_are_one_line(

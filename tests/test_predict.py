@@ -278,7 +278,7 @@ def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(
     (tmp_path / "folder/model/config.json").touch()
     (tmp_path / "file").touch()
     for model in (name, str(tmp_path / name)):
-        with pytest.raises(ModelLoadError, match=r"a file; check the path|no such folder; check the path"):
+        with pytest.raises(ModelLoadError, match=r"is a file; check the path|no such folder; check the path"):
             Predictor.from_pretrained(model)
 
 

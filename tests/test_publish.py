@@ -75,7 +75,7 @@ def test_nobody_else_s_folder_is_replaced(run: Path, tmp_path: Path):
     (published / "figures/me.png").touch()
     for output in (tmp_path / "thesis", tmp_path / "thesis/chapter.tex", published):
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(DataError, match=r"a new folder, or one that was published before .*(chapter.tex|me.png)"):
+        with pytest.raises(DataError, match=r"neither new nor .*(chapter.tex|me.png)"):
             assemble(run, output, "org/name")
         assert sorted(tmp_path.rglob("*")) == before
 
@@ -88,7 +88,7 @@ def test_a_model_is_never_written_over_by_its_own_publication(run: Path, tmp_pat
     for output in ("hub", "hub/inside", ".", "../" + tmp_path.name + "/hub", "link", "link/inside"):
         done = CliRunner().invoke(app, ["publish", "hub", "--repo", "org/name", "--dry-run", "--output", output])
         assert done.exit_code != 0 and isinstance(done.exception, DataError), output
-        assert "apart from the model's own folder" in str(done.exception)
+        assert "outside the model's own folder" in str(done.exception)
         assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
@@ -182,9 +182,9 @@ def test_publishing_stops_where_the_numbers_cannot_be_trusted(run: Path, tmp_pat
         assert not (tmp_path / "out").exists()
 
     unmeasured = results.model_copy(update={"measurements": []})
-    refused(ModelLoadError, "Expected scores on test.* --data DATA", unmeasured)
-    refused(LeakageError, "it failed", change_data(results, audit=AuditSummary(passed=False)))
-    refused(LeakageError, "it is missing", change_data(results, audit=None))
+    refused(ModelLoadError, "no scores on test.* --data DATA", unmeasured)
+    refused(LeakageError, "failed its audit", change_data(results, audit=AuditSummary(passed=False)))
+    refused(LeakageError, "has no audit", change_data(results, audit=None))
     there = unmeasured.with_measurement(elsewhere(results))
     known = rf"\({results.data.fingerprint[:12]}\), got those of other data \(ffffffffffff\).* --data DATA"
     refused(LeakageError, known, there)

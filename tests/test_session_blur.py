@@ -341,7 +341,7 @@ def test_of_a_film_that_breaks_off_the_copy_has_what_can_be_read_and_a_note_says
     numbers = numbers_in(frames_of(tmp_path / "blurred.mp4"))
     assert 50 < len(numbers) < 199 and numbers == list(range(len(numbers))) and report.num_frames == len(numbers)
     note, _ = report.notes
-    assert note == f"the film breaks off after {report.duration_sec:.1f} s, and the copy ends there"
+    assert note == f"the video breaks off after {report.duration_sec:.1f} s, and the copy ends there"
 
 
 def test_a_film_of_which_nothing_can_be_read_leaves_nothing(tmp_path: Path):
@@ -358,7 +358,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, nobody: None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
-        with pytest.raises(EngagementInputError, match=r"write a video to \S+blurred\.mp4, could not") as caught:
+        with pytest.raises(EngagementInputError, match=r"video \S+blurred\.mp4 cannot be written") as caught:
             blur_faces(tmp_path / "film.mp4", tmp_path / "blurred.mp4")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -368,7 +368,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, nobody: None
 
 def test_a_film_does_not_take_its_own_place(tmp_path: Path):
     content = encode(tmp_path / "film.mp4")
-    with pytest.raises(EngagementInputError, match="another file than the video itself"):
+    with pytest.raises(EngagementInputError, match="is the source video"):
         blur_faces(tmp_path / "film.mp4", tmp_path / "." / "film.mp4")
     assert (tmp_path / "film.mp4").read_bytes() == content
 

@@ -203,7 +203,7 @@ def test_answers_of_shards_are_those_of_one_run(trained: TrainedStages, faces: P
     table = pyarrow.parquet.read_table("joined.parquet")
     assert table.column_names == Path("one.csv").read_text().splitlines()[0].split(",")
     assert table["error"].null_count == 5
-    assert "which is there" in type_command("predict", "--join", "shards", "--output", "one.csv").exception.args[0]
+    assert "exists already" in type_command("predict", "--join", "shards", "--output", "one.csv").exception.args[0]
 
 
 def is_score(name: str, value: str) -> bool:

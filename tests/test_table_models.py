@@ -86,4 +86,4 @@ def test_unknown_people_are_said_in_results_and_card(tables: Path, tiny_recipe: 
     results = read_results(folder)
     assert results.data.no_subjects and any("nobody knows the people" in told for told in results.warnings())
     assert json.loads((folder / "results.json").read_text())["measurements"][0]["data"]["no_subjects"] is True
-    assert "as whoever prepared it declared" in (folder / "README.md").read_text()
+    assert "as declared when it was prepared" in (folder / "README.md").read_text()

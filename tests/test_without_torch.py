@@ -183,7 +183,7 @@ def test_a_posted_video_is_answered(address: str, clip: Path):
     [
         (b"no video", "video/mp4", 422, "Expected a"),
         (b"", "video/mp4", 400, "0 bytes"),
-        (b"{", "application/json", 400, "Expected JSON"),
+        (b"{", "application/json", 400, "not valid JSON"),
         (b"[1]", "application/json", 400, "got none"),
         (b'{"inputs": "http://127.0.0.1/x"}', "application/json", 400, "private network"),
         (b'{"inputs": "/etc/passwd"}', "application/json", 400, "base64"),
