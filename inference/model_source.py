@@ -141,7 +141,7 @@ def _require_known_encoder(encoder: str | Path) -> str:
         stored = _read_config(source)
     except OSError as error:
         raise ModelLoadError(
-            f"The pretrained encoder '{source}' was neither found here nor could it be fetched from the Hub "
+            f"The pretrained encoder '{source}' could be neither found here nor fetched from the Hub "
             f"({in_one_line(error)}); pass a local folder with config.json and model.safetensors, or a timm "
             "architecture such as resnet18 to start from random weights."
         ) from error

@@ -67,9 +67,9 @@ def test_without_consent_no_picture_is_looked_at(page: Page):
     [
         ("NotAllowedError", "refused. Allow it"),
         ("NotFoundError", "No camera was found"),
-        ("NotReadableError", "another program"),
+        ("NotReadableError", "Another program"),
         ("TypeError", "127.0.0.1 or over https"),
-        ("OddError", "gave no camera (OddError)"),
+        ("OddError", "a camera (OddError)"),
     ],
 )
 def test_a_camera_that_does_not_come_is_said_plainly(page: Page, error: str, words: str):
@@ -197,7 +197,7 @@ def test_models_have_names_and_say_what_must_be_known_of_them(page: Page, models
     )
     assert list(name_models([folders[0]])) == ["engagement"]
     html = page.about("engagement")
-    assert "It reads a clip of 4 frames and tells disengaged, engaged." in html
+    assert "It reads a clip of 4 frames and predicts disengaged, engaged." in html
     assert "Take care: this model learned from drawn people" in html
 
 

@@ -137,7 +137,7 @@ def test_why_shows_heat_maps(page: Page, tmp_path: Path):
 @pytest.mark.parametrize(
     ("abstain_below", "words"),
     [
-        (0.0, "What spoke for the predicted label; "),
+        (0.0, "The evidence for the predicted label; "),
         (1.0, "the most probable one: person 1 (uncertain), person 2 (uncertain); "),
         (
             None,

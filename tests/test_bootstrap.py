@@ -206,7 +206,7 @@ def test_a_class_that_one_person_carries_is_seen():
 
 @pytest.mark.parametrize("unknown", [None, "", float("nan")])
 def test_people_known_for_some_clips_only_are_refused(unknown: object):
-    with pytest.raises(DataError, match="2 clips"):
+    with pytest.raises(DataError, match="for each of 2 clips, got 1"):
         bootstrap_intervals([0, 1], [0, 1], BINARY, ["anna", unknown])
 
 

@@ -232,14 +232,14 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(
 
 
 def test_what_is_no_file_is_refused_and_what_holds_something_left_alone(one_frame_weights: dict, tmp_path: Path):
-    for path, told in ((tmp_path, "a folder"), (tmp_path / "best.pth", "no such file")):
+    for path, told in ((tmp_path, "a folder"), (tmp_path / "best.pth", "does not exist")):
         with pytest.raises(ModelLoadError, match=told):
             import_checkpoint(path, tmp_path / "ours")
     (tmp_path / "ours").mkdir()
     save_and_import(one_frame_weights, tmp_path)  # an empty one is taken
     before = (tmp_path / "ours/config.json").read_text()
     for output in (tmp_path / "ours", tmp_path / "best.pth"):
-        with pytest.raises(DataError, match="new or empty folder"):
+        with pytest.raises(DataError, match="new or empty"):
             import_checkpoint(tmp_path / "best.pth", output)
     with pytest.raises(DataError, match="could not"):
         import_checkpoint(tmp_path / "best.pth", tmp_path / "best.pth" / "ours")

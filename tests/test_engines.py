@@ -149,7 +149,7 @@ def edit_record(export: Path, **changes: object) -> None:
 
 # name: (what happens to the folder, what is said)
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no head": (lambda folder: (folder / "head.onnx").unlink(), "Expected head.onnx in the export"),
+    "no head": (lambda folder: (folder / "head.onnx").unlink(), "has no head.onnx"),
     "half a network": (lambda folder: (folder / "encoder.onnx").write_bytes(b"half"), "cannot run the networks in"),
     "another's head": (lambda folder: shutil.copy(folder / "encoder.onnx", folder / "head.onnx"), "of another model"),
     "other labels": (
@@ -175,7 +175,7 @@ def test_what_was_not_asked_for_is_refused(model: Path, monkeypatch: pytest.Monk
     for engine, dtype, told in (("openvino", "auto", "not for openvino"), ("torch", "int8", "in int8")):
         with pytest.raises(ModelLoadError, match=told):
             find_or_make_export(str(model / "onnx"), engine, dtype)
-    with pytest.raises(ModelLoadError, match="name the engine onnxruntime"):
+    with pytest.raises(ModelLoadError, match="use the engine onnxruntime"):
         OpenVinoEngine(model / "onnx")
     with pytest.raises(ModelLoadError, match=r"--to onnx --int8 --calibration DATA --output .*onnx_int8"):
         find_or_make_export(str(model), "onnxruntime", "int8")

@@ -146,11 +146,11 @@ def test_a_long_name_loses_its_middle_and_the_prediction_is_kept():
 
 def test_no_heat_is_explained():
     words = said(clip(num_frames=8, hot=[False] * 8))
-    assert "No heat: in all 8 frames nothing speaks for disengaged." in words
+    assert "No heat: in all 8 frames there is no evidence for disengaged." in words
     assert "unknown" not in words and "Heat in" not in words
     words = said(clip(num_frames=3, hot=[True, True, False]))
-    assert "No heat: in 1 of 3 frames nothing speaks for disengaged." in words and "Heat in face box" in words
-    assert "No heat: in it nothing speaks for disengaged." in said(photo(1, hot=[False]))
+    assert "No heat: in 1 of 3 frames there is no evidence for disengaged." in words and "Heat in face box" in words
+    assert "No heat: in it there is no evidence for disengaged." in said(photo(1, hot=[False]))
     assert "No heat: in 2 of 2 faces there is no evidence for the label." in said(photo(2, hot=[False]))
 
 

@@ -189,7 +189,7 @@ def refused_requests(files: dict[str, str], address: str) -> dict[str, tuple[lis
         "a slow head": (as_inputs(f"{address}/slow-head", **url), 400, "took longer than 0.5 s"),
         "a slow body": (as_inputs(f"{address}/slow-body", **url), 400, "took longer than 0.5 s"),
         "a large download": (as_inputs(f"{address}/video", **PRIVATE, max_bytes=1000), 413, "more than 1000 bytes"),
-        "many bytes": (["video", "bytes", files["video"], {"max_bytes": 1000}], 413, "Expected at most 1000 bytes"),
+        "many bytes": (["video", "bytes", files["video"], {"max_bytes": 1000}], 413, "At most 1000 bytes"),
         "long base64": (["video", "base64", files["video"], {"max_bytes": 1000}], 413, "At most 1000 bytes in base64"),
         "a long video": (["video", "bytes", files["video"], {"max_duration_sec": 1}], 413, "at most 1 s and"),
         "many frames": (["video", "bytes", files["video"], {"max_frames": 7}], 413, "and 7 frames, got 2.0 s and 8"),
@@ -288,7 +288,7 @@ def test_a_redirect_is_held_to_public_addresses_too(address: str, monkeypatch: p
     monkeypatch.setattr(handler, "_is_public", lambda found: found == "127.0.0.1")  # as if it were public
     assert handler._download(f"{address}/video", handler.Limits())
     inside = address.replace("127.0.0.1", "127.0.0.2")
-    with pytest.raises(handler.Refusal, match=r"public address, got 127\.0\.0\.2"):
+    with pytest.raises(handler.Refusal, match=r"127\.0\.0\.2 is in a private network"):
         handler._download(f"{address}/to/{inside}/video", handler.Limits())
 
 

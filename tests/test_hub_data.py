@@ -198,7 +198,7 @@ def test_drawn_people_are_public_and_all_others_private_unless_told(
     assert hub.repositories["datasets/org/mine"].private
     hub.create("datasets/org/told", private=False)
     for public in (None, False):
-        with pytest.raises(EngagementInputError, match="org/told, which is public"):
+        with pytest.raises(EngagementInputError, match="org/told is public"):
             push_data(my_data.folder, "org/told", public)
     push_data(my_data.folder, "org/told", public=True)
     assert "dataset.json" in hub.files("datasets/org/told")

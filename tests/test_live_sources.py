@@ -199,7 +199,7 @@ def test_the_screen_is_looked_at_when_asked(screen: subprocess.Popen):
     assert frames[0].time_sec == 0 and np.diff([frame.time_sec for frame in frames]).min() > 0.03
     with open_source("screen:300,200,100,100") as source:
         assert next(source.frames()).pixels.shape == (40, 20, 3), "only what lies on the screen"
-    with pytest.raises(EngagementInputError, match="part of the 320x240 px screen"):
+    with pytest.raises(EngagementInputError, match="outside the 320x240 px screen"):
         ScreenSource((400, 0, 10, 10))
 
 

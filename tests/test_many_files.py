@@ -195,7 +195,7 @@ def test_a_full_disk_keeps_what_was_written(trained: TrainedStages, tmp_path: Pa
         answers.write(Refusal("a.mp4", "why not"))
         answers._file._file = FullDisk(table.read_bytes())
         answers._file._file.seek(answers._file.end)
-        with pytest.raises(DataError, match=r"No space left on device\); 1 files are kept in it: make room"):
+        with pytest.raises(DataError, match=r"No space left on device\); those of 1 files are saved in it: make room"):
             answers.write(Refusal("b.mp4", "x" * 500))
         assert answers._file._file.getvalue() == table.read_bytes()
 

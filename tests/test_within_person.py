@@ -105,7 +105,7 @@ def test_the_card_says_it_of_no_fewer_than_five_people(trained: TrainedStages):
     card = render_card(predictor.model, predictor.processor, results)
     told = results.model_copy(update={"data": described(), "measurements": [measurement()]})
     of_six = render_card(predictor.model, predictor.processor, told)
-    line = "- AUROC within one person, to which telling people apart adds nothing: "
+    line = "- AUROC within one person, which recognising people cannot raise: "
     assert line not in card and line in of_six and "over the 6 people who have both labels.\n- With the" in of_six
 
 
