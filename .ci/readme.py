@@ -1,6 +1,6 @@
 """Renews what README.md takes from elsewhere: measured results from docs/measured/ and inference/weights/, use limits
-from hub/use_limits.py; docs/evidence.md, all of it, from docs/measured/studies/; docs/performance.md and its picture
-from docs/measured/speed/.
+from hub/use_limits.py, also in docs/who_must_not_use_it.md; docs/evidence.md, all of it, from docs/measured/studies/;
+docs/performance.md and its picture from docs/measured/speed/.
 
 A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`; a test holds README.md to it. In
 docs/measured/studies/ lie copies of what `engagement reproduce` writes: runs/real/clips/study.json as real_clips.json.
@@ -14,7 +14,7 @@ from engagement_recognition.data.json_records import read_record
 from engagement_recognition.evaluation.markdown import markdown_table
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import Results
-from engagement_recognition.hub.use_limits import MUST_NOT_BE_USED
+from engagement_recognition.hub.use_limits import EXPLAINED_IN, MUST_NOT_BE_USED, WHAT_IT_IS
 from engagement_recognition.inference.shipped_model import shipped_expression_model
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.studies.evidence import render_contrasts, render_evidence
@@ -40,12 +40,22 @@ def renewed(readme: str) -> str:
         "limits": MUST_NOT_BE_USED,
     }
     for name, text in parts.items():
-        before, start, rest = readme.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->\n")
-        if not (start and end):
-            raise ValueError(f"Expected <!-- {name} --> and <!-- /{name} --> in README.md, each on a line of its own.")
-        readme = f"{before}{start}\n{text}\n\n{end}{after}"
+        readme = filled(readme, name, text)
     return readme
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """The page with `text` between the two comments of that name."""
+    before, start, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->\n")
+    if not (start and end):
+        raise ValueError(f"The page lacks <!-- {name} --> or <!-- /{name} -->; put each on a line of its own.")
+    return f"{before}{start}\n{text}\n\n{end}{after}"
+
+
+def with_limits(page: str) -> str:
+    """docs/who_must_not_use_it.md with the one text on use limits."""
+    return filled(page, "limits", f"{WHAT_IT_IS}\n\n**What it must not be used for.**\n\n{MUST_NOT_BE_USED}")
 
 
 def read_studies(folder: Path) -> dict[str, StudyRecord]:
@@ -109,6 +119,8 @@ def _row(path: Path, results: Results) -> list[str]:
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path = ROOT / EXPLAINED_IN
+    path.write_text(with_limits(path.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / EVIDENCE).write_text(render_evidence(read_studies(ROOT / STUDIES)), encoding="utf-8")
     speed = read_speed()
     (ROOT / PERFORMANCE).write_text(render_performance(speed, SPEED_PICTURE), encoding="utf-8")

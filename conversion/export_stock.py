@@ -36,7 +36,7 @@ from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..evaluation.results_schema import Results
 from ..hub.card import choose_license, encoder_name, title_of
 from ..hub.model_files import CARD_FILE
-from ..hub.use_limits import MUST_NOT_BE_USED
+from ..hub.use_limits import LIMITS_AND_WHY
 from ..inference.predictor import Predictor
 from ..modeling_engagement import (
     EngagementForImageClassification,
@@ -347,7 +347,7 @@ def _write_card(
         answers=_describe_answers(rule),
         warnings="".join(warnings),
         crops=_describe_crops(processor),
-        must_not=MUST_NOT_BE_USED,
+        must_not=LIMITS_AND_WHY,
         license=_NOT_KNOWN if license_name == "other" else _OURS,
     )
     (folder / CARD_FILE).write_text(card, encoding="utf-8")

@@ -19,7 +19,7 @@ from ..modeling_engagement import EngagementForVideoClassification, EngagementPr
 from ..processor.face_preparation import FacePreparation
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .model_files import CARD_FILE, EXAMPLE_PICTURE, LICENSE_FILE
-from .use_limits import MUST_NOT_BE_USED
+from .use_limits import LIMITS_AND_WHY
 
 _TEMPLATE = Path(__file__).parents[1] / "model_card.md"
 _ELSEWHERE = (
@@ -93,7 +93,7 @@ def render_card(
         is_own_data=measured is not None and results.is_own_data(measured),
         trained_on=answer_rule(results, processor).trained_on,
         elsewhere=_elsewhere(results),
-        must_not=MUST_NOT_BE_USED,
+        must_not=LIMITS_AND_WHY,
     )
     return re.sub(r"\n{3,}", "\n\n", card)
 

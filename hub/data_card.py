@@ -13,7 +13,7 @@ from ..data.preparation.prepared_data import PreparedData
 from ..data.schema import LEVELS, OWN_LABELS
 from ..evaluation.markdown import escape_markdown, markdown_table
 from .model_files import CARD_FILE
-from .use_limits import MUST_NOT_BE_USED
+from .use_limits import LIMITS_AND_WHY
 
 _TEMPLATE = Path(__file__).with_suffix(".md")
 _UNKNOWN = "unknown"  # the Hub's spelling
@@ -46,7 +46,7 @@ def write_data_card(
         rated=is_rated,
         counts=_counts(described, labels, is_rated),
         audit=audited,
-        must_not=MUST_NOT_BE_USED,
+        must_not=LIMITS_AND_WHY,
     )
     (folder / CARD_FILE).write_text(re.sub(r"\n{3,}", "\n\n", card), encoding="utf-8")
 

@@ -19,7 +19,7 @@ from ..data.required_packages import OF_A_MODEL, installed_version, pip_lines, r
 from ..evaluation.results_file import RESULTS_FILE, read_results
 from ..processor.input_errors import ModelLoadError
 from .model_files import CARD_FILE, model_files, title_of
-from .use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
+from .use_limits import LIMITS_AND_WHY, WHAT_IT_IS
 
 PACKAGE = "engagement_recognition"
 _SOURCE = Path(__file__).parents[1]
@@ -141,7 +141,7 @@ def _render_readme(name: str, folder: Path | None) -> str:
         model=model,
         warnings="".join(f"\n\n**Take care: {warning}.**" for warning in warnings),
         what_it_is=WHAT_IT_IS,
-        must_not=MUST_NOT_BE_USED,
+        must_not=LIMITS_AND_WHY,
     )
 
 

@@ -20,15 +20,21 @@ MUST_NOT_BE_USED = """\
 Intended: research, benchmarking, teaching of methods, adult volunteers' own footage with their consent. This is not
 legal advice."""
 
+EXPLAINED_IN = "docs/who_must_not_use_it.md"  # of this repository, whose address the package does not know
+LIMITS_AND_WHY = f"""\
+{MUST_NOT_BE_USED}
+
+Who must not use it, and why the law says so: {EXPLAINED_IN} in the repository engagement-recognition."""
+
 
 def limits_for_terminal() -> str:
     """The whole text, without Markdown."""
-    return f"{WHAT_IT_IS}\n\nWhat it must not be used for:\n{MUST_NOT_BE_USED}\n".replace("*", "")
+    return f"{WHAT_IT_IS}\n\nWhat it must not be used for:\n{LIMITS_AND_WHY}\n".replace("*", "")
 
 
 def limits_as_html() -> str:
     """The whole text as HTML paragraphs and a list, for pages that do not render Markdown."""
-    text = f"{WHAT_IT_IS}\n\n**What it must not be used for.**\n\n{MUST_NOT_BE_USED}"
+    text = f"{WHAT_IT_IS}\n\n**What it must not be used for.**\n\n{LIMITS_AND_WHY}"
     html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text, quote=False), flags=re.DOTALL)
     html = re.sub(r"\*(.+?)\*", r"<em>\1</em>", html, flags=re.DOTALL)
     return "\n".join(_block_as_html(block) for block in html.split("\n\n"))

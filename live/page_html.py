@@ -19,7 +19,7 @@ from PIL import Image
 from ..answer_rule import FACE_TOO_SMALL, AnswerRule
 from ..explanation.explain_files import ExplainedClip, Explanation
 from ..explanation.heat_map_figure import save_explanation
-from ..hub.use_limits import MUST_NOT_BE_USED, WHAT_IT_IS
+from ..hub.use_limits import LIMITS_AND_WHY, WHAT_IT_IS
 from ..inference.predictions import FacePrediction, PhotoPrediction, VideoPrediction, scores_in_words, to_lines
 from ..inference.timeline import save_plot, timeline_csv, timeline_rows
 from ..processor.input_errors import printable
@@ -59,7 +59,7 @@ _PANELS_ON_A_PHONE = 2  # heat maps side by side
 def statement(is_local: bool) -> str:
     """Markdown: what the page is, is not, must not be used for, and where pictures go."""
     places = _STAYS_HERE if is_local else _GOES_TO_SERVER
-    return "\n\n".join([WHAT_IT_IS, "**What it must not be used for.**", MUST_NOT_BE_USED, places])
+    return "\n\n".join([WHAT_IT_IS, "**What it must not be used for.**", LIMITS_AND_WHY, places])
 
 
 def refusal_page(text: str) -> str:
