@@ -65,12 +65,13 @@ lint: setup
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/engagement_recognition
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
-# Measured results, docs/evidence.md and the use limits, from the files that hold them; the keys of results.json;
-# docs/encoders.md.
+# Measured results, docs/evidence.md and the use limits, from the files that contain them; the keys of results.json;
+# docs/encoders.md; the Python API.
 readme: setup
 	$(BIN)/python .ci/readme.py
 	$(BIN)/python .ci/results_doc.py
 	$(BIN)/python .ci/encoders_doc.py
+	$(BIN)/python .ci/api_doc.py
 
 # docs/course.ipynb with outputs of this machine's making; minutes.
 notebook: setup

@@ -1,0 +1,147 @@
+"""Writes docs/api.md: what users import, with signatures and the first paragraph of each docstring.
+
+Signatures come from the source (`ast`), since those of `inspect` name types differently in each Python version. A
+generator of whole sites would document every module, and most of them are no interface.
+"""
+
+import ast
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = "engagement_recognition"
+PAGE = Path(__file__).parents[1] / "docs/api.md"
+HEAD = f"""\
+# Python API
+
+What is meant to be imported, by task: signature and first paragraph. `help(NAME)` in Python also shows arguments,
+shapes and errors. Everything else in `{PACKAGE}` may change without notice. How these are used:
+[python.md](python.md) and [recipes.md](recipes.md). This page is made from the docstrings by `make readme`.
+"""
+# Group -> module -> names; a name with a dot is a method.
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Models": {
+        "": ("register_auto_classes",),
+        "configuration_engagement": ("EngagementConfig",),
+        "modeling_engagement": (
+            "EngagementForVideoClassification", "EngagementForVideoClassification.forward",
+            "EngagementForVideoClassification.from_encoder", "EngagementForImageClassification",
+            "EngagementForImageClassification.forward", "EngagementFrameEncoder",
+        ),
+    },
+    "Processors": {
+        "processor.video_processing_engagement": ("EngagementVideoProcessor", "EngagementVideoProcessor.prepare_clip"),
+        "processor.image_processing_engagement": ("EngagementImageProcessor", "EngagementImageProcessor.prepare_faces"),
+    },
+    "Predictions": {
+        "inference.predictor": (
+            "Predictor", "Predictor.from_pretrained", "Predictor.predict", "Predictor.predict_video",
+            "Predictor.predict_photo",
+        ),
+        "inference.predictions": ("VideoPrediction", "PhotoPrediction", "FacePrediction", "Refusal"),
+        "inference.many_files": ("predict_many",),
+        "inference.shipped_model": ("shipped_expression_model",),
+        "answer_rule": ("AnswerRule", "AnswerRule.from_pretrained", "AnswerRule.to_scores", "AnswerRule.answer"),
+        "live.engine": ("LiveEngagement", "LiveEngagement.step"),
+    },
+    "Explanations": {"explanation.explain_files": ("explain_file", "ExplainedClip")},
+    "Data": {
+        "data.preparation.prepared_data": ("load_prepared", "PreparedData"),
+        "data.open_data": ("open_or_prepare", "DataOptions"),
+        "hub.push_data": ("push_data",),
+    },
+    "Training": {
+        "train": ("train",),
+        "training.arguments": ("read_recipe", "Recipe"),
+        "training.recipes": ("find_recipe", "recipe_names"),
+    },
+    "Evaluation": {
+        "evaluation.results_file": ("read_results",),
+        "evaluation.results_schema": ("Results", "Results.measured_on", "Results.headline"),
+        "evaluation.metrics": ("compute_scores",),
+        "evaluation.engagement_metric": ("EngagementMetric", "EngagementMetric.score_trainer_predictions"),
+        "evaluation.bootstrap": ("bootstrap_intervals", "paired_bootstrap"),
+        "evaluation.comparison": ("compare_runs", "describe_comparison"),
+    },
+    "Errors": {
+        "processor.input_errors": (
+            "EngagementInputError", "VideoReadError", "ImageReadError", "NoFaceError", "DataError", "LeakageError",
+            "RecipeError", "ModelLoadError",
+        ),
+    },
+}  # fmt: skip
+
+
+def render() -> str:
+    """docs/api.md."""
+    parts = [HEAD]
+    for group, modules in GROUPS.items():
+        parts.append(f"## {group}\n")
+        parts += [describe(module, name) for module, names in modules.items() for name in names]
+    return "\n".join(parts)
+
+
+def describe(module: str, name: str) -> str:
+    """A heading, where it is imported from, the signature, and what it is, or else its arguments.
+
+    Raises:
+        ValueError: it has no docstring.
+    """
+    place = f"{PACKAGE}.{module}".rstrip(".")
+    found: object = importlib.import_module(place)
+    for part in name.split("."):
+        found = inspect.getattr_static(found, part)
+    found = inspect.unwrap(found.__func__ if isinstance(found, classmethod) else found)
+    written = inspect.cleandoc(found.__doc__ or "")
+    if not written:
+        raise ValueError(f"{place}.{name} has no docstring; write one.")
+    is_prose = not written.startswith(("Args:", "Returns:"))
+    written = written.partition("\n\n")[0] if is_prose else f"```\n{written}\n```"
+    imported = "" if "." in name else f"`from {place} import {name}`\n\n"
+    return f"### {name}\n\n{imported}```\n{signature(found, name)}\n```\n\n{written}\n"
+
+
+def signature(found: object, name: str) -> str:
+    """As it would be called, one argument per line where it is long."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(found))).body
+    if isinstance(node, ast.ClassDef):
+        maker = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
+        arguments, returned = list(of_function(maker) if maker else of_fields(node)), ""
+    else:
+        arguments, returned = list(of_function(node)), f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    line = f"{name}({', '.join(arguments)}){returned}"
+    return line if len(line) <= 100 else "\n".join([f"{name}(", *(f"    {one}," for one in arguments), f"){returned}"])
+
+
+def of_function(node: ast.FunctionDef) -> Iterator[str]:
+    """Its arguments with types and defaults, without self and cls."""
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [None] * (len(positional) - len(given.defaults)) + given.defaults
+    for argument, default in zip(positional, defaults, strict=True):
+        if argument.arg not in ("self", "cls"):
+            yield with_default(argument, default)
+    if given.vararg or given.kwonlyargs:
+        yield f"*{ast.unparse(given.vararg) if given.vararg else ''}"
+    for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        yield with_default(argument, default)
+    if given.kwarg:
+        yield f"**{ast.unparse(given.kwarg)}"
+
+
+def of_fields(node: ast.ClassDef) -> Iterator[str]:
+    """Those of a dataclass, a named tuple or a record; none of a plain exception."""
+    for part in node.body:
+        if isinstance(part, ast.AnnAssign) and not ast.unparse(part.target).startswith("_"):
+            default = f" = {ast.unparse(part.value)}" if part.value else ""
+            yield f"{ast.unparse(part.target)}: {ast.unparse(part.annotation)}{default}"
+
+
+def with_default(argument: ast.arg, default: ast.expr | None) -> str:
+    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
