@@ -191,7 +191,7 @@ def render_verdict(found: Sequence[Claim], clips: Sequence[ToldClip], pictures: 
 
 
 def next_commands(clip: Path, run: Path) -> list[str]:
-    """Three commands to try after the demo; docs/use.md has more."""
+    """Three commands to try after the demo; docs/quickstart.md has more."""
     return [
         f"engagement predict {clip} --model {run / 'engagement'} --timeline 2 --plot-dir {run}    # over time",
         f"engagement app {run / 'engagement'} {run / 'expression'}    # a page with your webcam, only on this machine",

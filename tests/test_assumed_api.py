@@ -231,7 +231,7 @@ def test_the_card_s_line_makes_the_video_pipeline_take_batches(trained: TrainedS
     card = ModelCard.load(trained.engagement / "README.md").text
     (block,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     (line,) = re.findall(r"^classify\.image_processor = .*?$", block, flags=re.M)
-    assert line.split("  #")[0] in (Path(__file__).parents[1] / "docs/use.md").read_text()
+    assert line.split("  #")[0] in (Path(__file__).parents[1] / "docs/python.md").read_text()
     clips = [str(path) for path in sorted(drawn_daisee.glob("DataSet/Test/*/*/*"))[:3]]
     classify = pipeline("video-classification", model=str(trained.engagement))
     singly = [classify(path) for path in clips]

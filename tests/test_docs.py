@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import engagement_recognition
 from engagement_recognition import train
 from engagement_recognition.cli.main import app
+from engagement_recognition.hub.use_limits import EXPLAINED_IN
 from engagement_recognition.studies import demo_verdict
 from engagement_recognition.studies.evidence import render_evidence
 from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
@@ -31,6 +32,7 @@ MORE_PAGES = [ROOT / "CHANGELOG.md", ROOT / "model_card.md", ROOT / ".github/SEC
 UsageError = typer.BadParameter.__base__  # click's, which newer versions of typer have their own copy of
 COMMANDS = typer.main.get_command(app).commands
 AFTER_DEMO = "<!-- after make demo -->"  # stands before a block that runs once `make demo` has
+RUNS = "<!-- runs -->"  # stands before blocks that run, a page's in order, in an empty folder
 PASSED_ON = ("reproduce", "shortcut", "tune")  # they hand options that they do not know to train.py
 # So that the slow test takes minutes: they override what the docs and recipes say.
 SMALL_DRAW = ["--clips-per-subject", "4"]
@@ -84,6 +86,8 @@ def test_the_readme_is_short_and_its_parts_are_those_of_the_files_they_come_from
     script = runpy.run_path(str(ROOT / ".ci/readme.py"))
     renewed = script["renewed"]
     assert renewed(text) == text, "run make readme"
+    limits = (ROOT / EXPLAINED_IN).read_text(encoding="utf-8")
+    assert script["with_limits"](limits) == limits, "run make readme"
     studies = script["read_studies"](ROOT / "docs/measured/studies")
     assert (ROOT / "docs/evidence.md").read_text(encoding="utf-8") == render_evidence(studies), "run make readme"
     assert "Article 5(1)(f)" in text and "not\nlegal advice" in text and "0.385" in text
@@ -103,6 +107,37 @@ def test_links_and_pictures_lead_somewhere(page: Path):
     relative = [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
     assert [target for target in relative if not (page.parent / target).exists()] == []
     assert page != README or len(relative) > 10, "the links are no longer seen"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE_PAGES], ids=lambda page: page.name)
+def test_links_to_a_heading_lead_to_one(page: Path):
+    targets = [target.partition("#") for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)) if "://" not in target]
+    wrong = [
+        f"{name}#{anchor}"
+        for name, hash_mark, anchor in targets
+        if hash_mark and anchor not in anchors(page.parent / name if name else page)
+    ]
+    assert wrong == []
+
+
+def anchors(page: Path) -> list[str]:
+    """Of its headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.M | re.S)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)]
+
+
+def test_every_page_is_reached_from_the_index_and_the_index_from_the_readme():
+    index = ROOT / "docs/README.md"
+    targets = set(re.findall(r"\]\(([^)\s#]+)\)", text_of(index)))
+    assert {page.name for page in PAGES if page.parent == index.parent and page != index} <= targets
+    assert "](docs/README.md)" in text_of(README)
+
+
+def test_the_python_api_is_that_of_the_docstrings():
+    script = runpy.run_path(str(ROOT / ".ci/api_doc.py"))
+    assert (ROOT / "docs/api.md").read_text(encoding="utf-8") == script["render"](), "run make readme"
+    with pytest.raises(AttributeError):
+        script["describe"]("train", "no_such_name")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -207,6 +242,21 @@ def test_make_demo_and_what_the_docs_show_after_it_run(tmp_path: Path, monkeypat
     assert done.returncode == 0, done.stderr
 
 
+def test_the_first_command_of_the_quickstart_runs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    (line,) = (line for line in shown_commands(ROOT / "docs/quickstart.md") if "docs/drawn_faces.png" in line)
+    run(line)
+
+
+# Slow: it draws, prepares and trains on a dozen people.
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if shown_commands(page, RUNS)], ids=lambda page: page.name)
+def test_what_a_page_shows_on_drawn_people_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for line in shown_commands(page, RUNS):
+        run(line)
+
+
 def run(line: str) -> None:
     """In this process, small; a pattern becomes the files that it fits, as in a shell."""
     words = []
@@ -223,5 +273,6 @@ def run(line: str) -> None:
             shutil.rmtree(folder)
         return
     assert words[0] == "engagement", line
-    done = CliRunner().invoke(app, [*words[1:], *(SMALL_DRAW if words[1] == "draw" else [])])
+    small = SMALL_DRAW if words[1] == "draw" and words[words.index("--format") + 1] != "states" else []
+    done = CliRunner().invoke(app, [*words[1:], *small])
     assert done.exit_code == 0, (line, done.output, done.exception)
