@@ -1,7 +1,8 @@
 """Drawn data and models trained on it, tiny and made once for all test files that need them."""
 
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.core)
     # Files go to the processes in this order: the long ones first, or the last of them would run alone.
     items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
+
+
+def pytest_collection_finish() -> None:
+    # Trainer collects garbage twice a training; looked through each time, what the files imported takes half of it.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -158,3 +165,16 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
         patch.setattr(train, "_build_model", build_and_remember)
         expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)
+
+
+@pytest.fixture(scope="module")
+def no_figures(trained: TrainedStages) -> Iterator[None]:
+    """For files that look at no figures: what they train or measure is exported without, which halves the time.
+
+    `trained`, which other files share, comes first and has all of its own.
+    """
+    from engagement_recognition.hub import export_folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_folder, "save_figures", lambda folder, results: [])
+        yield
