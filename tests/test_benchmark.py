@@ -3,12 +3,12 @@ of the record."""
 
 import json
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import Command, TrainedStages
 
-from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.studies import benchmark
 from engagement_recognition.studies.speed_page import render_performance
 from engagement_recognition.studies.speed_record import Cold, SpeedRecord
@@ -16,22 +16,16 @@ from engagement_recognition.studies.speed_record import Cold, SpeedRecord
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture
+def film(drawn_daisee: Path) -> Path:
+    return min(drawn_daisee.glob("DataSet/Test/*/*/*"))
+
+
 def test_every_engine_answers_as_the_plain_way_and_what_is_missing_says_why(
-    engagement: Command, trained: TrainedStages, tmp_path: Path
+    engagement: Command, trained: TrainedStages, film: Path, tmp_path: Path
 ):
-    arguments = (
-        "--model",
-        trained.engagement,
-        "--rounds",
-        1,
-        "--threads",
-        1,
-        "--part",
-        "warm",
-        "--output",
-        tmp_path / "out",
-    )
-    code, out, _ = engagement("benchmark", benchmark._draw_clip(tmp_path / "drawn.mp4"), *arguments)
+    options = ("--model", trained.engagement, "--rounds", 1, "--threads", 1, "--part", "warm")
+    code, out, _ = engagement("benchmark", film, *options, "--output", tmp_path / "out")
     record = SpeedRecord.model_validate_json(out)
     (warm,) = record.warm
     assert code == 0 and record.frames_identical and not record.cold and not record.training
@@ -45,33 +39,29 @@ def test_every_engine_answers_as_the_plain_way_and_what_is_missing_says_why(
 
 
 def test_what_was_measured_is_kept_where_the_rest_is_not(
-    monkeypatch: pytest.MonkeyPatch, engagement: Command, trained: TrainedStages, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, engagement: Command, trained: TrainedStages, film: Path, tmp_path: Path
 ):
     rows = [Cold(name="plain script", seconds=1.0, peak_mb=1.0, ratio=1.0)]
-    monkeypatch.setattr(benchmark, "_with_exports", lambda model, *_: benchmark._Measured(model, {}))
+    monkeypatch.setattr(benchmark, "export_networks", lambda *_: None)
     monkeypatch.setattr(benchmark, "measure_cold", lambda *_: rows)
-    monkeypatch.setattr(benchmark, "_output_of", no_figures)
-    film, folder = benchmark._draw_clip(tmp_path / "drawn.mp4"), tmp_path / "out"
+    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 3, ""))
+    folder = tmp_path / "out"
     parts = ("--part", "cold", "--part", "batches", "--part", "training")
     code, out, _ = engagement("benchmark", film, "--model", trained.engagement, *parts, "--output", folder)
     record = SpeedRecord.model_validate_json((folder / "benchmark.json").read_text())
     assert code == 0 and record == SpeedRecord.model_validate_json(out)
     assert record.cold == rows and {*record.not_measured} == {"batches", "training"}
     page = (folder / "performance.md").read_text()
-    assert "plain script" in page and "training: no figures" in page and "![" not in page
-    assert not (folder / "benchmark.png").exists()
+    assert "plain script" in page and "training: Expected figures" in page and "exit code 3" in page
+    assert "![" not in page and not (folder / "benchmark.png").exists()
 
-    def stop(*_: object) -> str:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmark, "_output_of", stop)
+    monkeypatch.setattr("subprocess.run", stop)
     (folder / "benchmark.json").unlink()
     engagement("benchmark", film, "--model", trained.engagement, *parts, "--output", folder)
     assert SpeedRecord.model_validate_json((folder / "benchmark.json").read_text()).cold == rows
-
-
-def no_figures(*_: object) -> str:
-    raise DataError("no figures")
 
 
 def test_an_unknown_part_is_refused_by_name(engagement: Command):

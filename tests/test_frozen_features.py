@@ -65,9 +65,9 @@ def test_features_that_are_kept_train_the_head_that_pixels_train(
     model: str, recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     read, encoded = [], []
-    forward, encode = KeptFeatures.forward, frozen_features._encode
+    forward, decode = KeptFeatures.forward, frozen_features.decode_picture
     monkeypatch.setattr(KeptFeatures, "forward", lambda self, features, **_: read.append(1) or forward(self, features))
-    monkeypatch.setattr(frozen_features, "_encode", lambda *given: encoded.append(1) or encode(*given))
+    monkeypatch.setattr(frozen_features, "decode_picture", lambda content: encoded.append(1) or decode(content))
 
     def run(name: str, **more: object) -> Path:
         options = recipe | {"output_dir": str(tmp_path / name)}
@@ -132,7 +132,7 @@ def test_a_recipe_augments_no_features_and_says_so(capsys: pytest.CaptureFixture
 def test_features_too_many_for_the_memory_are_said(
     recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(frozen_features, "_LARGEST_BYTES", 0)
+    monkeypatch.setattr(frozen_features, "LARGEST_BYTES", 0)
     folder = train.train(Recipe(recipe | {"output_dir": str(tmp_path)}), {})[0]
     assert "--cache_features true" in capsys.readouterr().out
     assert read_results(folder).training.features_kept is False

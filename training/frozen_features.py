@@ -29,7 +29,7 @@ from .stage_data import StageData
 from .training_sets import FrameCollator, LabelledExample, LabelledFrames
 
 _BATCH = 128
-_LARGEST_BYTES = 4 * 2**30
+LARGEST_BYTES = 4 * 2**30  # of features in memory
 
 
 class FeatureRows(LabelledFrames):
@@ -118,7 +118,7 @@ def _keep_features(model: EngagementPreTrainedModel, run: StageRun, data: StageD
         folder = Path(run.stage.cache_dir) / "features"
         path = folder / f"{_key_of(model, data, run.training.device, pictures)[:16]}.npy"
         features = first_on_each_node(run.training, partial(_on_disk, path, (len(pictures), size), encoded))
-    elif len(pictures) * size * 4 <= _LARGEST_BYTES:
+    elif len(pictures) * size * 4 <= LARGEST_BYTES:
         features = np.concatenate(list(encoded()))
     else:
         print(
