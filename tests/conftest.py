@@ -1,6 +1,7 @@
 """Drawn data and models trained on it, tiny and made once for all test files that need them."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ def pytest_collection_finish() -> None:
     # Trainer collects garbage twice a training; looked through each time, what the files imported takes half of it.
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown() -> None:
+    # Where it may, as root, libsvtav1 gives whoever encodes AV1 a real-time priority: all other processes would wait.
+    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """To the Hub and back: the real client pushes an export to a server that speaks the Hub's protocol, and a stranger's
 machine (no package of ours, an empty home) runs the three lines of the card against it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -12,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import TrainedStages
+from hub_client import the_only_hub
 from hub_server import LFS_SUFFIXES, READ_TOKEN, WRITE_TOKEN, HubServer, running
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
@@ -27,25 +29,6 @@ from engagement_recognition.hub.push import push_folder
 from engagement_recognition.processor.input_errors import EngagementInputError, RecipeError
 from engagement_recognition.training.arguments import Recipe
 
-# Arguments: a list of (folder, repository, token, private), then those of a training. Prints what each push came to,
-# its address or its error, and what the training prints. One process for all: its imports take longer than a push.
-PUSH = """
-import json, sys
-from pathlib import Path
-from engagement_recognition.processor.input_errors import EngagementInputError
-from engagement_recognition.hub.push import push_folder
-
-for folder, repository, token, private in json.loads(sys.argv[1]):
-    try:
-        print(push_folder(Path(folder), repository, private, token))
-    except EngagementInputError as error:
-        print(f"refused: {error}".replace("\\n", " NEW LINE "))
-    except Exception as error:
-        print(f"crashed: {type(error).__name__} {error}".replace("\\n", " "))
-print("train")
-from engagement_recognition.train import main
-sys.exit(main(sys.argv[2:]))
-"""
 TRAINED_IDS = {"expression": "org/faces", "engagement": "org/clips"}
 # The head of test_export's script makes this process one that has none of our packages.
 THREE_LINES = (
@@ -84,6 +67,14 @@ def run_python(script: str, *arguments: object, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def push(folder: Path, repository: str, token: str, private: bool | None) -> str:
+    """What a push came to, in one line: its address or its error."""
+    try:
+        return push_folder(folder, repository, private, token)
+    except EngagementInputError as error:
+        return f"refused: {error}".replace("\n", " NEW LINE ")
 
 
 @pytest.fixture(scope="module")
@@ -155,18 +146,18 @@ def pushed(
     pushes += [(repository, WRITE_TOKEN, None) for repository in (*strangers, "org/older", "org/fresh")]
     refused_card = tmp_path_factory.mktemp("refused") / "hub"
     assemble(trained.engagement, refused_card, "org/licence", "made-up-1.0")
-    from_folders = [(str(assembled), *push) for push in pushes]
-    from_folders.append((str(refused_card), "org/licence", WRITE_TOKEN, None))
+    from_folders = [(assembled, *push) for push in pushes]
+    from_folders.append((refused_card, "org/licence", WRITE_TOKEN, None))
     home = tmp_path_factory.mktemp("home")
     recipe = {**tiny_recipe, "output_dir": str(trained_run), "num_train_epochs": 1}
-    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    targets = [part for stage, name in TRAINED_IDS.items() for part in (f"--{stage}_hub_model_id", name)]
-    arguments = [json.dumps(from_folders), home / "recipe.yaml", "--push_to_hub", "true", *targets]
-    said, _, trainings = run_python(PUSH, *arguments, **hub.environment(home, WRITE_TOKEN)).partition("train\n")
-    lines = dict.fromkeys(name for _, name, *_ in from_folders)
-    for line, (_, name, *_) in zip(said.splitlines(), from_folders, strict=True):
-        lines[name] = [*(lines[name] or ()), line]
-    return {**lines, "train": trainings.splitlines()}
+    targets = {f"{stage}_hub_model_id": name for stage, name in TRAINED_IDS.items()}
+    lines: dict[str, list[str]] = {}
+    with the_only_hub(hub, home / "cache"):
+        for folder, repository, token, private in from_folders:
+            lines.setdefault(repository, []).append(push(folder, repository, token, private))
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            train.train(Recipe(recipe), {"push_to_hub": "true", **targets})
+    return {**lines, "train": said.getvalue().splitlines()}
 
 
 @pytest.fixture(scope="module")
