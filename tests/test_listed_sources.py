@@ -255,7 +255,7 @@ def test_a_workbook_is_refused_in_a_line_that_says_what_to_do(layouts: dict[str,
     with pytest.raises(DataError, match=r"train_engagement_labels\.csv .* missing: chunk"):
         read_source(None, folder)
     write(folder, "copy/training_engagement_labels.csv", "chunk,label\na,b\n")
-    with pytest.raises(DataError, match="one table of train"):
+    with pytest.raises(DataError, match="two tables of train"):
         read_source(None, folder)
 
 
