@@ -64,7 +64,7 @@ DESCRIBED = {
     "a row that is a word": ({"rows": {"lstm": "0.5"}}, 'got "0.5" as rows.lstm'),
     "a row without a recipe": ({"rows": {"gru": {}}}, "no recipe .*gru.yaml"),
     "a title that is a number": ({"title": 2026}, "got 2026 as title"),
-    "a contrast with nothing": ({"contrasts": [{**CONTRAST, "rows": ["frame", "gru"]}]}, "with gru, which is none"),
+    "a contrast with nothing": ({"contrasts": [{**CONTRAST, "rows": ["frame", "gru"]}]}, "with gru, which is not one"),
     "a contrast of three": ({"contrasts": [{**CONTRAST, "rows": ["frame"] * 3}]}, r"as contrasts\[0\].rows"),
     "a contrast without a score": ({"contrasts": [{"name": "x", "rows": ["frame", "lstm"]}]}, "no contrasts.0..score"),
 }
