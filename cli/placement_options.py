@@ -22,7 +22,7 @@ DType = Annotated[
 ]
 Engine = Annotated[
     str,
-    typer.Option(help="torch, onnxruntime or openvino; these run an export in the model's folder, else a cached one."),
+    typer.Option(help="torch; onnxruntime or openvino run an export in the model's folder, else a cached one."),
 ]
 BatchSize = Annotated[
     int | None,

@@ -139,7 +139,7 @@ def focus_over_people(
     """
     if len(clip_shares) != len(person_ids) or None in person_ids:
         raise DataError(
-            f"Each of {len(clip_shares)} clips needs a person, got {len(person_ids)} people; name them all."
+            f"Each of {len(clip_shares)} clips needs a known person, got {len(person_ids)} names; name them all."
         )
     known = [(person, share) for person, share in zip(person_ids, clip_shares, strict=True) if share is not None]
     people, of_clip = np.unique([str(person) for person, _ in known], return_inverse=True)

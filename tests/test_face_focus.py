@@ -228,5 +228,5 @@ def test_clips_without_a_share_are_left_out_and_counted():
 
 @pytest.mark.parametrize("people", [["a"], ["a", None]])
 def test_a_person_for_each_clip(people: list):
-    with pytest.raises(DataError, match="2 clips needs a person, got 1"):
+    with pytest.raises(DataError, match="2 clips needs a known person"):
         focus_over_people([0.1, 0.2], people)
