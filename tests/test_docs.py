@@ -250,6 +250,7 @@ def test_the_first_command_of_the_quickstart_runs(monkeypatch: pytest.MonkeyPatc
 
 # Slow: it draws, prepares and trains on a dozen people.
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", [page for page in PAGES if shown_commands(page, RUNS)], ids=lambda page: page.name)
 def test_what_a_page_shows_on_drawn_people_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
