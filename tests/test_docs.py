@@ -154,6 +154,8 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
             ["engagement", "train", *rest] | ["python", "train.py", *rest] | ["accelerate", "launch", "train.py", *rest]
         ):
             assert_trains(rest, monkeypatch)
+        case ["accelerate", "launch", "--config_file", _, "train.py", recipe, *rest]:
+            assert_trains([*([] if recipe == "my_recipe.yaml" else [recipe]), *rest], monkeypatch)
         case ["engagement", name, *rest]:
             context = COMMANDS[name].make_context(name, rest)
             if name in PASSED_ON:
@@ -164,6 +166,8 @@ def test_a_command_that_is_shown_would_be_accepted(page: str, line: str, monkeyp
             assert name in ("cpu", "cuda", "mps")
         case ["python", "-m", "engagement_recognition.studies.batch_speed", _, "--clips", number]:
             assert int(number) > 0
+        case ["python", "-m", "engagement_recognition.studies.scale", _, "--output", _]:
+            pass
         case ["python", "-m", "engagement_recognition.studies.demo_verdict", *rest]:
             assert len(rest) == 4
         case ["rm", "-rf", *folders]:
