@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 import engagement_recognition
 from engagement_recognition import train
 from engagement_recognition.cli.main import app
-from engagement_recognition.hub.use_limits import EXPLAINED_IN
+from engagement_recognition.hub.use_limits import EXPLAINED_IN, LIMITS_AND_WHY, limits_as_html, limits_for_terminal
+from engagement_recognition.live.page_html import statement
 from engagement_recognition.studies import demo_verdict
 from engagement_recognition.studies.evidence import render_evidence
 from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
@@ -131,6 +132,13 @@ def test_every_page_is_reached_from_the_index_and_the_index_from_the_readme():
     targets = set(re.findall(r"\]\(([^)\s#]+)\)", text_of(index)))
     assert {page.name for page in PAGES if page.parent == index.parent and page != index} <= targets
     assert "](docs/README.md)" in text_of(README)
+
+
+def test_whoever_sees_the_limits_is_told_which_page_explains_them():
+    for text in (LIMITS_AND_WHY, limits_for_terminal(), limits_as_html(), statement(is_local=True)):
+        assert EXPLAINED_IN in text
+    for path in ("hub/card.py", "hub/data_card.py", "hub/space.py", "conversion/export_stock.py"):
+        assert "must_not=LIMITS_AND_WHY" in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_the_python_api_is_that_of_the_docstrings():
