@@ -239,7 +239,7 @@ def test_options_that_a_command_cannot_honour_are_refused_by_name(engagement: Co
         ("explain", "--dtype", "bfloat16", "explain needs --dtype float32"),
         ("predict", "--dtype", "int8", "dtype int8 needs --engine onnxruntime or openvino"),
         ("predict", "--engine", "tensorrt", "torch, onnxruntime, openvino, got 'tensorrt'"),
-        ("predict", "--batch-size", "0", "Expected batch_size from 1 to 4096, got 0"),
+        ("predict", "--batch-size", "0", "batch_size must be from 1 to 4096, got 0"),
         ("live", "--workers", "2", "No such option"),
     ):
         code, out, err = engagement(command, *given[command], option, value)

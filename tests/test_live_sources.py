@@ -60,7 +60,7 @@ def test_a_cut_file_gives_what_it_has_and_then_says_where_it_broke(tmp_path: Pat
     whole = encode(tmp_path / "cut.mp4", mux={"movflags": "faststart"}, num_frames=200, options={"g": "10"})
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     results = []
-    with pytest.raises(VideoReadError, match=r"breaks off after \d\.\d s .*cut\.mp4") as caught:
+    with pytest.raises(VideoReadError, match=r"cut\.mp4 breaks off after \d\.\d s") as caught:
         run_live(open_source(tmp_path / "cut.mp4"), live, results.append)
     assert "\n" not in str(caught.value)
     assert numbers_in(np.stack([result.frame for result in results])) == list(range(len(results)))
@@ -170,7 +170,7 @@ def test_an_opencv_capture_gives_rgb(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["webcam:93", "webcam:x", "screen:1,2", "screen:1,2,3,x"])
 def test_no_such_camera_or_region_is_one_line(name: str, capfd: pytest.CaptureFixture):
-    with pytest.raises(EngagementInputError, match=rf"Expected .*{name}") as caught:
+    with pytest.raises(EngagementInputError, match=name) as caught:
         open_source(name)
     said = capfd.readouterr()
     assert "\n" not in str(caught.value) and (said.out, said.err) == ("", "")
