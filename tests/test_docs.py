@@ -29,7 +29,7 @@ from engagement_recognition.training.command_line import read_options
 ROOT = Path(engagement_recognition.__file__).parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.ipynb"))]
-MORE_PAGES = [ROOT / "CHANGELOG.md", ROOT / "model_card.md", ROOT / ".github/SECURITY.md"]
+MORE_PAGES = [ROOT / "CHANGELOG.md", ROOT / "model_card.md", *sorted((ROOT / ".github").rglob("*.md"))]
 UsageError = typer.BadParameter.__base__  # click's, which newer versions of typer have their own copy of
 COMMANDS = typer.main.get_command(app).commands
 AFTER_DEMO = "<!-- after make demo -->"  # stands before a block that runs once `make demo` has

@@ -221,8 +221,8 @@ ROWS = [
         lambda bench, address: bench.command("predict", address),
         Refused(("the address rtsp://camera.example/1", "record it first", "engagement live")), kind=24),
     Row("session of an http address", lambda folder: folder,
-        lambda bench, folder: bench.command("session", "https://somebody:secret@films.example/a.mp4", "--model",
-                                            bench.engagement_folder, "--output", folder / "session"),
+        lambda bench, folder: bench.command("session", "https://somebody:secret@films.example/a.mp4",  # not a secret
+                                            "--model", bench.engagement_folder, "--output", folder / "session"),
         Refused(("the address https://films.example/a.mp4", "download it first")), kind=24),
     Row("predict an http address", lambda folder: "http://films.example/clip.mp4?full=1",
         lambda bench, address: bench.command("predict", address),

@@ -216,7 +216,7 @@ def camera() -> Iterator[Callable[[str], str]]:
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield lambda path: f"http://somebody:secret@127.0.0.1:{server.server_port}{path}"
+        yield lambda path: f"http://somebody:secret@127.0.0.1:{server.server_port}{path}"  # not a secret
     finally:
         server.shutdown()
         server.server_close()
