@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _CLAIM, _PARTS, _CHECKPOINT = "made_with.txt", "parts", "checkpoint"
 _MOST_FILES_AT_ONCE = 64  # what an actor that is killed may lose, against two files on the storage
 _BLOCKS_PER_WORKER = 8  # at least, where there are few files: none waits long for the last
-_CPUS_OF_A_WRITER = 0.25
+_WRITERS = 4
 Load = Callable[[str], Predictor]  # of a device
 
 
@@ -128,9 +128,9 @@ def _answer_all(
         num_cpus=1,
         num_gpus=cluster.gpus_per_worker,
     )
-    answers.write_parquet(
-        str((work / _PARTS).absolute()), filesystem=disk, ray_remote_args={"num_cpus": _CPUS_OF_A_WRITER}
-    )
+    # As who reads names: actors, and who looks up what is done, may hold all processors for as long as there is work.
+    parts = str((work / _PARTS).absolute())
+    answers.write_parquet(parts, filesystem=disk, concurrency=_WRITERS, ray_remote_args={"num_cpus": 0})
 
 
 def _read_names(files: Sequence[Path], ids: np.ndarray, num_workers: int) -> "Dataset":
@@ -156,7 +156,6 @@ def _read_names(files: Sequence[Path], ids: np.ndarray, num_workers: int) -> "Da
         def get_read_tasks(self, *_: object, **__: object) -> list[ReadTask]:
             return [read_task(at) for at in range(0, len(files), size)]
 
-    # Without processors: the workers, and who looks up what is done, may hold all there are.
     return ray.data.read_datasource(Names(), override_num_blocks=-(-len(files) // size), num_cpus=0, concurrency=1)
 
 
