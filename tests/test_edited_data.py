@@ -36,7 +36,7 @@ DESCRIPTION_EDITS = [
     ("settings.num_frames", "8", '"8" as settings.num_frames'),
     ("settings.num_frames", 0, "0 as settings.num_frames (input should be greater than or equal to 1)"),
     ("settings.sampling", "random", '"random" as settings.sampling'),
-    ("settings.window_stride_frames", 4, "as settings (expected sampling uniform, or consecutive with"),
+    ("settings.window_stride_frames", 4, "got uniform with stride 4"),
     ("settings.face_margin_ratio", NAN, "NaN as settings.face_margin_ratio (input should be a finite number)"),
     ("settings.frames", 8, "an unknown key settings.frames;"),
     ("notes.seed", "x", '"x" as notes.seed'),
