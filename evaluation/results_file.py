@@ -36,5 +36,5 @@ def read_results(folder: Path) -> Results:
             return ResultsV2.model_validate_json(text).upgraded()
     results = parse_record(text, path, Results, ModelLoadError, _EXPECTED, _REMEDY)
     if "version" not in results.model_fields_set:
-        raise ModelLoadError(f"Expected {_EXPECTED} in {path}, got a file without a version; {_REMEDY}.")
+        raise ModelLoadError(f"Expected {_EXPECTED} in {path}, got no version; {_REMEDY}.")
     return results
