@@ -61,7 +61,9 @@ def unpacked(source: object) -> object:
     found = source.get("bytes") or source.get("path")
     if not found:
         keys = ", ".join(map(str, source)) or "none"
-        raise EngagementInputError(f"Expected a file as {{'path': ..., 'bytes': ...}}, got the keys {keys}.")
+        raise EngagementInputError(
+            f"The dict has neither a path nor bytes (it has the keys {keys}); pass {{'path': ...}} or {{'bytes': ...}}."
+        )
     return found
 
 

@@ -136,7 +136,14 @@ def test_no_example_is_both_calibrated_and_checked_on(
 def test_the_command_says_what_is_missing(engagement: Command, model: Path, tmp_path: Path):
     wrong = {
         "add --calibration": ["--to", "onnx", "--int8", "--output", tmp_path / "new"],
-        "Expected --calibration with --int8": ["--to", "onnx", "--calibration", model, "--output", tmp_path / "new"],
+        "--calibration is only for --int8; add --int8": [
+            "--to",
+            "onnx",
+            "--calibration",
+            model,
+            "--output",
+            tmp_path / "new",
+        ],
         "onnx or openvino and a folder": ["--to", "stock", "--int8", "--output", tmp_path / "new"],
     }
     for told, options in wrong.items():

@@ -97,4 +97,4 @@ def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "sub/train.py", "demo"])
     assert how_to_go_on(KeyboardInterrupt(), None).endswith("start again with python3 -u sub/train.py demo")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "what launched it and python3 -u sub/train.py" in how_to_go_on(stop, None)
+    assert "launch command and python3 -u sub/train.py demo" in how_to_go_on(stop, None)

@@ -221,7 +221,7 @@ def test_without_ray_a_line_says_what_to_install(engagement: Command, monkeypatc
         (("--engine", "ray", "--output", "a.parquet", "--json"), "no --timeline, --json or --shard"),
         (("--engine", "ray", "--output", "a.csv"), "Expected a table called .parquet with --engine ray, got a.csv"),
         (("--engine", "ray", "--output", "a.parquet", "--device", "mps"), "Expected device auto, cpu or cuda with Ray"),
-        (("--engine", "ray+abacus", "--output", "a.parquet"), "Expected engine torch, onnxruntime, openvino, got"),
+        (("--engine", "ray+abacus", "--output", "a.parquet"), "one of torch, onnxruntime, openvino, got 'abacus'"),
         (("--address", "auto"), "Expected --engine ray beside --address, got torch"),
     ],
 )

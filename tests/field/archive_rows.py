@@ -212,7 +212,7 @@ ROWS = [
     Row("a pipe among pictures", folder_of(lambda root: pipe(root, "bored/a.png")), read,
         Comes(that=has_reject("a device or pipe")), 27),
     Row("a pipe as a data set", lambda folder: pipe(folder, "set.csv"), read_as("videos"),
-        Refused(("set.csv", "found none")), 27),
+        Refused(("set.csv", "no CSV table", "check the path")), 27),
     Row("a pipe as votes", lambda folder: pipe(folder, "votes.csv") and splits("train", "test")(folder),
         lambda bench, folder: read_as("fer2013", votes=folder / "votes.csv")(bench, folder), Refused(("2 labels",)),
         27),

@@ -329,7 +329,7 @@ ROWS = [
         as_row(lambda film: {"path": "gone.mp4", "bytes": film.read_bytes()}),
         Comes(that=lambda clip: clip.found.all()), 20),
     Row("a video as neither", lambda folder: folder, as_row(lambda film: {"path": None, "bytes": None}),
-        Refused(("path", "neither")), 20),
+        Refused(("neither a path nor bytes", "keys path, bytes")), 20),
     Row("a decoder of torchcodec's", lambda folder: folder, as_row(Decoder),
         Comes(that=lambda clip: clip.found.all()), 20),
     Row("a decoder that fails", lambda folder: folder, as_row(partial(Decoder, fails=True)),

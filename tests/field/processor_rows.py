@@ -95,13 +95,26 @@ _PRIVATE = (
     "fc00::1", "ff02::1", "2001:db8::1", "3fff::1", "100::1",
 )  # fmt: skip
 _PUBLIC = ("8.8.8.8", "1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e", "2001:4860::8888")
-# As they are written in an address; each of them leads to this machine, or nowhere.
-_WRITTEN = (
-    "http://[::127.0.0.1]/a.mp4", "http://0x7f000001/a", "http://017700000001/a", "http://127.1/a", "http://0/a",
-    "http://127.0.0.1./a", "http://localhost./a", "http://\u2460\u2461\u2466.0.0.1/a", "http://8.8.8.8@127.0.0.1/a",
-    "http://127.0.0.1:99999999/a", "http://127.0.0.1:x/a", "http://[::1/a", "http://[64:ff9b::7f00:1]:80/a",
-    "https://[2002:7f00:1::]/a", "http:///a", "http://127.0.0.1\n/a",
-)  # fmt: skip
+# As they are written in an address; each of them leads to this machine, or nowhere: words of the refusal. Whether a
+# host with a dot at its end or a port without sense gets as far as an address is up to the system's resolver.
+_WRITTEN = {
+    "http://[::127.0.0.1]/a.mp4": ("::127.0.0.1", "private network"),
+    "http://0x7f000001/a": ("0x7f000001", "private network"),
+    "http://017700000001/a": ("017700000001", "private network"),
+    "http://127.1/a": ("127.1", "private network"),
+    "http://0/a": ("0 ", "private network"),
+    "http://127.0.0.1./a": ("127.0.0.1.",),
+    "http://localhost./a": ("localhost.",),
+    "http://\u2460\u2461\u2466.0.0.1/a": ("127.0.0.1", "private network"),
+    "http://8.8.8.8@127.0.0.1/a": ("8.8.8.8@127.0.0.1",),
+    "http://127.0.0.1:99999999/a": ("127.0.0.1",),
+    "http://127.0.0.1:x/a": ("http://127.0.0.1:x/a", "port"),
+    "http://[::1/a": ("http://[::1/a", "IPv6"),
+    "http://[64:ff9b::7f00:1]:80/a": ("64:ff9b::7f00:1", "private network"),
+    "https://[2002:7f00:1::]/a": ("2002:7f00:1::", "private network"),
+    "http:///a": ("http:///a", "no host"),
+    "http://127.0.0.1\n/a": ("127.0.0.1", "private network"),
+}
 
 
 def _download(bench: Bench, url: str) -> bytes:
@@ -182,8 +195,8 @@ ROWS = [
         kind=37,
     ),
     *(
-        Row(f"an address written as {url!r}", lambda folder, url=url: url, _download, Refused(("Expected",)), kind=37)
-        for url in _WRITTEN
+        Row(f"an address written as {url!r}", lambda folder, url=url: url, _download, Refused(words), kind=37)
+        for url, words in _WRITTEN.items()
     ),
     Row(
         "a page that is sent nonsense",

@@ -94,7 +94,13 @@ def _output_below_a_file(folder: Path) -> Killed:
 
 
 _FOLDERS = [
-    Row("two trainings in one folder", new_run, _while_another_trains, Refused(("run", "another training")), kind=38),
+    Row(
+        "two trainings in one folder",
+        new_run,
+        _while_another_trains,
+        Refused(("/run", "nother training", "choose another folder")),
+        kind=38,
+    ),
     Row(
         "the lock of a killed run is no lock",
         lambda folder: (folder / "run.lock").write_text("4711") and killed_run(folder),
@@ -213,7 +219,7 @@ _MACHINE = [
         "a bit flipped in prepared data of an earlier version",
         lambda folder: _flipped(folder, keep_checksums=False),
         lambda bench, data: bench.command("train", "--expression_data", data, "--encoder", "test_resnet"),
-        Refused(("data", "fingerprint", "prepare it again")),
+        Refused(("/data is damaged", "pixels of train/happy/", "prepare it again")),
         kind=13,
     ),
     Row(
