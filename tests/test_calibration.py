@@ -129,7 +129,7 @@ def test_a_bias_undoes_the_prior_that_weights_have_shifted():
 CANNOT_TELL = {
     "the wrong way round": ([[0.5, 0.0], [0.0, 0.5]], [1, 0], "bound of 20"),
     "one class alone": ([[0.5, 0.0], [0.0, 0.5]], [1, 1], "no example of disengaged"),
-    "one in a hundred thousand": (np.zeros((100_000, 2)), [0] + [1] * 99_999, "bias of engaged ran away"),
+    "one in a hundred thousand": (np.zeros((100_000, 2)), [0] + [1] * 99_999, "bias of engaged reached its bound"),
 }
 
 

@@ -298,7 +298,7 @@ def test_without_network_one_line_says_what_and_what_instead(encoder: str, monke
         EngagementForVideoClassification.from_encoder(encoder)
     message = str(caught.value)
     assert "\n" not in message
-    assert f"'{encoder}'" in message and "could be neither found here nor fetched" in message
+    assert f"'{encoder}'" in message and "neither found" in message and "on the Hub" in message
     assert "pass a local folder" in message and "resnet18" in message
 
 

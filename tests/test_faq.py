@@ -63,7 +63,7 @@ def no_model(folder: Path) -> list[str]:
         (no_picture, "image file"),
         (cut_video, "a whole video"),
         (no_people, "subject_id"),
-        (no_gpu, "a device that"),
+        (no_gpu, "no device"),
         (no_model, "an engagement model"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

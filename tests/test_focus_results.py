@@ -67,7 +67,7 @@ def test_a_model_that_looks_elsewhere_is_told_so(run: Path, tmp_path: Path):
     results, known = read_results(folder), focus_of(folder)
     face = known.face.model_copy(update={"mean": 0.04, "chance": 0.1, "lower": 0.03, "upper": 0.05})
     found = "4.0 % of its heat lies on the face, which is 10.0 % of the picture"
-    looks_elsewhere, coarse = ": it does not look at the face", ", but its maps of 2×2 places"
+    looks_elsewhere, coarse = ": it does not look at the face", ", but its maps of 2×2 cells"
     for size, verdict in (([4, 4], looks_elsewhere), ([2, 2], coarse), (None, looks_elsewhere)):  # None: older results
         focus = known.model_copy(update={"face": face, "map_size": size})
         write_results(folder, change_test(results, face_focus=focus))

@@ -95,7 +95,7 @@ def test_features_that_are_kept_train_the_head_that_pixels_train(
     assert weights_of(checkpoint).keys() == weights[0].keys()
     file = max(Path(str(recipe["cache_dir"]), "features").glob("*.npy"), key=lambda path: path.stat().st_mtime)
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(DataError, match="delete it"):
+    with pytest.raises(DataError, match=rf"{file.name} .*; delete the file"):
         run("damaged", cache_features=True)
 
 

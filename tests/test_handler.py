@@ -194,7 +194,7 @@ def refused_requests(files: dict[str, str], address: str) -> dict[str, tuple[lis
         "a long video": (["video", "bytes", files["video"], {"max_duration_sec": 1}], 413, "at most 1 s and"),
         "many frames": (["video", "bytes", files["video"], {"max_frames": 7}], 413, "and 7 frames, got 2.0 s and 8"),
         "a large picture": (["image", "bytes", files["face.jpg"], {"max_picture_pixels": 9}], 413, "at most 9 pixels"),
-        "16K": (["video", "bytes", files["16k.avi"], {}], 413, "pixels a frame, got 15360x8640"),
+        "16K": (["video", "bytes", files["16k.avi"], {}], 413, "pixels per frame, got 15360x8640"),
         "a picture for clips": (["video", "bytes", files["face.jpg"], {}], 415, "got a picture"),
         "a PIL picture for it": (["video", "picture", files["face.jpg"], {}], 415, "got a picture"),
         "a video for a face model": (["image", "bytes", files["video"], {}], 415, "Expected a picture (JPEG"),
@@ -317,7 +317,7 @@ def test_the_handler_needs_nothing_that_an_endpoint_lacks():
 def test_base64_is_measured_by_its_bytes():
     limits = handler.Limits(max_bytes=3000)
     assert handler._read_content({"inputs": base64.encodebytes(b"a" * 3000).decode()}, limits) == b"a" * 3000
-    with pytest.raises(handler.Refusal, match="at most 3000 bytes") as refusal:
+    with pytest.raises(handler.Refusal, match="^At most 3000 bytes .* got 3001") as refusal:
         handler._read_content({"inputs": base64.b64encode(b"a" * 3001).decode()}, limits)
     assert refusal.value.status == 413
 

@@ -276,7 +276,7 @@ def test_what_is_no_earlier_version_is_left_alone(
 
 def test_a_model_of_the_same_name_is_in_nobody_s_way(hub: HubServer, faces: PreparedData, tmp_path: Path):
     hub.fill("org/model", {"config.json": b"{}"})
-    with pytest.raises(DataError, match="hf://org/model, found a model of that name"):
+    with pytest.raises(DataError, match="hf://org/model is not a data set .*a model has this name"):
         local_folder(Path("hf://org/model"), tmp_path)
     push_data(faces.folder, "org/model")
     assert hub.files("org/model").keys() == {".gitattributes", "config.json"}
@@ -289,9 +289,9 @@ def test_a_model_of_the_same_name_is_in_nobody_s_way(hub: HubServer, faces: Prep
         ("hf://org/a/b", "hf://org/name"),
         ("hf://models/org/name", "hf://org/name"),
         ("hf://org/na me", "hf://org/name"),
-        ("hf://org/none", "found none, or none that this token may read"),
+        ("hf://org/none", "none, or not readable with this token"),
         ("hf://org/faces@nix", "no such revision"),
-        ("hf://org/foreign", "found no dataset.json"),
+        ("hf://org/foreign", "hf://org/foreign has no dataset.json"),
         ("hf://org/edited", "a prepared data set at hf://org/edited, in "),
     ],
 )
