@@ -294,5 +294,6 @@ def test_time_does_not_go_back(time_sec: float):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting: dict[str, float]):
-    with pytest.raises(EngagementInputError, match=f"Expected {next(iter(setting))} "):
+    ((name, value),) = setting.items()
+    with pytest.raises(EngagementInputError, match=rf"{name} .*\b(above|at least|at most) \d.*{value}\b"):
         LiveSettings(**setting)

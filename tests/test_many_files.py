@@ -53,7 +53,7 @@ def test_what_stands_for_which_files(clips: Path, monkeypatch: pytest.MonkeyPatc
     assert list_files(["none*.mp4", "none.mp4"]) == [Path("none*.mp4"), Path("none.mp4")]  # to be refused by name
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{clips}/b.mp4\n\n{clips}/deep\n"))
     assert names(list_files(["-"])) == ["b.mp4", "c.mp4"]
-    with pytest.raises(DataError, match=r"columns path in .*other\.csv, missing: path"):
+    with pytest.raises(DataError, match=r"other\.csv .*missing: path"):
         list_files([str(clips / "other.csv")])
 
 

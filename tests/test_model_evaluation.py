@@ -196,7 +196,7 @@ def test_groups_of_few_people_are_suppressed(run: Path, prepared: Path, tmp_path
 
 def test_frames_made_otherwise_are_refused(run: Path, drawn_daisee: Path, tmp_path: Path):
     whole = prepare_drawn(drawn_daisee, tmp_path / "whole", num_frames=4, face_crop=False)
-    with pytest.raises(RecipeError, match="face_crop True, as the model reads"):
+    with pytest.raises(RecipeError, match=r"model reads .*face_crop True.* /.*whole .*prepared with False; "):
         evaluate_model(run, whole.folder)
 
 

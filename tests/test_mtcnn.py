@@ -123,5 +123,5 @@ def test_a_detector_s_files_and_what_is_no_detector(exported: Path, tmp_path: Pa
     with pytest.raises(ModelLoadError, match="does not run"):
         FaceDetector(networks=tmp_path).detect_fast(frames)
     (tmp_path / "pnet.onnx").unlink()
-    with pytest.raises(ModelLoadError, match=r"got no pnet\.onnx; export it anew"):
+    with pytest.raises(ModelLoadError, match=r"no pnet\.onnx; export it"):
         FaceDetector(networks=tmp_path).detect_fast(frames)

@@ -240,7 +240,7 @@ def test_of_several_bases_the_last_counts_most_and_null_gives_a_default_back(tmp
 BAD_BASES = {
     "itself": ({"a": {"base": "a.yaml"}}, "a.yaml -> a.yaml"),
     "a circle": ({"a": {"base": "b.yaml"}, "b": {"base": "./a.yaml"}}, "a.yaml -> b.yaml -> a.yaml"),
-    "missing": ({"a": {"base": "gone.yaml"}}, r"gone.yaml, the base of .*a.yaml, found no such file"),
+    "missing": ({"a": {"base": "gone.yaml"}}, r"no recipe .*gone.yaml, the base of .*a.yaml"),
     "no recipe": ({"a": {"base": "b.yaml"}, "b": "- a list"}, r"in .*b.yaml, got list"),
     "no name": ({"a": {"base": 3}}, "under base: in .*a.yaml, got 3"),
     "a section that is no section": ({"a": {"base": "b.yaml", "engagement": 3}, "b": {"engagement": {}}}, "got 3"),

@@ -199,9 +199,9 @@ def test_another_session_s_folder_is_refused(finished: Path, films: Path, traine
     others = Predictor.from_pretrained(str(trained.engagement), device="cpu")
     with pytest.raises(DataError, match=f"session in {finished} was made with another model or other settings"):
         SessionFolder(finished, others, [films / "call.mp4", films / "alone.mkv"])
-    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder, or name those"):
+    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder, or name "):
         SessionFolder(finished, predictor, [films / "call.mp4"])
-    with pytest.raises(DataError, match="which holds something else"):
+    with pytest.raises(DataError, match=rf"{films} .*other content; choose a new folder"):
         SessionFolder(films, predictor, [films / "call.mp4"])
 
 
@@ -291,7 +291,7 @@ def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: 
     )
     written = copy.read_bytes()
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
-    assert "short.mp4: there already" in run.stdout and copy.read_bytes() == written
+    assert "blurred/short.mp4: exists already" in run.stdout and copy.read_bytes() == written
 
 
 def test_a_copy_that_fails_costs_no_rows_and_no_room_ends_all(

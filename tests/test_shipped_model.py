@@ -134,8 +134,8 @@ def test_an_installation_without_it_is_one_line(
 ):
     monkeypatch.setattr(shipped_model, "_FOLDER", tmp_path)
     code, out, err = engagement("predict", photos / "two.png")
-    assert (code, out) == (2, "") and re.fullmatch(r"error: .+ found no LICENSE; install the package again.+\n", err)
-    with pytest.raises(ModelLoadError, match="found no LICENSE"):
+    assert (code, out) == (2, "") and re.fullmatch(r"error: .+ lacks LICENSE; install the package again.+\n", err)
+    with pytest.raises(ModelLoadError, match="lacks LICENSE"):
         train.train(Recipe({"engagement": {"data": str(photos), "start_from": "box"}}), {})
 
 
@@ -197,7 +197,7 @@ def test_the_licence_goes_with_every_model_that_starts_from_it(started: StartedF
     assert "LICENSE" in {path.name for path in assemble(started.engagement, tmp_path / "hub", "org/name")}
     assert_license(tmp_path / "hub")
     assert first_stranger(tmp_path / "hub") is None  # a later version may take its place
-    with pytest.raises(RecipeError, match=rf"{LICENSE_TITLE}.+got mit; leave --license out"):
+    with pytest.raises(RecipeError, match=rf"{LICENSE_TITLE}.+ mit; leave --license out"):
         assemble(started.engagement, tmp_path / "hub", "org/name", "mit")
 
 

@@ -160,7 +160,7 @@ def test_another_experiment_is_not_mixed_in(output: Path):
     changed = {**OPTIONS, "learning_rate": "1", "num_frames": "3"}
     del changed["image_size"]
     begun_with = r"\(.*--image_size 32, .*\); now different: "
-    differs = r"image_size left out \(was 32\), learning_rate 1 \(was left out\), num_frames 3 \(was 2\); repeat"
+    differs = r"image_size left out \(was 32\), learning_rate 1 \(was left out\), num_frames 3 \(was 2\); .*--output"
     with pytest.raises(RecipeError, match=begun_with + differs):
         run_experiment(output, options=changed, subjects=10, clips_per_subject=3)
     with pytest.raises(DataError, match=r"num_subjects=10 \(now 11\)"):
