@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -200,7 +201,7 @@ def test_a_contrast_is_the_difference_of_the_runs(reproduced: Reproduced):
 
 def test_each_row_is_announced_with_the_time_left(reproduced: Reproduced):
     lines = [line for line in reproduced.shown.splitlines() if line.startswith("row ")]
-    assert lines[0] == "row 1 of 3, seed 1 of 1: One frame; time left not known yet"
+    assert lines[0] == "row 1 of 3, seed 1 of 1: One frame; time left unknown"
     assert lines[-1] == "row 3 of 3, seed 2 of 2: LSTM; less than a minute left"
     assert len(lines) == 3 + 1 + 3  # the one that failed was tried again
     runs = {(name, 0): FinishedRun.model_construct(seconds=seconds) for name, seconds in (("a", 3600.0), ("b", 600.0))}
@@ -235,7 +236,8 @@ def test_a_split_that_leaks_and_people_nobody_knows_are_told(reproduced: Reprodu
     run = record["rows"][0]["runs"][0]
     run["data"]["engagement"]["audit"], run["measured_on"]["num_people"] = "failed", None
     table = render_study(StudyRecord.model_validate_json(json.dumps(record)))
-    assert "**The audit of daisee failed**" in table and "intervals are over clips, too narrow: One frame." in table
+    assert "**The audit of daisee failed**" in table
+    assert re.search(r"people are unknown.* over clips.* too narrow: One frame\.", table)
 
 
 # --- Going on
@@ -290,10 +292,10 @@ def test_a_folder_that_was_begun_otherwise_is_refused(
 
 def test_a_folder_of_somebody_else_is_left_alone(reproduced: Reproduced, drawn_daisee: Path, tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(DataError, match="choose another place"):
+    with pytest.raises(DataError, match=rf"{tmp_path.name}\b.* choose a new folder"):
         reproduce(reproduced.folder, drawn_daisee, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(DataError, match="choose another place"):
+    with pytest.raises(DataError, match=rf"{tmp_path.name}\b.* choose a new folder"):
         reproduce(reproduced.folder, drawn_daisee, tmp_path / "thesis.tex")
 
 
@@ -378,7 +380,7 @@ ASKED = {
     "augmentation": ({"options": {"augmentation": '{"blur": 1}'}}, "frame: .*blur"),
     "an option of the study's own": ({"options": {"engagement_seed": "3"}}, "engagement_seed"),
     "no seed": ({"seeds": 0}, "at least one seed"),
-    "no data": ({"data": Path("nowhere")}, "drawn clips.*nowhere"),
+    "no data": ({"data": Path("nowhere")}, "nowhere .*drawn clips.*check the path"),
 }
 
 
@@ -395,5 +397,5 @@ def test_a_mistake_is_found_before_anything_is_trained(
 def test_missing_expression_data_names_the_rows(shared: dict[str, object], drawn_daisee: Path, tmp_path: Path):
     rows = {"lstm": {}, "faces": {"stages": ["expression"]}, "states": {"stages": ["expression", "engagement"]}}
     folder = write_study(tmp_path / "two", shared, {name: {"title": name, **row} for name, row in rows.items()})
-    with pytest.raises(RecipeError, match="expression-data for faces, states, got none"):
+    with pytest.raises(RecipeError, match=r"^faces, states .* --expression-data"):
         reproduce(folder, drawn_daisee, tmp_path / "out")

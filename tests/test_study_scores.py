@@ -118,7 +118,7 @@ def test_a_verdict_says_what_the_interval_says(changes: Mapping[str, object], wo
     told["paired"]["excludes_zero"] = None if lower is None else not lower <= 0 <= upper
     assert verdict(MeasuredDifference.model_validate_json(json.dumps(told))) == words
     apart = difference.model_copy(update={"differences": [0.5, -0.1]})
-    assert verdict(apart) == "helps: interval above zero, though not with each seed"
+    assert verdict(apart).startswith("helps: interval above zero, ") and verdict(apart).endswith("every seed")
     refused = difference.model_copy(update={"paired": NotComparable(refused="other clips")})
     assert verdict(refused) == "not comparable clip by clip: other clips"
 
@@ -139,7 +139,7 @@ def test_a_study_in_a_folder_of_a_folder_has_both_names(tmp_path: Path, monkeypa
     planned = read_study("real/daisee")
     assert (planned.name, planned.scores, planned.notes) == ("real/daisee", ["auroc"], ["Looked at once."])
     assert study.default_output("real/daisee") == Path("runs/real/daisee")
-    with pytest.raises(RecipeError, match=r"a study among real/daisee, or a folder with study.yaml, got real/fer"):
+    with pytest.raises(RecipeError, match=r"real/fer\b.* real/daisee, .*study\.yaml"):
         read_study("real/fer")
     monkeypatch.chdir(tmp_path)
     outside = write_description(tmp_path / "mine/daisee")
@@ -163,7 +163,7 @@ def test_the_command_puts_it_under_runs_and_says_how_to_do_it_again(tmp_path: Pa
 
 
 def test_an_unknown_study_is_told_which_there_are(tmp_path: Path):
-    with pytest.raises(RecipeError, match="got nobody_et_al") as refusal:
+    with pytest.raises(RecipeError, match="study nobody_et_al") as refusal:
         reproduce("nobody_et_al", tmp_path, tmp_path / "out")
     known = [path.parent.relative_to(study.RECIPES).as_posix() for path in study.RECIPES.rglob("study.yaml")]
     assert all(name in str(refusal.value) for name in known)

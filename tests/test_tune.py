@@ -264,7 +264,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(recipe: P
     refuse("at least one trial, got 0", recipe, output, 0)
     refuse("no search space", recipe, output, space=tmp_path / "none.yaml")
     for options, said in (
-        ({"folds": "3"}, "no folds"), ({"output_dir": "elsewhere"}, "no --output_dir"),
+        ({"folds": "3"}, "no folds"), ({"output_dir": "elsewhere"}, r"--output_dir\b.* --output\."),
         ({"load_best_model_at_end": "false"}, "load_best_model_at_end"), ({"engagement_data": "nowhere"}, "nowhere"),
         ({"push_to_hub": "true", "hub_model_id": "o/n"}, "no push_to_hub"),
     ):  # fmt: skip

@@ -187,7 +187,7 @@ def test_a_posted_video_is_answered(address: str, clip: Path):
         (b"[1]", "application/json", 400, "got none"),
         (b'{"inputs": "http://127.0.0.1/x"}', "application/json", 400, "private network"),
         (b'{"inputs": "/etc/passwd"}', "application/json", 400, "base64"),
-        (bytes((1 << 20) + 1), "video/mp4", 413, "at most"),
+        (bytes((1 << 20) + 1), "video/mp4", 413, f"{1 << 20} bytes"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(address: str, body: bytes, kind: str, status: int, said: str):
