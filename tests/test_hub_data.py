@@ -276,7 +276,7 @@ def test_what_is_no_earlier_version_is_left_alone(
 
 def test_a_model_of_the_same_name_is_in_nobody_s_way(hub: HubServer, faces: PreparedData, tmp_path: Path):
     hub.fill("org/model", {"config.json": b"{}"})
-    with pytest.raises(DataError, match="hf://org/model is not a data set .*a model has this name"):
+    with pytest.raises(DataError, match=r"hf://org/model is not a data set .*a model has this name"):
         local_folder(Path("hf://org/model"), tmp_path)
     push_data(faces.folder, "org/model")
     assert hub.files("org/model").keys() == {".gitattributes", "config.json"}
