@@ -199,7 +199,7 @@ def test_another_session_s_folder_is_refused(finished: Path, films: Path, traine
     others = Predictor.from_pretrained(str(trained.engagement), device="cpu")
     with pytest.raises(DataError, match=f"session in {finished} was made with another model or other settings"):
         SessionFolder(finished, others, [films / "call.mp4", films / "alone.mkv"])
-    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder, or name "):
+    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder, or name those"):
         SessionFolder(finished, predictor, [films / "call.mp4"])
     with pytest.raises(DataError, match=rf"{films} .*other content; choose a new folder"):
         SessionFolder(films, predictor, [films / "call.mp4"])
