@@ -339,7 +339,7 @@ STOCK_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (lambda folder: (folder / WEIGHTS).rename(folder / PICKLED).write_bytes(CODE), "cannot be imported"),
     "missing": (lambda folder: change_weight(folder, "classifier.bias", None), r"1 missing \(classifier.bias\)"),
     "unknown": (lambda folder: change_weight(folder, "extra", torch.ones(1)), r"1 unknown \(extra\)"),
-    "shape": (lambda folder: change_weight(folder, "classifier.bias", torch.ones(7)), r"classifier\.bias .* \(4,\), .* \(7"),
+    "shape": (lambda folder: change_weight(folder, "classifier.bias", torch.ones(7)), r"\(4,\), .* \(7,\)"),
     "nan": (lambda folder: change_weight(folder, "classifier.bias", torch.ones(4) / 0), "NaN or infinity"),
     "settings": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "processor's settings"),
     "wide": (lambda folder: change_json(folder / "preprocessor_config.json", size=[32, 16]), "square pictures"),

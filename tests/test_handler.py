@@ -203,7 +203,7 @@ def refused_requests(files: dict[str, str], address: str) -> dict[str, tuple[lis
         "sound alone": (["video", "bytes", files["sound.mp4"], {}], 422, "Expected a video stream, got audio"),
         "nobody in a video": (["video", "bytes", files["bars.mp4"], {}], 422, "Expected a face"),
         "nobody in a picture": (["image", "bytes", files["grey.png"], {}], 422, "Expected a face"),
-        "a cut picture": (["image", "bytes", files["cut.jpg"], {}], 422, "picture cannot be decoded"),
+        "a cut picture": (["image", "bytes", files["cut.jpg"], {}], 422, "truncated"),
         "a cut PIL picture": (["image", "lazy", files["cut.png"], {}], 422, "cannot be decoded (image file"),
         "a cut PIL frame": (["frame", "lazy", files["cut.jpg"], {}], 422, "cannot be decoded (image file"),
         "a PIL picture of nothing": (["image", "blank", [0, 0], {}], 422, "got 0x0"),

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -236,8 +235,7 @@ def test_a_split_that_leaks_and_people_nobody_knows_are_told(reproduced: Reprodu
     run = record["rows"][0]["runs"][0]
     run["data"]["engagement"]["audit"], run["measured_on"]["num_people"] = "failed", None
     table = render_study(StudyRecord.model_validate_json(json.dumps(record)))
-    assert "**The audit of daisee failed**" in table
-    assert re.search(r"people are unknown.* over clips.* too narrow: One frame\.", table)
+    assert "**The audit of daisee failed**" in table and "too narrow: One frame." in table
 
 
 # --- Going on
