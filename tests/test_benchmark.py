@@ -54,8 +54,8 @@ def test_what_was_measured_is_kept_where_the_rest_is_not(
     assert record.cold == rows and {*record.not_measured} == {"batches", "training"}
     page = (folder / "performance.md").read_text()
     assert "plain script" in page
-    for part, module in (("batches", "batch_speed"), ("training", "training_speed")):
-        assert re.search(rf"^- {part}: .*\b{module} .* exit code 3", page, flags=re.M)
+    assert re.search(r"^- batches: .*\bbatch_speed ", page, flags=re.M)  # a long command is cut
+    assert re.search(r"^- training: .*\btraining_speed .* exit code 3;", page, flags=re.M)
     assert "![" not in page and not (folder / "benchmark.png").exists()
 
     def stop(*_: object, **__: object) -> None:

@@ -206,7 +206,7 @@ def refused_requests(files: dict[str, str], address: str) -> dict[str, tuple[lis
         "a cut picture": (["image", "bytes", files["cut.jpg"], {}], 422, "got image file is truncated"),
         "a cut PIL picture": (["image", "lazy", files["cut.png"], {}], 422, "cannot be decoded (image file"),
         "a cut PIL frame": (["frame", "lazy", files["cut.jpg"], {}], 422, "cannot be decoded (image file"),
-        "a PIL picture of nothing": (["image", "blank", [0, 0], {}], 422, "got 0x0"),
+        "a PIL picture of nothing": (["image", "blank", [0, 0], {}], 422, "no pixels (0x0)"),
         "a large PIL picture": (["image", "lazy", files["cut.png"], {"max_picture_pixels": 9}], 413, "most 9 pixels"),
     }  # fmt: skip
 
@@ -317,7 +317,7 @@ def test_the_handler_needs_nothing_that_an_endpoint_lacks():
 def test_base64_is_measured_by_its_bytes():
     limits = handler.Limits(max_bytes=3000)
     assert handler._read_content({"inputs": base64.encodebytes(b"a" * 3000).decode()}, limits) == b"a" * 3000
-    with pytest.raises(handler.Refusal, match="^At most 3000 bytes .* got 3001") as refusal:
+    with pytest.raises(handler.Refusal, match=r"^At most 3000 bytes .* got 3001") as refusal:
         handler._read_content({"inputs": base64.b64encode(b"a" * 3001).decode()}, limits)
     assert refusal.value.status == 413
 
