@@ -243,7 +243,7 @@ def test_two_stages_are_not_pushed_to_one_repository(second: str, tiny_recipe: d
     monkeypatch.setattr(train, "load_stage_data", None)  # touching it would fail: it is refused before that
     options = {"push_to_hub": "true", "expression_hub_model_id": "org/name", "engagement_hub_model_id": second}
     with pytest.raises(
-        RecipeError, match="org/name; .*--expression_hub_model_id .*--engagement_hub_model_id .*different"
+        RecipeError, match=r"org/name; .*--expression_hub_model_id .*--engagement_hub_model_id .*different"
     ):
         train.train(Recipe({**tiny_recipe, "output_dir": "nowhere"}), options)
 
