@@ -24,6 +24,7 @@ from engagement_recognition.data.readers.sources import read_source
 from engagement_recognition.data.shards import SHARD_FILE, Shard, read_shards
 from engagement_recognition.inference.devices import choose_device
 from engagement_recognition.processor.input_errors import DataError, RecipeError
+from engagement_recognition.studies.scale import ScaleRecord, costs_table, scale_table
 
 Type = Callable[..., Result]
 
@@ -253,3 +254,10 @@ def test_options_that_do_not_go_together_are_one_line(type_command: Type):
         ("predict", "--join", "s"),
     ):
         assert isinstance(type_command(*words).exception, RecipeError), words
+
+
+def test_the_page_has_the_costs_that_were_measured():
+    root = Path(__file__).parents[1]
+    record = ScaleRecord.model_validate_json((root / "docs/measured/scale.json").read_text())
+    page = (root / "docs/scale.md").read_text()
+    assert scale_table(record) in page and costs_table(record) in page
