@@ -258,6 +258,6 @@ def test_options_that_do_not_go_together_are_one_line(type_command: Type):
 
 def test_the_page_has_the_costs_that_were_measured():
     root = Path(__file__).parents[1]
-    record = ScaleRecord.model_validate_json((root / "docs/measured/scale.json").read_text())
+    record = ScaleRecord.model_validate_json((root / "docs/measured/scale/scale.json").read_text())
     page = (root / "docs/scale.md").read_text()
     assert scale_table(record) in page and costs_table(record) in page
