@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
+    OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -124,6 +125,8 @@ def _hub_refusals(data: HubData) -> Iterator[None]:
     except Exception as error:  # the client has many, for the connection, the disk and the cache
         cause = cause_of(error.__cause__ or error)
         remedy = "log in with `hf auth login`" if wants_a_token(cause) else "try again, downloaded files are kept"
+        if isinstance(cause, OfflineModeIsEnabled):
+            remedy = "unset HF_HUB_OFFLINE and try again"
         raise DataError(f"{data} could not be downloaded from the Hub ({reason_of(cause)}); {remedy}.") from error
 
 

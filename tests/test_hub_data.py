@@ -356,7 +356,7 @@ def test_a_hub_that_is_away_is_one_line(hub: HubServer, mine: Path, tmp_path: Pa
     with pytest.raises(EngagementInputError, match="nothing has been done yet, so push again"):
         check_push(read_source("images", mine), "org/away")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="offline mode is enabled"):
+    with pytest.raises(DataError, match=r"offline mode is enabled.*HF_HUB_OFFLINE"):
         local_folder(Path("hf://org/never-seen"), tmp_path)
 
 
