@@ -4,7 +4,7 @@
 
 DATA is what the model was trained on, raw or prepared. The temperature that validation asks for is folded into the
 classifier, so that the scores which users see are calibrated; no prediction changes with it. What is measured is the
-model as it is shipped. tests/shipped_logits.json, to which a test holds the weights, is renewed too.
+model as it is shipped. tests/inference/shipped_logits.json, to which a test holds the weights, is renewed too.
 """
 
 import json
@@ -33,7 +33,7 @@ from engagement_recognition.processor.input_errors import EngagementInputError, 
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "inference/weights"
-GOLDEN = ROOT / "tests/shipped_logits.json"
+GOLDEN = ROOT / "tests/inference/shipped_logits.json"
 MAX_BYTES = 3_000_000
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _FILES = (*_CONFIGS, "model.safetensors", RESULTS_FILE, ANSWER_RULE_FILE, CARD_FILE, LICENSE_FILE)

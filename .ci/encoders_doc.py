@@ -1,4 +1,4 @@
-"""Renews docs/encoders.md from docs/measured/encoders/tried.json, which `python tests/encoder_trial.py` writes.
+"""Renews docs/encoders.md from docs/measured/encoders/tried.json, which `python tests/helpers/encoder_trial.py` writes.
 
 It takes minutes to try all families, so that this renews the page alone; a slow test tries them again.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import timm
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 
 from encoder_trial import YES, TriedEncoders, TriedFamily, read_tried  # noqa: E402
 

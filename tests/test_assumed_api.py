@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
+from places import ROOT
 from tiny_models import draw_pixels, tiny_model
 from torch import nn
 from torch.export import Dim
@@ -115,7 +116,7 @@ def test_torch_export_takes_any_number_of_frames(head: str):
 @pytest.mark.parametrize("head", ["lstm", "transformer", "mean", "last"])
 def test_onnx_takes_any_number_of_frames(head: str, tmp_path: Path):
     import onnxruntime
-    from test_exports import save_ours
+    from saved_models import save_ours
 
     from engagement_recognition.conversion.export_onnx import export_onnx
 
@@ -231,7 +232,7 @@ def test_the_card_s_line_makes_the_video_pipeline_take_batches(trained: TrainedS
     card = ModelCard.load(trained.engagement / "README.md").text
     (block,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     (line,) = re.findall(r"^classify\.image_processor = .*?$", block, flags=re.M)
-    assert line.split("  #")[0] in (Path(__file__).parents[1] / "docs/python.md").read_text()
+    assert line.split("  #")[0] in (ROOT / "docs/python.md").read_text()
     clips = [str(path) for path in sorted(drawn_daisee.glob("DataSet/Test/*/*/*"))[:3]]
     classify = pipeline("video-classification", model=str(trained.engagement))
     singly = [classify(path) for path in clips]

@@ -20,15 +20,14 @@ from encoder_trial import (
     train_a_step,
     try_family,
 )
+from places import ROOT
 from timm.layers import resample_abs_pos_embed
 from tiny_models import draw_pixels
 from transformers import TimmWrapperConfig, TimmWrapperModel
 
-import engagement_recognition
 from engagement_recognition import EngagementForImageClassification, EngagementForVideoClassification
 from engagement_recognition.face_encoders import repository_of
 
-ROOT = Path(engagement_recognition.__file__).parent
 FOUND = read_tried()
 ROWS = {row.name: row for row in FOUND.families}
 
@@ -47,7 +46,9 @@ def clean() -> Iterator[CleanProcess]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_does_what_the_page_says(name: str, clean: CleanProcess, tmp_path: Path):
-    assert try_family(FAMILIES[name], tmp_path, clean) == ROWS[name], "python tests/encoder_trial.py, make readme"
+    assert try_family(FAMILIES[name], tmp_path, clean) == ROWS[name], (
+        "python tests/helpers/encoder_trial.py, make readme"
+    )
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -2,15 +2,14 @@
 
 import configparser
 import runpy
-from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from places import ROOT
 
 import engagement_recognition
 
-ROOT = Path(engagement_recognition.__file__).parent
 find_secrets = runpy.run_path(str(ROOT / ".ci/find_secrets.py"))["find_secrets"]
 SECRETS = [
     "token = 'hf_" + "aB" * 17 + "'",

@@ -2,14 +2,11 @@
 
 import configparser
 import re
-from pathlib import Path
 
 import pytest
 from open_signatures import open_signatures, package_sources, unexplained_any
+from places import ROOT
 
-import engagement_recognition
-
-ROOT = Path(engagement_recognition.__file__).parent
 SOURCES = package_sources(ROOT)
 
 

@@ -12,16 +12,15 @@ import pytest
 from conftest import TrainedStages
 from packaging.requirements import Requirement
 from packaging.version import Version
+from places import ROOT
 from typer.testing import CliRunner
 
-import engagement_recognition
 from engagement_recognition import configuration_engagement, train
 from engagement_recognition.cli import main as cli
 from engagement_recognition.cli.environment import describe_environment
 from engagement_recognition.data.required_packages import OF_A_MODEL, pip_lines, required_packages, what_to_install
 from engagement_recognition.processor import video_container
 
-ROOT = Path(engagement_recognition.__file__).parent
 # What a machine with an old PyAV sees; the versions of all else are as they are.
 OLD_PYAV = """
 import importlib.metadata, sys

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path += [str(Path(__file__).parents[1] / "helpers"), str(Path(__file__).parent)]
 _HANG_SEC = 60
 _OUTCOMES = ("came out", "said a loss", "no length", "refused", "crash", "hang", "untyped", "lost", "other frames")
 _FINDINGS = _OUTCOMES[4:]

@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path += [str(Path(__file__).parents[1] / "helpers"), str(Path(__file__).parent)]
 _NUM_CLIENTS, _NUM_VISITORS = 20, 4
 _SAMPLE_SEC = 5
 _MOST_GROWTH = 0.15  # of the memory held after the first third, by the last
