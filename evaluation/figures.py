@@ -223,6 +223,7 @@ def _save(figure: "Figure", path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
     figure.savefig(png, dpi=_PNG_DPI)
+    figure.set_layout_engine("none")  # laid out once
     # Without a fixed salt, or with a date, every SVG would differ from the last.
     with matplotlib.rc_context({"svg.hashsalt": "engagement"}):
         figure.savefig(svg, metadata={"Date": None})

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +110,33 @@ class TrainedStages:
     first_weights: "dict[str, dict[str, torch.Tensor]]"  # by stage
 
 
+@contextmanager
+def _figures_by(save_figures: Callable[..., list[Path]]) -> Iterator[None]:
+    from engagement_recognition.evaluation import pooled_folds
+    from engagement_recognition.hub import export_folder, publish
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (export_folder, pooled_folds, publish):
+            patch.setattr(module, "save_figures", save_figures)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_figures() -> Iterator[None]:
+    """Figures take half of the time of what is trained, measured or published here: `figures` has them drawn."""
+    with _figures_by(lambda folder, results: []):
+        yield
+
+
+@pytest.fixture
+def figures() -> Iterator[None]:
+    """For tests that look at figures: `@pytest.mark.usefixtures("figures")`."""
+    from engagement_recognition.evaluation.figures import save_figures
+
+    with _figures_by(save_figures):
+        yield
+
+
 @pytest.fixture(scope="session")
 def drawn_daisee(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """15 labelled clips of 5 people in DAiSEE's layout, oddities included: 8 frames of 320x240 each."""
@@ -154,8 +182,9 @@ def tiny_recipe(
 
 @pytest.fixture(scope="session")
 def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> TrainedStages:
-    """Both stages, trained once; tests read the folders and never write to them."""
+    """Both stages with their figures, trained once; tests read the folders and never write to them."""
     from engagement_recognition import train
+    from engagement_recognition.evaluation.figures import save_figures
     from engagement_recognition.training.arguments import Recipe
 
     recipe = {**tiny_recipe, "output_dir": str(tmp_path_factory.mktemp("run"))}
@@ -168,20 +197,7 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
         first_weights["engagement" if "temporal.weight_ih_l0" in weights else "expression"] = weights
         return model
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _figures_by(save_figures):
         patch.setattr(train, "_build_model", build_and_remember)
         expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)
-
-
-@pytest.fixture(scope="module")
-def no_figures(trained: TrainedStages) -> Iterator[None]:
-    """For files that look at no figures: what they train or measure is exported without, which halves the time.
-
-    `trained`, which other files share, comes first and has all of its own.
-    """
-    from engagement_recognition.hub import export_folder
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_folder, "save_figures", lambda folder, results: [])
-        yield

@@ -112,6 +112,7 @@ def test_another_source_is_read_as_it_is(expression: Path, drawn_expressions: Pa
     assert set(read_predictions(expression, "test", other.data.fingerprint)[0].subject_ids) == {None}
 
 
+@pytest.mark.usefixtures("figures")
 def test_another_split_is_added_and_chooses_nothing_on_itself(run: Path, prepared: Path):
     evaluation = evaluate_model(run, prepared, "validation")
     assert evaluation.decision is None and evaluation.calibration.scaled is None
@@ -128,6 +129,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("figures")
 def test_another_data_set_is_added_and_replaces_nothing(run: Path, prepared: Path, others: Path, tmp_path: Path):
     before, figure = read_results(run), (run / "figures/test_confusion.png").read_bytes()
     card = ModelCard.load(run / "README.md")

@@ -169,7 +169,7 @@ def _load_splits(folder: Path) -> DatasetDict:
 
 def with_later_columns(rows: Dataset) -> Dataset:
     """Rows of any version with today's columns, null where they lack one; the content stays on disk."""
-    missing = Features({name: FEATURES[name] for name in _LATER_COLUMNS if name not in rows.features})
+    missing = Features({name: FEATURES[name] for name in _LATER_COLUMNS if name not in rows.column_names})
     if not missing:
         return rows
     empty = Dataset.from_dict({name: [None] * len(rows) for name in missing}, features=missing)

@@ -31,7 +31,6 @@ from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_s
 from engagement_recognition.data.readers.sources import read_source
 from engagement_recognition.inference.predictor import Predictor
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 PAGE = ROOT / "docs/recipes.md"
 NAMES = ("set_transform", "map", "lora", "neighbours", "scoring", "accelerate", "onnx", "gradio")
 PROGRAMS = dict(zip(NAMES, blocks(PAGE, "python"), strict=True))

@@ -21,8 +21,6 @@ from engagement_recognition.hub.card import render_card
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.fixture(scope="module")
 def prepared(trained: TrainedStages) -> Path:

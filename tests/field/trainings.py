@@ -19,7 +19,6 @@ from bench import Bench, Said
 from safetensors.torch import load_file
 
 from engagement_recognition.data.drawn.datasets import write_expressions
-from engagement_recognition.hub import export_folder
 from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages
 from engagement_recognition.training.checkpoints import choose_checkpoint
 from engagement_recognition.training.run_record import read_training_recipe
@@ -37,8 +36,7 @@ def _finished() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_expressions(folder / "faces", 4, 7, seed=0, size_px=48, processes=1, show_progress=False)
-    with _without_figures():
-        train(Recipe(_recipe(folder, folder / "run")), {"save_total_limit": "3"})
+    train(Recipe(_recipe(folder, folder / "run")), {"save_total_limit": "3"})
     return folder
 
 
@@ -76,16 +74,7 @@ class Killed(NamedTuple):
         return found.name if found else "none"
 
     def train(self, bench: Bench, *options: str) -> Said:
-        with _without_figures():
-            return bench.command("train", self.recipe, *options)
-
-
-@contextmanager
-def _without_figures() -> Iterator[None]:
-    """Which take a second a model."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_folder, "save_figures", lambda *of_model: None)
-        yield
+        return bench.command("train", self.recipe, *options)
 
 
 def _whole(name: str) -> Path:

@@ -274,6 +274,7 @@ def test_the_card_reads_as_a_page(trained: TrainedStages):
     assert "chosen on test itself" in text and "\n\n\n" not in text
 
 
+@pytest.mark.usefixtures("figures")
 def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path):
     class Broken:
         def save_pretrained(self, folder: Path) -> None:

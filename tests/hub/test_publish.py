@@ -66,6 +66,7 @@ def test_a_folder_from_before_there_was_an_answer_rule_answers_by_its_results(ru
     assert AnswerRule.from_pretrained(tmp_path / "hub") == rule, "published, it has one"
 
 
+@pytest.mark.usefixtures("figures")
 def test_nobody_else_s_folder_is_replaced(run: Path, tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").touch()

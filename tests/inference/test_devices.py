@@ -30,7 +30,6 @@ from engagement_recognition.processor.image_processing_engagement import Engagem
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.studies import device_agreement
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 Result = TypeVar("Result")
 CLOSE = {"rel": 1e-4, "abs": 1e-4}
 

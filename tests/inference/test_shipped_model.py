@@ -30,7 +30,6 @@ from engagement_recognition.inference.shipped_model import WHAT_IT_NAMES, shippe
 from engagement_recognition.processor.input_errors import ModelLoadError, RecipeError
 from engagement_recognition.training.arguments import Recipe
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 BOX = runpy.run_path(str(ROOT / ".ci/box.py"), run_name="box")
 LICENSE_TITLE = "Weights trained on FER2013: research use, not MIT"
 

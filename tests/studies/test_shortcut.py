@@ -33,7 +33,6 @@ from engagement_recognition.studies.shortcut_records import (
     ShortcutRun,
 )
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 TINY = {"fps": 2, "duration_sec": 1.0, "width_px": 160, "height_px": 120, "processes": 1, "show_progress": False}
 OPTIONS = {
     "encoder": "test_resnet", "image_size": "32", "face_crop_size_px": "32", "num_frames": "2", "num_train_epochs": "1",

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from engagement_recognition.evaluation.comparison import compare_pairs
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import Results
 from engagement_recognition.evaluation.score_records import SplitEvaluation
-from engagement_recognition.hub import publish
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.studies import finished_runs
 from engagement_recognition.studies import reproduce as study
@@ -61,14 +60,6 @@ def write_study(folder: Path, shared: dict[str, object], rows: dict[str, dict], 
         improved = {**recipe, "expression": FACES}
         (folder / "improved" / f"{name}.yaml").write_text(json.dumps(improved))
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_figures() -> Iterator[None]:
-    """A dozen tiny runs would spend most of their time on drawing; test_figures.py looks at the figures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "save_figures", lambda *given: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,6 @@ from engagement_recognition.training.selection import SelectionOutcome
 from engagement_recognition.training.stage_data import StageData, load_stage_data
 from engagement_recognition.training.trainer import EngagementTrainer
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 pytest.importorskip("optuna")
 Values = Mapping[str, object]
 

@@ -8,7 +8,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engagement_recognition import train
 from engagement_recognition.training.arguments import Recipe
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 SHOWN = {"train/loss", "train/learning_rate", "eval/loss", "eval/macro_f1", "eval/auroc"}
 
 

@@ -29,7 +29,6 @@ from engagement_recognition.processor.input_errors import DataError, ModelLoadEr
 from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.trainer import EngagementTrainer
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 FOLDS = 3
 NAMES = ["disengaged", "engaged"]
 

@@ -15,8 +15,6 @@ from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.free_cores import CpuTimes, FreeCores, cores_of_others, look
 from engagement_recognition.training.run_record import read_training_recipe
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -21,8 +21,6 @@ from engagement_recognition.training.frozen_features import KeptFeatures, frames
 from engagement_recognition.training.option_checks import check_options_alone
 from engagement_recognition.training.training_sets import FrameCollator
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.mark.parametrize("head", ["lstm", "transformer", "mean"])
 def test_normalised_features_reach_the_head_at_mean_0_and_variance_1(head: str, tmp_path: Path):

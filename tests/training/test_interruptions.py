@@ -15,8 +15,6 @@ from engagement_recognition import train
 from engagement_recognition.training.interruptions import Terminated, TrainingInterrupted, how_to_go_on
 from engagement_recognition.training.trainer import EngagementTrainer
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.fixture
 def typed(trained: TrainedStages, tmp_path: Path) -> list[str]:

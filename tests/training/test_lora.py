@@ -22,7 +22,6 @@ from engagement_recognition.training.arguments import Recipe, StageRun, plan_sta
 from engagement_recognition.training.lora import add_adapters, merge_adapters
 from engagement_recognition.training.option_checks import check_options_alone
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 pytest.importorskip("peft")
 Weights = dict[str, torch.Tensor]
 _TIMM_BEIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

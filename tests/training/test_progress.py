@@ -12,8 +12,6 @@ from engagement_recognition import train
 from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.progress import EpochLines, in_words, tell_epochs
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 class OneWeight(torch.nn.Module):
     def __init__(self) -> None:

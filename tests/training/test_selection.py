@@ -23,7 +23,6 @@ from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.selection import choose_score, describe_selection, full_name, kept_evaluation
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 NAMES = ["disengaged", "engaged"]
 BALANCED, RARE = [0] * 3 + [1] * 7, [0] * 29 + [1] * 71
 

@@ -14,7 +14,6 @@ from engagement_recognition.training.arguments import Recipe
 from engagement_recognition.training.trainer import EngagementTrainer
 from engagement_recognition.training.training_sets import FrameCollator, LabelledExample
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 FRAMES = 8
 
 

@@ -16,8 +16,6 @@ from engagement_recognition.processor.input_errors import DataError, LeakageErro
 from engagement_recognition.training.arguments import Recipe, plan_stages
 from engagement_recognition.training.stage_data import StageData, load_stage_data
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.fixture(scope="module")
 def unaudited(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

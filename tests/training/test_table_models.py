@@ -14,7 +14,6 @@ from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.training.arguments import Recipe
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 LABELS = ("calm", "keen", "lost")
 
 

@@ -20,7 +20,6 @@ from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 CODE = {"answer_rule.py", "configuration_engagement.py", "modeling_engagement.py", "face_encoders.py"}
 
 

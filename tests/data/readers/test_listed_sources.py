@@ -34,7 +34,6 @@ from engagement_recognition.data.schema import ENGAGENET_LEVELS, EXPRESSIONS, SP
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.processor.media_inputs import load_picture
 
-pytestmark = pytest.mark.usefixtures("no_figures")
 MAKE = {
     "engagenet": write_engagenet, "affectnet": write_affectnet, "affectnet8": write_affectnet8, "rafdb": write_rafdb,
     "rafdb_copy": write_rafdb_copy,
