@@ -26,9 +26,11 @@ def setup_cfg() -> configparser.ConfigParser:
     return declared
 
 
-def test_the_version_is_said_once_and_the_citation_agrees():
+def test_the_version_is_said_once_and_citation_and_changelog_agree():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert str(cited["version"]) == setup_cfg()["metadata"]["version"] == engagement_recognition.__version__
+    version = setup_cfg()["metadata"]["version"]
+    assert str(cited["version"]) == version == engagement_recognition.__version__
+    assert f"\n## {version} ({cited['date-released']})\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_hooks_run_what_setup_installs_and_fetch_nothing():
