@@ -61,6 +61,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache --no-logo
+# As the commit hooks do, of all text that git knows.
+	git grep -lI '' -- ':!*.ipynb' ':!*.svg' ':!*.json' ':!*.csv' | xargs $(BIN)/codespell
+	git grep -lI '' | xargs $(BIN)/python .ci/find_secrets.py
 # mypy takes a package's name from its folder, and a checkout may have any.
 	mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/engagement_recognition
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
