@@ -232,8 +232,8 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
         answers = evaluation.decision.answers
         if answers is not None and answers.accuracy_answered is not None:
             parts.append(
-                f"with abstaining it answers {answers.answered:.0%} of the clips, {answers.accuracy_answered:.3f} of them "
-                f"correctly ({answers.accuracy:.3f} if it always answered); ece {answers.ece:.3f}"
+                f"with abstaining it answers {answers.answered:.0%} of the clips, {answers.accuracy_answered:.3f} of "
+                f"them correctly ({answers.accuracy:.3f} if it always answered); ece {answers.ece:.3f}"
             )
     return "".join(f"; {part}" for part in parts)
 
