@@ -70,27 +70,36 @@ def read_speed() -> SpeedRecord:
 
 
 def describe_box(folder: Path) -> str:
-    """What was measured of the model that comes with the package, in words."""
+    """The measured scores of the bundled expression model, in words."""
     results = read_results(folder)
     measured = results.measured_on("test")
     if measured is None:
         raise DataError(f"Expected scores on test in {folder}, found none.")
     test, clean = measured.evaluation, measured.without_duplicates
     accuracy = test.intervals.intervals["accuracy"]
-    without = f"; {clean.scores.accuracy:.3f} without those with a twin in earlier splits" if clean else ""
+    between = f"{_percent(accuracy.lower)} to {_percent(accuracy.upper)}"
+    without = ""
+    if clean:
+        without = (
+            f"; {_percent(clean.scores.accuracy)} % without images that have a near-duplicate in the training or "
+            "validation split"
+        )
     size_mb = (folder / "model.safetensors").stat().st_size / 1e6
     text = (
-        f"The model ({size_mb:.1f} MB) gives the annotators' label of {test.num_clips:,} test pictures of "
-        f"{measured.data.in_words()} with accuracy {accuracy.value:.3f} (95 % interval "
-        f'{accuracy.in_words("unknown")}{without}), where always "{test.majority_baseline.predicts}" gets '
-        f"{test.majority_baseline.accuracy:.3f}; its confidence is off by {test.calibration.as_trained.ece:.3f} in the "
-        "mean."
+        f"On the {test.num_clips:,} test images of {measured.data.in_words().upper()} this model ({size_mb:.1f} MB) "
+        f"agrees with the label in {_percent(accuracy.value)} % of cases (95 % interval {between} %{without}). Always "
+        f'answering "{test.majority_baseline.predicts}" scores {_percent(test.majority_baseline.accuracy)} %. The '
+        f"expected calibration error (ECE) is {test.calibration.as_trained.ece:.3f}."
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.1%}".removesuffix("%")
+
+
 def results_table(folder: Path) -> str:
-    """A Markdown row a results file, stage one first."""
+    """One Markdown row per results file, stage one first."""
     read = partial(read_record, kind=Results, error=DataError, expected="measured results", remedy="measure again")
     runs = {path: read(path) for path in sorted(folder.glob("*.json"))}
     rows = [_row(path, results) for path, results in sorted(runs.items(), key=lambda run: run[1].stage != "expression")]

@@ -5,26 +5,28 @@ from html import escape
 
 WHAT_IT_IS = """\
 **What it is.** An estimate of how annotators would rate the *apparent* engagement, or the expression, of a face. It is
-often wrong, and more often for people who look unlike those it was trained on.
+often wrong, and probably more often for people unlike those it was trained on.
 
 **What it is not.** It does not measure attention, learning, effort or emotion, and it recognises nobody."""
 
 # Follows a heading or line "What it must not be used for".
 MUST_NOT_BE_USED = """\
 - **Learners or employees in the EU**: since 2 February 2025 the AI Act, Article 5(1)(f), prohibits inferring emotions
-  of people in education and at the workplace, save for medical or safety reasons. Whether engagement is an emotion is
-  disputed; act as if it were. Being open source does not exempt a use, and human oversight does not cure one.
-- Grading, discipline, proctoring, hiring, covert use, ranking people, minors, identification.
+  of people in education and at the workplace, except for medical or safety reasons. Whether engagement is an emotion
+  is disputed; act as if it were. Being open source does not exempt a use, and human oversight does not make a
+  prohibited use lawful.
+- **Anywhere**: grading, discipline, proctoring, hiring, covert use, ranking people, identifying people, or any use on
+  minors.
 - Any decision about a person. Abstaining is a valid answer, and opting out must cost nothing.
 
-Intended: research, benchmarking, teaching of methods, adult volunteers' own footage with their consent. This is not
-legal advice."""
+Intended: research, benchmarking, teaching about these methods, and adult volunteers' own footage with their consent.
+This is not legal advice."""
 
 EXPLAINED_IN = "docs/who_must_not_use_it.md"  # of this repository, whose address the package does not know
 LIMITS_AND_WHY = f"""\
 {MUST_NOT_BE_USED}
 
-Who must not use it, and why the law says so: {EXPLAINED_IN} in the repository engagement-recognition."""
+Who must not use it, and why: {EXPLAINED_IN} in the repository engagement-recognition."""
 
 
 def limits_for_terminal() -> str:

@@ -76,7 +76,7 @@ def test_the_readme_is_short_and_its_parts_are_those_of_the_files_they_come_from
     assert script["with_limits"](limits) == limits, "run make readme"
     studies = script["read_studies"](ROOT / "docs/measured/studies")
     assert (ROOT / "docs/evidence.md").read_text(encoding="utf-8") == render_evidence(studies), "run make readme"
-    assert "Article 5(1)(f)" in text and "not\nlegal advice" in text and "0.385" in text
+    assert "Article 5(1)(f)" in text and "This is not legal advice." in text and "0.385" in text
     with pytest.raises(ValueError, match="<!-- evidence -->"):
         renewed("# No place for a table\n")
 

@@ -55,7 +55,7 @@ def assert_it_tells_the_story(notebook: NotebookNode) -> None:
     text = "".join(shown(notebook)["stdout"])
     assert text.count("error:") == 1 and "error: The split of course/leaky cannot be trusted" in text
     assert text.count("Passed: ") == 2 and text.count("Failed: this split cannot be trusted (shared subjects)") == 1
-    assert "is what would go to your-name/course" in text and len(shown(notebook)["image/png"]) == 2
+    assert "engagement_hub would be pushed to your-name/course" in text and len(shown(notebook)["image/png"]) == 2
 
 
 def test_it_was_run_from_top_to_bottom(course: NotebookNode):
