@@ -232,8 +232,8 @@ def _describe_ranking(evaluation: SplitEvaluation) -> str:
         answers = evaluation.decision.answers
         if answers is not None and answers.accuracy_answered is not None:
             parts.append(
-                f"calibrated (ece {answers.ece:.3f}) it answers {answers.answered:.0%} with accuracy "
-                f"{answers.accuracy_answered:.3f}, against {answers.accuracy:.3f} on all"
+                f"with abstaining it answers {answers.answered:.0%} of the clips, {answers.accuracy_answered:.3f} of "
+                f"them correctly ({answers.accuracy:.3f} if it always answered); ece {answers.ece:.3f}"
             )
     return "".join(f"; {part}" for part in parts)
 
