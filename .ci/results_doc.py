@@ -1,35 +1,84 @@
 """Renews what docs/results.md says of the keys of results.json, from the records that read and write it.
 
-The tables stand between the comments `<!-- keys -->` and `<!-- /keys -->`; a test holds the page to them.
+The tables stand between the comments `<!-- keys -->` and `<!-- /keys -->`, some keys of the demo's file between
+`<!-- example -->` and `<!-- /example -->`; a test holds the page to them.
 """
 
 import ast
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import JsonValue
+from pydantic.main import IncEx
+
 from engagement_recognition.data.json_records import Record
 from engagement_recognition.evaluation.results_schema import Results
 
 PAGE = Path(__file__).parents[1] / "docs/results.md"
-START, END = "<!-- keys -->\n", "<!-- /keys -->\n"
+DEMO = PAGE.parent / "measured/demo_engagement.json"
+# Keys of the demo's file that are shown.
+SHOWN: IncEx = {
+    "version": True,
+    "stage": True,
+    "label_names": True,
+    "seed": True,
+    "data": {"kind", "drawn", "label_scheme", "subjects"},
+    "measurements": {
+        0: {
+            "split": True,
+            "evaluation": {
+                "num_clips": True,
+                "scores": {"macro_f1", "balanced_accuracy", "accuracy", "auroc"},
+                "majority_baseline": {"predicts", "macro_f1"},
+                "intervals": {"resampled": True, "intervals": {"macro_f1": {"value", "lower", "upper"}}},
+                "decision": {"threshold": True, "answers": True},
+            },
+        }
+    },
+}
 HEADER = ("| key | type | what | default |", "|---|---|---|---|")
 SIMPLE = {"string": "string", "integer": "int", "boolean": "bool", "null": "null"}
 Schema = Mapping[str, Any]  # of JSON Schema, as pydantic gives it
 
 
 def renewed(page: str) -> str:
-    """docs/results.md with its tables as they must be."""
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"Expected {START.strip()} and {END.strip()} in {PAGE.name}, each on a line of its own.")
+    """docs/results.md with its example and tables as they must be."""
     records = all_records()
     tables = "\n\n".join(describe(record, records) for record in records)
-    return f"{before}{start}\n{tables}\n\n{end}{after}"
+    page = with_part(page, "keys", f"\n{tables}\n\n")
+    return with_part(page, "example", f"```json\n{example()}\n```\n")
+
+
+def with_part(page: str, name: str, content: str) -> str:
+    """The page with this between the two comments of that name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, found, rest = page.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"Expected {start.strip()} and {end.strip()} in {PAGE.name}, each on a line of its own.")
+    return f"{before}{start}{content}{end}{after}"
+
+
+def example() -> str:
+    """Some keys of the demo's results, objects without others in them on one line."""
+    results = Results.model_validate_json(DEMO.read_text(encoding="utf-8"))
+    text = json.dumps(rounded(results.model_dump(mode="json", include=SHOWN)), indent=2)
+    text = re.sub(r"\{[^{}]*\}|\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text)
+    return text.replace("[ ", "[").replace(" ]", "]")
+
+
+def rounded(value: JsonValue) -> JsonValue:
+    """Floats with three decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def all_records() -> list[type[Record]]:

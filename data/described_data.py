@@ -28,12 +28,12 @@ class AuditSummary(Record):
 
 
 class LabelConflicts(Record):
-    """Identical pictures with different labels."""
+    """Identical images with different labels."""
 
     groups: Count
-    """groups of identical pictures"""
+    """groups of identical images"""
     pictures: Count
-    """pictures in these groups"""
+    """images in these groups"""
     dropped: bool
     """whether they were left out"""
 
@@ -50,7 +50,7 @@ class PreparedWith(Record):
     face_crop: bool | None = None
     """whether faces were detected and cropped"""
     face_crop_size_px: Count | None = None
-    """side of the stored square picture"""
+    """side of the stored square image"""
     as_played: bool | None = None
     """for videos: whether frames are those that a player shows; null in older results, without this option"""
     subset: str | None = None
@@ -62,7 +62,7 @@ class PreparedWith(Record):
     pictures_as: str | None = None
     """`pictures`, or `clips` made of frames in order; null for videos"""
     window_label: str | None = None
-    """for clips of pictures: `majority`, `mean` or `last` of the frames' labels"""
+    """for clips of images: `majority`, `mean` or `last` of the frames' labels"""
     vote_labels: str | None = None
     """`soft` or `majority`, if votes of several people were read"""
     split_seed: int = 0
@@ -70,7 +70,7 @@ class PreparedWith(Record):
 
 
 class ChannelPixels(Record):
-    """Brightness of the training pictures by channel, for pixels from 0 to 1."""
+    """Brightness of the training images by channel, for pixels from 0 to 1."""
 
     mean: list[float]
     """mean by channel"""
@@ -89,7 +89,7 @@ class DescribedData(Record):
     fingerprint: str
     """changes with any pixel, label, person, split or order: [prepared data](prepared_data.md)"""
     drawn: bool | None = None
-    """whether the people do not exist (the source is from `engagement draw`); null in older results"""
+    """whether the people are drawn (synthetic: the source is from `engagement draw`); null in older results"""
     label_scheme: str | None = None
     """`own`, `binary`, `three-class`, `levels` or `affects`"""
     split: str | None = None
@@ -101,15 +101,15 @@ class DescribedData(Record):
     rejects_by_stage: dict[str, Count] = {}
     """stage → number of rejects"""
     label_conflicts: LabelConflicts | None = None
-    """identical pictures with different labels"""
+    """identical images with different labels"""
     subjects: dict[str, Count] = {}
     """split → number of known people; 0 if unknown"""
     no_subjects: bool | None = None
     """whether the people were declared unknown when preparing; null: not declared"""
     examples: dict[str, Count] = {}
-    """split → number of windows (or pictures) with a label, before oversampling"""
+    """split → number of windows (or images) with a label, before oversampling"""
     window_span_sec: float | None = None
-    """median time from the first to the last frame of a window; null for pictures"""
+    """median time from the first to the last frame of a window; null for images"""
     audit: AuditSummary | None = None
     """findings of an audit for leakage; null: the data was not audited in this state"""
 
@@ -128,9 +128,9 @@ class TrainingData(DescribedData):
     prepared_with: PreparedWith | None = None
     """options of the preparation; null in older results"""
     flat_pictures_left_out: dict[str, Count] | None = None
-    """split → pictures that `picture_norm` cannot scale; null without that option"""
+    """split → images that `picture_norm` cannot scale; null without that option"""
     train_pixels: ChannelPixels | None = None
-    """what the pictures were normalised with, if the recipe says `train`; else null"""
+    """what the images were normalised with, if the recipe says `train`; else null"""
     oversampled_to: Count | None = None
     """rows per class after oversampling; null: not oversampled"""
 

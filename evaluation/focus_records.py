@@ -15,7 +15,7 @@ class FocusRegion(Record):
     mean: Share | None
     """mean share of a clip's heat; null where no clip shows both heat and a face"""
     chance: Share | None
-    """the region's share of the picture's area, which evenly spread heat would have"""
+    """the region's share of the image's area, which evenly spread heat would have"""
     ratio: NotNegative | None
     """`mean` / `chance`"""
     lower: float | None

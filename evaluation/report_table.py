@@ -125,7 +125,7 @@ def notes_on(results: Results, measured: Measurement) -> dict[str, str]:
     notes |= _focus_note(evaluation.face_focus) if evaluation.face_focus else {}
     if clean:
         left, score = f"{clean.num_clips:,}", format_score(clean.scores.macro_f1)
-        notes[f"Without clips that have a duplicate in training ({left} are left): macro-F1 {score}."] = REPORT
+        notes[f"Without clips that have a duplicate in an earlier split ({left} are left): macro-F1 {score}."] = REPORT
     if trained_on and not results.is_own_data(measured):
         notes[f"Trained on other data: {trained_on.source} ({trained_on.fingerprint[:12]})."] = REPORT
     return notes

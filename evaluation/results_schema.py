@@ -77,9 +77,9 @@ class Training(Record):
     selection: Selection | None = None
     """which checkpoint was kept; null in older results, and where the last one was kept"""
     features_kept: bool | None = None
-    """whether a frozen encoder read each picture once, and only the head was trained; null in older results"""
+    """whether a frozen encoder read each image once, and only the head was trained; null in older results"""
     loading_share: float | None = None
-    """share of the training's time that was spent waiting for pictures, 0 to 1; null in older results"""
+    """share of the training's time that was spent waiting for images, 0 to 1; null in older results"""
 
 
 class ReportedByFile(Record):
@@ -134,7 +134,7 @@ class PooledTrainings(Record):
     """folds that the people were divided into; each is predicted by a model trained on the others, with logits
     calibrated and decided in its fold"""
     by_subject: bool = False
-    """each fold is one person, with all people who share a recording or picture"""
+    """each fold is one person, with all people who share a recording or image"""
 
 
 class Measurement(Record):

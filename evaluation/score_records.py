@@ -317,24 +317,24 @@ class Decision(Record):
     calibration_refused: str | None = None
     """why there is no temperature, or which folds have none; else null"""
     offsets: dict[str, float]
-    """label → number added to its log score, without temperature and bias, so that the highest gives the best macro-F1;
-    for folds the mean of theirs, with temperature and bias"""
+    """label → number added to its uncalibrated log score, so that the highest gives the best macro-F1 on validation;
+    `engagement predict` uses those of `answers` instead; for folds the mean of theirs, on calibrated scores"""
     threshold: Share | None
-    """two classes: lowest score of the second, without temperature and bias, at which it is predicted, equivalent to
-    `offsets`; else null"""
+    """two classes: lowest uncalibrated score of the second at which it is predicted, equivalent to `offsets`; else
+    null"""
     validation_macro_f1: DecisionMacroF1
     """macro-F1 on validation"""
     scores: DecisionScores
     """scores on this split"""
     answers: Answers | None = None
-    """how the model answers; null in older results, for folds, and where the calibration was refused"""
+    """how `engagement predict` answers; null in older results, for folds, and where the calibration was refused"""
 
 
 class SplitEvaluation(Record):
     """All scores of one split: by clip, from the mean of its windows' softmax, except for `scores_by_window`."""
 
     num_clips: Count
-    """clips: labelled spans of a video, or single pictures"""
+    """clips: labelled spans of a video, or single images"""
     num_windows: Count
     """windows: the frames that the model reads at once"""
     scores: Scores

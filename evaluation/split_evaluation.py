@@ -89,7 +89,7 @@ def evaluate_split(
     label_names: Sequence[str],
     groups: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[SplitEvaluation, SplitEvaluation | None]:
-    """The split's evaluation, and that of the rows without a duplicate in training, if some rows have one.
+    """The split's evaluation, and that of the rows without a duplicate in an earlier split, if some rows have one.
 
     Args:
         clean_rows: the rows without one; None: all of them. The rest as in `evaluate_predictions`.

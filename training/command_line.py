@@ -58,7 +58,10 @@ _TRAINER_HELP = {
     "hub_strategy": "Has no effect here: only finished models are pushed, no checkpoints.",
     "hub_always_push": "Has no effect here: only finished models are pushed, no checkpoints.",
     "hub_revision": "Has no effect here: pushes go to the main branch.",
-    "metric_for_best_model": "Validation score that selects the epoch: macro_f1, accuracy, weighted_f1, auroc or loss.",
+    "metric_for_best_model": (
+        "Validation score that selects the checkpoint: auto, auroc, auprc, macro_f1, macro_f1_fitted, accuracy, "
+        "balanced_accuracy, weighted_f1, quadratic_kappa, mae or loss."
+    ),
     "resume_from_checkpoint": "true: from the last whole checkpoint in output_dir, if any; or a checkpoint's path.",
 }
 

@@ -68,7 +68,7 @@ class StageData:
     label_names: list[str]
     processor: EngagementVideoProcessor | EngagementImageProcessor
     description: TrainingData
-    clean_test_rows: list[int] | None  # of test, without those with a duplicate in training; None: there are none
+    clean_test_rows: list[int] | None  # of test, without duplicates of earlier splits; None: there are none
 
 
 def load_stage_data(run: StageRun) -> StageData:
