@@ -36,7 +36,8 @@ def what_changed(folder: Path) -> str | None:
     missing = [name for name in recorded if not (folder / name).is_file()]
     if missing:
         return f"{missing[0]} is missing"
-    empty = [name for name in recorded if not (folder / name).stat().st_size and recorded[name] != _OF_NOTHING]
+    of_nothing = hashlib.sha256().hexdigest()
+    empty = [name for name in recorded if not (folder / name).stat().st_size and recorded[name] != of_nothing]
     if empty:
         return f"{empty[0]} is empty"
     found = _digests(folder, recorded)
@@ -44,16 +45,13 @@ def what_changed(folder: Path) -> str | None:
     return f"{changed[0]} has changed since it was written" if changed else None
 
 
-_OF_NOTHING = hashlib.sha256().hexdigest()
-
-
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Name → digest; in threads, since hashlib releases the lock."""
+
+    def digest(name: str) -> str:
+        with (folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     names = list(names)
     with ThreadPoolExecutor(usable_cpus()) as threads:
-        return dict(zip(names, threads.map(lambda name: _digest(folder / name), names), strict=True))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return dict(zip(names, threads.map(digest, names), strict=True))

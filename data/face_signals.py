@@ -60,7 +60,9 @@ def face_signals(
     found = np.asarray(found, dtype=bool)
     boxes = np.asarray(boxes_xyxy_px, dtype=np.float64)
     angles = head_pose(np.asarray(landmarks_xy_px)[found])  # (num_found, 3)
-    size_px = _median_size_px(boxes[found])
+    sizes_px = (boxes[found, 2:] - boxes[found, :2]).max(axis=1)  # the boxes' longer sides
+    sizes_px = sizes_px[np.isfinite(sizes_px)]
+    size_px = float(np.median(sizes_px)) if len(sizes_px) else None
     crops = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[found]]
     values = [
         size_px,
@@ -71,13 +73,6 @@ def face_signals(
         _mean(np.array([_middle(crop).mean() for crop in crops])),
     ]
     return dict(zip(SIGNALS, values, strict=True))
-
-
-def _median_size_px(boxes: np.ndarray) -> float | None:
-    """Median of the boxes' longer sides: (num_found, 4) -> px."""
-    sizes_px = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    sizes_px = sizes_px[np.isfinite(sizes_px)]
-    return float(np.median(sizes_px)) if len(sizes_px) else None
 
 
 def head_pose(landmarks_xy_px: np.ndarray) -> np.ndarray:

@@ -111,11 +111,11 @@ def _by_key(details: list["ErrorDetails"], text: str) -> dict[str, list["ErrorDe
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in details:
         wrong.setdefault(_key_of(detail, content), []).append(detail)
-    return {key: found for key, found in wrong.items() if not any(_is_within(other, key) for other in wrong)}
-
-
-def _is_within(key: str, outer: str) -> bool:
-    return key != outer and key.startswith((f"{outer}.", f"{outer}[") if outer else "")
+    return {
+        key: found
+        for key, found in wrong.items()
+        if not any(other != key and other.startswith((f"{key}.", f"{key}[") if key else "") for other in wrong)
+    }
 
 
 def _key_of(detail: "ErrorDetails", content: object) -> str:

@@ -14,7 +14,7 @@ from .atomic_files import writing
 from .audit.leakage import audit
 from .audit.page import read_audit, write_audit
 from .audit.verdicts import FAIL, AuditRecord
-from .described_data import AuditSummary, DescribedData, FindingSummary, PreparedWith
+from .described_data import DescribedData, PreparedWith
 from .hub_source import local_folder
 from .locked_folder import alone_in
 from .preparation.description import DATA_VERSION, TRAINING_VERSION, read_description
@@ -198,13 +198,8 @@ def describe_data(prepared: PreparedData, label_scheme: str, examples: Mapping[s
         no_subjects=description.notes.no_subjects,
         examples=dict(examples),
         window_span_sec=prepared.window_span_sec(),
-        audit=None if audited is None else _in_short(audited),
+        audit=None if audited is None else audited.in_short(),
     )
-
-
-def _in_short(audited: AuditRecord) -> AuditSummary:
-    findings = [FindingSummary(name=found.name, grade=found.grade, summary=found.summary) for found in audited.findings]
-    return AuditSummary(passed=audited.passed, findings=findings)
 
 
 def describe_preparation(prepared: PreparedData) -> PreparedWith:

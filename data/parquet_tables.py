@@ -36,10 +36,6 @@ def _hub_features(known: Collection[str], labels: Iterable[str]) -> Features:
     return Features({name: shown.get(name, FEATURES[name]) for name in FEATURES if name in known})
 
 
-def _has_any(rows: Dataset, name: str) -> bool:
-    return rows.data.column(name).null_count < len(rows)
-
-
 def write_tables(splits: DatasetDict, folder: Path, file_bytes: int = _FILE_BYTES) -> list[str]:
     """Write the files of every split below `folder`; returns their names relative to it. The same rows give the same
     bytes, so that files which the Hub already has are not uploaded again.
@@ -47,7 +43,7 @@ def write_tables(splits: DatasetDict, folder: Path, file_bytes: int = _FILE_BYTE
     Args:
         file_bytes: largest size of a file's content.
     """
-    known = {name for name in FEATURES if any(_has_any(rows, name) for rows in splits.values())}
+    known = {name for name in FEATURES for rows in splits.values() if rows.data.column(name).null_count < len(rows)}
     labels = {label for rows in splits.values() for label in rows.unique("label") if label is not None}
     features, names = _hub_features(known, order_label_names(labels)), []
     (folder / TABLES_FOLDER).mkdir(parents=True, exist_ok=True)

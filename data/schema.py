@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 from pydantic import ConfigDict, with_config
@@ -53,40 +53,6 @@ class ClipRecord:
     label_scores: list[float] | None = None  # shares of people's votes, by `EXPRESSIONS`, sum 1
     group_id: str | None = None  # clips of one recording, which must stay in one split; None: the clip alone
     frame_paths: list[str] | None = None  # for a window of pictures: the location of each, like `source_path`
-
-
-class PreparedRow(TypedDict):
-    """One window or picture of prepared data, as a `datasets.Dataset` of `prepared_data.FEATURES` gives it."""
-
-    frames: list[bytes]  # encoded pictures, one for a single face
-    clip_id: str
-    window_index: int
-    subject_id: str | None  # None: unknown
-    split: str
-    source_path: str
-    label: str | None
-    label_scores: list[float] | None  # shares of people's votes, by `EXPRESSIONS`, sum 1; None: nobody voted
-    boredom: int | None  # DAiSEE's ratings; None for other data
-    engagement: int | None
-    confusion: int | None
-    frustration: int | None
-    frame_times_sec: list[float]  # NaN if unknown
-    found: list[bool] | None  # this and the next three are None if no face was looked for
-    boxes_xyxy_px: list[list[float]] | None  # (num_frames, 4)
-    landmarks_xy_px: list[list[list[float]]] | None  # (num_frames, 5, 2)
-    transforms: list[list[list[float]]] | None  # (num_frames, 2, 3), from crop to frame
-    face_px: float | None  # this and the next are `face_signals.SIGNALS`; None if unknown
-    yaw_deg: float | None
-    pitch_deg: float | None
-    roll_deg: float | None
-    yaw_sd_deg: float | None
-    pitch_sd_deg: float | None
-    roll_sd_deg: float | None
-    motion_per_sec: float | None
-    sharpness: float | None
-    brightness: float | None
-    frames_sha256: str
-    frame_hash: str
 
 
 @with_config(_AS_RECORDS)

@@ -102,7 +102,8 @@ def read_shards(folder: Path, job: Job) -> list[Path]:
             f"{folder} mixes shards of {counts[0]} with shards of {counts[1]}; move one of these sets to a different "
             "folder."
         )
-    missing = [number for number in range(1, counts[0] + 1) if not _is_whole(found, Shard(number, counts[0]))]
+    whole = {shard.number for shard, path in found.items() if (path / SHARD_FILE).is_file()}
+    missing = [number for number in range(1, counts[0] + 1) if number not in whole]
     if missing:
         more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
         named = ", ".join(map(str, missing[:_NAMED_AT_MOST]))
@@ -123,10 +124,6 @@ def join_csv(tables: Sequence[Path], output: Path) -> None:
                 header = file.readline()
                 joined.write(header if not number else b"")
                 shutil.copyfileobj(file, joined)
-
-
-def _is_whole(found: dict[Shard, Path], shard: Shard) -> bool:
-    return shard in found and (found[shard] / SHARD_FILE).is_file()
 
 
 def _require_alike(folders: Sequence[Path], job: Job) -> None:

@@ -86,7 +86,8 @@ def complete_splits(records: Sequence[ClipRecord], seed: int) -> tuple[list[Clip
 
 def _draw(records: Sequence[ClipRecord], shares: dict[str, float], seed: int) -> list[ClipRecord]:
     labels = [record.label or (binary_label(record.affects) if record.affects else None) for record in records]
-    drawn = draw_splits([_group_of(record) for record in records], labels, shares, seed)
+    groups = [f"subject {of.subject_id}" if of.subject_id else f"clip {of.group_id or of.clip_id}" for of in records]
+    drawn = draw_splits(groups, labels, shares, seed)
     return [replace(record, split=split) for record, split in zip(records, drawn, strict=True)]
 
 
@@ -130,10 +131,6 @@ def _cost(placed: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> tuple[i
     held = np.zeros_like(wanted)
     np.add.at(held, placed, counts)
     return int((held[:, -1] == 0).sum()), int((held == 0).sum()), float(np.abs(held - wanted).sum())
-
-
-def _group_of(record: ClipRecord) -> str:
-    return f"subject {record.subject_id}" if record.subject_id else f"clip {record.group_id or record.clip_id}"
 
 
 def _by_what(records: Sequence[ClipRecord]) -> str:

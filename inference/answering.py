@@ -10,13 +10,13 @@ import numpy as np
 
 from ..answer_rule import AnswerRule
 from ..processor.face_preparation import PreparedClip, PreparedFaces
-from ..processor.film_windows import FilmWindow, WindowAnswer, answer_film, answer_window
+from ..processor.film_windows import FilmWindow, answer_film, answer_window
 from ..processor.input_errors import EngagementInputError
 from .predictions import FacePrediction, PhotoPrediction, Refusal, Span, VideoPrediction
 from .scoring import Scorer
 
 OnWindow = Callable[[int, int], None]
-_NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)
+NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _OpenFile:
             if isinstance(clip, EngagementInputError):
                 self.clips.append(clip)
             else:
-                self.clips.append(replace(clip, frames=_NO_FRAMES, whole_frames=_NO_FRAMES))
+                self.clips.append(replace(clip, frames=NO_FRAMES, whole_frames=NO_FRAMES))
                 self._num_waiting += 1
                 yield clip.frames
             if self.error is not None:
@@ -159,7 +159,9 @@ def _answer_video(rule: AnswerRule, reading: VideoReading, file: _OpenFile) -> V
         if window.is_of_file:
             of_file.append(found)
         if window.is_of_timeline:
-            timeline.append(_to_span(window, found))
+            start_sec, end_sec, answer = round(window.start_sec, 3), round(window.end_sec, 3), found.answer
+            told = (answer.label, answer.scores, found.face_coverage, answer.reason, answer.certainty)
+            timeline.append(Span(start_sec, end_sec, *told))
     film = answer_film(rule, of_file, reading.source)
     return VideoPrediction(
         reading.source,
@@ -176,14 +178,6 @@ def _answer_video(rule: AnswerRule, reading: VideoReading, file: _OpenFile) -> V
         film.spread,
         tuple(dict.fromkeys([*notes, *film.notes])),
     )
-
-
-def _to_span(window: FilmWindow, found: WindowAnswer) -> Span:
-    answer = found.answer
-    return Span(
-        round(window.start_sec, 3), round(window.end_sec, 3), answer.label, answer.scores, found.face_coverage,
-        answer.reason, answer.certainty,
-    )  # fmt: skip
 
 
 def _answer_photo(rule: AnswerRule, reading: PhotoReading, scores: np.ndarray) -> PhotoPrediction:

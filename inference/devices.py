@@ -7,7 +7,6 @@ import torch
 
 from ..processor.input_errors import ModelLoadError, RecipeError
 
-_NAMES = "auto, cpu, cuda, cuda:1 or mps"
 HALF_TOLERANCE = 5e-3  # by which scores in half precision may differ from float32
 
 
@@ -22,7 +21,7 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or not (number.isdigit() or ":" not in name):
-        raise RecipeError(f"Unknown device {name!r}; choose {_NAMES}.")
+        raise RecipeError(f"Unknown device {name!r}; choose auto, cpu, cuda, cuda:1 or mps.")
     num_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(has_mps)}[kind]
     if int(number or 0) >= num_devices:
         known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *(["mps"] if has_mps else [])]

@@ -14,12 +14,11 @@ from ..processor.input_errors import ModelLoadError, in_one_line
 EXPORT_FILE = "export.json"
 FORMAT_OF = {"onnxruntime": "onnx", "openvino": "openvino"}  # engine -> its format
 NETWORKS = ("encoder", "head")
-SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
+SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}  # of a network's files; an engine opens the first
 PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 _WEIGHTS = "model*.safetensors*"  # one file, or shards with their index
 _BESIDE = ("config.json", "answer_rule.json", *PROCESSOR_FILES)
 
-_EXPECTED = "what `engagement export` wrote"
 _REMEDY = "export the model again"
 
 
@@ -63,16 +62,12 @@ def read_export(folder: Path) -> ExportRecord:
     Raises:
         ModelLoadError: the folder contains no export, a damaged one, or one of a later version.
     """
-    record = read_record(folder / EXPORT_FILE, ExportRecord, ModelLoadError, _EXPECTED, _REMEDY)
-    for path in network_files(folder, record.format):
-        if not path.is_file():
-            raise ModelLoadError(f"The export {folder} has no {path.name}; {_REMEDY}.")
+    path, expected = folder / EXPORT_FILE, "what `engagement export` wrote"
+    record = read_record(path, ExportRecord, ModelLoadError, expected, _REMEDY)
+    for name in (f"{network}{suffix}" for network in NETWORKS for suffix in SUFFIXES[record.format]):
+        if not (folder / name).is_file():
+            raise ModelLoadError(f"The export {folder} has no {name}; {_REMEDY}.")
     return record
-
-
-def network_files(folder: Path, export_format: str) -> list[Path]:
-    """The files of both networks; an engine opens the first of each."""
-    return [folder / f"{name}{suffix}" for name in NETWORKS for suffix in SUFFIXES[export_format]]
 
 
 def source_digests(folder: Path) -> dict[str, str]:

@@ -30,7 +30,9 @@ def list_files(inputs: Iterable[str], recursive: bool = False) -> list[Path]:
 
 def _files_of(given: str, recursive: bool) -> Iterator[Path]:
     if given == STANDARD_INPUT:
-        for line in _lines_of_standard_input():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # file names need not be valid text
+        for line in sys.stdin:
             if name := line.rstrip("\r\n"):
                 yield from _files_of(name if name == name.strip() or Path(name).exists() else name.strip(), recursive)
         return
@@ -40,7 +42,11 @@ def _files_of(given: str, recursive: bool) -> Iterator[Path]:
     except (OSError, ValueError):  # no permission for a parent folder, or too long a name: reported by its reader
         is_folder, is_there = False, True
     if is_folder:
-        yield from _media_in(path, recursive) or [path]
+        from ..data.readers.folder_walk import walk
+
+        suffixes = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+        files = walk(path).files if recursive else path.glob("*")
+        yield from sorted(file for file in files if file.suffix.lower() in suffixes) or [path]
     elif path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         yield from _files_in_table(path)
     elif not is_there and glob.has_magic(given):
@@ -48,21 +54,6 @@ def _files_of(given: str, recursive: bool) -> Iterator[Path]:
         yield from map(Path, found) if found else [path]
     else:
         yield path
-
-
-def _lines_of_standard_input() -> Iterable[str]:
-    """File names need not be valid text."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
-    return sys.stdin
-
-
-def _media_in(folder: Path, recursive: bool) -> list[Path]:
-    from ..data.readers.folder_walk import walk
-
-    suffixes = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
-    paths = walk(folder).files if recursive else folder.glob("*")
-    return sorted(path for path in paths if path.suffix.lower() in suffixes)
 
 
 def _files_in_table(path: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Where and how a model runs: `--device`, `--dtype`, `--engine`, `--batch-size` and `--workers` together."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ..processor.input_errors import RecipeError
 
@@ -46,9 +46,6 @@ class Placement:
             raise RecipeError(f"An export has dtype float32 or int8, got {self.dtype}; choose one, or engine torch.")
         if self.engine != "torch" and self.device not in ("auto", "cpu"):
             raise RecipeError(f"The engine {self.engine} runs on device cpu only, got {self.device}.")
-
-
-PLACEMENT_NAMES = tuple(field.name for field in fields(Placement))
 
 
 def default_batch_size(device: str) -> int:

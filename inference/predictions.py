@@ -244,8 +244,3 @@ def _note_lines(result: VideoPrediction | PhotoPrediction) -> list[str]:
 def scores_in_words(scores: dict[str, float] | None) -> str:
     """Text after a label; empty without scores."""
     return "" if scores is None else "  " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-
-
-def best_label(scores: dict[str, float]) -> str:
-    """The label with the highest score."""
-    return max(scores, key=scores.__getitem__)

@@ -282,12 +282,9 @@ class Predictor:
         except NoFaceError as error:
             raise NoFaceError(f"{error} If the picture is a face already, pass --faces.") from error
 
-    def score_clip(self, clip: PreparedClip) -> np.ndarray:
-        """(num_labels,), as the answer rule gives them; for a single-face model the mean over the frames."""
-        return self.score_clips([clip])[0]
-
     def score_clips(self, clips: Sequence[PreparedClip]) -> np.ndarray:
-        """(num_clips, num_labels), as `score_clip`; `batch_size` clips per forward pass.
+        """(num_clips, num_labels), as the answer rule gives them, for a single-face model the mean over the frames;
+        `batch_size` clips per forward pass.
 
         Raises:
             EngagementInputError: the model cannot read one of them, or a pass does not fit in memory.

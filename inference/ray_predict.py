@@ -72,7 +72,9 @@ def predict_in_ray(
         raise DataError("Expected files to answer, got none; name some.")
     made_with = fingerprint(predictor, None, video_track)
     files = list(dict.fromkeys(files))
-    ids = np.array([_id_of(file) for file in files], np.int64)
+    # 64 bits, of which Ray keeps those that are done in memory; two of ten million are equal once in 400,000 jobs.
+    digests = (hashlib.blake2b(os.fsencode(file), digest_size=8).digest() for file in files)
+    ids = np.array([int.from_bytes(digest, signed=True) for digest in digests], np.int64)
     if len(np.unique(ids)) < len(ids):
         raise DataError(f"Expected names of {len(files)} files with different hashes, two have one; rename a folder.")
     if device == "auto" and not predictor.engine.name.startswith("torch"):
@@ -90,11 +92,6 @@ def predict_in_ray(
             write_parquet(lines, columns_of(predictor.rule.label_names), output)
         shutil.rmtree(work, ignore_errors=True)
     return counted.num_files, counted.num_refused
-
-
-def _id_of(file: Path) -> int:
-    """64 bits, of which Ray keeps those that are done in memory; two of ten million are equal once in 400,000 jobs."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=8).digest(), signed=True)
 
 
 def _answer_all(

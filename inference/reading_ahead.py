@@ -11,16 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Full, Queue
 
-import numpy as np
-
 from ..processor.face_preparation import PreparedClip
 from ..processor.input_errors import EngagementInputError
-from .answering import Reading, VideoReading
+from .answering import NO_FRAMES, Reading, VideoReading
 from .predictions import Refusal
 
 _FILES_AHEAD = 4  # per worker: how far the others go on while the first file takes long
 _CLIPS_AHEAD = 8  # per file
-_NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)
 _LOOK_SEC = 0.1
 
 
@@ -73,7 +70,7 @@ class _Handover:
             if isinstance(reading, VideoReading):
                 for clip in reading.clips:
                     if isinstance(clip, PreparedClip):
-                        clip = replace(clip, whole_frames=_NO_FRAMES)
+                        clip = replace(clip, whole_frames=NO_FRAMES)
                     if not self._put(clip):
                         return
         except Exception as error:  # concerns this file; the thread goes on with the next

@@ -71,14 +71,18 @@ def draw_in_terminal(
     width_chars = shutil.get_terminal_size().columns if width_chars is None else width_chars
     names = _shown_labels(prediction)
     indent = max(len(name) for name in names)
-    columns = _columns(prediction.timeline, max(_MIN_COLUMNS, width_chars - indent - 3))
+    spans, num_columns = prediction.timeline, max(_MIN_COLUMNS, width_chars - indent - 3)
+    groups = np.array_split(np.arange(len(spans)), min(len(spans), num_columns))
+    columns = [_merge([spans[place] for place in group]) for group in groups]
     lines = []
     for name in names:
-        blocks = [_block(None if column.scores is None else column.scores[name]) for column in columns]
+        scores = (None if column.scores is None else column.scores[name] for column in columns)
+        blocks = ["·" if score is None else _BLOCKS[min(8, int(score * 9))] for score in scores]
         lines.append(f"{name:>{indent}} |{''.join(blocks)}|")
     if any(column.is_uncertain for column in columns):
         lines.append(f"{'':>{indent}}  {''.join(' ?'[column.is_uncertain] for column in columns)}".rstrip())
-    start, end = _clocks([prediction.timeline[0].start_sec, prediction.timeline[-1].end_sec])
+    with_hours = int(spans[-1].end_sec + 0.5) >= 3600
+    start, end = clock(spans[0].start_sec, with_hours), clock(spans[-1].end_sec, with_hours)
     lines.append(f"{'':>{indent}}  {start}{end:>{max(len(end) + 1, len(columns) - len(start))}}")
     lines += _legend(prediction, columns, band)
     return "\n".join(lines)
@@ -105,11 +109,6 @@ def _label_names(prediction: VideoPrediction) -> list[str]:
     return list(next(known, {}))
 
 
-def _columns(spans: Sequence[Span], max_columns: int) -> list[_Column]:
-    groups = np.array_split(np.arange(len(spans)), min(len(spans), max_columns))
-    return [_merge([spans[place] for place in group]) for group in groups]
-
-
 def _merge(spans: Sequence[Span]) -> _Column:
     seen = [span for span in spans if _shows_face(span)]
     scores = [span.scores for span in seen if span.scores is not None]
@@ -126,16 +125,6 @@ def _shows_face(span: Span) -> bool:
 
 def _is_uncertain(span: Span) -> bool:
     return span.label is None and span.reason == _UNCERTAIN
-
-
-def _block(score: float | None) -> str:
-    return "·" if score is None else _BLOCKS[min(8, int(score * 9))]
-
-
-def _clocks(times_sec: Sequence[float]) -> list[str]:
-    """All in the format that the last one needs."""
-    with_hours = int(times_sec[-1] + 0.5) >= 3600
-    return [clock(time_sec, with_hours) for time_sec in times_sec]
 
 
 def _legend(prediction: VideoPrediction, columns: Sequence[_Column], band: tuple[float, float] | None) -> list[str]:

@@ -168,11 +168,8 @@ class ClipPreparation(FacePreparation):
         Raises:
             NoFaceError: no face in any of the frames.
         """
-        if self.face_crop if face_crop is None else face_crop:
-            return self._crop_person(clip)
-        return replace(clip, frames=self.shrink_whole_frames(clip.whole_frames))
-
-    def _crop_person(self, clip: PreparedClip) -> PreparedClip:
+        if not (self.face_crop if face_crop is None else face_crop):
+            return replace(clip, frames=self.shrink_whole_frames(clip.whole_frames))
         person = self.find_person(clip.whole_frames, clip.source)
         crops, crop_transforms = self.crop(clip.whole_frames, person.boxes_xyxy_px, person.landmarks_xy_px)
         return replace(

@@ -117,7 +117,7 @@ class FaceDetector:
         most = min(FRAMES_PER_BATCH, max(1, _PIXELS_PER_BATCH // num_pixels))
         for start in range(0, len(indices), most):
             reduced = np.stack([_reduce(frames[index], reduction) for index in indices[start : start + most]])
-            for raw in _run_mtcnn(reduced, look, self.device, self.networks):
+            for raw in find_faces(reduced, look, _load_networks(self.device, self.networks)):
                 yield _to_detections(raw, reduction, min_probability)
 
 
@@ -141,11 +141,6 @@ def _reduce(frame: np.ndarray, reduction: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _load_networks(device: str, folder: str | Path | None) -> MtcnnNetworks:
     return TorchNetworks(device) if folder is None else OnnxNetworks(Path(folder))
-
-
-def _run_mtcnn(frames: np.ndarray, look: Look, device: str, folder: str | Path | None) -> list[RawFaces]:
-    """(num_frames, height, width, 3) -> one entry per frame."""
-    return find_faces(frames, look, _load_networks(device, folder))
 
 
 def _to_detections(raw: RawFaces, reduction: int, min_probability: float) -> FaceDetections:

@@ -89,7 +89,10 @@ def choose_person(tracks: Sequence[FaceTrack]) -> FaceTrack:
     tied = sums >= sums.max() - TIED_PROBABILITY * len(tracks[0].found)
     return max(
         (track for track, is_tied in zip(tracks, tied, strict=True) if is_tied),
-        key=lambda track: (_mean_size_px(track), -float(np.nanmean(track.boxes_xyxy_px[:, 0]))),
+        key=lambda track: (
+            float(_face_sizes_px(track.boxes_xyxy_px[track.found]).mean()),
+            -float(np.nanmean(track.boxes_xyxy_px[:, 0])),
+        ),
     )
 
 
@@ -129,7 +132,3 @@ def _centers(boxes_xyxy_px: np.ndarray) -> np.ndarray:
 def _face_sizes_px(boxes_xyxy_px: np.ndarray) -> np.ndarray:
     """The side of the square of equal area: (num_boxes, 4) -> (num_boxes,)."""
     return np.sqrt(np.prod(boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2], axis=1))
-
-
-def _mean_size_px(track: FaceTrack) -> float:
-    return float(_face_sizes_px(track.boxes_xyxy_px[track.found]).mean())

@@ -65,11 +65,8 @@ class NonFiniteLossError(EngagementInputError):
 
 def printable(name: str) -> str:
     """A file name that fits any output on one line: control characters, and bytes that are not text, are escaped."""
-    return "".join(character if _is_plain(character) else repr(character)[1:-1] for character in name)
-
-
-def _is_plain(character: str) -> bool:
-    return character.isprintable() or character in "\u3000\xa0"  # spaces that also occur in names
+    spaces = "\u3000\xa0"  # which also occur in names
+    return "".join(each if each.isprintable() or each in spaces else repr(each)[1:-1] for each in name)
 
 
 Kind = TypeVar("Kind", bound=EngagementInputError)

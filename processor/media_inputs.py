@@ -37,7 +37,9 @@ def as_batch(videos: object) -> list[object]:
             f"Expected a video (path, URL, bytes, array, tensor or list of pictures) or a list of them, got "
             f"{type(videos).__name__}{' of length 0' if isinstance(videos, Sequence) else ''}."
         )
-    return [videos] if _is_picture(videos[0]) else list(videos)
+    first = videos[0]
+    is_picture = first.ndim in (2, 3) if is_array(first) else isinstance(first, Image.Image)
+    return [videos] if is_picture else list(videos)
 
 
 class DecoderFrames:
@@ -129,12 +131,6 @@ def open_picture(picture: object) -> Picture:
     return from_pillow(picture)
 
 
-def _is_picture(item: object) -> bool:
-    if is_array(item):
-        return item.ndim in (2, 3)
-    return isinstance(item, Image.Image)
-
-
 def to_uint8_frames(frames: object, source: str = "<frames>") -> np.ndarray:
     """Frames as (t, H, W, 3) uint8 RGB, from (t, H, W, C) or (t, C, H, W) with 1, 3 or 4 channels.
 
@@ -153,16 +149,12 @@ def to_uint8_frames(frames: object, source: str = "<frames>") -> np.ndarray:
     if array.shape[-1] not in (1, 3, 4):
         raise EngagementInputError(f"Expected 1, 3 or 4 channels, got an array of shape {array.shape} in {source}.")
     if np.issubdtype(array.dtype, np.floating):
-        array = _floats_to_uint8(array, source)
+        low, high = float(np.min(array)), float(np.max(array))
+        if not (low >= 0.0 and high <= 1.0):  # also true for NaN
+            raise EngagementInputError(
+                f"Expected float frames in 0..1, got {low:.3g}..{high:.3g} in {source}; pass uint8 for 0..255."
+            )
+        array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise EngagementInputError(f"Expected frames as uint8, or floats in 0..1, got {array.dtype} in {source}.")
     return np.ascontiguousarray(np.repeat(array, 3, axis=3) if array.shape[3] == 1 else array[..., :3])
-
-
-def _floats_to_uint8(array: np.ndarray, source: str) -> np.ndarray:
-    low, high = float(np.min(array)), float(np.max(array))
-    if not (low >= 0.0 and high <= 1.0):  # also true for NaN
-        raise EngagementInputError(
-            f"Expected float frames in 0..1, got {low:.3g}..{high:.3g} in {source}; pass uint8 for 0..255."
-        )
-    return np.rint(array * 255).astype(np.uint8)

@@ -87,11 +87,11 @@ def _read_file(source: MediaSource, name: str) -> Picture:
             file.seek(0)
             plain = without_metadata(file.read())
             if plain is None:
-                raise _refusal(name, problem.reason) from problem
+                raise _refusal(name, str(problem)) from problem
             try:
                 found = _read(lambda: Image.open(io.BytesIO(plain)), name)
             except _Unreadable:
-                raise _refusal(name, problem.reason) from problem
+                raise _refusal(name, str(problem)) from problem
             return Picture(found.pixels, (_NO_METADATA, *found.notes))
 
 
@@ -104,15 +104,11 @@ def from_pillow(picture: Image.Image) -> Picture:
     try:
         return _read(lambda: picture, "<picture>", is_ours=False)
     except _Unreadable as problem:
-        raise _refusal("<picture>", problem.reason) from problem
+        raise _refusal("<picture>", str(problem)) from problem
 
 
 class _Unreadable(Exception):
-    """Pillow cannot open or decode the file."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """Pillow cannot open or decode the file, for the reason that is the message."""
 
 
 def _refusal(name: str, reason: str) -> ImageReadError:
@@ -170,9 +166,7 @@ def _read(open_picture: Callable[[], Image.Image], name: str, is_ours: bool = Tr
             num_pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
             notes = (f"the first of its {num_pages} pages",) if num_pages > 1 else ()
             return _to_picture(picture, size_px, notes, is_ours)
-    except ImageReadError:
-        raise
-    except MemoryError:
+    except (ImageReadError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # with None there is no limit, and not this error

@@ -33,14 +33,10 @@ def _png_chunks(content: bytes) -> Iterator[bytes]:
     at = len(_PNG_START)
     while at + 12 <= len(content):
         end = at + 12 + int.from_bytes(content[at : at + 4], "big")
-        kind = content[at + 4 : at + 8]
-        if kind in _PNG_KEPT and (kind != b"tRNS" or _is_sound(content[at:end])):
-            yield content[at:end]
+        kind, chunk = content[at + 4 : at + 8], content[at:end]
+        if kind in _PNG_KEPT and (kind != b"tRNS" or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")):
+            yield chunk
         at = end
-
-
-def _is_sound(chunk: bytes) -> bool:
-    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
 def _jpeg_parts(content: bytes) -> Iterator[bytes]:

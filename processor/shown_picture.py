@@ -47,7 +47,8 @@ def shown_pictures(first: av.VideoFrame, stream: av.VideoStream, as_played: bool
     Args:
         first: first frame of the film; others are scaled to its size.
     """
-    aspect, transfer = _pixel_aspect(stream), _transfer_of(first, stream)
+    aspect, codes = _pixel_aspect(stream), (first.color_trc, stream.codec_context.color_trc)
+    transfer = next((_HDR_TRANSFERS[code] for code in codes if code in _HDR_TRANSFERS), None)
     width, height = first.width, first.height
     notes = []
     if aspect is not None and not 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED:
@@ -56,7 +57,10 @@ def shown_pictures(first: av.VideoFrame, stream: av.VideoStream, as_played: bool
         shape = f"pixels of {aspect.numerator}:{aspect.denominator}"
         notes.append(f"{shape} made square" if as_played else f"{shape} are taken as square")
         if as_played:
-            width, height = _made_square(width, height, aspect, max_pixels)
+            # The width is scaled, as players do, or the height if the picture would exceed the limit.
+            wider = max(1, round(width * aspect))
+            fits = wider * height <= max(max_pixels, width * height)
+            width, height = (wider, height) if fits else (width, round(height / aspect))
     if transfer is not None and as_played:
         notes.append(f"HDR ({transfer}): tone-mapped")
     elif transfer is not None:
@@ -75,17 +79,6 @@ def _pixel_aspect(stream: av.VideoStream) -> Fraction | None:
     return known if abs(known - 1) > _SQUARE_TOLERANCE else None
 
 
-def _made_square(width: int, height: int, aspect: Fraction, max_pixels: int) -> tuple[int, int]:
-    """Scale the width, as players do, or the height if the picture would exceed the limit."""
-    wider = max(1, round(width * aspect))
-    return (wider, height) if wider * height <= max(max_pixels, width * height) else (width, round(height / aspect))
-
-
-def _transfer_of(first: av.VideoFrame, stream: av.VideoStream) -> str | None:
-    numbers = (first.color_trc, stream.codec_context.color_trc)
-    return next((_HDR_TRANSFERS[number] for number in numbers if number in _HDR_TRANSFERS), None)
-
-
 def display_matrix(frame: av.VideoFrame) -> np.ndarray:
     """(2, 2), each entry -1, 0 or 1: where the frame's x and y axes point when shown, to the nearest right angle."""
     data = frame.side_data.get("DISPLAYMATRIX")
@@ -97,20 +90,15 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray:
     return np.sign(matrix) * is_main
 
 
-def _converter() -> VideoReformatter:
-    """One converter per thread: a frame's own would start threads for each frame, and keep them."""
-    if not hasattr(_HELD, "converter"):
-        _HELD.converter = VideoReformatter()
-    return _HELD.converter
-
-
 def to_shown(frame: av.VideoFrame, shown: ShownPictures) -> np.ndarray:
     """(height, width, 3), uint8 RGB. A frame of another size than the film's first is scaled to it, as players do."""
     (right_x, right_y), (down_x, down_y) = display_matrix(frame)
     is_turned = right_x == 0  # rows become columns
     size = (shown.height_px, shown.width_px) if is_turned else (shown.width_px, shown.height_px)
     kind = "rgb24" if shown.transfer is None else "rgb48"
-    rgb = _converter().reformat(frame, *size, format=kind, threads=1).to_ndarray()
+    if not hasattr(_HELD, "converter"):  # one per thread: a frame's own would start threads for each, and keep them
+        _HELD.converter = VideoReformatter()
+    rgb = _HELD.converter.reformat(frame, *size, format=kind, threads=1).to_ndarray()
     if shown.transfer is not None:
         rgb = tone_mapped(rgb, shown.transfer, frame.color_primaries == _BT2020_PRIMARIES)
     rgb = rgb.transpose(1, 0, 2) if is_turned else rgb

@@ -4,7 +4,6 @@ Prepared data and every model's logits depend on its last bit. Without torch, cr
 of rounding.
 """
 
-import copy
 from typing import Any, Self
 
 import numpy as np
@@ -23,9 +22,7 @@ class TensorPreparation(FacePreparation):
 
     def on_device(self, device: torch.device | str) -> Self:
         """Like `FacePreparation.on_device`; raises EngagementInputError if the device does not exist."""
-        moved = copy.copy(self)
-        moved.device = to_device(device)
-        return moved
+        return super().on_device(to_device(device))
 
     def to_dict(self) -> Any:  # as in transformers: a dictionary with any setting
         """The content of the saved config: all settings, but nothing about this machine."""
@@ -50,15 +47,14 @@ class TensorPreparation(FacePreparation):
         if self.do_rescale:
             pixels *= self.rescale_factor
         if self.picture_norm is not None:
-            pixels = _scale_to_norm(pixels, self.picture_norm)
+            pixels -= pixels.mean(dim=(1, 2, 3), keepdim=True)
+            lengths = pixels.flatten(1).norm(dim=1)
+            require_contrast(lengths.numpy())
+            pixels *= (self.picture_norm / lengths)[:, None, None, None]
         if self.do_normalize:
-            pixels = self._normalize(pixels)
+            pixels -= torch.tensor(self.image_mean[: pixels.shape[1]])[:, None, None]
+            pixels /= torch.tensor(self.image_std[: pixels.shape[1]])[:, None, None]
         return pixels if self.device is None else pixels.to(self.device)
-
-    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        mean = torch.tensor(self.image_mean[: pixels.shape[1]])[:, None, None]
-        std = torch.tensor(self.image_std[: pixels.shape[1]])[:, None, None]
-        return pixels.sub_(mean).div_(std)
 
     def to_model_size(self, frames: np.ndarray) -> torch.Tensor:
         """(num_frames, height, width, 3) -> (num_frames, 3, size, size), uint8."""
@@ -91,11 +87,3 @@ def _normalised(transform: np.ndarray, crop_size_px: int, width_px: int, height_
     from_pixels = np.array([[2 / width_px, 0, -1], [0, 2 / height_px, -1], [0, 0, 1]])
     theta = from_pixels @ np.vstack([transform, [0, 0, 1]]) @ to_pixels
     return torch.from_numpy(theta[None, :2]).float()
-
-
-def _scale_to_norm(pixels: torch.Tensor, norm: float) -> torch.Tensor:
-    """Subtract each picture's mean and scale it to `norm`; (t, C, H, W) float."""
-    centred = pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)
-    lengths = centred.flatten(1).norm(dim=1)
-    require_contrast(lengths.numpy())
-    return centred * (norm / lengths)[:, None, None, None]

@@ -86,13 +86,7 @@ def open_container(
     """
     # Without "file:", FFmpeg would take a colon in the name as a protocol.
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
-    for_decoder = (
-        {
-            "max_pixels": str(max_pixels),
-        }
-        if probe
-        else {"skip_frame": "all"}
-    )
+    for_decoder = {"max_pixels": str(max_pixels)} if probe else {"skip_frame": "all"}
     limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", **options}
     try:
         return _open(file, container_options=limits, options=for_decoder)

@@ -117,14 +117,10 @@ def _find_unread(scan: PacketScan, damage: Damage) -> int:
     if num_short <= len(lost):
         return 0
     # A count in the header alone may be wrong, and an edit list leaves packets out.
-    if _is_broken(scan) if is_avi else count_samples(scan) < scan.num_samples:
+    if find_breaks(scan.source, scan.name, scan.track_id) if is_avi else count_samples(scan) < scan.num_samples:
         damage.is_unplaced, damage.num_lost = True, num_short
         return 0
     return 0 if is_avi else num_short - len(lost)
-
-
-def _is_broken(scan: PacketScan) -> bool:
-    return bool(find_breaks(scan.source, scan.name, scan.track_id))
 
 
 def _find_broken(scan: PacketScan, damage: Damage) -> None:

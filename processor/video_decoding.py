@@ -1,6 +1,6 @@
 """Decode exactly the requested frames of a video file, and no more of it than exact results need.
 
-`index_video` reads the packets once to locate every frame (`video_index`); `decode_frames_at` decodes one clip,
+`index_video` reads the packets once to locate every frame (`video_index`); `decode_video` decodes one clip,
 `decode_clips` many in one pass (`video_pass`). `face_detection` finds faces.
 """
 
@@ -158,19 +158,9 @@ def frames_between(index: VideoIndex, start_sec: float | None, end_sec: float | 
     return (int(first), int(after)) if first < after else (max(int(first) - 1, 0), max(int(first), 1))
 
 
-def decode_frames_at(
-    index_or_path: VideoIndex | MediaSource, frame_indices: Sequence[int] | np.ndarray
-) -> DecodedFrames:
-    """Decode the frames with these numbers, in any order, with repeats; returns them in the same order."""
-    index = index_or_path if isinstance(index_or_path, VideoIndex) else index_video(index_or_path)
-    (clip,) = decode_clips(index, [np.asarray(frame_indices, dtype=np.int64).reshape(-1)])
-    if isinstance(clip, VideoReadError):
-        raise clip
-    return clip
-
-
 def decode_clips(index: VideoIndex, clips: Sequence[np.ndarray]) -> Iterator[DecodedFrames | VideoReadError]:
-    """Decode several clips in one pass over the file, each (num_frames,) frame numbers as for `decode_frames_at`.
+    """Decode several clips in one pass over the file, each (num_frames,) int64 frame numbers, in any order, with
+    repeats.
 
     One entry per clip, in order; an error for a clip with a frame that is missing or damaged. No packet is decoded
     twice. Memory holds the frames of one clip and of those that overlap it, if clips are in order of their starts.

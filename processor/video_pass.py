@@ -176,9 +176,14 @@ class _RunFrames:
         packet = fed if self.are_counted else int(self.index.frame_packets[frame])
         packet, picture = self._pictures.pop(frame, (packet, None))
         bad_packet = self._first_damage(int(self.index.start_packets[frame]), packet)
-        if picture is None or bad_packet is not None:
-            return _undecodable(self.index, frame, bad_packet)
-        return picture
+        if picture is not None and bad_packet is None:
+            return picture
+        found = "got nothing from the decoder" if bad_packet is None else f"got damaged data at packet {bad_packet}"
+        which = f"frame {frame} of {self.index.num_frames}"
+        message = f"Expected {which} to decode, {found}, in {self.index.path}; record it again"
+        if bad_packet == len(self.index.packet_bytes) - 1:
+            return TruncatedVideoError(f"{message}: its tail is cut.")
+        return NoDecodableFrameError(f"{message}.")
 
     def _first_damage(self, start: int, packet: int) -> int | None:
         """The first damaged packet that the picture in `packet`, decoded from `start` on, may depend on."""
@@ -192,12 +197,3 @@ class _RunFrames:
             if bad_packet == packet or not (is_earlier or bad_packet in self.disposable):
                 return bad_packet
         return None
-
-
-def _undecodable(index: VideoIndex, frame_number: int, bad_packet: int | None) -> VideoReadError:
-    found = "got nothing from the decoder" if bad_packet is None else f"got damaged data at packet {bad_packet}"
-    message = (
-        f"Expected frame {frame_number} of {index.num_frames} to decode, {found}, in {index.path}; record it again."
-    )
-    at_tail = bad_packet == len(index.packet_bytes) - 1
-    return TruncatedVideoError(f"{message[:-1]}: its tail is cut.") if at_tail else NoDecodableFrameError(message)

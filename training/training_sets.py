@@ -44,7 +44,7 @@ class LabelledFrames(TorchDataset[LabelledExample]):
         single_face: bool,
         label_scores: Sequence[list[float] | None] | None = None,
     ) -> None:
-        self.rows = rows  # only `frames` of each `PreparedRow` is read
+        self.rows = rows  # only their `frames` are read
         self.keys = keys  # clip id and window index: to name clips in error messages, and to find a row again
         self.subject_ids = subject_ids  # None where unknown
         self.label_ids = label_ids

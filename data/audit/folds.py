@@ -7,7 +7,7 @@ people are also dealt into fifths, and the fifth after the tested person's is us
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -72,11 +72,10 @@ class DealtFolds:
     def fingerprint(self, fold: int | None = None) -> str:
         """Fingerprint of the data as one fold splits it; None: of all folds together."""
         which = "" if fold is None else f"{fold} of "
-        return hashlib.sha256(f"{self.data.fingerprint} {which}{self._deal()}".encode()).hexdigest()
-
-    def _deal(self) -> str:
-        told = f"{self.num_folds} {_digest(self.deal.part)}"
-        return f"{SUBJECT} {told} {_digest(self.deal.share)} {_digest(self.deal.selects)}" if self.by_subject else told
+        deal = f"{self.num_folds} {_digest(self.deal.part)}"
+        if self.by_subject:
+            deal = f"{SUBJECT} {deal} {_digest(self.deal.share)} {_digest(self.deal.selects)}"
+        return hashlib.sha256(f"{self.data.fingerprint} {which}{deal}".encode()).hexdigest()
 
     def fold(self, fold: int) -> PreparedData:
         """The data as split by this fold, counted from 0; nothing is written."""
@@ -193,7 +192,7 @@ def _require_labels(found: Audit, deal: _Deal) -> None:
 
 def _as_dealt(found: Audit, groups: np.ndarray, earlier: EarlierFolds) -> _Deal:
     people = [str(subject) for subject in found.rows.subject_id]
-    parts, shares = _numbers_of(earlier.tested), _numbers_of(_distinct(earlier.selected))
+    parts, shares = _numbers_of(earlier.tested), _numbers_of(dict.fromkeys(map(frozenset, earlier.selected)))
     others = sorted(set(people) - (parts.keys() & shares.keys()))
     if others:
         raise RecipeError(
@@ -201,7 +200,8 @@ def _as_dealt(found: Audit, groups: np.ndarray, earlier: EarlierFolds) -> _Deal:
             "model, or from folds of all of these people."
         )
     part = np.array([parts[person] for person in people])
-    torn = _torn_groups(groups, part)
+    pairs = np.unique(np.stack([groups, part], axis=1), axis=0)
+    torn = int((np.bincount(pairs[:, 0]) > 1).sum())
     if torn:
         raise LeakageError(
             f"The folds to start from would split {torn} groups of similar pictures between folds; start from a "
@@ -211,25 +211,15 @@ def _as_dealt(found: Audit, groups: np.ndarray, earlier: EarlierFolds) -> _Deal:
     return _Deal(part, np.array([shares[person] for person in people]), selects)
 
 
-def _distinct(groups: Sequence[Collection[str]]) -> list[Collection[str]]:
-    return list(dict.fromkeys(frozenset(group) for group in groups))
-
-
-def _numbers_of(groups: Sequence[Collection[str]]) -> dict[str, int]:
+def _numbers_of(groups: Iterable[Collection[str]]) -> dict[str, int]:
     """Subject id → its group's number."""
     return {subject: number for number, group in enumerate(groups) for subject in group}
 
 
-def _torn_groups(groups: np.ndarray, part: np.ndarray) -> int:
-    pairs = np.unique(np.stack([groups, part], axis=1), axis=0)
-    return int((np.bincount(pairs[:, 0]) > 1).sum())
-
-
 def _summarise(found: Audit, groups: np.ndarray, num_folds: int) -> AuditSummary:
-    kept = [finding for finding in found.findings if finding.name not in (*_SHARED, "split contents")]
+    kept = [finding.in_short() for finding in found.findings if finding.name not in (*_SHARED, "split contents")]
     whole = (
         f"People who share recordings or similar pictures are in the same one of {num_folds} folds: "
         f"{int(groups.max()) + 1} groups of {len(set(found.rows.subject_id))} people."
     )
-    findings = [FindingSummary(name=item.name, grade=item.grade, summary=item.summary) for item in kept]
-    return AuditSummary(passed=True, findings=[FindingSummary(name="folds", grade=OK, summary=whole), *findings])
+    return AuditSummary(passed=True, findings=[FindingSummary(name="folds", grade=OK, summary=whole), *kept])

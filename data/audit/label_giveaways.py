@@ -2,7 +2,7 @@
 label."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from scipy.stats import mannwhitneyu
@@ -105,18 +105,18 @@ def judge_giveaway(rows: AuditRows, keys: Sequence[Hashable | None], what: str) 
 def judge_looks(rows: AuditRows) -> tuple[Finding, Finding]:
     """How well colour (the share of a window's frames that are not grey) and mean brightness alone predict a label."""
     labels = _one_row_a_clip(rows)
-    looks = np.array([_look(frames) for frames in _frames_of(rows, list(labels))]).reshape(-1, 2)
-    in_colour, brightness = looks.T
+    chosen = list(labels)
+    looks = [
+        _look(frames)
+        for start in range(0, len(chosen), _ROWS_AT_ONCE)
+        for frames in rows.frames[chosen[start : start + _ROWS_AT_ONCE]]["frames"]
+    ]
+    in_colour, brightness = np.array(looks).reshape(-1, 2).T
     found = np.array(list(labels.values()))
     if in_colour.all() or not in_colour.any():
         told = f"All pictures are {'in colour' if in_colour.any() else 'grey'}."
         return Finding(f"colour {PREDICTS_LABEL}", OK, told, {}), _judge_look("brightness", brightness, found, ".0f")
     return _judge_look("colour", in_colour, found, ".0%"), _judge_look("brightness", brightness, found, ".0f")
-
-
-def _frames_of(rows: AuditRows, chosen: Sequence[int]) -> Iterator[list[bytes]]:
-    for start in range(0, len(chosen), _ROWS_AT_ONCE):
-        yield from rows.frames[chosen[start : start + _ROWS_AT_ONCE]]["frames"]
 
 
 def _look(frames: Sequence[bytes]) -> tuple[float, float]:

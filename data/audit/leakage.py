@@ -180,7 +180,8 @@ def _splits_of(rows: AuditRows, keys: Iterable[str | None]) -> dict[str, list[st
 
 def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, ...], Finding]:
     """Groups of similar pictures that occur in several splits."""
-    sizes = _sizes_by_split(rows, likeness.groups)
+    sizes = np.zeros((int(likeness.groups.max()) + 1, len(SPLITS)), np.int64)  # (groups, 3) windows
+    np.add.at(sizes, (likeness.groups, np.array([SPLITS.index(split) for split in rows.split])), 1)
     # One or two copies in another split are duplicates; a recording that was cut up leaves more.
     shared = np.flatnonzero((sizes > 0).sum(1) > 1)
     away = sizes.sum(1) - sizes.max(1)
@@ -213,13 +214,6 @@ def _judge_recordings(rows: AuditRows, likeness: Likeness) -> tuple[tuple[int, .
     if len(small):
         return (), Finding("shared recordings", REPORT, summary, details)
     return (), Finding("shared recordings", OK, "No group of similar pictures lies in several splits.", details)
-
-
-def _sizes_by_split(rows: AuditRows, groups: np.ndarray) -> np.ndarray:
-    """(groups, 3): number of windows of each group in train, validation and test."""
-    sizes = np.zeros((int(groups.max()) + 1, len(SPLITS)), np.int64)
-    np.add.at(sizes, (groups, np.array([SPLITS.index(split) for split in rows.split])), 1)
-    return sizes
 
 
 def _describe_group(rows: AuditRows, groups: np.ndarray, group: int, sizes: np.ndarray) -> dict[str, Detail]:

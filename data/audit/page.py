@@ -27,15 +27,6 @@ MOST_PICTURES = 40
 _DUPLICATE_PAIRS = 8
 _GROUPS_SHOWN, _PICTURES_A_GROUP = 4, 6
 _THUMBNAIL_PX = 128
-_DUPLICATE_COLUMNS = (
-    "clip_id",
-    "window_index",
-    "split",
-    "distance",
-    "other_clip_id",
-    "other_window_index",
-    "other_split",
-)
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _STYLES = {FAIL: "bold red", REPORT: "yellow", OK: "green"}
 
@@ -181,10 +172,10 @@ def _picture(audit: Audit, row: int) -> dict[str, str]:
 
 
 def _write_duplicates(audit: Audit, path: Path) -> None:
-    rows = audit.rows
+    rows, columns = audit.rows, ("clip_id", "window_index", "split")
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(_DUPLICATE_COLUMNS)
+        writer.writerow((*columns, "distance", *(f"other_{name}" for name in columns)))
         for item in audit.duplicates:
             first, second = (
                 (rows.clip_id[row], rows.window_index[row], rows.split[row]) for row in (item.row, item.other)

@@ -10,7 +10,6 @@ Neighbours of neighbours form a group. A group counts as a recording only if at 
 neighbours each; chains and variants of one photograph stay below that (at most nine in FER2013).
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from rich.progress import track
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..preparation.picture_hashes import PictureHashes, close_pairs, count_tiles, unpack_hashes
+from ..preparation.picture_hashes import close_pairs, count_tiles, unpack_hashes
 from .rows import AuditRows, to_codes
 
 NEIGHBOUR_BITS = 48
@@ -33,8 +32,6 @@ _CANDIDATES_AT_ONCE = 4_000_000  # 96 MB
 RECORDING_PICTURES = 12
 RECORDING_NEIGHBOURS = 4
 _SHOW_PROGRESS_FROM_ROWS = 10_000
-
-_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, other rows, number of bits that differ
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,9 @@ def compare_rows(rows: AuditRows, files: list[str | None]) -> Likeness:
     is_copy = np.ones(len(rows), bool)
     is_copy[np.unique(to_codes(rows.frames_sha256), return_index=True)[1]] = False
     subjects = np.array([subject or "" for subject in rows.subject_id])
-    for pairs in _show(close_pairs(hashes, NEIGHBOUR_BITS), len(rows)):
+    console, tiles = Console(stderr=True), close_pairs(hashes, NEIGHBOUR_BITS)
+    hidden = len(rows) < _SHOW_PROGRESS_FROM_ROWS or not console.is_terminal
+    for pairs in track(tiles, "Comparing pictures", count_tiles(len(rows)), console=console, disable=hidden):
         row, other, bits = pairs
         double = (bits <= DUPLICATE_BITS) & (splits[row] != splits[other])
         candidates.append(np.stack([side[double] for side in pairs], 1))
@@ -77,22 +76,15 @@ def compare_rows(rows: AuditRows, files: list[str | None]) -> Likeness:
         # Pairs that can change neither group nor verdict are skipped: one long recording has millions of pairs.
         new = (groups[row] != groups[other]) | (np.minimum(neighbours[row], neighbours[other]) < RECORDING_NEIGHBOURS)
         row, other, bits = row[new], other[new], bits[new]
-        near = _are_neighbours(hashes, subjects, row, other, bits)
+        strangers = (subjects[row] != subjects[other]) & (subjects[row] != "") & (subjects[other] != "")
+        near = hashes.color_distances(row, other) <= np.where(strangers, OTHER_SUBJECT_LEVELS, NEIGHBOUR_LEVELS)
+        near &= bits <= np.where(strangers, OTHER_SUBJECT_BITS, NEIGHBOUR_BITS)
         row, other = row[near], other[near]
         distinct = ~is_copy[row] & ~is_copy[other]
         neighbours += np.bincount(np.concatenate([row[distinct], other[distinct]]), minlength=len(rows))
         groups = join_pairs(groups, row, other)
     nearest = _keep_nearest(np.concatenate(candidates), splits)
     return Likeness(groups, neighbours, nearest, int(sum(not text for text in rows.frame_hash)))
-
-
-def _are_neighbours(
-    hashes: PictureHashes, subjects: np.ndarray, row: np.ndarray, other: np.ndarray, bits: np.ndarray
-) -> np.ndarray:
-    levels = hashes.color_distances(row, other)
-    strangers = (subjects[row] != subjects[other]) & (subjects[row] != "") & (subjects[other] != "")
-    near = levels <= np.where(strangers, OTHER_SUBJECT_LEVELS, NEIGHBOUR_LEVELS)
-    return near & (bits <= np.where(strangers, OTHER_SUBJECT_BITS, NEIGHBOUR_BITS))
 
 
 def join_groups(groups: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -119,9 +111,3 @@ def _keep_nearest(candidates: np.ndarray, splits: np.ndarray) -> np.ndarray:
     first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.empty(0, int)
     place = np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
     return candidates[order[place < CANDIDATES_KEPT]]
-
-
-def _show(tiles: Iterator[_Pairs], num_rows: int) -> Iterable[_Pairs]:
-    console = Console(stderr=True)
-    hidden = num_rows < _SHOW_PROGRESS_FROM_ROWS or not console.is_terminal
-    return track(tiles, "Comparing pictures", count_tiles(num_rows), console=console, disable=hidden)

@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 from pydantic import model_validator, with_config
 from typing_extensions import TypeAliasType
 
+from ..described_data import AuditSummary, FindingSummary
 from ..json_records import Count, Record
 
 AUDIT_VERSION: Final = 1
@@ -30,6 +31,10 @@ class Finding:
     grade: Literal["fail", "report", "ok"]
     summary: str  # one sentence
     details: Mapping[str, Detail]
+
+    def in_short(self) -> FindingSummary:
+        """What results say of it."""
+        return FindingSummary(name=self.name, grade=self.grade, summary=self.summary)
 
 
 class AuditCounts(Record):
@@ -78,6 +83,10 @@ class AuditRecord(Record):
         if not self.passed and not failed:
             raise ValueError("passed false although no finding failed")
         return self
+
+    def in_short(self) -> AuditSummary:
+        """What results say of it."""
+        return AuditSummary(passed=self.passed, findings=[finding.in_short() for finding in self.findings])
 
 
 def listed(names: Iterable[str]) -> str:

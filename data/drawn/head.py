@@ -249,7 +249,8 @@ class _Head:
         line = 0.66 - 0.1 * pose.mouth_smile * (t**2 - 0.35) - 0.02 * pose.nose_wrinkle
         gap = 0.36 * pose.mouth_openness * bow
         upper, lower = line - gap * 0.25, line + gap * 0.75
-        lip, lip_top = _lip_color(subject.skin), upper - full * 0.9 * bow * cupid
+        lip = mix_colors(shade(subject.skin, 0.92), (178, 72, 78), 0.42)
+        lip_top = upper - full * 0.9 * bow * cupid
         self.fill(self.place(_band(x, lip_top, lower + full * 1.25 * bow**0.8)), lip)
         self.fill(self.place(_band(x, lip_top, upper)), shade(lip, 0.86))
         if pose.mouth_openness > 0.03:
@@ -328,10 +329,6 @@ def smooth_curve(points: np.ndarray, closed: bool = True, steps: int = 6) -> np.
     curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
     flat = curve.transpose(1, 0, 2).reshape(-1, 2)  # (steps, segments, 2) -> (segments*steps, 2)
     return flat if closed else np.concatenate([flat, points[-1:]])
-
-
-def _lip_color(skin: Color) -> Color:
-    return mix_colors(shade(skin, 0.92), (178, 72, 78), 0.42)
 
 
 def _to_canvas(points: np.ndarray) -> np.ndarray:

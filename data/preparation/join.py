@@ -21,7 +21,7 @@ from ..checksums import CHECKSUMS_FILE
 from ..described_data import LabelConflicts
 from ..json_records import read_record
 from ..locked_folder import alone_in
-from ..schema import AFFECTS, SPLITS, LabelledSource
+from ..schema import SPLITS, LabelledSource
 from ..shards import SHARD_FILE, Shard, ShardRecord, digest_of, finish_shard, join_csv, read_shards
 from .description import DatasetDescription, InputCounts, Provenance, SplitCounts
 from .prepare import PLAN_FILE, prepare, without_conflicts
@@ -35,12 +35,11 @@ from .prepared_data import (
     read_rejects,
     write_prepared,
 )
-from .row_facts import clips_of, conflicting_rows, current_fingerprint, people_of, repeated_window
+from .row_facts import LABELS, clips_of, conflicting_rows, current_fingerprint, people_of, repeated_window
 from .settings import PreparationSettings
 
 _STATE, _INFO = "state.json", "dataset_info.json"  # files of a split saved by the datasets library
 _COUNTS = ("inputs", "outputs", "rejects")
-_LABELS = ("label", *AFFECTS)
 _DROP = "drop_conflicts"
 
 
@@ -120,7 +119,9 @@ def _join(shards: Sequence[Path], parts: Sequence[PreparedData], output: Path) -
     rows = concatenate_datasets(list(splits.values()))
     if repeated := repeated_window(rows):
         raise DataError(f"Window {repeated[1]} of clip {repeated[0]} occurs twice in {folder}.")
-    conflicts, drop = conflicting_rows(rows), _drops_conflicts(shards[0])
+    conflicts = conflicting_rows(rows)
+    record = read_record(shards[0] / SHARD_FILE, ShardRecord, DataError, "a shard", "run it again")
+    drop = record.made_with[_DROP] == str(True)
     told = [part.description for part in parts]
     found = LabelConflicts(groups=len(conflicts), pictures=sum(map(len, conflicts)), dropped=drop)
     shared = {name: getattr(told[0], name) for name in Provenance.model_fields}
@@ -141,11 +142,6 @@ def _join(shards: Sequence[Path], parts: Sequence[PreparedData], output: Path) -
     finish_prepared(output, provenance, current_fingerprint(splits), counted, by_stage)
 
 
-def _drops_conflicts(shard: Path) -> bool:
-    record = read_record(shard / SHARD_FILE, ShardRecord, DataError, "a shard", "run it again")
-    return record.made_with[_DROP] == str(True)
-
-
 def _sums(told: Sequence[DatasetDescription]) -> dict[str, int | InputCounts]:
     """Sums of the shards' counts; no clip is in two shards, so that all counts except those of people add up."""
     windows = [part.windows for part in told]
@@ -158,7 +154,7 @@ def _sums(told: Sequence[DatasetDescription]) -> dict[str, int | InputCounts]:
 def _count(split: str, splits: Mapping[str, Dataset], told: Sequence[DatasetDescription]) -> SplitCounts:
     parts = [part.splits[split] for part in told]
     labels: dict[str, dict[str, int]] = {}
-    for name in _LABELS:
+    for name in LABELS:
         counts = sum((Counter(getattr(part, name) or {}) for part in parts), Counter[str]())
         labels |= {name: dict(sorted(counts.items()))} if counts else {}
     return SplitCounts(

@@ -45,6 +45,7 @@ from .settings import PreparationSettings
 
 _KEPT_SIDE_PX = 512  # a larger picture is reduced before it is stored
 _PLAIN_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
+_OF_CLIP = ("clip_id", "subject_id", "split", "source_path", "label", "label_scores")
 _REJECTS = TypeAdapter(list[Reject])
 
 
@@ -149,13 +150,14 @@ def _rows_of(
     device: torch.device,
 ) -> Iterator[dict[str, object]]:
     """The rows of one clip; windows that cannot be used are added to `rejects`."""
+    known = {name: getattr(clip, name) for name in _OF_CLIP} | {name: clip.affects.get(name) for name in AFFECTS}
     window_index = None
     try:
         for window_index, row in _read_rows(clip, read(clip), media, settings, device):
             if isinstance(row, NoFaceError):
                 rejects.append(_reject(clip, row, window_index))
             else:
-                yield {**_known_of(clip), "window_index": window_index, **row}
+                yield {**known, "window_index": window_index, **row}
     except EngagementInputError as error:
         # Windows before the damage are kept; the reject stands for the rest of the clip.
         rejects.append(_reject(clip, error, None if window_index is None else window_index + 1))
@@ -171,18 +173,6 @@ def _reject(clip: ClipRecord, error: EngagementInputError, window_index: int | N
     return Reject(clip.source_path, clip.clip_id, stage, reason, window_index)
 
 
-def _known_of(clip: ClipRecord) -> dict[str, object]:
-    return {
-        "clip_id": clip.clip_id,
-        "subject_id": clip.subject_id,
-        "split": clip.split,
-        "source_path": clip.source_path,
-        "label": clip.label,
-        "label_scores": clip.label_scores,
-        **{affect: clip.affects.get(affect) for affect in AFFECTS},
-    }
-
-
 _Rows = Iterator[tuple[int, dict[str, object] | NoFaceError]]
 
 
@@ -191,7 +181,15 @@ def _read_rows(
 ) -> _Rows:
     if media != "video" and not isinstance(content, (list, np.ndarray)):
         return _picture_rows(content, settings, device)
-    processor = EngagementVideoProcessor(**settings.processor_settings(), device=device).with_reader(_reader())
+    processor = EngagementVideoProcessor(
+        num_frames=settings.num_frames,
+        sampling=settings.sampling,
+        face_crop=settings.face_crop,
+        face_margin_ratio=settings.face_margin_ratio,
+        face_crop_size_px=settings.face_crop_size_px,
+        as_played=settings.as_played,
+        device=device,
+    ).with_reader(_reader())
     if isinstance(content, list):
         return _frame_rows(clip, content, settings, processor)
     if isinstance(content, np.ndarray):
@@ -297,14 +295,10 @@ def _clip_row(clip: PreparedClip) -> dict[str, object]:
     listed = {name: None if array is None else array.tolist() for name, array in places.items()}
     whole_frame = clip.whole_frames[len(clip.whole_frames) // 2]
     contents, times_sec = [encode_jpeg(frame) for frame in clip.frames], clip.frame_times_sec
-    return _row(contents, whole_frame, times_sec.tolist(), **listed, **_signals_of(clip))
-
-
-def _signals_of(clip: PreparedClip) -> Signals:
-    """The clip's face signals; empty if no face was looked for."""
-    if clip.found is None or clip.boxes_xyxy_px is None or clip.landmarks_xy_px is None:
-        return {}
-    return face_signals(clip.frames, clip.found, clip.boxes_xyxy_px, clip.landmarks_xy_px, clip.frame_times_sec)
+    signals: Signals = {}
+    if clip.found is not None and clip.boxes_xyxy_px is not None and clip.landmarks_xy_px is not None:
+        signals = face_signals(clip.frames, clip.found, clip.boxes_xyxy_px, clip.landmarks_xy_px, times_sec)
+    return _row(contents, whole_frame, times_sec.tolist(), **listed, **signals)
 
 
 def _row(

@@ -19,8 +19,7 @@ from ...processor.input_errors import DataError
 HASH_SIZE = 16
 HASH_BITS = HASH_SIZE**2
 GRID_CELLS = 8
-_HASH_DIGITS = HASH_BITS // 4
-_DIGITS = _HASH_DIGITS + 2 * 3 * GRID_CELLS**2
+_DIGITS = HASH_BITS // 4 + 2 * 3 * GRID_CELLS**2
 # A perceptual hash sets half of its bits; a blank picture's sets almost none and resembles any other blank one's.
 _FEWEST_BITS_SET = HASH_BITS // 4
 # 8.4 million pairs at once: 34 MB of products, and 150 MB if all of them were close.

@@ -198,7 +198,6 @@ def _join_parts(
     if drop_conflicts and conflicts:
         rows, dropped = without_conflicts(rows, conflicts)
         rejects += dropped
-    counts = count_clips(source, rows, rejects)
     provenance = Provenance(
         version=DATA_VERSION,
         kind=source.kind,
@@ -207,10 +206,7 @@ def _join_parts(
         drawn=source.drawn,
         settings=settings,
         notes=source.notes,
-        inputs=counts.inputs,
-        outputs=counts.outputs,
-        rejects=counts.rejects,
-        windows=counts.windows,
+        **dict(count_clips(source, rows, rejects)),
         label_conflicts=LabelConflicts(
             groups=len(conflicts), pictures=sum(map(len, conflicts)), dropped=drop_conflicts
         ),

@@ -49,18 +49,18 @@ FEATURES = Features(
         "frames": Repeated(Value("binary")),  # encoded pictures; one for a single face
         "clip_id": Value("string"),
         "window_index": Value("int32"),
-        "subject_id": Value("string"),
+        "subject_id": Value("string"),  # null: unknown
         "split": Value("string"),
         "source_path": Value("string"),
         "label": Value("string"),
-        "label_scores": Repeated(Value("float32")),
-        **{affect: Value("int8") for affect in AFFECTS},
-        "frame_times_sec": Repeated(Value("float64")),
-        "found": Repeated(Value("bool")),
-        "boxes_xyxy_px": Repeated(Repeated(Value("float32"))),
-        "landmarks_xy_px": Repeated(Repeated(Repeated(Value("float32")))),
-        "transforms": Repeated(Repeated(Repeated(Value("float64")))),
-        **{signal: Value("float32") for signal in SIGNALS},
+        "label_scores": Repeated(Value("float32")),  # shares of people's votes, by `EXPRESSIONS`, sum 1; null: no votes
+        **{affect: Value("int8") for affect in AFFECTS},  # DAiSEE's ratings; null for other data
+        "frame_times_sec": Repeated(Value("float64")),  # NaN: unknown
+        "found": Repeated(Value("bool")),  # this and the next three are null if no face was looked for
+        "boxes_xyxy_px": Repeated(Repeated(Value("float32"))),  # (num_frames, 4)
+        "landmarks_xy_px": Repeated(Repeated(Repeated(Value("float32")))),  # (num_frames, 5, 2)
+        "transforms": Repeated(Repeated(Repeated(Value("float64")))),  # (num_frames, 2, 3), from crop to frame
+        **{signal: Value("float32") for signal in SIGNALS},  # null: unknown
         "frames_sha256": Value("string"),  # of the stored pixels
         "frame_hash": Value("string"),  # perceptual, of the whole frame in the middle of the window
     }

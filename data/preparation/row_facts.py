@@ -13,7 +13,7 @@ from .description import SplitCounts
 
 BATCH = 10_000  # rows
 _IDENTITY = ("split", "clip_id", "window_index", "subject_id", "label", *AFFECTS, "frames_sha256")
-_LABELS = ("label", *AFFECTS)
+LABELS = ("label", *AFFECTS)
 
 
 def _batches(rows: Dataset, names: Iterable[str]) -> Iterator[Mapping[str, Sequence[object]]]:
@@ -36,8 +36,8 @@ def current_fingerprint(splits: Mapping[str, Dataset]) -> str:
 
 def count_rows(rows: Dataset) -> SplitCounts:
     """Count the rows of one split."""
-    counted = {name: Counter[str]() for name in _LABELS}
-    for batch in _batches(rows, _LABELS):
+    counted = {name: Counter[str]() for name in LABELS}
+    for batch in _batches(rows, LABELS):
         for name, counts in counted.items():
             counts.update(str(value) for value in batch[name] if value is not None)
     labels = {name: dict(sorted(counts.items())) for name, counts in counted.items() if counts}
@@ -65,9 +65,9 @@ def repeated_window(rows: Dataset) -> tuple[str, int] | None:
 def conflicting_rows(rows: Dataset) -> list[list[int]]:
     """Groups of rows with identical pixels and more than one label."""
     alike = _alike(rows, ["frames_sha256"], str)
-    known = rows.select_columns(["frames_sha256", *_LABELS]).select(alike)
+    known = rows.select_columns(["frames_sha256", *LABELS]).select(alike)
     groups: dict[str, list[tuple[int, tuple[object, ...]]]] = defaultdict(list)
-    labels = zip(*(known[name][:] for name in _LABELS), strict=True)
+    labels = zip(*(known[name][:] for name in LABELS), strict=True)
     for row, pixels, label in zip(alike.tolist(), known["frames_sha256"][:], labels, strict=True):
         groups[pixels].append((row, label))
     return [[row for row, _ in group] for group in groups.values() if len({label for _, label in group}) > 1]

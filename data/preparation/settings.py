@@ -1,7 +1,7 @@
 """How a source becomes frames: the user's options, and the settings that follow for the kind of source."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from pydantic import Field, with_config
 
@@ -30,17 +30,6 @@ class FrameOptions:
     as_played: bool | None = None
 
 
-class ProcessorSettings(TypedDict):
-    """The processors' arguments that preparation sets."""
-
-    num_frames: int
-    sampling: str
-    face_crop: bool
-    face_margin_ratio: float
-    face_crop_size_px: int
-    as_played: bool
-
-
 @with_config(Record.model_config)
 @dataclass(frozen=True)
 class PreparationSettings:
@@ -66,17 +55,6 @@ class PreparationSettings:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise RecipeError(f"Expected {name} of at least 1, got {count}.")
-
-    def processor_settings(self) -> ProcessorSettings:
-        """The same settings as the processors' arguments."""
-        return {
-            "num_frames": self.num_frames,
-            "sampling": self.sampling,
-            "face_crop": self.face_crop,
-            "face_margin_ratio": self.face_margin_ratio,
-            "face_crop_size_px": self.face_crop_size_px,
-            "as_played": self.as_played,
-        }
 
 
 _OF_VIDEOS = PreparationSettings(

@@ -82,23 +82,18 @@ def read_daisee(source: Path, subset: str | None = None) -> LabelledSource:
     return LabelledSource("daisee", "video", records, rejects, partial(read_source_file, str(source)), notes)
 
 
-def read_label_file(path: Path) -> LabelTable:
+def read_labels(file: BinaryIO, name: str) -> LabelTable:
     """Read one label file; rows with an invalid level, and repeated clips, are rejected.
 
     Raises:
-        DataError: the file is missing, empty, or not a label table.
+        DataError: the file is empty, or not a label table.
     """
-    if not path.is_file():
-        raise DataError(f"The label file {path} does not exist; DAiSEE includes one for each split.")
-    with path.open("rb") as file:
-        return _read_labels(file, str(path))
-
-
-def _read_labels(file: BinaryIO, name: str) -> LabelTable:
     table = read_table(file, name, required=("clipid", *AFFECTS))
     valid, rejects = [], []
     for row in table.rows:
-        clip_id = _clip_id_of(row.cells["clipid"])
+        path = PurePosixPath(row.cells["clipid"])
+        # Any other text after a dot is part of a (damaged) id.
+        clip_id = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
         try:
             row.text("clipid")
             row.check_width()
@@ -113,27 +108,23 @@ def _read_labels(file: BinaryIO, name: str) -> LabelTable:
     return LabelTable({clip_id: affects for _, clip_id, affects in kept}, rejects, table.extra_columns)
 
 
-def _clip_id_of(file_name: str) -> str:
-    """File name without a video suffix; any other text after a dot is part of a (damaged) id."""
-    path = PurePosixPath(file_name)
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
-
-
 def _prefix_in(tree: FileTree) -> str | None:
     return prefix_above(tree.names, ("DataSet", "Labels"))
 
 
 def _read_split(tree: FileTree, prefix: str, split: str, subset: str | None) -> _Split:
     videos, rejects, num_others = _videos_by_clip_id(tree, f"{prefix}DataSet/{_folder_of(tree, prefix, split)}/")
-    table_name = f"{prefix}Labels/{split.capitalize()}Labels.csv"
+    above = f"{prefix}Labels/"
+    table_name = f"{above}{split.capitalize()}Labels.csv"
     # Copies of the data may use a different case, or a different word for the split.
-    others = [name for name in tree.names if _table_split(name, f"{prefix}Labels/") == split]
+    tables = [name for name in tree.names if name.startswith(above) and name.lower().endswith(".csv")]
+    others = [name for name in tables if split_named(name[len(above) : -4].lower().replace("labels", "")) == split]
     if table_name not in tree.names and len(others) == 1:
         table_name = others[0]
     if table_name not in tree.names:
         raise DataError(f"{tree.root} lacks the label file {table_name}, which DAiSEE includes.")
     with tree.open(table_name) as file:
-        table = _read_labels(file, table_name)
+        table = read_labels(file, table_name)
     # The video of a rejected row is not a second input.
     mentioned = table.labels.keys() | {reject.clip_id for reject in table.rejects}
     wanted = stratified_subset(table.labels) if subset else list(table.labels)
@@ -161,11 +152,6 @@ def _folder_of(tree: FileTree, prefix: str, split: str) -> str:
     require_one_word(folders, str(tree.root))
     usual = split.capitalize()
     return usual if usual in folders else next((name for name in sorted(folders) if split_named(name) == split), usual)
-
-
-def _table_split(name: str, folder: str) -> str | None:
-    stem, suffix = name.removeprefix(folder).lower()[:-4], name.lower()[-4:]
-    return split_named(stem.replace("labels", "")) if name.startswith(folder) and suffix == ".csv" else None
 
 
 def _videos_by_clip_id(tree: FileTree, folder: str) -> tuple[dict[str, str], list[Reject], int]:

@@ -22,7 +22,7 @@ from ...processor.media_files import PICTURE_SUFFIXES
 from ..schema import EXPRESSION_OF, EXPRESSIONS, ClipRecord, LabelledSource, Reject, SourceNotes
 from .class_folders import read_class_folders, split_in_name
 from .file_trees import FileTree, open_tree
-from .parquet_rows import label_names_of
+from .parquet_rows import label_names_of, not_whole
 from .tables import Row, read_table
 
 TABLE_NAMES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
@@ -60,11 +60,12 @@ def find_table(tree: FileTree) -> str | None:
     by_name = {PurePosixPath(name).name.lower(): name for name in reversed(tree.names)}
     found = (by_name[name] for name in TABLE_NAMES if name in by_name)
     return next(
-        (name for name in found if name.lower().rpartition("/")[2] != "train.csv" or _has_pixels(tree, name)), None
+        (name for name in found if name.lower().rpartition("/")[2] != "train.csv" or has_pixels(tree, name)), None
     )
 
 
-def _has_pixels(tree: FileTree, name: str) -> bool:
+def has_pixels(tree: FileTree, name: str) -> bool:
+    """Whether a CSV table has a column of pixels."""
     with tree.open(name) as file:
         return b"pixels" in file.readline(10_000).lower()
 
@@ -113,14 +114,10 @@ def _read_row(row: Row, clip_id: str, split: str) -> _Found:
         return row.reject("decode", clip_id, f"Expected pixels as whole numbers in 0..255, got others ({error})")
     if len(pixels) != SIZE_PX**2:
         return row.reject("decode", clip_id, f"Expected {SIZE_PX**2} pixels, got {len(pixels)}")
+    picture = io.BytesIO()
+    Image.frombytes("L", (SIZE_PX, SIZE_PX), pixels).save(picture, "PNG")
     label = EXPRESSIONS[int(emotion)]
-    return ClipRecord(clip_id, None, split, f"{row.table}#{row.line}", label=label), _encode_png(pixels)
-
-
-def _encode_png(pixels: bytes) -> bytes:
-    file = io.BytesIO()
-    Image.frombytes("L", (SIZE_PX, SIZE_PX), pixels).save(file, "PNG")
-    return file.getvalue()
+    return ClipRecord(clip_id, None, split, f"{row.table}#{row.line}", label=label), picture.getvalue()
 
 
 def _read_parquets(tree: FileTree, names: list[str]) -> Iterator[_Found]:
@@ -151,8 +148,7 @@ def _read_columns(file: BinaryIO, name: str) -> tuple[list[object], list[str | N
         table = parquet.read(columns=[column for column in ("image", "label") if column in names])
         label_names = label_names_of(table.schema, "label") if "label" in names else None
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{name} is not a complete parquet file ({reason}); download it again.") from error
+        raise not_whole(name, error) from error
     if table.num_columns != 2:
         raise DataError(f"{name} lacks the columns image and label; it has {', '.join(names)}.")
     labels = [_expression_of(label, label_names or list(EXPRESSIONS)) for label in table["label"].to_pylist()]

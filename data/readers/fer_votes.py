@@ -7,7 +7,7 @@ counted from 0. Votes are counts by class; contempt, unknown and NF (not a face)
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ...processor.input_errors import DataError
@@ -22,27 +22,7 @@ _NOT_EXPRESSIONS = {"contempt": "contempt", "unknown": "unknown", "nf": "not a f
 _LEAST_AGREEMENT = 0.4
 
 
-@dataclass(frozen=True)
-class Votes:
-    """The votes on one picture."""
-
-    counts: Mapping[str, int]  # by column name
-
-    def label_scores(self) -> list[float] | None:
-        """Each expression's share of the votes, in the order of `EXPRESSIONS`; None if nobody voted for any of them."""
-        shares = {EXPRESSION_OF[name]: count for name, count in self.counts.items() if name not in _NOT_EXPRESSIONS}
-        total = sum(shares.values())
-        return [shares[name] / total for name in EXPRESSIONS] if total else None
-
-    def majority(self) -> str | None:
-        """The column with the most votes; None for a tie."""
-        (first, most), (_, next_most) = Counter(self.counts).most_common(2)
-        return first if most > next_most else None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody voted."""
-        return not any(self.counts.values())
+_Votes = dict[str, int]  # on one picture, by column name
 
 
 def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> LabelledSource:
@@ -65,7 +45,7 @@ def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> Labelle
     for record in source.records:
         found = votes.get(record.clip_id)
         if vote_labels == "soft":
-            scores = found.label_scores() if found else None
+            scores = None if found is None else _label_scores(found)
             without += scores is None
             records.append(replace(record, label_scores=scores))
         elif isinstance(label := _majority_label(found), Reject):
@@ -77,11 +57,18 @@ def apply_votes(source: LabelledSource, path: Path, vote_labels: str) -> Labelle
     return replace(source, records=records, rejects=rejects, notes=notes)
 
 
-def _majority_label(votes: Votes | None) -> str | Reject:
-    if votes is None or votes.is_empty:
+def _label_scores(votes: _Votes) -> list[float] | None:
+    """Each expression's share of the votes, in the order of `EXPRESSIONS`; None if nobody voted for any of them."""
+    shares = {EXPRESSION_OF[name]: count for name, count in votes.items() if name not in _NOT_EXPRESSIONS}
+    total = sum(shares.values())
+    return [shares[name] / total for name in EXPRESSIONS] if total else None
+
+
+def _majority_label(votes: _Votes | None) -> str | Reject:
+    if votes is None or not any(votes.values()):
         return Reject("", "", "label", "There are no votes on this picture.")
-    majority = votes.majority()
-    if majority is None:
+    (majority, most), (_, next_most) = Counter(votes).most_common(2)
+    if most == next_most:
         return Reject("", "", "label", "The votes are tied between two classes.")
     if majority in _NOT_EXPRESSIONS:
         got = _NOT_EXPRESSIONS[majority]
@@ -89,7 +76,7 @@ def _majority_label(votes: Votes | None) -> str | Reject:
     return EXPRESSION_OF[majority]
 
 
-def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
+def _read_votes(source: LabelledSource, path: Path) -> dict[str, _Votes]:
     """Clip id → votes; an empty row means that nobody voted."""
     with path.open("rb") as file:
         table = read_table(file, path.name, required=_CLASSES, optional=("usage", "split", "row"))
@@ -101,7 +88,7 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
         by_row = "row" in table.columns
         known = {record.clip_id for record in source.records} | {reject.clip_id for reject in source.rejects} - {""}
         splits = {name.partition("/")[0] for name in known}
-        votes: dict[str, Votes] = {}
+        votes: dict[str, _Votes] = {}
         counts: Counter[str] = Counter()
         for row in table.rows:
             split = _split_of(row, "split" if by_row else "usage")
@@ -114,7 +101,7 @@ def _read_votes(source: LabelledSource, path: Path) -> dict[str, Votes]:
             if clip_id in votes:
                 raise DataError(_not_of_these(row, path, source, f"for picture {clip_id} a second time"))
             is_empty = all(is_blank(row.cells[name]) for name in _CLASSES)
-            votes[clip_id] = Votes({name: 0 if is_empty else _number(row, name) for name in _CLASSES})
+            votes[clip_id] = {name: 0 if is_empty else _number(row, name) for name in _CLASSES}
     if not by_row and len(votes) != len(known):
         missing = min(known - set(votes))
         raise DataError(
@@ -147,7 +134,7 @@ def _number(row: Row, column: str) -> int:
     return int(text)
 
 
-def _check_agreement(source: LabelledSource, votes: Mapping[str, Votes], path: Path) -> None:
+def _check_agreement(source: LabelledSource, votes: Mapping[str, _Votes], path: Path) -> None:
     """Raises DataError for votes on other pictures, or in a different order, which would silently give wrong labels."""
     pairs = [(record.label, _majority_label(votes.get(record.clip_id))) for record in source.records]
     told = [label == majority for label, majority in pairs if isinstance(majority, str)]

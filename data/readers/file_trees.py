@@ -11,7 +11,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -144,17 +144,16 @@ def _list_folder(root: Path) -> tuple[list[str], list[Reject]]:
     ]
     for path in walked.files:
         name = path.relative_to(root).as_posix()
-        if any(_is_litter(part) for part in PurePosixPath(name).parts):
+        if _is_litter(name):
             continue
-        if problem := _name_problem(name) or (None if path.is_file() else _what_else(path)):
+        problem = _name_problem(name)
+        if not problem and not path.is_file():
+            problem = f"Expected a file, got {'a link that leads nowhere' if path.is_symlink() else 'a device or pipe'}"
+        if problem:
             rejects.append(_reject(name, f"{problem} in {root}"))
         else:
             names.append(name)
     return names, rejects
-
-
-def _what_else(path: Path) -> str:
-    return f"Expected a file, got {'a link that leads nowhere' if path.is_symlink() else 'a device or pipe'}"
 
 
 def _archive_at(path: str) -> _Archive:
@@ -173,7 +172,10 @@ def _open_archive(path: str, modified_ns: int) -> _Archive:
         raise DataError(f"{path} is truncated or not a zip archive ({error}); download it again.") from error
     members: dict[str, zipfile.ZipInfo] = {}
     rejects = []
-    for member in _files_of(file):
+    for member in file.infolist():
+        # zipfile's is_dir fails on an empty name, since it looks at the last letter.
+        if (member.filename and member.is_dir()) or _is_litter(member.filename):
+            continue
         name = posixpath.normpath(member.filename)
         problem = _name_problem(member.filename) or _member_problem(member)
         if problem is None and name in members:
@@ -185,16 +187,9 @@ def _open_archive(path: str, modified_ns: int) -> _Archive:
     return _Archive(file, members, rejects)
 
 
-def _files_of(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    for member in archive.infolist():
-        parts = PurePosixPath(member.filename).parts
-        # zipfile fails on an empty name, since it looks at the last letter.
-        if not (member.filename and member.is_dir()) and not any(_is_litter(part) for part in parts):
-            yield member
-
-
 def _is_litter(name: str) -> bool:
-    return name.lower() in _SYSTEM_FILES or (name.startswith(".") and name != "..")
+    parts = PurePosixPath(name).parts
+    return any(part.lower() in _SYSTEM_FILES or (part.startswith(".") and part != "..") for part in parts)
 
 
 def _name_problem(name: str) -> str | None:

@@ -57,7 +57,11 @@ def match_files(
     for entry in listed:
         mentioned.add(entry.file.lower())
         try:
-            usable.append((entry, _label_of(entry, names)))
+            entry.row.check_width()
+            label = names.name_of(entry.label)
+            if entry.problem:
+                raise DataError(entry.problem)
+            usable.append((entry, label))
         except DataError as error:
             rejects.append(entry.row.reject("label", entry.clip_id, error))
     records, unmatched = _to_records(usable, paths, media)
@@ -66,14 +70,6 @@ def match_files(
         Reject(path, file, "label", f"{path} is in no list.") for file, path in paths.items() if file not in mentioned
     ]
     return records, rejects
-
-
-def _label_of(entry: Listed, names: LabelNames) -> str:
-    entry.row.check_width()
-    label = names.name_of(entry.label)
-    if entry.problem:
-        raise DataError(entry.problem)
-    return label
 
 
 def _to_records(

@@ -42,7 +42,7 @@ def read_parquet(file: BinaryIO, name: str, wanted: Sequence[str]) -> ParquetTab
         parquet = pyarrow.parquet.ParquetFile(file)
         schema = parquet.schema_arrow
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _not_whole(name, error) from error
+        raise not_whole(name, error) from error
     stored: dict[str, str] = {}
     for column, ours in zip(schema.names, our_names(schema.names, (*PICTURE_COLUMNS, *wanted)), strict=True):
         stored.setdefault(ours, column)
@@ -68,7 +68,7 @@ def is_fer2013(file: BinaryIO, name: str) -> bool:
         names = label_names_of(parquet.schema_arrow, "label")
         found = names or set(parquet.read(columns=["label"])["label"].unique().to_pylist()) - {None}
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _not_whole(name, error) from error
+        raise not_whole(name, error) from error
     if names is None and found == set(range(len(EXPRESSIONS))):
         return True
     return {EXPRESSION_OF.get(str(label).strip().lower()) for label in found} == set(EXPRESSIONS)
@@ -93,18 +93,18 @@ def _rows(
             for values in batch.to_pylist():
                 texts = {column: _as_text(values[stored]) for column, stored in cells.items()}
                 if label_names is not None:
-                    texts["label"] = _name_of(texts["label"], label_names)
-                yield PictureRow(
-                    Row(name, number, texts, None, "row"), _picture_in(values[picture] if picture else None)
-                )
+                    label = texts["label"]  # a number; the datasets library writes -1 for a missing label
+                    texts["label"] = (
+                        label_names[int(label)] if label.isdigit() and int(label) < len(label_names) else ""
+                    )
+                found = values[picture] if picture else None
+                if isinstance(found, dict):  # the datasets library's struct
+                    found = found.get("bytes") or found.get("path")
+                is_usable = isinstance(found, (bytes, str)) and found
+                yield PictureRow(Row(name, number, texts, None, "row"), found if is_usable else None)
                 number += 1
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _not_whole(name, error) from error
-
-
-def _name_of(label: str, names: Sequence[str]) -> str:
-    """The name of a label number; the datasets library writes -1 for a missing label."""
-    return names[int(label)] if label.isdigit() and int(label) < len(names) else ""
+        raise not_whole(name, error) from error
 
 
 def _as_text(value: object) -> str:
@@ -115,13 +115,7 @@ def _as_text(value: object) -> str:
     return str(value).strip()
 
 
-def _picture_in(value: object) -> bytes | str | None:
-    """The picture in a plain column, or in the datasets library's struct of bytes and path."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    return value if isinstance(value, (bytes, str)) and value else None
-
-
-def _not_whole(name: str, error: Exception) -> DataError:
+def not_whole(name: str, error: Exception) -> DataError:
+    """The error for a file that Parquet's reader refuses."""
     reason = str(error).partition("\n")[0]
     return DataError(f"{name} is not a complete parquet file ({reason}); download it again.")

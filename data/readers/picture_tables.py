@@ -23,11 +23,10 @@ from .file_trees import FileTree, fetch_file, open_tree
 from .found_files import find_among, find_below
 from .frame_windows import Frame, WindowOptions, cut_windows
 from .parquet_rows import PICTURE_COLUMNS, PictureRow, read_parquet
-from .split_names import require_one_word, split_named
+from .split_names import require_one_word
 from .tables import Row, find_repeats, is_blank, read_table, require_subjects
 
 SUFFIXES = (".csv", ".parquet")
-METADATA_NAME = "metadata.csv"
 _COLUMNS = ("label", *AFFECTS, "subject_id", "split", "clip_id", "frame_index")
 
 
@@ -50,21 +49,20 @@ class _Place:
 
 
 def find_tables(tree: FileTree) -> list[str]:
-    """The tables of pictures in a folder: Parquet files, else CSV tables directly in it with a split in their names."""
+    """The tables of pictures in a folder: Parquet files, else CSV tables directly in it with a split in their names,
+    and the datasets library's own next to its pictures."""
     parquets = [name for name in tree.names if name.lower().endswith(".parquet")]
-    tables = [name for name in tree.names if _is_table_name(name)]
+    tables = [
+        name
+        for name in tree.names
+        if is_metadata(name) or ("/" not in name and name.lower().endswith(".csv") and split_in_name(name))
+    ]
     return parquets or [name for name in tables if has_pictures(tree, name)]
-
-
-def _is_table_name(name: str) -> bool:
-    """A table in the top folder with a split in its name, or the datasets library's own next to its pictures."""
-    is_of_split = "/" not in name and name.lower().endswith(".csv") and split_in_name(name) is not None
-    return is_of_split or is_metadata(name)
 
 
 def is_metadata(name: str) -> bool:
     """Whether a file is the datasets library's table for a folder of pictures or videos."""
-    return PurePosixPath(name).name.lower() == METADATA_NAME
+    return PurePosixPath(name).name.lower() == "metadata.csv"
 
 
 def has_pictures(tree: FileTree, name: str) -> bool:
@@ -208,13 +206,16 @@ def _read_pictures(
     """Pictures with their positions, the contents of those stored in a table, and rejected rows."""
     found: list[tuple[Row, Frame, bytes | None]] = []
     rejects: list[Reject] = []
-    has_splits = any(table.split or _has_splits(table) for table in tables)
+    has_splits = any(table.split for table in tables) or any(
+        not is_blank(item.row.cells.get("split", "")) for table in tables for item in table.rows
+    )
     in_archive = None if tree.root.is_dir() else set(tree.names)
     for table, item, place in _with_places(tables, no_subjects, as_clips):
         row, stage = item.row, "table"
         try:
             row.check_width()
-            split = _split_of(table, row) if has_splits else None
+            # The row's own split, else the one in the file name.
+            split = (is_blank(row.cells.get("split", "")) and table.split) or row.split() if has_splits else None
             subject = None if no_subjects else row.text("subject_id")
             if as_clips and (place.sequence is None or place.index is None):
                 raise DataError(f"Expected frame_index as a whole number, got {row.cells.get('frame_index', '')!r}")
@@ -229,7 +230,12 @@ def _read_pictures(
         group = row.cells.get("clip_id") or None
         picture = ClipRecord(place.clip_id or path, subject, split, path, affects, label, group_id=group)
         found.append((row, Frame(picture, place.sequence or "", place.index or 0), content))
-    repeats = find_repeats([(_key(frame, as_clips), _value(frame, content)) for _, frame, content in found])
+    repeats = find_repeats(
+        [
+            ((frame.sequence, frame.index) if as_clips else frame.picture.clip_id, _value(frame, content))
+            for _, frame, content in found
+        ]
+    )
     for position, problem in repeats.items():
         row, frame, _ = found[position]
         what = f"frame {frame.index} of {frame.sequence}" if as_clips else frame.picture.clip_id
@@ -237,10 +243,6 @@ def _read_pictures(
     kept = [entry for position, entry in enumerate(found) if position not in repeats]
     contents = {frame.picture.source_path: content for _, frame, content in kept if content is not None}
     return [frame for _, frame, _ in kept], contents, rejects
-
-
-def _key(frame: Frame, as_clips: bool) -> tuple[str, int]:
-    return (frame.sequence, frame.index) if as_clips else (frame.picture.clip_id, 0)
 
 
 def _value(frame: Frame, content: bytes | None) -> tuple[object, ...]:
@@ -307,17 +309,3 @@ def _below(table: str, path: str) -> str:
     if path.startswith("/") or path[1:2] == ":" or below.split("/")[0] == "..":
         raise DataError(f"Expected a path below the table's folder, got {path!r}")
     return below
-
-
-def _has_splits(table: _Table) -> bool:
-    return any(not is_blank(item.row.cells.get("split", "")) for item in table.rows)
-
-
-def _split_of(table: _Table, row: Row) -> str:
-    """The row's own split, else the one in the file name."""
-    text = row.cells.get("split", "")
-    if is_blank(text) and table.split:
-        return table.split
-    if (split := split_named(text)) is None:
-        raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
-    return split

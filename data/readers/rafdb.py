@@ -21,8 +21,8 @@ from .split_names import split_named
 from .tables import read_words
 
 _LIST_NAMES = ("list_patition_label.txt", "list_partition_label.txt")
-_LABELS = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), start=1))
-_BY_NUMBER = {str(number): name for number, name in _LABELS.items()}
+_LABELS = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+_BY_NUMBER = {str(number): name for number, name in enumerate(_LABELS, start=1)}
 _COMPOUND = {str(number) for number in range(8, 12)}
 _COPIED = re.compile(r"[1-7]/(train|test)_\d+_aligned\.\w+$", re.IGNORECASE)
 
@@ -45,7 +45,8 @@ def read_rafdb(source: Path, face_crop: bool = False) -> LabelledSource:
     tree = open_tree(source)
     lists = _lists_of(tree)
     if not lists:
-        if not any(_folder_of_label(name) for name in tree.names):
+        folders = {part.lower() for name in tree.names for part in PurePosixPath(name).parts[:-1]}
+        if not folders & (_BY_NUMBER | EXPRESSION_OF).keys():
             raise DataError(
                 f"Expected RAF-DB's list ({_LIST_NAMES[0]}), or its pictures in folders 1 to 7, in {source}, got "
                 f"neither.{tree.refused()}"
@@ -64,10 +65,6 @@ def read_rafdb(source: Path, face_crop: bool = False) -> LabelledSource:
 
 def _lists_of(tree: FileTree) -> list[str]:
     return [name for name in tree.names if PurePosixPath(name).name.lower() in _LIST_NAMES]
-
-
-def _folder_of_label(name: str) -> bool:
-    return any(part.lower() in _BY_NUMBER | EXPRESSION_OF for part in PurePosixPath(name).parts[:-1])
 
 
 def _clip_id_of(name: str) -> str:

@@ -124,7 +124,11 @@ def _group(file: h5py.File, name: str, path: Path) -> h5py.Group:
 
 def _read_metadata(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     group = _group(file, "metadata", path)
-    columns = {name: group[name][()] for name in group if _is_column(group[name])}
+    columns = {
+        name: values[()]
+        for name, values in group.items()
+        if isinstance(values, h5py.Dataset) and values.ndim == 1 and values.nbytes <= MAX_FILE_BYTES
+    }
     missing = [name for name in ("clip_id", "participant_id") if name not in columns]
     if missing or not _label_columns(columns):
         missing = missing or ["the four affects, three_class_label or engagement_binary"]
@@ -133,10 +137,6 @@ def _read_metadata(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     if len({len(columns[name]) for name in wanted}) > 1:
         raise DataError(f"The columns in the metadata of {path} differ in length.")
     return {name: columns[name] for name in wanted}
-
-
-def _is_column(values: h5py.Dataset | h5py.Group) -> bool:
-    return isinstance(values, h5py.Dataset) and values.ndim == 1 and values.nbytes <= MAX_FILE_BYTES
 
 
 def _label_columns(columns: dict[str, np.ndarray]) -> Sequence[str]:

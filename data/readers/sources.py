@@ -17,7 +17,7 @@ from .affectnet import is_affectnet, read_affectnet
 from .class_folders import read_class_folders
 from .daisee import is_daisee, read_daisee
 from .engagenet import is_engagenet, read_engagenet
-from .fer2013 import find_table, read_fer2013
+from .fer2013 import find_table, has_pixels, read_fer2013
 from .fer_votes import VOTE_LABELS, apply_votes
 from .file_trees import FileTree, is_zip, open_tree
 from .frame_windows import WindowOptions
@@ -143,11 +143,11 @@ def detect_kind(source: Path) -> str:
 
 
 def _kind_of_table(tree: FileTree, name: str) -> str:
-    with tree.open(name) as file:
-        if name.lower().endswith(".parquet"):
+    if name.lower().endswith(".parquet"):
+        with tree.open(name) as file:
             return "fer2013" if is_fer2013(file, name) else "images"
-        if b"pixels" in file.readline(10_000).lower():
-            return "fer2013"
+    if has_pixels(tree, name):
+        return "fer2013"
     return "images" if has_pictures(tree, name) else "videos"
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from ...processor.input_errors import DataError
 from ..schema import AFFECTS, Reject
+from .split_names import split_named
 from .table_text import open_text
 
 # Other names for our columns: in the Hub's metadata.csv, and in common use.
@@ -52,6 +53,17 @@ class Row:
             if self.cells[name] not in ("0", "1", "2", "3"):
                 raise DataError(f"Expected {name} as 0, 1, 2 or 3, got {self.cells[name]!r}")
         return {name: int(self.cells[name]) for name in AFFECTS}
+
+    def split(self) -> str:
+        """The split in the column `split`.
+
+        Raises:
+            DataError: it is none, or missing.
+        """
+        text = self.cells.get("split", "")
+        if (split := split_named(text)) is None:
+            raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
+        return split
 
     def check_width(self) -> None:
         """Raises DataError if the row has more or fewer cells than the header."""

@@ -102,7 +102,7 @@ def _to_record(row: Row, columns: list[str], folder: Path, with_splits: bool, no
         raise DataError(f"Expected start_sec before end_sec, got {start_sec:g} and {end_sec:g}")
     has_span = start_sec is not None or end_sec is not None
     clip_id = f"{path}@{_short(start_sec)}-{_short(end_sec)}" if has_span else path
-    split = _split_of(row) if with_splits else None
+    split = row.split() if with_splits else None
     subject = None if no_subjects else row.text("subject_id")
     return ClipRecord(clip_id, subject, split, path, affects, label, start_sec, end_sec)
 
@@ -125,13 +125,6 @@ def _seconds(row: Row, column: str) -> float | None:
 
 def _short(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.10g}"
-
-
-def _split_of(row: Row) -> str:
-    text = row.cells["split"]
-    if (split := split_named(text)) is None:
-        raise DataError(f"Expected split as train, validation or test in every row or in none, got {text!r}")
-    return split
 
 
 def _missing_file(row: Row, record: ClipRecord, folder: Path) -> Reject | None:

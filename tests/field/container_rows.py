@@ -9,13 +9,13 @@ import av
 import numpy as np
 from damaged_films import film, row, shows, whole, written
 from made_fields import write_fields
-from numbered_videos import decode_plainly, numbers_in, write_sound
+from numbered_videos import decode_frames_at, decode_plainly, numbers_in, write_sound
 from PIL import Image
 from rows import Comes, Expected, Refused, Row
 
 from engagement_recognition.data.required_packages import OF_A_MODEL, pip_lines
 from engagement_recognition.processor.input_errors import NoVideoStreamError, TruncatedVideoError, VideoReadError
-from engagement_recognition.processor.video_decoding import decode_frames_at, decode_video
+from engagement_recognition.processor.video_decoding import decode_video
 from engagement_recognition.processor.video_index import VideoIndex
 
 TOP_FIRST = {"x264-params": "interlaced=1:tff=1:keyint=12"}

@@ -241,7 +241,7 @@ ROWS = [
     Row(
         "scores that become nan later",
         _nan_scores,
-        lambda bench, predictor: predictor.score_clip(predictor.video_processor.prepare_clip(list(face_frames()))),
+        lambda bench, predictor: predictor.score_clips([predictor.video_processor.prepare_clip(list(face_frames()))]),
         Refused(("nan or infinity",)),
         kind=9,
     ),

@@ -1,10 +1,16 @@
 """Tiny videos whose every frame bears its number in its pixels, so that a test can say which frame came out."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from engagement_recognition.processor.input_errors import VideoReadError
+from engagement_recognition.processor.media_files import MediaSource
+from engagement_recognition.processor.video_decoding import DecodedFrames, decode_clips
+from engagement_recognition.processor.video_index import VideoIndex, index_video
 
 WIDTH_PX, HEIGHT_PX = 96, 72
 NUM_BITS = 8
@@ -46,6 +52,15 @@ def decode_plainly(source) -> np.ndarray:
     with av.open(source) as container:
         frames = list(container.decode(video=0))
         return np.stack([np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in frames])
+
+
+def decode_frames_at(film: VideoIndex | MediaSource, numbers: Sequence[int] | np.ndarray) -> DecodedFrames:
+    """The product's frames of these numbers, in any order, with repeats; a clip's error is raised."""
+    index = film if isinstance(film, VideoIndex) else index_video(film)
+    (clip,) = decode_clips(index, [np.asarray(numbers, dtype=np.int64).reshape(-1)])
+    if isinstance(clip, VideoReadError):
+        raise clip
+    return clip
 
 
 def write_sound(path: Path) -> None:

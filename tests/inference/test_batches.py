@@ -92,7 +92,7 @@ def test_clips_scored_together_and_alone_agree(films: list[Path]):
     rows = count_rows(predictor)
     together = predictor.score_clips(clips)
     assert rows == [2, 1] and together.shape == (3, 3)
-    np.testing.assert_allclose(together, [predictor.score_clip(clip) for clip in clips], atol=1e-6)
+    np.testing.assert_allclose(together, [predictor.score_clips([clip])[0] for clip in clips], atol=1e-6)
 
 
 def test_a_slow_first_file_keeps_its_place_and_others_are_read_meanwhile(

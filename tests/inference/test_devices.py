@@ -37,16 +37,13 @@ CLOSE = {"rel": 1e-4, "abs": 1e-4}
 @pytest.fixture
 def looked_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The device of every look for faces."""
-    devices, run_mtcnn = [], face_detection._run_mtcnn
+    devices, load_networks = [], face_detection._load_networks.__wrapped__  # not cached: keeps no fake one
 
-    def run_and_remember(frames: np.ndarray, look: object, device: str, folder: None) -> list:
+    def load_and_remember(device: str, folder: None) -> object:
         devices.append(device)
-        return run_mtcnn(frames, look, device, folder)
+        return load_networks(device, folder)
 
-    monkeypatch.setattr(face_detection, "_run_mtcnn", run_and_remember)
-    monkeypatch.setattr(
-        face_detection, "_load_networks", face_detection._load_networks.__wrapped__
-    )  # keeps no fake one
+    monkeypatch.setattr(face_detection, "_load_networks", load_and_remember)
     return devices
 
 

@@ -13,7 +13,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered_videos import HEIGHT_PX, WIDTH_PX, decode_plainly, encode, numbered_picture, numbers_in, write_sound
+from numbered_videos import (
+    HEIGHT_PX,
+    WIDTH_PX,
+    decode_frames_at,
+    decode_plainly,
+    encode,
+    numbered_picture,
+    numbers_in,
+    write_sound,
+)
 from places import REAL_DATA
 
 from engagement_recognition.processor import video_container, video_pass
@@ -27,7 +36,6 @@ from engagement_recognition.processor.input_errors import (
 )
 from engagement_recognition.processor.video_decoding import (
     consecutive_frame_indices,
-    decode_frames_at,
     decode_video,
     index_video,
     uniform_frame_indices,

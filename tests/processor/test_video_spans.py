@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered_videos import encode, numbers_in
+from numbered_videos import decode_frames_at, encode, numbers_in
 
 from engagement_recognition import EngagementVideoProcessor
 from engagement_recognition.data.drawn.datasets import encode_video
@@ -17,7 +17,7 @@ from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_p
 from engagement_recognition.processor import video_bitstream, video_packets, video_pass
 from engagement_recognition.processor.face_preparation import PreparedClip
 from engagement_recognition.processor.input_errors import EngagementInputError, NoFaceError, VideoReadError
-from engagement_recognition.processor.video_decoding import DecodedFrames, decode_clips, decode_frames_at
+from engagement_recognition.processor.video_decoding import DecodedFrames, decode_clips
 from engagement_recognition.processor.video_index import VideoIndex, index_video
 
 NUM_FRAMES = 120

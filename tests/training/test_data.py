@@ -10,14 +10,13 @@ from conftest import prepare_drawn
 from PIL import Image as PictureFile
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from engagement_recognition.data.preparation.prepared_data import FEATURES, PreparedData
+from engagement_recognition.data.preparation.prepared_data import PreparedData
 from engagement_recognition.data.schema import (
     AFFECTS,
     BINARY,
     EXPRESSIONS,
     LABEL_SCHEMES,
     OWN_LABELS,
-    PreparedRow,
     order_label_names,
 )
 from engagement_recognition.evaluation.metrics import compute_scores, majority_baseline
@@ -185,7 +184,3 @@ def test_the_majority_is_that_of_the_training_set():
     baseline = majority_baseline([1, 1, 0], truth, ("disengaged", "engaged"))
     assert baseline.predicts == "engaged" and baseline.accuracy == 0.25
     assert baseline.balanced_accuracy == balanced_accuracy_score(truth, [1, 1, 1, 1]) == 0.5
-
-
-def test_the_type_of_a_row_names_the_columns_stored():
-    assert list(PreparedRow.__annotations__) == list(FEATURES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition.data.readers.daisee import read_daisee, read_label_file
+from engagement_recognition.data.readers.daisee import read_daisee
 from engagement_recognition.data.readers.fer2013 import read_fer2013
 from engagement_recognition.data.readers.tables import Row, read_table
 from engagement_recognition.data.readers.video_tables import read_video_table
@@ -166,7 +166,6 @@ def test_of_two_equal_rows_the_later_goes_and_of_two_different_ones_both(daisee:
 def test_a_bad_label_file_is_refused_in_one_line(content: str | bytes, told: str, daisee: Path):
     write_labels(daisee, content)
     check_one_line(lambda: read_daisee(daisee), "Labels/TrainLabels.csv", told)
-    check_one_line(lambda: read_label_file(daisee / "Labels/TrainLabels.csv"), "TrainLabels.csv", told)
 
 
 def test_a_label_file_saved_by_a_spreadsheet_is_read_and_its_more_columns_told(daisee: Path):
@@ -174,7 +173,7 @@ def test_a_label_file_saved_by_a_spreadsheet_is_read_and_its_more_columns_told(d
     write_labels(daisee, lines.replace("\n", "\r\n").replace(",", ";").encode("utf-8-sig"))
     source = check_daisee(daisee, 2, [], "")
     assert source.notes.extra_columns == ["remark"]
-    assert read_label_file(daisee / "Labels/TrainLabels.csv").labels["1100011003"]["frustration"] == 3
+    assert {record.clip_id: record for record in source.records}["1100011003"].affects["frustration"] == 3
 
 
 def test_an_id_that_a_spreadsheet_made_a_number_is_not_cut_at_its_dot(daisee: Path):
@@ -263,7 +262,6 @@ def test_a_bad_table_of_videos_is_refused_in_one_line(content: str | bytes, told
 
 def test_a_missing_table_is_refused(tmp_path: Path):
     check_one_line(lambda: read_video_table(tmp_path / "none.csv"), "none.csv", "no CSV table")
-    check_one_line(lambda: read_label_file(tmp_path / "none.csv"), "none.csv", "not exist")
 
 
 # --- FER2013's table

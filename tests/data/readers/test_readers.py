@@ -14,7 +14,7 @@ from places import REAL_DATA
 from small_files import zip_folder
 
 from engagement_recognition.data.readers.class_folders import read_class_folders
-from engagement_recognition.data.readers.daisee import is_daisee, read_daisee, read_label_file
+from engagement_recognition.data.readers.daisee import is_daisee, read_daisee, read_labels
 from engagement_recognition.data.readers.fer2013 import read_fer2013
 from engagement_recognition.data.readers.sources import SourceOptions, detect_kind, read_source
 from engagement_recognition.data.readers.video_tables import read_video_table
@@ -379,7 +379,8 @@ def test_fer2013_has_its_official_sizes():
 def test_daisee_s_labels_and_subset_are_the_published_ones(
     split: str, levels: list[int], subset: tuple[int, int, int | None], three_classes: dict[str | None, int] | None
 ):
-    table = read_label_file(REAL_DATA / f"daisee_labels/{split}Labels.csv")
+    with (REAL_DATA / f"daisee_labels/{split}Labels.csv").open("rb") as file:
+        table = read_labels(file, file.name)
     counts = Counter(affects["engagement"] for affects in table.labels.values())
     assert [counts[level] for level in range(4)] == levels and table.rejects == []
     drawn = stratified_subset(table.labels)
