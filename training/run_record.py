@@ -183,9 +183,10 @@ def _defaults(kind: type) -> dict[str, OptionValue]:
 
 def recipe_as_given(run: StageRun) -> Recipe:
     """For results, which may be published: without tokens and local paths."""
-    return Recipe({name: _without_folder(value) for name, value in run.given.items() if name != "hub_token"})
-
-
-def _without_folder(value: JsonValue) -> JsonValue:
-    """Hub ids stay whole."""
-    return Path(value).name if isinstance(value, str) and Path(value).exists() else value
+    return Recipe(
+        {  # Hub ids stay whole
+            name: Path(value).name if isinstance(value, str) and Path(value).exists() else value
+            for name, value in run.given.items()
+            if name != "hub_token"
+        }
+    )
