@@ -144,7 +144,12 @@ def read_training_recipe(checkpoint: Path) -> TrainingRecipe | None:
 
 def options_that_differ(kept: TrainingRecipe, options: Mapping[str, OptionValue]) -> list[str]:
     """Such as `learning_rate 0.001, got 0.002`: the value in the checkpoint, and the value now."""
-    defaults = {name: value for kind in (StageArguments, TrainingArguments) for name, value in _defaults(kind).items()}
+    defaults = {
+        item.name: _as_option(item.default_factory() if callable(item.default_factory) else item.default)
+        for kind in (StageArguments, TrainingArguments)
+        for item in fields(kind)
+        if item.init
+    }
     differing = []
     for name in sorted({*kept.options, *options}):
         if name not in defaults or (name == "encoder" and not (name in kept.options and name in options)):
@@ -171,14 +176,6 @@ def _short(digest: str | None) -> str:
 
 def _shown(value: OptionValue) -> str:
     return "none" if value is None else str(value)
-
-
-def _defaults(kind: type) -> dict[str, OptionValue]:
-    return {
-        item.name: _as_option(item.default if not callable(item.default_factory) else item.default_factory())
-        for item in fields(kind)
-        if item.init
-    }
 
 
 def recipe_as_given(run: StageRun) -> Recipe:
