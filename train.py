@@ -135,7 +135,10 @@ def _train_all(runs: Sequence[StageRun]) -> list[Path]:
             exported.append(train_on_engagement(run, stage_data, stage_one_dir))
     for run in runs:  # after all training, so that an unreachable Hub interrupts none
         if run.push_to_hub and run.training.process_index == 0:
-            print(f"pushed to {_push(run)}")
+            folder, repository = run.run_dir / f"{run.name}_hub", _repository_of(run)  # as `engagement publish`
+            assemble(run.export_dir, folder, repository)
+            address = push_folder(folder, repository, run.training.hub_private_repo, run.training.hub_token)
+            print(f"pushed to {address}")
     return exported
 
 
@@ -287,13 +290,6 @@ def _export(
     selection = results.training.selection if results.training else None
     if selection and selection.warning:
         print(f"{run.name}: take care: {selection.warning}", file=sys.stderr)
-
-
-def _push(run: StageRun) -> str:
-    """As `engagement publish`; each stage's model has its own repository."""
-    folder, repository = run.run_dir / f"{run.name}_hub", _repository_of(run)
-    assemble(run.export_dir, folder, repository)
-    return push_folder(folder, repository, run.training.hub_private_repo, run.training.hub_token)
 
 
 def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> SplitPredictions:

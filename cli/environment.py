@@ -25,7 +25,8 @@ def describe_environment() -> Iterator[tuple[str, str]]:
     yield "processors", _describe_processors()
     for name, describe in (("torch", _describe_torch), ("PyAV", _describe_codecs)):
         yield name, _or_error(describe)
-    yield "engines", _describe_engines()
+    engines = ("torch", "onnxruntime", "openvino")
+    yield "engines", ", ".join(f"{name} {installed_version(name) or 'not installed'}" for name in engines)
     yield "device by default", _or_error(_describe_default)
     for variable in _VARIABLES:
         yield variable, os.environ.get(variable, "not set")
@@ -62,12 +63,6 @@ def _describe_torch() -> str:
         parts.append(f"no CUDA device (built for {torch.version.cuda or 'none'})")
     parts.append("MPS" if torch.backends.mps.is_available() else "no MPS device")
     return "; ".join(parts)
-
-
-def _describe_engines() -> str:
-    """What `--engine` can run here."""
-    engines = ("torch", "onnxruntime", "openvino")
-    return ", ".join(f"{name} {installed_version(name) or 'not installed'}" for name in engines)
 
 
 def _describe_default() -> str:

@@ -55,7 +55,13 @@ def export(
     _check_int8(int8, calibration, int8_keep, to, output)
     _tell_warnings(Path(model))
     if to is ExportFormat.space:
-        _export_space(model, output)
+        from ..hub.space import export_space
+
+        files = export_space(model, output)
+        size_mb = sum(path.stat().st_size for path in files) / 1e6
+        origin = "" if Path(model).is_dir() else f"; {model} is not a local folder: the Space will load it from the Hub"
+        typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
+        typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
     elif to is ExportFormat.stock or output.suffix.lower() == ".onnx":
         from ..conversion.export_onnx import export_onnx
         from ..conversion.export_stock import export_stock
@@ -99,16 +105,6 @@ def _tell_warnings(model: Path) -> None:
     known = read_results(model) if (model / RESULTS_FILE).is_file() else None
     for warning in known.warnings() if known else ():
         typer.echo(f"take care: {warning}", err=True)
-
-
-def _export_space(model: str, output: Path) -> None:
-    from ..hub.space import export_space
-
-    files = export_space(model, output)
-    size_mb = sum(path.stat().st_size for path in files) / 1e6
-    origin = "" if Path(model).is_dir() else f"; {model} is not a local folder: the Space will load it from the Hub"
-    typer.echo(f"{output}: {len(files)} files, {size_mb:.1f} MB{origin}; try it: python {output / 'app.py'}")
-    typer.echo(f"push it: hf upload YOUR-NAME/SPACE {output} --repo-type space --private")
 
 
 def _say(record: "ExportRecord", output: Path) -> None:

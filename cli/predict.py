@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,7 +66,9 @@ def predict(
     were refused, 2: all were."""
     part = parse_shard(shard, join, output, inputs)
     if join is not None and output is not None:
-        _join(join, output)
+        from ..inference.answer_rows import join_answers
+
+        raise _finished(output, *join_answers(join, output))
     if not inputs:
         raise nothing_to_do()
     from ..processor.bounded_reader import BoundedReader
@@ -159,12 +161,6 @@ def predict(
                 finish_shard(folder, "predict", part, digest_of(map(str, every_file)), labels)
             raise _finished(table.path, len(table.done), table.num_refused)
     raise typer.Exit(0 if num_refused == 0 else 2 if num_refused == num_done else 1)
-
-
-def _join(shards: Path, output: Path) -> NoReturn:
-    from ..inference.answer_rows import join_answers
-
-    raise _finished(output, *join_answers(shards, output))
 
 
 def _finished(output: Path, num_files: int, num_refused: int) -> typer.Exit:

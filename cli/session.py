@@ -45,7 +45,10 @@ def session(
     Exit code 0: all recordings succeeded, 1: some were refused, 2: all were."""
     part = parse_shard(shard, join, output, inputs, model)
     if join is not None:
-        _join(join, output)
+        from ..live.session.join import join_sessions
+
+        num_recordings = join_sessions(join, output)
+        typer.echo(f"{output}: tables of {num_recordings} recordings; pages and copies are in the shards' folders")
         return
     if not inputs or model is None:
         raise nothing_to_do()
@@ -114,13 +117,6 @@ def session(
         typer.echo(f"take care: {NOT_ANONYMOUS}", err=True)
     typer.echo(f"{output / PAGE_FILE}, {WINDOWS_TABLE}, {WINDOWS_PARQUET}, {PEOPLE_TABLE}")
     raise typer.Exit(0 if not refused and not num_uncopied else 2 if len(refused) == len(files) else 1)
-
-
-def _join(shards: Path, output: Path) -> None:
-    from ..live.session.join import join_sessions
-
-    num_recordings = join_sessions(shards, output)
-    typer.echo(f"{output}: tables of {num_recordings} recordings; pages and copies are in the shards' folders")
 
 
 def _raise_where_no_room(error: Exception) -> None:

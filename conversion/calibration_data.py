@@ -3,6 +3,7 @@ on request."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def _of_files(predictor: Predictor, data: Path) -> tuple[Examples, Examples]:
     by_file = [list(_clips_of(predictor, path)) for path in list_files([str(data)])]
     readable = [clips for clips in by_file if clips]
     halves = [[frames for clips in readable[start::2] for frames in clips] for start in (0, 1)]
-    calibrated, checked = (Examples([_pixels_of(predictor, frames) for frames in half]) for half in halves)
+    calibrated, checked = (Examples([partial(_pixels_of, predictor, frames) for frames in half]) for half in halves)
     return calibrated, checked
 
 
@@ -98,12 +99,9 @@ def _clips_of(predictor: Predictor, path: Path) -> Iterator[np.ndarray]:
             yield from [clip.frames] if predictor.is_video_model else clip.frames[:, None]
 
 
-def _pixels_of(predictor: Predictor, frames: np.ndarray) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        values = np.asarray(predictor.video_processor.to_pixel_values(frames))
-        return values if predictor.is_video_model else values[0]
-
-    return read
+def _pixels_of(predictor: Predictor, frames: np.ndarray) -> np.ndarray:
+    values = np.asarray(predictor.video_processor.to_pixel_values(frames))
+    return values if predictor.is_video_model else values[0]
 
 
 # --- Data sets

@@ -95,6 +95,8 @@ class _Trials:
     """One encoder in int8, with more or less of it quantised; the answers in float32 are computed once."""
 
     def __init__(self, source: Source, to: Format, work: Path, calibrated: Examples, checked: Examples) -> None:
+        import onnx
+
         self.source, self.to, self.work = source, to, work
         self.of_clips = source.predictor.is_video_model
         self.float32 = work / "float32"
@@ -104,7 +106,7 @@ class _Trials:
         self.faces, self.num_calibrated = _draw_faces(calibrated, self.of_clips), len(calibrated)
         self.checked = checked.spread(_MOST_CLIPS if self.of_clips else _MOST_FACES)
         self.expected = self._answers(source.predictor.engine.logits)
-        self.graph = _read_graph(self.float32 / "encoder.onnx")
+        self.graph = onnx.load(self.float32 / "encoder.onnx")
 
     def run(self, keep: Sequence[str], folder: Path) -> Gate:
         """Quantise all but `keep` into the folder's networks, and compare their answers."""
@@ -164,12 +166,6 @@ def _draw_faces(examples: Examples, of_clips: bool) -> list[np.ndarray]:
         frames = np.roll(np.arange(len(clip)), -number)[:most]
         found += [clip[frame][None] for frame in frames]
     return found
-
-
-def _read_graph(path: Path) -> "onnx.ModelProto":
-    import onnx
-
-    return onnx.load(path)
 
 
 def _quantise(

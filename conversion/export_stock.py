@@ -269,7 +269,9 @@ def _timm_parts(
     config = TimmWrapperConfig(architecture=encoder.architecture, model_args=encoder.model_args)
     # Resize to a square without cropping: timm's own settings would crop the middle of a face.
     resizing = {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
-    mean, std = _mean_and_std(processor)
+    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)  # timm's are for pixels in 0..1
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
+    mean, std = [value / scale for value in mean], [value / scale for value in std]
     config.pretrained_cfg = {"input_size": [3, size_px, size_px], "mean": mean, "std": std, **resizing}
     stock = TimmWrapperForImageClassification(_with_labels(config, model.config))
     heads = stock.timm_model.get_classifier()
@@ -297,13 +299,6 @@ def _with_labels(config: _Config, ours: PreTrainedConfig) -> _Config:
     config.num_labels = len(ours.id2label or {})  # a separate field in PVT's config
     config.id2label, config.label2id = copy.copy(ours.id2label), copy.copy(ours.label2id)
     return config
-
-
-def _mean_and_std(processor: FacePreparation) -> tuple[list[float], list[float]]:
-    """Mean and deviation for pixels in 0..1, as timm uses them."""
-    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
-    return [value / scale for value in mean], [value / scale for value in std]
 
 
 def _stock_processor(

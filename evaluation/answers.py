@@ -15,7 +15,7 @@ from ..answer_rule import DRAWN_PEOPLE, UNKNOWN, AnswerRule
 from ..processor.face_preparation import FacePreparation
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .calibration import calibration_error, fit_offsets
-from .metrics import ClipScores, confusion_scores
+from .metrics import ClipScores, fast_macro_f1
 from .results_schema import Results
 from .score_records import Answers, Decision
 from .selection_scores import fitted_macro_f1
@@ -31,8 +31,10 @@ def measure_answers(validation: ClipScores, test: ClipScores, label_names: Seque
         validation, test: calibrated in the same way as served scores.
     """
     offsets = np.zeros(len(label_names))
-    if len(label_names) == 2 and _gains_by_a_threshold(validation):
-        offsets = fit_offsets(validation.scores, validation.label_ids)
+    if len(label_names) == 2:
+        fitted, standard_error = fitted_macro_f1(validation.label_ids, validation.scores)
+        if fitted - fast_macro_f1(validation.label_ids, validation.scores.argmax(axis=1), 2) > standard_error:
+            offsets = fit_offsets(validation.scores, validation.label_ids)
     rule = AnswerRule(tuple(label_names), offsets=tuple(offsets.tolist()))
     _, certainty = rule.decide(validation.scores)
     threshold = min(float(np.quantile(certainty, 1 - ANSWERED_SHARE, method="lower")), MOST_CERTAINTY_ASKED)
@@ -46,12 +48,6 @@ def measure_answers(validation: ClipScores, test: ClipScores, label_names: Seque
         accuracy_answered=float(is_right[is_answered].mean()) if is_answered.any() else None,
         ece=calibration_error(test.scores[np.arange(len(decided)), decided], is_right),
     )
-
-
-def _gains_by_a_threshold(validation: ClipScores) -> bool:
-    fitted, standard_error = fitted_macro_f1(validation.label_ids, validation.scores)
-    confusion = np.bincount(2 * validation.label_ids + validation.scores.argmax(axis=1), minlength=4)
-    return fitted - float(confusion_scores(confusion.reshape(2, 2))["macro_f1"]) > standard_error
 
 
 def clip_sec_of(results: Results, processor: FacePreparation) -> float | None:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from ..processor.input_errors import DataError
-from .metrics import as_label_ids, as_scores, compute_scores, confusion_scores
+from .metrics import as_label_ids, as_scores, compute_scores, confusion_scores, fast_macro_f1
 from .score_records import (
     Calibration,
     CalibrationBin,
@@ -210,7 +210,7 @@ def fit_offsets(validation_scores: np.ndarray, validation_label_ids: np.ndarray)
     """
     scores, label_ids = _checked(validation_scores, validation_label_ids)
     log_scores = np.log(np.maximum(scores, _LEAST_SCORE))
-    offsets, best = np.zeros(scores.shape[1]), _macro_f1(label_ids, log_scores.argmax(axis=1), scores.shape[1])
+    offsets, best = np.zeros(scores.shape[1]), fast_macro_f1(label_ids, log_scores.argmax(axis=1), scores.shape[1])
     for _ in range(20):
         before = best
         for label in range(1 if scores.shape[1] == 2 else 0, scores.shape[1]):
@@ -302,11 +302,6 @@ def _bin_row(lower: float, upper: float, confidence: np.ndarray, is_right: np.nd
         return CalibrationBin(lower=lower, upper=upper, count=0, confidence=None, accuracy=None)
     mean, accuracy = float(confidence.mean()), float(is_right.mean())
     return CalibrationBin(lower=lower, upper=upper, count=len(confidence), confidence=mean, accuracy=accuracy)
-
-
-def _macro_f1(label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int) -> float:
-    confusion = np.bincount(label_ids * num_labels + predicted_ids, minlength=num_labels**2)
-    return float(confusion_scores(confusion.reshape(num_labels, num_labels))["macro_f1"])
 
 
 def _best_offset(log_scores: np.ndarray, label_ids: np.ndarray, label: int) -> tuple[float, float]:

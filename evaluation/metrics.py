@@ -37,17 +37,6 @@ class ClipScores(NamedTuple):
     first_rows: np.ndarray  # (num_clips,) index of each clip's first window, which has its person or group
 
 
-class _Ranking(NamedTuple):
-    auroc: float | None
-    auprc_minority: float | None
-    minority_class: str | None
-
-
-class _Distance(NamedTuple):
-    quadratic_kappa: float | None
-    mae: float
-
-
 def compute_scores(
     label_ids: np.ndarray,
     predicted_ids: np.ndarray,
@@ -76,19 +65,24 @@ def compute_scores(
     classes = list(range(len(label_names)))
     table = precision_recall_fscore_support(label_ids, predicted_ids, labels=classes, zero_division=0)
     _, recall, f1, support = table
-    ranking = None if scores is None else _ranking_scores(label_ids, scores, label_names, minority_class)
-    ordered = _ordered_scores(label_ids, predicted_ids) if is_ordered(label_names) else None
+    auroc = auprc = minority = kappa = mae = None
+    if scores is not None:
+        auroc, auprc, minority = _ranking_scores(label_ids, scores, label_names, minority_class)
+    if is_ordered(label_names):
+        is_one_class = np.unique(np.concatenate([label_ids, predicted_ids])).size == 1
+        kappa = None if is_one_class else float(cohen_kappa_score(label_ids, predicted_ids, weights="quadratic"))
+        mae = float(mean_absolute_error(label_ids, predicted_ids))
     return Scores(
         num_examples=len(label_ids),
         macro_f1=float(np.mean(f1[support > 0])),
         balanced_accuracy=float(np.mean(recall[support > 0])),
         accuracy=float(accuracy_score(label_ids, predicted_ids)),
         weighted_f1=float(np.average(f1, weights=support)),
-        auroc=ranking.auroc if ranking else None,
-        auprc_minority=ranking.auprc_minority if ranking else None,
-        minority_class=ranking.minority_class if ranking else None,
-        quadratic_kappa=ordered.quadratic_kappa if ordered else None,
-        mae=ordered.mae if ordered else None,
+        auroc=auroc,
+        auprc_minority=auprc,
+        minority_class=minority,
+        quadratic_kappa=kappa,
+        mae=mae,
         per_class={name: _class_row(*(column[i] for column in table)) for i, name in enumerate(label_names)},
         confusion_matrix=confusion_matrix(label_ids, predicted_ids, labels=classes).tolist(),
     )
@@ -182,6 +176,12 @@ def confusion_scores(confusions: np.ndarray, ordered: bool = False) -> dict[str,
         scores["quadratic_kappa"] = 1 - np.divide(observed, chance, out=np.full_like(chance, np.nan), where=chance > 0)
         scores["mae"] = (confusions * distance).sum((-2, -1)) / total
     return scores
+
+
+def fast_macro_f1(label_ids: np.ndarray, predicted_ids: np.ndarray, num_labels: int) -> float:
+    """As from `compute_scores`, without its checks and other scores."""
+    confusion = np.bincount(label_ids * num_labels + predicted_ids, minlength=num_labels**2)
+    return float(confusion_scores(confusion.reshape(num_labels, num_labels))["macro_f1"])
 
 
 def mean_scores_by_clip(clip_ids: Sequence[str], scores: np.ndarray, label_ids: np.ndarray) -> ClipScores:
@@ -320,8 +320,8 @@ def as_scores(scores: np.ndarray, num_examples: int, num_labels: int) -> np.ndar
 
 def _ranking_scores(
     label_ids: np.ndarray, scores: np.ndarray, label_names: Sequence[str], minority_class: str | None
-) -> _Ranking:
-    """Scores that depend only on the order of the scores, not on a threshold."""
+) -> tuple[float | None, float | None, str | None]:
+    """AUROC, average precision of the rarest class, and its name: they depend only on the order of the scores."""
     minority = rarest_class(label_ids) if minority_class is None else list(label_names).index(minority_class)
     present = np.unique(label_ids)
     is_minority = label_ids == minority
@@ -331,14 +331,7 @@ def _ranking_scores(
         ranked = [minority] if len(label_names) == 2 else present
         auroc = float(np.mean([roc_auc_score(label_ids == label, scores[:, label]) for label in ranked]))
         auprc = float(average_precision_score(is_minority, scores[:, minority])) if is_minority.any() else None
-    name = None if minority is None else label_names[minority]
-    return _Ranking(auroc, auprc, name)
-
-
-def _ordered_scores(label_ids: np.ndarray, predicted_ids: np.ndarray) -> _Distance:
-    is_one_class = np.unique(np.concatenate([label_ids, predicted_ids])).size == 1
-    kappa = None if is_one_class else float(cohen_kappa_score(label_ids, predicted_ids, weights="quadratic"))
-    return _Distance(kappa, float(mean_absolute_error(label_ids, predicted_ids)))
+    return auroc, auprc, None if minority is None else label_names[minority]
 
 
 def _class_row(precision: float, recall: float, f1: float, support: int) -> ClassScores:

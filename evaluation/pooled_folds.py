@@ -15,7 +15,6 @@ import numpy as np
 from ..data.atomic_files import whole_folder, writing
 from ..data.described_data import DescribedData, TrainingData
 from .calibration import (
-    LogitCalibration,
     apply_calibration,
     apply_offsets,
     calibration_scores,
@@ -69,11 +68,11 @@ def _decide(validation: SplitPredictions, test: SplitPredictions, label_names: S
     by_clip = dict(zip(clips.clip_ids.tolist(), apply_offsets(clips.scores, offsets).tolist(), strict=True))
     decided_ids = np.array([by_clip[clip_id] for clip_id, _ in test.keys], dtype=np.int64)
     argmax, at_offsets = held.scores.argmax(axis=1), apply_offsets(held.scores, offsets)
+    # Logits whose softmax is calibrated: the logarithm of that softmax.
+    logits = np.log(np.maximum(apply_calibration(test.logits, fitted.chosen), np.finfo(np.float32).tiny))
     return _Fold(
         test,
-        SplitPredictions(
-            _SPLIT, test.keys, test.subject_ids, test.label_ids, _calibrated(test.logits, fitted.chosen), decided_ids
-        ),
+        SplitPredictions(_SPLIT, test.keys, test.subject_ids, test.label_ids, logits, decided_ids),
         offsets,
         DecisionMacroF1(
             argmax=compute_scores(held.label_ids, argmax, label_names).macro_f1,
@@ -81,11 +80,6 @@ def _decide(validation: SplitPredictions, test: SplitPredictions, label_names: S
         ),
         fitted.refused,
     )
-
-
-def _calibrated(logits: np.ndarray, calibration: LogitCalibration | None) -> np.ndarray:
-    """Logits whose softmax is calibrated: the logarithm of that softmax."""
-    return np.log(np.maximum(apply_calibration(logits, calibration), np.finfo(np.float32).tiny))
 
 
 def _join(parts: Sequence[SplitPredictions]) -> SplitPredictions:
@@ -146,7 +140,10 @@ def pooled_results(
         pooled=PooledTrainings(seeds=[first.seed or 0], num_folds=len(folds), by_subject=by_subject),
         evaluation=evaluation,
     )
-    counts = sum((Counter(_test_counts(fold)) for fold in folds), Counter[str]())
+    counts = Counter[str]()
+    for fold in folds:
+        if (found := fold.measured_on(_SPLIT)) is not None:
+            counts.update({name: row.support for name, row in found.evaluation.scores.per_class.items()})
     return first.model_copy(
         update={
             "data": data,
@@ -163,12 +160,6 @@ def _data_of_all(folds: Sequence[Results], fingerprint: str, how: str) -> Traini
     subjects = {_SPLIT: sum(part.subjects.get(_SPLIT, 0) for part in parts)}
     update = {"fingerprint": fingerprint, "split": how, "examples": examples, "subjects": subjects}
     return parts[0].model_copy(update={**update, "train_pixels": None, "without_label_under_scheme": {}})
-
-
-def _test_counts(fold: Results) -> dict[str, int]:
-    measured = fold.measured_on(_SPLIT)
-    per_class = measured.evaluation.scores.per_class if measured else {}
-    return {name: row.support for name, row in per_class.items()}
 
 
 def write_pooled(folder: Path, results: Results, predictions: SplitPredictions) -> None:

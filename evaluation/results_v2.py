@@ -72,15 +72,7 @@ class _ImportedV2(_RecordV2):
     frames: "_ImportedFramesV2 | None" = None
 
     def upgraded(self) -> ImportedFrom:
-        return ImportedFrom(
-            source=self.source,
-            system=self.system,
-            num_weights=self.num_weights,
-            num_encoder_weights=self.num_encoder_weights,
-            sha256=self.sha256,
-            reported_by_file=self.reported_by_file,
-            frames=self.frames.upgraded() if self.frames else None,
-        )
+        return ImportedFrom(**{**dict(self), "frames": self.frames.upgraded() if self.frames else None})
 
 
 class _ImportedFramesV2(_RecordV2):
@@ -91,13 +83,7 @@ class _ImportedFramesV2(_RecordV2):
     face_crop_size_px: Count = Field(validation_alias=AliasChoices("face_crop_size_px", "face_crop_size"))
 
     def upgraded(self) -> ImportedFrames:
-        return ImportedFrames(
-            num_frames=self.num_frames,
-            sampling=self.sampling,
-            window_stride_frames=self.window_stride_frames,
-            face_crop=self.face_crop,
-            face_crop_size_px=self.face_crop_size_px,
-        )
+        return ImportedFrames(**dict(self))
 
 
 class _EvaluatedOnV2(_RecordV2):

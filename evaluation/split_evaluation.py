@@ -123,6 +123,7 @@ def evaluate_predictions(
     subjects = [predictions.subject_ids[row] for row in clips.first_rows]
     people = subjects if all(subjects) else None  # an unknown person may be any of the others
     fitted = None if validation is None else fit_calibration(validation.logits, validation.label_ids, label_names)
+    scaled = predictions.by_clip(fitted.chosen) if fitted and fitted.chosen else None
     return SplitEvaluation(
         num_clips=len(clips.clip_ids),
         num_windows=len(predictions.keys),
@@ -147,7 +148,10 @@ def evaluate_predictions(
             for column, of in (groups or {}).items()
         },
         collapse=name_collapse(clips.label_ids, predicted, label_names),
-        calibration=_calibrate(predictions, fitted.chosen if fitted else None),
+        calibration=CalibrationResults(
+            as_trained=calibration_scores(clips.scores, clips.label_ids),
+            scaled=None if scaled is None else calibration_scores(scaled.scores, scaled.label_ids),
+        ),
         risk_coverage=risk_coverage(clips.scores, clips.label_ids),
         decision=_decide(predictions, validation, fitted, label_names),
     )
@@ -169,15 +173,6 @@ def _by_window(predictions: SplitPredictions, label_names: Sequence[str]) -> Sco
         return None
     scores = softmax(predictions.logits.astype(float), axis=1)
     return compute_scores(predictions.label_ids, scores.argmax(axis=1), label_names, scores)
-
-
-def _calibrate(predictions: SplitPredictions, chosen: LogitCalibration | None) -> CalibrationResults:
-    """Calibration of the plain softmax and, if one was fitted on validation, with that calibration."""
-    clips, scaled = predictions.by_clip(), None
-    if chosen is not None:
-        calibrated = predictions.by_clip(chosen)
-        scaled = calibration_scores(calibrated.scores, calibrated.label_ids)
-    return CalibrationResults(as_trained=calibration_scores(clips.scores, clips.label_ids), scaled=scaled)
 
 
 def _decide(

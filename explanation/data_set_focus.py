@@ -25,7 +25,7 @@ from ..evaluation.focus_records import FaceFocusResults, FocusPeople, FocusRegio
 from ..inference.predictor import Predictor
 from ..processor.input_errors import DataError, EngagementInputError, NoFaceError
 from .explain_files import explain_file
-from .face_focus import REGIONS, FaceFocus, PeopleFocus, RegionFocus, face_focus, focus_over_people, input_transforms
+from .face_focus import REGIONS, FaceFocus, face_focus, focus_over_people, input_transforms
 from .heat_maps import ClipExplanation, explain_clip
 from .map_checks import deletion_insertion, randomisation_check
 
@@ -127,7 +127,12 @@ def measure_focus(
         map_size=map_size,
         **regions,
         people=people,
-        sanity=_sanity(checks),
+        sanity=FocusSanity(
+            num_clips=len(checks),
+            randomised_rank_correlation=_mean(check.randomised_rank_correlation for check in checks),
+            deletion_gain=_mean(check.deletion_gain for check in checks),
+            insertion_gain=_mean(check.insertion_gain for check in checks),
+        ),
     )
 
 
@@ -232,18 +237,14 @@ def _over_people(found: Sequence[tuple[FocusClip, FaceFocus]], seed: int) -> tup
         clips = [focus.clip[region] for _, focus in found]
         shares = [clip["heat_share"] for clip in clips]
         over = focus_over_people(shares, subjects, seed=seed) if known else None
-        regions[region] = _region(clips, over)
+        mean, chance = _mean(shares), _mean(clip["area_share"] for clip in clips)
+        ratio = mean / chance if mean is not None and chance else None
+        lower, upper = (over.lower, over.upper) if over else (None, None)
+        regions[region] = FocusRegion(mean=mean, chance=chance, ratio=ratio, lower=lower, upper=upper)
         if region == "face" and over is not None:
             lowest = [person.mean for person in over.lowest_people]
             people = FocusPeople(suppressed=False, num_people=over.num_people, lowest_means=lowest)
     return regions, people
-
-
-def _region(clips: Sequence[RegionFocus], over: PeopleFocus | None) -> FocusRegion:
-    mean, chance = _mean(clip["heat_share"] for clip in clips), _mean(clip["area_share"] for clip in clips)
-    ratio = mean / chance if mean is not None and chance else None
-    lower, upper = (over.lower, over.upper) if over else (None, None)
-    return FocusRegion(mean=mean, chance=chance, ratio=ratio, lower=lower, upper=upper)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -263,14 +264,4 @@ def _check(predictor: Predictor, explained: _Explained, seed: int) -> FocusSanit
         randomised_rank_correlation=untrained.rank_correlation,
         deletion_gain=moved.deletion.random_area - moved.deletion.area,
         insertion_gain=moved.insertion.area - moved.insertion.random_area,
-    )
-
-
-def _sanity(checks: Sequence[FocusSanity]) -> FocusSanity:
-    """Mean of each check over the clips for which it is defined."""
-    return FocusSanity(
-        num_clips=len(checks),
-        randomised_rank_correlation=_mean(check.randomised_rank_correlation for check in checks),
-        deletion_gain=_mean(check.deletion_gain for check in checks),
-        insertion_gain=_mean(check.insertion_gain for check in checks),
     )

@@ -89,17 +89,19 @@ def face_focus(
     no_face = ~np.isfinite(boxes_xyxy_px).all(axis=1)
     if found is not None:
         no_face |= ~np.asarray(found, dtype=bool)
-    shares: dict[str, list[_Shares]] = {region: [] for region in REGIONS}
-    for index in range(len(maps)):
+    heat_share: dict[str, list[float | None]] = {region: [] for region in REGIONS}
+    area_share: dict[str, list[float | None]] = {region: [] for region in REGIONS}
+    for index, heat in enumerate(maps):
         masks: dict[str, np.ndarray] = {}
         if not (no_heat[index] or no_face[index]):
-            points = _pixel_centres(maps[index].shape, None if transforms is None else transforms[index])
+            points = _pixel_centres(heat.shape, None if transforms is None else transforms[index])
             masks = _region_masks(points, boxes_xyxy_px[index], landmarks_xy_px[index])
         for region in REGIONS:
-            shares[region].append(_shares(maps[index], masks.get(region)))
-    heat = {region: [pair.heat for pair in shares[region]] for region in REGIONS}
-    area = {region: [pair.area for pair in shares[region]] for region in REGIONS}
-    return FaceFocus(heat, area, len(maps), int(no_heat.sum()), int(no_face.sum()))
+            mask = masks.get(region)
+            inside = None if mask is None else float(heat[mask].sum(dtype=float) / heat.sum(dtype=float))
+            heat_share[region].append(inside)
+            area_share[region].append(None if mask is None else float(mask.mean()))
+    return FaceFocus(heat_share, area_share, len(maps), int(no_heat.sum()), int(no_face.sum()))
 
 
 def input_transforms(
@@ -203,17 +205,6 @@ def _about(
     aside, down = np.moveaxis(points - (first + second) / 2, -1, 0)
     half_width = abs(second[0] - first[0]) / 2 + beyond
     return (abs(aside) <= half_width) & (down >= -above) & (down <= below)
-
-
-class _Shares(NamedTuple):
-    heat: float | None
-    area: float | None
-
-
-def _shares(heat: np.ndarray, mask: np.ndarray | None) -> _Shares:
-    if mask is None:
-        return _Shares(None, None)
-    return _Shares(float(heat[mask].sum(dtype=float) / heat.sum(dtype=float)), float(mask.mean()))
 
 
 def _clip_focus(heat_shares: list[float | None], area_shares: list[float | None]) -> RegionFocus:

@@ -19,7 +19,7 @@ from ..evaluation.focus_records import FINE_MAP
 from ..evaluation.plotting import shown_name, take_literally
 from ..processor.face_cropping import invert_transform, map_points
 from ..processor.input_errors import EngagementInputError
-from .explain_files import ExplainedClip, Explanation, FaceInClip
+from .explain_files import ExplainedClip, Explanation
 from .face_focus import REGIONS, FaceFocus
 
 if TYPE_CHECKING:
@@ -138,7 +138,10 @@ def draw_frame_heat(axes: "Axes", clip: ExplainedClip, index: int) -> None:
         heat = maps[index] / (maps[shown].max() or 1.0)
         axes.imshow(heat, cmap=_heat_colors(), vmin=0, vmax=1, extent=extent, interpolation="bilinear")
     if clip.face is not None and clip.face.found[index]:
-        axes.plot(*_box_outline(clip.face, clip.transforms, index).T, color=_BOX_COLOR, linewidth=1.4)
+        outline = box_outline(clip.face.boxes_xyxy_px[index])
+        if clip.transforms is not None:
+            outline = map_points(outline, invert_transform(clip.transforms[index]))
+        axes.plot(*outline.T, color=_BOX_COLOR, linewidth=1.4)
     axes.set(xlim=(0, width), ylim=(height, 0))  # a box may extend beyond the edge
 
 
@@ -158,11 +161,10 @@ def _heat_colors() -> "ListedColormap":
     return ListedColormap(colors)
 
 
-def _box_outline(face: FaceInClip, transforms: np.ndarray | None, index: int) -> np.ndarray:
-    """(5, 2): the box's corners in pixels of the picture, the first repeated at the end."""
-    left, top, right, bottom = face.boxes_xyxy_px[index]
-    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
-    return corners if transforms is None else map_points(corners, invert_transform(transforms[index]))
+def box_outline(box_xyxy_px: Sequence[float] | np.ndarray) -> np.ndarray:
+    """(5, 2): the box's corners, the first repeated at the end."""
+    left, top, right, bottom = box_xyxy_px
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
 
 
 def add_heat_scale(figure: "FigureBase", grid: np.ndarray) -> None:

@@ -37,7 +37,7 @@ def model_files(folder: Path) -> list[Path]:
     configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     weights = {_WEIGHTS}
     if not (folder / _WEIGHTS).is_file():
-        weights = {_SHARDS, *map(_name_of, _read_names(folder / _SHARDS, "weight_map"))}
+        weights = {_SHARDS, *(Path(path).name for path in _read_names(folder / _SHARDS, "weight_map"))}
     files = {*configs, *(folder / name for name in weights)}
     for module in {name for path in configs for name in _code_of(path)}:
         files |= {module, *_imported_by(module)}
@@ -52,10 +52,6 @@ def title_of(folder: Path) -> str:
     card = folder / CARD_FILE
     lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
     return next((line[2:].strip() for line in lines if line.startswith("# ")), folder.resolve().name)
-
-
-def _name_of(path: str) -> str:
-    return Path(path).name
 
 
 def _code_of(config: Path) -> list[Path]:

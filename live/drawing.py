@@ -1,4 +1,4 @@
-"""Annotated frames: a box and a small plate per person on a copy of the frame, and videos of such frames.
+"""Annotated frames: a box and a small plate per person on a copy of the frame.
 
 White text on a darkened plate and a coloured line in a black one are visible on light and dark pictures. People are
 numbered in order of appearance, which ranks nobody. A plate has bars if there is space for them, a single line in a
@@ -9,7 +9,6 @@ may be there now. Windows and pages that show the frames are elsewhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -28,12 +27,6 @@ FONT_SHARE = 1 / 32  # of the frame's height
 MIN_FONT_PX = 11
 MAX_FULL_PLATES = 4  # with more people, no plate has bars
 FACE_COST, PLATE_COST = 1e8, 1e4  # per covered pixel, in pixels of distance: hiding a face is worse than any distance
-TIME_BASE = Fraction(1, 90_000)
-# An unfinished video, after a full disk or a killed process, plays up to its last second or so; a finished one is an
-# ordinary mp4. Without "empty_moov" FFmpeg crashes on one that has no frames.
-PLAYS_UNFINISHED = {"movflags": "hybrid_fragmented+empty_moov", "frag_duration": "1000000"}  # microseconds
-NOT_WHOLE = "the video plays up to there; free space or choose another place"
-MAX_FPS = Fraction(1000)  # some files give their clock's ticks as frame rate
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 Kind = Literal["bars", "line", "number"]  # of a plate: two lines and a bar per score; number and verdict; number only

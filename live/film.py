@@ -10,10 +10,15 @@ import av
 import numpy as np
 
 from ..processor.input_errors import EngagementInputError, in_one_line
-from .drawing import MAX_FPS, NOT_WHOLE, PLAYS_UNFINISHED, TIME_BASE
 from .signals import signals_held
 from .sound import SourceSound
 
+TIME_BASE = Fraction(1, 90_000)
+# An unfinished video, after a full disk or a killed process, plays up to its last second or so; a finished one is an
+# ordinary mp4. Without "empty_moov" FFmpeg crashes on one that has no frames.
+PLAYS_UNFINISHED = {"movflags": "hybrid_fragmented+empty_moov", "frag_duration": "1000000"}  # microseconds
+NOT_WHOLE = "the video plays up to there; free space or choose another place"
+MAX_FPS = Fraction(1000)  # some files give their clock's ticks as frame rate
 ROOM_OR_PLACE = "free space or choose another place"
 
 

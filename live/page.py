@@ -157,7 +157,8 @@ def build_app(
     Raises:
         EngagementInputError: no model is named, one cannot be loaded, or the extra `app` is not installed.
     """
-    _require_gradio()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
+    require_extra("app", ("gradio",))
     import gradio as gr
 
     if not models:
@@ -250,12 +251,6 @@ def serve(
         with suppress(KeyboardInterrupt):  # Ctrl-C may come before Gradio waits for it
             print(f"{address} shows the page; Ctrl-C ends it", flush=True)
             app.block_thread()
-
-
-def _require_gradio() -> None:
-    """Check and configure gradio before it is imported."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
-    require_extra("app", ("gradio",))
 
 
 def _add_camera(

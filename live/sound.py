@@ -57,7 +57,8 @@ class SourceSound:
     def packets_until(self, time_sec: float) -> Iterator[SoundPacket]:
         """Packets up to this time after the first picture that were not yielded before; infinity: all the rest."""
         while self._next is not None:
-            at_sec = self._time_of(self._next)
+            stamp = self._next.dts if self._next.pts is None else self._next.pts
+            at_sec = None if stamp is None else float(stamp * self._next.time_base) - self._start_sec
             if at_sec is not None and at_sec > time_sec:
                 return
             if at_sec is None or at_sec < self._end_sec:
@@ -88,10 +89,6 @@ class SourceSound:
             yield from self._tracks[packet.stream.index].take(packet)
         except (av.FFmpegError, ValueError):  # PyAV's ValueError: rate or channels change within the stream
             self.is_damaged = True
-
-    def _time_of(self, packet: SoundPacket) -> float | None:
-        stamp = packet.dts if packet.pts is None else packet.pts
-        return None if stamp is None else float(stamp * packet.time_base) - self._start_sec
 
 
 def _can_be_copied(stream: av.AudioStream) -> bool:

@@ -141,7 +141,8 @@ class FaceTracker:
         self._updated_sec = time_sec
         self.tracks = [track for track in self.tracks if self._waits_for(track, time_sec)]
         looks = looks_about(frame, faces.boxes_xyxy_px)
-        matches = self._match(faces, looks, frame, time_sec)
+        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, looks, frame, time_sec)
+        matches = {self.tracks[i]: j for i, j in pair_cheapest_first(np.where(costs < MAX_COST, costs, np.inf))}
         for track in self.tracks:
             track.found = track in matches
         for track, face in matches.items():
@@ -161,13 +162,6 @@ class FaceTracker:
         if track.number is not None:
             return time_sec - track.seen_sec <= self.keep_lost_sec
         return track.found or time_sec - track.seen_sec <= self.slip_sec  # found: by the previous detection
-
-    def _match(
-        self, faces: FaceDetections, looks: Sequence[Look], frame: np.ndarray, time_sec: float
-    ) -> dict[LiveTrack, int]:
-        """Track -> face."""
-        costs = matching_costs(self.tracks, faces.boxes_xyxy_px, looks, frame, time_sec)
-        return {self.tracks[i]: j for i, j in pair_cheapest_first(np.where(costs < MAX_COST, costs, np.inf))}
 
     def _move(self, track: LiveTrack, faces: FaceDetections, face: int, look: Look, time_sec: float) -> None:
         box = faces.boxes_xyxy_px[face].astype(np.float64)

@@ -7,11 +7,8 @@ limits, 1: not, 2: no such device. It needs no data, and a minute or two.
 """
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -33,6 +30,7 @@ from ..inference.shipped_model import shipped_expression_model
 from ..modeling_engagement import EngagementForVideoClassification
 from ..processor.input_errors import EngagementInputError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
+from .warm_speed import time_in_turn
 
 _NUM_PEOPLE, _DURATION_SEC, _FPS, _WIDTH_PX, _HEIGHT_PX = 3, 2.0, 4, 320, 240
 _ENCODER = "resnet18"
@@ -120,7 +118,7 @@ def _draw_clips(folder: Path, num_people: int | None = None) -> list[tuple[Path,
 
 def _look(device: str, clips: list[tuple[Path, Path]]) -> _Seen:
     seen = _Seen([], {}, {}, {})
-    with _full_precision():
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # full precision
         box = Predictor.from_pretrained(str(shipped_expression_model()), device=device, dtype="float32")
         predictors = {"model in the box": box, "clip model": _random_clip_model(device)}
         for name, predictor in predictors.items():
@@ -140,12 +138,6 @@ def _look(device: str, clips: list[tuple[Path, Path]]) -> _Seen:
     noise = np.random.default_rng(0).integers(0, 256, (8, 112, 112, 3), dtype=np.uint8)
     _add_logits(seen, "as served, logits of the clip model", predictors["clip model"], noise, heat=False)
     return seen
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
 
 
 def measure_speeds(device: str) -> list[Speed]:
@@ -169,14 +161,8 @@ def _measure_speed(device: str, dtype: str, film: Path) -> Speed:
 
 
 def _median_ms(work: Callable[[], object]) -> float:
-    """After one warm-up; `work` must end with numbers on the CPU, so that all of it is timed."""
-    work()
-    times_ms = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        work()
-        times_ms.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times_ms)
+    """`work` must end with numbers on the CPU, so that all of it is timed."""
+    return time_in_turn({"work": work}, _REPEATS)["work"]
 
 
 def describe_speeds(speeds: list[Speed]) -> str:

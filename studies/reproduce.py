@@ -155,7 +155,9 @@ def read_study(study: str | Path, improved: bool = False, has_expression_data: b
         RecipeError: no such study, or invalid files in it.
     """
     folder = _find(study)
-    described = _read_description(folder / _DESCRIPTION)
+    path = folder / _DESCRIPTION
+    text = json.dumps(read_recipe(path).options)  # YAML, like a recipe
+    described = parse_record(text, path, StudyDescription, RecipeError, "a study", "compare those in recipes/")
     rows = []
     for name, entry in described.rows.items():
         stages = tuple(stage for stage in STAGES if stage in entry.stages)
@@ -188,11 +190,6 @@ def _find(study: str | Path) -> Path:
 def _name_of(folder: Path) -> str:
     place, ours = folder.resolve(), RECIPES.resolve()
     return place.relative_to(ours).as_posix() if place.is_relative_to(ours) else place.name
-
-
-def _read_description(path: Path) -> StudyDescription:
-    text = json.dumps(read_recipe(path).options)  # YAML, like a recipe
-    return parse_record(text, path, StudyDescription, RecipeError, "a study", "compare those in recipes/")
 
 
 def _check(study: Study, sources: Mapping[str, Path | None], seeds: int, options: Mapping[str, str]) -> None:
@@ -302,11 +299,6 @@ def _read_run(output: Path, row: Row, seed: int, split: str) -> FinishedRun:
     return read_finished(output, {stage: folder / stage for stage in row.stages}, seed, split)
 
 
-def _without_folder(value: str) -> str:
-    """Only the name of a path: the table may be published, and local paths are private."""
-    return Path(value).name if Path(value).exists() else value
-
-
 def _time_left(todo: Sequence[str], runs: _Runs) -> str:
     """Estimated from the row's own finished seeds, else from all finished rows."""
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -325,7 +317,10 @@ def _time_left(todo: Sequence[str], runs: _Runs) -> str:
 def _describe(
     study: Study, sources: Mapping[str, Path | None], seeds: int, improved: bool, options: Mapping[str, str]
 ) -> StudyHead:
-    changed = {name: _without_folder(value) for name, value in sorted(_protocol(options).items())}
+    # Only the names of paths: the table may be published, and local paths are private.
+    changed = {
+        name: Path(value).name if Path(value).exists() else value for name, value in sorted(_protocol(options).items())
+    }
     expression_data = sources["expression"]
     beside = ["--expression-data", data_name(expression_data)] if expression_data else []
     words = ["engagement", "reproduce", study.name, "--data", data_name(sources["engagement"] or Path()), *beside]

@@ -25,10 +25,9 @@ from ..evaluation.focus_records import FocusRegion
 from ..evaluation.markdown import markdown_table
 from ..evaluation.metrics import compute_scores
 from ..evaluation.results_file import read_results, write_results
-from ..evaluation.results_schema import Measurement, Results, Training
 from ..evaluation.split_evaluation import read_predictions
 from ..explanation.data_set_focus import find_clips, measure_focus
-from ..explanation.explain_files import ExplainedClip, explain_file
+from ..explanation.explain_files import explain_file
 from ..hub.card import write_card
 from ..inference.predictor import Predictor
 from ..processor.input_errors import ModelLoadError, RecipeError
@@ -72,8 +71,11 @@ def run_experiment(
         raise RecipeError(f"Expected at least one seed, and no options {', '.join(sorted(_SET_HERE))}, got {seeds} "
                           f"and {', '.join(own) or 'none'}.")  # fmt: skip
     recipes = {name: read_recipe(RECIPES / "shortcut" / f"{name}.yaml") for name in ROWS}
-    for name, recipe in recipes.items():
-        _check(recipe, _options_of(output, name, 0, options))
+    register_auto_classes()
+    for name, recipe in recipes.items():  # find typing errors before minutes of drawing
+        for run in plan_stages(recipe, dict(_options_of(output, name, 0, options))):
+            check_options(run)
+            settings_for("video", frame_options(run.stage))
     _claim(output, ShortcutPlan(recipes={name: dict(of.options) for name, of in recipes.items()}, options=options))
     data = output / "data"
     with writing(data):
@@ -93,13 +95,9 @@ def run_experiment(
     record = ShortcutRecord(options=options, curtains_alone=_score_curtains(data), runs=runs)
     write_record(output / "shortcut.json", record)
     save_shortcut_figure(record, ROWS, _explain_examples(output, data), output / "shortcut.png")
-    return _write(output / "shortcut.md", render_table(record))
-
-
-def _write(path: Path, text: str) -> Path:
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
-    return path
+    table = output / "shortcut.md"
+    write_whole(table, render_table(record))
+    return table
 
 
 def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) -> dict[str, str]:
@@ -108,14 +106,6 @@ def _options_of(output: Path, name: str, seed: int, options: Mapping[str, str]) 
               "cache_dir": output / "cache"}  # fmt: skip
     told = {place: str(path) for place, path in places.items()}
     return {**options, **told, "seed": str(seed), "resume_from_checkpoint": "true"}
-
-
-def _check(recipe: Recipe, options: Mapping[str, str]) -> None:
-    """Find typing errors before minutes of drawing."""
-    register_auto_classes()
-    for run in plan_stages(recipe, dict(options)):
-        check_options(run)
-        settings_for("video", frame_options(run.stage))
 
 
 def _claim(output: Path, plan: ShortcutPlan) -> None:
@@ -151,7 +141,9 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
         print(f"{ROWS[name]}, seed {seed}", flush=True)
         train(recipe, _options_of(output, name, seed, options))
         results = read_results(folder)
-    test, training = _measured_on_test(folder, results)
+    test, training = results.measured_on("test"), results.training
+    if test is None or training is None:
+        raise ModelLoadError(f"The model in {folder} was not trained here or not measured on test; delete the folder.")
     focus = test.evaluation.face_focus
     if focus is None:
         predictor = Predictor.from_pretrained(str(folder))
@@ -175,13 +167,6 @@ def _run(output: Path, name: str, seed: int, recipe: Recipe, options: Mapping[st
         face_focus=focus,
         training_seconds=training.seconds,
     )
-
-
-def _measured_on_test(folder: Path, results: Results) -> tuple[Measurement, Training]:
-    measured, training = results.measured_on("test"), results.training
-    if measured is None or training is None:
-        raise ModelLoadError(f"The model in {folder} was not trained here or not measured on test; delete the folder.")
-    return measured, training
 
 
 def _folder(output: Path, name: str, seed: int) -> Path:
@@ -222,13 +207,9 @@ def _explain_examples(output: Path, data: Path) -> list[Example]:
                 continue
             path, subject = paths[others[0]]
             seen.add(subject)
-            explained = {name: _explain(predictor, path) for name, predictor in predictors.items()}
+            explained = {name: explain_file(predictor, path).clips[0] for name, predictor in predictors.items()}
             examples.append(Example(label, curtains, explained))
     return examples
-
-
-def _explain(predictor: Predictor, path: Path) -> ExplainedClip:
-    return explain_file(predictor, path).clips[0]
 
 
 def render_table(record: ShortcutRecord) -> str:

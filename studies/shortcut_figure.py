@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..data.atomic_files import writing
 from ..explanation.explain_files import ExplainedClip
-from ..explanation.heat_map_figure import add_heat_scale, draw_frame_heat
+from ..explanation.heat_map_figure import add_heat_scale, box_outline, draw_frame_heat
 from ..processor.face_cropping import map_points
 from .shortcut_records import Example, ShortcutRecord, ShortcutRun
 
@@ -67,9 +65,9 @@ def _draw_examples(figure: "SubFigure", examples: Sequence[Example], names: Mapp
         column[0].imshow(whole.pictures[last])
         for clip in example.explained.values():
             if clip.transforms is not None:
-                column[0].plot(
-                    *_crop_outline(clip.pictures, clip.transforms[last]).T, color="white", linewidth=1.4, linestyle="--"
-                )
+                height, width = clip.pictures.shape[1:3]
+                outline = map_points(box_outline((0, 0, width, height)), clip.transforms[last])
+                column[0].plot(*outline.T, color="white", linewidth=1.4, linestyle="--")
         column[0].set_title(f"truth: {example.label}\ncurtains: {example.curtains}", fontsize=_SMALL_TEXT_PT)
         for axes, name in zip(column[1:], names, strict=True):
             clip = example.explained[name]
@@ -81,13 +79,6 @@ def _draw_examples(figure: "SubFigure", examples: Sequence[Example], names: Mapp
     figure.suptitle(
         "Evidence for the predicted label (Grad-CAM; blue: face box, dashed: outline of the crop)", fontsize=_TEXT_PT
     )
-
-
-def _crop_outline(crops: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """(5, 2): the crop's corners in pixels of the whole frame, the first one repeated at the end."""
-    height, width = crops.shape[1:3]
-    corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)])
-    return map_points(corners, transform)
 
 
 def _verdict(clip: ExplainedClip, label: str) -> str:

@@ -97,7 +97,7 @@ def _contrast(asked: Contrast, rows: Mapping[str, RowRuns], output: Path, split:
 
 def _difference(rows: Sequence[RowRuns], score: str, output: Path, split: str) -> MeasuredDifference:
     """Second row minus first, over the seeds that both finished."""
-    first, second = (_runs_with(score, row) for row in rows)
+    first, second = ({run.seed: run for run in row.finished if run.scores.get(score) is not None} for row in rows)
     shared = [seed for seed in first if seed in second]
     differences = [(second[seed].scores[score] or 0) - (first[seed].scores[score] or 0) for seed in shared]
     published = [row.published[score] for row in rows if score in row.published]
@@ -109,11 +109,6 @@ def _difference(rows: Sequence[RowRuns], score: str, output: Path, split: str) -
         **dict(_mean_and_sd(differences)),
         paired=_compare(shared, first, second, score, output, split) if shared else None,
     )
-
-
-def _runs_with(score: str, row: RowRuns) -> dict[int, FinishedRun]:
-    """By seed, the finished runs for which the score is defined."""
-    return {run.seed: run for run in row.finished if run.scores.get(score) is not None}
 
 
 def _compare(

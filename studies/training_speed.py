@@ -9,7 +9,6 @@ drawn; models are untrained.
 import argparse
 import json
 import multiprocessing
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from ..training.augmentation import Augmentation
 from ..training.frozen_features import FeatureCollator, FeatureRows, KeptFeatures
 from ..training.machine import has_fast_bf16
 from ..training.training_sets import FrameCollator, LabelledFrames
+from .warm_speed import time_in_turn
 
 _AUGMENTATION = Augmentation(
     flip=0.5, rotation_deg=6, shift=0.05, zoom=0.08, brightness=0.2, contrast=0.2
@@ -64,7 +64,7 @@ def measure(encoder: str, crop_px: int, image_px: int, num_clips: int, rounds: i
     ways["kept"] = lambda: _take_step(
         kept, FeatureCollator(processor, False)(kept_rows.__getitems__(numbers)), optimizer
     )
-    found = _in_turn(ways, rounds, time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
+    found = time_in_turn(ways, rounds, time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
     fastest = min(found[name] for name in ("contiguous", "channels_last", "bf16") if name in found)
     ratios = {f"{name}_ratio": found["contiguous"] / found[name] for name in ("channels_last", "bf16") if name in found}
     ratios["loading_share"] = found["load"] / (found["load"] + fastest)
@@ -85,7 +85,7 @@ def measure_beside_a_busy_process(encoder: str, image_px: int, num_clips: int, r
 
     try:
         with _busy_process():
-            found = _in_turn(
+            found = time_in_turn(
                 {"all": partial(with_threads, threads), "free": partial(with_threads, threads - 1)}, rounds
             )
     finally:
@@ -143,17 +143,6 @@ def _draw_rows(num_clips: int, crop_px: int) -> LabelledFrames:
     ]
     keys = [(str(clip), 0) for clip in range(num_clips)]
     return LabelledFrames(Dataset.from_dict({"frames": clips}), keys, [None] * num_clips, [0] * num_clips, False)
-
-
-def _in_turn(ways: Mapping[str, Step], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Median milliseconds of each way, timed one after the other in each round, after one warm-up round."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, step in ways.items():
-            began = clock()
-            step()
-            times[name].append((clock() - began) * 1000)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -179,19 +179,15 @@ def _search(recipe_path: Path, runs: Sequence[StageRun], space: SearchSpace, out
     # From here on with this score: `auto` could mean a different one for a trial with repeated rows.
     given: dict[str, OptionValue] = {"metric_for_best_model": score}
     if search.expression is not None:
-        given["start_from"] = str(_train_on_expressions(before[0]))
+        (stage_one,) = before  # trained once for all trials; it stays in the folder
+        if not is_finished(stage_one.export_dir):
+            train(Recipe({stage_one.name: dict(stage_one.given)}), {})
+        given["start_from"] = str(stage_one.export_dir)
     return _run_trials(search, Stage(output, plan_with(run, given), data), trials)
 
 
 def _without_test(data: StageData) -> StageData:
     return replace(data, test=data.test.take([]))
-
-
-def _train_on_expressions(run: StageRun) -> Path:
-    """Train stage one, once for all trials; it stays in the folder."""
-    if not is_finished(run.export_dir):
-        train(Recipe({run.name: dict(run.given)}), {})
-    return run.export_dir
 
 
 def _run_trials(search: Search, stage: Stage, trials: int) -> Search:
@@ -342,17 +338,15 @@ def _write_best(search: Search, stage: Stage) -> None:
 def _describe_trial(search: Search, trials: int) -> str:
     number, trial = len(search.trials), search.trials[-1]
     found = f"{search.score} {trial.score:.3f}" if trial.score is not None else f"failed, {trial.failure}"
-    values = ", ".join(f"{name} {_shown(value)}" for name, value in trial.values.items())
+    values = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.values.items()
+    )
     best = search.best() or 1
     best_score = search.trials[best - 1].score
     line = f"trial {number} of {trials}: {found}; {values}; best {best_score:.3f}, trial {best}"
     seconds = [trial.seconds for trial in search.trials if trial.seconds]
     left = (trials - number) * sum(seconds) / max(1, len(seconds))
     return f"{line}; about {in_words(left)} left" if number < trials else line
-
-
-def _shown(value: OptionValue) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def describe_search(search: Search, output: Path) -> list[str]:

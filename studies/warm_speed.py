@@ -7,6 +7,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def measure_warm(folder: Path, not_exported: dict[str, str], video: Path, num_ro
     ways: dict[str, Callable[[], object]] = {
         "plain": lambda: predict_plainly(video, plain.video_processor, plain_model)
     }
-    ways |= {name: _whole(predictor, video) for name, predictor in predictors.items()}
+    ways |= {name: partial(predictor.predict_video, video) for name, predictor in predictors.items()}
     times = time_in_turn(ways, num_rounds)
     expected = predict_plainly(video, plain.video_processor, plain_model)
     first = times["plain"]
@@ -89,10 +90,6 @@ def time_in_turn(
             if round_number:
                 times[name].append((clock() - start) * 1000)
     return {name: round(statistics.median(found), 3) for name, found in times.items()}
-
-
-def _whole(predictor: Predictor, video: Path) -> Callable[[], object]:
-    return lambda: predictor.predict_video(video)
 
 
 def _stages(predictor: Predictor, video: Path, num_rounds: int) -> tuple[dict[str, float], int]:

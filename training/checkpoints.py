@@ -233,11 +233,6 @@ def whole_checkpoint(checkpoint: Path, writes: bool) -> Iterator[None]:
         ) from error
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; Trainer itself takes the highest number, whole or not."""
-    return next((path for path in _numbered(folder) if not what_is_wrong(path)), None)
-
-
 def seal_checkpoint(checkpoint: Path) -> None:
     """Write the checksums of a checkpoint's files; raises DataError where that fails."""
     files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != CHECKSUMS_FILE]
@@ -249,9 +244,11 @@ def what_is_wrong(checkpoint: Path, with_best: bool = True) -> str | None:
     if (checkpoint / INCOMPLETE_FILE).exists():
         return "it was not completely written"
     try:
-        needed = (_STATE_FILE, _WEIGHTS_FILE, *_ARCHIVES, *_random_states(_processes_of(checkpoint)))
+        num_processes = _processes_of(checkpoint)
     except RecipeError:
         return f"{RECORD_FILE} is damaged"
+    states = [f"rng_state_{i}.pth" for i in range(num_processes)] if num_processes > 1 else ["rng_state.pth"]
+    needed = (_STATE_FILE, _WEIGHTS_FILE, *_ARCHIVES, *states)
     wrong = next((f"{name} is missing" for name in needed if not (checkpoint / name).is_file()), None)
     wrong = wrong or what_changed(checkpoint) or _what_does_not_open(checkpoint, needed)
     best = best_checkpoint(checkpoint) if with_best and not wrong else None
@@ -259,12 +256,6 @@ def what_is_wrong(checkpoint: Path, with_best: bool = True) -> str | None:
         of_best = what_is_wrong(best, with_best=False) if best.is_dir() else "it is missing"
         return f"it refers to {best.name} as the best so far, where {of_best}" if of_best else None
     return wrong
-
-
-def _random_states(num_processes: int) -> list[str]:
-    if num_processes == 1:
-        return ["rng_state.pth"]
-    return [f"rng_state_{process}.pth" for process in range(num_processes)]
 
 
 def best_checkpoint(checkpoint: Path) -> Path | None:

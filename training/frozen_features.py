@@ -143,7 +143,10 @@ def _encode(
     starts = range(0, len(pictures), _BATCH)
     with torch.no_grad():  # not inference_mode: BEiT keeps a tensor made here
         for start in track(starts, f"Features of {len(pictures):,} pictures", disable=len(starts) < _BATCH):
-            batch = [_as_example(content) for content in pictures[start : start + _BATCH]]
+            batch = [
+                LabelledExample(frames=decode_picture(content)[None], label=0, row=0, scores=None)
+                for content in pictures[start : start + _BATCH]
+            ]
             yield model.encoder(collate.to_pixel_values(batch).to(device)).pooler_output.float().cpu().numpy()
 
 
@@ -194,7 +197,3 @@ def _digests(contents: list[bytes], pictures: dict[str, bytes]) -> list[str]:
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
     pictures.update(zip(digests, contents, strict=True))
     return digests
-
-
-def _as_example(content: bytes) -> LabelledExample:
-    return LabelledExample(frames=decode_picture(content)[None], label=0, row=0, scores=None)

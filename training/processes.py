@@ -58,7 +58,7 @@ def first_on_each_node(training: TrainingArguments, work: Callable[[], _Result])
         return work()
     if training.local_process_index == 0:
         return _while_others_wait(work)
-    _wait()
+    _tell(None)
     return work()
 
 
@@ -74,7 +74,7 @@ def by_the_first(training: TrainingArguments, work: Callable[[], _Result]) -> _R
         found = [_while_others_wait(work)]
         torch.distributed.broadcast_object_list(found, src=0, group=_waiting_group())
         return found[0]
-    _wait()
+    _tell(None)
     received: list[_Result | None] = [None]
     torch.distributed.broadcast_object_list(received, src=0, group=_waiting_group())
     return received[0]  # type: ignore[return-value] # the first one's
@@ -107,10 +107,6 @@ def _while_others_wait(work: Callable[[], _Result]) -> _Result:
         raise
     _tell(None)
     return found
-
-
-def _wait() -> None:
-    _tell(None)
 
 
 def _tell(failure: str | None) -> None:

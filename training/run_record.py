@@ -144,7 +144,12 @@ def read_training_recipe(checkpoint: Path) -> TrainingRecipe | None:
 
 def options_that_differ(kept: TrainingRecipe, options: Mapping[str, OptionValue]) -> list[str]:
     """Such as `learning_rate 0.001, got 0.002`: the value in the checkpoint, and the value now."""
-    defaults = {name: value for kind in (StageArguments, TrainingArguments) for name, value in _defaults(kind).items()}
+    defaults = {
+        item.name: _as_option(item.default_factory() if callable(item.default_factory) else item.default)
+        for kind in (StageArguments, TrainingArguments)
+        for item in fields(kind)
+        if item.init
+    }
     differing = []
     for name in sorted({*kept.options, *options}):
         if name not in defaults or (name == "encoder" and not (name in kept.options and name in options)):
@@ -173,19 +178,12 @@ def _shown(value: OptionValue) -> str:
     return "none" if value is None else str(value)
 
 
-def _defaults(kind: type) -> dict[str, OptionValue]:
-    return {
-        item.name: _as_option(item.default if not callable(item.default_factory) else item.default_factory())
-        for item in fields(kind)
-        if item.init
-    }
-
-
 def recipe_as_given(run: StageRun) -> Recipe:
     """For results, which may be published: without tokens and local paths."""
-    return Recipe({name: _without_folder(value) for name, value in run.given.items() if name != "hub_token"})
-
-
-def _without_folder(value: JsonValue) -> JsonValue:
-    """Hub ids stay whole."""
-    return Path(value).name if isinstance(value, str) and Path(value).exists() else value
+    return Recipe(
+        {  # Hub ids stay whole
+            name: Path(value).name if isinstance(value, str) and Path(value).exists() else value
+            for name, value in run.given.items()
+            if name != "hub_token"
+        }
+    )

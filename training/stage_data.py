@@ -149,24 +149,20 @@ def _data_options(stage: StageArguments) -> DataOptions:
         path=_path_of(stage),
         label_scheme=stage.label_scheme,
         kind=stage.data_kind,
-        source=_source_options(stage),
+        source=SourceOptions(
+            stage.subset,
+            stage.subject_pattern,
+            no_subjects=stage.no_subjects,
+            # A single-face model reads single pictures, unless pictures_as says otherwise.
+            pictures_as=stage.pictures_as or ("pictures" if stage.model == "image" else None),
+            window_label=stage.window_label,
+            votes=Path(stage.votes) if stage.votes else None,
+            vote_labels=stage.vote_labels,
+        ),
         frames=frame_options(stage),
         drop_conflicts=stage.drop_conflicts,
         cache_dir=Path(stage.cache_dir),
         num_processes=stage.num_preparation_processes,
-    )
-
-
-def _source_options(stage: StageArguments) -> SourceOptions:
-    """A single-face model reads single pictures, unless pictures_as says otherwise."""
-    return SourceOptions(
-        stage.subset,
-        stage.subject_pattern,
-        no_subjects=stage.no_subjects,
-        pictures_as=stage.pictures_as or ("pictures" if stage.model == "image" else None),
-        window_label=stage.window_label,
-        votes=Path(stage.votes) if stage.votes else None,
-        vote_labels=stage.vote_labels,
     )
 
 

@@ -176,7 +176,9 @@ class EngagementTrainer(SelectingTrainer):
             with encoder_features(self.accelerator.unwrap_model(model).encoder) as features:
                 outputs = model(**inputs)
             loss = self.loss(outputs.logits, labels)
-            loss = loss + self.subject_adversary(features[0], self._subjects_of(rows), self._progress())
+            subjects = [self.subject_index[self.train_dataset.subject_ids[row]] for row in rows.tolist()]
+            people = torch.tensor(subjects, device=rows.device)  # (batch,)
+            loss = loss + self.subject_adversary(features[0], people, self._progress())
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._name_culprits(rows.tolist()) if model.training else self._blame_weights())
         inputs["labels"] = labels  # prediction_step reads them again
@@ -266,11 +268,6 @@ class EngagementTrainer(SelectingTrainer):
             self.accelerator.unwrap_model(self.subject_adversary).load_state_dict(weights)
         if self.averaged is not None and checkpoint is not None:
             self.averaged.load(Path(checkpoint))
-
-    def _subjects_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """(batch,) indices of the people in these training rows."""
-        subjects = [self.subject_index[self.train_dataset.subject_ids[row]] for row in rows.tolist()]
-        return torch.tensor(subjects, device=rows.device)
 
     def _progress(self) -> float:
         return self.state.global_step / max(self.state.max_steps, 1)

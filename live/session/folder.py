@@ -76,10 +76,12 @@ class SessionFolder:
         self._video_track = video_track
         if not predictor.video_processor.face_crop:
             raise RecipeError("A session needs a model of faces, got one of whole frames; use another model.")
-        record = SessionRecord(version=1, made_with=_made_with(predictor, video_track), recordings=[])
+        settings = [fingerprint(predictor, None, video_track), LOOK_EVERY_SEC, MIN_SEEN_SEC, KEEP_LOST_SEC, MAX_PEOPLE]
+        made_with = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        record = SessionRecord(version=1, made_with=made_with, recordings=[])
         claim_folder(path, SESSION_FILE, record.model_dump_json(indent=2), "a session")
         self._record = read_record(path / SESSION_FILE, SessionRecord, DataError, "a session", _REMEDY)
-        if self._record.made_with != record.made_with:
+        if self._record.made_with != made_with:
             raise DataError(f"The session in {path} was made with another model or other settings; {_REMEDY}.")
         asked = set(map(name_of, self._sources))
         recordings = enumerate(self._record.recordings, start=1)
@@ -120,7 +122,9 @@ class SessionFolder:
         columns = columns_of(self._predictor.rule.label_names)
         rows = [_flat(row, columns) for video in videos for row in video.rows]
         write_whole(self.path / WINDOWS_TABLE, _to_csv(columns, [list(row.values()) for row in rows]))
-        types = _column_types(columns)
+        # Explicit types: without any label in a session, the column's type would be unknown.
+        text = dict.fromkeys(("source", "label", "reason"), pyarrow.string())
+        types = dict.fromkeys(columns, pyarrow.float64()) | text | {"person": pyarrow.int32()}
         table = pyarrow.table({name: pyarrow.array([row[name] for row in rows], types[name]) for name in columns})
         with whole_file(self.path / WINDOWS_PARQUET) as partial, writing(self.path / WINDOWS_PARQUET):
             pyarrow.parquet.write_table(table, partial)
@@ -183,12 +187,6 @@ def columns_of(label_names: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _column_types(columns: Sequence[str]) -> dict[str, pyarrow.DataType]:
-    """Explicit types: without any label in a session, the column's type would be unknown."""
-    text = dict.fromkeys(("source", "label", "reason"), pyarrow.string())
-    return dict.fromkeys(columns, pyarrow.float64()) | text | {"person": pyarrow.int32()}
-
-
 def _flat(row: SessionRow, columns: Sequence[str]) -> dict[str, Cell]:
     known: dict[str, Cell] = {f"score/{name}": score for name, score in (row.scores or {}).items()}
     known |= row.signals
@@ -200,11 +198,6 @@ def _to_csv(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     rounded = [[round(cell, 4) if isinstance(cell, float) else cell for cell in row] for row in rows]
     csv.writer(text, lineterminator="\n").writerows([columns, *rounded])
     return text.getvalue()
-
-
-def _made_with(predictor: Predictor, video_track: int | None) -> str:
-    settings = [fingerprint(predictor, None, video_track), LOOK_EVERY_SEC, MIN_SEEN_SEC, KEEP_LOST_SEC, MAX_PEOPLE]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
 
 def _describe(source: Path) -> Recording:

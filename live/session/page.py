@@ -25,7 +25,7 @@ from ...hub.use_limits import limits_as_html
 from ...inference.predictions import Refusal
 from ...inference.timeline import OKABE_ITO, UNCERTAIN_COLOR, clock, clock_ticks
 from .person_plot import PersonPlot, plot_person, score_px
-from .records import NOBODY_SEEN, SessionPerson, SessionRow, SessionVideo, Visit
+from .records import NOBODY_SEEN, SessionPerson, SessionRow, SessionVideo
 
 NUM_BINS = 10  # of the scores' histogram
 _REASONS = (UNCERTAIN, NO_FACE_LONG_ENOUGH, FACE_TOO_SMALL, UNREADABLE)
@@ -147,12 +147,9 @@ def _section(video: SessionVideo, name: str, rule: AnswerRule) -> _Section:
 
 def _figure(person: SessionPerson, rows: Sequence[SessionRow], rule: AnswerRule, end_sec: float) -> _Figure:
     plot = plot_person(rows, rule, end_sec)
-    return _Figure(person, _visits_in_words(person.visits, end_sec), plot, _plot_in_words(person, rows, plot))
-
-
-def _visits_in_words(visits: Sequence[Visit], end_sec: float) -> str:
-    spans = [(visit.start_sec, visit.end_sec) for visit in visits]
-    return f"Seen {_spans_in_words(spans, end_sec)}." if spans else "No time known."
+    spans = [(visit.start_sec, visit.end_sec) for visit in person.visits]
+    seen = f"Seen {_spans_in_words(spans, end_sec)}." if spans else "No time known."
+    return _Figure(person, seen, plot, _plot_in_words(person, rows, plot))
 
 
 def _spans_in_words(spans_sec: Sequence[tuple[float, float]], end_sec: float) -> str:

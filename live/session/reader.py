@@ -207,14 +207,11 @@ def plan_looks(predictor: Predictor, index: VideoIndex) -> list[WindowPlan]:
         first, after = frames_between(index, *span)
         times_sec = np.arange(window.start_sec, window.end_sec, LOOK_EVERY_SEC)
         between = np.searchsorted(index.frame_times_sec, times_sec).clip(first, after - 1)
-        between = between[[_is_apart(time_sec, index.frame_times_sec[read]) for time_sec in times_sec]]
+        # Only far enough from the model's frames for a detection of its own.
+        apart_sec = np.abs(index.frame_times_sec[read] - times_sec[:, None]).min(axis=1)  # (looks,)
+        between = between[apart_sec > LOOK_EVERY_SEC / 2]
         plans.append(WindowPlan(window, np.unique(np.concatenate([between, read])), read))
     return plans
-
-
-def _is_apart(time_sec: float, others_sec: np.ndarray) -> bool:
-    """Whether a time is far enough from the model's frames for a detection of its own."""
-    return bool(np.abs(others_sec - time_sec).min() > LOOK_EVERY_SEC / 2)
 
 
 def _by_place(reading: Reading, places: np.ndarray) -> FaceTrack:

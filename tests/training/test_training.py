@@ -15,7 +15,7 @@ from engagement_recognition import train
 from engagement_recognition.evaluation.figures import save_training_curves
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
-from engagement_recognition.training.checkpoints import last_whole_checkpoint
+from engagement_recognition.training.checkpoints import what_is_wrong
 from engagement_recognition.training.command_line import read_options
 from engagement_recognition.training.losses import class_weights
 from engagement_recognition.training.trainer import EngagementTrainer
@@ -236,16 +236,15 @@ def test_averaged_weights_are_exported_and_go_on_where_they_were(
 
 
 def test_a_checkpoint_is_whole_or_passed_over(trained: TrainedStages, tmp_path: Path):
-    assert last_whole_checkpoint(tmp_path) is None
     whole = trained.run_dir / "checkpoints/engagement"
-    assert last_whole_checkpoint(whole).name == "checkpoint-4"
+    assert what_is_wrong(whole / "checkpoint-4") is None
     for number, missing in ((5, "trainer_state.json"), (6, "optimizer.pt"), (7, "model.safetensors")):
         folder = tmp_path / f"checkpoint-{number}"
         folder.mkdir()
         for name in {"trainer_state.json", "optimizer.pt", "model.safetensors"} - {missing}:
             (folder / name).write_bytes((whole / "checkpoint-4" / name).read_bytes())
     (tmp_path / "checkpoint-7/model.safetensors").write_bytes(b"cut")
-    assert last_whole_checkpoint(tmp_path) is None
+    assert all(what_is_wrong(folder) for folder in tmp_path.iterdir())
 
 
 # --- Recipes and options
