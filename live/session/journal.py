@@ -74,8 +74,7 @@ def read_recording(
         reader.finish()
         people = [asdict(person) for person in reader.people.records()]
         processor = predictor.video_processor
-        notes = [*_notes(reader, index), *index.notes]
-        notes += sampling_notes(index, processor.num_frames, processor.sampling)
+        notes = _notes(reader, index) + list(sampling_notes(index, processor.num_frames, processor.sampling))
         _append(file, {"people": people, "num_passers_by": reader.num_passers_by, "notes": notes})
     state.unlink(missing_ok=True)
     finished = kept_in(journal)

@@ -98,7 +98,7 @@ def session_times(bench: Bench, path: Path) -> list[tuple[str, str]]:
     """Start and end of each window in a session's table."""
     output = path.parent / "session"
     said = bench.command("session", path, "--model", bench.engagement_folder, "--output", output)
-    assert said.code == 0, said
+    assert said.code == 0 and (output / "session.html").read_text(encoding="utf-8").count("begins 2.0 s") == 1, said
     with (output / "windows.csv").open(encoding="utf-8") as file:
         return [(row["start_sec"], row["end_sec"]) for row in csv.DictReader(file)]
 
