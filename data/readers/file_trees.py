@@ -140,7 +140,7 @@ def _list_folder(root: Path) -> tuple[list[str], list[Reject]]:
     names: list[str] = []
     walked = walk(root)
     rejects = [
-        _reject(place.relative_to(root).as_posix(), f"{reason} in {root}") for place, reason in walked.left_out.items()
+        _reject(place.relative_to(root).as_posix(), f"{reason}, in {root}") for place, reason in walked.left_out.items()
     ]
     for path in walked.files:
         name = path.relative_to(root).as_posix()
@@ -148,9 +148,9 @@ def _list_folder(root: Path) -> tuple[list[str], list[Reject]]:
             continue
         problem = _name_problem(name)
         if not problem and not path.is_file():
-            problem = f"Expected a file, got {'a link that leads nowhere' if path.is_symlink() else 'a device or pipe'}"
+            problem = "A link that leads nowhere" if path.is_symlink() else "A device or pipe, not a file"
         if problem:
-            rejects.append(_reject(name, f"{problem} in {root}"))
+            rejects.append(_reject(name, f"{problem}, in {root}"))
         else:
             names.append(name)
     return names, rejects
@@ -179,11 +179,11 @@ def _open_archive(path: str, modified_ns: int) -> _Archive:
         name = posixpath.normpath(member.filename)
         problem = _name_problem(member.filename) or _member_problem(member)
         if problem is None and name in members:
-            problem = "Expected unique names of members, got a second one with this name"
+            problem = "A second file of this name"
         if problem is None:
             members[name] = member
         else:
-            rejects.append(_reject(member.filename, f"{problem} in {path}"))
+            rejects.append(_reject(member.filename, f"{problem}, in {path}"))
     return _Archive(file, members, rejects)
 
 
@@ -195,26 +195,26 @@ def _is_litter(name: str) -> bool:
 def _name_problem(name: str) -> str | None:
     """Why a name cannot be used on every system and in every table; None: it can."""
     if posixpath.normpath(name) == ".":
-        return "Expected a name, got an empty one"
+        return "An empty name"
     if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
-        return "Expected a name below the root, with forward slashes, got one that could lead elsewhere"
+        return "A name that could lead outside the folder"
     if any(ord(character) < 32 for character in name) or name != _printable(name):
-        return "Expected a name in UTF-8 without control characters, got another"
+        return "A name with control characters, or not in UTF-8"
     return None
 
 
 def _member_problem(member: zipfile.ZipInfo) -> str | None:
     file_type = stat.S_IFMT(member.external_attr >> 16)
     if file_type not in (0, stat.S_IFREG):
-        return "Expected a file, got a link or a device"
+        return "Not a file but a link or a device"
     if member.flag_bits & 1:
-        return "Expected a file that is not encrypted, got an encrypted one"
+        return "An encrypted file"
     if member.compress_type not in _METHODS:
-        return f"Expected stored or deflated data, got compression method {member.compress_type}"
+        return f"Compressed by method {member.compress_type}, where only stored and deflated data can be read"
     if member.file_size > MAX_FILE_BYTES:
-        return f"Expected at most {MAX_FILE_BYTES} bytes, got {member.file_size}"
+        return f"{member.file_size} bytes, more than the {MAX_FILE_BYTES} that are read"
     if member.file_size > max(MAX_BYTES_AT_ANY_RATIO, MAX_RATIO * member.compress_size):
-        return f"Expected data packed at most {MAX_RATIO} times, got {member.file_size} from {member.compress_size}"
+        return f"Compressed more than {MAX_RATIO} times: {member.file_size} bytes from {member.compress_size}"
     return None
 
 

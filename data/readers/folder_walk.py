@@ -27,9 +27,9 @@ def walk(root: Path) -> Walked:
         top, links = links[0], links[1:]
         real = os.path.realpath(top)
         if real in above:
-            walked.left_out[top] = "Expected a folder, got a link to one that holds the link itself"
+            walked.left_out[top] = "A link to a folder that holds the link itself"
         elif real in seen:
-            walked.left_out[top] = "Expected each folder once, got a link to one that was already read"
+            walked.left_out[top] = "A link to a folder that was already read"
         else:
             links += _walk_real(top, seen, walked)
     return walked
@@ -39,7 +39,7 @@ def _walk_real(top: Path, seen: set[str], walked: Walked) -> Iterator[Path]:
     """Walk everything below without following links; yields the links to folders, to be followed at the end."""
 
     def leave_out(error: OSError) -> None:
-        walked.left_out[Path(error.filename)] = f"Expected a folder that can be read, got: {in_one_line(error)}"
+        walked.left_out[Path(error.filename)] = f"A folder that cannot be read ({in_one_line(error)})"
 
     for folder, subfolders, files in os.walk(top, onerror=leave_out):
         seen.add(os.path.realpath(folder))
