@@ -201,7 +201,7 @@ def _check(study: Study, sources: Mapping[str, Path | None], seeds: int, options
         raise RecipeError(f"The study sets {', '.join(own)} for each of its rows; leave it out.")
     starving = [row.name for row in study.rows if any(sources[stage] is None for stage in row.stages)]
     if starving:
-        raise RecipeError(f"{', '.join(starving)} needs expression data; pass --expression-data.")
+        raise RecipeError(f"Expression data is missing for {', '.join(starving)}; pass --expression-data.")
     for row in study.rows:
         if row.mean_of is not None:
             continue

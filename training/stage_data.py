@@ -192,8 +192,8 @@ def _check_model_fits(stage: StageArguments, prepared: PreparedData) -> None:
     absent = [split for split in SPLITS if split not in prepared.splits]
     if absent:
         raise DataError(
-            f"{prepared.folder} needs train, validation and test, and {' and '.join(absent)} is missing or empty; "
-            "train on data that has all three, and measure on this with `engagement evaluate MODEL --data`."
+            f"{prepared.folder} has no examples in the {' or '.join(absent)} split; train on data that has train, "
+            "validation and test, and measure on this with `engagement evaluate MODEL --data`."
         )
 
 

@@ -188,5 +188,5 @@ def test_an_empty_split_is_named(drawn_daisee: Path, tiny_recipe: dict[str, obje
     folder = shutil.copytree(drawn_daisee, tmp_path / "daisee")
     for video in folder.glob("DataSet/Test/*/*/*"):
         video.write_bytes(b"")
-    with pytest.raises(DataError, match="test is missing or empty"):
+    with pytest.raises(DataError, match="no examples in the test split"):
         load(tiny_recipe, folder)
