@@ -221,7 +221,7 @@ def _named_by_label(evaluation: SplitEvaluation) -> dict[str, Iterable[str]]:
 
 
 class Results(Record):
-    """`results.json`: how a model was trained, and every measurement of it."""
+    """A model's folder in numbers."""
 
     version: Literal[3] = 3
     """readers refuse any other version, except 2, which they convert"""

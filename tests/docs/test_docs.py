@@ -67,7 +67,7 @@ ALL_MENTIONED = [(page.name, span) for page in PAGES for span in mentioned_comma
 
 def test_the_readme_is_short_and_its_parts_are_those_of_the_files_they_come_from():
     text = README.read_text(encoding="utf-8")
-    assert len([line for line in text.splitlines() if not line.startswith("|")]) <= 150  # tables grow with measurements
+    assert len([line for line in text.splitlines() if not line.startswith("|")]) <= 160  # tables grow with measurements
     script = runpy.run_path(str(ROOT / ".ci/readme.py"))
     renewed = script["renewed"]
     assert renewed(text) == text, "run make readme"
