@@ -117,7 +117,7 @@ class ModelArguments:
         default=1,
         metadata={"help": "views of a face averaged outside training: 1, 2 (mirrored) or 10 (also four corners)"},
     )
-    channels_last: bool = field(default=True, metadata={"help": "memory layout that is faster on CPUs and new GPUs"})
+    channels_last: bool = field(default=True, metadata={"help": "memory layout that some CPUs and GPUs compute faster"})
 
 
 @dataclass
