@@ -147,7 +147,8 @@ class AnswerRule:
     def answer(
         self, scores: np.ndarray | None, face_coverage: float | None = None, face_px: float | None = None
     ) -> Answer:
-        """
+        """A label with its certainty, or the reason for none.
+
         Args:
             scores: (num_labels,); None: there is no face, or (if the coverage is None too) nothing could be read.
             face_coverage: share of the searched frames that show the face; None if no face was looked for.

@@ -191,7 +191,8 @@ class _EngagementClassifier(EngagementPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
     ) -> ImageClassifierOutput:
-        """
+        """Logits, (batch_size, num_labels), and the loss if there are labels.
+
         Args:
             pixel_values: (batch_size, [num_frames,] num_channels, height, width), float, normalised; any num_frames.
             labels: (batch_size,), class indices.
@@ -211,7 +212,7 @@ class _EngagementClassifier(EngagementPreTrainedModel):
 
 
 class EngagementForImageClassification(_EngagementClassifier):
-    """One face -> logits: facial expressions (stage one) and single-face engagement models."""
+    """Classifies single faces: facial expressions (stage one), or engagement."""
 
     def __init__(self, config: EngagementConfig) -> None:
         super().__init__(config)
@@ -224,7 +225,7 @@ class EngagementForImageClassification(_EngagementClassifier):
 
 
 class EngagementForVideoClassification(_EngagementClassifier):
-    """A clip of faces -> logits: any encoder, any temporal head."""
+    """Classifies a clip of face crops, or of whole frames, with any encoder and temporal head."""
 
     input_modalities = "video"
     _axes = "batch_size, num_frames, num_channels, height, width"

@@ -1,4 +1,4 @@
-"""Writes docs/api.md: what users import, with signatures and the first paragraph of each docstring.
+"""Writes docs/api.md: what users import, with signatures, the first paragraph of each docstring and the arguments.
 
 Signatures come from the source (`ast`), since those of `inspect` name types differently in each Python version. A
 generator of whole sites would document every module, and most of them are no interface.
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "engagement_recognition"
+_SECTIONS = ("Args:", "Returns:", "Raises:")
 PAGE = Path(__file__).parents[1] / "docs/api.md"
 HEAD = f"""\
 # Python API
 
-What is meant to be imported, by task: signature and first paragraph. `help(NAME)` in Python also shows arguments,
-shapes and errors. Everything else in `{PACKAGE}` may change without notice. How these are used:
-[python.md](python.md) and [recipes.md](recipes.md). This page is made from the docstrings by `make readme`.
+The public API by task, with signatures, summaries and arguments; `help(NAME)` in Python shows the whole docstring.
+Everything else in `{PACKAGE}` may change without notice. How these are used: [python.md](python.md) and
+[recipes.md](recipes.md). `make readme` generates this page from the docstrings.
 """
 # Group -> module -> names; a name with a dot is a method.
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -97,10 +98,17 @@ def describe(module: str, name: str) -> str:
     written = inspect.cleandoc(found.__doc__ or "")
     if not written:
         raise ValueError(f"{place}.{name} has no docstring; write one.")
-    is_prose = not written.startswith(("Args:", "Returns:"))
-    written = written.partition("\n\n")[0] if is_prose else f"```\n{written}\n```"
-    imported = "" if "." in name else f"`from {place} import {name}`\n\n"
-    return f"### {name}\n\n{imported}```\n{signature(found, name)}\n```\n\n{written}\n"
+    home = PACKAGE if name in importlib.import_module(PACKAGE).__all__ else place
+    imported = "" if "." in name else f"`from {home} import {name}`\n\n"
+    return f"### {name}\n\n{imported}```\n{signature(found, name)}\n```\n\n{summary(written)}\n"
+
+
+def summary(written: str) -> str:
+    """The first paragraph of a docstring, and the section on arguments."""
+    first, *rest = written.split("\n\n")
+    if first.startswith(_SECTIONS):
+        return f"```\n{written}\n```"
+    return "\n\n".join([first, *(f"```\n{part}\n```" for part in rest if part.startswith("Args:"))])
 
 
 def signature(found: object, name: str) -> str:
@@ -108,7 +116,13 @@ def signature(found: object, name: str) -> str:
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(found))).body
     if isinstance(node, ast.ClassDef):
         maker = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
-        arguments, returned = list(of_function(maker) if maker else of_fields(node)), ""
+        fields = [] if maker else list(of_fields(node, textwrap.dedent(inspect.getsource(found))))
+        if fields:
+            line = f"{name}({' '.join(fields).removesuffix(',')})"
+            if "  #" not in line and len(line) <= 100:
+                return line
+            return "\n".join([f"{name}(", *(f"    {one}" for one in fields), ")"])
+        arguments, returned = list(of_function(maker)) if maker else [], ""
     else:
         arguments, returned = list(of_function(node)), f" -> {ast.unparse(node.returns)}" if node.returns else ""
     line = f"{name}({', '.join(arguments)}){returned}"
@@ -131,12 +145,14 @@ def of_function(node: ast.FunctionDef) -> Iterator[str]:
         yield f"**{ast.unparse(given.kwarg)}"
 
 
-def of_fields(node: ast.ClassDef) -> Iterator[str]:
-    """Those of a dataclass, a named tuple or a record; none of a plain exception."""
+def of_fields(node: ast.ClassDef, source: str) -> Iterator[str]:
+    """Those of a dataclass, a named tuple or a record, each with the comment on its line; none of a plain exception."""
+    lines = source.splitlines()
     for part in node.body:
         if isinstance(part, ast.AnnAssign) and not ast.unparse(part.target).startswith("_"):
             default = f" = {ast.unparse(part.value)}" if part.value else ""
-            yield f"{ast.unparse(part.target)}: {ast.unparse(part.annotation)}{default}"
+            told = lines[(part.end_lineno or part.lineno) - 1][part.end_col_offset or 0 :].strip()
+            yield f"{ast.unparse(part.target)}: {ast.unparse(part.annotation)}{default},{told and f'  {told}'}"
 
 
 def with_default(argument: ast.arg, default: ast.expr | None) -> str:

@@ -30,7 +30,8 @@ Returns:
 
 
 class EngagementMetric(evaluate.Metric):
-    """
+    """The scores of this project as a metric of the evaluate library and of Trainer.
+
     Args:
         label_names: by class index.
         selection_score: the score that selects a training's checkpoint; Trainer also gets its standard error.

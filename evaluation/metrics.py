@@ -44,7 +44,8 @@ def compute_scores(
     scores: np.ndarray | None = None,
     minority_class: str | None = None,
 ) -> Scores:
-    """
+    """All scores of predictions, by clip or by window.
+
     Args:
         label_ids: (n,) true class indices.
         predicted_ids: (n,) predicted class indices.

@@ -25,7 +25,8 @@ def write_results(folder: Path, results: Results) -> None:
 
 
 def read_results(folder: Path) -> Results:
-    """
+    """Read and check the `results.json` of a model's folder.
+
     Raises:
         ModelLoadError: the file is missing, has a different version or unexpected content; the key is named.
     """

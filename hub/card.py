@@ -162,16 +162,16 @@ def _score(value: float | None) -> str:
 
 
 def _start_of(model: EngagementPreTrainedModel, results: Results) -> str:
-    """The encoder's weights before this training, as part of a sentence."""
+    """The encoder's weights before this training, as the end of a sentence."""
     start = results.started_from
     if "/" in start:  # a Hub id: folders are recorded by their last name only
-        return f"those of [`{start}`](https://huggingface.co/{start})"
+        return f"the weights of [`{start}`](https://huggingface.co/{start})"
     if start == encoder_name(model):
-        return "random"
+        return "random weights"
     on = f" on {results.started_from_data}" if results.started_from_data else ""
     if start == "expression" and results.stage == "engagement":
-        return f"those of stage one (`{start}`), which was trained to recognise facial expressions{on},"
-    return f"those of an earlier model, `{start}`{on and f', trained{on}'},"
+        return f"the weights of stage one (`{start}`), which was trained to recognise facial expressions{on}"
+    return f"the weights of an earlier model, `{start}`{on and f', trained{on}'}"
 
 
 def _front_matter(

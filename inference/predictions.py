@@ -29,16 +29,16 @@ class VideoPrediction:
     """
 
     source: str
-    label: str | None
+    label: str | None  # None: see `reason`
     scores: dict[str, float] | None  # by label name; calibrated if validation data allowed it
     face_coverage: float | None  # share of sampled frames with the person's face; None for whole-frame models
-    num_repeated_frames: int
+    num_repeated_frames: int  # sampled frames that repeat another one, since the video has too few
     timeline: list[Span] = field(default_factory=list)
-    reason: str | None = None
+    reason: str | None = None  # why there is no label
     certainty: float | None = None  # of the label that is, or would be, chosen
     num_people: int | None = None  # the most faces in one frame; None without face detection
-    num_windows: int = 1
-    num_unreadable_windows: int = 0
+    num_windows: int = 1  # that the video was read in
+    num_unreadable_windows: int = 0  # of these; they have no scores
     spread: dict[str, float] | None = None  # standard deviation of the scores over windows; None for one
     notes: tuple[str, ...] = ()  # phrases: what a user should know about the file
 

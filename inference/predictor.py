@@ -216,7 +216,8 @@ class Predictor:
     def predict(
         self, source: Path, timeline_step_sec: float | None = None, video_track: int | None = None
     ) -> VideoPrediction | PhotoPrediction:
-        """
+        """The prediction for a video or photo.
+
         Args:
             timeline_step_sec: also predict spans of a video, at this interval.
             video_track: which of several, from 1; None: the default one.

@@ -16,7 +16,7 @@ _NEEDED = ("LICENSE", "config.json", "model.safetensors", "preprocessor_config.j
 
 
 def shipped_expression_model() -> Path:
-    """Its folder, for `Predictor.from_pretrained` or `start_from`.
+    """The folder of the bundled expression model, for `Predictor.from_pretrained` or `start_from`.
 
     Raises:
         ModelLoadError: this installation lacks part of the model.

@@ -36,7 +36,8 @@ class EngagementImagesKwargs(ImagesKwargs, total=False):
 
 
 class EngagementImageProcessor(TensorPreparation, PicturePreparation, TorchvisionBackend):
-    """
+    """Makes pictures of faces, or with `face_crop` the faces of photos, into `pixel_values`.
+
     Args:
         size: `{"height": ..., "width": ...}` of the model's input, in pixels.
         face_crop, pictures_are_frames, face_margin_ratio, face_framing, face_crop_size_px, do_grayscale, picture_norm,

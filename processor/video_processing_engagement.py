@@ -42,7 +42,8 @@ class EngagementVideosKwargs(VideosKwargs, total=False):
 
 
 class EngagementVideoProcessor(TensorPreparation, ClipPreparation, BaseVideoProcessor):
-    """
+    """Samples frames of a video, finds and follows one face, and makes its crops into `pixel_values`.
+
     Args:
         num_frames: number of frames sampled from a clip.
         sampling: `"uniform"`, the centres of `num_frames` equal segments of the clip (`as_played`: of its time), or

@@ -165,7 +165,11 @@ def _faces(source: Path, model: Path, folder: Path, num_threads: int) -> list[Gr
         for row in json.loads((folder / "faces.json").read_text(encoding="utf-8")):
             shares = {"share of frames with the same count": row["same_count"] / row["num_frames"]}
             ious = {"median IoU": statistics.median(row["ious"]), "least IoU": min(row["ious"])} if row["ious"] else {}
-            times = {"ms a frame, library": row["ms_before"], "ms a frame, ours": row["ms_now"], "ratio": row["ratio"]}
+            times = {
+                "facenet-pytorch, ms per frame": row["ms_before"],
+                "this package, ms per frame": row["ms_now"],
+                "ratio": row["ratio"],
+            }
             groups.append(Group(name=f"{row['source']}, {engine}", values={**times, **shares, **ious}))
     return groups
 
@@ -203,7 +207,7 @@ def _decoding(source: Path, num_rounds: int) -> tuple[Ratio, bool]:
     plain, ours = (lambda: decode_plainly(source, num_frames)), (lambda: decode_video(source, num_frames).frames)
     times = time_in_turn({"plain": plain, "ours": ours}, num_rounds, time.process_time)
     ratio = Ratio(
-        name="decode 8 frames: all to RGB, or those that are wanted (CPU time)", before_ms=times["plain"],
+        name="8 frames: decoding all of the video, or only those 8 (CPU time)", before_ms=times["plain"],
         after_ms=times["ours"], ratio=round(times["plain"] / times["ours"], 2),
     )  # fmt: skip
     return ratio, bool(np.array_equal(plain(), ours()))

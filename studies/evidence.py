@@ -16,26 +16,30 @@ from .table import (
     describe_people,
     difference_interval,
     difference_text,
-    notes_of,
     protocol_warning,
     score_table,
+    seed_notes,
+    trust_notes,
     verdict,
 )
 
 QUESTION = (
     "Does it help to train on expressions first, and to read frames in order, on people the model has never seen?"
 )
+_MARKS = "¹²³⁴⁵⁶⁷⁸⁹"  # of caveats
 NOTHING = "Nothing has been measured yet."
 _HOW_TO_READ = """\
 How to read it:
 
-- A difference is the second system minus the first, as a mean over seeds (± standard deviation), on the same people.
-  Its interval is over resampled people, each with all of their clips, for these trainings only.
+- A difference is the second system minus the first, on the same people: the mean over seeds ± standard deviation. Its
+  interval is over resampled people, each with all of their clips, for these trainings only.
 - "Not shown" is a result: the interval includes zero, and the difference may be as large as its ends.
-- Each contrast is judged only by the score that its study names first; other scores are shown for information.
+- Each contrast is judged by one score, which its study names first. The other scores are shown below for information,
+  also where they point the other way ("hurts").
 - AUROC: how often a clip of the rarest class gets a higher score for it than a clip of another class; 0.5 is chance.
   Within-person AUROC only compares clips of the same person, so that distinguishing people does not raise it. "Fitted"
-  means with the decision fitted on validation people."""
+  means with the decision fitted on validation people.
+- Minutes per run only show which systems cost more: the machine is not recorded."""
 
 
 class _Look(NamedTuple):
@@ -53,48 +57,62 @@ class _Look(NamedTuple):
         number, drawn = run.measured_on.num_people, any(data.drawn for data in run.data.values())
         return ("unknown" if number is None else f"{number:,}") + (" drawn" if drawn else "")
 
-    def cells(self) -> list[str]:
-        """People, score, difference, interval and verdict, for the score that judges it."""
+    def cells(self, mark: str) -> list[str]:
+        """People, score, difference, interval and verdict, for the score that judges it.
+
+        Args:
+            mark: leads to the contrast's caveat; empty without one.
+        """
         judged = self.contrast.scores[0]
-        found = [difference_text(judged), difference_interval(judged), verdict(judged)]
+        found = [difference_text(judged), difference_interval(judged), verdict(judged) + mark]
         return [self.people(), score_in_words(judged.score), *found]
 
 
-def render_evidence(records: Mapping[str, StudyRecord]) -> str:
+def render_evidence(records: Mapping[str, StudyRecord], answer: str = "") -> str:
     """docs/evidence.md.
 
     Args:
         records: by the address of each record's file, relative to the page.
+        answer: the answer to `QUESTION`, in words.
     """
-    opening = f"# Evidence\n\n{QUESTION}\n`make readme` generates this page from the files of the studies."
+    opening = f"# Evidence\n\n{QUESTION}"
     if not records:
         return f"{opening}\n\n{NOTHING}\n"
-    parts = [opening, "## In one look", _look_table(records), _count(records), _HOW_TO_READ]
+    generated = "`make readme` generates this page from the files of the studies."
+    parts = [opening, *filter(None, [answer]), generated, "## In one look", *_look(records), _HOW_TO_READ]
     for address, record in records.items():
         parts += [f"## {record.title}", *_study(record, address)]
     return "\n\n".join(parts) + "\n"
 
 
-def render_contrasts(records: Mapping[str, StudyRecord], page: str) -> str:
+def render_contrasts(records: Mapping[str, StudyRecord], page: str, answer: str = "") -> str:
     """The part of README: one line per contrast.
 
     Args:
         page: address of docs/evidence.md.
+        answer: the answer to `QUESTION`, in words.
     """
     if not records:
         return f"{QUESTION} {NOTHING}\nThe results will be in [{page}]({page})."
     told = f"How to read it, all scores and systems, and how to repeat it: [{page}]({page})."
-    return "\n\n".join([QUESTION, _look_table(records, page), f"{_count(records)}\n{told}"])
+    return "\n\n".join([QUESTION, *filter(None, [answer]), *_look(records, page), told])
 
 
-def _look_table(records: Mapping[str, StudyRecord], page: str = "") -> str:
-    """One line per contrast, with links to the studies' parts of the page."""
+def _look(records: Mapping[str, StudyRecord], page: str = "") -> Iterator[str]:
+    """A table with one line per contrast and links to the studies' parts of the page; caveats; counts of verdicts."""
     header = ["contrast", "study", "people", "score", "difference", "95 % interval over people", "verdict"]
-    rows = [
-        [look.contrast.name, f"[{look.record.name}]({page}#{_slug(look.record.title)})", *look.cells()]
-        for look in _looks(records)
-    ]
-    return markdown_table(header, rows)
+    looks = _looks(records)
+    noted = [look for look in looks if look.contrast.caveat]
+    marks = [f" {_MARKS[noted.index(look)]}" if look in noted else "" for look in looks]
+    yield markdown_table(
+        header,
+        [
+            [look.contrast.name, f"[{look.record.name}]({page}#{_slug(look.record.title)})", *look.cells(mark)]
+            for look, mark in zip(looks, marks, strict=True)
+        ],
+    )
+    yield from (f"{mark} {look.contrast.caveat}" for mark, look in zip(_MARKS, noted, strict=False))
+    yield _count(records)
 
 
 def _looks(records: Mapping[str, StudyRecord]) -> list[_Look]:
@@ -106,7 +124,7 @@ def _count(records: Mapping[str, StudyRecord]) -> str:
     verdicts = Counter(verdict(look.contrast.scores[0]).partition(":")[0] for look in _looks(records))
     told = ", ".join(f'{number} "{what}"' for what, number in verdicts.most_common())
     contrasts = "1 contrast" if verdicts.total() == 1 else f"{verdicts.total()} contrasts"
-    return f"{contrasts}: {told}. Without any effect, the interval of about 1 in 20 would exclude zero."
+    return f"{contrasts}: {told}. If nothing had any effect, about 1 in 20 intervals would still exclude zero."
 
 
 def _study(record: StudyRecord, address: str) -> Iterator[str]:
@@ -117,9 +135,27 @@ def _study(record: StudyRecord, address: str) -> Iterator[str]:
     if record.contrasts:
         yield "Differences, the second system minus the first (95 % interval over people):"
         yield contrast_table(record)
-    yield "\n".join(f"- {note}" for note in notes_of(record))
+    yield "\n".join(f"- {note}" for note in _notes(record))
     yield f"All numbers: [{address.rpartition('/')[2]}]({address}). To repeat it:"
     yield f"```bash\n{record.command}\n```"
+
+
+def _notes(record: StudyRecord) -> list[str]:
+    """Without names of folders, and without advice for who trains."""
+    caveats = [f"{contrast.name}: {contrast.caveat}" for contrast in record.contrasts if contrast.caveat]
+    runs = [run for row in record.rows for run in row.finished]
+    known = dict.fromkeys(data.fingerprint[:12] for run in runs for data in run.data.values())
+    fingerprints = [f"Fingerprint of the prepared data: {', '.join(f'`{one}`' for one in known)}."] if known else []
+    collapsed = [row.title for row in record.rows if any(run.collapse for run in row.finished)]
+    which = "every system" if len(collapsed) == len(record.rows) else "; ".join(collapsed)
+    collapses = [
+        f"By plain argmax, nearly every clip gets the most frequent class from {which}. The scores above do not use "
+        'argmax: AUROC and average precision rank clips, and "fitted" means the decision fitted on validation people.'
+    ]
+    return [
+        *record.notes, *caveats, *trust_notes(record.rows), *seed_notes(record), *(collapses if collapsed else []),
+        *fingerprints,
+    ]  # fmt: skip
 
 
 def _slug(title: str) -> str:

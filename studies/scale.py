@@ -188,7 +188,7 @@ def scale_table(record: ScaleRecord) -> str:
         ])  # fmt: skip
     header = (
         "clips", "preparing, core hours", f"cores for {_NIGHT_HOURS} hours", "prepared, GB", "predicting, core hours",
-        "reading the list, minutes", "and GB", "joining, minutes", "and GB",
+        "list: minutes", "list: GB of memory", "join: minutes", "join: GB of memory",
     )  # fmt: skip
     return markdown_table(header, rows)
 
@@ -196,12 +196,17 @@ def scale_table(record: ScaleRecord) -> str:
 def costs_table(record: ScaleRecord) -> str:
     """The measurements, in Markdown."""
     rows = [
-        [name, f"{cost.items:,}", f"{cost.seconds:.1f}", f"{cost.items / cost.seconds:,.2f}", f"{cost.base_mb:.0f}",
+        [name, f"{cost.items:,}", f"{cost.seconds:.1f}", _rate(cost), f"{cost.base_mb:.0f}",
          f"{cost.peak_mb:.0f}", f"{cost.disk_bytes / cost.items / 1000:.0f}" if cost.disk_bytes else ""]
         for name, cost in record.costs.items()
     ]  # fmt: skip
-    header = ("work", "items", "seconds", "items per second", "MB before", "peak MB", "kB per item")
+    header = ("work", "items", "seconds", "items per second", "MB at start", "peak MB", "kB per item")
     return markdown_table(header, rows)
+
+
+def _rate(cost: Cost) -> str:
+    """Items per second, to three digits."""
+    return f"{float(f'{cost.items / cost.seconds:.3g}'):,g}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,13 +1,13 @@
 """docs/performance.md and its picture, generated from the measurements of `engagement benchmark`."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..data.atomic_files import write_whole, writing
 from ..data.json_records import write_record
 from ..evaluation.markdown import markdown_table
-from .speed_record import SPEED_FILE, Ratio, SpeedRecord, Warm
+from .speed_record import SPEED_FILE, Group, Ratio, SpeedRecord, Warm
 
 _STAGES = ("decode", "faces", "crops", "model")
 # Okabe and Ito's, which colour-blind readers can distinguish.
@@ -23,12 +23,13 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield "# How fast it is"
     yield textwrap.fill(
         "Generated from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures all of it "
-        f"on your machine in one run. Times are medians of {record.rounds} rounds in which ways take turns; compare "
-        'them within a table, and trust ratios more than milliseconds. "Plain" is what a first script does: decode '
-        "every frame, MTCNN with its defaults on each sampled frame, the model as loaded. Its boxes differ slightly "
-        "from ours, so that a close decision may give a different label. Unless `--model` names others, the two "
-        "models have randomly initialised weights: they take the time of trained ones, but their labels mean nothing, "
-        "and int8 passes its check.",
+        "on your machine in one run. All times are on the CPU; nothing was measured on a GPU. They are medians of "
+        f"{record.rounds} rounds, each of which times every way once; compare them within a table, and trust ratios "
+        'more than milliseconds. "Plain" is a straightforward script: decode every frame, MTCNN with its defaults on '
+        "each sampled frame, the model as loaded. Its boxes differ slightly from this package's, so that a close "
+        "decision may give a different label. Stages are timed in separate runs, so that their sum may differ from the "
+        "whole. Unless `--model` names others, the two models have randomly initialised weights: they take the time of "
+        "trained ones, but their labels mean nothing, and neither does the check that int8 gives the same ones.",
         120, break_on_hyphens=False,
     )  # fmt: skip
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
@@ -46,14 +47,21 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         for one in record.batches
     ]  # fmt: skip
     yield from _section("Many clips", ("engine", "workers", "batch", "clips", "clips per second", "peak MB"), rows)
+    if record.batches:
+        best = max(record.batches, key=lambda batch: batch.clips_per_sec)
+        yield f"Fastest here: `--workers {best.workers} --batch-size {best.batch_size}`."
     yield from _section("Decoding", _RATIO_COLUMNS, [_ratio_row(record.decode)])
-    for title, groups in (("Faces", record.faces), ("Training", record.training)):
+    names = _names_of(record.faces)
+    rows = [[group.name, *(_value(group, name) for name in names)] for group in record.faces]
+    yield from _section("Faces", ("of", *names), rows)
+    if record.training:
+        columns = ("what", *(_TRAINED.get(group.name, group.name) for group in record.training))
         rows = [
-            [group.name, name.replace("_", " "), f"{value:.4g}"]
-            for group in groups
-            for name, value in group.values.items()
+            [_STEPS.get(name, name.replace("_", " ")), *(_value(group, name) for group in record.training)]
+            for name in _names_of(record.training)
         ]
-        yield from _section(title, ("of", "what", "value"), rows)
+        yield from _section("Training", columns, rows)
+        yield "A step is forward, backward and optimizer for 8 clips of eight frames."
     missing = [f"- {name}: {why}" for name, why in record.not_measured.items()]
     missing += [f"- {warm.model}, {name}: {why}" for warm in record.warm for name, why in warm.not_measured.items()]
     if missing:
@@ -61,7 +69,37 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
         yield "\n".join(missing)
 
 
-_RATIO_COLUMNS = ("what", "before, ms", "after, ms", "ratio")
+_RATIO_COLUMNS = ("what", "all, ms", "only those, ms", "ratio")
+_TRAINED = {
+    "resnet18_224": "resnet18 + lstm, 224 px",
+    "demo": "face_vgg8_050 + lstm, 48 px",
+    "beside_a_busy_process": "the latter, beside a process that occupies a core",
+}
+# By the names of `training_speed`.
+_STEPS = {
+    "load_ms": "loading a batch: decoding and augmenting crops, ms",
+    "contiguous_ms": "step, all weights trained, torch's default memory layout, ms",
+    "channels_last_ms": "step, all weights trained, `--channels_last true`, ms",
+    "bf16_ms": "the same with `--bf16 true`, ms",
+    "frozen_ms": "loading and step, encoder frozen but computed anew in each step, ms",
+    "kept_ms": "loading and step, encoder frozen and its features computed once (`--freeze_encoder true`), ms",
+    "channels_last_ratio": "default layout / channels last",
+    "bf16_ratio": "default layout / bf16",
+    "loading_share": "share of loading in loading and the fastest step with all weights trained",
+    "kept_ratio": "features computed anew / computed once",
+    "all_threads_ms": "step with all threads, ms",
+    "free_cores_ms": "step with one thread less, ms",
+    "ratio": "all threads / one less",
+}
+
+
+def _names_of(groups: Sequence[Group]) -> list[str]:
+    """Of all their values, in order."""
+    return list(dict.fromkeys(name for group in groups for name in group.values))
+
+
+def _value(group: Group, name: str) -> str:
+    return f"{group.values[name]:.4g}" if name in group.values else ""
 
 
 def _ratio_row(ratio: Ratio) -> list[str]:

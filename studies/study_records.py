@@ -30,6 +30,8 @@ class Contrast(Record):
     """score by which it is judged"""
     also: list[str] = []
     """further scores that are shown"""
+    caveat: str | None = None
+    """what the comparison does not show, whatever its verdict; one sentence"""
 
 
 class PublishedRow(Record):
@@ -260,6 +262,8 @@ class MeasuredContrast(Record):
     """the second minus the first"""
     scores: Annotated[list[MeasuredDifference], Field(min_length=1)]
     """the first one judges it, the others are shown for information"""
+    caveat: str | None = None
+    """what the comparison does not show, as in the study"""
 
 
 class StudyHead(Record):

@@ -92,7 +92,7 @@ def _intervals(runs: Sequence[FinishedRun], output: Path, split: str) -> Interva
 def _contrast(asked: Contrast, rows: Mapping[str, RowRuns], output: Path, split: str) -> MeasuredContrast:
     pair = [rows[name] for name in asked.rows]
     scores = [_difference(pair, score, output, split) for score in dict.fromkeys((asked.score, *asked.also))]
-    return MeasuredContrast(name=asked.name, rows=asked.rows, scores=scores)
+    return MeasuredContrast(name=asked.name, rows=asked.rows, scores=scores, caveat=asked.caveat)
 
 
 def _difference(rows: Sequence[RowRuns], score: str, output: Path, split: str) -> MeasuredDifference:

@@ -204,8 +204,14 @@ def difference_text(difference: MeasuredDifference) -> str:
 
 
 def difference_interval(difference: MeasuredDifference) -> str:
-    """Over people."""
-    return _NONE if isinstance(difference.paired, NotComparable) else _interval_text(difference.paired, "+.3f")
+    """Over people; with a fourth digit where a bound that excludes zero would be rounded to it."""
+    paired = difference.paired
+    if paired is None or isinstance(paired, NotComparable):
+        return _NONE
+    is_near_zero = paired.excludes_zero and any(
+        bound is not None and round(bound, 3) == 0 for bound in (paired.lower, paired.upper)
+    )
+    return _interval_text(paired, "+.4f" if is_near_zero else "+.3f")
 
 
 def verdict(difference: MeasuredDifference) -> str:
@@ -245,8 +251,14 @@ def _interval_text(interval: Interval | None, form: str = ".3f") -> str:
 
 def notes_of(record: StudyRecord) -> list[str]:
     """The study's own notes, then those on its runs."""
-    notes = [*record.notes, *_notes_on_method(record), *_notes_on_data(record.rows)]
-    rows_with: dict[str, list[str]] = defaultdict(list)  # several rows often fail in the same way
+    caveats = [f"{contrast.name}: {contrast.caveat}" for contrast in record.contrasts if contrast.caveat]
+    on_data = [*_data_notes(record.rows), *trust_notes(record.rows)]
+    return [*record.notes, *caveats, *_notes_on_method(record), *on_data, *seed_notes(record), *_notes_on_runs(record)]
+
+
+def seed_notes(record: StudyRecord) -> list[str]:
+    """Rows with fewer seeds than the others, or not yet trained with all of theirs."""
+    notes = []
     for row in record.rows:
         asked = record.seeds if row.seeds is None else row.seeds
         missing = asked - len(row.runs)
@@ -254,6 +266,13 @@ def notes_of(record: StudyRecord) -> list[str]:
             notes.append(f"{row.title}: {missing} of {asked} seeds not yet trained.")
         elif asked < record.seeds:
             notes.append(f"{row.title}: {asked} seed{'s' if asked > 1 else ''}, where other rows have {record.seeds}.")
+    return notes
+
+
+def _notes_on_runs(record: StudyRecord) -> list[str]:
+    notes = []
+    rows_with: dict[str, list[str]] = defaultdict(list)  # several rows often fail in the same way
+    for row in record.rows:
         seeds_of: dict[str | None, list[str]] = defaultdict(list)  # a row often fails in the same way with every seed
         for run in row.runs:
             what = run.collapse if isinstance(run, FinishedRun) else f"failed: {run.failure}"
@@ -280,14 +299,25 @@ def _notes_on_method(record: StudyRecord) -> list[str]:
     return notes
 
 
-def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
+def _data_notes(rows: Iterable[MeasuredRow]) -> list[str]:
     by_data: dict[tuple[str, str], list[str]] = defaultdict(list)
+    measured = [(row.title, row.finished[0]) for row in rows if row.finished]
+    for title, run in measured:
+        for data in run.data.values():
+            by_data[data.source, data.fingerprint].append(title)
+    return [
+        f"Data: {source}, fingerprint {known[:12]}: {_named(of, len(measured))}."
+        for (source, known), of in by_data.items()
+    ]
+
+
+def trust_notes(rows: Iterable[MeasuredRow]) -> list[str]:
+    """Why scores say less than they seem to: leakage, drawn people, unknown people."""
     leaking: dict[tuple[str, str], list[str]] = defaultdict(list)
     over_clips, drawn = [], []
     measured = [(row.title, row.finished[0]) for row in rows if row.finished]
     for title, run in measured:
         for data in run.data.values():
-            by_data[data.source, data.fingerprint].append(title)
             if data.audit != "passed":
                 leaking[data.source, data.audit].append(title)
             if data.drawn:
@@ -295,17 +325,21 @@ def _notes_on_data(rows: Iterable[MeasuredRow]) -> list[str]:
         if run.measured_on.num_people is None:
             over_clips.append(title)
 
-    def named(titles: list[str]) -> str:
-        return "all rows" if len(titles) == len(measured) else "; ".join(titles)
-
-    notes = [f"Data: {source}, fingerprint {known[:12]}: {named(of)}." for (source, known), of in by_data.items()]
+    notes = []
     for (source, state), of in leaking.items():
         notes.append(
             f"**The audit of {source} {'is missing' if state == 'missing' else 'failed'}**: its split cannot be "
-            f"trusted, but training was allowed: {named(of)}."
+            f"trusted, but training was allowed: {_named(of, len(measured))}."
         )
     if drawn:
-        notes.append(f"**Drawn people who do not exist**, which say nothing about real faces: {named(drawn)}.")
+        notes.append(
+            f"**Drawn (synthetic) people**, which say nothing about real faces: {_named(drawn, len(measured))}."
+        )
     if over_clips:
-        notes.append(f"The people are unknown, so intervals are over clips, and too narrow: {named(over_clips)}.")
+        named = _named(over_clips, len(measured))
+        notes.append(f"The people are unknown, so intervals are over clips, and too narrow: {named}.")
     return notes
+
+
+def _named(titles: list[str], num_rows: int) -> str:
+    return "all rows" if len(titles) == num_rows else "; ".join(titles)

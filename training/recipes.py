@@ -10,7 +10,7 @@ _NO_RECIPES = ("protocol", "our_way", "study")  # options that rows share, and p
 
 
 def recipe_names() -> list[str]:
-    """Sorted by folder; those outside any folder come first."""
+    """The recipes of this package, sorted by folder; those outside any folder come first."""
     paths = [path.relative_to(RECIPES) for path in RECIPES.rglob("*.yaml") if path.stem not in _NO_RECIPES]
     return [path.with_suffix("").as_posix() for path in sorted(paths, key=lambda path: (path.parent.parts, path.name))]
 

@@ -141,7 +141,8 @@ def is_prepared(folder: Path) -> bool:
 
 
 def load_prepared(folder: Path) -> PreparedData:
-    """
+    """Open a folder written by `engagement prepare`.
+
     Raises:
         DataError: it is missing, unfinished, of a different version, or cannot be read.
     """

@@ -21,7 +21,6 @@ from engagement_recognition.cli.main import app
 from engagement_recognition.hub.use_limits import EXPLAINED_IN, LIMITS_AND_WHY, limits_as_html, limits_for_terminal
 from engagement_recognition.live.page_html import statement
 from engagement_recognition.studies import demo_verdict
-from engagement_recognition.studies.evidence import render_evidence
 from engagement_recognition.training.arguments import Recipe, plan_stages, read_recipe
 from engagement_recognition.training.command_line import read_options
 
@@ -68,14 +67,13 @@ ALL_MENTIONED = [(page.name, span) for page in PAGES for span in mentioned_comma
 
 def test_the_readme_is_short_and_its_parts_are_those_of_the_files_they_come_from():
     text = README.read_text(encoding="utf-8")
-    assert len([line for line in text.splitlines() if not line.startswith("|")]) <= 150  # tables grow with measurements
+    assert len([line for line in text.splitlines() if not line.startswith("|")]) <= 160  # tables grow with measurements
     script = runpy.run_path(str(ROOT / ".ci/readme.py"))
     renewed = script["renewed"]
     assert renewed(text) == text, "run make readme"
     limits = (ROOT / EXPLAINED_IN).read_text(encoding="utf-8")
     assert script["with_limits"](limits) == limits, "run make readme"
-    studies = script["read_studies"](ROOT / "docs/measured/studies")
-    assert (ROOT / "docs/evidence.md").read_text(encoding="utf-8") == render_evidence(studies), "run make readme"
+    assert (ROOT / "docs/evidence.md").read_text(encoding="utf-8") == script["evidence_page"](), "run make readme"
     assert "Article 5(1)(f)" in text and "This is not legal advice." in text and "0.385" in text
     with pytest.raises(ValueError, match="<!-- evidence -->"):
         renewed("# No place for a table\n")

@@ -74,7 +74,7 @@ def test_a_model_that_looks_elsewhere_is_told_so(run: Path, tmp_path: Path):
 
 def test_without_it_the_card_says_that_nobody_looked(trained: TrainedStages):
     card = ModelCard.load(trained.engagement / "README.md").text
-    assert "Where it looks in the picture has not been measured." in card
+    assert "Where it looks in the image has not been measured." in card
 
 
 def test_a_focus_that_came_out_unknown_is_said_to_be(run: Path):

@@ -63,7 +63,7 @@ def test_its_lines_say_what_predict_says(
 def test_it_warns_of_whole_photos(published: Path, trained: TrainedStages):
     for card in (published / "README.md", trained.expression / "README.md"):
         text = " ".join(ModelCard.load(card).text.split())
-        assert "needs **a picture of only a face**" in text and "a label, which means nothing" in text
+        assert "needs **an image of only a face**" in text and "a label, which means nothing" in text
         assert ("handler.py" in text) == (card.parent == published)
     assert "`engagement predict photo.jpg --model org/faces`" in ModelCard.load(published / "README.md").text
 

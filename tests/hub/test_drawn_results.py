@@ -26,7 +26,7 @@ from engagement_recognition.hub.publish import assemble
 from engagement_recognition.inference.predictor import Predictor
 
 NOT_REAL = "says nothing about real faces"
-ALL_NOT_REAL = "**Drawn people who do not exist: these numbers say nothing about real faces.**"
+ALL_NOT_REAL = "**Drawn (synthetic) people: these numbers say nothing about real faces.**"
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_results_and_card_say_it(stage: str, layout: str, trained: TrainedStages
     (entry,) = {(found.dataset_name, found.dataset_type) for found in card.data.eval_results}
     assert entry == (f"drawn people, in the layout of {layout}", "drawn")
     before_use, _, after = card.text.partition("## Use")
-    assert "**A demonstration: trained on drawn people who do not exist" in before_use and NOT_REAL in before_use
+    assert "**A demonstration: trained on drawn (synthetic) people" in before_use and NOT_REAL in before_use
     assert ALL_NOT_REAL in after and f"split of drawn people, in the layout of {layout}:" in after
     assert "`daisee`" not in card.text
 
@@ -166,7 +166,7 @@ def test_the_time_that_a_window_spans_is_that_of_its_frames(trained: TrainedStag
     assert read_results(trained.engagement).data.window_span_sec == pytest.approx(1.5, abs=0.26)
     assert read_results(trained.expression).data.window_span_sec is None and prepared.window_span_sec() is None
     told = ModelCard.load(trained.engagement / "README.md").text
-    assert "evenly over the **whole** file" in told and "In training they spanned clips of about 2 s." in told
+    assert "evenly over the **whole** file" in told and "In training, clips were about 2 s long." in told
     assert "--timeline 2" in told
 
 

@@ -182,18 +182,20 @@ def test_the_card_says_how_it_answers_and_that_the_pipeline_does_not(trained: Tr
     decision = scores_on_test(results).decision.model_copy(update={"answers": answers})
     text = " ".join(rendered(trained.engagement, change_test(results, decision=decision)).text.split())
     assert (
-        "87 % of the clips get a label, those with a certainty of 0.625 or more; 0.814 of these labels are right, "
-        "and 0.750 if all clips get one. "
+        "it labels 87 % of the clips (certainty at least 0.625); 0.814 of those labels are right "
+        "(0.750 if it labelled all clips). "
         "Expected calibration error 0.036." in text
     )
-    assert "The pipeline's scores are raw" in text and "`model.answer_rule.to_scores(logits)`" in text
+    assert (
+        "The pipeline's scores are uncalibrated, and it always returns a label" in text
+        and "`model.answer_rule.to_scores(logits)`" in text
+    )
     assert "examples of drawn people, selected on" in text
     none = answers.model_copy(update={"answered": 0.0, "accuracy_answered": None})
     decision = decision.model_copy(update={"answers": none})
     text = " ".join(rendered(trained.engagement, change_test(results, decision=decision)).text.split())
     assert (
-        "0 % of the clips get a label, those with a certainty of 0.625 or more; if all clips got one, 0.750 would be "
-        "right." in text
+        "it labels 0 % of the clips (certainty at least 0.625); if it labelled all clips, 0.750 would be right." in text
     )
 
 
@@ -215,14 +217,15 @@ def test_the_card_names_what_the_model_is_and_what_it_started_from(trained: Trai
     assert card.text.strip().startswith("# Engagement recognition: test_resnet + lstm")
     assert card.data.model_name == "engagement-recognition-test_resnet-lstm"
     assert (
-        "weights were those of stage one (`expression`), which was trained to recognise facial expressions" in card.text
+        "started from the weights of stage one (`expression`), which was trained to recognise facial expressions"
+        in card.text
     )
     face = rendered(trained.expression, read_results(trained.expression))
     assert face.text.strip().startswith("# Expression recognition: test_resnet\n")
-    assert "The encoder's weights were random before this training." in face.text and "evenly" not in face.text
+    assert "Training started from random weights." in face.text and "evenly" not in face.text
     for start, words in {
-        "timm/resnet18.a1_in1k": "those of [`timm/resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)",
-        "mine": "those of an earlier model, `mine`,",
+        "timm/resnet18.a1_in1k": "the weights of [`timm/resnet18.a1_in1k`](https://huggingface.co/timm/resnet18.a1_in1k)",
+        "mine": "the weights of an earlier model, `mine`,",
     }.items():
         assert words in rendered(trained.engagement, results.model_copy(update={"started_from": start})).text
 
@@ -233,16 +236,16 @@ def test_the_card_says_how_frames_are_chosen(trained: TrainedStages, tmp_path: P
     shutil.copytree(trained.engagement, folder, dirs_exist_ok=True)
     settings = json.loads((folder / "video_preprocessor_config.json").read_text())
     for sampling, words in {
-        "uniform": "evenly over the **whole** file, however long it is, and give one prediction. In training they "
-        "spanned clips of about 11.7 s.",
-        "consecutive": "consecutive, from the start of the file; later frames are not read. In training they "
+        "uniform": "evenly over the **whole** file, however long it is, and give one prediction. In training, clips "
+        "were about 11.7 s long.",
+        "consecutive": "consecutive, from the start of the file; later frames are not read. In training, they "
         "spanned about 8.75 s.",
     }.items():
         (folder / "video_preprocessor_config.json").write_text(json.dumps({**settings, "sampling": sampling}))
         text = " ".join(rendered(folder, results).text.split())
         assert words in text and "engagement predict VIDEO --model your-name/engagement --timeline" in text
         assert "clip.mp4" in text and "lecture" not in text
-    assert "In training they spanned" not in rendered(folder, change_data(results, window_span_sec=None)).text
+    assert "In training, " not in rendered(folder, change_data(results, window_span_sec=None)).text
 
 
 def test_what_is_needed_has_versions(trained: TrainedStages):
@@ -259,7 +262,7 @@ def test_of_imported_weights_nothing_is_claimed(trained: TrainedStages):
     card = rendered(trained.engagement, results)
     assert card.data.license == "other" and "licence of the weights is not known here" in card.text
     assert card.data.metrics is None and "The scores above" not in card.text and "untested" in card.text
-    assert "results.json" not in card.text.partition("## What it must not")[0]
+    assert "results.json" not in card.text.partition("## Limits")[0]
     given = rendered(trained.engagement, results, license_name="apache-2.0")
     assert given.data.license == "apache-2.0" and "not known here: see" not in given.text
 
@@ -271,7 +274,7 @@ def test_the_card_reads_as_a_page(trained: TrainedStages):
         assert "table_open" not in [after for before, after in pairwise(tokens) if before == "table_close"]
         assert tokens.count("bullet_list_open") == 2
     text = ModelCard.load(folder / "README.md").text
-    assert "chosen on test itself" in text and "\n\n\n" not in text
+    assert "chosen on\ntest itself" in text and "\n\n\n" not in text
 
 
 @pytest.mark.usefixtures("figures")

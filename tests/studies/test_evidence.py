@@ -47,6 +47,39 @@ def test_the_first_look_has_each_contrast_once_by_the_score_it_is_judged_by(reco
     assert '2 contrasts: 1 "helps", 1 "not shown". ' in look
 
 
+def test_a_caveat_stands_with_its_contrast_on_every_page(records: dict[str, StudyRecord]):
+    address, record = next(iter(records.items()))
+    contrast = record.contrasts[0].model_copy(update={"caveat": "The label is that of the last crop."})
+    changed = {**records, address: record.model_copy(update={"contrasts": [contrast]})}
+    for part in (render_evidence(changed), render_contrasts(changed, PAGE)):
+        helps, *_ = lines_of(part, "expressions first")
+        assert helps[6] == "helps: interval above zero ¹" and "\n\n¹ The label is that of the last crop.\n\n" in part
+    assert "- expressions first: The label is that of the last crop.\n" in render_evidence(changed)
+
+
+def test_a_bound_that_excludes_zero_is_not_shown_as_zero(records: dict[str, StudyRecord]):
+    address, record = next(iter(records.items()))
+    contrast = record.contrasts[0]
+    paired = contrast.scores[0].paired.model_copy(update={"value": 0.004, "lower": 0.0003, "upper": 0.0085})
+    judged = contrast.scores[0].model_copy(update={"paired": paired})
+    contrasts = [contrast.model_copy(update={"scores": [judged]})]
+    part = render_contrasts({address: record.model_copy(update={"contrasts": contrasts})}, PAGE)
+    assert next(lines_of(part, "expressions first"))[5] == "+0.0003 to +0.0085"
+
+
+def test_the_answer_in_words_comes_before_the_table(records: dict[str, StudyRecord]):
+    for part in (render_evidence(records, "**In short.** Yes."), render_contrasts(records, PAGE, "**In short.** Yes.")):
+        assert "**In short.** Yes.\n\n" in part.partition("| contrast |")[0]
+
+
+def test_collapsed_systems_are_named_without_advice(records: dict[str, StudyRecord]):
+    address, record = next(iter(records.items()))
+    runs = [run.model_copy(update={"collapse": "Predicts 'a': collapsed; lower it."}) for run in record.rows[0].runs]
+    rows = [record.rows[0].model_copy(update={"runs": runs}), record.rows[1]]
+    page = render_evidence({address: record.model_copy(update={"rows": rows})})
+    assert "gets the most frequent class from Scratch." in page and "lower it" not in page
+
+
 def test_each_study_says_on_whom_how_often_and_how_to_do_it_again(records: dict[str, StudyRecord]):
     before, _, crops = render_evidence(records).partition("## A real/crops study\n")
     crops, _, clips = crops.partition("## A time study\n")
@@ -67,7 +100,7 @@ def test_drawn_people_and_missing_runs_are_named(records: dict[str, StudyRecord]
     rows = [row.model_copy(update={"runs": [run.model_copy(update={"data": drawn}) for run in row.runs]})
             for row in record.rows]  # fmt: skip
     page = render_evidence({address: record.model_copy(update={"rows": rows})})
-    assert "**Drawn people who do not exist**, which say nothing about real faces: all rows." in page
+    assert "**Drawn (synthetic) people**, which say nothing about real faces: all rows." in page
     assert next(lines_of(page, "expressions first"))[2] == "24 drawn"
     without = [rows[0].model_copy(update={"runs": [], "measured": {}, "intervals": None}), rows[1]]
     page = render_evidence({address: record.model_copy(update={"rows": without})})

@@ -183,7 +183,7 @@ RECORD = {
          "runs": [{"seed": 0, "failure": "Expected an encoder, got none."}], "measured": {}, "measured_by_window": {},
          "intervals": None},
     ],
-    "contrasts": [{"name": "time helps", "rows": ["frame", "lstm"], "scores": [DIFFERENCE]}],
+    "contrasts": [{"name": "time helps", "rows": ["frame", "lstm"], "scores": [DIFFERENCE], "caveat": None}],
 }  # fmt: skip
 TABLE = """\
 # A small study: published and measured
