@@ -155,7 +155,7 @@ def test_the_score_of_the_file_is_kept_if_it_is_a_number(
 
 def test_label_names_can_be_given_and_are_needed_for_other_numbers(tmp_path: Path):
     weights = draw_weights(study_module("mobilenetv3", 4)).state_dict()
-    with pytest.raises(DataError, match=r"best\.pth .* 4 different label names, got none"):
+    with pytest.raises(DataError, match=r"best\.pth .* 4 different .*got none"):
         save_and_import(weights, tmp_path)
     assert save_and_import(weights, tmp_path, label_names=STATES).config.label2id == STATE_MAPS["label2id"]
 
@@ -346,7 +346,7 @@ def test_other_kinds_and_label_counts_are_refused(tmp_path: Path):
     for source, told in {"vit": "'vit' is neither", "two heads": "one linear layer", "nowhere": "imported"}.items():
         with pytest.raises(ModelLoadError, match=told):
             import_stock_classifier(tmp_path / source, tmp_path / "ours")
-    with pytest.raises(DataError, match=r"stock .* 4 different label names, got a, b"):
+    with pytest.raises(DataError, match=r"stock .* 4 different .*got a, b"):
         import_stock_classifier(tmp_path / "stock", tmp_path / "ours", ["a", "b"])
 
 

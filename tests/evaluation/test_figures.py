@@ -7,11 +7,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from blank_figures import leave_blank
 from made_up_results import OTHER, described, measurement, results
 from PIL import Image
 
 from engagement_recognition.data.schema import BINARY, EXPRESSIONS, LEVELS
-from engagement_recognition.evaluation import figures
 from engagement_recognition.evaluation.calibration import calibration_scores, risk_coverage
 from engagement_recognition.evaluation.figures import (
     name_figures,
@@ -154,13 +154,7 @@ def test_a_log_without_numbers_is_refused(tmp_path: Path):
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the names of the files matter."""
 
-    def touch(_: object, path: Path) -> list[Path]:
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        for file in files:
-            file.touch()
-        return files
-
-    monkeypatch.setattr(figures, "_save", touch)
+    leave_blank(monkeypatch)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -87,7 +87,7 @@ def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pyt
         html = page.explain_camera(session)
         assert "data:image/png;base64," in html and "alert" not in html
         assert f"<p>Model: {model}; input: the camera." in html and "not smoothed over time" in html
-        assert "Take care: this model learned from drawn people" in html
+        assert "learned from drawn people" in html
         what = "the last window of pictures alone" if num_kept > 1 else "the last picture alone"
         assert f"the most probable label in {what}" in html and ("of person 1" in html) == (num_kept > 1)
     for _ in range(4):

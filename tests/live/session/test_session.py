@@ -153,7 +153,7 @@ def test_one_person_alone_is_answered_as_by_predict(finished: Path, films: Path,
 def test_who_stops_goes_on_with_the_same_people(
     finished: Path, films: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(session_journal, "_SAVED_EVERY", 2)
+    monkeypatch.setattr(session_journal, "SAVED_EVERY_WINDOWS", 2)
     sources, read = [films / "call.mp4", films / "alone.mkv"], []
 
     def stop(done: int, total: int) -> None:
@@ -167,7 +167,7 @@ def test_who_stops_goes_on_with_the_same_people(
             SessionFolder(tmp_path / "s", predictor, sources).read(sources[0], stop)
         session = SessionFolder(tmp_path / "s", predictor, sources)
         (so_far,) = session.write_tables([])
-        assert so_far.notes == ("read up to 00:30 of 01:00 so far",) if len(read) == 3 else so_far.notes
+        assert len(read) != 3 or "read up to 00:30 of 01:00" in so_far.notes[0]
     session = begin_again(tmp_path / "s", films, predictor, sources[0])
     assert read == [1, 2, 3, 3, 4]  # a window at most is read twice
     session.read(sources[1])
@@ -189,7 +189,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_read(
         append(self, text)
 
     monkeypatch.setattr(GrowingFile, "append", fill_up)
-    with pytest.raises(DataError, match=r"No space left on device\); what was read before is saved: make room"):
+    with pytest.raises(DataError, match=r"No space .* saved: make room"):
         begin_again(tmp_path / "s", films, predictor, films / "alone.mkv")
     lines = (tmp_path / "s/parts/0001.jsonl").read_text().splitlines()
     assert len(lines) == 2 and json.loads(lines[1])["rows"][0]["person"] == 1
@@ -197,9 +197,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_read(
 
 def test_another_session_s_folder_is_refused(finished: Path, films: Path, trained: TrainedStages, predictor: Predictor):
     others = Predictor.from_pretrained(str(trained.engagement), device="cpu")
-    with pytest.raises(DataError, match=f"session in {finished} was made with another model or other settings"):
+    with pytest.raises(DataError, match=f"{finished} was made with another model"):
         SessionFolder(finished, others, [films / "call.mp4", films / "alone.mkv"])
-    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder, or name those"):
+    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder"):
         SessionFolder(finished, predictor, [films / "call.mp4"])
     with pytest.raises(DataError, match=rf"{films} .*other content; choose a new folder"):
         SessionFolder(films, predictor, [films / "call.mp4"])
@@ -219,7 +219,7 @@ def test_another_file_of_the_same_name_is_refused(films: Path, predictor: Predic
 )
 def test_a_damaged_journal_is_one_line(content: str, tmp_path: Path):
     (tmp_path / "0001.jsonl").write_text(content)
-    with pytest.raises(DataError, match=r"is not a recording's journal .* delete it"):
+    with pytest.raises(DataError, match=r"not a recording's journal .* delete it"):
         session_journal.kept_in(tmp_path / "0001.jsonl")
 
 
@@ -230,7 +230,7 @@ def test_a_damaged_state_is_one_line(films: Path, predictor: Predictor, tmp_path
             source, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
     (tmp_path / "s/parts/0001.npz").write_bytes(b"PK damaged")
-    with pytest.raises(DataError, match="delete it to read the recording from the start"):
+    with pytest.raises(DataError, match="delete it to read"):
         SessionFolder(tmp_path / "s", predictor, [source]).read(source)
 
 
@@ -286,9 +286,8 @@ def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: 
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
     assert run.exit_code == 0, run.output
     copy = tmp_path / "s/blurred/short.mp4"
-    assert (
-        f"{copy}: faces are blurred in 15 of 15 frames" in run.stdout and "do not make people anonymous" in run.stderr
-    )
+    assert f"{copy}: faces" in run.stdout and "15 of 15 frames" in run.stdout
+    assert "do not make people anonymous" in run.stderr
     written = copy.read_bytes()
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
     assert "blurred/short.mp4: exists already" in run.stdout and copy.read_bytes() == written
