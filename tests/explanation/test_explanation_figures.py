@@ -88,7 +88,7 @@ def said(explanation: Explanation) -> str:
 
 @pytest.mark.parametrize(
     "explanation",
-    [photo(2, score=0.07), photo(3, LONG_NAME), photo(16), clip(num_frames=16),
+    [photo(2, score=0.07), photo(3, LONG_NAME), clip(num_frames=16),
      clip(LONG_NAME, num_frames=8, label="engaged"),
      photo(12, label="happy", score=0.07, hot=[False], other="disgust"),
      clip(num_frames=8, hot=[False] * 8, found=[True] * 3 + [False] * 5),
