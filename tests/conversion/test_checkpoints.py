@@ -146,7 +146,12 @@ def test_how_a_state_dict_was_saved_does_not_matter(
 # scikit-learn's f1_score gave np.float64, which weights_only=True alone refuses.
 @pytest.mark.parametrize(
     ("val_f1", "reported", "zipped"),  # not zipped: as before PyTorch 1.6
-    [(np.float64(0.25), 0.25, True), (np.float64(0.25), 0.25, False), (float("nan"), None, True), ("high", None, False)],
+    [
+        (np.float64(0.25), 0.25, True),
+        (np.float64(0.25), 0.25, False),
+        (float("nan"), None, True),
+        ("high", None, False),
+    ],
 )
 def test_the_score_of_the_file_is_kept_if_it_is_a_number(
     zipped: bool, val_f1: object, reported: float | None, one_frame_weights: dict, tmp_path: Path

@@ -80,8 +80,8 @@ def test_why_of_the_camera_explains_the_last_window(page: Page, monkeypatch: pyt
     monkeypatch.setattr(app_actions.time, "monotonic", lambda: next(clock))
     for model, num_kept in (("expression", 1), ("engagement", 4)):
         session, _ = page.start(True, model, "granted")
-        for roll in range(20):
-            page.watch(person_frame(roll - 10), model, session)
+        for roll in range(14):
+            page.watch(person_frame(roll - 7), model, session)
         assert len(session.frames) == num_kept
         assert session.frames[-1] is not session.frames[0] or num_kept == 1
         html = page.explain_camera(session)
