@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # Looked through again and again, what the files imported takes longer than the tests' own garbage.
+    # Trainer collects garbage twice a training; looked through each time, what the files imported takes half of it.
     gc.collect()
     gc.freeze()
 
@@ -46,15 +46,6 @@ def pytest_runtest_teardown() -> None:
     # Where it may, as root, libsvtav1 gives whoever encodes AV1 a real-time priority: all other processes would wait.
     if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _young_garbage() -> Iterator[None]:
-    """Trainer collects all garbage twice a training, which takes half of a tiny one: here it collects what is new."""
-    collect = gc.collect
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda generation=1: collect(min(generation, 1)))
-        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from blank_figures import leave_blank
 from changed_results import change_data, elsewhere
 from conftest import TrainedStages, prepare_drawn
 from huggingface_hub import ModelCard
@@ -135,7 +136,8 @@ def test_an_evaluation_keeps_kind_and_drawing(run: Path, trained: TrainedStages)
     assert {found.dataset_type for found in ModelCard.load(run / "README.md").data.eval_results} == {"drawn"}
 
 
-def test_page_and_table_say_it(run: Path, tmp_path: Path):
+def test_page_and_table_say_it(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    leave_blank(monkeypatch)
     page, table = (path.read_text() for path in write_report([run], tmp_path / "report"))
     assert "**Drawn people who do not exist" in table and "drawn people, in the layout of daisee" in table
     assert page.count("<strong>Drawn people who do not exist") == 2 and "On test of drawn people" in page

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from blank_figures import leave_blank
 from changed_results import change_data, change_test, scores_on_test
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
@@ -163,7 +164,9 @@ def test_the_card_reads_as_a_page(trained: TrainedStages):
 
 
 @pytest.mark.usefixtures("figures")
-def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path):
+def test_an_export_is_whole_or_not_at_all(trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    leave_blank(monkeypatch)
+
     class Broken:
         def save_pretrained(self, folder: Path) -> None:
             raise OSError("No space left on device")

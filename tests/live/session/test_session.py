@@ -51,6 +51,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films")
     write_call(folder / "call.mp4", STAYS, 50, fps=2)
     write_call(folder / "alone.mkv", [Stay("alone", 1, 0, 0, 30)], 30, columns=1)
+    write_call(folder / "short.mkv", [Stay("alone", 1, 0, 0, 6)], 6, columns=1)
     return folder
 
 
@@ -207,9 +208,9 @@ def test_another_session_s_folder_is_refused(finished: Path, films: Path, traine
 
 def test_another_file_of_the_same_name_is_refused(films: Path, predictor: Predictor, tmp_path: Path):
     source = tmp_path / "a.mkv"
-    source.write_bytes((films / "alone.mkv").read_bytes())
+    source.write_bytes((films / "short.mkv").read_bytes())
     SessionFolder(tmp_path / "s", predictor, [source]).read(source)
-    source.write_bytes((films / "call.mp4").read_bytes())
+    source.write_bytes((films / "alone.mkv").read_bytes())
     with pytest.raises(DataError, match="has changed since this session began"):
         SessionFolder(tmp_path / "s", predictor, [source]).read(source)
 
@@ -268,16 +269,16 @@ def test_the_command_goes_on_after_a_bad_file_and_says_what_is_where(
 ):
     (tmp_path / "broken.mp4").write_text("not a video\n" * 100)
     options = ["--model", str(trained.expression), "--output", str(tmp_path / "s"), "--device", "cpu"]
-    inputs = [str(tmp_path / "broken.mp4"), str(films / "alone.mkv"), str(tmp_path / "nothing.mp4")]
+    inputs = [str(tmp_path / "broken.mp4"), str(films / "short.mkv"), str(tmp_path / "nothing.mp4")]
     for _ in range(2):  # the second time there is nothing to read
         run = CliRunner().invoke(app, ["session", *inputs, *options])
         assert run.exit_code == 1, run.output
-        assert "alone.mkv: 00:30, 1 person, a label in " in run.stdout and "session.html" in run.stdout
+        assert "short.mkv: 00:06, 1 person, a label in " in run.stdout and "session.html" in run.stdout
         refusals = [line for line in run.stderr.splitlines() if line.startswith("refused: ")]
         assert len(refusals) == 2 and "broken.mp4" in refusals[0] and "nothing.mp4" in refusals[1]
         assert "facial expression" not in run.stdout and "Article 5(1)(f)" in run.stderr
     assert "broken.mp4" in (tmp_path / "s/session.html").read_text(encoding="utf-8")
-    assert len(rows_of(tmp_path / "s")) == 3
+    assert len(rows_of(tmp_path / "s")) == 1
 
 
 def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: Path):
@@ -297,7 +298,7 @@ def test_a_copy_that_fails_costs_no_rows_and_no_room_ends_all(
     films: Path, trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     options = ["--model", str(trained.expression), "--output", str(tmp_path / "s"), "--device", "cpu", "--blur"]
-    command = ["session", str(films / "alone.mkv"), *options]
+    command = ["session", str(films / "short.mkv"), *options]
 
     def fail(cause: OSError | None) -> None:
         def blur_faces(*_: object) -> None:
@@ -308,7 +309,7 @@ def test_a_copy_that_fails_costs_no_rows_and_no_room_ends_all(
     fail(None)
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 1 and "no copy with blurred faces: " in run.stderr
-    assert "alone.mkv: 00:30, 1 person" in run.stdout and len(rows_of(tmp_path / "s")) == 3
+    assert "short.mkv: 00:06, 1 person" in run.stdout and len(rows_of(tmp_path / "s")) == 1
     assert "Not read" not in (tmp_path / "s/session.html").read_text(encoding="utf-8")
     fail(OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(CliRunner().invoke(app, command).exception, EngagementInputError)
