@@ -55,6 +55,7 @@ def render_page(runs: Sequence[Run], training_logs: Sequence[Path]) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    logs = _draw_logs(training_logs)  # first: a file that is no log is found before the long part
     environment.filters |= {"score": format_score, "share": format_share, "interval": format_interval}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -69,7 +70,7 @@ def render_page(runs: Sequence[Run], training_logs: Sequence[Path]) -> str:
         min_people=MIN_PEOPLE_IN_A_CELL,
         sections=[_section(run) for run in runs],
         drawn_notes=DRAWN_NOTES,
-        logs=_draw_logs(training_logs),
+        logs=logs,
     )
 
 

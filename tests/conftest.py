@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 # What must work with every set of versions that setup.cfg allows: each of these leans on the libraries in its own way.
 CORE_FILES = {
-    "test_encoders.py", "test_export.py", "test_exports.py", "test_face_focus.py", "test_handler.py",
-    "test_live_sources.py", "test_predict.py", "test_publish.py", "test_reference_h5.py", "test_training.py",
+    "test_elsewhere.py", "test_encoders.py", "test_exports.py", "test_face_focus.py", "test_live_sources.py",
+    "test_predict.py", "test_publish.py", "test_reference_h5.py", "test_training.py",
     "test_versions.py", "test_video_decoding.py",
 }  # fmt: skip
 Command = Callable[..., tuple[int, str, str]]
-LONG_FILES = ("test_app_browser.py", "test_hub.py", "test_app.py", "test_training.py", "test_model_focus.py")
+LONG_FILES = ("test_app_browser.py", "test_elsewhere.py", "test_training.py", "test_model_focus.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -62,7 +62,7 @@ def test_every_encoder_trains(encoder: str, features: str, head: str):
 @pytest.mark.parametrize(
     ("encoder", "map_shape"),
     [
-        ("resnet18", (512, 2, 2)),
+        ("resnet18", (32, 2, 2)),
         ("mobilenetv3_large_100", (960, 2, 2)),
         ("face_vgg8_050", (256, 5, 5)),
         ("nezami_cnn", (128, 12, 12)),

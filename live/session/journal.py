@@ -19,7 +19,7 @@ from .reader import SessionReader, plan_looks
 from .records import SessionPerson, SessionRow, SessionVideo, Visit
 from .state import load_state, save_state
 
-_SAVED_EVERY = 6  # windows: at most a minute of video is read again
+SAVED_EVERY_WINDOWS = 6  # at most a minute of video is read again
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_recording(
             _append(file, {"source": source, "duration_sec": index.end_sec})
         for rows in reader.rows_of(index):
             _append(file, {"rows": [_row_to_json(row) for row in rows]})
-            if reader.num_windows % _SAVED_EVERY == 0:
+            if reader.num_windows % SAVED_EVERY_WINDOWS == 0:
                 save_state(reader, state)
             if on_window is not None:
                 on_window(reader.num_windows, num_windows)

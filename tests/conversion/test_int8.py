@@ -96,7 +96,7 @@ def test_int8_that_changes_labels_is_refused_and_says_what_less_would_give(
     clear, unclear = clear_and_unclear(model)
     absurd = clear * 1e-3  # whatever is larger is cut off
     monkeypatch.setattr(module, "find_examples", lambda *_: (as_examples(absurd), as_examples(unclear[:40])))
-    with pytest.raises(ModelLoadError, match=r"of 40 faces in DATA \(too few; pass more than 50\)") as found:
+    with pytest.raises(ModelLoadError, match=r"of 40 faces in DATA .*more than 50") as found:
         export_int8(str(model), model / "onnx_int8", "onnx", Path("DATA"))
     said = str(found.value)
     print(said)

@@ -63,7 +63,7 @@ def test_it_lies_beside_the_weights_and_comes_back(tmp_path: Path, trained: Trai
     RULE.save(tmp_path)
     assert AnswerRule.from_pretrained(tmp_path) == RULE
     (tmp_path / ANSWER_RULE_FILE).write_text(json.dumps({"label_names": BINARY, "bias": [1]}))
-    with pytest.raises(ValueError, match=r"answer_rule\.json is not a valid answer rule"):
+    with pytest.raises(ValueError, match=r"answer_rule\.json is not a valid"):
         AnswerRule.from_pretrained(tmp_path)
     predictor = Predictor.from_pretrained(str(trained.engagement))
     assert predictor.rule == predictor.model.answer_rule

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from blank_figures import leave_blank
 from changed_results import change_data, elsewhere, scores_on_test
 from conftest import TrainedStages
 from typer.testing import CliRunner
@@ -96,6 +97,17 @@ def write_run(
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "drawn_figures" not in request.fixturenames:
+        leave_blank(monkeypatch)
+
+
+@pytest.fixture
+def drawn_figures() -> None:
+    """For tests that look at figures."""
+
+
 @pytest.fixture
 def like(trained: TrainedStages) -> Results:
     """What stage two's results say."""
@@ -163,6 +175,7 @@ def test_every_number_of_a_run_is_on_its_page(like: Results, tmp_path: Path):
     assert f"cpu, torch {measured.environment.packages['torch']}" in page.text
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_page_needs_nothing_else(trained: TrainedStages, imported: Path, tmp_path: Path):
     page = page_of([trained.engagement, imported], tmp_path / "out")
     source = (tmp_path / "out/report.html").read_text(encoding="utf-8")
@@ -175,6 +188,7 @@ def test_the_page_needs_nothing_else(trained: TrainedStages, imported: Path, tmp
     assert LIMITS.replace("'", "&#39;") in source and "Article 5(1)(f)" in LIMITS and "apparent engagement" in LIMITS
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_figures_are_drawn_where_the_folder_has_none(trained: TrainedStages, tmp_path: Path):
     (tmp_path / "run").mkdir()
     shutil.copy(trained.engagement / "results.json", tmp_path / "run")
@@ -186,6 +200,7 @@ def test_figures_are_drawn_where_the_folder_has_none(trained: TrainedStages, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_same_runs_give_the_same_bytes(trained: TrainedStages, tmp_path: Path):
     (tmp_path / "log.csv").write_text(LOG)
     first, second = (
@@ -202,11 +217,12 @@ def test_what_does_not_compare_stands_apart(like: Results, tmp_path: Path):
     together, apart = results_table([first, second, first]), results_table([first, second, other])
     assert together.count("| model |") == 1 and together.count("/one |") == 1 and "do not compare" not in together
     assert apart.count("| model |") == 2 and apart.startswith("The tables have different data or labels")
-    assert f"**Data: daisee ({'0' * 12}); labels: disengaged, engaged**" in apart
+    assert f"daisee ({'0' * 12}); labels: disengaged, engaged**" in apart
     renamed = write_run(like, tmp_path / "four", test, ["no", "yes"])
     assert results_table([first, renamed]).count("| model |") == 2
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_model_that_was_measured_on_several_data_sets_has_a_row_in_each(like: Results, tmp_path: Path):
     folder = write_run(change_data(like, drawn=False), tmp_path / "run", draw_predictions("test", 6))
     results = read_results(folder)
@@ -241,7 +257,7 @@ def test_what_was_pooled_says_so(like: Results, tmp_path: Path):
     write_results(folder, like.with_measurement(measured).with_measurement(pooled))
     table, page = results_table([folder]), page_of([folder], tmp_path / "out")
     assert "/run (pooled) | daisee |" in table and "pooled over 5 folds, seeds 0, 1" in table
-    assert "(pooled)" in page.text and page.text.count("Predictions pooled over 5 folds, seeds 0, 1") == 2
+    assert "(pooled)" in page.text and page.text.count("pooled over 5 folds, seeds 0, 1") == 2
 
 
 @pytest.mark.parametrize(
@@ -249,7 +265,7 @@ def test_what_was_pooled_says_so(like: Results, tmp_path: Path):
     [
         (
             {"bias": {"disengaged": 0.5, "engaged": -0.25}},
-            'logits with +0.500 for "disengaged", -0.250 for "engaged" added, divided by the temperature',
+            '+0.500 for "disengaged", -0.250 for "engaged"',
         ),
         (
             {"temperature": None, "bias": None, "calibration_refused": "it ran away"},
@@ -293,7 +309,7 @@ def test_what_a_score_rests_on_is_said_below_the_table(trained: TrainedStages, l
     collapse = scores_on_test(read_results(bad)).collapse
     assert "collapsed onto one class" in collapse and said["bad"][0] == collapse
     assert said["bad"][1].startswith("The split failed the audit") and "too narrow" in said["bad"][2]
-    assert said["unaudited"] == ["This split has not been audited for leakage.", said["bad"][2]]
+    assert "not been audited" in said["unaudited"][0] and said["unaudited"][1:] == [said["bad"][2]]
     assert "only 1.0 people" in said["engagement"][-1]  # one person in test
     assert table.count(" | unknown | ") == table.count(", over clips)") == 2
     page, _ = write_report([bad], tmp_path / "out")
@@ -340,11 +356,12 @@ def test_folders_are_told_apart_and_not_placed(like: Results, tmp_path: Path):
         assert "a/run/engagement" in text and "b/run/engagement" in text and str(tmp_path) not in text
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_training_logs_are_drawn(trained: TrainedStages, tmp_path: Path):
     (tmp_path / "resnet18.csv").write_text(LOG)
     page = page_of([trained.engagement], tmp_path / "out", [tmp_path / "resnet18.csv"])
     address, alt = page.pictures[-1]
-    assert alt == "Losses and validation macro-F1 over 3 epochs of resnet18.csv; best macro-F1 0.500 at epoch 2."
+    assert "3 epochs of resnet18.csv" in alt and "best macro-F1 0.500 at epoch 2" in alt
     assert b"<svg" in base64.b64decode(address.partition(",")[2])
     (tmp_path / "resnet18.csv").write_text("epoch,loss\n1,2\n")
     with pytest.raises(DataError, match=r"resnet18\.csv"):

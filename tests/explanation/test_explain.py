@@ -208,13 +208,13 @@ def test_the_winner_is_explained_unless_another_is_asked_for():
 def test_what_cannot_be_explained_is_refused():
     model = tiny_model("resnet18", "lstm")
     pixel_values = one_clip(model)
-    with pytest.raises(EngagementInputError, match=r"no label 'asleep'; choose one of LABEL_0, LABEL_1, LABEL_2"):
+    with pytest.raises(EngagementInputError, match=r"'asleep'; choose one of LABEL_0, LABEL_1, LABEL_2"):
         explain_clip(model, pixel_values, "asleep")
     with pytest.raises(EngagementInputError, match=r"method 'lime'; choose gradcam or hirescam"):
         explain_clip(model, pixel_values, method="lime")
-    with pytest.raises(ValueError, match=r"Expected pixel_values of shape \(num_frames, num_channels, height, width\)"):
+    with pytest.raises(ValueError, match=r"shape \(num_frames, num_channels, height, width\)"):
         explain_clip(model, pixel_values[None])
-    with pytest.raises(ValueError, match=r"Expected pixel_values of shape \(num_channels, height, width\)"):
+    with pytest.raises(ValueError, match=r"shape \(num_channels, height, width\)"):
         explain_clip(tiny_model("resnet18", "image"), pixel_values[None])
 
 
@@ -222,7 +222,7 @@ def test_an_encoder_without_a_map_on_the_path_is_refused():
     model = tiny_model("corner", "lstm", encoder_features="pooled")
     net = model.encoder.model.timm_model
     net.forward_head = lambda feature_map: feature_map.detach().mean(dim=(2, 3))
-    with pytest.raises(EngagementInputError, match=r"No feature map of the encoder .* leads to the logits"):
+    with pytest.raises(EngagementInputError, match=r"No feature map .* leads to the logits"):
         explain_clip(model, one_clip(model))
 
 
@@ -342,5 +342,5 @@ def test_deletion_refuses_maps_that_say_nothing():
     model = tiny_model("corner", "lstm")
     pixel_values = one_clip(model)
     for maps in (np.zeros((2, 64, 64), np.float32), np.ones((1, 64, 64), np.float32)):
-        with pytest.raises(ValueError, match="Expected maps with heat for frames of shape"):
+        with pytest.raises(ValueError, match="maps with heat for frames of shape"):
             deletion_insertion(model, pixel_values, maps, "LABEL_0")

@@ -224,9 +224,7 @@ def test_the_same_explanation_gives_the_same_bytes(tmp_path: Path):
 def test_files_of_every_kind_are_drawn(files: Path, tmp_path: Path):
     crops, whole = (warm_predictor(face_crop) for face_crop in (True, False))
     drawn = {
-        "crops": explain_file(crops, files / "person.mp4"),
         "cold": explain_file(crops, files / "person.mp4", "disengaged"),
-        "whole": explain_file(whole, files / "person.mp4"),
         "room": explain_file(whole, files / "room.mp4"),
         "faces": explain_file(photo_predictor(), files / "two.png"),
     }

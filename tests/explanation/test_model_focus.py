@@ -78,7 +78,7 @@ def test_what_says_nothing_is_counted_and_not_in_the_mean(measured):
 
 def test_the_terminal_says_when_maps_are_too_coarse(measured):
     warned = {side: describe_focus(measured.model_copy(update={"map_size": [side, side]}), "test") for side in (2, 4)}
-    assert "maps of 2×2 places are too coarse to separate a face from its surroundings" in warned[2]
+    assert "maps of 2×2 places are too coarse" in warned[2]
     assert "coarse" not in warned[4]
 
 
@@ -128,7 +128,7 @@ def test_prepared_crops_say_what_the_files_say(drawn_daisee: Path, tmp_path: Pat
 
 
 def test_where_no_face_can_be_known_focus_is_refused(drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="pictures that are faces already, for which face focus is not defined"):
+    with pytest.raises(DataError, match=r"faces already.* not defined"):
         find_clips(drawn_expressions)
     prepare_drawn(drawn_expressions, tmp_path / "pictures")
     with pytest.raises(DataError, match="contains pictures"):

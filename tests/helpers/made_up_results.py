@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from engagement_recognition.data.described_data import AuditSummary, DescribedData, PreparedWith, TrainingData
 from engagement_recognition.data.schema import BINARY
 from engagement_recognition.evaluation.results_schema import Environment, Measurement, Results, Training
+from engagement_recognition.evaluation.score_records import SplitEvaluation
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, evaluate_split
 
 NAMES = list(BINARY)
@@ -33,10 +35,15 @@ def described(fingerprint: str = OWN, source: str = "DAiSEE") -> DescribedData:
 
 def measurement(split: str = "test", data: DescribedData | None = None, seed: int = 0) -> Measurement:
     """Of a split that has windows without a twin, with groups and a decision."""
+    whole, clean = _evaluated(split, seed)
+    return Measurement(split=split, data=data or described(), evaluation=whole, without_duplicates=clean)
+
+
+@cache  # thousands of resamples
+def _evaluated(split: str, seed: int) -> tuple[SplitEvaluation, SplitEvaluation | None]:
     found, validation = predictions(split, seed), predictions("validation")
     groups = {"hair": {str(person): "dark" for person in range(6)}, "eyes": {"0": "green"}}
-    whole, clean = evaluate_split(found, validation, range(16), [0, 1, 1], NAMES, groups)
-    return Measurement(split=split, data=data or described(), evaluation=whole, without_duplicates=clean)
+    return evaluate_split(found, validation, range(16), [0, 1, 1], NAMES, groups)
 
 
 def results() -> Results:

@@ -32,6 +32,7 @@ _BEIT = {
     "out_indices": [1, 2],
     "layer_scale_init_value": 0.1,
 }
+_NARROW = {"channels": [16, 16, 24, 32], "layers": [1, 1, 1, 1]}
 _TIMM_SWIN = {"img_size": 32, "window_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}
 
 
@@ -41,7 +42,7 @@ def _timm(architecture: str, **model_args: object) -> PreTrainedConfig:
 
 # name: (its config, channels, height and width in pixels)
 ENCODERS: dict[str, tuple[Callable[[], PreTrainedConfig], int, int]] = {
-    "resnet18": (lambda: _timm("resnet18"), 3, 64),
+    "resnet18": (lambda: _timm("resnet18", **_NARROW), 3, 64),
     "mobilenetv3_large_100": (lambda: _timm("mobilenetv3_large_100"), 3, 64),
     "face_vgg8_050": (lambda: _timm("face_vgg8_050"), 1, 44),
     "nezami_cnn": (lambda: _timm("nezami_cnn"), 1, 48),

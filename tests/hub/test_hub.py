@@ -1,27 +1,20 @@
-"""To the Hub and back: the real client pushes an export to a server that speaks the Hub's protocol, and a stranger's
-machine (no package of ours, an empty home) runs the three lines of the card against it."""
+"""To the Hub: the real client pushes an export to a server that speaks the Hub's protocol.
+
+What a stranger reads there is in test_elsewhere.py."""
 
 import contextlib
 import io
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from conftest import TrainedStages
 from hub_client import the_only_hub
 from hub_server import LFS_SUFFIXES, READ_TOKEN, WRITE_TOKEN, HubServer, running
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 from shipped_files import SHIPPED
-from strangers_machine import ELSEWHERE
-from transformers import AutoVideoProcessor
 
 from engagement_recognition import EngagementForVideoClassification, train
 from engagement_recognition.hub.publish import assemble
@@ -30,43 +23,6 @@ from engagement_recognition.processor.input_errors import EngagementInputError, 
 from engagement_recognition.training.arguments import Recipe
 
 TRAINED_IDS = {"expression": "org/faces", "engagement": "org/clips"}
-# The head of test_export's script makes this process one that has none of our packages.
-THREE_LINES = (
-    ELSEWHERE.partition("\nimport torch")[0]
-    + """
-import time
-started = time.perf_counter()
-from transformers import pipeline
-classifier = pipeline("video-classification", model="org/private", trust_remote_code=True)
-scores = classifier(sys.argv[1])
-seconds = time.perf_counter() - started
-
-import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import RepositoryNotFoundError
-from transformers import AutoVideoProcessor
-processor = AutoVideoProcessor.from_pretrained("org/private", trust_remote_code=True)
-with torch.inference_mode():
-    logits = classifier.model(**processor(sys.argv[1])).logits[0].tolist()
-try:
-    hf_hub_download("org/private", "README.md", token=False)
-    anyone = "reads it"
-except RepositoryNotFoundError:
-    anyone = "finds none"
-print(json.dumps({"scores": scores, "logits": logits, "seconds": seconds, "anyone": anyone}))
-"""
-)
-
-
-def run_python(script: str, *arguments: object, **environment: str) -> str:
-    """What a process of its own printed; the environment's proxies and tokens do not reach it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    command = [sys.executable, "-P", "-c", script, *map(str, arguments)]
-    done = subprocess.run(
-        command, env=inherited | environment, cwd=environment["HF_HOME"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def push(folder: Path, repository: str, token: str, private: bool | None) -> str:
@@ -132,7 +88,7 @@ def pushed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, list[str]]:
     """What each push said, by repository, in order; and under "train" the lines of a training that pushes."""
-    pushes = [("org/public", WRITE_TOKEN, None), ("org/private", WRITE_TOKEN, True), ("org/public", WRITE_TOKEN, None)]
+    pushes = [("org/public", WRITE_TOKEN, None), ("org/public", WRITE_TOKEN, None)]
     pushes += [("org/refused", token, None) for token in ("hf_unknown", READ_TOKEN)]
     pushes += [("org/public", WRITE_TOKEN, True)]
     pushes += [(repository, WRITE_TOKEN, None) for repository in hub.fail_at for _ in range(2)]
@@ -160,44 +116,6 @@ def pushed(
     return {**lines, "train": said.getvalue().splitlines()}
 
 
-@pytest.fixture(scope="module")
-def video(drawn_daisee: Path) -> Path:
-    return next(path for path in sorted(drawn_daisee.glob("DataSet/Test/*/*/*")))
-
-
-@pytest.fixture(scope="module")
-def said_elsewhere(
-    hub: HubServer, pushed: dict[str, list[str]], video: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict:
-    """The three lines of the card on the private repository, with a token that may read it."""
-    hub.requests.clear()
-    hub.cut_next_download = True
-    home = tmp_path_factory.mktemp("stranger")
-    return json.loads(run_python(THREE_LINES, video, **hub.environment(home, READ_TOKEN)).splitlines()[-1])
-
-
-def test_the_three_lines_say_the_same_from_the_hub(said_elsewhere: dict, trained: TrainedStages, video: Path):
-    model = EngagementForVideoClassification.from_pretrained(trained.engagement).eval()
-    with torch.inference_mode():
-        expected = model(**AutoVideoProcessor.from_pretrained(trained.engagement)(str(video))).logits[0]
-    difference = np.abs(np.array(said_elsewhere["logits"]) - expected.numpy()).max()
-    print(f"logits differ by {difference:.2g}; the three lines took {said_elsewhere['seconds']:.1f} s")
-    assert difference <= 1e-6
-    scores = {model.config.id2label[i]: float(score) for i, score in enumerate(expected.softmax(dim=0))}
-    assert {row["label"]: row["score"] for row in said_elsewhere["scores"]} == pytest.approx(scores, abs=1e-6)
-
-
-def test_a_private_model_is_read_with_a_token_only(said_elsewhere: dict, hub: HubServer):
-    assert hub.repositories["org/private"].private and not hub.repositories["org/public"].private
-    assert said_elsewhere["anyone"] == "finds none"
-    storage = [request for request in hub.requests if request.host == "localhost"]
-    assert storage and {request.token for request in storage} == {None}  # the token stays with the Hub
-
-
-def test_a_cut_download_is_asked_for_again(said_elsewhere: dict, hub: HubServer):
-    assert [request.method for request in hub.requests if request.host == "localhost"] == ["GET", "GET"]
-
-
 def test_the_weights_header_alone_can_be_read(pushed: dict[str, list[str]], hub: HubServer, trained: TrainedStages):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -207,7 +125,7 @@ def test_the_weights_header_alone_can_be_read(pushed: dict[str, list[str]], hub:
     assert hub.requests[-1].range.startswith("bytes=0-")
 
 
-def test_the_server_knows_all_that_clients_ask_for(said_elsewhere: dict, hub: HubServer):
+def test_the_server_knows_all_that_clients_ask_for(pushed: dict[str, list[str]], hub: HubServer):
     assert hub.unknown == []
 
 

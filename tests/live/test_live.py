@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -223,13 +224,15 @@ def test_what_is_kept_does_not_grow(face_model: Predictor):
     live = LiveEngagement(whole_frame_model(), LiveSettings(window_sec=2.0))
     for_faces = LiveEngagement(face_model, LiveSettings(max_people=2, keep_lost_sec=0.5))
 
+    ends = (type, FunctionType, ModuleType, Predictor, np.ndarray, torch.Tensor)
+
     def num_arrays() -> int:
-        found, waiting = {}, [live._people, for_faces._people, for_faces._tracker]
+        found, waiting = {}, [live, for_faces]
         while waiting:
             item = waiting.pop()
             if id(item) not in found:
                 found[id(item)] = item
-                waiting += gc.get_referents(item) if not isinstance(item, (type, np.ndarray, torch.Tensor)) else []
+                waiting += gc.get_referents(item) if not isinstance(item, ends) else []
         return sum(isinstance(item, (np.ndarray, torch.Tensor)) for item in found.values())
 
     counts = []
@@ -295,5 +298,5 @@ def test_time_does_not_go_back(time_sec: float):
 )
 def test_settings_that_make_no_sense_are_refused(setting: dict[str, float]):
     ((name, value),) = setting.items()
-    with pytest.raises(EngagementInputError, match=rf"{name} .*\b(above|at least|at most) \d.*{value}\b"):
+    with pytest.raises(EngagementInputError, match=rf"{name} .* \d.*{value}\b"):
         LiveSettings(**setting)

@@ -271,7 +271,7 @@ def test_a_full_disk_is_one_line_and_what_is_there_plays(num_frames: int, max_by
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, limits[1]))
         with (
-            pytest.raises(EngagementInputError, match=r"out\.mp4 cannot be written \(.+\); .*plays") as caught,
+            pytest.raises(EngagementInputError, match=r"out\.mp4 cannot be written .*plays") as caught,
             video,
         ):
             for index in range(num_frames):
@@ -309,7 +309,7 @@ def test_a_rate_that_is_a_clocks_ticks_makes_no_film_without_length(tmp_path: Pa
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_one_line(fps: float, tmp_path: Path):
-    with pytest.raises(EngagementInputError, match="frame rate must be above 0 per second, got"):
+    with pytest.raises(EngagementInputError, match="frame rate must be above 0"):
         AnnotatedVideo(tmp_path / "out.mp4", (WIDTH_PX, HEIGHT_PX), fps)
 
 

@@ -78,7 +78,7 @@ def test_a_clip_model_says_what_it_waits_for(options: tuple[str, ...], film: Pat
     people = json.loads(done.stdout.splitlines()[0])["people"]
     assert {person["status"] for person in people} == {"collecting 1 of 4 frames"}
     assert json.loads(done.stdout.splitlines()[-1])["people"][0]["scores"]
-    assert ("a short video: a window spans 0.7 s of it" in done.stderr) == (options == ())
+    assert ("a window spans 0.7 s" in done.stderr) == (options == ())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,11 @@ def test_a_clip_model_says_what_it_waits_for(options: tuple[str, ...], film: Pat
 )
 def test_a_video_without_a_label_says_why(options: list[str], why: str, film: Path, trained: TrainedStages):
     done = run_command("--source", film, "--model", trained.engagement, "--no-window", "--json", *options)
-    assert done.exit_code == 0 and f"{film}: reached its end; 10 frames, 0 dropped\nno label: {why}\n" in done.stderr
+    assert (
+        done.exit_code == 0
+        and f"{film}: reached its end; 10 frames" in done.stderr
+        and f"no label: {why}" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,9 +108,8 @@ def test_why_there_is_no_label_is_told_by_what_was_seen(state: PersonState | Non
     with LiveOutputs("clip", window=False) as outputs:
         outputs(replace(result_at(0.0), states=[state] if state else []))
         outputs(replace(result_at(0.2), states=[]))
-    assert outputs.last_words("webcam", "ended by Ctrl-C", 0.0) == [
-        "webcam: ended by Ctrl-C; 2 frames, 0 dropped", f"no label: {why}"
-    ]  # fmt: skip
+    ended, told = outputs.last_words("webcam", "ended by Ctrl-C", 0.0)
+    assert ended == "webcam: ended by Ctrl-C; 2 frames, 0 dropped" and told == f"no label: {why}"
 
 
 needs_hangups = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")

@@ -31,12 +31,12 @@ from engagement_recognition.processor.input_errors import (
 from engagement_recognition.processor.video_index import VideoIndex, index_video
 
 STAYS = [
-    Stay("first", 1, 0, 0, 20),
-    Stay("first", 1, 0, 40, 60),
+    Stay("first", 1, 0, 0, 10),
+    Stay("first", 1, 0, 30, 50),
     Stay("speaks first", 4, 1, 0, 10),
     Stay("speaks then", 2, 1, 10, 20),
-    Stay("comes late", 5, 1, 40, 60),
-    Stay("passes by", 9, 0, 30, 32),
+    Stay("comes late", 5, 1, 30, 50),
+    Stay("passes by", 9, 0, 24, 26),
 ]
 
 
@@ -49,8 +49,9 @@ def predictor(trained: TrainedStages) -> Predictor:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films")
-    write_call(folder / "call.mp4", STAYS, 60)
+    write_call(folder / "call.mp4", STAYS, 50, fps=2)
     write_call(folder / "alone.mkv", [Stay("alone", 1, 0, 0, 30)], 30, columns=1)
+    write_call(folder / "short.mkv", [Stay("alone", 1, 0, 0, 6)], 6, columns=1)
     return folder
 
 
@@ -82,7 +83,7 @@ def test_everybody_has_a_row_a_window_and_nobody_one_of_their_own(finished: Path
     seen = [(float(row["start_sec"]), row["person"]) for row in of_call]
     # Another face in the same tile is another person; who comes back to their own tile is not.
     assert seen == [
-        (0, "1"), (0, "2"), (10, "1"), (10, "3"), (20, ""), (30, ""), (40, "1"), (40, "4"), (50, "1"), (50, "4"),
+        (0, "1"), (0, "2"), (10, "3"), (20, ""), (30, "1"), (30, "4"), (40, "1"), (40, "4"),
     ]  # fmt: skip
     assert {row["reason"] for row in of_call if row["person"] == ""} == {"nobody seen"}
     assert all(float(row["face_coverage"]) >= 0.5 for row in of_call if row["person"])
@@ -91,7 +92,7 @@ def test_everybody_has_a_row_a_window_and_nobody_one_of_their_own(finished: Path
         visits = [row for row in csv.DictReader(file) if row["source"] == str(films / "call.mp4")]
     assert [row["person"] for row in visits] == ["1", "1", "2", "3", "4"]
     starts, ends = ([float(row[name]) for row in visits] for name in ("start_sec", "end_sec"))
-    assert starts == pytest.approx([0, 40, 0, 10, 40], abs=1.5) and ends == pytest.approx([20, 60, 10, 20, 60], abs=1.5)
+    assert starts == pytest.approx([0, 30, 0, 10, 30], abs=1.5) and ends == pytest.approx([10, 50, 10, 20, 50], abs=1.5)
 
 
 def test_who_leaves_early_in_a_window_has_a_row_that_says_so(predictor: Predictor, tmp_path: Path):
@@ -134,7 +135,7 @@ def test_rows_hold_scores_and_signals(finished: Path, predictor: Predictor):
     assert set(SIGNALS) <= set(row) and 60 < float(row["face_px"]) < 130 and abs(float(row["yaw_deg"])) < 40
     table = pyarrow.parquet.read_table(finished / "windows.parquet")
     assert table.column_names == list(row) and table.num_rows == len(rows_of(finished))
-    assert table["person"].null_count == 2 and table["label"].type == pyarrow.string()
+    assert table["person"].null_count == 1 and table["label"].type == pyarrow.string()
     page = (finished / "session.html").read_text(encoding="utf-8")
     assert "call.mp4" in page and "alone.mkv" in page and "Article 5(1)(f)" in page
 
@@ -153,11 +154,11 @@ def test_one_person_alone_is_answered_as_by_predict(finished: Path, films: Path,
 def test_who_stops_goes_on_with_the_same_people(
     finished: Path, films: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(session_journal, "_SAVED_EVERY", 2)
+    monkeypatch.setattr(session_journal, "SAVED_EVERY_WINDOWS", 2)
     sources, read = [films / "call.mp4", films / "alone.mkv"], []
 
     def stop(done: int, total: int) -> None:
-        assert total == 6
+        assert total == 5
         read.append(done)
         if len(read) in (3, 5):
             raise KeyboardInterrupt
@@ -167,7 +168,7 @@ def test_who_stops_goes_on_with_the_same_people(
             SessionFolder(tmp_path / "s", predictor, sources).read(sources[0], stop)
         session = SessionFolder(tmp_path / "s", predictor, sources)
         (so_far,) = session.write_tables([])
-        assert so_far.notes == ("read up to 00:30 of 01:00 so far",) if len(read) == 3 else so_far.notes
+        assert len(read) != 3 or "read up to 00:30 of 00:50" in so_far.notes[0]
     session = begin_again(tmp_path / "s", films, predictor, sources[0])
     assert read == [1, 2, 3, 3, 4]  # a window at most is read twice
     session.read(sources[1])
@@ -189,7 +190,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_read(
         append(self, text)
 
     monkeypatch.setattr(GrowingFile, "append", fill_up)
-    with pytest.raises(DataError, match=r"No space left on device\); what was read before is saved: make room"):
+    with pytest.raises(DataError, match=r"No space .* saved: make room"):
         begin_again(tmp_path / "s", films, predictor, films / "alone.mkv")
     lines = (tmp_path / "s/parts/0001.jsonl").read_text().splitlines()
     assert len(lines) == 2 and json.loads(lines[1])["rows"][0]["person"] == 1
@@ -197,9 +198,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_read(
 
 def test_another_session_s_folder_is_refused(finished: Path, films: Path, trained: TrainedStages, predictor: Predictor):
     others = Predictor.from_pretrained(str(trained.engagement), device="cpu")
-    with pytest.raises(DataError, match=f"session in {finished} was made with another model or other settings"):
+    with pytest.raises(DataError, match=f"{finished} was made with another model"):
         SessionFolder(finished, others, [films / "call.mp4", films / "alone.mkv"])
-    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder, or name those"):
+    with pytest.raises(DataError, match=r"alone\.mkv; choose another folder"):
         SessionFolder(finished, predictor, [films / "call.mp4"])
     with pytest.raises(DataError, match=rf"{films} .*other content; choose a new folder"):
         SessionFolder(films, predictor, [films / "call.mp4"])
@@ -207,9 +208,9 @@ def test_another_session_s_folder_is_refused(finished: Path, films: Path, traine
 
 def test_another_file_of_the_same_name_is_refused(films: Path, predictor: Predictor, tmp_path: Path):
     source = tmp_path / "a.mkv"
-    source.write_bytes((films / "alone.mkv").read_bytes())
+    source.write_bytes((films / "short.mkv").read_bytes())
     SessionFolder(tmp_path / "s", predictor, [source]).read(source)
-    source.write_bytes((films / "call.mp4").read_bytes())
+    source.write_bytes((films / "alone.mkv").read_bytes())
     with pytest.raises(DataError, match="has changed since this session began"):
         SessionFolder(tmp_path / "s", predictor, [source]).read(source)
 
@@ -219,7 +220,7 @@ def test_another_file_of_the_same_name_is_refused(films: Path, predictor: Predic
 )
 def test_a_damaged_journal_is_one_line(content: str, tmp_path: Path):
     (tmp_path / "0001.jsonl").write_text(content)
-    with pytest.raises(DataError, match=r"is not a recording's journal .* delete it"):
+    with pytest.raises(DataError, match=r"not a recording's journal .* delete it"):
         session_journal.kept_in(tmp_path / "0001.jsonl")
 
 
@@ -230,7 +231,7 @@ def test_a_damaged_state_is_one_line(films: Path, predictor: Predictor, tmp_path
             source, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
     (tmp_path / "s/parts/0001.npz").write_bytes(b"PK damaged")
-    with pytest.raises(DataError, match="delete it to read the recording from the start"):
+    with pytest.raises(DataError, match="delete it to read"):
         SessionFolder(tmp_path / "s", predictor, [source]).read(source)
 
 
@@ -268,16 +269,16 @@ def test_the_command_goes_on_after_a_bad_file_and_says_what_is_where(
 ):
     (tmp_path / "broken.mp4").write_text("not a video\n" * 100)
     options = ["--model", str(trained.expression), "--output", str(tmp_path / "s"), "--device", "cpu"]
-    inputs = [str(tmp_path / "broken.mp4"), str(films / "alone.mkv"), str(tmp_path / "nothing.mp4")]
+    inputs = [str(tmp_path / "broken.mp4"), str(films / "short.mkv"), str(tmp_path / "nothing.mp4")]
     for _ in range(2):  # the second time there is nothing to read
         run = CliRunner().invoke(app, ["session", *inputs, *options])
         assert run.exit_code == 1, run.output
-        assert "alone.mkv: 00:30, 1 person, a label in " in run.stdout and "session.html" in run.stdout
+        assert "short.mkv: 00:06, 1 person, a label in " in run.stdout and "session.html" in run.stdout
         refusals = [line for line in run.stderr.splitlines() if line.startswith("refused: ")]
         assert len(refusals) == 2 and "broken.mp4" in refusals[0] and "nothing.mp4" in refusals[1]
         assert "facial expression" not in run.stdout and "Article 5(1)(f)" in run.stderr
     assert "broken.mp4" in (tmp_path / "s/session.html").read_text(encoding="utf-8")
-    assert len(rows_of(tmp_path / "s")) == 3
+    assert len(rows_of(tmp_path / "s")) == 1
 
 
 def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: Path):
@@ -286,9 +287,8 @@ def test_blurred_copies_lie_beside_the_tables(trained: TrainedStages, tmp_path: 
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
     assert run.exit_code == 0, run.output
     copy = tmp_path / "s/blurred/short.mp4"
-    assert (
-        f"{copy}: faces are blurred in 15 of 15 frames" in run.stdout and "do not make people anonymous" in run.stderr
-    )
+    assert f"{copy}: faces" in run.stdout and "15 of 15 frames" in run.stdout
+    assert "do not make people anonymous" in run.stderr
     written = copy.read_bytes()
     run = CliRunner().invoke(app, ["session", str(tmp_path / "short.mp4"), *options])
     assert "blurred/short.mp4: exists already" in run.stdout and copy.read_bytes() == written
@@ -298,7 +298,7 @@ def test_a_copy_that_fails_costs_no_rows_and_no_room_ends_all(
     films: Path, trained: TrainedStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     options = ["--model", str(trained.expression), "--output", str(tmp_path / "s"), "--device", "cpu", "--blur"]
-    command = ["session", str(films / "alone.mkv"), *options]
+    command = ["session", str(films / "short.mkv"), *options]
 
     def fail(cause: OSError | None) -> None:
         def blur_faces(*_: object) -> None:
@@ -309,7 +309,7 @@ def test_a_copy_that_fails_costs_no_rows_and_no_room_ends_all(
     fail(None)
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 1 and "no copy with blurred faces: " in run.stderr
-    assert "alone.mkv: 00:30, 1 person" in run.stdout and len(rows_of(tmp_path / "s")) == 3
+    assert "short.mkv: 00:06, 1 person" in run.stdout and len(rows_of(tmp_path / "s")) == 1
     assert "Not read" not in (tmp_path / "s/session.html").read_text(encoding="utf-8")
     fail(OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(CliRunner().invoke(app, command).exception, EngagementInputError)

@@ -341,7 +341,7 @@ def test_of_a_film_that_breaks_off_the_copy_has_what_can_be_read_and_a_note_says
     numbers = numbers_in(frames_of(tmp_path / "blurred.mp4"))
     assert 50 < len(numbers) < 199 and numbers == list(range(len(numbers))) and report.num_frames == len(numbers)
     note, _ = report.notes
-    assert note == f"the video breaks off after {report.duration_sec:.1f} s, and the copy ends there"
+    assert f"breaks off after {report.duration_sec:.1f} s" in note
 
 
 def test_a_film_of_which_nothing_can_be_read_leaves_nothing(tmp_path: Path):
