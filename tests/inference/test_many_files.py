@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from conftest import Command, TrainedStages
 from forked import exit_code_of, in_a_fork
+from full_disk import room
 from person_videos import person_frame, refusals, write_video
 from PIL import Image
 
@@ -27,8 +27,6 @@ from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.face_preparation import PreparedClip
 from engagement_recognition.processor.input_errors import DataError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
-
-resource = pytest.importorskip("resource")  # Windows has none, nor forks
 
 
 @pytest.fixture(scope="module")
@@ -183,22 +181,13 @@ def test_notes_are_a_column_and_tables_begun_without_them_go_on(trained: Trained
             assert answers.done == {"a.mp4"}
 
 
-@pytest.fixture
-def room() -> Iterator[Callable[[int], None]]:
-    """Called with a number of bytes: no file may become larger, as on a disk that is full."""
-    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda limit_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
-def test_a_full_disk_keeps_what_was_written(trained: TrainedStages, tmp_path: Path, room: Callable[[int], None]):
+def test_a_full_disk_keeps_what_was_written(trained: TrainedStages, tmp_path: Path):
     predictor, table = Predictor.from_pretrained(str(trained.engagement)), tmp_path / "answers.jsonl"
     with AnswerTable(table, predictor.rule.label_names, predictor.about, "0" * 12) as answers:
         answers.write(Refusal("a.mp4", "why not"))
         before = table.read_bytes()
-        room(len(before) + 10)
-        with pytest.raises(DataError, match=r"answers\.jsonl .*1 files are saved in it: make room"):
+        with room() as limit, pytest.raises(DataError, match=r"answers\.jsonl .*1 files are saved.*: make room"):
+            limit(len(before) + 10)
             answers.write(Refusal("b.mp4", "x" * 500))
     assert table.read_bytes() == before
 

@@ -82,7 +82,7 @@ def test_duplicates_are_listed_with_what_they_double(passed: tuple[PreparedData,
 def test_the_page_holds_verdict_findings_and_pictures_and_loads_nothing(failed: tuple[PreparedData, Audit]):
     data, found = failed
     page = page_of(data)
-    assert "Failed: this split cannot be trusted (shared recordings, one-recording classes, duplicates)" in page
+    assert "Failed: " in page and "(shared recordings, one-recording classes, duplicates)" in page
     assert "This page shows people" in page and "Audit of states" in page
     assert page.count('<div class="finding">') == len(found.findings)
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page)
