@@ -6,9 +6,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 
 def in_a_fork(work: Callable[[], object], said: Path) -> int:
     """The fork's number, for `os.waitpid`; what it prints lies in `said`, and it ends with `work`'s exit code."""
+    if not hasattr(os, "fork"):
+        pytest.skip("Windows has no forks")
     if pid := os.fork():
         return pid
     code = 1

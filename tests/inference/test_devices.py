@@ -193,15 +193,20 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_script_finds_that_a_fake_gpu_agrees_with_the_cpu(looked_on: list[str], capsys: pytest.CaptureFixture):
+SMALL = device_agreement.Trial(num_people=1, encoder="test_resnet", num_repeats=1)
+
+
+def test_a_fake_gpu_agrees_with_the_cpu(looked_on: list[str]):
     with fake_cuda():
-        small = ("--people", "1", "--encoder", "test_resnet", "--repeats", "1")
-        assert device_agreement.main(["--device", "cuda:0", *small]) == 0
-    assert set(looked_on) == {"cpu", "cuda:0"}
-    said = capsys.readouterr().out
-    assert said.splitlines()[-1].endswith("agrees with the CPU")
-    for way in ("cpu, float32, 1 a pass", "cuda:0, float32, 16", "cuda:0, bfloat16, 16"):
-        assert way in said
+        found = device_agreement.compare_with_cpu("cuda:0", SMALL)
+    assert set(looked_on) == {"cpu", "cuda:0"} and len(found) > 8
+    assert [comparison.what for comparison in found if not comparison.agrees] == []
+
+
+def test_speeds_are_those_of_each_way(looked_on: list[str]):
+    speeds = device_agreement.measure_speeds("cpu", SMALL)
+    assert [speed.way for speed in speeds] == ["cpu, float32, 1 a pass", "cpu, bfloat16, 1 a pass"]
+    assert all(0 < speed.forward_ms < speed.file_to_label_ms for speed in speeds)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -162,7 +163,13 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     assert (resumed.rejects(), resumed.fingerprint) == (prepared.rejects(), prepared.fingerprint)
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("fork", marks=pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")),
+        pytest.param("spawn", marks=pytest.mark.slow),
+    ],
+)
 def test_several_processes_give_the_same(
     method: str,
     prepared: PreparedData,
