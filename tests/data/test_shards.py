@@ -32,6 +32,9 @@ from engagement_recognition.studies.scale import ScaleRecord, costs_table, scale
 Type = Callable[..., Result]
 
 
+pytestmark = pytest.mark.usefixtures("one_reader")
+
+
 @pytest.fixture
 def faces(drawn_expressions: Path, tmp_path: Path) -> Path:
     """Pictures in class folders; two are the same with different labels, one is broken."""

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 from conftest import Command
+from kept_reader import one_reader
 from numbered_videos import encode
 from tiny_models import draw_pixels, tiny_model
 
@@ -71,10 +72,11 @@ def count_rows(predictor: Predictor) -> list[int]:
 def test_answers_are_those_of_one_clip_at_a_time(
     head: str, batch_size: int, workers: int, films: list[Path], two_cpus: None
 ):
-    expected = list(predict_many(build(head, batch_size=1), films, timeline_step_sec=1.0))
     predictor = build(head, batch_size=batch_size, workers=workers)
     rows = count_rows(predictor)
-    found = list(predict_many(predictor, films, timeline_step_sec=1.0))
+    with one_reader():
+        expected = list(predict_many(build(head, batch_size=1), films, timeline_step_sec=1.0))
+        found = list(predict_many(predictor, films, timeline_step_sec=1.0))
     assert [answer.source for answer in found] == [str(film) for film in films]
     assert isinstance(found[-1], Refusal) and found[-1] == expected[-1]
     for answer, other in zip(found[:-1], expected[:-1], strict=True):

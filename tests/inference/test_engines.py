@@ -16,6 +16,7 @@ from saved_models import STATES, needs_onnx, save_ours
 from tiny_models import draw_pixels
 from torch import nn
 
+from engagement_recognition import EngagementVideoProcessor
 from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.conversion.export_networks import (
     complete_folder,
@@ -41,6 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip model with an export in ONNX beside it; tests copy it and write to the copies."""
     folder = tmp_path_factory.mktemp("made") / "model"
     save_ours(folder, "resnet", "lstm")
+    EngagementVideoProcessor.from_pretrained(folder, face_crop=False).save_pretrained(folder)  # so without a detector
     RULE.save(folder)
     export_networks(str(folder), folder / "onnx", "onnx")
     return folder

@@ -58,6 +58,7 @@ def test_what_stands_for_which_files(clips: Path, monkeypatch: pytest.MonkeyPatc
         list_files([str(clips / "other.csv")])
 
 
+@pytest.mark.usefixtures("one_reader")
 def test_whatever_goes_wrong_is_that_file_s_refusal(
     clips: Path, trained: TrainedStages, monkeypatch: pytest.MonkeyPatch
 ):
@@ -96,6 +97,7 @@ def rows_of(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("one_reader")
 def test_a_table_grows_and_goes_on(engagement: Command, clips: Path, trained: TrainedStages, tmp_path: Path):
     table, options = tmp_path / "answers.csv", ("--model", trained.engagement)
     code, out, err = engagement("predict", clips / "a.mp4", clips / "broken.mp4", *options, "--output", table)
@@ -116,6 +118,7 @@ def test_a_table_grows_and_goes_on(engagement: Command, clips: Path, trained: Tr
     assert (code, out) == (1, "") and "skips 4 files" in err and rows_of(table) == again
 
 
+@pytest.mark.usefixtures("one_reader")
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_other_tables_hold_the_same(
     ending: str, engagement: Command, clips: Path, trained: TrainedStages, tmp_path: Path
@@ -134,6 +137,7 @@ def test_other_tables_hold_the_same(
         assert [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in found] == expected
 
 
+@pytest.mark.usefixtures("one_reader")
 def test_a_table_of_another_model_or_other_settings_is_left_alone(
     engagement: Command, clips: Path, trained: TrainedStages, tmp_path: Path
 ):

@@ -42,6 +42,9 @@ def write_sound(path: Path) -> Path:
 EMPTY_ROOM = np.full((HEIGHT_PX, WIDTH_PX, 3), 90, np.uint8)
 
 
+pytestmark = pytest.mark.usefixtures("one_reader")
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good and bad files of every kind that people pass."""

@@ -34,6 +34,9 @@ BOX = runpy.run_path(str(ROOT / ".ci/box.py"), run_name="box")
 LICENSE_TITLE = "Weights trained on FER2013: research use, not MIT"
 
 
+pytestmark = pytest.mark.usefixtures("one_reader")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two people, nobody, and half a file, among what is no photo."""
