@@ -116,7 +116,7 @@ def _accuracy(features: np.ndarray, labels: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def dynamics() -> tuple[np.ndarray, np.ndarray]:
-    count = 1000
+    count = 500
     engaged, disengaged = (_tracks("dynamics", label, count, seed) for seed, label in ((1, ENGAGED), (2, DISENGAGED)))
     clips = np.stack([engaged, disengaged], 1).reshape(2 * count, 8, -1)  # alternating
     return clips, np.tile([1, 0], count)
@@ -148,7 +148,7 @@ def test_dynamics_is_read_from_ordered_frames(dynamics):
 
 
 def test_appearance_is_read_from_a_single_frame_though_not_perfectly():
-    count = 300
+    count = 150
     labels = [AffectLevels(0, level, 0, 0) for level in (0, 1, 2, 3)]
     clips = np.stack([_tracks("appearance", label, count, 5 + label.engagement)[:, 3] for label in labels], 1)
     accuracy = _accuracy(clips.reshape(4 * count, -1), np.tile([0, 0, 1, 1], count))
