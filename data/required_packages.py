@@ -5,6 +5,7 @@ Where the code runs without being installed, as in a Space, the requirements are
 
 import importlib.metadata
 from collections.abc import Collection, Iterable
+from functools import cache
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -18,10 +19,13 @@ OF_A_MODEL = (
 )  # fmt: skip
 
 
+_parse = cache(Requirement)
+
+
 def required_packages(extra: str = "") -> list[Requirement]:
     """The requirements of the package, or those that an extra adds."""
     try:
-        requirements = [Requirement(line) for line in importlib.metadata.requires(DISTRIBUTION) or ()]
+        requirements = [_parse(line) for line in importlib.metadata.requires(DISTRIBUTION) or ()]
     except importlib.metadata.PackageNotFoundError:
         return []
     if not extra:
@@ -34,6 +38,7 @@ def pip_lines(names: Collection[str]) -> list[str]:
     return sorted(str(needed) for needed in required_packages() if needed.name in names)
 
 
+@cache  # each is read out of a file with the package's whole description, and a command asks for thirty
 def installed_version(name: str) -> str | None:
     """The installed version; None if the package is not installed."""
     try:

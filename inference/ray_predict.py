@@ -88,7 +88,7 @@ def predict_in_ray(
             _answer_all(load, files, ids, work, cluster, video_track, made_with)
         counted = CountedAnswers()
         with writing(work):
-            lines = counted.counting(_in_order(work / _PARTS, ids))
+            lines = counted.counting(answers_in_order(work / _PARTS, ids))
             write_parquet(lines, columns_of(predictor.rule.label_names), output)
         shutil.rmtree(work, ignore_errors=True)
     return counted.num_files, counted.num_refused
@@ -183,7 +183,7 @@ class _Answerer:
         return pyarrow.table({"id": block["id"], "answer": lines})
 
 
-def _in_order(parts: Path, ids: np.ndarray) -> Iterator[bytes]:
+def answers_in_order(parts: Path, ids: np.ndarray) -> Iterator[bytes]:
     """The answers as `ids` has them, each once; at the end those of files that are asked for no more.
 
     Raises:

@@ -159,12 +159,12 @@ def build_app(
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, and later
     require_extra("app", ("gradio",))
-    import gradio as gr
-
     if not models:
         raise EngagementInputError("The page needs at least one model; name a folder or a Hub id.")
     placed = asdict(placement or Placement())
     predictors = {name: Predictor.from_pretrained(model, **placed).speed_up() for name, model in models.items()}
+    import gradio as gr  # takes seconds: a model that cannot be loaded is refused before
+
     for name, predictor in predictors.items():
         for warning in predictor.warnings:
             print(f"take care: {name}: {warning}", file=sys.stderr)

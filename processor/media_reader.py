@@ -81,6 +81,8 @@ class FramesOnDemand(Sequence[np.ndarray]):
             self._pass = self._reader.decode_clips(self._index, [frame[None] for frame in group])
         decoded = next(self._pass)
         self._next = place + 1
+        if self._next % self._num_held == 0 or self._next == len(self):
+            next(self._pass, None)  # it is over, so that a reader in another process can go on with that process
         if isinstance(decoded, VideoReadError):
             raise decoded
         return decoded.frames[0]

@@ -109,13 +109,13 @@ class TorchNetworks:
     def __init__(self, device: str) -> None:
         import torch
 
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._layers = {
-            name: layers.to(self._device).to(memory_format=torch.channels_last)
+            name: layers.to(self.device).to(memory_format=torch.channels_last)
             for name, layers in trained_layers().items()
         }
         # On a CPU small batches fit in the caches, while large ones are read from memory repeatedly.
-        self._most = {REFINE: 64, FINISH: 16} if self._device.type == "cpu" else {REFINE: 512, FINISH: 512}
+        self._most = {REFINE: 64, FINISH: 16} if self.device.type == "cpu" else {REFINE: 512, FINISH: 512}
 
     def propose(self, pictures: np.ndarray) -> np.ndarray:
         answers = in_batches(lambda some: self._run(PROPOSE, some), pictures, _frames_at_once(pictures, 2**15))
@@ -139,7 +139,7 @@ class TorchNetworks:
     def _run(self, name: str, pixels: np.ndarray) -> np.ndarray:
         import torch
 
-        kind = self._device.type
+        kind = self.device.type
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             # Boxes must be the same inside a training step, so autocast is off, and on a GPU as on the CPU, so cuDNN
@@ -148,7 +148,7 @@ class TorchNetworks:
             if kind == "cuda":
                 stack.enter_context(_CUDNN)
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # already channels_last
+            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)  # already channels_last
             return np.asarray(self._layers[name](images).cpu().numpy())
 
 

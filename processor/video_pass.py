@@ -2,7 +2,7 @@
 
 Only groups of pictures with a wanted frame are decoded, no packet twice, and only wanted frames are converted to RGB. A
 decoder reports damage late: the picture that a frame depends on may be shown after it, and HEVC's decoder drops
-pictures silently. So a frame waits until all pictures that it may depend on were shown, and `_SETTLING_FRAMES` more.
+pictures silently. So a frame waits until all pictures that it may depend on were shown, and `SETTLING_FRAMES` more.
 """
 
 from bisect import bisect_left, insort
@@ -26,7 +26,7 @@ from .video_packets import VideoPacket, decode_packet, numbered_packets
 Picture: TypeAlias = np.ndarray | VideoReadError
 # More than a decoder delays (16), since timestamps of some files contradict the order of output. If frames are known
 # only by counting, the rest is unpredictable, and damage that is reported later than this goes unnoticed.
-_SETTLING_FRAMES = 32
+SETTLING_FRAMES = 32
 
 
 @dataclass
@@ -154,8 +154,8 @@ class _RunFrames:
             insort(self._damaged, packet)
         self.refused.clear()
         if self._notes_drops:
-            self._note_drops(int(self.index.shown_until[fed]) if is_over else self._newest - _SETTLING_FRAMES, fed)
-        while self.waiting and (is_over or self._newest - _SETTLING_FRAMES >= self._known_at(self.waiting[0])):
+            self._note_drops(int(self.index.shown_until[fed]) if is_over else self._newest - SETTLING_FRAMES, fed)
+        while self.waiting and (is_over or self._newest - SETTLING_FRAMES >= self._known_at(self.waiting[0])):
             frame = self.waiting.popleft()
             yield frame, self._judge(frame, fed)
 

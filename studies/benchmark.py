@@ -87,9 +87,9 @@ def run_benchmark(
         raise RecipeError(f"There is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
     rounds = options.num_rounds
     with _threads(options.num_threads), tempfile.TemporaryDirectory() as folder:
-        source = options.video or _draw_clip(Path(folder) / "drawn.mp4")
         for name in options.models:
             load_model(name)  # so that a model that cannot be loaded is refused at once
+        source = options.video or _draw_clip(Path(folder) / "drawn.mp4")
         models = [Path(name) for name in options.models] or _write_untrained(Path(folder))
         decode, identical = _decoding(source, rounds)
         measured = []

@@ -9,6 +9,7 @@ limits, 1: not, 2: no such device. It needs no data, and a minute or two.
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -32,10 +33,17 @@ from ..processor.input_errors import EngagementInputError
 from ..processor.video_processing_engagement import EngagementVideoProcessor
 from .warm_speed import time_in_turn
 
-_NUM_PEOPLE, _DURATION_SEC, _FPS, _WIDTH_PX, _HEIGHT_PX = 3, 2.0, 4, 320, 240
-_ENCODER = "resnet18"
+_DURATION_SEC, _FPS, _WIDTH_PX, _HEIGHT_PX = 2.0, 4, 320, 240
 _LABELS = ("disengaged", "engaged")
-_REPEATS = 7  # the median is reported
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How much is compared and timed."""
+
+    num_people: int = 3
+    encoder: str = "resnet18"  # of the clip model, by timm's name
+    num_repeats: int = 7  # of which the median is reported
 
 
 class Comparison(NamedTuple):
@@ -59,7 +67,7 @@ class Speed(NamedTuple):
     file_to_label_ms: float
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """One device's results on the drawn people."""
 
     faces: list[np.ndarray]  # per frame (num_faces, 4 + 10) boxes and landmarks, in pixels
@@ -68,7 +76,7 @@ class _Seen(NamedTuple):
     labels: dict[str, list[str | None]]
 
 
-def compare_with_cpu(device: str) -> list[Comparison]:
+def compare_with_cpu(device: str, trial: Trial) -> list[Comparison]:
     """All comparisons, including those that do not agree.
 
     Raises:
@@ -76,8 +84,12 @@ def compare_with_cpu(device: str) -> list[Comparison]:
     """
     chosen = str(choose_device(device))
     with TemporaryDirectory() as folder:
-        clips = _draw_clips(Path(folder))
-        cpu, other = _look("cpu", clips), _look(chosen, clips)
+        clips = _draw_clips(Path(folder), trial.num_people)
+        return compare(_look("cpu", clips, trial), _look(chosen, clips, trial))
+
+
+def compare(cpu: Seen, other: Seen) -> list[Comparison]:
+    """Every quantity, the largest difference and what is allowed."""
     found = [
         Comparison("boxes and landmarks, px", max(map(_difference, cpu.faces, other.faces)), 0.5),
         Comparison(
@@ -101,10 +113,10 @@ def _difference(expected: np.ndarray, got: np.ndarray) -> float:
     return float(abs(expected - got).max(initial=0.0))
 
 
-def _draw_clips(folder: Path, num_people: int | None = None) -> list[tuple[Path, Path]]:
+def _draw_clips(folder: Path, num_people: int) -> list[tuple[Path, Path]]:
     """For each person a video, and its first frame as a photo."""
     clips = []
-    for number in range(_NUM_PEOPLE if num_people is None else num_people):
+    for number in range(num_people):
         levels = AffectLevels(boredom=3 - number, engagement=number, confusion=0, frustration=0)
         poses = engagement_trajectory(levels, "appearance", _DURATION_SEC, _FPS, np.random.default_rng(number))
         subject = draw_subject(number)
@@ -116,11 +128,11 @@ def _draw_clips(folder: Path, num_people: int | None = None) -> list[tuple[Path,
     return clips
 
 
-def _look(device: str, clips: list[tuple[Path, Path]]) -> _Seen:
-    seen = _Seen([], {}, {}, {})
+def _look(device: str, clips: list[tuple[Path, Path]], trial: Trial) -> Seen:
+    seen = Seen([], {}, {}, {})
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # full precision
         box = Predictor.from_pretrained(str(shipped_expression_model()), device=device, dtype="float32")
-        predictors = {"model in the box": box, "clip model": _random_clip_model(device)}
+        predictors = {"model in the box": box, "clip model": _random_clip_model(device, trial.encoder)}
         for name, predictor in predictors.items():
             for number, (film, photo) in enumerate(clips):
                 what = f"{name}, person {number}"
@@ -140,29 +152,29 @@ def _look(device: str, clips: list[tuple[Path, Path]]) -> _Seen:
     return seen
 
 
-def measure_speeds(device: str) -> list[Speed]:
+def measure_speeds(device: str, trial: Trial) -> list[Speed]:
     """On the CPU, on the device, and on the device in half precision; with a clip model that needs no data."""
     chosen = choose_device(device)
     halves = half_precisions(chosen) or ("bfloat16",)
     ways = dict.fromkeys([("cpu", "float32"), (str(chosen), "float32"), *((str(chosen), half) for half in halves)])
     with TemporaryDirectory() as folder:
         film = _draw_clips(Path(folder), num_people=1)[0][0]
-        return [_measure_speed(place, dtype, film) for place, dtype in ways]
+        return [_measure_speed(place, dtype, film, trial) for place, dtype in ways]
 
 
-def _measure_speed(device: str, dtype: str, film: Path) -> Speed:
-    predictor = _random_clip_model(device, dtype).speed_up()
+def _measure_speed(device: str, dtype: str, film: Path, trial: Trial) -> Speed:
+    predictor = _random_clip_model(device, trial.encoder, dtype).speed_up()
     config, num_clips = predictor.model.config, default_batch_size(device)
     size = (num_clips, config.num_frames, config.num_channels, config.image_size, config.image_size)
     noise = np.random.default_rng(0).normal(size=size).astype(np.float32)
-    forward_ms = _median_ms(lambda: predictor.engine.logits(noise)) / num_clips
+    forward_ms = _median_ms(lambda: predictor.engine.logits(noise), trial.num_repeats) / num_clips
     way = f"{device}, {dtype}, {num_clips} a pass"
-    return Speed(way, forward_ms, _median_ms(lambda: predictor.predict(film)))
+    return Speed(way, forward_ms, _median_ms(lambda: predictor.predict(film), trial.num_repeats))
 
 
-def _median_ms(work: Callable[[], object]) -> float:
+def _median_ms(work: Callable[[], object], num_repeats: int) -> float:
     """`work` must end with numbers on the CPU, so that all of it is timed."""
-    return time_in_turn({"work": work}, _REPEATS)["work"]
+    return time_in_turn({"work": work}, num_repeats)["work"]
 
 
 def describe_speeds(speeds: list[Speed]) -> str:
@@ -176,16 +188,16 @@ def describe_speeds(speeds: list[Speed]) -> str:
     return "\n".join(["forward, ms   ratio   to label, ms   ratio  of a clip", *rows])
 
 
-def _random_clip_model(device: str, dtype: str = "float32") -> Predictor:
+def _random_clip_model(device: str, encoder: str, dtype: str = "float32") -> Predictor:
     torch.manual_seed(0)
-    encoder = TimmWrapperConfig(architecture=_ENCODER)
-    config = EngagementConfig(encoder_config=encoder, image_size=112, dropout=0.0, initializer_range=0.5)
+    network = TimmWrapperConfig(architecture=encoder)
+    config = EngagementConfig(encoder_config=network, image_size=112, dropout=0.0, initializer_range=0.5)
     config.id2label = dict(enumerate(_LABELS))
     processor = EngagementVideoProcessor(size={"height": 112, "width": 112})
     return Predictor(EngagementForVideoClassification(config), processor, device=device, dtype=dtype)
 
 
-def _add_logits(seen: _Seen, what: str, predictor: Predictor, frames: np.ndarray, heat: bool = True) -> None:
+def _add_logits(seen: Seen, what: str, predictor: Predictor, frames: np.ndarray, heat: bool = True) -> None:
     """Logits and one label's heat map, for frames that are the same on every device."""
     pixel_values = predictor.to_tensor(frames)
     with torch.no_grad():
@@ -196,13 +208,13 @@ def _add_logits(seen: _Seen, what: str, predictor: Predictor, frames: np.ndarray
         seen.relative[what.replace("logits", "heat map")] = explain_clip(predictor.model, pixel_values, label).maps
 
 
-def _add_answer(seen: _Seen, what: str, answer: VideoPrediction | PhotoPrediction) -> None:
+def _add_answer(seen: Seen, what: str, answer: VideoPrediction | PhotoPrediction) -> None:
     answers = answer.faces if isinstance(answer, PhotoPrediction) else [answer]
     seen.scores[what] = np.array([list((one.scores or {}).values()) for one in answers])
     seen.labels[what] = [one.label for one in answers]
 
 
-def _add_training(seen: _Seen, predictor: Predictor) -> None:
+def _add_training(seen: Seen, predictor: Predictor) -> None:
     """The loss before and after a training step, on noise."""
     model = predictor.model.train()
     noise = torch.randn((2, 8, 3, 112, 112), generator=torch.Generator().manual_seed(0)).to(predictor.device)
@@ -231,9 +243,13 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description="Does a device agree with the CPU?")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    device = parser.parse_args(arguments).device
+    parser.add_argument("--people", type=int, default=Trial.num_people, help="drawn people that are compared")
+    parser.add_argument("--encoder", default=Trial.encoder, help="of the clip model, by timm's name")
+    parser.add_argument("--repeats", type=int, default=Trial.num_repeats, help="of each timing")
+    options = parser.parse_args(arguments)
+    device, trial = options.device, Trial(options.people, options.encoder, options.repeats)
     try:
-        found, speeds = compare_with_cpu(device), measure_speeds(device)
+        found, speeds = compare_with_cpu(device, trial), measure_speeds(device, trial)
     except EngagementInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

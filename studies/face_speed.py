@@ -110,7 +110,7 @@ def compare(source: str, frames: np.ndarray, detector: FaceDetector) -> FaceSpee
         ms_before=round(float(ms_before), 2),
         ms_now=round(float(ms_now), 2),
         same_count=sum(len(old) == len(new) for old, new in zip(before, now, strict=True)),
-        ious=[_best_iou(box, new) for old, new in zip(before, now, strict=True) for box in old.boxes_xyxy_px],
+        ious=[best_iou(box, new) for old, new in zip(before, now, strict=True) for box in old.boxes_xyxy_px],
     )
 
 
@@ -120,7 +120,8 @@ def _cpu_sec(look: Callable[[np.ndarray], list[FaceDetections]], frames: np.ndar
     return time.process_time() - start
 
 
-def _best_iou(box: np.ndarray, found: FaceDetections) -> float:
+def best_iou(box: np.ndarray, found: FaceDetections) -> float:
+    """Of a box with the one found that overlaps it most; 0: none does."""
     others = found.boxes_xyxy_px.astype(np.float64)
     sides = np.maximum(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0)
     shared, areas = sides.prod(axis=1), (others[:, 2:] - others[:, :2]).prod(axis=1)

@@ -64,6 +64,15 @@ def engagement(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) ->
     return run
 
 
+@pytest.fixture(scope="module")
+def one_reader() -> Iterator[None]:
+    """For files with many commands: `pytestmark = pytest.mark.usefixtures("one_reader")`."""
+    from kept_reader import one_reader
+
+    with one_reader():
+        yield
+
+
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that were begun; the first run is interrupted in its second epoch."""

@@ -103,13 +103,15 @@ def prepare(
                 f"{output} has a preparation of a different source or with other settings; choose another folder, or "
                 "delete this one."
             )
-        if not is_prepared(output):
+        if is_prepared(output):
+            prepared = load_prepared(output)
+        else:
             most = usable_cpus()
             most = most if device.type == "cpu" else min(most, _MOST_PROCESSES_ON_A_GPU)
             _prepare_parts(source, settings, parts, num_processes or most, device, cluster)
-            _join_parts(source, settings, root, output, drop_conflicts, may_be_empty)
+            prepared = _join_parts(source, settings, root, output, drop_conflicts, may_be_empty)
         shutil.rmtree(parts, ignore_errors=True)
-    return load_prepared(output)
+    return prepared
 
 
 def _prepare_parts(
@@ -183,7 +185,7 @@ def _join_parts(
     output: Path,
     drop_conflicts: bool,
     may_be_empty: bool,
-) -> None:
+) -> PreparedData:
     tables, rejects = [], list(source.rejects)
     for start in range(0, len(source.records), CLIPS_PER_PART[source.media]):
         table, rejected = read_part(output / "parts", start)
@@ -212,7 +214,7 @@ def _join_parts(
         ),
     )
     with writing(output):
-        write_prepared(rows, rejects, provenance, output)
+        return write_prepared(rows, rejects, provenance, output)
 
 
 def without_conflicts(rows: Dataset, conflicts: Sequence[Sequence[int]]) -> tuple[Dataset, list[Reject]]:

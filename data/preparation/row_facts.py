@@ -36,12 +36,13 @@ def current_fingerprint(splits: Mapping[str, Dataset]) -> str:
 
 def count_rows(rows: Dataset) -> SplitCounts:
     """Count the rows of one split."""
-    counted = {name: Counter[str]() for name in LABELS}
-    for batch in _batches(rows, LABELS):
+    counted = {name: Counter[str]() for name in (*LABELS, "clip_id", "subject_id")}
+    for batch in _batches(rows, counted):
         for name, counts in counted.items():
             counts.update(str(value) for value in batch[name] if value is not None)
+    clips, subjects = len(counted.pop("clip_id")), len(counted.pop("subject_id"))
     labels = {name: dict(sorted(counts.items())) for name, counts in counted.items() if counts}
-    return SplitCounts(clips=len(clips_of(rows)), windows=len(rows), subjects=len(people_of(rows)), **labels)
+    return SplitCounts(clips=clips, windows=len(rows), subjects=subjects, **labels)
 
 
 def clips_of(rows: Dataset) -> set[str]:

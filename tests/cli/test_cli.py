@@ -29,7 +29,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(command: list[str]):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and line.startswith("error: Could not print the results (No space left")
+    assert done.returncode == 2 and line.startswith("error: ") and "No space left" in line
 
 
 def test_a_reader_that_went_away_is_no_error():

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import av
 import numpy as np
+import typer.core
 
+from engagement_recognition.cli import main as cli
 from engagement_recognition.data.drawn.faces import AffectLevels, draw_frame, draw_subject, engagement_trajectory
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.inference.shipped_model import shipped_expression_model
@@ -53,18 +56,20 @@ class Bench:
 
     def command(self, *arguments: object) -> Said:
         """`engagement ARGUMENTS...` in this process."""
-        from engagement_recognition.cli import main as cli
-
-        before, out, err = sys.argv, io.StringIO(), io.StringIO()
-        sys.argv, code = ["engagement", *map(str, arguments)], 0
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        words = patch.object(sys, "argv", ["engagement", *map(str, arguments)])
         try:
-            with redirect_stdout(out), redirect_stderr(err):
+            with words, patch.object(cli, "app", command_tree()), redirect_stdout(out), redirect_stderr(err):
                 cli.main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0
-        finally:
-            sys.argv = before
         return Said(code, out.getvalue(), err.getvalue())
+
+
+@cache
+def command_tree() -> typer.core.TyperGroup:
+    """What `cli.app` becomes with every call: all commands with their options."""
+    return typer.main.get_command(cli.app)
 
 
 @cache

@@ -5,13 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from bench import Bench, Said, write_film
+from bench import Bench, Said, command_tree, write_film
 from rows import Comes, Refused, Row
 
-from engagement_recognition.cli import main as cli
-
-_COMMANDS = typer.main.get_command(cli.app).commands
+_COMMANDS = command_tree().commands
 _VALUES = ("0", "-1", "nan", "1e9", "", "99999999999999999999")
 # What stands for a required word, so that a command comes as far as it can without anything there.
 _WORDS = {"kind": "images", "to": "stock", "repo": "org/name", "study": "beit", "output": "none.mp4/out"}

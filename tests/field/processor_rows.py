@@ -2,20 +2,23 @@
 
 import ipaddress
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from bench import Bench, face_frames
+from endpoint_inputs import reads
 from rows import Comes, Refused, Row
 from transformers import VideoMAEVideoProcessor, ViTImageProcessor
 
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor
-from engagement_recognition.hub.endpoint.handler import Limits, Refusal, _is_public, _read_content
 from engagement_recognition.inference.placement import Placement
 from engagement_recognition.processor.input_errors import EngagementInputError
 
@@ -117,12 +120,13 @@ _WRITTEN = {
 }
 
 
-def _download(bench: Bench, url: str) -> bytes:
-    try:
-        return _read_content({"inputs": url}, Limits(download_timeout_sec=2))  # type: ignore[return-value]
-    except Refusal as refusal:
-        assert refusal.status == 400
-        raise EngagementInputError(str(refusal)) from refusal
+def _is_asked(address: str) -> bool:
+    """Whether an endpoint connects to a host of this address."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))]
+    connect = patch.object(socket, "create_connection", side_effect=OSError("asked"))
+    with patch.object(socket, "getaddrinfo", return_value=found), connect as asked, suppress(EngagementInputError):
+        reads("http://public.example/a.mp4")
+    return asked.called
 
 
 def _page(bench: Bench, ask: Callable[[str, int], bool]) -> bool:
@@ -183,19 +187,25 @@ ROWS = [
     Row(
         "addresses that are not public",
         lambda folder: _PRIVATE,
-        lambda bench, addresses: [address for address in addresses if _is_public(address)],
+        lambda bench, addresses: [address for address in addresses if _is_asked(address)],
         Comes(that=lambda passed: passed == []),
         kind=37,
     ),
     Row(
         "addresses that are public",
         lambda folder: _PUBLIC,
-        lambda bench, addresses: [address for address in addresses if not _is_public(address)],
+        lambda bench, addresses: [address for address in addresses if not _is_asked(address)],
         Comes(that=lambda refused: refused == [] and all(map(ipaddress.ip_address, _PUBLIC))),
         kind=37,
     ),
     *(
-        Row(f"an address written as {url!r}", lambda folder, url=url: url, _download, Refused(words), kind=37)
+        Row(
+            f"an address written as {url!r}",
+            lambda folder, url=url: url,
+            lambda bench, url: reads(url, download_timeout_sec=2),
+            Refused(words),
+            kind=37,
+        )
         for url, words in _WRITTEN.items()
     ),
     Row(

@@ -1,5 +1,6 @@
 """Whatever the field hands in is answered, with what was done said, or refused in one line."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import archive_rows
@@ -22,6 +23,7 @@ import torch
 import training_rows
 import video_rows
 from bench import Bench
+from kept_reader import one_reader
 from rows import KINDS, Row
 from tiny_models import tiny_model
 
@@ -41,13 +43,14 @@ ROWS = [row for rows in CLASSES.values() for row in rows]
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("field") / "engagement"
     torch.manual_seed(0)
     model = tiny_model("resnet18", "lstm", num_frames=8)
     model.save_pretrained(folder)
     EngagementVideoProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return Bench(folder)
+    with one_reader():
+        yield Bench(folder)
 
 
 @pytest.mark.parametrize("row", [row.as_param() for row in ROWS])

@@ -1,14 +1,17 @@
 """Trainings that are stopped, resumed, doubled."""
 
 import os
-import subprocess
-import sys
+import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from bench import Bench, Said
 from fake_device import fake_cuda
+from forked import exit_code_of, in_a_fork
 from rows import Comes, Refused, Row
 from trainings import (
     BEFORE,
@@ -27,7 +30,7 @@ from trainings import (
 from engagement_recognition.data.locked_folder import alone_in
 from engagement_recognition.data.worker_processes import spawned
 from engagement_recognition.training.arguments import Recipe, plan_stages
-from engagement_recognition.training.processes import use_one_gpu
+from engagement_recognition.training.processes import by_the_first, use_one_gpu
 from engagement_recognition.training.stage_data import open_stage_data
 
 # --- 34: options without sense, told before data is prepared
@@ -185,24 +188,17 @@ def _with_deadly_workers(bench: Bench, killed: Killed) -> Said:
         return killed.train(bench, "--dataloader_num_workers", "1")
 
 
-_TWO = """
-import sys, time
-from datetime import timedelta
-from types import SimpleNamespace
-import torch.distributed as distributed
-from engagement_recognition.training.processes import by_the_first
-
-number, meeting = int(sys.argv[1]), "file://" + sys.argv[2]
-distributed.init_process_group("gloo", meeting, timedelta(seconds=1), rank=number, world_size=2)
-training = SimpleNamespace(world_size=2, process_index=number, local_process_index=number)
-print(by_the_first(training, lambda: time.sleep(3) or "prepared"))
-"""
-
-
 def _waits_longer_than_the_groups_patience(bench: Bench, folder: Path) -> list[str]:
-    command = [sys.executable, "-c", _TWO]
-    both = [subprocess.Popen([*command, str(n), folder / "meeting"], stdout=subprocess.PIPE, text=True) for n in (0, 1)]
-    return [one.communicate(timeout=120)[0].strip() for one in both]
+    def take_part(number: int) -> None:
+        meeting = f"file://{folder / 'meeting'}"
+        torch.distributed.init_process_group("gloo", meeting, timedelta(seconds=1), rank=number, world_size=2)
+        training = SimpleNamespace(world_size=2, process_index=number, local_process_index=number)
+        print(by_the_first(training, lambda: time.sleep(2) or "prepared"))
+
+    said = [folder / "0.txt", folder / "1.txt"]
+    both = [in_a_fork(partial(take_part, number), file) for number, file in enumerate(said)]
+    assert [exit_code_of(fork) for fork in both] == [0, 0], [file.read_text() for file in said]
+    return [file.read_text().strip() for file in said]
 
 
 _MACHINE = [

@@ -3,7 +3,6 @@
 import atexit
 import json
 import os
-import resource
 import shutil
 import signal
 import tempfile
@@ -16,8 +15,10 @@ from typing import NamedTuple
 import pytest
 import torch
 from bench import Bench, Said
+from full_disk import room
 from safetensors.torch import load_file
 
+from engagement_recognition import train
 from engagement_recognition.data.drawn.datasets import write_expressions
 from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages
 from engagement_recognition.training.checkpoints import choose_checkpoint
@@ -31,12 +32,10 @@ NEWEST, BEFORE = "checkpoint-4", "checkpoint-2"
 @cache
 def _finished() -> Path:
     """Faces, a cache, and a run of three epochs of two steps with all its checkpoints; nobody writes here."""
-    from engagement_recognition.train import train
-
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_expressions(folder / "faces", 4, 7, seed=0, size_px=48, processes=1, show_progress=False)
-    train(Recipe(_recipe(folder, folder / "run")), {"save_total_limit": "3"})
+    train.train(Recipe(_recipe(folder, folder / "run")), {"save_total_limit": "3"})
     return folder
 
 
@@ -136,21 +135,16 @@ def resumed_as_straight(bench: Bench, killed: Killed, *options: str) -> Said:
 @contextmanager
 def full_disk(limit_bytes: int, from_step: int) -> Iterator[None]:
     """No file may grow beyond the limit once that step is done; 100 000: none of the weights fit."""
-    step, before = EngagementTrainer.training_step, resource.getrlimit(resource.RLIMIT_FSIZE)
+    step = EngagementTrainer.training_step
+    with room() as limit, pytest.MonkeyPatch.context() as patch:
 
-    def filling(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
-        if self.state.global_step >= from_step:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-        return step(self, *arguments)
+        def filling(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
+            if self.state.global_step >= from_step:
+                limit(limit_bytes)
+            return step(self, *arguments)
 
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EngagementTrainer, "training_step", filling)
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, ignored)
+        yield
 
 
 def fill_up(bench: Bench, killed: Killed, limit_bytes: int, from_step: int) -> Said:
@@ -165,16 +159,15 @@ def fill_up(bench: Bench, killed: Killed, limit_bytes: int, from_step: int) -> S
 
 def fill_at_export(bench: Bench, killed: Killed) -> Said:
     """As `fill_up`, once all is trained and saved but the model."""
-    killed.train(bench, "--resume_from_checkpoint", "true")
-    shutil.rmtree(killed.run_dir / "expression")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
+    export_model = train.export_model
+    with room() as limit, pytest.MonkeyPatch.context() as patch:
+
+        def filling(*arguments: object) -> object:
+            limit(100_000)
+            return export_model(*arguments)
+
+        patch.setattr(train, "export_model", filling)
         said = killed.train(bench, "--resume_from_checkpoint", "true")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
     resumed_as_straight(bench, killed)
     return said
 

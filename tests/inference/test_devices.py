@@ -21,12 +21,14 @@ from engagement_recognition.data.readers.sources import read_source
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.explanation.explain_files import explain_file
 from engagement_recognition.explanation.map_checks import deletion_insertion, randomisation_check
-from engagement_recognition.inference import loading
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.inference.shipped_model import shipped_expression_model
 from engagement_recognition.live.engine import LiveEngagement, LiveSettings
+from engagement_recognition.modeling_engagement import EngagementForVideoClassification
 from engagement_recognition.processor import face_detection
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
+from engagement_recognition.processor.mtcnn_cascade import Look, RawFaces, find_faces
+from engagement_recognition.processor.mtcnn_networks import TorchNetworks
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.studies import device_agreement
 
@@ -37,13 +39,13 @@ CLOSE = {"rel": 1e-4, "abs": 1e-4}
 @pytest.fixture
 def looked_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The device of every look for faces."""
-    devices, load_networks = [], face_detection._load_networks.__wrapped__  # not cached: keeps no fake one
+    devices: list[str] = []
 
-    def load_and_remember(device: str, folder: None) -> object:
-        devices.append(device)
-        return load_networks(device, folder)
+    def find_and_remember(frames: np.ndarray, look: Look, networks: TorchNetworks) -> list[RawFaces]:
+        devices.append(str(networks.device))
+        return find_faces(frames, look, networks)
 
-    monkeypatch.setattr(face_detection, "_load_networks", load_and_remember)
+    monkeypatch.setattr(face_detection, "find_faces", find_and_remember)
     return devices
 
 
@@ -178,7 +180,7 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(
     engagement: Command, trained: TrainedStages, drawn_daisee: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     command: str,
 ):  # fmt: skip
-    monkeypatch.setattr(loading, "_load_whole", None)
+    monkeypatch.setattr(EngagementForVideoClassification, "from_pretrained", None)
     arguments = {
         "predict": [first_clip(drawn_daisee), "--model", trained.engagement],
         "explain": [first_clip(drawn_daisee), "--model", trained.engagement, "--output", tmp_path / "heat.png"],
@@ -191,20 +193,20 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_script_finds_that_the_cpu_agrees_with_itself_and_a_fake_gpu_with_it(
-    looked_on: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.setattr(device_agreement, "_NUM_PEOPLE", 1)
-    monkeypatch.setattr(device_agreement, "_ENCODER", "test_resnet")
-    monkeypatch.setattr(device_agreement, "_REPEATS", 1)
-    assert device_agreement.main(["--device", "cpu"]) == 0
+SMALL = device_agreement.Trial(num_people=1, encoder="test_resnet", num_repeats=1)
+
+
+def test_a_fake_gpu_agrees_with_the_cpu(looked_on: list[str]):
     with fake_cuda():
-        assert device_agreement.main(["--device", "cuda:0"]) == 0
-    assert set(looked_on) == {"cpu", "cuda:0"}
-    said = capsys.readouterr().out
-    assert said.splitlines()[-1].endswith("agrees with the CPU")
-    for way in ("cpu, float32, 1 a pass", "cpu, bfloat16, 1", "cuda:0, float32, 16", "cuda:0, bfloat16, 16"):
-        assert way in said
+        found = device_agreement.compare_with_cpu("cuda:0", SMALL)
+    assert set(looked_on) == {"cpu", "cuda:0"} and len(found) > 8
+    assert [comparison.what for comparison in found if not comparison.agrees] == []
+
+
+def test_speeds_are_those_of_each_way(looked_on: list[str]):
+    speeds = device_agreement.measure_speeds("cpu", SMALL)
+    assert [speed.way for speed in speeds] == ["cpu, float32, 1 a pass", "cpu, bfloat16, 1 a pass"]
+    assert all(0 < speed.forward_ms < speed.file_to_label_ms for speed in speeds)
 
 
 @pytest.mark.parametrize(
@@ -223,12 +225,11 @@ def test_the_script_finds_a_device_that_does_not_agree(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, changed: dict[str, object]
 ):
     logits, scores = {"logits": np.array([1.0, 5.0])}, {"film": np.array([[0.5, 0.5]])}
-    seen = device_agreement._Seen([np.full((1, 14), 100.0)], logits, scores, {"film": ["engaged"]})
-    looks = iter([seen, seen, seen, seen._replace(**changed)])
-    monkeypatch.setattr(device_agreement, "_look", lambda device, clips: next(looks))
-    monkeypatch.setattr(device_agreement, "_NUM_PEOPLE", 0)
-    monkeypatch.setattr(device_agreement, "measure_speeds", lambda device: [device_agreement.Speed("cpu", 2.0, 3.0)])
+    seen = device_agreement.Seen([np.full((1, 14), 100.0)], logits, scores, {"film": ["engaged"]})
+    found = iter([device_agreement.compare(seen, other) for other in (seen, seen._replace(**changed))])
+    monkeypatch.setattr(device_agreement, "compare_with_cpu", lambda *asked: next(found))
+    monkeypatch.setattr(device_agreement, "measure_speeds", lambda *asked: [device_agreement.Speed("cpu", 2.0, 3.0)])
     assert device_agreement.main(["--device", "cpu"]) == 0
     assert device_agreement.main(["--device", "cpu"]) == 1
     said = capsys.readouterr().out
-    assert said.count("NO: ") == 1 and "differs from the CPU in 1 of these" in said
+    assert said.count("NO: ") == 1 and "differs from the CPU in 1" in said

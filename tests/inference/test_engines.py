@@ -16,6 +16,7 @@ from saved_models import STATES, needs_onnx, save_ours
 from tiny_models import draw_pixels
 from torch import nn
 
+from engagement_recognition import EngagementVideoProcessor
 from engagement_recognition.configuration_engagement import AnswerRule
 from engagement_recognition.conversion.export_networks import (
     complete_folder,
@@ -41,6 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip model with an export in ONNX beside it; tests copy it and write to the copies."""
     folder = tmp_path_factory.mktemp("made") / "model"
     save_ours(folder, "resnet", "lstm")
+    EngagementVideoProcessor.from_pretrained(folder, face_crop=False).save_pretrained(folder)  # so without a detector
     RULE.save(folder)
     export_networks(str(folder), folder / "onnx", "onnx")
     return folder
@@ -195,13 +197,13 @@ def test_the_export_beside_a_model_is_taken_and_one_of_other_weights_refused(mod
     assert find_or_make_export(str(model), "onnxruntime", make=never) == model / "onnx"
     weights = load_file(model / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelLoadError, match=r"different model\.safetensors .*; delete it, or export"):
+    with pytest.raises(ModelLoadError, match=r"different model\.safetensors .*; delete it"):
         find_or_make_export(str(model), "onnxruntime", make=never)
 
 
 def test_an_export_of_another_answer_rule_is_refused(model: Path):
     AnswerRule(tuple(STATES)).save(model)
-    with pytest.raises(ModelLoadError, match=r"different answer_rule\.json .*; delete it, or export"):
+    with pytest.raises(ModelLoadError, match=r"different answer_rule\.json .*; delete it"):
         Predictor.from_pretrained(str(model), engine="onnxruntime")
 
 

@@ -42,6 +42,9 @@ def write_sound(path: Path) -> Path:
 EMPTY_ROOM = np.full((HEIGHT_PX, WIDTH_PX, 3), 90, np.uint8)
 
 
+pytestmark = pytest.mark.usefixtures("one_reader")
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good and bad files of every kind that people pass."""
@@ -80,9 +83,8 @@ def test_good_videos_exit_0_and_say_what_was_seen(engagement: Command, inputs: P
     )
     assert code == 0 and "refused" not in err
     good, half = out.splitlines()
-    assert re.search(
-        r"good one é\.mp4: ((dis)?engaged|uncertain)  disengaged 0\.\d{3}, engaged 0\.\d{3}  \(face in 100%", good
-    )
+    assert re.search(r"good one é\.mp4: ((dis)?engaged|uncertain)  disengaged 0\.\d{3}, engaged 0\.\d{3}", good)
+    assert "face in 100%" in good
     assert "face in 50% of frames" in half and "repeated" not in out
 
 
@@ -164,7 +166,7 @@ def test_inputs_of_one_name_have_a_plot_each(engagement: Command, inputs: Path, 
 def test_plots_that_cannot_be_written_are_refused_before_the_model_is_loaded(engagement: Command, inputs: Path):
     options = ("--timeline", "1", "--model", "no/such/model", "--plot-dir", inputs / "text.mp4")
     code, out, err = engagement("predict", inputs / "half.mp4", *options)
-    assert (code, out) == (2, "") and re.fullmatch(r"error: .*text\.mp4 .*writ.* \(.+\); .+\n", err)
+    assert (code, out) == (2, "") and re.fullmatch(r"error: .*text\.mp4 .*writ.*; .+\n", err)
 
 
 # --- Photos and single-face models
@@ -262,7 +264,7 @@ def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(
     (tmp_path / "folder/model/config.json").touch()
     (tmp_path / "file").touch()
     for model in (name, str(tmp_path / name)):
-        with pytest.raises(ModelLoadError, match=r"is a file; check the path|no such folder; check the path"):
+        with pytest.raises(ModelLoadError, match=r"(is a file|no such folder); check the path"):
             Predictor.from_pretrained(model)
 
 

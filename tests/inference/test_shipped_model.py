@@ -34,6 +34,9 @@ BOX = runpy.run_path(str(ROOT / ".ci/box.py"), run_name="box")
 LICENSE_TITLE = "Weights trained on FER2013: research use, not MIT"
 
 
+pytestmark = pytest.mark.usefixtures("one_reader")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two people, nobody, and half a file, among what is no photo."""
@@ -133,7 +136,7 @@ def test_an_installation_without_it_is_one_line(
 ):
     monkeypatch.setattr(shipped_model, "_FOLDER", tmp_path)
     code, out, err = engagement("predict", photos / "two.png")
-    assert (code, out) == (2, "") and re.fullmatch(r"error: .+ lacks LICENSE; install the package again.+\n", err)
+    assert (code, out) == (2, "") and re.fullmatch(r"error: .+ lacks LICENSE; install .+\n", err)
     with pytest.raises(ModelLoadError, match="lacks LICENSE"):
         train.train(Recipe({"engagement": {"data": str(photos), "start_from": "box"}}), {})
 
@@ -206,7 +209,7 @@ def test_a_box_is_made_of_an_export(started: StartedFromBox, tmp_path: Path, cap
     BOX["make_box"](started.expression, started.data, tmp_path, started.cache_dir)
     said = capsys.readouterr().out
     temperature = float(re.search(r"temperature (\S+);", said)[1])
-    assert re.search(r"as shipped, float16: accuracy 0\.\d{4} on \d+ test pictures, ECE 0\.\d{4}", said)
+    assert re.search(r"float16: accuracy 0\.\d{4} on \d+ test pictures, ECE 0\.\d{4}", said)
     logits = np.array(BOX["drawn_face_logits"](started.expression))
     assert BOX["drawn_face_logits"](tmp_path) == pytest.approx(logits / temperature, abs=0.02 / temperature)
     results, before = read_results(tmp_path), read_results(started.expression)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,20 @@ def all_frames(reader: MediaReader, source: object) -> list[np.ndarray]:
     return [np.asarray(clip.frames) for clip in reader.decode_clips(index, CLIPS)]
 
 
-def process_of(reader: BoundedReader) -> psutil.Process:
-    (process,) = reader._idle
-    return psutil.Process(process._popen.pid)
+@pytest.fixture
+def mine() -> Callable[[], psutil.Process]:
+    """The one process of a reader that a test starts; others are of the module's."""
+    before = readers_below(psutil.Process())
+
+    def process() -> psutil.Process:
+        (found,) = readers_below(psutil.Process()) - before
+        return found
+
+    return process
+
+
+def readers_below(process: psutil.Process) -> set[psutil.Process]:
+    return {child for child in process.children() if "reader_process.py" in " ".join(child.cmdline())}
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
@@ -84,14 +96,14 @@ def test_refusals_are_those_of_the_reader_here(film: Path, tmp_path: Path, reade
     assert kinds == [TruncatedVideoError, VideoReadError, ImageReadError]
 
 
-def test_one_process_serves_many_files_and_ends_with_its_reader(film: Path):
+def test_one_process_serves_many_files_and_ends_with_its_reader(film: Path, mine: Callable[[], psutil.Process]):
     with BoundedReader() as reader:
         all_frames(reader, film)
-        process = process_of(reader)
+        process = mine()
         with pytest.raises(VideoReadError):
             reader.index_video(film.with_name("missing.mp4"))
         all_frames(reader, film)
-        assert process_of(reader).pid == process.pid
+        assert mine() == process
     assert not process.is_running()
 
 
@@ -134,19 +146,19 @@ def test_what_goes_wrong_there_is_the_files_refusal(does: str, reason: str, fake
     assert time.monotonic() - began < 10
 
 
-def test_a_frozen_process_is_replaced(film: Path):
+def test_a_frozen_process_is_replaced(film: Path, mine: Callable[[], psutil.Process]):
     with BoundedReader(ReaderLimits(stall_sec=4.0)) as reader:
         all_frames(reader, film)
-        process_of(reader).suspend()
+        mine().suspend()
         with pytest.raises(VideoReadError, match="no data for 4 s"):
             reader.index_video(film)
         assert len(all_frames(reader, film)) == 3
 
 
-def test_a_killed_process_is_replaced_in_the_middle_of_a_film(film: Path):
+def test_a_killed_process_is_replaced_in_the_middle_of_a_film(film: Path, mine: Callable[[], psutil.Process]):
     with BoundedReader() as reader:
         index = reader.index_video(film)
-        process = process_of(reader)
+        process = mine()
         process.kill()
         process.wait()
         assert [numbers_in(clip.frames) for clip in reader.decode_clips(index, CLIPS)] == [[0, 5, 5], [39, 2], [7]]
@@ -200,11 +212,11 @@ def test_copies_share_it_and_a_pickle_holds_its_limits(reader: BoundedReader):
     assert "reader" not in processor.to_dict() and copy.deepcopy(processor).reader is reader
 
 
-def test_it_knows_neither_torch_nor_transformers(film: Path):
+def test_it_knows_neither_torch_nor_transformers(film: Path, mine: Callable[[], psutil.Process]):
     with BoundedReader() as reader:
         all_frames(reader, film)
         reader.read_picture(ROOT / "docs/drawn_faces.png")
-        loaded = {Path(entry.path).name for entry in process_of(reader).memory_maps()}
+        loaded = {Path(entry.path).name for entry in mine().memory_maps()}
         assert not [name for name in loaded if "torch" in name] and any("avcodec" in name for name in loaded)
 
 
@@ -214,17 +226,17 @@ def test_it_ends_when_its_asker_is_killed(film: Path, tmp_path: Path):
         "import sys, time\n"
         "from engagement_recognition.processor.bounded_reader import BoundedReader\n"
         "reader = BoundedReader()\n"
-        "print(reader.index_video(sys.argv[1]).num_frames, reader._idle[0]._popen.pid, flush=True)\n"
+        "print(reader.index_video(sys.argv[1]).num_frames, flush=True)\n"
         "time.sleep(60)\n"
     )
     script = subprocess.Popen([sys.executable, tmp_path / "script.py", film], stdout=subprocess.PIPE, text=True)
-    num_frames, pid = map(int, script.stdout.readline().split())
-    assert num_frames == 40
+    assert int(script.stdout.readline()) == 40
+    (process,) = readers_below(psutil.Process(script.pid))
     script.send_signal(signal.SIGKILL)
     script.wait()
     script.stdout.close()
     end = time.monotonic() + 20
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.1)
 

@@ -105,9 +105,7 @@ def test_picture_norm_takes_the_mean_and_scales_the_rest(pixels_of: PixelsOf, do
 
 @both_processors
 def test_a_flat_picture_has_no_norm_to_scale(pixels_of: PixelsOf):
-    with pytest.raises(
-        EngagementInputError, match=r"Expected a face with some contrast, got a picture of one colour \(frame 0"
-    ):
+    with pytest.raises(EngagementInputError, match=r"picture of one colour \(frame 0"):
         pixels_of(np.full((40, 60, 3), 128, np.uint8), picture_norm=100.0)
 
 
@@ -199,7 +197,7 @@ def test_nobody_in_the_picture_is_said_with_its_name(tmp_path: Path):
     path = tmp_path / "empty room.png"
     Image.fromarray(EMPTY_ROOM).save(path)
     for prepare in (small_processor(), small_processor().prepare_faces):
-        with pytest.raises(NoFaceError, match=r"Expected a face in .*empty room\.png, found none"):
+        with pytest.raises(NoFaceError, match=r"face in .*empty room\.png"):
             prepare(path)
         with pytest.raises(NoFaceError, match="Expected a face in <picture>, found none"):
             prepare(EMPTY_ROOM)
@@ -254,7 +252,7 @@ def test_a_large_picture_is_read_in_peace_and_a_huge_one_refused(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
     assert load_picture(file.getvalue()).shape == (48, 64, 3) and not recwarn.list
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
-    with pytest.raises(ImageReadError, match="at most 3,070 pixels, got more in <bytes>; make it smaller"):
+    with pytest.raises(ImageReadError, match=r"at most 3,070 pixels.* <bytes>; make it smaller"):
         load_picture(file.getvalue())
 
 

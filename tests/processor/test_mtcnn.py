@@ -71,7 +71,7 @@ def test_the_study_compares_both_ways_of_looking(capsys: pytest.CaptureFixture, 
     assert speed["num_faces"] == len(speed["ious"]) >= 4 and speed["same_count"] == speed["num_frames"] == 4
     assert min(speed["ious"]) > 0.999
     moved = FaceDetections(np.array([[10, 10, 30, 30]], np.float32), np.ones(1), np.zeros((1, 5, 2)))
-    assert face_speed._best_iou(np.array([10, 20, 30, 40], np.float32), moved) == pytest.approx(1 / 3)
+    assert face_speed.best_iou(np.array([10, 20, 30, 40], np.float32), moved) == pytest.approx(1 / 3)
 
 
 def test_many_candidates_are_compared_in_parts_with_the_same_result(

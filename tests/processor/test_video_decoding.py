@@ -145,7 +145,7 @@ def test_a_short_video_gives_the_frames_asked_for_and_says_so(tmp_path, caplog, 
     assert decoded.num_repeated_frames == max(0, 8 - num_frames)
     assert len(caplog.records) == (num_frames < 8)
     if num_frames == 5:
-        assert "clip." in caplog.text and "has 5 frames, 8 were requested: 3 are repeats" in caplog.text
+        assert all(words in caplog.text for words in ("clip.", "5 frames", "8 were", "3 are repeats"))
 
 
 @pytest.mark.parametrize("fps", [1, 240])
@@ -303,7 +303,7 @@ def test_a_file_cut_short_is_called_truncated(videos, tmp_path, name, kept):
 
 def test_truncation_says_how_much_is_left(videos, tmp_path):
     data = videos["h264_faststart.mp4"].read_bytes()
-    with pytest.raises(TruncatedVideoError, match=r"after frame (1\d|2\d) of about 40"):
+    with pytest.raises(TruncatedVideoError, match=r"frame (1\d|2\d) of about 40"):
         decode_video(data[: len(data) * 2 // 3])
 
 

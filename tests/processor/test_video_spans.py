@@ -107,7 +107,7 @@ def test_memory_holds_the_frames_of_open_clips_however_long_the_film(films, monk
         most = max(most, sum(picture() is not None for picture in alive))
     gc.collect()
     # Clips of 4 frames, two of them the next clip's; what is decoded while a frame settles comes on top.
-    assert most <= 4 + 4 + video_pass._SETTLING_FRAMES // 2 < len(alive) // 2
+    assert most <= 4 + 4 + video_pass.SETTLING_FRAMES // 2 < len(alive) // 2
     assert not any(picture() is not None for picture in alive)
 
 

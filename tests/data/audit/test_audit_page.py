@@ -82,7 +82,7 @@ def test_duplicates_are_listed_with_what_they_double(passed: tuple[PreparedData,
 def test_the_page_holds_verdict_findings_and_pictures_and_loads_nothing(failed: tuple[PreparedData, Audit]):
     data, found = failed
     page = page_of(data)
-    assert "Failed: this split cannot be trusted (shared recordings, one-recording classes, duplicates)" in page
+    assert "Failed: " in page and "(shared recordings, one-recording classes, duplicates)" in page
     assert "This page shows people" in page and "Audit of states" in page
     assert page.count('<div class="finding">') == len(found.findings)
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page)
@@ -137,11 +137,12 @@ def test_a_damaged_list_of_duplicates_is_refused(tmp_path: Path):
         read_duplicates(tmp_path, "test")
 
 
-def test_an_audit_that_was_stopped_leaves_none(failed: tuple[PreparedData, Audit], tmp_path: Path, monkeypatch):
+def test_an_audit_that_was_stopped_leaves_none(failed: tuple[PreparedData, Audit], tmp_path: Path):
     # An older audit.json beside a half-written list of duplicates would be believed.
     data, found = failed
     write_audit(found, data, tmp_path)
-    monkeypatch.setattr("engagement_recognition.data.audit.page._write_duplicates", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    (tmp_path / "duplicates.csv").unlink()
+    (tmp_path / "duplicates.csv").mkdir()  # where nothing can be written
+    with pytest.raises(OSError, match="duplicates"):
         write_audit(found, data, tmp_path)
     assert read_audit(tmp_path) is None

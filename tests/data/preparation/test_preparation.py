@@ -4,17 +4,20 @@ import csv
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import prepare_drawn
+from conftest import prepare_drawn, prepare_found
 from datasets import load_from_disk
 from filelock import FileLock
 from PIL import Image as PictureFile
 
+from engagement_recognition.data import worker_processes
 from engagement_recognition.data.described_data import LabelConflicts
 from engagement_recognition.data.drawn.datasets import encode_video
 from engagement_recognition.data.face_signals import SIGNALS, face_signals
@@ -160,9 +163,24 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     assert (resumed.rejects(), resumed.fingerprint) == (prepared.rejects(), prepared.fingerprint)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("fork", marks=pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")),
+        pytest.param("spawn", marks=pytest.mark.slow),
+    ],
+)
 def test_several_processes_give_the_same(
-    prepared: PreparedData, source: LabelledSource, folder: Path, tmp_path: Path, small_parts: None
+    method: str,
+    prepared: PreparedData,
+    source: LabelledSource,
+    folder: Path,
+    tmp_path: Path,
+    small_parts: None,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    # Spawned, as users' are, each spends seconds on imports.
+    monkeypatch.setattr(worker_processes, "get_context", lambda _: get_context(method))
     together = prepare(source, SETTINGS, folder, tmp_path / "data", num_processes=2)
     assert together.fingerprint == prepared.fingerprint and together.rejects() == prepared.rejects()
 
@@ -190,18 +208,14 @@ def test_the_plan_changes_with_what_goes_in(source: LabelledSource, folder: Path
     assert plan_of(source, SETTINGS, tmp_path / "elsewhere") != plan
 
 
-def test_nothing_usable_is_one_line(source: LabelledSource, folder: Path, tmp_path: Path):
+def test_nothing_usable_is_one_line(prepared: PreparedData, source: LabelledSource, folder: Path, tmp_path: Path):
     with pytest.raises(DataError, match="at least one labelled"):
         prepare(replace(source, records=[]), SETTINGS, folder, tmp_path / "none", num_processes=1)
-    lost = {row["clip_id"] for row in load_rejects_of(source, folder, tmp_path) if row["stage"] == "face"}
+    lost = {row["clip_id"] for row in prepared.rejects() if row["stage"] == "face"}
     faceless = [record for record in source.records if record.clip_id in lost]
     with pytest.raises(DataError, match="were rejected") as refusal:
         prepare(replace(source, records=faceless, rejects=[]), SETTINGS, folder, tmp_path / "faceless", num_processes=1)
     assert "\n" not in str(refusal.value) and not is_prepared(tmp_path / "faceless")
-
-
-def load_rejects_of(source: LabelledSource, folder: Path, tmp_path: Path) -> list[dict[str, str]]:
-    return prepare(source, SETTINGS, folder, tmp_path / "whole", num_processes=1).rejects()
 
 
 def test_a_damaged_data_set_is_one_line(prepared: PreparedData, tmp_path: Path):
@@ -216,12 +230,19 @@ def test_a_damaged_data_set_is_one_line(prepared: PreparedData, tmp_path: Path):
 # --- Windows
 
 
+def of_one_clip_a_split(folder: Path) -> LabelledSource:
+    """The clips in DAiSEE's layout that suffice to look at windows."""
+    source = read_source("daisee", folder)
+    first = {record.split: record for record in reversed(source.records)}
+    return replace(source, records=list(first.values()), rejects=[])
+
+
 @pytest.mark.parametrize("face_crop", [True, False])
 def test_consecutive_windows_at_a_stride(face_crop: bool, drawn_daisee: Path, tmp_path: Path):
-    data = prepare_drawn(drawn_daisee, tmp_path, sampling="consecutive", num_frames=3, window_stride_frames=2,
-                         face_crop=face_crop)  # fmt: skip
+    data = prepare_found(of_one_clip_a_split(drawn_daisee), drawn_daisee, tmp_path, sampling="consecutive",
+                         num_frames=3, window_stride_frames=2, face_crop=face_crop)  # fmt: skip
     rows = data.splits["test"]  # 8 frames a clip at 4 a second
-    assert rows["window_index"][:3] == [0, 1, 2] and len(rows) == 9
+    assert rows["window_index"][:3] == [0, 1, 2] and len(rows) == 3
     assert [np.round(times, 3).tolist() for times in rows["frame_times_sec"][:2]] == [[0, 0.25, 0.5], [0.5, 0.75, 1]]
     windows = data.description.windows
     assert windows.inputs == windows.outputs == 3 * data.description.outputs
@@ -234,7 +255,8 @@ def test_consecutive_windows_at_a_stride(face_crop: bool, drawn_daisee: Path, tm
 
 
 def test_a_clip_shorter_than_its_window_gives_one(drawn_daisee: Path, tmp_path: Path):
-    data = prepare_drawn(drawn_daisee, tmp_path, sampling="consecutive", num_frames=12, face_crop=False)
+    source = of_one_clip_a_split(drawn_daisee)
+    data = prepare_found(source, drawn_daisee, tmp_path, sampling="consecutive", num_frames=12, face_crop=False)
     times = data.splits["test"][0]["frame_times_sec"]
     assert len(times) == 12 and times[7:] == [1.75] * 5 and set(data.splits["test"]["window_index"]) == {0}
 
@@ -245,7 +267,8 @@ def test_a_window_without_a_face_is_its_own_reject(drawn_daisee: Path, tmp_path:
     seen = EngagementVideoProcessor(num_frames=8).prepare_clip(video).whole_frames
     frames = np.concatenate([seen[:4], np.full((4, 240, 320, 3), 90, np.uint8)])
     encode_video(video, iter(frames), 4, 320, 240, "avi")
-    data = prepare_drawn(root, tmp_path / "data", sampling="consecutive", num_frames=4, window_stride_frames=4)
+    source, windows = of_one_clip_a_split(root), {"num_frames": 4, "window_stride_frames": 4}
+    data = prepare_found(source, root, tmp_path / "data", sampling="consecutive", **windows)
     rejected = [row for row in data.rejects() if row["stage"] == "face"]
     assert [(row["clip_id"], row["window_index"]) for row in rejected] == [(video.stem, "1")]
     assert video.stem in clip_ids(data)

@@ -235,7 +235,7 @@ def test_a_list_of_other_files_names_file_and_line(name: str, layouts: dict[str,
         other.unlink()
     source = read_source(None, folder)
     assert source.records == [] and f"of {LIST[name]}" in source.rejects[0].reason
-    with pytest.raises(DataError, match=f"none; first of .* in line {1 if name == 'rafdb' else 2} of {LIST[name]}"):
+    with pytest.raises(DataError, match=f"in line {1 if name == 'rafdb' else 2} of {LIST[name]}"):
         prepare_found(source, folder, tmp_path / "out")
 
 
@@ -248,7 +248,7 @@ def test_a_workbook_is_refused_in_a_line_that_says_what_to_do(layouts: dict[str,
     write(folder, "train_engagement_labels.xlsx", b"PK\3\4")
     assert read_source(None, folder).rejects == []  # what was saved from it lies beside it
     table.unlink()
-    with pytest.raises(DataError, match=r"train_engagement_labels\.xlsx; save it .* train_engagement_labels\.csv\."):
+    with pytest.raises(DataError, match=r"_labels\.xlsx; save it .* train_engagement_labels\.csv\."):
         read_source(None, folder)
     table.write_text("video,label\na,b\n")
     with pytest.raises(DataError, match=r"train_engagement_labels\.csv .* missing: chunk"):
@@ -347,7 +347,7 @@ def test_rafdb_s_whole_pictures_are_read_where_faces_are_looked_for(layouts: dic
     shutil.rmtree(folder / "Image")
     (folder / LIST["rafdb"]).unlink()
     save(folder / "faces/a.jpg", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match=r"list_patition_label\.txt\), or its pictures in folders 1 to 7"):
+    with pytest.raises(DataError, match=r"list_patition_label\.txt.* in folders 1 to 7"):
         read_source("rafdb", folder)
 
 

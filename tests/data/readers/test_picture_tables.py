@@ -241,11 +241,9 @@ def test_two_rows_of_one_clip_and_place_are_rejected(tmp_path: Path):
     rows = frame_rows([1, 2, 3, 4, 5])
     twice = {**rows[4], "path": "ann/5b.png"}
     found = read(write_csv(tmp_path / "t.csv", [*rows, rows[0], twice]))
-    told = Counter(reject.reason.partition(" in line")[0] for reject in found.rejects if reject.stage == "table")
-    assert told == {
-        "Expected frame 1 of ann once, got it a second time": 1,
-        "Expected frame 5 of ann once, got it again with other values": 2,
-    }
+    told = [reject.reason for reject in found.rejects if reject.stage == "table"]
+    assert ["frame 1 of ann" in reason for reason in told].count(True) == 1
+    assert ["frame 5 of ann" in reason and "other values" in reason for reason in told].count(True) == 2
     assert [record.clip_id for record in found.records] == ["ann@1-2", "ann@3-4"]
 
 
