@@ -24,6 +24,7 @@ CORE_FILES = {
     "test_live_sources.py", "test_predict.py", "test_publish.py", "test_reference_h5.py", "test_training.py",
     "test_versions.py", "test_video_decoding.py",
 }  # fmt: skip
+_num_modules = [0]  # when they were frozen
 Command = Callable[..., tuple[int, str, str]]
 LONG_FILES = ("test_app_browser.py", "test_hub.py", "test_app.py", "test_training.py", "test_model_focus.py")
 
@@ -36,10 +37,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
 
 
+def freeze_what_was_imported() -> None:
+    # Trainer collects garbage twice a training; looking through all that was imported is half of a tiny one's time.
+    if len(sys.modules) > _num_modules[-1] + 100:
+        _num_modules.append(len(sys.modules))
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_collection_finish() -> None:
-    # Trainer collects garbage twice a training; looked through each time, what the files imported takes half of it.
-    gc.collect()
-    gc.freeze()
+    freeze_what_was_imported()
+
+
+def pytest_runtest_logfinish() -> None:
+    freeze_what_was_imported()  # a first training imports as much again
 
 
 def pytest_runtest_teardown() -> None:
