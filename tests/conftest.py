@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from engagement_recognition.data.preparation.prepared_data import PreparedData
     from engagement_recognition.data.schema import LabelledSource
+    from engagement_recognition.training.arguments import StageRun
 
 # What must work with every set of versions that setup.cfg allows: each of these leans on the libraries in its own way.
 CORE_FILES = {
@@ -200,15 +201,15 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
 
     recipe = {**tiny_recipe, "output_dir": str(tmp_path_factory.mktemp("run"))}
     first_weights = {}
-    build_model = train._build_model
+    stage_trainer = train.stage_trainer
 
-    def build_and_remember(*arguments: object) -> "torch.nn.Module":
-        model = build_model(*arguments)
-        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        first_weights["engagement" if "temporal.weight_ih_l0" in weights else "expression"] = weights
-        return model
+    @contextmanager
+    def remember(run: "StageRun", *arguments: object) -> Iterator[object]:
+        with stage_trainer(run, *arguments) as (trainer, learned):
+            first_weights[run.name] = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+            yield trainer, learned
 
     with pytest.MonkeyPatch.context() as patch, _figures_by(save_figures):
-        patch.setattr(train, "_build_model", build_and_remember)
+        patch.setattr(train, "stage_trainer", remember)
         expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)

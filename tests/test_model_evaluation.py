@@ -171,7 +171,7 @@ def test_an_imported_model_is_known_by_what_was_measured_first(run: Path, prepar
     results = read_results(run)
     assert results.data is None and results.headline() == results.measurements[0] and results.doubt() is None
     text = ModelCard.load(run / "README.md").text
-    assert "On the test split of drawn people" in text and "The split (the source's own) passed the audit" in text
+    assert "On the test split of drawn people" in text and "passed the audit" in text
     assert f"data fingerprint `{results.measurements[0].data.fingerprint[:12]}`" in text
     assert results.measurements[1].data.fingerprint[:12] in text.partition("### Measured on other data")[2]
 
@@ -198,7 +198,7 @@ def test_groups_of_few_people_are_suppressed(run: Path, prepared: Path, tmp_path
 
 def test_frames_made_otherwise_are_refused(run: Path, drawn_daisee: Path, tmp_path: Path):
     whole = prepare_drawn(drawn_daisee, tmp_path / "whole", num_frames=4, face_crop=False)
-    with pytest.raises(RecipeError, match=r"model reads .*face_crop True.* /.*whole .*prepared with False; "):
+    with pytest.raises(RecipeError, match=r"face_crop True.* /.*whole .* False; "):
         evaluate_model(run, whole.folder)
 
 

@@ -195,9 +195,9 @@ def test_each_row_is_announced_with_the_time_left(reproduced: Reproduced):
     assert lines[-1] == "row 3 of 3, seed 2 of 2: LSTM; less than a minute left"
     assert len(lines) == 3 + 1 + 3  # the one that failed was tried again
     runs = {(name, 0): FinishedRun.model_construct(seconds=seconds) for name, seconds in (("a", 3600.0), ("b", 600.0))}
-    assert study._time_left(["a", "b"], runs) == "about 1 h 10 min left"
+    assert study.time_left(["a", "b"], runs) == "about 1 h 10 min left"
     runs["c", 0] = FailedRun(seed=0, failure="no")
-    assert study._time_left(["c"], runs) == "about 35 min left"  # as the others
+    assert study.time_left(["c"], runs) == "about 35 min left"  # as the others
 
 
 def test_the_table_says_what_was_changed_and_on_which_data(
@@ -356,8 +356,8 @@ def test_other_data_does_not_speak_for_a_row(reproduced: Reproduced):
     own = results.measured_on("test")
     elsewhere = own.data.model_copy(update={"fingerprint": "of other data"})
     other = own.model_copy(update={"split": "validation", "data": elsewhere})
-    found, _ = finished_runs._measured_on_own_data(export, results.with_measurement(other), "validation")
-    assert found == finished_runs._measured_on_own_data(export, results, "validation")[0] != own.evaluation
+    found, _ = finished_runs.measured_on_own_data(export, results.with_measurement(other), "validation")
+    assert found == finished_runs.measured_on_own_data(export, results, "validation")[0] != own.evaluation
 
 
 # --- What is refused before hours of training

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from engagement_recognition.cli.main import app
 from engagement_recognition.evaluation.comparison import compare_pairs, mean_intervals
 from engagement_recognition.evaluation.results_file import read_results
-from engagement_recognition.processor.input_errors import RecipeError
+from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.studies import reproduce as study
 from engagement_recognition.studies.reproduce import read_study, reproduce
 from engagement_recognition.studies.study_records import Contrast, MeasuredDifference, NotComparable, StudyRecord
@@ -150,8 +150,11 @@ def test_the_command_puts_it_under_runs_and_says_how_to_do_it_again(tmp_path: Pa
     monkeypatch.setattr(study, "RECIPES", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
     write_description(tmp_path / "recipes/real/daisee")
-    monkeypatch.setattr(study, "train", lambda *given: pytest.fail("there is nothing to train"))
-    monkeypatch.setattr(study, "_run", lambda *given: study.FailedRun(seed=given[2], failure="no picture"))
+
+    def fail(*given: object) -> None:
+        raise DataError("no picture")
+
+    monkeypatch.setattr(study, "train", fail)
     words = ["reproduce", "real/daisee", "--data", str(tmp_path / "recipes"), "--seeds", "2", "--image_size", "48"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1 and "failed: frame, seed 1: no picture" in done.output
