@@ -130,19 +130,24 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("figures")
+def test_figures_of_another_data_set_stand_beside_its_own(run: Path, others: Path, tmp_path: Path):
+    figure = (run / "figures/test_confusion.png").read_bytes()
+    evaluate_model(run, others, cache_dir=tmp_path / "cache")
+    names = {path.name for path in (run / "figures").glob("*.png")}
+    prefix = f"test_other_people_s_{read_results(run).measurements[1].data.fingerprint[:8]}"
+    kinds = ("confusion", "reliability", "risk_coverage")
+    assert names == {f"{of}_{kind}.png" for of in ("test", prefix) for kind in kinds} | {"training_curves.png"}
+    assert (run / "figures/test_confusion.png").read_bytes() == figure
+
+
 def test_another_data_set_is_added_and_replaces_nothing(run: Path, prepared: Path, others: Path, tmp_path: Path):
-    before, figure = read_results(run), (run / "figures/test_confusion.png").read_bytes()
+    before = read_results(run)
     card = ModelCard.load(run / "README.md")
     for _ in range(2):  # again, it takes its own place
         there = evaluate_model(run, others, cache_dir=tmp_path / "cache")
     own, other = read_results(run).measurements
     assert own == before.measurements[0] and other.evaluation == there
     assert (other.data.source, other.data.drawn, other.data.examples["test"]) == ("other people's", True, 3)
-    names = {path.name for path in (run / "figures").glob("*.png")}
-    prefix = f"test_other_people_s_{other.data.fingerprint[:8]}"
-    kinds = ("confusion", "reliability", "risk_coverage")
-    assert names == {f"{of}_{kind}.png" for of in ("test", prefix) for kind in kinds} | {"training_curves.png"}
-    assert (run / "figures/test_confusion.png").read_bytes() == figure
     # Predictions of both are kept apart, and what speaks for the model is its own data, on the card too.
     table = pyarrow.parquet.read_table(run / "predictions.parquet").to_pydict()
     assert set(table["data"]) == {own.data.fingerprint, other.data.fingerprint}

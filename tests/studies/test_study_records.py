@@ -98,7 +98,7 @@ def test_a_plan_edited_by_hand_is_one_line(name: str, folder: Path):
     output = folder / "out"
     output.mkdir()
     (output / "plan.json").write_text(text)
-    with pytest.raises(RecipeError, match=f"Expected a study's plan in {output}/plan.json, .*{told}") as refusal:
+    with pytest.raises(RecipeError, match=f"{output}/plan.json, .*{told}") as refusal:
         reproduce(folder, folder / "study.yaml", output)
     assert str(refusal.value).endswith("; choose a different --output.") and "\n" not in str(refusal.value)
     assert (output / "plan.json").read_text() == text and len(list(output.iterdir())) == 1
