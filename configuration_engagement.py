@@ -14,7 +14,7 @@ from packaging.version import Version
 
 # The oldest versions that a model's code runs with. Checked here, before any of them is used: the config is read first,
 # and the video pipeline replaces an error of the processor by "requires either a video processor or ...".
-_OLDEST = {
+OLDEST = {
     "transformers": "5.20",
     "torch": "2.10",
     "torchvision": "0.25",
@@ -30,7 +30,7 @@ _OLDEST = {
 def _require_versions() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 (for a copy of this file, pip checked nothing)
         raise ImportError(f"Python 3.11 or newer is needed, got {sys.version.split()[0]}.")
-    for name, oldest in _OLDEST.items():
+    for name, oldest in OLDEST.items():
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

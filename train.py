@@ -227,7 +227,7 @@ def stage_trainer(
     of a frozen encoder. It will resume from `checkpoint`, and records `recipe` in its own checkpoints."""
     set_seed(run.training.seed)
     augmentation = Augmentation.from_recipe(parse_json(run.stage.augmentation, "augmentation", dict))
-    model = _build_model(run.stage, data, start)
+    model = build_model(run.stage, data, start)
     add_adapters(model, run)
     with (
         free_cores(run, checkpoint) as cores,
@@ -298,7 +298,8 @@ def _predict(trainer: EngagementTrainer, rows: LabelledFrames, split: str) -> Sp
     return SplitPredictions(split, rows.keys, rows.subject_ids, label_ids, logits)
 
 
-def _build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
+def build_model(stage: StageArguments, data: StageData, start_from: str | Path | None) -> EngagementPreTrainedModel:
+    """The stage's model before its first step; raises ModelLoadError if its encoder cannot be read."""
     kind = EngagementForVideoClassification if stage.model == "video" else EngagementForImageClassification
     architecture = {
         "image_size": stage.image_size,

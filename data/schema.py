@@ -156,14 +156,14 @@ def labels_of(rows: Mapping[str, Sequence[str | int | None]], label_scheme: str)
     """One label per row under a scheme of `LABEL_SCHEMES`, or the data's own; None if there is none.
 
     Args:
-        rows: columns by name, `label` or those of `AFFECTS`, such as a `datasets.Dataset`.
+        rows: columns by name, `label` or those of `AFFECTS`.
     """
     if label_scheme == OWN_LABELS:
-        return [None if label is None else str(label) for label in rows["label"][:]]
+        return [None if label is None else str(label) for label in rows["label"]]
     to_label = LABEL_SCHEMES[label_scheme][1]
     rated = [
         {name: int(level) for name, level in zip(AFFECTS, levels, strict=True) if level is not None}
-        for levels in zip(*(rows[name][:] for name in AFFECTS), strict=True)
+        for levels in zip(*(rows[name] for name in AFFECTS), strict=True)
     ]
     return [to_label(affects) if len(affects) == len(AFFECTS) else None for affects in rated]
 

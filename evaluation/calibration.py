@@ -245,14 +245,9 @@ def compare_decisions(
         DataError: as `calibration_scores`.
     """
     offsets = fit_offsets(validation_scores, validation_label_ids)
-    splits = ((validation_scores, validation_label_ids), (test_scores, test_label_ids))
-    validation, test = (
-        DecisionScores(
-            argmax=compute_scores(labels, scores.argmax(axis=1), label_names, scores),
-            fitted=compute_scores(labels, apply_offsets(scores, offsets), label_names, scores),
-        )
-        for scores, labels in splits
-    )
+    decisions = [(scores.argmax(axis=1), apply_offsets(scores, offsets)) for scores in (validation_scores, test_scores)]
+    validation = [compute_scores(validation_label_ids, decided, label_names).macro_f1 for decided in decisions[0]]
+    test = [compute_scores(test_label_ids, decided, label_names, test_scores) for decided in decisions[1]]
     chosen = calibration.chosen
     return Decision(
         temperature=chosen.temperature if chosen else None,
@@ -260,8 +255,8 @@ def compare_decisions(
         calibration_refused=calibration.refused,
         offsets=dict(zip(label_names, offsets.tolist(), strict=True)),
         threshold=float(1 / (1 + np.exp(offsets[1]))) if len(offsets) == 2 else None,
-        validation_macro_f1=DecisionMacroF1(argmax=validation.argmax.macro_f1, fitted=validation.fitted.macro_f1),
-        scores=test,
+        validation_macro_f1=DecisionMacroF1(argmax=validation[0], fitted=validation[1]),
+        scores=DecisionScores(argmax=test[0], fitted=test[1]),
     )
 
 

@@ -50,7 +50,8 @@ class EngagementMetric(evaluate.Metric):
         logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
         scores = softmax(np.asarray(logits, dtype=float), axis=-1)
         label_ids = np.asarray(prediction.label_ids)
-        result = self.compute(predictions=scores, references=label_ids)
+        # Not `compute`, which copies every number into a table first.
+        result = self._compute(predictions=scores, references=label_ids)
         numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
         return numbers | selection_scores(self.selection_score, label_ids, scores)
 

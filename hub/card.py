@@ -5,6 +5,7 @@ The text on intended and prohibited uses is in `use_limits`.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -66,10 +67,7 @@ def render_card(
     pipeline = "video-classification" if is_video else "image-classification"
     measured = results.headline()
     license_name = "other" if own_license else license_name or choose_license(results)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters["score"] = _score
-    environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
-    card = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    card = _template().render(
         card_data=_front_matter(model, pipeline, results, repository, license_name, datasets, own_license),
         title=title_of(model, results.stage),
         pipeline=pipeline,
@@ -96,6 +94,14 @@ def render_card(
         must_not=LIMITS_AND_WHY,
     )
     return re.sub(r"\n{3,}", "\n\n", card)
+
+
+@cache  # compiling it takes longer than filling it
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.filters["score"] = _score
+    environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def takes_face_alone(model: EngagementPreTrainedModel, processor: FacePreparation) -> bool:

@@ -25,9 +25,9 @@ DEFAULT_MAX_PIXELS = 8192 * 4352
 # Listed, so that a playlist (HLS, concat) named clip.mp4 cannot make FFmpeg open other files or addresses.
 _CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,dv,h264,hevc,wav,mp3,flac,aac"
 # The config checks this too, but a processor may be loaded without it, and older PyAV silently gives other pixels.
-_OLDEST_PYAV = "17.1"
-if Version(av.__version__) < Version(_OLDEST_PYAV):
-    raise ImportError(f"Expected av>={_OLDEST_PYAV}, got {av.__version__}; pip install 'av>={_OLDEST_PYAV}'.")
+OLDEST_PYAV = "17.1"
+if Version(av.__version__) < Version(OLDEST_PYAV):
+    raise ImportError(f"Expected av>={OLDEST_PYAV}, got {av.__version__}; pip install 'av>={OLDEST_PYAV}'.")
 # PyAV 19 replaces text in a file's tags that is not UTF-8 by default; earlier versions raise unless told to.
 _open: Callable[..., av.container.InputContainer] = (
     av.open if Version(av.__version__) >= Version("19") else partial(av.open, metadata_errors="replace")

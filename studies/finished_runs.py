@@ -32,7 +32,7 @@ def read_finished(output: Path, exports: Mapping[Stage, Path], seed: int, split:
     results = {stage: read_results(export) for stage, export in exports.items()}
     data = {stage: _describe_data(of_stage, exports[stage]) for stage, of_stage in results.items()}
     (*_, export), (*_, of_last) = exports.values(), results.values()
-    evaluation, pooled = _measured_on_own_data(export, of_last, split)
+    evaluation, pooled = measured_on_own_data(export, of_last, split)
     by_window = evaluation.scores_by_window
     return FinishedRun(
         seed=seed,
@@ -47,7 +47,7 @@ def read_finished(output: Path, exports: Mapping[Stage, Path], seed: int, split:
     )
 
 
-def _measured_on_own_data(export: Path, results: Results, split: str) -> tuple[SplitEvaluation, PooledTrainings | None]:
+def measured_on_own_data(export: Path, results: Results, split: str) -> tuple[SplitEvaluation, PooledTrainings | None]:
     """On the data it was trained on. Training only measures test; validation is measured here, from predictions."""
     measured = results.measured_on(split)
     if measured is not None and results.is_own_data(measured):

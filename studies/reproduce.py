@@ -132,7 +132,7 @@ def reproduce(
     todo = [(row, seed) for row, seed in keys if (row.name, seed) not in runs]
     for place, (row, seed) in enumerate(todo):
         where = f"row {planned.rows.index(row) + 1} of {len(planned.rows)}, seed {seed + 1} of {seeds}"
-        print(f"{where}: {row.title}; {_time_left([row.name for row, _ in todo[place:]], runs)}", flush=True)
+        print(f"{where}: {row.title}; {time_left([row.name for row, _ in todo[place:]], runs)}", flush=True)
         runs[row.name, seed] = _run(output, row, seed, planned.split, _options_of(row, sources, options))
         table = _write(output, planned, head, runs)
     means = [row for row in planned.rows if row.mean_of is not None]
@@ -239,7 +239,7 @@ def _identify(path: Path, expected: str) -> str:
 def _claim(output: Path, study: Study, sources: Mapping[str, Path | None], options: Mapping[str, str]) -> None:
     """Mark the folder as this study's; refuse other content, and rows started with other options."""
     identities = {stage: _identify(path, study.data) for stage, path in sources.items() if path is not None}
-    rows = {row.name: _hash_of(row, options, [identities[stage] for stage in row.stages]) for row in study.rows}
+    rows = {row.name: hash_of(row, options, [identities[stage] for stage in row.stages]) for row in study.rows}
     asked = Plan(study=study.name, rows=rows)
     text = claim_folder(output, _PLAN, asked.model_dump_json(indent=2), "a study")
     claimed = parse_record(text, output / _PLAN, Plan, RecipeError, "a study's plan", "choose a different --output")
@@ -252,7 +252,8 @@ def _claim(output: Path, study: Study, sources: Mapping[str, Path | None], optio
     write_record(output / _PLAN, Plan(study=study.name, rows={**claimed.rows, **rows}))
 
 
-def _hash_of(row: Row, options: Mapping[str, str], data: Sequence[str]) -> str:
+def hash_of(row: Row, options: Mapping[str, str], data: Sequence[str]) -> str:
+    """What a row's finished runs must have been trained with."""
     asked = [row.stages, row.recipe.options, _protocol(options), data]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -299,7 +300,7 @@ def _read_run(output: Path, row: Row, seed: int, split: str) -> FinishedRun:
     return read_finished(output, {stage: folder / stage for stage in row.stages}, seed, split)
 
 
-def _time_left(todo: Sequence[str], runs: _Runs) -> str:
+def time_left(todo: Sequence[str], runs: _Runs) -> str:
     """Estimated from the row's own finished seeds, else from all finished rows."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for (name, _), run in runs.items():

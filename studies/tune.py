@@ -298,7 +298,7 @@ def _train_trial(search: Search, stage: Stage, values: dict[str, OptionValue]) -
     try:
         if search.begun > _MOST_KILLS:
             raise RecipeError(f"its process was killed {_MOST_KILLS} times")
-        outcome = _train(plan_with(stage.run, {**values, **stage.place_of(number)}), search, stage.data)
+        outcome = train_candidate(plan_with(stage.run, {**values, **stage.place_of(number)}), search, stage.data)
         score, noise, failure = outcome.value, outcome.noise, outcome.warning if outcome.value is None else None
     except (NonFiniteLossError, RecipeError, ModelLoadError) as error:
         failure = str(error)
@@ -309,7 +309,7 @@ def _train_trial(search: Search, stage: Stage, values: dict[str, OptionValue]) -
     return Trial(values=known, score=score, noise=noise, failure=failure, seconds=time.monotonic() - began)
 
 
-def _train(run: StageRun, search: Search, data: StageData) -> SelectionOutcome:
+def train_candidate(run: StageRun, search: Search, data: StageData) -> SelectionOutcome:
     """As in `train.py`, up to the weights that it would export."""
     if changes_pictures(search.space):
         data = _without_test(load_stage_data(run))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from engagement_recognition.data.preparation.prepared_data import PreparedData
     from engagement_recognition.data.schema import LabelledSource
+    from engagement_recognition.training.arguments import StageRun
 
 # What must work with every set of versions that setup.cfg allows: each of these leans on the libraries in its own way.
 CORE_FILES = {
@@ -24,6 +25,7 @@ CORE_FILES = {
     "test_predict.py", "test_publish.py", "test_reference_h5.py", "test_training.py",
     "test_versions.py", "test_video_decoding.py",
 }  # fmt: skip
+_num_modules = [0]  # when they were frozen
 Command = Callable[..., tuple[int, str, str]]
 LONG_FILES = ("test_app_browser.py", "test_elsewhere.py", "test_training.py", "test_model_focus.py")
 
@@ -36,10 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
 
 
+def freeze_what_was_imported() -> None:
+    # Trainer collects garbage twice a training; looking through all that was imported is half of a tiny one's time.
+    if len(sys.modules) > _num_modules[-1] + 100:
+        _num_modules.append(len(sys.modules))
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_collection_finish() -> None:
-    # Trainer collects garbage twice a training; looked through each time, what the files imported takes half of it.
-    gc.collect()
-    gc.freeze()
+    freeze_what_was_imported()
+
+
+def pytest_runtest_logfinish() -> None:
+    freeze_what_was_imported()  # a first training imports as much again
 
 
 def pytest_runtest_teardown() -> None:
@@ -198,15 +210,15 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
 
     recipe = {**tiny_recipe, "output_dir": str(tmp_path_factory.mktemp("run"))}
     first_weights = {}
-    build_model = train._build_model
+    stage_trainer = train.stage_trainer
 
-    def build_and_remember(*arguments: object) -> "torch.nn.Module":
-        model = build_model(*arguments)
-        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        first_weights["engagement" if "temporal.weight_ih_l0" in weights else "expression"] = weights
-        return model
+    @contextmanager
+    def remember(run: "StageRun", *arguments: object) -> Iterator[object]:
+        with stage_trainer(run, *arguments) as (trainer, learned):
+            first_weights[run.name] = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+            yield trainer, learned
 
     with pytest.MonkeyPatch.context() as patch, _figures_by(save_figures):
-        patch.setattr(train, "_build_model", build_and_remember)
+        patch.setattr(train, "stage_trainer", remember)
         expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)

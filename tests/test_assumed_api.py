@@ -186,7 +186,7 @@ def test_what_a_call_cannot_honour_is_refused_by_name(kind: str, clip: np.ndarra
             processor(given, **{name: value})
         assert "\n" not in str(refused.value)
     for name, value in {"do_resizee": False, "reader": None, "interpolation": 2}.items():
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'; it takes .*face_crop") as unknown:
+        with pytest.raises(TypeError, match=f"'{name}'; .*face_crop") as unknown:
             processor(given, **{name: value})
         assert "\n" not in str(unknown.value)
     listed = arguments_of(build)

@@ -95,6 +95,7 @@ def test_nezami_s_nets_start_as_tflearn_draws_them(encoder: str):
     assert net.dense[-3].out_features == 1024
 
 
+@pytest.mark.usefixtures("cheap_first_weights")
 def test_nezami_s_cnn_normalises_like_tensorflow():
     # tf.nn.local_response_normalization(x, depth_radius=5, bias=1, alpha=1e-4, beta=0.75), written out.
     net = timm.create_model("nezami_cnn")
@@ -328,8 +329,8 @@ def test_a_config_is_not_shared_between_models():
     assert model.config.to_dict() == before
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "nezami_cnn"])
-@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.usefixtures("cheap_first_weights")
+@pytest.mark.parametrize(("encoder", "num_channels"), [("resnet18", 1), ("nezami_cnn", 3)])
 def test_a_bare_architecture_takes_as_many_channels_as_asked(encoder: str, num_channels: int):
     model = EngagementForImageClassification.from_encoder(encoder, num_channels=num_channels, image_size=48)
     assert model.config.encoder_features == ("map" if encoder == "resnet18" else "pooled")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from tiny_models import HEADS, PAIRS, draw_pixels, tiny_model
+from tiny_models import ENCODERS, HEADS, PAIRS, draw_pixels, tiny_model
 from torch import nn
 from transformers import TimmWrapperConfig
 
@@ -47,8 +47,9 @@ def test_as_many_weights_as_the_reference(model_class, architecture, features, n
         assert count_weights(model) == num_without_encoder
 
 
-@pytest.mark.parametrize("features", ["map", "pooled"])
-@pytest.mark.parametrize(("encoder", "head"), PAIRS)
+@pytest.mark.parametrize(("encoder", "head", "features"), [
+    (*pair, features) for pair, features in zip(PAIRS, ("map", "pooled") * len(ENCODERS), strict=True)
+])  # fmt: skip
 def test_every_encoder_trains(encoder: str, features: str, head: str):
     model = tiny_model(encoder, head, encoder_features=features).train()
     outputs = model(draw_pixels(model), labels=torch.tensor([0, 2]))
@@ -138,15 +139,17 @@ def test_flipping_the_frames_order_changes_all_but_the_mean_head(head: str):
     assert difference < 1e-5 if head == "mean" else difference > 1e-3
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 7, 33])
 @pytest.mark.parametrize("head", TEMPORAL_HEADS)
-def test_any_number_of_frames_at_call_time(head: str, num_frames: int):
+def test_any_number_of_frames_at_call_time(head: str):
     model = tiny_model("beit", head, num_frames=8)
-    assert torch.isfinite(logits_of(model, draw_pixels(model, num_frames=num_frames))).all()
+    for num_frames in (1, 7, 33):
+        assert torch.isfinite(logits_of(model, draw_pixels(model, num_frames=num_frames))).all()
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "beit", "nezami_cnn"])
-@pytest.mark.parametrize("head", HEADS)
+SOME_PAIRS = list(zip(("nezami_cnn", "resnet18", "beit", "mobilenetv3_large_100"), HEADS, strict=True))
+
+
+@pytest.mark.parametrize(("encoder", "head"), SOME_PAIRS)
 def test_a_clip_s_logits_do_not_depend_on_the_rest_of_its_batch(encoder: str, head: str):
     model = tiny_model(encoder, head, encoder_features="pooled", initializer_range=1.0)
     clips = draw_pixels(model, batch_size=3)
@@ -158,7 +161,7 @@ def test_a_clip_s_logits_do_not_depend_on_the_rest_of_its_batch(encoder: str, he
 @pytest.mark.parametrize(("head", "shape"), [("image", (2, 2, 3, 32, 32)), ("lstm", (2, 3, 32, 32)), ("mean", (3, 32))])
 def test_wrong_dimensions_are_refused_with_the_expected_ones(head: str, shape: tuple[int, ...]):
     expected = "num_channels, height, width" if head == "image" else "num_frames, num_channels, height, width"
-    with pytest.raises(ValueError, match=rf"Expected pixel_values of shape \(batch_size, {expected}\), got \(\d"):
+    with pytest.raises(ValueError, match=rf"pixel_values .*\(batch_size, {expected}\), got \(\d"):
         tiny_model("beit", head)(torch.zeros(shape))
 
 
@@ -196,8 +199,7 @@ def test_the_default_config_is_the_reference_s():
     assert (config.num_frames, config.image_size, config.num_channels, config.num_labels) == (8, 224, 3, 2)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("encoder", ["resnet18", "beit", "nezami_cnn", "mobilenetv3_large_100"])
+@pytest.mark.parametrize(("encoder", "head"), SOME_PAIRS)
 def test_half_precision_stays_near_full_precision(encoder: str, head: str):
     model = tiny_model(encoder, head, encoder_features="pooled")
     pixel_values = draw_pixels(model)
@@ -250,13 +252,13 @@ def loss_and_gradients(model: nn.Module, pixel_values: torch.Tensor) -> tuple[to
     return loss.detach(), [weight.grad.clone() for weight in model.parameters()]
 
 
-@pytest.mark.parametrize("head", ["image", "lstm"])
 @pytest.mark.parametrize(
-    ("encoder", "layer_path"),
+    ("encoder", "layer_path", "head"),
     [
-        ("resnet18", "timm_model.layer3.0.conv1"),
-        ("beit", "layers.0.mlp.fc1"),
-        ("nezami_cnn", "timm_model.blocks.0.0"),
+        ("resnet18", "timm_model.layer3.0.conv1", "lstm"),
+        ("beit", "layers.0.mlp.fc1", "image"),
+        ("beit", "layers.0.mlp.fc1", "lstm"),
+        ("nezami_cnn", "timm_model.blocks.0.0", "image"),
     ],
 )
 def test_gradient_checkpointing_recomputes_and_changes_nothing(encoder: str, layer_path: str, head: str):

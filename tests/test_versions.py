@@ -110,9 +110,9 @@ def test_newer_than_known_is_no_problem(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_bounds_in_a_model_s_code_are_those_of_setup_cfg():
     lowest = {needed.name: Version(next(iter(needed.specifier)).version) for needed in required_packages()}
-    in_code = {name: Version(version) for name, version in configuration_engagement._OLDEST.items()}
+    in_code = {name: Version(version) for name, version in configuration_engagement.OLDEST.items()}
     assert in_code == {name: lowest[name] for name in OF_A_MODEL}
-    assert configuration_engagement._OLDEST["av"] == video_container._OLDEST_PYAV
+    assert configuration_engagement.OLDEST["av"] == video_container.OLDEST_PYAV
     assert len(pip_lines(OF_A_MODEL)) == len(OF_A_MODEL)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -362,6 +363,12 @@ class _Parser(HfArgumentParser):
         raise RecipeError(f"The options are not valid: {message}.")
 
 
+@cache  # of two hundred options: a search plans a stage for every value
+def _parser() -> _Parser:
+    kinds = (StageArguments, TrainingArguments)
+    return _Parser(kinds, allow_abbrev=False)  # type: ignore[arg-type] # its annotation does not accept classes
+
+
 def _parse(values: Options, of_stage: Collection[str]) -> tuple[StageArguments, TrainingArguments]:
     """Args: of_stage: the options typed for this stage only, with the stage's name as prefix."""
     known = {item.name for kind in (StageArguments, TrainingArguments) for item in fields(kind)}
@@ -377,10 +384,8 @@ def _parse(values: Options, of_stage: Collection[str]) -> tuple[StageArguments, 
     for name, value in values.items():
         if value is not None:
             argv += [f"--{name}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
-    kinds = (StageArguments, TrainingArguments)
-    parser = _Parser(kinds, allow_abbrev=False)  # type: ignore[arg-type] # its annotation does not accept classes
     try:
-        stage, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        stage, training = _parser().parse_args_into_dataclasses(argv, look_for_args_file=False)
     except RecipeError:  # also a ValueError, and already complete
         raise
     except Exception as error:  # TrainingArguments checks combinations, reads files and requires packages

@@ -15,9 +15,12 @@ from torch.nn import functional
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.preparation.picture_codec import decode_picture
-from ..data.schema import labels_of
+from ..data.schema import AFFECTS, labels_of
 from ..processor.tensor_preparation import TensorPreparation
 from .augmentation import Augmentation
+
+# What is read of all rows; frames are decoded when they are needed.
+_COLUMNS = ("clip_id", "window_index", "subject_id", "label", "label_scores", *AFFECTS)
 
 
 class LabelledExample(TypedDict):
@@ -106,14 +109,14 @@ def labelled_frames(
     rows: Dataset, label_scheme: str, label_names: Sequence[str], single_face: bool
 ) -> tuple[LabelledFrames, int]:
     """The rows that have a label under the scheme, and how many have none."""
-    labels = labels_of(rows, label_scheme)
+    known = rows.select_columns([name for name in _COLUMNS if name in rows.column_names])[:]
+    labels = labels_of(known, label_scheme)
     kept = [row for row, label in enumerate(labels) if label is not None]
     label_ids = [label_names.index(labels[row]) for row in kept]
-    with_label = rows.select(kept)
-    keys = list(zip(with_label["clip_id"][:], with_label["window_index"][:], strict=True))
-    frames = with_label.select_columns(["frames"])
-    subject_ids = with_label["subject_id"][:]
-    scores = with_label["label_scores"][:] if "label_scores" in with_label.column_names else None
+    frames = rows.select_columns(["frames"]).select(kept)
+    keys = [(known["clip_id"][row], known["window_index"][row]) for row in kept]
+    subject_ids = [known["subject_id"][row] for row in kept]
+    scores = [known["label_scores"][row] for row in kept] if "label_scores" in known else None
     return LabelledFrames(frames, keys, subject_ids, label_ids, single_face, scores), len(labels) - len(kept)
 
 

@@ -54,7 +54,8 @@ def read_rows(data: PreparedData, label_scheme: str | None = None) -> AuditRows:
     """
     names = [split for split in SPLITS if split in data.splits]
     splits = [data.splits[name] for name in names]
-    columns = {name: [value for split in splits for value in split[name]] for name in _COLUMNS}
+    read = [split.select_columns(list(_COLUMNS))[:] for split in splits]
+    columns = {name: [value for split in read for value in split[name]] for name in _COLUMNS}
     scheme = data.choose_label_scheme(label_scheme)
     labels = labels_of(columns, scheme)
     frames = concatenate_datasets([split.select_columns("frames") for split in splits])

@@ -30,7 +30,7 @@ from ...processor.input_errors import DataError, RecipeError, in_one_line
 from ..checksums import write_checksums
 from ..face_signals import SIGNALS
 from ..required_packages import installed_version
-from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, labels_of, order_label_names
+from ..schema import AFFECTS, LABEL_SCHEMES, OWN_LABELS, SPLITS, Reject, order_label_names
 from .description import (
     DESCRIPTION_FILE,
     REMEDY,
@@ -106,7 +106,7 @@ class PreparedData:
         """The labels by index."""
         if label_scheme != OWN_LABELS:
             return list(LABEL_SCHEMES[label_scheme][0])
-        found = {label for rows in self.splits.values() for label in labels_of(rows, label_scheme)}
+        found = {label for rows in self.splits.values() for label in rows["label"][:]}
         return order_label_names(label for label in found if label is not None)
 
     def window_span_sec(self) -> float | None:

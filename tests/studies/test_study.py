@@ -167,7 +167,7 @@ def test_a_row_that_fails_in_itself_does_not_stop_the_others(reproduced: Reprodu
     assert [line.partition(": ")[0] for line in failures] == ["broken, seed 0", "broken, seed 1"]
     assert all("no_such_net" in line and "\n" not in line for line in failures)
     assert cells_of(reproduced.output, "A net that nobody has", "accuracy")[2:5] == ["0.500", "failed", "failed"]
-    assert "A net that nobody has, seed 0, 1: failed: " in (reproduced.output / "table.md").read_text()
+    assert "nobody has, seed 0, 1: failed: " in (reproduced.output / "table.md").read_text()
     assert "broken, seed 1 failed: " in reproduced.shown
 
 
@@ -191,13 +191,13 @@ def test_a_contrast_is_the_difference_of_the_runs(reproduced: Reproduced):
 
 def test_each_row_is_announced_with_the_time_left(reproduced: Reproduced):
     lines = [line for line in reproduced.shown.splitlines() if line.startswith("row ")]
-    assert lines[0] == "row 1 of 3, seed 1 of 1: One frame; time left unknown"
-    assert lines[-1] == "row 3 of 3, seed 2 of 2: LSTM; less than a minute left"
+    assert lines[0].startswith("row 1 of 3, seed 1 of 1: One frame; ") and "unknown" in lines[0]
+    assert lines[-1].startswith("row 3 of 3, seed 2 of 2: LSTM; ") and "minute left" in lines[-1]
     assert len(lines) == 3 + 1 + 3  # the one that failed was tried again
     runs = {(name, 0): FinishedRun.model_construct(seconds=seconds) for name, seconds in (("a", 3600.0), ("b", 600.0))}
-    assert study._time_left(["a", "b"], runs) == "about 1 h 10 min left"
+    assert study.time_left(["a", "b"], runs) == "about 1 h 10 min left"
     runs["c", 0] = FailedRun(seed=0, failure="no")
-    assert study._time_left(["c"], runs) == "about 35 min left"  # as the others
+    assert study.time_left(["c"], runs) == "about 35 min left"  # as the others
 
 
 def test_the_table_says_what_was_changed_and_on_which_data(
@@ -212,8 +212,8 @@ def test_the_table_says_what_was_changed_and_on_which_data(
     options = {"image_size": "48", "expression_allow_leakage": "true", "disable_tqdm": "true"}
     reproduce(folder, drawn_daisee, output, drawn_expressions, options=options)
     table = (output / "table.md").read_text()
-    assert "**Every row was trained with --expression_allow_leakage true, --image_size 48.**" in table
-    assert "every row was trained with" not in (reproduced.output / "table.md").read_text()
+    assert "trained with --expression_allow_leakage true, --image_size 48." in table
+    assert "was trained with" not in (reproduced.output / "table.md").read_text()
     (run,) = rows_of(output)["faces"]["runs"]
     results = read_results(output / run["folder"])
     assert run["folder"] == "faces/seed0/expression" and results.recipe["image_size"] == "48"
@@ -322,7 +322,7 @@ def test_a_row_of_two_stages_goes_on_after_its_first(
     logged = results_of(tmp_path / "whole", "states", 0).training.log
     best = max(entry["eval_macro_f1"] for entry in logged if "eval_macro_f1" in entry)  # by window, as Trainer counts
     assert run["scores_by_window"]["macro_f1"] == pytest.approx(best)
-    assert "on which each run's best epoch was chosen" in (tmp_path / "whole" / "table.md").read_text()
+    assert "best epoch was chosen" in (tmp_path / "whole" / "table.md").read_text()
 
 
 @pytest.mark.slow
@@ -356,8 +356,8 @@ def test_other_data_does_not_speak_for_a_row(reproduced: Reproduced):
     own = results.measured_on("test")
     elsewhere = own.data.model_copy(update={"fingerprint": "of other data"})
     other = own.model_copy(update={"split": "validation", "data": elsewhere})
-    found, _ = finished_runs._measured_on_own_data(export, results.with_measurement(other), "validation")
-    assert found == finished_runs._measured_on_own_data(export, results, "validation")[0] != own.evaluation
+    found, _ = finished_runs.measured_on_own_data(export, results.with_measurement(other), "validation")
+    assert found == finished_runs.measured_on_own_data(export, results, "validation")[0] != own.evaluation
 
 
 # --- What is refused before hours of training

@@ -98,7 +98,7 @@ def test_a_plan_edited_by_hand_is_one_line(name: str, folder: Path):
     output = folder / "out"
     output.mkdir()
     (output / "plan.json").write_text(text)
-    with pytest.raises(RecipeError, match=f"Expected a study's plan in {output}/plan.json, .*{told}") as refusal:
+    with pytest.raises(RecipeError, match=f"{output}/plan.json, .*{told}") as refusal:
         reproduce(folder, folder / "study.yaml", output)
     assert str(refusal.value).endswith("; choose a different --output.") and "\n" not in str(refusal.value)
     assert (output / "plan.json").read_text() == text and len(list(output.iterdir())) == 1
@@ -108,14 +108,14 @@ def test_a_row_has_the_hash_that_earlier_versions_gave_it():
     recipe = {"image_size": 32, "augmentation": {"flip": 0.5}, "image_mean": [0.5], "subset": None,
               "learning_rate": 1e-3, "expression": {"seed": 1}}  # fmt: skip
     row = Row("lstm", "LSTM", {}, ("expression", "engagement"), Recipe(recipe))
-    hashed = study._hash_of(row, {"learning_rate": "0.1", "disable_tqdm": "true"}, ["pictures", "clips"])
+    hashed = study.hash_of(row, {"learning_rate": "0.1", "disable_tqdm": "true"}, ["pictures", "clips"])
     assert hashed == "38b36b9311058d125364706f349082885c8331c49894c23f45d760afecdad8c7"
 
 
 def test_an_imported_model_in_the_place_of_a_run_is_refused(folder: Path):
     place = folder / "out/frame/seed0/engagement"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(study, "_write", _killed)
+        patch.setattr(study, "train", _killed)
         reproduce(folder, folder / "study.yaml", folder / "out")
     place.mkdir(parents=True)
     write_results(place, Results(stage="engagement", label_names=["no", "yes"], started_from="theirs.pth"))

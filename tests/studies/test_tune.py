@@ -115,7 +115,7 @@ def test_a_search_ends_in_a_recipe_that_trains_what_it_found(
     selection = read_results(output / "best/engagement").training.selection
     assert (selection.score, selection.value) == ("macro_f1", search.trials[number - 1].score)
     header = (output / "best.yaml").read_text().splitlines()[0]
-    assert header.startswith(f"# The best of 2 trials of faces.yaml: trial {number}, macro_f1 ")
+    assert "faces.yaml" in header and f"trial {number}, macro_f1 " in header
 
 
 # --- The search, without a training
@@ -142,7 +142,7 @@ def scored(faces: StageData, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
         value = 1 - abs(run.stage.dropout - 0.3)
         return SelectionOutcome("macro_f1", 2, value, 0.01, 2, None)
 
-    monkeypatch.setattr(tuning, "_train", score)
+    monkeypatch.setattr(tuning, "train_candidate", score)
     monkeypatch.setattr(tuning, "_RANDOM_TRIALS", 2)
     return seen
 
@@ -156,16 +156,16 @@ def test_a_search_that_goes_on_proposes_what_one_never_stopped_would(
 ):
     space = write_space(tmp_path)
     straight = tuning.tune(recipe, tmp_path / "straight", 6, space)
-    really = tuning._train
+    really = tuning.train_candidate
 
     def stop(run: StageRun, *arguments: object) -> SelectionOutcome:
         if len(read_search(tmp_path / "stopped").trials) == 4:
-            monkeypatch.setattr(tuning, "_train", really)
+            monkeypatch.setattr(tuning, "train_candidate", really)
             raise KeyboardInterrupt
         return really(run)
 
     tuning.tune(recipe, tmp_path / "stopped", 3, space)
-    monkeypatch.setattr(tuning, "_train", stop)
+    monkeypatch.setattr(tuning, "train_candidate", stop)
     with pytest.raises(KeyboardInterrupt):
         tuning.tune(recipe, tmp_path / "stopped", 6, space)
     kept = read_search(tmp_path / "stopped")
@@ -182,7 +182,7 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
     recipe: Path, tmp_path: Path, scored: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ):  # fmt: skip
-    really = tuning._train
+    really = tuning.train_candidate
     errors = {
         2: NonFiniteLossError("Expected a finite loss."), 3: torch.OutOfMemoryError("CUDA out of memory."),
         4: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
@@ -196,13 +196,13 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
             return SelectionOutcome("macro_f1", None, None, None, 0, "macro_f1 was undefined")
         return really(run)
 
-    monkeypatch.setattr(tuning, "_train", fail)
+    monkeypatch.setattr(tuning, "train_candidate", fail)
     search = tuning.tune(recipe, tmp_path / "output", 6, write_space(tmp_path))
     failures = [trial.failure for trial in search.trials]
     assert failures == [
         None, "Expected a finite loss.", "memory was full", "memory was full", "macro_f1 was undefined", None,
     ]  # fmt: skip
-    assert "trial 3 of 6: failed, memory was full; " in capsys.readouterr().out
+    assert "trial 3 of 6: failed, memory was full" in capsys.readouterr().out
     errors[7] = RuntimeError("a mistake of ours")
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         tuning.tune(recipe, tmp_path / "output", 7, write_space(tmp_path))

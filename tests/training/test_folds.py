@@ -102,29 +102,36 @@ def test_by_subject_one_person_is_tested_and_a_share_of_the_others_selects(prepa
     assert dealt.fingerprint() != deal_folds(prepared, 5, "binary").fingerprint() and "one person each" in dealt.how
 
 
-def test_of_many_people_by_subject_a_fifth_selects_with_its_share_of_every_class():
-    rows = np.repeat(np.arange(40), 10)
-    labels = ["disengaged" if row % 10 < (person % 4) else "engaged" for row, person in enumerate(rows.tolist())]
-    found = SimpleNamespace(rows=SimpleNamespace(label=labels))
-    deal = folds._deal_subjects(found, rows)
+def deal_people(people: np.ndarray, labels: list[str], monkeypatch: pytest.MonkeyPatch) -> folds.DealtFolds:
+    """Clips of these people, none of whom shares a recording with another, without a picture."""
+    found = SimpleNamespace(rows=SimpleNamespace(label=labels, subject_id=people.astype(str).tolist()), findings=[])
+    monkeypatch.setattr(folds, "audit", lambda data, label_scheme: found)
+    monkeypatch.setattr(folds, "whole_groups", lambda found: (people, 0))
+    monkeypatch.setattr(folds, "all_rows", lambda data: None)
+    return deal_folds(None, SUBJECT, "own")
+
+
+def test_of_many_people_by_subject_a_fifth_selects_with_its_share_of_every_class(monkeypatch: pytest.MonkeyPatch):
+    people = np.repeat(np.arange(40), 10)
+    labels = ["disengaged" if row % 10 < (person % 4) else "engaged" for row, person in enumerate(people.tolist())]
+    deal = deal_people(people, labels, monkeypatch).deal
     is_rare = np.array(labels) == "disengaged"
+    assert np.array_equal(deal.part, people)  # each is tested alone
     for fold in range(40):
-        chosen = folds._chosen(deal, fold)
-        assert set(rows[chosen["test"]]) == {fold} and sum(rows.sum() for rows in chosen.values()) == 400
-        assert 6 <= len(set(rows[chosen["validation"]])) <= 10
-        assert abs(is_rare[chosen["validation"]].mean() - is_rare.mean()) < 0.05
+        selects = (deal.share == deal.selects[fold]) & (people != fold)
+        assert 6 <= len(set(people[selects])) <= 10
+        assert abs(is_rare[selects].mean() - is_rare.mean()) < 0.05
 
 
-def test_a_label_that_one_person_alone_shows_is_told_before_the_first_fold():
-    rows = np.repeat(np.arange(10), 4)
+def test_a_label_that_one_person_alone_shows_is_told_before_the_first_fold(monkeypatch: pytest.MonkeyPatch):
+    people = np.repeat(np.arange(10), 4)
     for shows, words in (
-        ({3}, r"fold \d+ of 10 has only engaged: too few people show the others; add people"),
+        ({3}, r"fold \d+ of 10 has only engaged: .*; add people"),
         (set(range(0, 10, 2)), None),
     ):
-        labels = ["disengaged" if person in shows else "engaged" for person in rows.tolist()]
-        found = SimpleNamespace(rows=SimpleNamespace(label=labels))
+        labels = ["disengaged" if person in shows else "engaged" for person in people.tolist()]
         with pytest.raises(DataError, match=words) if words else nullcontext():
-            folds._require_labels(found, folds._deal_subjects(found, rows))
+            deal_people(people, labels, monkeypatch)
 
 
 def test_pooled_results_are_one_entry_over_all_people(folds_run: Path, prepared: PreparedData):
@@ -175,7 +182,7 @@ def test_killed_within_the_second_fold_and_resumed_the_scores_are_equal(
     resumed, whole = (read_results(folder / "engagement").measurements for folder in (tmp_path / "run", folds_run))
     assert resumed == whole
 
-    with pytest.raises(RecipeError, match="a fold with a different seed, options or data"):
+    with pytest.raises(RecipeError, match="a fold with a different seed"):
         run(recipe, tmp_path / "run", resume_from_checkpoint="true", learning_rate="0.5")
 
 

@@ -85,24 +85,30 @@ def test_what_our_children_compute_is_ours():
     assert cores_of_others(before, now) * (now.at - before.at) <= now.of_all - before.of_all - 0.25
 
 
-@pytest.mark.parametrize("is_set", [False, True])
 def test_threads_are_kept_in_checkpoints_and_gone_on_with(
-    is_set: bool, tiny_recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen, machine = [], Machine(1.0)
     monkeypatch.setattr(
         free_cores, "FreeCores", lambda stage, kept: seen.append(kept) or FreeCores(stage, kept, machine)
     )
-    if is_set:
-        monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    options = {key: value for key, value in tiny_recipe.items() if key != "expression"} | {"output_dir": str(tmp_path)}
+    options = {key: value for key, value in tiny_recipe.items() if key != "expression"}
+    options |= {"output_dir": str(tmp_path), "num_train_epochs": 1}
     train.train(Recipe(options), {})
-    (checkpoint, *_) = (tmp_path / "checkpoints/engagement").glob("checkpoint-*")
-    assert read_training_recipe(checkpoint).threads == (2 if is_set else 1)
+    (checkpoint,) = (tmp_path / "checkpoints/engagement").glob("checkpoint-*")
+    assert read_training_recipe(checkpoint).threads == 1
     assert torch.get_num_threads() == 2  # the next stage looks for itself
     machine.others = 0.0
     train.train(Recipe(options), {"resume_from_checkpoint": "true"})
-    assert seen == ([] if is_set else [None, 1])
+    assert seen == [None, 1]
+
+
+def test_a_number_of_threads_that_a_user_set_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(free_cores, "FreeCores", None)  # a call would be a TypeError
+    (run,) = plan_stages(Recipe({"engagement": {"data": "clips", "use_cpu": True}}), {})
+    with free_cores.free_cores(run, None) as cores:
+        assert cores is None and torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ from conftest import TrainedStages
 from engagement_recognition import train
 from engagement_recognition.training.interruptions import Terminated, TrainingInterrupted, how_to_go_on
 from engagement_recognition.training.trainer import EngagementTrainer
+
+
+@pytest.fixture(autouse=True)
+def python_s_own_handler() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -52,33 +61,41 @@ def test_sigterm_before_the_first_checkpoint_begins_again_and_after_it_goes_on(
     with monkeypatch.context() as patch:
         send_in(1, signal.SIGTERM, patch)
         code, line = said_of(typed, capfd)
-    assert code == 143 and line.startswith("stopped by SIGTERM: there was no checkpoint yet; prepared data is kept; ")
+    assert code == 143 and "SIGTERM" in line and "no checkpoint" in line and "prepared data is kept" in line
     assert line.endswith(f" with {shlex.join(['engagement', 'train', *typed])}")
     with monkeypatch.context() as patch:
         send_in(4, signal.SIGTERM, patch)
         code, line = said_of(typed, capfd)
-    assert code == 143 and "checkpoints and finished models are kept; resume with engagement train " in line
+    assert code == 143 and "checkpoints" in line and "are kept" in line
     words = shlex.split(line.partition("resume with engagement train ")[2])
     assert words == [*typed, "--resume_from_checkpoint", "true"]
     # Of another training: what lies there now was not written by the one that is stopped.
     with monkeypatch.context() as patch:
         send_in(1, signal.SIGINT, patch)
         code, line = said_of(typed, capfd)
-    assert code == 130 and line.startswith("stopped by Ctrl-C: there was no checkpoint yet")
+    assert code == 130 and "Ctrl-C" in line and "no checkpoint" in line
     assert train.main(words) == 0 and (tmp_path / "a run/engagement/results.json").is_file()
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-@pytest.mark.parametrize("place", ["read_recipe", "load_stage_data", "_predict", "_export"])
+@pytest.mark.parametrize(
+    ("place", "resumes"),
+    [
+        ("train.read_recipe", False),
+        ("train.load_stage_data", False),
+        ("training.trainer.EngagementTrainer.predict", True),
+        ("train.export_model", True),
+    ],
+)
 def test_ctrl_c_is_one_line_wherever_it_comes(
-    place: str, typed: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    place: str, resumes: bool, typed: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ):
     def stopped(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train, place, stopped)
+    monkeypatch.setattr(f"engagement_recognition.{place}", stopped)
     code, line = said_of(typed, capfd)
-    assert code == 130 and ("resume with" in line) == (place in ("_predict", "_export"))
+    assert code == 130 and ("resume with" in line) == resumes
 
 
 def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch):

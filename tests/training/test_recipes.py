@@ -185,7 +185,7 @@ def test_our_way_has_the_same_task(study: str, row: str):
 def test_a_model_has_the_published_number_of_weights(row: str):
     stage = plan(RECIPES / f"cnn_lstm/{row}.yaml", pretrained="false")["engagement"].stage
     data = SimpleNamespace(label_names=list(BINARY), processor=EngagementVideoProcessor(num_frames=8))
-    weights = train._build_model(stage, data, None).parameters()
+    weights = train.build_model(stage, data, None).parameters()
     assert sum(weight.numel() for weight in weights if weight.requires_grad) == TRAINABLE_WEIGHTS[row]
 
 
@@ -388,8 +388,8 @@ def test_adam_decays_everything_and_momentum_weights_alone(
     recipe = {**tiny_recipe, "output_dir": str(tmp_path), "optimizer": optimizer, "weight_decay": 0.5, "engagement": {}}
     (run,) = plan_stages(Recipe(recipe), {})
     data = load_stage_data(run)
-    model = train._build_model(run.stage, data, None)
-    trainer = train._build_trainer(run, model, data, Augmentation())
+    with train.stage_trainer(run, data, None, None, None) as (trainer, _):
+        model = trainer.model
     for weight in model.parameters():
         torch.nn.init.ones_(weight)
         weight.grad = torch.zeros_like(weight)

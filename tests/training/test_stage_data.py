@@ -69,7 +69,7 @@ def test_a_recipe_gives_way_to_prepared_data_and_a_typed_option_does_not(
 def test_both_stages_data_is_looked_at_before_the_first_trains(
     trained: TrainedStages, unaudited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(train, "_train_stage", None)
+    monkeypatch.setattr(train, "train_on_expressions", None)
     recipe = {**trained.recipe, "output_dir": str(tmp_path), "engagement": {"data": str(unaudited)}}
     with pytest.raises(LeakageError, match="engagement audit"):
         train.train(Recipe(recipe), {})
@@ -162,7 +162,7 @@ def test_a_batch_larger_than_the_data_is_refused_where_it_would_be_dropped(
     leaking: Path, tiny_recipe: dict[str, object]
 ):
     options = {"per_device_train_batch_size": 999, "allow_leakage": True}
-    with pytest.raises(DataError, match="dataloader_drop_last needs at least one whole batch of 999 training examples"):
+    with pytest.raises(DataError, match=r"dataloader_drop_last .* 999 "):
         load(tiny_recipe, leaking, "expression", **options, dataloader_drop_last=True)
     assert len(load(tiny_recipe, leaking, "expression", **options).train)
 
