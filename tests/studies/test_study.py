@@ -386,5 +386,5 @@ def test_a_mistake_is_found_before_anything_is_trained(
 def test_missing_expression_data_names_the_rows(shared: dict[str, object], drawn_daisee: Path, tmp_path: Path):
     rows = {"lstm": {}, "faces": {"stages": ["expression"]}, "states": {"stages": ["expression", "engagement"]}}
     folder = write_study(tmp_path / "two", shared, {name: {"title": name, **row} for name, row in rows.items()})
-    with pytest.raises(RecipeError, match=r"^faces, states .* --expression-data"):
+    with pytest.raises(RecipeError, match=r"for faces, states; .*--expression-data"):
         reproduce(folder, drawn_daisee, tmp_path / "out")
