@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import TrainedStages
@@ -45,14 +46,15 @@ TOO_OLD = "Expected av>=17.1, got {}; pip install 'av>=17.1'."
 
 def make_old(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) -> None:
     """As if this version, or none, were installed."""
-    really = importlib.metadata.version
+    really = importlib.metadata.distribution
 
-    def pretend(name: str) -> str:
+    def pretend(name: str) -> object:
         if name == package and version is None:
             raise importlib.metadata.PackageNotFoundError(name)
-        return version if name == package else really(name)
+        told = SimpleNamespace(version=version, read_text=lambda _: f"Version: {version}\n")
+        return told if name == package else really(name)
 
-    monkeypatch.setattr(importlib.metadata, "version", pretend)
+    monkeypatch.setattr(importlib.metadata, "distribution", pretend)
 
 
 def test_a_published_model_says_which_library_is_too_old(trained: TrainedStages, tmp_path: Path):

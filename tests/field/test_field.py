@@ -42,7 +42,7 @@ CLASSES = {
 ROWS = [row for rows in CLASSES.values() for row in rows]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("field") / "engagement"
     torch.manual_seed(0)
