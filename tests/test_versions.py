@@ -7,7 +7,6 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from conftest import TrainedStages
@@ -46,15 +45,14 @@ TOO_OLD = "Expected av>=17.1, got {}; pip install 'av>=17.1'."
 
 def make_old(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) -> None:
     """As if this version, or none, were installed."""
-    really = importlib.metadata.distribution
+    really = importlib.metadata.version
 
-    def pretend(name: str) -> object:
+    def pretend(name: str) -> str:
         if name == package and version is None:
             raise importlib.metadata.PackageNotFoundError(name)
-        told = SimpleNamespace(version=version, read_text=lambda _: f"Version: {version}\n")
-        return told if name == package else really(name)
+        return version if name == package else really(name)
 
-    monkeypatch.setattr(importlib.metadata, "distribution", pretend)
+    monkeypatch.setattr(importlib.metadata, "version", pretend)
 
 
 def test_a_published_model_says_which_library_is_too_old(trained: TrainedStages, tmp_path: Path):
