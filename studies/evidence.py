@@ -136,7 +136,8 @@ def _study(record: StudyRecord, address: str) -> Iterator[str]:
         yield "Differences, the second system minus the first (95 % interval over people):"
         yield contrast_table(record)
     yield "\n".join(f"- {note}" for note in _notes(record))
-    yield f"All numbers: [{address.rpartition('/')[2]}]({address}). To repeat it:"
+    data = "[the data](studies.md#do-expressions-first-and-time-help-on-real-people)"
+    yield f"All numbers: [{address.rpartition('/')[2]}]({address}). To repeat it, with {data} in a folder of that name:"
     yield f"```bash\n{record.command}\n```"
 
 

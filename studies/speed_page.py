@@ -24,12 +24,13 @@ def _parts(record: SpeedRecord, picture: str) -> Iterator[str]:
     yield textwrap.fill(
         "Generated from `benchmark.json` by `make readme`; `engagement benchmark --output FOLDER` measures all of it "
         "on your machine in one run. All times are on the CPU; nothing was measured on a GPU. They are medians of "
-        f"{record.rounds} rounds, each of which times every way once; compare them within a table, and trust ratios "
-        'more than milliseconds. "Plain" is a straightforward script: decode every frame, MTCNN with its defaults on '
-        "each sampled frame, the model as loaded. Its boxes differ slightly from this package's, so that a close "
-        "decision may give a different label. Stages are timed in separate runs, so that their sum may differ from the "
-        "whole. Unless `--model` names others, the two models have randomly initialised weights: they take the time of "
-        "trained ones, but their labels mean nothing, and neither does the check that int8 gives the same ones.",
+        f"{record.rounds} rounds, in each of which every row is timed once; compare them within a table, and trust "
+        'ratios more than milliseconds. "Plain" is a straightforward script: decode every frame, MTCNN with its '
+        "defaults on each sampled frame, the model as loaded. Its boxes differ slightly from this package's, so that "
+        "a close decision may give a different label. Stages are timed in separate runs, so that their sum may differ "
+        "from the whole, and one may even take longer. Unless `--model` names others, the two models have randomly "
+        "initialised weights: they take the time of trained ones, but their labels mean nothing, and neither does the "
+        "check that int8 gives the same ones.",
         120, break_on_hyphens=False,
     )  # fmt: skip
     yield "\n".join(f"- {name}: {value}" for name, value in record.environment.items())
