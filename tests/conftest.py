@@ -222,3 +222,14 @@ def trained(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFac
         patch.setattr(train, "stage_trainer", remember)
         expression, engagement = train.train(Recipe(recipe), {})
     return TrainedStages(recipe, Path(recipe["output_dir"]), expression, engagement, first_weights)
+
+
+@pytest.fixture(scope="session")
+def prepared_crops(trained: TrainedStages) -> Path:
+    """The face crops that stage two was trained on; tests never write to them."""
+    from engagement_recognition.data.preparation.prepared_data import load_prepared
+    from engagement_recognition.evaluation.results_file import read_results
+
+    fingerprint = read_results(trained.engagement).data.fingerprint
+    folders = Path(trained.recipe["cache_dir"]).glob("daisee-*")
+    return next(folder for folder in folders if load_prepared(folder).fingerprint == fingerprint)

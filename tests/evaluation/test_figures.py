@@ -33,6 +33,8 @@ TRAINER_LOG = [
     {"epoch": 2.0, "train_loss": 123.0, "train_runtime": 9.0},
 ]
 CSV_LOG = [{"epoch": i, "train_loss": 1 / i, "val_loss": 1.1 / i, "val_macro_f1": 0.1 * i} for i in (1, 2, 3)]
+# A loss that is no number stands in the results as null.
+DIVERGED = [*TRAINER_LOG, {"epoch": 3.0, "loss": None}, {"epoch": 3.0, "eval_loss": None, "eval_macro_f1": 0.2}]
 
 
 @pytest.fixture(autouse=True)
@@ -46,33 +48,27 @@ def draw_scores(num_labels: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return rng.dirichlet(np.ones(num_labels), 200), rng.integers(num_labels, size=200)
 
 
-def draw_confusion(path: Path) -> list[Path]:
-    return save_confusion([[22, 61], [105, 1441]], BINARY, path, "Test")
-
-
-def draw_reliability(path: Path) -> list[Path]:
-    return save_reliability(calibration_scores(*draw_scores()), path, "Test")
-
-
-def draw_risk(path: Path) -> list[Path]:
-    return save_risk_coverage({"LSTM": risk_coverage(*draw_scores()), "mean": risk_coverage(*draw_scores(2))}, path)
-
-
-def draw_training(path: Path) -> list[Path]:
-    return save_training_curves(TRAINER_LOG, path, "Test")
-
-
-FIGURES = {
-    draw_confusion: ("1,441", "27 %", "disengaged", "predicted", "true"),
-    draw_reliability: ("ECE", "accuracy", "confidence", "examples"),
-    draw_risk: ("coverage", "risk", "LSTM (AURC", "mean (AURC"),
-    draw_training: ("training loss", "validation loss", "best: 0.550 at epoch 2", "epoch"),
+DRAW = {
+    "confusion": lambda path: save_confusion([[22, 61], [105, 1441]], BINARY, path, "Test"),
+    "reliability": lambda path: save_reliability(calibration_scores(*draw_scores()), path, "Test"),
+    "risk": lambda path: save_risk_coverage(
+        {"LSTM": risk_coverage(*draw_scores()), "mean": risk_coverage(*draw_scores(2))}, path
+    ),
+    "training": lambda path: save_training_curves(TRAINER_LOG, path, "Test"),
 }
 
 
-@pytest.mark.parametrize(("draw", "texts"), FIGURES.items(), ids=[draw.__name__ for draw in FIGURES])
-def test_figures_say_what_they_show(draw, texts: tuple[str, ...], tmp_path: Path):
-    png, svg = draw(tmp_path / "new" / "figure")
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("confusion", ("1,441", "27 %", "disengaged", "predicted", "true")),
+        ("reliability", ("ECE", "accuracy", "confidence", "examples")),
+        ("risk", ("coverage", "risk", "LSTM (AURC", "mean (AURC")),
+        ("training", ("training loss", "validation loss", "best: 0.550 at epoch 2", "epoch")),
+    ],
+)
+def test_figures_say_what_they_show(name: str, texts: tuple[str, ...], tmp_path: Path):
+    png, svg = DRAW[name](tmp_path / "new" / "figure")
     assert (png.name, svg.name) == ("figure.png", "figure.svg")
     said = svg.read_text(encoding="utf-8")
     assert [text for text in texts if text not in said] == []
@@ -81,7 +77,7 @@ def test_figures_say_what_they_show(draw, texts: tuple[str, ...], tmp_path: Path
     assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24)) > 10
 
 
-@pytest.mark.parametrize("draw", FIGURES, ids=[draw.__name__ for draw in FIGURES])
+@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 def test_the_same_input_gives_the_same_bytes_and_matplotlib_stays_as_it_was(draw, tmp_path: Path):
     before = dict(matplotlib.rcParams)
     first, second = ([path.read_bytes() for path in draw(tmp_path / name)] for name in "ab")
@@ -92,10 +88,9 @@ def test_the_same_input_gives_the_same_bytes_and_matplotlib_stays_as_it_was(draw
 
 @pytest.mark.parametrize("names", [BINARY, LEVELS, EXPRESSIONS])
 def test_a_class_that_never_occurs_is_drawn_as_zero(names: tuple[str, ...], tmp_path: Path):
-    confusion = np.diag(np.arange(len(names)))
-    _, svg = save_confusion(confusion.tolist(), names, tmp_path / "confusion.png")
-    said = svg.read_text(encoding="utf-8")
-    assert said.count("100 %") == len(names) - 1 + 1  # the diagonal but the empty class, and the axis
+    _, svg = save_confusion(np.diag(np.arange(len(names))).tolist(), names, tmp_path / "confusion.png")
+    # The diagonal but the empty class, and the axis.
+    assert svg.read_text(encoding="utf-8").count("100 %") == len(names) - 1 + 1
 
 
 def test_edges_of_reliability_and_risk_are_drawn(tmp_path: Path):
@@ -105,9 +100,12 @@ def test_edges_of_reliability_and_risk_are_drawn(tmp_path: Path):
     assert "AURC 0.000" in svg.read_text(encoding="utf-8")
 
 
-def test_csv_rows_are_drawn_as_trainer_s_log_is(tmp_path: Path):
-    _, svg = save_training_curves(CSV_LOG, tmp_path / "csv")
-    assert "best: 0.300 at epoch 3" in svg.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("log", "best"), [(CSV_LOG, "0.300 at epoch 3"), (DIVERGED, "0.550 at epoch 2")], ids=["csv", "diverged"]
+)
+def test_csv_rows_are_drawn_as_trainer_s_log_is_and_what_is_not_finite_left_out(log: list, best: str, tmp_path: Path):
+    _, svg = save_training_curves(log, tmp_path / "x")
+    assert f"best: {best}" in svg.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("score", "drawn"), [("auroc", True), ("loss", False)])
@@ -130,28 +128,14 @@ def test_the_mean_loss_of_the_whole_run_is_no_point_of_the_curve(tmp_path: Path)
     assert with_end == without
 
 
-def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path):
-    # A loss that is no number stands in the results as null.
-    diverged = [*TRAINER_LOG, {"epoch": 3.0, "loss": None}, {"epoch": 3.0, "eval_loss": None, "eval_macro_f1": 0.2}]
-    _, svg = save_training_curves(diverged, tmp_path / "diverged")
-    assert "best: 0.550 at epoch 2" in svg.read_text(encoding="utf-8")
-
-
 def test_a_log_without_numbers_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"training log has 1 rows.*train_loss"):
         save_training_curves([{"epoch": 1, "learning_rate": 0.1}], tmp_path / "none")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the names of the files matter."""
-
+def test_no_measurement_s_figures_overwrite_another_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     leave_blank(monkeypatch)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_no_measurement_s_figures_overwrite_another_s(tmp_path: Path):
     own, pooled = results(), PooledTrainings(seeds=[0], num_folds=5)
     (test,) = own.measurements
     there = measurement(data=described(OTHER, "../a b/é.csv"))
@@ -163,8 +147,8 @@ def test_no_measurement_s_figures_overwrite_another_s(tmp_path: Path):
     assert all(is_published_name(path.relative_to(tmp_path).as_posix()) for path in files)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_figures_of_what_is_no_longer_measured_go(tmp_path: Path):
+def test_figures_of_what_is_no_longer_measured_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    leave_blank(monkeypatch)
     save_figures(tmp_path, results().with_measurement(measurement("validation")))
     (tmp_path / "figures/mine.png").touch()
     files = save_figures(tmp_path, results())

@@ -56,9 +56,9 @@ def assert_same(found: SplitPredictions, expected: SplitPredictions) -> None:
     np.testing.assert_array_equal(found.logits, expected.logits)
 
 
-def as_earlier_versions_wrote_it(folder: Path, without: str = "data") -> None:
+def as_earlier_versions_wrote_it(folder: Path) -> None:
     table = pyarrow.parquet.read_table(folder / PREDICTIONS_FILE)
-    pyarrow.parquet.write_table(table.drop_columns([without]), folder / PREDICTIONS_FILE)
+    pyarrow.parquet.write_table(table.drop_columns(["data"]), folder / PREDICTIONS_FILE)
 
 
 def test_what_is_written_is_read(folder: Path):
@@ -265,14 +265,11 @@ def test_models_that_collapsed_are_compared_at_the_decision_that_was_fitted(tmp_
 
 
 def test_seeds_are_compared_in_pairs(tmp_path: Path):
-    runs = {
-        f"{name}{seed}": run_of(tmp_path / f"{name}{seed}", 10 * seed + i)
-        for seed in range(3)
-        for i, name in enumerate("ab")
-    }
-    single = [compare_runs(runs[f"a{seed}"], runs[f"b{seed}"]) for seed in range(3)]
-    arguments = ["compare", *(str(runs[f"a{seed}"]) for seed in range(3)), "--with"]
-    arguments += [str(runs[f"b{seed}"]) for seed in range(3)]
+    first, second = (
+        [run_of(tmp_path / f"{name}{seed}", 10 * seed + i) for seed in range(3)] for i, name in enumerate("ab")
+    )
+    single = [compare_runs(*pair) for pair in zip(first, second, strict=True)]
+    arguments = ["compare", *map(str, first), "--with", *map(str, second)]
     done = CliRunner().invoke(app, [*arguments, "--json"])
     compared = type(single[0]).model_validate_json(done.stdout)
     for whole, parts in ((compared, single), (compared.fitted, [one.fitted for one in single])):

@@ -57,12 +57,6 @@ def test_version_2_is_read_as_what_it_meant(tmp_path: Path):
     assert found == results().model_copy(update={"measurements": [without_bias(results().measurements[0])]})
 
 
-def test_a_split_without_twins_was_an_entry_of_its_own(tmp_path: Path):
-    assert "test_without_duplicates" in version_2()["evaluation"]
-    (found,) = assert_read_and_written(version_2(), tmp_path).measurements
-    assert found.without_duplicates == without_bias(measurement()).without_duplicates
-
-
 def test_a_split_measured_on_other_data_is_of_that(tmp_path: Path):
     environment = {"python": "3.12", "torch_threads": 1, "timm": "1.0"}
     told = {"kind": "videos", "source": "others", "drawn": True, "environment": environment}
@@ -119,9 +113,8 @@ def test_an_imported_model_that_nobody_measured_has_no_data(tmp_path: Path):
 @pytest.mark.parametrize("name", ["face_crop_size", "face_crop_size_px"])
 def test_a_crop_s_side_had_another_name(name: str, tmp_path: Path):
     old = imported_2()
-    frames = {"num_frames": 8, "sampling": "consecutive", "window_stride_frames": 16, "face_crop": False}
-    old["imported"] = {**IMPORTED, "frames": {**frames, name: 224}}
-    assert assert_read_and_written(old, tmp_path).imported.frames == ImportedFrames(**frames, face_crop_size_px=224)
+    old["imported"] = {**IMPORTED, "frames": {**SIZELESS, name: 224}}
+    assert assert_read_and_written(old, tmp_path).imported.frames == ImportedFrames(**SIZELESS, face_crop_size_px=224)
     old = version_2()
     old["data"]["prepared_with"] = {"num_frames": 8, "sampling": "uniform", name: 256, "data_kind": "daisee"}
     assert assert_read_and_written(old, tmp_path).data.prepared_with == results().data.prepared_with
@@ -233,31 +226,21 @@ SCORES, TWINLESS = "measurements.0.evaluation.scores", "measurements.0.without_d
 MISTAKES_3 = [
     missing("stage"),
     missing("version"),
-    missing("training.seconds"),
     missing(f"{SCORES}.macro_f1"),
-    missing("measurements.0.evaluation.calibration.as_trained.bins"),
     missing("measurements.0.evaluation.groups.hair.dark.num_people"),
     unknown("notes"),
-    unknown("seeed"),
     unknown(f"{SCORES}.f2"),
     wrong("version", 1),
     wrong("version", 99),
-    wrong("version", "3"),
     wrong("seed", "0"),
     wrong("label_names", "engaged"),
     wrong("data", []),
     wrong("data.fingerprint", None),
     wrong("data.audit.passed", "yes"),
-    wrong("data.split", 3),
     wrong("training.seconds", float("inf")),
-    wrong("training.log.0.loss", "low"),
-    wrong("measurements", {}),
     wrong(f"{SCORES}.macro_f1", float("nan")),
     wrong(f"{SCORES}.accuracy", 1.7),
-    wrong(f"{SCORES}.accuracy", "0.5"),
     wrong(f"{SCORES}.num_examples", -1),
-    wrong(f"{SCORES}.num_examples", 1.5),
-    wrong(f"{SCORES}.per_class.engaged", [1]),
     wrong(f"{SCORES}.confusion_matrix.0.1", "3"),
     wrong("measurements.0.evaluation.decision.temperature", 0),
     wrong("measurements.0.evaluation.intervals.resampled", "persons"),
@@ -275,18 +258,12 @@ MISTAKES_2 = [
     missing("label_names"),
     missing("evaluation.test.scores.macro_f1"),
     missing("evaluation.test.decision.test"),
-    missing("evaluation.test.decision.offsets"),
-    missing("evaluation.test_without_duplicates.num_clips"),
     unknown("evaluation.test.scores.f2"),
     wrong("evaluation", []),
-    wrong("evaluation.test.num_clips", "9"),
     wrong("evaluation.test.scores.accuracy", 1.7),
-    wrong("evaluation.test.scores.accuracy", float("nan")),
-    wrong("evaluation.test.scores.per_class", []),
     wrong("evaluation.test.calibration.temperature", -1.0),
     wrong("evaluation.test.decision.test.fitted.mae", -1),
     wrong("environment.torch_threads", "four"),
-    wrong("environment.torch", 2),
     wrong("data.prepared_with.face_crop_size_px", -1),
     ("evaluated_on", {"test": {"source": "others"}}, "no evaluated_on.test.fingerprint"),
     ("evaluated_on", {"test": {"fingerprint": "", "environment": {"av": 3}}}, "3 as evaluated_on.test.environment.av"),
@@ -303,9 +280,7 @@ MISTAKES_2 = [
 TEXTS = {
     "empty": ("", "no JSON"),
     "cut off": ('{"version": 3, "stage": ', "no JSON"),
-    "no JSON": ("macro F1: 0.9", "no JSON"),
     "a list": ("[]", "[] as its content"),
-    "a number": ("2", "2 as its content"),
     "version 2 alone": ('{"version": 2}', "no stage"),
 }
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from engagement_recognition.cli.main import app
-from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.evaluate_model import evaluate_model
 from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusRegion
 from engagement_recognition.evaluation.report import write_report
@@ -29,22 +28,14 @@ def _blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(trained: TrainedStages) -> Path:
-    """The face crops that stage two was trained on."""
-    fingerprint = read_results(trained.engagement).data.fingerprint
-    folders = Path(trained.recipe["cache_dir"]).glob("daisee-*")
-    return next(folder for folder in folders if load_prepared(folder).fingerprint == fingerprint)
-
-
-@pytest.fixture(scope="module")
-def run(trained: TrainedStages, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(trained: TrainedStages, prepared_crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of stage two's folder whose focus was measured on the command line."""
     folder = Path(shutil.copytree(trained.engagement, tmp_path_factory.mktemp("focus") / "engagement"))
     # Trained for two epochs it may have no heat for what it predicts; its classifier is drawn anew, and has some.
     weights = load_file(folder / "model.safetensors")
     weights["classifier.weight"] = torch.randn(weights["classifier.weight"].shape, generator=torch.manual_seed(1))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    done = CliRunner().invoke(app, ["evaluate", str(folder), "--data", str(prepared), "--face-focus", "2"])
+    done = CliRunner().invoke(app, ["evaluate", str(folder), "--data", str(prepared_crops), "--face-focus", "2"])
     assert done.exit_code == 0 and "face focus" in done.stdout
     return folder
 
@@ -92,12 +83,12 @@ def test_a_focus_that_came_out_unknown_is_said_to_be(run: Path):
     assert "has not been measured" not in card
 
 
-def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prepared: Path, tmp_path: Path):
+def test_measuring_scores_again_keeps_the_focus_of_the_same_data(run: Path, prepared_crops: Path, tmp_path: Path):
     folder = Path(shutil.copytree(run, tmp_path / "again"))
-    evaluate_model(folder, prepared)
+    evaluate_model(folder, prepared_crops)
     assert focus_of(folder) == focus_of(run)
     write_results(folder, change_data(read_results(folder), fingerprint="other data"))
-    evaluate_model(folder, prepared)
+    evaluate_model(folder, prepared_crops)
     other, new = read_results(folder).measurements
     assert other.evaluation.face_focus == focus_of(run) and new.evaluation.face_focus is None
 
