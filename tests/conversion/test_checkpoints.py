@@ -207,7 +207,6 @@ DAMAGED: dict[str, tuple[Callable[[dict], object], str]] = {
     "empty": (lambda weights: b"", "an empty file"),
     "text": (lambda weights: b"epoch,train_loss\n1,0.5\n", "damaged"),
     "cut": (lambda weights: as_saved(weights)[:10_000_000], "damaged"),
-    "plain pickle": (lambda weights: pickle.dumps({"a": 1}), "damaged"),
     "code, protocol 2": (lambda weights: CODE, r"code in it \(\w+.mkdir\), which"),
     "code": (lambda weights: pickle.dumps(Code()), "damaged"),
     "code in torch.save": (lambda weights: {"model_state_dict": weights, "epoch": Code()}, r"code in it \(\w+.mkdir\)"),
