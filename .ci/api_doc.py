@@ -13,6 +13,7 @@ from pathlib import Path
 
 PACKAGE = "engagement_recognition"
 _SECTIONS = ("Args:", "Returns:", "Raises:")
+_BOUND = ("self", "cls")
 PAGE = Path(__file__).parents[1] / "docs/api.md"
 HEAD = f"""\
 # Python API
@@ -114,19 +115,18 @@ def summary(written: str) -> str:
 def signature(found: object, name: str) -> str:
     """As it would be called, one argument per line where it is long."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(found))).body
-    if isinstance(node, ast.ClassDef):
-        maker = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
-        fields = [] if maker else list(of_fields(node, textwrap.dedent(inspect.getsource(found))))
-        if fields:
-            line = f"{name}({' '.join(fields).removesuffix(',')})"
-            if "  #" not in line and len(line) <= 100:
-                return line
-            return "\n".join([f"{name}(", *(f"    {one}" for one in fields), ")"])
-        arguments, returned = list(of_function(maker)) if maker else [], ""
+    returned = ""
+    if not isinstance(node, ast.ClassDef):
+        given, returned = of_function(node), f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    elif maker := next((part for part in node.body if getattr(part, "name", "") == "__init__"), None):
+        given = of_function(maker)
     else:
-        arguments, returned = list(of_function(node)), f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    line = f"{name}({', '.join(arguments)}){returned}"
-    return line if len(line) <= 100 else "\n".join([f"{name}(", *(f"    {one}," for one in arguments), f"){returned}"])
+        given = of_fields(node, textwrap.dedent(inspect.getsource(found)))
+    arguments = list(given)
+    line = f"{name}({' '.join(arguments).removesuffix(',')}){returned}"
+    if "  #" not in line and len(line) <= 100:
+        return line
+    return "\n".join([f"{name}(", *(f"    {one}" for one in arguments), f"){returned}"])
 
 
 def of_function(node: ast.FunctionDef) -> Iterator[str]:
@@ -134,15 +134,12 @@ def of_function(node: ast.FunctionDef) -> Iterator[str]:
     given = node.args
     positional = [*given.posonlyargs, *given.args]
     defaults = [None] * (len(positional) - len(given.defaults)) + given.defaults
-    for argument, default in zip(positional, defaults, strict=True):
-        if argument.arg not in ("self", "cls"):
-            yield with_default(argument, default)
+    yield from (with_default(*pair) for pair in zip(positional, defaults, strict=True) if pair[0].arg not in _BOUND)
     if given.vararg or given.kwonlyargs:
-        yield f"*{ast.unparse(given.vararg) if given.vararg else ''}"
-    for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        yield with_default(argument, default)
+        yield f"*{ast.unparse(given.vararg) if given.vararg else ''},"
+    yield from map(with_default, given.kwonlyargs, given.kw_defaults)
     if given.kwarg:
-        yield f"**{ast.unparse(given.kwarg)}"
+        yield f"**{ast.unparse(given.kwarg)},"
 
 
 def of_fields(node: ast.ClassDef, source: str) -> Iterator[str]:
@@ -156,7 +153,7 @@ def of_fields(node: ast.ClassDef, source: str) -> Iterator[str]:
 
 
 def with_default(argument: ast.arg, default: ast.expr | None) -> str:
-    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "") + ","
 
 
 if __name__ == "__main__":

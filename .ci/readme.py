@@ -75,10 +75,10 @@ def answer(studies: Mapping[str, StudyRecord]) -> str:
 
     first = [found(f"real/{name}", "expressions first", "helps") for name in ("crops", "held_back")]
     for study in ("real/clips", "real/held_back_clips"):
-        for contrast in ("time: LSTM over the mean", "more than the last crop: LSTM over it alone"):
-            found(study, contrast, "not shown")
-    for name in ("time helps: LSTM over the mean", "time helps: transformer over the mean"):
-        found("order", name, "helps")
+        found(study, "time: LSTM over the mean", "not shown")
+        found(study, "more than the last crop: LSTM over it alone", "not shown")
+    for head in ("LSTM", "transformer"):
+        found("order", f"time helps: {head} over the mean", "helps")
     gains = [f"{each.value:.3f} higher (95 % interval {each.in_words('unknown')})" for each in first]
     lowest, highest = (f"{score:.3f}" for score in sorted(each.second for each in first))
     in_words = (
@@ -117,12 +117,8 @@ def describe_box(folder: Path) -> str:
     test, clean = measured.evaluation, measured.without_duplicates
     accuracy = test.intervals.intervals["accuracy"]
     between = f"{_percent(accuracy.lower)} to {_percent(accuracy.upper)}"
-    without = ""
-    if clean:
-        without = (
-            f"; {_percent(clean.scores.accuracy)} % without images that have a near-duplicate in the training or "
-            "validation split"
-        )
+    near = "without images that have a near-duplicate in the training or validation split"
+    without = f"; {_percent(clean.scores.accuracy)} % {near}" if clean else ""
     size_mb = (folder / "model.safetensors").stat().st_size / 1e6
     text = (
         f"On the {test.num_clips:,} test images of {measured.data.in_words().upper()} this model ({size_mb:.1f} MB) "

@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import JsonValue
 from pydantic.main import IncEx
 
 from engagement_recognition.data.json_records import Record
@@ -41,7 +40,6 @@ SHOWN: IncEx = {
         }
     },
 }
-HEADER = ("| key | type | what | default |", "|---|---|---|---|")
 SIMPLE = {"string": "string", "integer": "int", "boolean": "bool", "null": "null"}
 Schema = Mapping[str, Any]  # of JSON Schema, as pydantic gives it
 
@@ -65,20 +63,12 @@ def with_part(page: str, name: str, content: str) -> str:
 
 
 def example() -> str:
-    """Some keys of the demo's results, objects without others in them on one line."""
+    """Some keys of the demo's results, floats with three decimals, objects without others in them on one line."""
     results = Results.model_validate_json(DEMO.read_text(encoding="utf-8"))
-    text = json.dumps(rounded(results.model_dump(mode="json", include=SHOWN)), indent=2)
+    shown = json.loads(results.model_dump_json(include=SHOWN), parse_float=lambda number: round(float(number), 3))
+    text = json.dumps(shown, indent=2)
     text = re.sub(r"\{[^{}]*\}|\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text)
     return text.replace("[ ", "[").replace(" ]", "]")
-
-
-def rounded(value: JsonValue) -> JsonValue:
-    """Floats with three decimals."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [rounded(inner) for inner in value]
-    return round(value, 3) if isinstance(value, float) else value
 
 
 def all_records() -> list[type[Record]]:
@@ -110,7 +100,8 @@ def describe(record: type[Record], records: list[type[Record]]) -> str:
         if key not in inherited
     ]
     extends = [f"All of {link(base.__name__)}, and:", ""] if base else []
-    return "\n".join([f"### {record.__name__}", "", one_line(schema["description"]), "", *extends, *HEADER, *rows])
+    header = ("| key | type | what | default |", "|---|---|---|---|")
+    return "\n".join([f"### {record.__name__}", "", one_line(schema["description"]), "", *extends, *header, *rows])
 
 
 def told_of_keys(record: type[Record]) -> dict[str, str]:
