@@ -230,43 +230,40 @@ def test_no_heat_is_said_and_is_no_nan():
     model = tiny_model("resnet18", "lstm")
     nn.init.zeros_(model.classifier.weight)
     explanation = explain_clip(model, one_clip(model))
-    assert explanation.zero_heat == [True, True]
-    assert not explanation.maps.any()
+    assert explanation.zero_heat == [True, True] and not explanation.maps.any()
+    randomised = randomisation_check(model, one_clip(model), num_draws=1)
+    assert (randomised.rank_correlation, randomised.rank_correlations) == (None, [None])
 
 
 # The model comes back as it was
 
 
 def state_of(model: nn.Module) -> dict[str, object]:
-    hooks = {name: len(module._forward_hooks) + len(module._backward_hooks) for name, module in model.named_modules()}
-    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    modules = dict(model.named_modules())
     return {
-        "hooks": hooks,
-        "training": {name: module.training for name, module in model.named_modules()},
+        "hooks": {name: len(module._forward_hooks) + len(module._backward_hooks) for name, module in modules.items()},
+        "training": {name: module.training for name, module in modules.items()},
         "requires_grad": {name: weight.requires_grad for name, weight in model.named_parameters()},
         "grad": {name: weight.grad for name, weight in model.named_parameters()},
-        "weights": {name: weight.numpy().tobytes() for name, weight in weights.items()},
+        "weights": {name: weight.numpy().tobytes() for name, weight in model.state_dict().items()},
         "cudnn": (torch.backends.cudnn.enabled, torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
     }
-
-
-@contextlib.contextmanager
-def failing_classifier(model: nn.Module) -> Iterator[None]:
-    def fail(*_: object) -> None:
-        raise RuntimeError("the power went out")
-
-    with model.classifier.register_forward_pre_hook(fail), pytest.raises(RuntimeError, match="the power went out"):
-        yield
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "beit"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_comes_back_as_it_was(encoder: str, fails: bool):
+    def fail(*_: object) -> None:
+        raise RuntimeError("the power went out")
+
     model = tiny_model(encoder, "lstm", encoder_features="pooled").train()
     model.dropout.eval()  # one module of its own mind
     model.encoder.model.requires_grad_(False)
     before = state_of(model)
-    with failing_classifier(model) if fails else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if fails:
+            stack.enter_context(pytest.raises(RuntimeError, match="the power went out"))
+            stack.enter_context(model.classifier.register_forward_pre_hook(fail))
         explain_clip(model, one_clip(model))
     assert state_of(model) == before
 
@@ -300,19 +297,16 @@ def test_randomisation_finds_maps_that_training_did_not_change():
     assert result == randomisation_check(model, pixel_values, "LABEL_1", num_draws=3, seed=5)
 
 
-def test_randomisation_says_when_there_is_nothing_to_compare():
-    model = tiny_model("resnet18", "lstm")
-    nn.init.zeros_(model.classifier.weight)
-    result = randomisation_check(model, one_clip(model), num_draws=1)
-    assert (result.rank_correlation, result.rank_correlations) == (None, [None])
+def corner_speaks_for_the_first_label(head: str) -> nn.Module:
+    model = tiny_model("corner", head)
+    model.classifier.weight.data.copy_(torch.tensor([[50.0], [-50.0], [0.0]]))
+    return model
 
 
 @pytest.mark.parametrize("head", ["image", "mean"])
 def test_deletion_and_insertion_tell_right_maps_from_wrong_ones(head: str):
-    model = tiny_model("corner", head)
-    with torch.no_grad():  # whatever the corner holds speaks for the first label
-        model.classifier.weight.copy_(torch.tensor([[50.0], [-50.0], [0.0]]))
-    pixel_values, label = one_clip(model), "LABEL_0"
+    model, label = corner_speaks_for_the_first_label(head), "LABEL_0"
+    pixel_values = one_clip(model)
     explanation = explain_clip(model, pixel_values)
     assert explanation.label == label
     right = deletion_insertion(model, pixel_values, explanation.maps, label)
@@ -329,9 +323,7 @@ def test_deletion_and_insertion_tell_right_maps_from_wrong_ones(head: str):
 
 def test_deletion_leaves_cold_cells_to_chance():
     # With every cell as hot as the others the order is a random one, and the upper left corner is nothing special.
-    model = tiny_model("corner", "image")
-    with torch.no_grad():
-        model.classifier.weight.copy_(torch.tensor([[50.0], [-50.0], [0.0]]))
+    model = corner_speaks_for_the_first_label("image")
     even = np.ones((1, 64, 64), np.float32)
     results = [deletion_insertion(model, one_clip(model), even, "LABEL_0", seed=seed) for seed in range(8)]
     areas = np.array([[result.deletion.area, result.deletion.random_area] for result in results])

@@ -30,6 +30,12 @@ def shares(focus: object) -> dict[str, float | None]:
     return {region: focus.heat_share[region][0] for region in REGIONS}
 
 
+def turned(points_xy_px: np.ndarray, roll_deg: float) -> np.ndarray:
+    """About the point (100, 100)."""
+    cos, sin = np.cos(np.radians(roll_deg)), np.sin(np.radians(roll_deg))
+    return map_points(points_xy_px - 100, np.array([[cos, -sin, 0], [sin, cos, 0]])) + 100
+
+
 # Where the regions lie
 
 
@@ -62,18 +68,9 @@ def test_heat_is_shared_and_chance_is_the_area():
     assert focus.clip["face"] == {"heat_share": 0.75, "area_share": pytest.approx(0.25), "ratio": pytest.approx(3.0)}
 
 
-def test_heat_without_aim_has_a_ratio_of_one():
-    focus = face_focus(np.ones((1, *SIZE_PX), np.float32), BOX, LANDMARKS)
-    assert [focus.clip[region]["ratio"] for region in REGIONS] == pytest.approx([1.0, 1.0, 1.0])
-
-
 def test_regions_lean_with_the_face():
-    turn = np.radians(30)
-    turned = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0]])
-    about = np.array([100.0, 100.0])
-    landmarks = map_points(LANDMARKS - about, turned) + about
-    spots = map_points(np.array([[67.0, 64.0], [100.0, 143.0]]) - about, turned) + about  # a brow's end, a chin
-    found = shares(face_focus(heat_at(*spots), BOX, landmarks))
+    spots = turned(np.array([[67.0, 64.0], [100.0, 143.0]]), 30)  # a brow's end, a chin
+    found = shares(face_focus(heat_at(*spots), BOX, turned(LANDMARKS, 30)))
     assert (found["eyes"], found["mouth"]) == (0.5, 0.5)
     upright = shares(face_focus(heat_at(*spots), BOX, LANDMARKS))
     assert (upright["eyes"], upright["mouth"]) != (0.5, 0.5)
@@ -118,9 +115,7 @@ def test_a_squeezed_whole_frame_is_stretched_back():
 
 @pytest.mark.parametrize("roll_deg", [0.0, 25.0])
 def test_a_crop_s_heat_is_found_on_the_face_it_was_cut_from(roll_deg: float):
-    turn = np.radians(roll_deg)
-    rolled = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0]])
-    landmarks = map_points(LANDMARKS - 100, rolled) + 100
+    landmarks = turned(LANDMARKS, roll_deg)
     frame = np.zeros((1, *SIZE_PX, 3), np.uint8)
     crops, crop_transforms = crop_faces(frame, BOX, landmarks, 96, 0.2)
     transforms = input_transforms(crop_transforms, crops.shape[1:3], (64, 64), 1)
@@ -135,9 +130,8 @@ def test_a_crop_s_box_covers_half_of_it():
     # A square box with a fifth of its side around it: 1 / 1.4 squared.
     box = np.array([[50, 40, 150, 140]], float)
     _, crop_transforms = crop_faces(np.zeros((1, *SIZE_PX, 3), np.uint8), box, LANDMARKS, 224, 0.2)
-    focus = face_focus(np.ones((1, 112, 112), np.float32), box, LANDMARKS, input_transforms(
-        crop_transforms, (224, 224), (112, 112), 1
-    ))  # fmt: skip
+    transforms = input_transforms(crop_transforms, (224, 224), (112, 112), 1)
+    focus = face_focus(np.ones((1, 112, 112), np.float32), box, LANDMARKS, transforms)
     assert focus.area_share["face"][0] == pytest.approx(1 / 1.96, abs=0.01)
 
 
