@@ -1,7 +1,6 @@
 """Every program of docs/recipes.md runs exactly as it stands there, in a folder laid out as the page says."""
 
 import csv
-import importlib.util
 import re
 import shutil
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from datasets import load_from_disk
 from doc_pages import blocks
 from page_inputs import write_video
 from places import ROOT
+from saved_models import needs_onnx
 from tiny_models import tiny_model
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
@@ -29,22 +29,14 @@ from engagement_recognition import (
 from engagement_recognition.answer_rule import AnswerRule
 from engagement_recognition.data.drawn.faces import FacePose, draw_frame, draw_subject
 from engagement_recognition.data.readers.sources import read_source
+from engagement_recognition.data.schema import BINARY
 from engagement_recognition.inference.predictor import Predictor
 
 PAGE = ROOT / "docs/recipes.md"
 NAMES = ("set_transform", "map", "lora", "neighbours", "scoring", "accelerate", "onnx", "gradio")
 PROGRAMS = dict(zip(NAMES, blocks(PAGE, "python"), strict=True))
-TINY_VIT = {
-    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32,
-    "patch_size": 8,
-}  # fmt: skip
 Namespace = dict[str, Any]  # whatever a program defines
 RunProgram = Callable[..., Namespace]
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    missing = [name for name in packages if not importlib.util.find_spec(name)]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +56,13 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare_found(found, root / "videos/clips.csv", root / "prepared", num_frames=4, face_crop_size_px=64)
     register_auto_classes()  # so that the folder is whole, with code
     torch.manual_seed(0)
-    id2label = {0: "disengaged", 1: "engaged"}
-    labels = {"num_labels": 2, "id2label": id2label, "label2id": {name: number for number, name in id2label.items()}}
-    tiny_model("resnet", "lstm", num_frames=4, **labels).save_pretrained(root / "model")
+    labels = {"id2label": dict(enumerate(BINARY)), "label2id": {name: label for label, name in enumerate(BINARY)}}
+    tiny_model("resnet", "lstm", num_frames=4, num_labels=2, **labels).save_pretrained(root / "model")
     size = {"height": 32, "width": 32}
     EngagementVideoProcessor(num_frames=4, size=size).save_pretrained(root / "model")
-    AnswerRule(tuple(id2label.values()), temperature=0.5, trained_on="drawn people").save(root / "model")
-    ViTModel(ViTConfig(**TINY_VIT)).save_pretrained(root / "encoder")
+    AnswerRule(BINARY, temperature=0.5, trained_on="drawn people").save(root / "model")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(root / "encoder")
     ViTImageProcessor(size=size).save_pretrained(root / "encoder")
     return root
 
@@ -145,10 +137,10 @@ def test_stock_trainer_on_video_paths(run_program: RunProgram, place: Path, caps
     assert_answers(place / "from_paths", videos_of(place)[0])
 
 
-@needs("peft")
 def test_lora_trains_little_and_leaves_a_plain_model(
     run_program: RunProgram, place: Path, capsys: pytest.CaptureFixture
 ):
+    pytest.importorskip("peft")
     run_program("lora")
     assert "trainable params" in capsys.readouterr().out
     torch.manual_seed(0)  # as before the program, whose first random numbers are the model's
@@ -192,7 +184,7 @@ def test_an_accelerate_loop(run_program: RunProgram, place: Path, capsys: pytest
 
 
 @pytest.mark.slow  # the export alone takes 5 s
-@needs("onnx", "onnxscript", "onnxruntime")
+@needs_onnx
 def test_onnx_runtime_from_an_export(
     run_program: RunProgram, engagement: Command, place: Path, capfd: pytest.CaptureFixture
 ):
@@ -206,10 +198,8 @@ def test_onnx_runtime_from_an_export(
     np.testing.assert_allclose(defined["logits"], assert_answers(place / "model", last).numpy(), atol=1e-4)
 
 
-@needs("gradio")
 def test_a_gradio_block(run_program: RunProgram, place: Path):
-    import gradio
-
+    gradio = pytest.importorskip("gradio")
     defined = run_program("gradio", module="page")  # imported, it serves nothing
     scores, said = defined["score"](str(videos_of(place)[0]))
     assert sum(scores.values()) == pytest.approx(1) and said.startswith(("apparent: ", "no label: "))

@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,18 +113,13 @@ def test_windows_of_a_film(duration_sec: float, step_sec: float | None, expected
     assert all(first.end_sec == then.start_sec for first, then in pairwise(of_file))
 
 
-class Clip:
-    """What is asked of a prepared one."""
-
-    def __init__(self, face_coverage: float) -> None:
-        self.face_coverage, self.face_px, self.num_repeated_frames, self.num_people = face_coverage, 80.0, 0, 1
-
-
 def test_a_film_is_the_mean_of_the_windows_that_show_the_face():
+    seen = {"face_px": 80.0, "num_repeated_frames": 0, "num_people": 1}
+    whole, quarter = (SimpleNamespace(face_coverage=share, **seen) for share in (1.0, 0.25))
     windows = [
-        answer_window(RULE, Clip(1.0), np.array([0.1, 0.9])),
-        answer_window(RULE, Clip(1.0), np.array([0.3, 0.7])),
-        answer_window(RULE, Clip(0.25), np.array([1.0, 0.0])),  # not long enough to count
+        answer_window(RULE, whole, np.array([0.1, 0.9])),
+        answer_window(RULE, whole, np.array([0.3, 0.7])),
+        answer_window(RULE, quarter, np.array([1.0, 0.0])),  # not long enough to count
         answer_window(RULE, NoFaceError("Expected a face."), None),
         answer_window(RULE, VideoReadError("Expected frames."), None),
     ]
