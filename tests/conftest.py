@@ -88,18 +88,9 @@ def one_reader() -> Iterator[None]:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that were begun; the first run is interrupted in its second epoch."""
-    from engagement_recognition.training.trainer import EngagementTrainer
+    from stopped_trainings import stop_in
 
-    training_step, steps = EngagementTrainer.training_step, []
-
-    def interrupted_in_the_second_epoch(self: EngagementTrainer, *arguments: object) -> "torch.Tensor":
-        steps.append(self.state.global_step)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return training_step(self, *arguments)
-
-    monkeypatch.setattr(EngagementTrainer, "training_step", interrupted_in_the_second_epoch)
-    return steps
+    return stop_in(monkeypatch, 4)
 
 
 def prepare_drawn(source: Path, output: Path, drop_conflicts: bool = False, **settings: object) -> "PreparedData":

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from stages import same_weights
 from tiny_models import ENCODERS, draw_pixels, tiny_model
 from torch import nn
 from transformers import AutoModel, TrainingArguments
@@ -23,18 +24,13 @@ def trainer_of(model: nn.Module, folder: Path) -> EngagementTrainer:
     )
 
 
-def is_same(first: nn.Module, second: nn.Module) -> bool:
-    weights = second.state_dict()
-    return all(torch.equal(value, weights[name]) for name, value in first.state_dict().items())
-
-
 @pytest.mark.parametrize("encoder", ["vit", "beit", "swin", "timm_vit", "convnext"])
 def test_every_weight_comes_back(encoder: str, tmp_path: Path):
     model, other = tiny_model(encoder, "image"), tiny_model(encoder, "image")
-    assert not is_same(model, other)
+    assert not same_weights(model.state_dict(), other.state_dict())
     trainer_of(model, tmp_path).save_model(str(tmp_path / "checkpoint"))
     trainer_of(other, tmp_path)._load_from_checkpoint(str(tmp_path / "checkpoint"))
-    assert is_same(model, other)
+    assert same_weights(model.state_dict(), other.state_dict())
     pixels = draw_pixels(model)
     loaded = EngagementForImageClassification.from_pretrained(tmp_path / "checkpoint").eval()
     with torch.no_grad():
@@ -65,8 +61,8 @@ def test_the_epoch_that_is_kept_is_exported_whole(
     recipe = {key: value for key, value in tiny_recipe.items() if key != "engagement"}
     more = {"encoder": str(tmp_path / "encoder"), "output_dir": str(tmp_path)}
     (folder,) = train.train(Recipe({**recipe, **more}), {})
-    exported = EngagementForImageClassification.from_pretrained(folder)
     checkpoints = (tmp_path / "checkpoints/expression").glob("checkpoint-*")
     in_order = sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
-    first, last = map(EngagementForImageClassification.from_pretrained, in_order)
-    assert is_same(first, exported) and not is_same(last, exported)
+    loaded = map(EngagementForImageClassification.from_pretrained, (folder, *in_order))
+    exported, first, last = (model.state_dict() for model in loaded)
+    assert same_weights(first, exported) and not same_weights(last, exported)

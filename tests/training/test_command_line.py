@@ -153,8 +153,7 @@ def test_a_recipe_s_first_line_says_what_it_reproduces(path: Path):
     header = path.read_text().splitlines()[0]
     assert header.startswith("# ") and len(header) <= 110
     study = path.relative_to(RECIPES).parts[0]
-    if path.parent.name == "improved":
-        assert header.startswith("# Improved ")
+    assert path.parent.name != "improved" or header.startswith("# Improved ")
     if study in STUDIES:
         assert STUDIES[study] in header
         rows = yaml.safe_load((RECIPES / study / "study.yaml").read_text())["rows"]

@@ -1,4 +1,4 @@
-"""Prepared data in, batches out: labels under a scheme, one way of making pixel values, and scores that are right."""
+"""Prepared data in, batches out: labels under a scheme, and one way of making pixel values."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import prepare_drawn
 from PIL import Image as PictureFile
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from engagement_recognition.data.preparation.prepared_data import PreparedData
 from engagement_recognition.data.schema import (
@@ -17,31 +16,13 @@ from engagement_recognition.data.schema import (
     EXPRESSIONS,
     LABEL_SCHEMES,
     OWN_LABELS,
-    order_label_names,
 )
-from engagement_recognition.evaluation.metrics import compute_scores, majority_baseline
+from engagement_recognition.evaluation.metrics import majority_baseline
 from engagement_recognition.processor.image_processing_engagement import EngagementImageProcessor
 from engagement_recognition.processor.input_errors import RecipeError
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
 from engagement_recognition.training.augmentation import Augmentation
 from engagement_recognition.training.training_sets import FrameCollator, labelled_frames
-
-ALL_CHANGES = Augmentation(
-    flip=0.5,
-    rotation_deg=20,
-    shift=0.2,
-    zoom=0.2,
-    brightness=0.3,
-    contrast=0.3,
-    saturation=0.3,
-    erasing=0.5,
-    padding_px=3,
-    crop_area=0.7,
-)
-
-
-def small_processor(**settings: object) -> EngagementVideoProcessor:
-    return EngagementVideoProcessor(**{"num_frames": 4, "size": {"height": 32, "width": 32}, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +42,8 @@ def test_a_change_is_one_for_a_clip_and_another_for_the_next():
     # A brightness that differed from frame to frame would be motion that never happened.
     torch.manual_seed(0)
     picture = torch.randint(256, (3, 24, 24), dtype=torch.uint8)
-    changed = ALL_CHANGES(picture.expand(4, 5, 3, 24, 24))
+    strengths = dict.fromkeys(Augmentation.__dataclass_fields__, 0.3) | {"rotation_deg": 20, "padding_px": 3}
+    changed = Augmentation(**strengths)(picture.expand(4, 5, 3, 24, 24))
     assert changed.shape == (4, 5, 3, 24, 24) and changed.dtype == torch.uint8
     assert torch.equal(changed, changed[:, :1].expand_as(changed))
     assert all(not torch.equal(changed[i], changed[j]) for i in range(4) for j in range(i))
@@ -79,11 +61,6 @@ def test_each_change_is_drawn_from_the_seed_and_can_be_off(name: str):
     assert torch.equal(Augmentation()(frames), frames)
 
 
-def test_a_sure_flip_is_the_mirror_image():
-    frames = torch.randint(256, (2, 3, 3, 24, 24), dtype=torch.uint8)
-    assert torch.equal(Augmentation(flip=1.0)(frames), frames.flip(-1))
-
-
 BAD_CHANGES = [{"blur": 0.5}, {"flip": 2}, {"zoom": -0.1}, {"flip": True}, {"flip": "often"}, {"crop_area": 1.1}]
 BAD_CHANGES += [{"padding_px": pixels} for pixels in (65, 2.5, True)]
 
@@ -95,7 +72,7 @@ def test_unknown_changes_and_strengths_are_refused(recipe: dict):
 
 
 def test_batches_of_clips_are_what_the_processor_makes(prepared: PreparedData, drawn_daisee: Path):
-    processor = small_processor()
+    processor = EngagementVideoProcessor(num_frames=4, size={"height": 32, "width": 32})
     labelled, _ = labelled_frames(prepared.splits["train"], "binary", BINARY, single_face=False)
     rows = [labelled[row] for row in range(len(labelled))]
     batch = FrameCollator(processor, single_face=False)(rows)
@@ -155,32 +132,8 @@ def test_oversampling_repeats_rows_evenly_and_copies_nothing(pictures: PreparedD
     assert few.oversampled(2, seed=0).keys == few.keys
 
 
-def test_known_labels_keep_their_published_order():
-    assert order_label_names({"engaged", "disengaged"}) == list(BINARY)
-    assert order_label_names(["sad", "happy", "neutral"]) == ["happy", "sad", "neutral"]
-    assert order_label_names(["yes", "no", "engaged"]) == ["engaged", "no", "yes"]
-
-
-# --- Scores
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_scores_are_scikit_learn_s(seed: int):
-    rng = np.random.default_rng(seed)
-    truth, predicted = rng.choice(4, 50, p=[0.05, 0, 0.15, 0.8]), rng.integers(4, size=50)  # class 1 never occurs
-    scores = compute_scores(truth, predicted, ("a", "b", "c", "d"))
-    macro_f1 = f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)
-    assert scores.macro_f1 == pytest.approx(macro_f1)
-    recalls = [np.mean(predicted[truth == label] == label) for label in np.unique(truth)]
-    assert scores.balanced_accuracy == pytest.approx(np.mean(recalls))
-    assert scores.accuracy == pytest.approx(accuracy_score(truth, predicted))
-    assert np.trace(scores.confusion_matrix) == (truth == predicted).sum()
-    assert np.sum(scores.confusion_matrix, axis=1).tolist() == np.bincount(truth, minlength=4).tolist()
-
-
 def test_the_majority_is_that_of_the_training_set():
     # On a test set with another majority a baseline that looked at it would be better than is honest.
     truth = np.array([0, 0, 0, 1])
     baseline = majority_baseline([1, 1, 0], truth, ("disengaged", "engaged"))
     assert baseline.predicts == "engaged" and baseline.accuracy == 0.25
-    assert baseline.balanced_accuracy == balanced_accuracy_score(truth, [1, 1, 1, 1]) == 0.5

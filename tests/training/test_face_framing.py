@@ -7,12 +7,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import TrainedStages
+from conftest import Command, TrainedStages
 from PIL import Image
 from places import REAL_DATA
 from tiny_models import tiny_model
 
-from engagement_recognition.cli import main as cli
 from engagement_recognition.data.drawn.faces import FacePose, draw_face_picture, draw_frame, draw_subject
 from engagement_recognition.evaluation.split_evaluation import read_predictions
 from engagement_recognition.explanation.explain_files import explain_file
@@ -29,17 +28,9 @@ from engagement_recognition.training.training_sets import FrameCollator
 SMALL = {"size": {"height": 32, "width": 32}, "face_crop_size_px": 48, "face_crop": False}
 
 
-class Pictures:
+def as_rows(pictures: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
     """As `LabelledFrames` gives single pictures."""
-
-    def __init__(self, pictures: list[np.ndarray]) -> None:
-        self.pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        return {"frames": self.pictures[row][None]}
+    return [{"frames": picture[None]} for picture in pictures]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +39,9 @@ def face_pictures() -> list[np.ndarray]:
     return [draw_face_picture(draw_subject(seed), FacePose(), 120)[:, 12:108] for seed in range(6)]
 
 
-def in_photo(picture: np.ndarray, left: int = 200, top: int = 60) -> np.ndarray:
+def in_photo(picture: np.ndarray) -> np.ndarray:
     photo = np.full((240, 320, 3), 110, np.uint8)
-    photo[top : top + len(picture), left : left + picture.shape[1]] = picture
+    photo[60 : 60 + len(picture), 200 : 200 + picture.shape[1]] = picture
     return photo
 
 
@@ -64,21 +55,20 @@ def test_a_framed_crop_is_the_rectangle_that_the_framing_names():
 
 
 def test_a_face_in_a_photo_is_cut_out_as_the_training_pictures_were(face_pictures: list[np.ndarray]):
-    framing = measure_framing(Pictures(face_pictures))
-    learned = EngagementImageProcessor(**SMALL)
-    served, before = EngagementImageProcessor(**SMALL, face_framing=framing), learned
+    framing = measure_framing(as_rows(face_pictures))
+    learned, served = EngagementImageProcessor(**SMALL), EngagementImageProcessor(**SMALL, face_framing=framing)
     for picture in face_pictures:
         expected = learned.to_pixel_values(picture[None])
         near, far = (
             (processor.to_pixel_values(processor.prepare_faces(in_photo(picture)).frames) - expected).abs().mean()
-            for processor in (served, before)
+            for processor in (served, learned)
         )
         assert near < far / 2
 
 
 def test_pictures_without_faces_have_no_framing(face_pictures: list[np.ndarray]):
     wall = np.full((48, 48, 3), 90, np.uint8)
-    assert measure_framing(Pictures([*face_pictures[:2], *[wall] * 3])) is None
+    assert measure_framing(as_rows([*face_pictures[:2], *[wall] * 3])) is None
 
 
 def test_without_the_setting_crops_are_as_before_and_nobody_looks_twice(
@@ -162,24 +152,16 @@ def test_real_pictures_given_as_faces_have_the_logits_of_the_evaluation(table: s
 
 
 def test_the_command_takes_a_picture_as_a_face(
-    trained: TrainedStages,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-    face_pictures: list[np.ndarray],
+    trained: TrainedStages, tmp_path: Path, engagement: Command, face_pictures: list[np.ndarray]
 ):
     Image.fromarray(face_pictures[0]).save(tmp_path / "face.png")
     Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "wall.png")
-    command = ["engagement", "predict", "--model", str(trained.expression)]
-    for arguments, code, told in (
-        (["--faces", str(tmp_path / "face.png")], 0, "box [0.0, 0.0, 96.0, 120.0], the whole picture"),
-        ([str(tmp_path / "wall.png")], 2, "If the picture is a face already, pass --faces."),
+    for arguments, expected, told in (
+        (["--faces", tmp_path / "face.png"], 0, "box [0.0, 0.0, 96.0, 120.0], the whole picture"),
+        ([tmp_path / "wall.png"], 2, "If the picture is a face already, pass --faces."),
     ):
-        monkeypatch.setattr("sys.argv", [*command, *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capsys.readouterr()
-        assert (stop.value.code or 0) == code and told in said.out + said.err
+        code, out, err = engagement("predict", "--model", trained.expression, *arguments)
+        assert code == expected and told in out + err
 
 
 def test_frames_of_a_video_and_what_is_explained_are_faces_too(

@@ -5,13 +5,15 @@ import os
 import shlex
 import signal
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from conftest import Command, TrainedStages, prepare_drawn
+from stages import engagement_alone, same_weights, weights_of
+from stopped_trainings import stop_in
 
 from engagement_recognition import train
 from engagement_recognition.data.audit import folds
@@ -27,7 +29,6 @@ from engagement_recognition.evaluation.split_evaluation import SplitPredictions,
 from engagement_recognition.inference.predictor import Predictor
 from engagement_recognition.processor.input_errors import DataError, ModelLoadError, RecipeError
 from engagement_recognition.training.arguments import Recipe
-from engagement_recognition.training.trainer import EngagementTrainer
 
 FOLDS = 3
 NAMES = ["disengaged", "engaged"]
@@ -41,9 +42,7 @@ def prepared(drawn_daisee: Path, tmp_path_factory: pytest.TempPathFactory) -> Pr
 @pytest.fixture(scope="module")
 def recipe(trained: TrainedStages, prepared: PreparedData) -> dict[str, object]:
     """Stage two from the trained stage one, in folds."""
-    kept = {key: value for key, value in trained.recipe.items() if key not in ("expression", "output_dir")}
-    section = {"data": str(prepared.folder), "start_from": str(trained.expression), "folds": FOLDS}
-    return {**kept, "engagement": section}
+    return engagement_alone(trained, Path("nowhere"), data=str(prepared.folder), folds=FOLDS)
 
 
 @pytest.fixture(scope="module")
@@ -159,16 +158,8 @@ def test_pooled_results_are_one_entry_over_all_people(folds_run: Path, prepared:
 def test_killed_within_the_second_fold_and_resumed_the_scores_are_equal(
     recipe: dict[str, object], folds_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    calls, evaluate = [], EngagementTrainer.evaluate
-
-    def killed(self: EngagementTrainer, *arguments: object, **options: object) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 4:  # two epochs a fold
-            raise KeyboardInterrupt
-        return evaluate(self, *arguments, **options)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(EngagementTrainer, "evaluate", killed)
+        stop_in(patch, 4, method="evaluate")  # two epochs a fold
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run/engagement").exists()
     first = tmp_path / "run/folds/1/engagement/model.safetensors"
@@ -198,16 +189,8 @@ def test_by_subject_terminated_and_gone_on_with_as_told_the_scores_are_equal(
 ):
     whole = run(by_subject, tmp_path / "whole")
     (tmp_path / "recipe.json").write_text(json.dumps({**by_subject, "output_dir": str(tmp_path / "killed")}))
-    calls, evaluate = [], EngagementTrainer.evaluate
-
-    def killed(self: EngagementTrainer, *arguments: object, **options: object) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(self, *arguments, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(EngagementTrainer, "evaluate", killed)
+        stop_in(patch, 3, partial(os.kill, os.getpid(), signal.SIGTERM), "evaluate")
         assert train.main([str(tmp_path / "recipe.json")]) == 143
     told = capfd.readouterr().err.partition("resume with engagement train ")[2]
     assert train.main(shlex.split(told)) == 0
@@ -239,19 +222,11 @@ def test_folds_go_on_from_folds_with_the_same_people(recipe: dict[str, object], 
         first, second = (folder / f"folds/{fold}/engagement" for folder in (folds_run, again))
         before, after = (read_predictions(folder, "test")[0] for folder in (first, second))
         assert list(before.keys) == list(after.keys)
-        weights = [_encoder_weights(folder) for folder in (first, second)]
-        assert weights[0].keys() == weights[1].keys()
-        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        assert same_weights(*(weights_of(folder, "encoder.") for folder in (first, second)))
     with pytest.raises(RecipeError, match=r"start_from .* contains folds; pass --folds"):
         run({**recipe, "engagement": {**section, "folds": None}}, tmp_path / "other")
     with pytest.raises(RecipeError, match=r"needs 4 folds, got 3; "):
         run({**recipe, "engagement": {**section, "folds": 4}}, tmp_path / "other")
-
-
-def _encoder_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return {name: value for name, value in load_file(folder / "model.safetensors").items() if "encoder" in name}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TrainedStages
-from safetensors.torch import load_file
+from stages import engagement_alone, same_weights, weights_of
 from tiny_models import draw_pixels, tiny_model
 
 from engagement_recognition import EngagementForVideoClassification, train
@@ -49,13 +49,7 @@ def test_without_the_option_a_model_has_no_normalisation():
 @pytest.fixture(scope="module")
 def recipe(trained: TrainedStages) -> dict[str, object]:
     """Stage two with a frozen encoder, from the trained stage one."""
-    kept = {key: value for key, value in trained.recipe.items() if key not in ("expression", "output_dir")}
-    section = {"start_from": str(trained.expression), "freeze_encoder": True, "normalize_features": True}
-    return {**kept, "engagement": {**trained.recipe["engagement"], **section}}
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in load_file(folder / "model.safetensors").items() if "encoder" in name}
+    return engagement_alone(trained, Path("nowhere"), freeze_encoder=True, normalize_features=True)
 
 
 @pytest.mark.parametrize("model", ["video", "image"])
@@ -87,10 +81,10 @@ def test_features_that_are_kept_train_the_head_that_pixels_train(
     assert np.abs(ours - theirs).max() < 1e-4 and np.abs(theirs).max() > 1e-3
     assert np.array_equal(ours, mapped) and np.array_equal(ours, found)
     assert [read_results(folder).training.features_kept for folder in (kept, plain)] == [True, False]
-    weights = [weights_of(folder) for folder in (kept, plain)]
-    assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+    weights = weights_of(kept, "encoder.")
+    assert same_weights(weights, weights_of(plain, "encoder."))
     checkpoint = next((tmp_path / "kept/checkpoints/engagement").glob("checkpoint-*"))
-    assert weights_of(checkpoint).keys() == weights[0].keys()
+    assert weights_of(checkpoint, "encoder.").keys() == weights.keys()
     file = max(Path(str(recipe["cache_dir"]), "features").glob("*.npy"), key=lambda path: path.stat().st_mtime)
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(DataError, match=rf"{file.name} .*; delete the file"):

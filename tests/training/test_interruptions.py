@@ -6,15 +6,15 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import TrainedStages
+from stopped_trainings import stop_in
 
 from engagement_recognition import train
 from engagement_recognition.training.interruptions import Terminated, TrainingInterrupted, how_to_go_on
-from engagement_recognition.training.trainer import EngagementTrainer
 
 
 @pytest.fixture(autouse=True)
@@ -28,22 +28,8 @@ def python_s_own_handler() -> Iterator[None]:
 @pytest.fixture
 def typed(trained: TrainedStages, tmp_path: Path) -> list[str]:
     """Stage two alone, in a folder whose name has to be quoted."""
-    recipe = {key: value for key, value in trained.recipe.items() if key != "expression"}
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    (tmp_path / "recipe.json").write_text(json.dumps(trained.recipe | {"expression": {}}))
     return [str(tmp_path / "recipe.json"), "--output_dir", str(tmp_path / "a run")]
-
-
-def send_in(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal to this process in that step of the training; there are two an epoch."""
-    training_step, steps = EngagementTrainer.training_step, []
-
-    def struck(self: EngagementTrainer, *arguments: object) -> torch.Tensor:
-        steps.append(1)
-        if len(steps) == step:
-            os.kill(os.getpid(), number)
-        return training_step(self, *arguments)
-
-    monkeypatch.setattr(EngagementTrainer, "training_step", struck)
 
 
 def said_of(options: list[str], capfd: pytest.CaptureFixture) -> tuple[int, str]:
@@ -59,19 +45,19 @@ def test_sigterm_before_the_first_checkpoint_begins_again_and_after_it_goes_on(
 ):
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        send_in(1, signal.SIGTERM, patch)
+        stop_in(patch, 1, partial(os.kill, os.getpid(), signal.SIGTERM))
         code, line = said_of(typed, capfd)
     assert code == 143 and "SIGTERM" in line and "no checkpoint" in line and "prepared data is kept" in line
     assert line.endswith(f" with {shlex.join(['engagement', 'train', *typed])}")
     with monkeypatch.context() as patch:
-        send_in(4, signal.SIGTERM, patch)
+        stop_in(patch, 4, partial(os.kill, os.getpid(), signal.SIGTERM))
         code, line = said_of(typed, capfd)
     assert code == 143 and "checkpoints" in line and "are kept" in line
     words = shlex.split(line.partition("resume with engagement train ")[2])
     assert words == [*typed, "--resume_from_checkpoint", "true"]
     # Of another training: what lies there now was not written by the one that is stopped.
     with monkeypatch.context() as patch:
-        send_in(1, signal.SIGINT, patch)
+        stop_in(patch, 1, partial(os.kill, os.getpid(), signal.SIGINT))
         code, line = said_of(typed, capfd)
     assert code == 130 and "Ctrl-C" in line and "no checkpoint" in line
     assert train.main(words) == 0 and (tmp_path / "a run/engagement/results.json").is_file()
@@ -100,13 +86,8 @@ def test_ctrl_c_is_one_line_wherever_it_comes(
 
 def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch):
     stop = TrainingInterrupted(Terminated(), goes_on=True)
-    resumed = [
-        "my recipe.yaml",
-        "--engagement_resume_from_checkpoint",
-        "runs/x/checkpoint-5",
-        "--resume-from-checkpoint",
-    ]
-    line = how_to_go_on(stop, [*resumed, "--seed=3", "--bf16"])
+    resumed = ["--engagement_resume_from_checkpoint", "runs/x/checkpoint-5", "--resume-from-checkpoint"]
+    line = how_to_go_on(stop, ["my recipe.yaml", *resumed, "--seed=3", "--bf16"])
     assert line.endswith("engagement train 'my recipe.yaml' --seed=3 --bf16 --resume_from_checkpoint true")
     monkeypatch.setattr(sys, "argv", ["sub/train.py", "demo"])
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-u", "sub/train.py", "demo"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import TrainedStages
 from places import ROOT
+from stages import engagement_alone, results_of
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -50,30 +51,28 @@ def launch(recipe: Path, *options: str, program: Path = ROOT / "train.py", **mor
     )  # fmt: skip
 
 
-def say(started: subprocess.Popen) -> str:
+def finish(started: subprocess.Popen, fails: bool = False) -> str:
     """What it said until its end, which comes within minutes."""
     try:
-        return started.communicate(timeout=300)[0]
+        said = started.communicate(timeout=300)[0]
     except subprocess.TimeoutExpired:
         os.killpg(started.pid, signal.SIGKILL)
         raise
+    assert (started.returncode != 0) == fails, said[-3000:]
+    return said
 
 
 def recipe_for_two(trained: TrainedStages, run: Path, **changes: object) -> Path:
-    recipe = {key: value for key, value in trained.recipe.items() if key != "expression"}
-    section = {**trained.recipe["engagement"], "start_from": str(trained.expression)}
-    recipe |= {"output_dir": str(run), "num_train_epochs": 4, "per_device_train_batch_size": 2, "engagement": section}
+    recipe = engagement_alone(trained, run) | {"num_train_epochs": 4, "per_device_train_batch_size": 2, **changes}
     path = run.with_suffix(".json")
-    path.write_text(json.dumps(recipe | changes))
+    path.write_text(json.dumps(recipe))
     return path
 
 
 @pytest.mark.slow
 def test_two_processes_killed_and_resumed_end_with_equal_weights_and_scores(trained: TrainedStages, tmp_path: Path):
     calm, killed = (recipe_for_two(trained, tmp_path / name) for name in ("calm", "killed"))
-    done = launch(calm)
-    said = say(done)
-    assert done.returncode == 0, said[-3000:]
+    finish(launch(calm))
     started = launch(killed)
     while not list((tmp_path / "killed/checkpoints/engagement").glob("checkpoint-*/SHA256SUMS")):
         assert started.poll() is None
@@ -83,13 +82,8 @@ def test_two_processes_killed_and_resumed_end_with_equal_weights_and_scores(trai
     (checkpoint, *_) = (tmp_path / "killed/checkpoints/engagement").glob("checkpoint-*")
     assert {path.name for path in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
     assert not (tmp_path / "killed/engagement").exists()
-    resumed = launch(killed, "--resume_from_checkpoint", "true")
-    said = say(resumed)
-    assert resumed.returncode == 0, said[-3000:]
-    first, second = (
-        json.loads((tmp_path / name / "engagement/results.json").read_text())["measurements"]
-        for name in ("calm", "killed")
-    )
+    finish(launch(killed, "--resume_from_checkpoint", "true"))
+    first, second = (results_of(tmp_path / name / "engagement")["measurements"] for name in ("calm", "killed"))
     assert first == second and first[0]["evaluation"]["scores"]["num_examples"] == 3
     weights = [(tmp_path / name / "engagement/model.safetensors").read_bytes() for name in ("calm", "killed")]
     assert weights[0] == weights[1]
@@ -97,13 +91,8 @@ def test_two_processes_killed_and_resumed_end_with_equal_weights_and_scores(trai
 
 @pytest.mark.slow
 def test_two_processes_evaluate_as_many_examples_as_one(trained: TrainedStages, tmp_path: Path):
-    started = launch(recipe_for_two(trained, tmp_path / "run", num_train_epochs=1))
-    said = say(started)
-    assert started.returncode == 0, said[-3000:]
-    together, alone = (
-        json.loads((folder / "results.json").read_text())
-        for folder in (tmp_path / "run/engagement", trained.engagement)
-    )
+    finish(launch(recipe_for_two(trained, tmp_path / "run", num_train_epochs=1)))
+    together, alone = map(results_of, (tmp_path / "run/engagement", trained.engagement))
     assert together["measurements"][0]["evaluation"]["scores"]["num_examples"] == 3
     assert together["data"] == alone["data"]
     evaluated = [entry["eval_num_examples"] for entry in together["training"]["log"] if "eval_loss" in entry]
@@ -137,9 +126,7 @@ def test_others_wait_longer_than_torch_does_and_end_with_the_first(fails: bool, 
     program = tmp_path / "train_slowly.py"
     program.write_text(SLOW_FIRST)
     recipe = recipe_for_two(trained, tmp_path / "run", num_train_epochs=1, ddp_timeout=8)
-    started = launch(recipe, program=program, **({"FAILS": "1"} if fails else {}))
-    said = say(started)
-    assert (started.returncode != 0) == fails, said[-3000:]
+    said = finish(launch(recipe, program=program, **({"FAILS": "1"} if fails else {})), fails)
     errors = [line.partition("error: ")[2] for line in said.splitlines() if "error: " in line]
     assert len(errors) == (2 if fails else 0), said[-3000:]
     assert all("mount it" in line for line in errors) and any("process 0" in line for line in errors) == fails

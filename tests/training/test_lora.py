@@ -2,16 +2,16 @@
 
 import importlib.metadata
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from encoder_trial import clean_process
+from installed_versions import pretend
 from safetensors.torch import load_file
+from stages import same_weights
 from tiny_models import ENCODERS, draw_pixels, tiny_model
-from torch import nn
 from transformers import AutoModel, TimmWrapperConfig
 
 from engagement_recognition import EngagementForImageClassification, EngagementForVideoClassification, train
@@ -20,11 +20,9 @@ from engagement_recognition.modeling_engagement import EngagementPreTrainedModel
 from engagement_recognition.processor.input_errors import ModelLoadError, RecipeError
 from engagement_recognition.training.arguments import Recipe, StageRun, plan_stages
 from engagement_recognition.training.lora import add_adapters, merge_adapters
-from engagement_recognition.training.option_checks import check_options_alone
 
 pytest.importorskip("peft")
 Weights = dict[str, torch.Tensor]
-_TIMM_BEIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 # name: how many layers are adapted
 NUM_ADAPTED = {"vit": 4, "beit": 4, "swin": 4, "timm_vit": 2, "timm_swin": 2, "timm_beit": 2, "mobilevit": 9}
 
@@ -32,7 +30,8 @@ NUM_ADAPTED = {"vit": 4, "beit": 4, "swin": 4, "timm_vit": 2, "timm_swin": 2, "t
 @pytest.fixture(autouse=True)
 def more_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose fused layer timm reads without calling it, and one with BatchNorm layers."""
-    beit = TimmWrapperConfig(architecture="beit_base_patch16_224", model_args=_TIMM_BEIT)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    beit = TimmWrapperConfig(architecture="beit_base_patch16_224", model_args=sizes)
     monkeypatch.setitem(ENCODERS, "timm_beit", (lambda: beit, 3, 32))
     monkeypatch.setitem(ENCODERS, "mobilevit", (lambda: TimmWrapperConfig(architecture="mobilevit_xxs"), 3, 128))
 
@@ -45,10 +44,6 @@ def base_weights(model: EngagementPreTrainedModel) -> Weights:
     """The encoder's own, buffers included, under the names that they have without adapters."""
     stored = {name.replace(".base_layer", ""): value.clone() for name, value in model.encoder.state_dict().items()}
     return {name: value for name, value in stored.items() if ".lora_" not in name}
-
-
-def same(first: Weights, second: Weights) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
@@ -74,7 +69,7 @@ def test_adapters_learn_alone_and_merging_them_changes_no_logits(encoder: str, c
         optimizer.step()
     for name, weight in learning.items():  # A moves once B is no longer zero
         assert weight.grad.abs().max() > 0, name
-    assert same(base_weights(model), before)  # BatchNorm's statistics too
+    assert same_weights(base_weights(model), before)  # BatchNorm's statistics too
     with torch.no_grad():
         trained = model.eval()(pixels).logits
         merge_adapters(model, planned())
@@ -93,8 +88,8 @@ def recipe(tiny_recipe: dict[str, object], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("encoders") / "beit"
     torch.manual_seed(0)
     AutoModel.from_config(ENCODERS["beit"][0]()).save_pretrained(folder)
-    kept = {key: value for key, value in tiny_recipe.items() if key != "expression"}
-    return {**kept, "encoder": str(folder), "lora_rank": 2, "learning_rate": 0.02, "num_frames": 2, "temporal": "mean"}
+    model = {"encoder": str(folder), "lora_rank": 2, "num_frames": 2, "temporal": "mean"}
+    return {**tiny_recipe, **model, "learning_rate": 0.02, "expression": {}}
 
 
 @pytest.fixture
@@ -111,24 +106,12 @@ def unmerged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Weights, torch.Tenso
     return seen
 
 
-LOAD_AND_PREDICT = """
-import sys, torch
-from engagement_recognition import EngagementForVideoClassification
-model = EngagementForVideoClassification.from_pretrained(sys.argv[1]).eval()
-assert "peft" not in sys.modules or not hasattr(model.encoder.model, "peft_config")
-with torch.no_grad():
-    torch.save(model(torch.load(sys.argv[2])).logits, sys.argv[3])
-"""
+def logits_in_a_clean_process(folder: Path, pixels: torch.Tensor) -> torch.Tensor:
+    with clean_process() as process:
+        return process.logits(folder, pixels)
 
 
-def logits_in_a_clean_process(folder: Path, pixels: torch.Tensor, scratch: Path) -> torch.Tensor:
-    torch.save(pixels, scratch / "pixels.pt")
-    command = [sys.executable, "-c", LOAD_AND_PREDICT, folder, scratch / "pixels.pt", scratch / "logits.pt"]
-    subprocess.run(command, check=True)
-    return torch.load(scratch / "logits.pt")
-
-
-def logits_here(folder: Path, pixels: torch.Tensor, scratch: Path) -> torch.Tensor:
+def logits_here(folder: Path, pixels: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return EngagementForVideoClassification.from_pretrained(folder).eval()(pixels).logits
 
@@ -137,7 +120,7 @@ def logits_here(folder: Path, pixels: torch.Tensor, scratch: Path) -> torch.Tens
     "predict", [logits_here, pytest.param(logits_in_a_clean_process, marks=pytest.mark.slow)], ids=["here", "clean"]
 )
 def test_the_export_is_the_trained_model_merged(
-    predict: Callable[[Path, torch.Tensor, Path], torch.Tensor], recipe: dict[str, object], tmp_path: Path,
+    predict: Callable[[Path, torch.Tensor], torch.Tensor], recipe: dict[str, object], tmp_path: Path,
     unmerged: list[tuple[Weights, torch.Tensor]], capsys: pytest.CaptureFixture,
 ):  # fmt: skip
     (folder,) = train.train(Recipe({**recipe, "average_decay": 0.9, "output_dir": str(tmp_path / "run")}), {})
@@ -145,9 +128,9 @@ def test_the_export_is_the_trained_model_merged(
     assert f"LoRA in 4 layers; {4 * 2 * 2 * 32 + 33 * 2:,} of " in capsys.readouterr().out
     ((base, logits),) = unmerged
     pretrained = AutoModel.from_pretrained(str(recipe["encoder"])).state_dict()
-    assert same(base, {name: pretrained[name.removeprefix("model.")] for name in base})
+    assert same_weights(base, {name: pretrained[name.removeprefix("model.")] for name in base})
     model = EngagementForVideoClassification.from_pretrained(folder)
-    torch.testing.assert_close(predict(folder, draw_pixels(model), tmp_path), logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(predict(folder, draw_pixels(model)), logits, atol=1e-5, rtol=0)
     exported = {name: value for name, value in base_weights(model).items() if not torch.equal(value, base[name])}
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in exported} == {"q_proj", "v_proj"}
     assert not list(folder.rglob("*adapter*")) and check_model(str(folder)) is EngagementForVideoClassification
@@ -171,7 +154,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     (resumed,) = train.train(interrupted, {"resume_from_checkpoint": "true"})
     assert steps == [0, 1, 2, 3, 2, 3]
     (whole,) = train.train(straight, {})
-    assert same(*(load_file(folder / "model.safetensors") for folder in (resumed, whole)))
+    assert same_weights(*(load_file(folder / "model.safetensors") for folder in (resumed, whole)))
     with pytest.raises(RecipeError, match="lora_rank 2, got 4"):
         train.train(interrupted, {"resume_from_checkpoint": "true", "lora_rank": "4"})
 
@@ -185,9 +168,9 @@ def test_stage_two_adapts_what_stage_one_merged(
     expression, engagement = train.train(Recipe(both), {})
     (before_one, _), (before_two, _) = unmerged
     handed_on = base_weights(EngagementForImageClassification.from_pretrained(expression))
-    assert same(before_two, handed_on) and not same(before_one, handed_on)
+    assert same_weights(before_two, handed_on) and not same_weights(before_one, handed_on)
     exported = base_weights(EngagementForVideoClassification.from_pretrained(engagement))
-    assert exported.keys() == handed_on.keys() and not same(exported, handed_on)
+    assert exported.keys() == handed_on.keys() and not same_weights(exported, handed_on)
 
 
 # --- What is refused
@@ -219,27 +202,8 @@ def test_what_cannot_be_adapted_is_refused_before_data_is_read(
 
 
 def test_without_peft_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    really = importlib.metadata.version
-
-    def pretend(name: str) -> str:
-        if name == "peft":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return really(name)
-
-    needed = ['peft>=0.21.2; extra == "lora"']
-    monkeypatch.setattr(importlib.metadata, "version", pretend)
-    monkeypatch.setattr(importlib.metadata, "requires", lambda name: needed)
+    pretend(monkeypatch, "peft", None)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ['peft>=0.21.2; extra == "lora"'])
     assert train.main(["--engagement_data", "nowhere", "--lora_rank", "8", "--encoder", "vit_tiny_patch16_224"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "peft none" in said and "pip install 'peft>=0.21.2'" in said
-
-
-def test_without_the_option_nothing_is_adapted():
-    model = tiny_model("vit", "mean")
-    before = [weight.requires_grad for weight in model.parameters()]
-    run = planned(lora_rank=None)
-    check_options_alone(run)
-    add_adapters(model, run)
-    merge_adapters(model, run)
-    assert not [layer for layer in model.modules() if not isinstance(layer, nn.Module) or hasattr(layer, "lora_A")]
-    assert [weight.requires_grad for weight in model.parameters()] == before

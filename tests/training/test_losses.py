@@ -16,39 +16,36 @@ from engagement_recognition.training.losses import (
 )
 
 EVEN = torch.ones(4)
+LOGITS = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(4, (32,), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def logits() -> torch.Tensor:
-    return torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+def test_plain_settings_are_weighted_cross_entropy():
+    weights = class_weights(LABELS.tolist(), 4, cap=5)
+    expected = functional.cross_entropy(LOGITS, LABELS, weights)
+    assert torch.allclose(build_loss("cross_entropy", LABELS.tolist(), 4, 5)(LOGITS, LABELS), expected)
+    assert torch.allclose(build_loss("focal", LABELS.tolist(), 4, 5, focal_gamma=0)(LOGITS, LABELS), expected)
 
 
-@pytest.fixture
-def labels() -> torch.Tensor:
-    return torch.randint(4, (32,), generator=torch.Generator().manual_seed(1))
-
-
-def test_plain_settings_are_weighted_cross_entropy(logits: torch.Tensor, labels: torch.Tensor):
-    weights = class_weights(labels.tolist(), 4, cap=5)
-    expected = functional.cross_entropy(logits, labels, weights)
-    assert torch.allclose(build_loss("cross_entropy", labels.tolist(), 4, 5)(logits, labels), expected)
-    assert torch.allclose(build_loss("focal", labels.tolist(), 4, 5, focal_gamma=0)(logits, labels), expected)
+def test_a_cap_of_one_weighs_nothing_and_a_class_may_have_no_examples():
+    assert class_weights([0, 0, 0, 1], 2, cap=1).tolist() == [1, 1]
+    assert torch.isfinite(class_weights([0, 0, 2], 3, cap=5)).all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_shares_of_one_label_are_that_label(name: str, logits: torch.Tensor, labels: torch.Tensor):
-    loss = build_loss(name, labels.tolist(), 4, 5)
-    shares = functional.one_hot(labels, 4).float()
-    assert torch.allclose(loss(logits, shares), loss(logits, labels))
+def test_shares_of_one_label_are_that_label(name: str):
+    loss = build_loss(name, LABELS.tolist(), 4, 5)
+    shares = functional.one_hot(LABELS, 4).float()
+    assert torch.allclose(loss(LOGITS, shares), loss(LOGITS, LABELS))
     halves = (shares + shares.roll(1, dims=1)) / 2
-    assert not torch.allclose(loss(logits, halves), loss(logits, labels))
+    assert not torch.allclose(loss(LOGITS, halves), loss(LOGITS, LABELS))
 
 
-def test_focal_loss_cares_less_for_what_is_easy(labels: torch.Tensor):
-    sure = 6.0 * functional.one_hot(labels, 4)
-    unsure = 0.5 * functional.one_hot(labels, 4)
+def test_focal_loss_cares_less_for_what_is_easy():
+    sure = 6.0 * functional.one_hot(LABELS, 4)
+    unsure = 0.5 * functional.one_hot(LABELS, 4)
     shrunk = [
-        focal_loss(logits, labels, EVEN, 2) / functional.cross_entropy(logits, labels) for logits in (sure, unsure)
+        focal_loss(logits, LABELS, EVEN, 2) / functional.cross_entropy(logits, LABELS) for logits in (sure, unsure)
     ]
     assert shrunk[0] < 1e-3 < 0.3 < shrunk[1]
 
@@ -82,13 +79,13 @@ def test_logit_adjustment_moves_what_is_learned_towards_the_rare_class():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_is_a_finite_mean_with_gradients(name: str, logits: torch.Tensor, labels: torch.Tensor):
-    loss = build_loss(name, labels.tolist(), 4, 5, logit_adjustment=1.0)
-    logits = (logits * 30).requires_grad_()
-    value = loss(logits, labels)
+def test_every_loss_is_a_finite_mean_with_gradients(name: str):
+    loss = build_loss(name, LABELS.tolist(), 4, 5, logit_adjustment=1.0)
+    logits = (LOGITS * 30).requires_grad_()
+    value = loss(logits, LABELS)
     value.backward()
     assert value.shape == () and torch.isfinite(value) and torch.isfinite(logits.grad).all()
-    twice = loss(logits.repeat(2, 1), labels.repeat(2))
+    twice = loss(logits.repeat(2, 1), LABELS.repeat(2))
     assert torch.allclose(value, twice)  # a mean: the batch's size does not matter
 
 

@@ -21,10 +21,10 @@ def kinds_of(item: Field) -> set[object]:
     return {item.type, *get_args(item.type)}
 
 
-def refusal(name: str, value: object) -> str | None:
-    """What is said to an option of a stage; None: it is taken. Anything but a refusal is raised."""
+def refusal(**options: object) -> str | None:
+    """What is said to options of a stage; None: they are taken. Anything but a refusal is raised."""
     try:
-        for run in plan_stages(Recipe({"engagement": {"data": "clips", name: value}}), {}):
+        for run in plan_stages(Recipe({"engagement": {"data": "clips", **options}}), {}):
             check_options_alone(run)
     except EngagementInputError as error:
         assert "\n" not in str(error)
@@ -38,7 +38,7 @@ NUMBERS = [name for name, item in OPTIONS.items() if {int, float} & kinds_of(ite
 @pytest.mark.parametrize("name", NUMBERS)
 def test_no_number_is_below_zero_or_none_at_all(name: str):
     for value in (NAN, -1):
-        said = refusal(name, value)
+        said = refusal(**{name: value})
         assert (said is None) == ((name, value) in MEANT) and (said is None or name in said), said
 
 
@@ -59,8 +59,6 @@ NO_EVALUATION = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_
         ({**NO_EVALUATION, "lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy"),
         ({"train_sampling_strategy": "group_by_length"}, "infer lengths"),
         ({"dataloader_num_workers": 0, "dataloader_persistent_workers": True}, "num_workers > 0"),
-        ({"dataloader_num_workers": 0, "dataloader_prefetch_factor": 2}, "num_workers > 0"),
-        ({"dataloader_num_workers": 0, "dataloader_multiprocessing_context": "spawn"}, "num_workers > 0"),
         ({"use_liger_kernel": True}, "liger-kernel"),
         ({"debug": "tpu_metrics_debug"}, "step with these options"),
         ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint is fixed at False"),
@@ -71,20 +69,13 @@ NO_EVALUATION = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_
     ids=lambda item: "_".join(item) if isinstance(item, dict) else "",
 )
 def test_what_does_not_go_together_is_one_line(options: dict[str, object], words: str):
-    with pytest.raises(EngagementInputError) as caught:
-        for run in plan_stages(Recipe({"engagement": {"data": "clips", "use_cpu": True, **options}}), {}):
-            check_options_alone(run)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    said = refusal(use_cpu=True, **options)
+    assert said is not None and words in said
 
 
 def test_what_goes_together_is_taken_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    for options in (
-        {},
-        {"bf16": True, "folds": "subject"},
-        {"auto_find_batch_size": True},
-        {"full_determinism": False},
-    ):
+    for options in ({}, {"bf16": True, "folds": "subject"}, {"auto_find_batch_size": True}):
         for run in plan_stages(Recipe({"engagement": {"data": "clips", "use_cpu": True, **options}}), {}):
             check_options_alone(run)
             assert run.training.max_steps == -1 and run.training.load_best_model_at_end
@@ -102,18 +93,8 @@ def test_bf16_auto_gives_way_to_fp16(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("value", [0, -1, NAN, ""], ids=repr)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_is_taken_or_refused(name: str, value: object):
-    said = refusal(name, value)
+    said = refusal(**{name: value})
     assert value != "" or said is not None or name == "data"
-
-
-def save_levit(folder: Path) -> None:
-    sizes = {"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}
-    LevitModel(LevitConfig(image_size=64, **sizes)).save_pretrained(folder)
-
-
-def save_bert(folder: Path) -> None:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=99, **sizes)).save_pretrained(folder)
 
 
 def refused_before_data(encoder: str | Path, **options: object) -> str:
@@ -125,7 +106,8 @@ def refused_before_data(encoder: str | Path, **options: object) -> str:
 
 
 def test_an_encoder_is_asked_for_its_size_before_data_is_read(tmp_path: Path):
-    save_levit(tmp_path / "levit")
+    sizes = {"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}
+    LevitModel(LevitConfig(image_size=64, **sizes)).save_pretrained(tmp_path / "levit")
     said = refused_before_data(tmp_path / "levit", image_size=32)
     assert "levit cannot read pictures of 32x32 px" in said and said.endswith("pass image_size 64.")
     for encoder, size in ((str(tmp_path / "levit"), 64), ("resnet18", 112), ("vit_tiny_patch16_224", 224)):
@@ -135,6 +117,7 @@ def test_an_encoder_is_asked_for_its_size_before_data_is_read(tmp_path: Path):
 
 
 def test_what_is_no_image_encoder_is_refused_before_data_is_read(tmp_path: Path):
-    save_bert(tmp_path / "bert")
-    assert "got model_type 'bert'; use another" in refused_before_data(tmp_path / "bert")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=99, **sizes)).save_pretrained(tmp_path)
+    assert "got model_type 'bert'; use another" in refused_before_data(tmp_path)
     assert "the tag 'none_such'" in refused_before_data("resnet18.none_such")

@@ -1,12 +1,12 @@
 """Frames in random order, the control for what a model reads from their order: collators, training, refusal."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TrainedStages
+from stages import engagement_alone, results_of
 
 from engagement_recognition import train
 from engagement_recognition.processor.video_processing_engagement import EngagementVideoProcessor
@@ -78,13 +78,10 @@ def test_a_training_shuffles_what_it_learns_from_and_what_it_measures(
         remember(self, *arguments, **options)
 
     monkeypatch.setattr(EngagementTrainer, "__init__", build)
-    recipe = {key: value for key, value in trained.recipe.items() if key != "expression"}
-    section = {**recipe["engagement"], "start_from": str(trained.expression), "num_train_epochs": 1}
-    recipe = {**recipe, "engagement": section}
 
     def results_of_a_run(name: str, **changes: object) -> dict:
-        (folder,) = train.train(Recipe({**recipe, **changes, "output_dir": str(tmp_path / name)}), {})
-        return json.loads((folder / "results.json").read_text())
+        recipe = engagement_alone(trained, tmp_path / name, num_train_epochs=1, **changes)
+        return results_of(*train.train(Recipe(recipe), {}))
 
     shuffled, again = (results_of_a_run(name, shuffle_frames=True) for name in ("shuffled", "again"))
     in_order = results_of_a_run("in_order")
@@ -96,16 +93,3 @@ def test_a_training_shuffles_what_it_learns_from_and_what_it_measures(
         return [row["loss"] for row in results["training"]["log"] if "loss" in row]
 
     assert losses(shuffled) == losses(again) != losses(in_order)
-
-
-def test_single_faces_have_no_order_to_lose(
-    tiny_recipe: dict[str, object], tmp_path: Path, capfd: pytest.CaptureFixture
-):
-    recipe = {key: value for key, value in tiny_recipe.items() if key != "expression"}
-    recipe["output_dir"] = str(tmp_path / "run")
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    typed = [str(tmp_path / "recipe.yaml"), "--engagement_model", "image", "--shuffle_frames", "true"]
-    assert train.main(typed) == 2
-    lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: shuffle_frames needs clips")
-    assert "stage engagement" in lines[0] and not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TrainedStages, prepare_drawn
+from stages import load
 from typer.testing import CliRunner
 
 from engagement_recognition import train
@@ -13,8 +14,7 @@ from engagement_recognition.cli.main import app
 from engagement_recognition.data.preparation.prepared_data import load_prepared
 from engagement_recognition.data.schema import AFFECTS, LEVELS, THREE_CLASSES
 from engagement_recognition.processor.input_errors import DataError, LeakageError, RecipeError
-from engagement_recognition.training.arguments import Recipe, plan_stages
-from engagement_recognition.training.stage_data import StageData, load_stage_data
+from engagement_recognition.training.arguments import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,6 @@ def leaking(drawn_expressions: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def load(
-    tiny_recipe: dict[str, object], data: Path, stage: str = "engagement", typed: dict | None = None, **options: object
-) -> StageData:
-    recipe = {key: value for key, value in tiny_recipe.items() if key not in ("expression", "engagement")}
-    (run,) = plan_stages(Recipe({**recipe, stage: {"data": str(data), **options}}), typed or {})
-    return load_stage_data(run)
-
-
 def test_prepared_data_is_used_as_it_is(audited: Path, tiny_recipe: dict[str, object]):
     data = load(tiny_recipe, audited)
     assert data.description.fingerprint == load_prepared(audited).fingerprint
@@ -60,10 +52,9 @@ def test_a_recipe_gives_way_to_prepared_data_and_a_typed_option_does_not(
     option: dict, audited: Path, tiny_recipe: dict[str, object]
 ):
     assert load(tiny_recipe, audited, **option).processor.num_frames == 4
-    typed = {name: str(value) for name, value in option.items()}
     for prefix in ("", "engagement_"):
         with pytest.raises(RecipeError, match=next(iter(option))):
-            load(tiny_recipe, audited, typed={f"{prefix}{name}": value for name, value in typed.items()})
+            load(tiny_recipe, audited, typed={f"{prefix}{name}": str(value) for name, value in option.items()})
 
 
 def test_both_stages_data_is_looked_at_before_the_first_trains(
@@ -73,11 +64,6 @@ def test_both_stages_data_is_looked_at_before_the_first_trains(
     recipe = {**trained.recipe, "output_dir": str(tmp_path), "engagement": {"data": str(unaudited)}}
     with pytest.raises(LeakageError, match="engagement audit"):
         train.train(Recipe(recipe), {})
-
-
-def test_a_stage_without_data_is_skipped(trained: TrainedStages):
-    (run,) = plan_stages(Recipe(trained.recipe), {"expression_data": "none"})
-    assert run.name == "engagement"
 
 
 def test_an_audit_under_other_labels_is_done_again(audited: Path, tiny_recipe: dict[str, object], tmp_path: Path):
