@@ -8,6 +8,7 @@ import numpy as np
 
 from engagement_recognition.data.described_data import AuditSummary, DescribedData, PreparedWith, TrainingData
 from engagement_recognition.data.schema import BINARY
+from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
 from engagement_recognition.evaluation.results_schema import Environment, Measurement, Results, Training
 from engagement_recognition.evaluation.score_records import SplitEvaluation
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, evaluate_split
@@ -58,6 +59,15 @@ def results() -> Results:
         data=trained_on, train_label_counts={"disengaged": 1, "engaged": 2},
         training=Training(seconds=1.5, log=[{"epoch": 1.0, "step": 3, "loss": 0.5}]), environment=environment,
         measurements=[measured],
+    )  # fmt: skip
+
+
+def face_focus(face: FocusRegion, **changes: object) -> FaceFocusResults:
+    """Of a face, with eyes and mouth alike."""
+    return FaceFocusResults(
+        num_clips=20, num_without_face=0, num_without_heat=0, num_unreadable=0, label="predicted", seed=0,
+        face=face, eyes=face, mouth=face, people=FocusPeople(suppressed=False, num_people=8, lowest_means=[]),
+        sanity=FocusSanity(num_clips=5), **changes,
     )  # fmt: skip
 
 

@@ -12,14 +12,8 @@ from torch import nn
 from engagement_recognition import EngagementImageProcessor, EngagementVideoProcessor, register_auto_classes
 
 STATES = ["bored", "confused", "engaged", "neutral"]
-
-
 STATE_MAPS = {"id2label": dict(enumerate(STATES)), "label2id": {name: i for i, name in enumerate(STATES)}}
-
-
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
-
-
 needs_onnx = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is missing"
 )
@@ -34,7 +28,7 @@ def stock_beit(**fields: object) -> nn.Module:
 
 def stock_timm(architecture: str, size_px: int = 64, **model_args: object) -> nn.Module:
     torch.manual_seed(0)
-    settings = {"input_size": [3, size_px, size_px], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    settings = {"input_size": [3, size_px, size_px], "mean": MEAN, "std": STD}
     fields = {"architecture": architecture, "model_args": model_args, "pretrained_cfg": settings, **STATE_MAPS}
     return transformers.TimmWrapperForImageClassification(transformers.TimmWrapperConfig(**fields))
 

@@ -16,14 +16,8 @@ from transformers import (
 
 from engagement_recognition import EngagementConfig, EngagementForImageClassification, EngagementForVideoClassification
 
-_TOKENS = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
+_TOKENS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+_TOKENS |= {"image_size": 32, "patch_size": 8}
 # As microsoft/beit-base-patch16-224-pt22k-ft22k is built, but small.
 _BEIT = {
     "use_mean_pooling": True,

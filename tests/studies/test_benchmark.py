@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, TrainedStages
 from places import ROOT
+from stopped_trainings import interrupt
 
 from engagement_recognition.processor.input_errors import EngagementInputError
 from engagement_recognition.studies import benchmark
@@ -67,10 +68,7 @@ def test_what_was_measured_is_kept_where_the_rest_is_not(
     assert re.search(r"^- training: .*\btraining_speed .* code 3;", page, flags=re.M)
     assert "![" not in page and not (folder / "benchmark.png").exists()
 
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("subprocess.run", stop)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: interrupt())
     (folder / "benchmark.json").unlink()
     engagement("benchmark", film, "--model", trained.engagement, *parts, "--output", folder)
     assert SpeedRecord.model_validate_json((folder / "benchmark.json").read_text()).cold == rows

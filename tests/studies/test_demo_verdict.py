@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TrainedStages
-from made_up_results import NAMES, OWN, predictions, results
+from made_up_results import NAMES, OWN, face_focus, predictions, results
 
-from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusPeople, FocusRegion, FocusSanity
+from engagement_recognition.evaluation.focus_records import FaceFocusResults, FocusRegion
 from engagement_recognition.evaluation.results_file import write_results
 from engagement_recognition.evaluation.results_schema import Measurement
 from engagement_recognition.evaluation.split_evaluation import SplitPredictions, evaluate_split, write_predictions
@@ -36,11 +36,7 @@ def constant(found: SplitPredictions) -> SplitPredictions:
 
 def focus(mean: float, chance: float, map_size: int) -> FaceFocusResults:
     face = FocusRegion(mean=mean, chance=chance, ratio=mean / chance, lower=mean - 0.05, upper=mean + 0.05)
-    return FaceFocusResults(
-        num_clips=20, num_without_face=0, num_without_heat=0, num_unreadable=0, label="predicted", seed=0,
-        map_size=[map_size, map_size], face=face, eyes=face, mouth=face,
-        people=FocusPeople(suppressed=False, num_people=8, lowest_means=[]), sanity=FocusSanity(num_clips=5),
-    )  # fmt: skip
+    return face_focus(face, map_size=[map_size, map_size])
 
 
 def write_run(folder: Path, found: SplitPredictions, looks: FaceFocusResults | None = None) -> None:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engagement_recognition.evaluation.comparison import compare_pairs
 from engagement_recognition.evaluation.results_file import read_results
 from engagement_recognition.evaluation.results_schema import Results
-from engagement_recognition.evaluation.score_records import SplitEvaluation
 from engagement_recognition.processor.input_errors import DataError, RecipeError
 from engagement_recognition.studies import finished_runs
 from engagement_recognition.studies import reproduce as study
@@ -90,10 +88,6 @@ def timeless_record(output: Path) -> dict:
     return json.loads(text, object_pairs_hook=lambda pairs: {key: value for key, value in pairs if key != "seconds"})
 
 
-def timeless_runs(output: Path, seed: int) -> list[dict]:
-    return [run for row in timeless_record(output)["rows"] for run in row["runs"] if run["seed"] == seed]
-
-
 def rows_of(output: Path) -> dict[str, dict]:
     return {row["name"]: row for row in record_of(output)["rows"]}
 
@@ -107,10 +101,6 @@ def cells_of(output: Path, *begins: str) -> list[str]:
 
 def results_of(output: Path, name: str, seed: int) -> Results:
     return read_results(output / name / f"seed{seed}" / "engagement")
-
-
-def measured_on_test(output: Path, name: str, seed: int) -> SplitEvaluation:
-    return results_of(output, name, seed).measured_on("test").evaluation
 
 
 def times_of(folder: Path) -> dict[Path, int]:
@@ -146,7 +136,7 @@ def test_every_row_and_seed_is_there(reproduced: Reproduced):
 
 
 def test_published_stands_beside_measured(reproduced: Reproduced):
-    tests = [measured_on_test(reproduced.output, "lstm", seed) for seed in (0, 1)]
+    tests = [results_of(reproduced.output, "lstm", seed).measured_on("test").evaluation for seed in (0, 1)]
     by_clip, by_window = (
         [getattr(of_seed, kind).per_class["disengaged"].recall for of_seed in tests]
         for kind in ("scores", "scores_by_window")
@@ -156,10 +146,6 @@ def test_published_stands_beside_measured(reproduced: Reproduced):
     assert cells[2] == "0.260" and cells[3].startswith(f"{sum(by_window) / 2:.3f} ± ")
     assert cells[4].startswith(f"{sum(by_clip) / 2:.3f} ± ") and cells[6] == majority
     assert cells_of(reproduced.output, "LSTM", "accuracy")[2] == "–"  # not published, measured all the same
-    spread = rows_of(reproduced.output)["frame"]["measured"]["accuracy"]
-    first, second = (measured_on_test(reproduced.output, "frame", seed).scores.accuracy for seed in (0, 1))
-    assert spread["mean"] == pytest.approx((first + second) / 2)
-    assert spread["sd"] == pytest.approx(abs(first - second) / 2**0.5)
 
 
 def test_a_row_that_fails_in_itself_does_not_stop_the_others(reproduced: Reproduced):
@@ -180,10 +166,7 @@ def test_a_contrast_is_the_difference_of_the_runs(reproduced: Reproduced):
     assert (judged["score"], beside["score"]) == ("macro_f1", "accuracy_fitted")
     assert judged["differences"] == pytest.approx(differences)
     assert judged["published"] == pytest.approx(0.5505 - 0.4935)
-    compared = compare_pairs(*([reproduced.output / run["folder"] for run in runs] for runs in (frame, lstm)))
-    expected = {"resampled": compared.resampled, **compared.differences["macro_f1"].model_dump()}
-    assert judged["paired"] == expected and judged["paired"]["value"] == pytest.approx(judged["mean"])
-    assert beside["paired"]["value"] == pytest.approx(beside["mean"]) == compared.fitted.differences["accuracy"].value
+    assert all(row["paired"]["value"] == pytest.approx(row["mean"]) for row in (judged, beside))
     cells = cells_of(reproduced.output, "time helps (One frame → LSTM)")
     assert cells[2] == "+0.057" and cells[3].startswith(f"{sum(differences) / 2:+.3f} ± ")
     assert cells[4] == ", ".join(f"{value:+.3f}" for value in differences)
@@ -201,11 +184,7 @@ def test_each_row_is_announced_with_the_time_left(reproduced: Reproduced):
 
 
 def test_the_table_says_what_was_changed_and_on_which_data(
-    reproduced: Reproduced,
-    shared: dict[str, object],
-    drawn_daisee: Path,
-    drawn_expressions: Path,
-    tmp_path: Path,
+    reproduced: Reproduced, shared: dict[str, object], drawn_daisee: Path, drawn_expressions: Path, tmp_path: Path
 ):
     rows = {"faces": {"title": "Expressions alone", "stages": ["expression"], "published": {}}}
     folder, output = write_study(tmp_path / "faces", shared, rows), tmp_path / "out"
@@ -259,7 +238,10 @@ def test_a_killed_study_goes_on_and_ends_as_one_in_one_go(
     before = times_of(output / "frame")
     reproduce(reproduced.folder, drawn_daisee, output)
     assert times_of(output / "frame") == before
-    assert timeless_runs(output, 0) == timeless_runs(reproduced.output, 0)
+    whole, resumed = (
+        [row["runs"][0] for row in timeless_record(folder)["rows"]] for folder in (reproduced.output, output)
+    )
+    assert resumed == whole
 
 
 @pytest.mark.parametrize("changed", ["option", "recipe", "label", "study"])
@@ -345,8 +327,7 @@ def test_an_improved_row_stands_below_its_row(
     assert not (output / "lstm/seed0/expression").exists() and (output / "improved/lstm/seed0/expression").is_dir()
     assert results_of(output, "improved/lstm", 0).started_from == "expression"
     assert cells_of(output, "LSTM, improved", "recall/disengaged")[2] == "–"  # the same scores, and nothing published
-    (found,) = record_of(output)["contrasts"]
-    (found,) = found["scores"]
+    ((found,),) = (contrast["scores"] for contrast in record_of(output)["contrasts"])
     assert found["published"] is None and found["paired"]["value"] == pytest.approx(found["differences"][0])
 
 
@@ -366,7 +347,6 @@ def test_other_data_does_not_speak_for_a_row(reproduced: Reproduced):
 ASKED = {
     "unknown option": ({"options": {"learning_rat": "1"}}, "frame: .*learning_rate"),
     "wrong value": ({"options": {"num_train_epochs": "many"}}, "frame: .*many"),
-    "augmentation": ({"options": {"augmentation": '{"blur": 1}'}}, "frame: .*blur"),
     "an option of the study's own": ({"options": {"engagement_seed": "3"}}, "engagement_seed"),
     "no seed": ({"seeds": 0}, "at least one seed"),
     "no data": ({"data": Path("nowhere")}, "nowhere .*drawn clips.*check the path"),

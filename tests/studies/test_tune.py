@@ -17,7 +17,8 @@ import pytest
 import torch
 import yaml
 from conftest import Command
-from tuned_faces import SPACE, write_recipe, write_space
+from installed_versions import pretend
+from tuned_faces import SPACE, write_space
 
 from engagement_recognition import train
 from engagement_recognition.evaluation.results_file import read_results
@@ -38,12 +39,16 @@ Values = Mapping[str, object]
 
 
 @pytest.fixture(scope="module")
-def folder(drawn_expressions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("faces"), drawn_expressions).parent
-
-
-@pytest.fixture
-def recipe(folder: Path) -> Path:
+def recipe(drawn_expressions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Single faces of class folders in a second, one stage."""
+    folder = tmp_path_factory.mktemp("faces")
+    recipe = {
+        "encoder": "test_resnet", "image_size": 32, "num_preparation_processes": 1, "cache_dir": str(folder / "cache"),
+        "num_train_epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 1e-3, "seed": 0,
+        "metric_for_best_model": "macro_f1",
+        "engagement": {"data": str(drawn_expressions), "subject_pattern": r"^\d+", "model": "image"},
+    }  # fmt: skip
+    (folder / "faces.yaml").write_text(yaml.safe_dump(recipe))
     return folder / "faces.yaml"
 
 
@@ -122,9 +127,9 @@ def test_a_search_ends_in_a_recipe_that_trains_what_it_found(
 
 
 @pytest.fixture(scope="module")
-def faces(folder: Path) -> StageData:
+def faces(recipe: Path) -> StageData:
     """The recipe's, opened once."""
-    return load_stage_data(plan_stages(read_recipe(folder / "faces.yaml"), {})[0])
+    return load_stage_data(plan_stages(read_recipe(recipe), {})[0])
 
 
 @pytest.fixture
@@ -299,14 +304,7 @@ def test_another_search_in_the_folder_is_refused_and_nothing_is_lost(
 
 
 def test_without_optuna_a_line_says_what_to_install(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    really = importlib.metadata.version
-
-    def pretend(name: str) -> str:
-        if name == "optuna":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return really(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", pretend)
+    pretend(monkeypatch, "optuna", None)
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ['optuna>=5; extra == "tune"'])
     refuse("Expected optuna>=5, got optuna none; pip install 'optuna>=5'", recipe, tmp_path / "output")
 
