@@ -1,6 +1,5 @@
 """What somebody writes who knows transformers' docs alone works here, or one line says why it does not."""
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import torch
 from conftest import TrainedStages
 from huggingface_hub import ModelCard
 from places import ROOT
+from saved_models import needs_onnx, save_ours
 from tiny_models import draw_pixels, tiny_model
 from torch import nn
 from torch.export import Dim
@@ -110,13 +110,10 @@ def test_torch_export_takes_any_number_of_frames(head: str):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is missing"
-)
+@needs_onnx
 @pytest.mark.parametrize("head", ["lstm", "transformer", "mean", "last"])
 def test_onnx_takes_any_number_of_frames(head: str, tmp_path: Path):
     import onnxruntime
-    from saved_models import save_ours
 
     from engagement_recognition.conversion.export_onnx import export_onnx
 

@@ -1,12 +1,11 @@
 """What a change is asked for: hooks that run what `make setup` installs, templates, one version, no secrets."""
 
-import configparser
 import runpy
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from places import ROOT
+from places import ROOT, setup_cfg
 
 import engagement_recognition
 
@@ -18,12 +17,6 @@ SECRETS = [
     "-----BEGIN RSA " + "PRIVATE KEY-----",
     "https://me:" + "pass@example.org/x",
 ]
-
-
-def setup_cfg() -> configparser.ConfigParser:
-    declared = configparser.ConfigParser()
-    declared.read(ROOT / "setup.cfg", encoding="utf-8")
-    return declared
 
 
 def test_the_version_is_said_once_and_citation_and_changelog_agree():

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 from engagement_recognition.cli.main import app
 from engagement_recognition.data.drawn.datasets import write_daisee
 from engagement_recognition.data.preparation.prepared_data import load_prepared
-from engagement_recognition.data.schema import SPLITS
 from engagement_recognition.evaluate_model import evaluate_model
-from engagement_recognition.evaluation.comparison import compare_runs, describe_comparison
+from engagement_recognition.evaluation.comparison import compare_runs
 from engagement_recognition.evaluation.results_file import read_results, write_results
 from engagement_recognition.evaluation.results_schema import ImportedFrom, Results
 from engagement_recognition.evaluation.score_records import SuppressedGroup
@@ -181,15 +180,6 @@ def test_an_imported_model_is_known_by_what_was_measured_first(run: Path, prepar
     assert results.measurements[1].data.fingerprint[:12] in text.partition("### Measured on other data")[2]
 
 
-def test_predictions_hold_a_row_a_window(run: Path, prepared: Path):
-    evaluate_model(run, prepared)
-    table = pyarrow.parquet.read_table(run / "predictions.parquet").to_pydict()
-    assert set(table["split"]) == {"validation", "test"} <= set(SPLITS)
-    test_rows = [row for row, split in enumerate(table["split"]) if split == "test"]
-    assert len(test_rows) == scores_on_test(read_results(run)).num_windows
-    assert all(table["subject_id"]) and set(table["label"]) <= {"engaged", "disengaged"}
-
-
 def test_groups_of_few_people_are_suppressed(run: Path, prepared: Path, tmp_path: Path):
     people = sorted(set(read_predictions(run, "test")[0].subject_ids))
     with (tmp_path / "groups.csv").open("w", newline="") as file:
@@ -232,12 +222,6 @@ def test_the_card_of_another_split_says_which(run: Path, prepared: Path):
 
 
 # --- Two runs
-
-
-def test_a_run_does_not_differ_from_itself(trained: TrainedStages):
-    compared = compare_runs(trained.engagement, trained.engagement)
-    assert all(row.value in (0.0, None) for row in compared.differences.values())
-    assert "differs" not in describe_comparison(compared)
 
 
 def test_runs_of_other_labels_or_clips_are_not_compared(trained: TrainedStages, run: Path):

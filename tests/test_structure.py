@@ -1,22 +1,16 @@
 """The house keeps its shape: what may be copied to the Hub, what the wheel holds, and nothing too long."""
 
 import ast
-import configparser
 import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from open_signatures import package_sources
+from places import ROOT, setup_cfg
 from shipped_files import SHIPPED
 
-
-def packages(folder: Path) -> list[Path]:
-    return [folder, *(path for init in sorted(folder.glob("*/__init__.py")) for path in packages(init.parent))]
-
-
-FOLDERS = packages(ROOT)
-MODULES = {path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted(folder.glob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+MODULES = package_sources(ROOT)
+TREES = {name: ast.parse(source) for name, source in MODULES.items()}
 OPTIONS = ("placement_options", "shard_options")  # of commands, which their modules import at the top
 COMMANDS = ("data", "export", "predict", "session", "training", "use")
 SHIPPED_MAY_USE = {
@@ -75,13 +69,11 @@ def test_the_root_and_the_command_line_import_nothing_heavy():
 
 
 def test_every_folder_of_code_is_in_the_wheel():
-    declared = configparser.ConfigParser()
-    declared.read(ROOT / "setup.cfg", encoding="utf-8")
-    packages = {path.relative_to(ROOT).as_posix().replace("/", ".") for path in FOLDERS} - {"."}
-    named = declared["options"]["packages"].split()
-    assert named == ["engagement_recognition", *sorted(f"engagement_recognition.{name}" for name in packages)]
+    folders = {name.rpartition("/")[0].replace("/", ".") for name in MODULES} - {""}
+    named = setup_cfg()["options"]["packages"].split()
+    assert named == ["engagement_recognition", *sorted(f"engagement_recognition.{name}" for name in folders)]
 
 
 def test_no_file_is_longer_than_400_lines():
-    files = [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
-    assert [path.name for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
+    tests = {str(path): path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    assert [name for name, source in (MODULES | tests).items() if len(source.splitlines()) > 400] == []

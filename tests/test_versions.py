@@ -1,6 +1,5 @@
 """Which versions are needed is said once, checked before they are used, and told in one line wherever it fails."""
 
-import importlib.metadata
 import os
 import re
 import runpy
@@ -9,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TrainedStages
+from conftest import Command, TrainedStages
+from installed_versions import pretend
 from packaging.requirements import Requirement
 from packaging.version import Version
 from places import ROOT
-from typer.testing import CliRunner
 
 from engagement_recognition import configuration_engagement, train
-from engagement_recognition.cli import main as cli
 from engagement_recognition.cli.environment import describe_environment
 from engagement_recognition.data.required_packages import OF_A_MODEL, pip_lines, required_packages, what_to_install
 from engagement_recognition.processor import video_container
@@ -43,18 +41,6 @@ for load in (
 TOO_OLD = "Expected av>=17.1, got {}; pip install 'av>=17.1'."
 
 
-def make_old(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) -> None:
-    """As if this version, or none, were installed."""
-    really = importlib.metadata.version
-
-    def pretend(name: str) -> str:
-        if name == package and version is None:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return version if name == package else really(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", pretend)
-
-
 def test_a_published_model_says_which_library_is_too_old(trained: TrainedStages, tmp_path: Path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path)}
     done = subprocess.run(
@@ -66,29 +52,24 @@ def test_a_published_model_says_which_library_is_too_old(trained: TrainedStages,
 
 @pytest.mark.parametrize("version", ["16.1.0", None])
 def test_commands_say_it_in_one_line(
-    version: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    version: str | None, engagement: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ):
-    make_old(monkeypatch, "av", version)
-    monkeypatch.setattr(sys, "argv", ["engagement", "predict", "nothing.mp4", "--model", "nothing"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2 == train.main(["no recipe.yaml"])
+    pretend(monkeypatch, "av", version)
+    code, _, err = engagement("predict", "nothing.mp4", "--model", "nothing")
+    assert code == 2 == train.main(["no recipe.yaml"])
     line = "error: " + TOO_OLD.format(f"av {version or 'none'}")
-    assert capsys.readouterr().err.splitlines() == [line, line]
+    assert [*err.splitlines(), *capfd.readouterr().err.splitlines()] == [line, line]
 
 
-def test_env_works_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    make_old(monkeypatch, "av", "16.1.0")
-    make_old(monkeypatch, "timm", None)
-    monkeypatch.setattr(sys, "argv", ["engagement", "env"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
-    assert "av 16.1.0 (needs >=17.1)" in capsys.readouterr().out
+def test_env_works_where_nothing_else_does(engagement: Command, monkeypatch: pytest.MonkeyPatch):
+    pretend(monkeypatch, "av", "16.1.0")
+    pretend(monkeypatch, "timm", None)
+    code, out, _ = engagement("env")
+    assert code == 0 and "av 16.1.0 (needs >=17.1)" in out
 
 
-def test_env_says_what_a_report_needs(tmp_path: Path):
-    said = CliRunner().invoke(cli.app, ["env"]).stdout
+def test_env_says_what_a_report_needs(engagement: Command):
+    _, said, _ = engagement("env")
     values = dict(line.removeprefix("- ").split(": ", 1) for line in said.splitlines())
     assert values["Python"].startswith(".".join(map(str, sys.version_info[:3])))
     assert re.match(r"\d+ usable of \d+", values["processors"])
@@ -104,7 +85,7 @@ def test_env_tells_a_library_that_cannot_be_imported(monkeypatch: pytest.MonkeyP
 
 
 def test_newer_than_known_is_no_problem(monkeypatch: pytest.MonkeyPatch):
-    make_old(monkeypatch, "av", "999.0")
+    pretend(monkeypatch, "av", "999.0")
     assert what_to_install(required_packages()) is None
 
 
