@@ -201,7 +201,7 @@ def test_by_subject_terminated_and_gone_on_with_as_told_the_scores_are_equal(
     resumed, calm = (read_results(folder / "engagement").measurements for folder in (tmp_path / "killed", whole))
     assert resumed == calm and calm[0].pooled and calm[0].pooled.by_subject and calm[0].pooled.num_folds == 5
     assert calm[0].evaluation.intervals.num_clusters == 5 and calm[0].evaluation.num_clips == 15
-    assert "5 folds, one a person, seed 0" in results_table([whole / "engagement"])
+    assert "5 folds, one per person, seed 0" in results_table([whole / "engagement"])
 
     section = {**by_subject["engagement"], "start_from": str(whole)}
     again = run({**by_subject, "engagement": section}, tmp_path / "again")
